@@ -1,0 +1,103 @@
+# Warren.  `make` builds, `make check` reads the code, `make test` runs every test, `make help` lists all.
+#
+#   make SANITIZE=address,undefined BUILD=build/asan test-unit
+
+BUILD    ?= build
+SANITIZE ?=
+CC       ?= gcc
+OPTIMIZE ?= -O2 -g
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+CFLAGS   += -std=gnu11 -iquote . -iquote $(BUILD) $(OPTIMIZE) $(WARNINGS) -fstack-protector-strong \
+            -fno-strict-aliasing -D_GNU_SOURCE -MMD -MP -pthread
+LDFLAGS  += -pthread -Wl,-z,relro,-z,now
+ifneq ($(SANITIZE),)
+CFLAGS   += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDFLAGS  += -fsanitize=$(SANITIZE)
+else
+CFLAGS   += -D_FORTIFY_SOURCE=2
+endif
+
+# One program = one main.c and the folders it is made of.
+sources_of  = $(sort $(wildcard $(1)/*.c))
+objects_of  = $(patsubst %.c,$(BUILD)/%.o,$(1))
+
+BASE_SRC   := $(call sources_of,base)
+VMM_MAIN   := vmm/main.c
+VMM_SRC    := $(filter-out $(VMM_MAIN) $(wildcard vmm/build_*.c),$(call sources_of,vmm))
+API_MAIN   := api/server_main.c
+API_SRC    := $(filter-out $(API_MAIN),$(sort $(wildcard api/server*.c)))
+FETCH_MAIN := storage/fetch_main.c
+FETCH_SRC  := $(filter-out $(FETCH_MAIN),$(sort $(wildcard storage/fetch*.c)))
+AGENT_MAIN := agent/main.c
+AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(FETCH_SRC), \
+              $(foreach d,agent api net scheduler storage,$(call sources_of,$(d))))
+
+LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables
+LIBS_API   := -lmicrohttpd
+LIBS_FETCH := -lcurl -larchive -lcrypto
+LIBS_BASE  := -ljansson
+
+PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/warren-fetch
+TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+
+.PHONY: all help check format test test-unit test-integration test-host bench clean programs tests
+all: programs $(BUILD)/guest.elf
+
+help:
+	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+
+-include tests/guest/guest.mk vmm/vmm.mk
+
+programs: $(PROGRAMS)
+
+$(BUILD)/libbase.a: $(call objects_of,$(BASE_SRC))
+$(BUILD)/libvmm.a: $(call objects_of,$(VMM_SRC))
+$(BUILD)/libapi.a: $(call objects_of,$(API_SRC))
+$(BUILD)/libfetch.a: $(call objects_of,$(FETCH_SRC))
+$(BUILD)/libagent.a: $(call objects_of,$(AGENT_SRC))
+$(BUILD)/%.a:
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+# The VMM is static: it starts faster, shares nothing with the host's file system, and can be
+# executed inside an empty root.  Sanitizers need the dynamic loader.
+VMM_STATIC := $(if $(SANITIZE),,-static)
+$(BUILD)/warren-vmm: $(call objects_of,$(VMM_MAIN)) $(BUILD)/libvmm.a $(BUILD)/libbase.a
+	$(CC) $(VMM_STATIC) -o $@ $^ $(LDFLAGS)
+$(BUILD)/warren-api: $(call objects_of,$(API_MAIN)) $(BUILD)/libapi.a $(BUILD)/libbase.a
+	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_API) $(LIBS_BASE)
+$(BUILD)/warren-fetch: $(call objects_of,$(FETCH_MAIN)) $(BUILD)/libfetch.a $(BUILD)/libbase.a
+	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_FETCH) $(LIBS_BASE)
+$(BUILD)/warrend: $(call objects_of,$(AGENT_MAIN)) $(BUILD)/libagent.a $(BUILD)/libbase.a
+	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+tests: $(TESTS)
+$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
+                  $(BUILD)/libvmm.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDFLAGS) -lcmocka \
+	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
+.SECONDARY:
+
+check: ## layers, format, clang-tidy, cppcheck, lengths
+	tests/check
+format: ## clang-format everything
+	clang-format -i $$(git ls-files '*.c' '*.h')
+test: ## every test, as CI runs them
+	tests/run
+test-unit: tests ## cmocka tests
+	tests/run-unit $(BUILD)
+test-integration: all ## the agent with the test guest on /dev/kvm
+	tests/run-integration $(BUILD)
+test-host: all ## real kernels inside the test host
+	tests/run-host $(BUILD)
+bench: all ## name value unit goal ok|short
+	tests/bench/run
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

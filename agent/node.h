@@ -1,0 +1,95 @@
+/* node.h - everything warrend knows and can be asked, as resources of five kinds.  Loop thread only.
+ *
+ * This is what the HTTP handlers (api/) see of the agent.  Reads are answered at once from the model
+ * in memory.  Changes are asynchronous: `done` is called exactly once, later, on the loop thread,
+ * when the change has been committed or refused; until then nothing was changed that could be
+ * observed.  JSON objects given out are new references; those taken in are borrowed.
+ *
+ * Error codes, and what the API makes of them:
+ *   EINVAL invalid (400, field set)    ENOENT not found (404)       EEXIST other spec (409, field)
+ *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
+ *   ENOSPC disk-full (507)             ENOMEM memory-committed (507) EADDRNOTAVAIL network-full (507)
+ *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct node;
+
+enum resource_kind {
+    RESOURCE_IMAGE,
+    RESOURCE_VOLUME,
+    RESOURCE_NETWORK,
+    RESOURCE_VM,
+    RESOURCE_OPERATION, /* read only */
+    RESOURCE_KIND_COUNT,
+};
+
+/* result: 1 = created, 0 = changed or already so, -errno = refused and *err says why. */
+typedef void node_done_fn(void *context, int result, const struct error *err);
+
+/* Preconditions of a change; {0} = none. */
+struct node_condition {
+    int64_t if_generation; /* > 0: only if this is the current generation, else -ESTALE */
+    bool if_absent;        /* If-None-Match: *: -ESTALE if it exists */
+};
+
+/* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */
+json_t *node_get(struct node *node, enum resource_kind kind, const char *id);
+/* Ascending by id, after `after` ("" = from the start), at most limit (1-1000).  *ret_more says
+ * whether there are further ones.  NULL if memory is short. */
+json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
+                  bool *ret_more);
+/* Newest committed change of all. */
+int64_t node_revision(const struct node *node);
+
+/* spec: the request's body, a JSON object.  Validates, then creates or compares. */
+void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
+              struct node_condition condition, node_done_fn *done, void *context);
+/* Merge patch of what may change (VM: labels, restart, on_reboot, autostart, stop_timeout_seconds;
+ * desired_state).  Other fields: EINVAL naming the field. */
+void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
+                struct node_condition condition, node_done_fn *done, void *context);
+/* force: a running VM is killed first; without it -EBUSY. */
+void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
+                 struct node_condition condition, node_done_fn *done, void *context);
+
+enum vm_action { VM_ACTION_START, VM_ACTION_STOP, VM_ACTION_KILL, VM_ACTION_REBOOT };
+
+void node_vm_action(struct node *node, const char *id, enum vm_action action,
+                    struct node_condition condition, node_done_fn *done, void *context);
+
+/* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), SETTLED
+ * (observed_generation is current and no transition under way), DELETED.  The other kinds: SETTLED
+ * (image: ready or failed) and DELETED. */
+enum node_wait_for {
+    NODE_WAIT_RUNNING,
+    NODE_WAIT_STOPPED,
+    NODE_WAIT_SETTLED,
+    NODE_WAIT_DELETED,
+    NODE_WAIT_COUNT
+};
+struct node_waiter;
+/* reached: false when the time is over or it can no longer be reached (failed).  Called later, once. */
+typedef void node_wait_fn(void *context, bool reached);
+
+/* generation 0 = any.  NULL if memory is short. */
+struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const char *id,
+                              enum node_wait_for what, int64_t generation, int64_t timeout_ms,
+                              node_wait_fn *done, void *context);
+/* Before `done` was called only. */
+void node_wait_cancel(struct node_waiter *waiter);
+
+/* The last `tail` bytes of the VM's console (malloc'ed). */
+int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
+                 struct error *err);
+
+/* GET /v1/node. */
+json_t *node_info(struct node *node);
+/* 0 if requests can be served, else -EAGAIN with what is missing. */
+int node_ready(struct node *node, struct error *err);
+/* Prometheus text exposition; malloc'ed.  The api's own figures are appended by api/. */
+char *node_metrics(struct node *node, size_t *ret_size);

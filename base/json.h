@@ -1,0 +1,60 @@
+/* json.h - bounded reading of JSON over jansson: every field named once, unknown ones refused, and
+ * errors that carry the field's path.  Loop thread (jansson objects are not shared).
+ *
+ *   struct json_reader reader;
+ *   json_reader_init(&reader, object, "spec", &err);
+ *   int64_t vcpus = json_read_integer(&reader, "vcpus", 1, 32, JSON_REQUIRED, 0);
+ *   const char *id = json_read_string(&reader, "image", ID_MAX, JSON_OPTIONAL, NULL);
+ *   return json_reader_end(&reader);   (the first error of any read, or an unknown field)
+ *
+ * After the first failure the further reads return their defaults, so callers check once. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+
+#define JSON_DEPTH_MAX   16
+#define JSON_MEMBERS_MAX 64 /* fields of one object looked up by a reader */
+
+/* Parses bytes: UTF-8, no duplicate keys, depth and size bounded.  -EINVAL with line and column. */
+int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err);
+/* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
+char *json_canonical(const json_t *json);
+
+enum json_presence { JSON_OPTIONAL, JSON_REQUIRED };
+
+struct json_reader {
+    const json_t *object; /* borrowed */
+    const char *path;     /* borrowed; "" or "spec.disks[0]" */
+    struct error *err;    /* borrowed */
+    int result;
+    uint32_t seen_count;
+    const char *seen[JSON_MEMBERS_MAX]; /* borrowed keys, for the unknown-field check */
+};
+
+void json_reader_init(struct json_reader *reader, const json_t *object, const char *path,
+                      struct error *err);
+int64_t json_read_integer(struct json_reader *reader, const char *key, int64_t min, int64_t max,
+                          enum json_presence presence, int64_t fallback);
+/* Borrowed from the JSON; NULs inside are refused; length in bytes. */
+const char *json_read_string(struct json_reader *reader, const char *key, size_t max,
+                             enum json_presence presence, const char *fallback);
+/* A string that id_is_valid. */
+const char *json_read_id(struct json_reader *reader, const char *key, enum json_presence presence);
+bool json_read_bool(struct json_reader *reader, const char *key, bool fallback);
+/* One of names[0..count-1]; its index, else fallback. */
+int json_read_enum(struct json_reader *reader, const char *key, const char *const *names, int count,
+                   enum json_presence presence, int fallback);
+/* Array of at most max items, or NULL if absent. */
+const json_t *json_read_array(struct json_reader *reader, const char *key, size_t max,
+                              enum json_presence presence);
+const json_t *json_read_object(struct json_reader *reader, const char *key,
+                               enum json_presence presence);
+/* Blames a field by hand: sets the reader's error unless one is set. */
+int json_reader_fail(struct json_reader *reader, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* 0, or the first error; unknown fields are one. */
+int json_reader_end(struct json_reader *reader);

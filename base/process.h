@@ -1,0 +1,44 @@
+/* process.h - starting, watching and recognising processes.  Any thread. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "base/sandbox.h"
+
+struct error;
+
+struct process_spec {
+    int exec_fd;             /* the program (execveat); borrowed */
+    const char *const *argv; /* NULL ended */
+    const char *const *envp; /* NULL = empty */
+    uint64_t clone_flags;    /* CLONE_NEW*; namespaces of its own */
+    int cgroup_fd;           /* directory of the leaf to start in (CLONE_INTO_CGROUP); -1 = ours */
+    const int *fds;          /* fds[i] becomes fd i of the child; -1 = /dev/null; all others are closed */
+    size_t fd_count;         /* at least 3, at most PROCESS_FDS_MAX */
+    const struct sandbox_spec *sandbox; /* entered before exec; NULL = none */
+    bool new_session;
+};
+#define PROCESS_FDS_MAX 80
+
+/* What recognises a process again after we, or the host, restarted: a pid alone may be another's. */
+struct process_identity {
+    pid_t pid;
+    uint64_t start_ticks; /* /proc/PID/stat field 22 */
+    char boot_id[37];
+};
+
+/* Starts it.  Returns once exec has succeeded; a failure before (which step, why) is the error.
+ * *ret_pidfd is owned. */
+int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidfd,
+                  struct error *err);
+
+int process_identify(pid_t pid, struct process_identity *ret_identity, struct error *err);
+/* A pidfd of the very same process, or -ESRCH. */
+int process_open(const struct process_identity *identity, struct error *err);
+
+/* Signal by pidfd; 0 too when it is already gone. */
+int process_kill(int pidfd, int signal);
+/* Reaps our own child whose pidfd is readable.  0 and the wait status (as from wait(2)), or -ECHILD
+ * when it is not our child (adopted). */
+int process_reap(int pidfd, int *ret_status);

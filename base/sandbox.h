@@ -1,0 +1,28 @@
+/* sandbox.h - the jail's steps, done by a process to itself.  Async-signal-safe (no malloc, no
+ * locks): they run between clone3 and exec, too. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct sock_filter;
+
+struct sandbox_spec {
+    const char *root;  /* directory to become the read-only root by pivot_root (needs a mount
+                        * namespace of our own); NULL = keep the root */
+    uid_t uid;         /* 0 = keep */
+    gid_t gid;
+    uint64_t keep_capabilities; /* bit mask of CAP_*; normally 0 */
+    uint64_t max_files;         /* RLIMIT_NOFILE; 0 = keep */
+    uint64_t max_file_bytes;    /* RLIMIT_FSIZE; 0 = keep.  SIGXFSZ is ignored */
+    uint64_t max_processes;     /* RLIMIT_NPROC; 0 = keep */
+    const char *hostname;       /* in a UTS namespace of our own; NULL = keep */
+};
+
+/* Root, hostname, rlimits, no core dumps, groups, ids, capabilities (bounding set too),
+ * no_new_privs, non-dumpable.  0, or -errno with *ret_step naming what failed ("pivot_root"). */
+int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step);
+
+/* Loads a classic BPF seccomp program for the calling thread (no_new_privs must be set). */
+int sandbox_filter(const struct sock_filter *program, size_t instructions);

@@ -1,0 +1,88 @@
+/* control_protocol.h - what the agent and a VMM say to each other: fixed-size messages on a
+ * SOCK_SEQPACKET unix socket, no text to parse.
+ *
+ * The agent makes the listening socket in the VM's run directory and passes it as fd
+ * VMM_LISTENER_FD at exec; the VMM only ever accepts (peer uid must be 0), one connection at a
+ * time: a newer one replaces the older.  The agent connects the same way after the spawn and after
+ * its own restart, so there is one way in.
+ *
+ *   agent -> VMM   CONFIGURE + fds     once, first.  Answer: READY (vCPUs run) or an exit record
+ *   agent -> VMM   POWER_BUTTON        ACPI power button through the GED.  No answer
+ *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
+ *   VMM -> agent   READY, STATE
+ *
+ * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
+ * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection
+ * and changes nothing.
+ *
+ * Every message starts with the header; `version` is the sender's newest, and both sides speak the
+ * lower one.  Integers are the host's. */
+#pragma once
+#include <stdint.h>
+#include "vmm/stats_page.h"
+
+#define VMM_PROTOCOL_VERSION 1
+#define VMM_LISTENER_FD      3
+#define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
+
+#define VMM_VCPUS_MAX    STATS_VCPUS_MAX
+#define VMM_DISKS_MAX    STATS_DISKS_MAX
+#define VMM_NICS_MAX     STATS_NICS_MAX
+#define VMM_CMDLINE_MAX  2047
+#define VMM_MEMORY_MAX   (512ull << 30) /* bytes */
+#define VMM_MEMORY_MIN   (1ull << 20)
+
+enum vmm_message_type {
+    VMM_MESSAGE_CONFIGURE = 1,
+    VMM_MESSAGE_POWER_BUTTON,
+    VMM_MESSAGE_PING,
+    VMM_MESSAGE_READY = 64,
+    VMM_MESSAGE_STATE,
+};
+
+enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
+
+struct vmm_message_header {
+    uint32_t type;
+    uint32_t version;
+    uint32_t size; /* of the whole message, header included */
+    uint32_t reserved;
+};
+
+/* The fds that come with CONFIGURE, in this order:
+ *   kvm (/dev/kvm), page (stats_page.h), kernel, initrd if has_initrd, disks[disk_count],
+ *   nics[nic_count] (tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
+struct vmm_disk {
+    uint8_t read_only;
+    uint8_t reserved[7];
+    uint64_t size_bytes; /* multiple of 512; the file is at least that long */
+    char serial[20];     /* virtio-blk GET_ID, NUL padded */
+    char reserved2[4];
+};
+
+struct vmm_nic {
+    uint8_t mac[6];
+    uint16_t mtu; /* 0 = not told */
+};
+
+struct vmm_configure {
+    struct vmm_message_header header;
+    char id[64]; /* for log lines */
+    uint32_t vcpus;
+    uint32_t kernel_format;
+    uint64_t memory_bytes; /* multiple of 1 MiB */
+    uint8_t has_initrd;
+    uint8_t disk_count;
+    uint8_t nic_count;
+    uint8_t reserved[5];
+    struct vmm_disk disks[VMM_DISKS_MAX];
+    struct vmm_nic nics[VMM_NICS_MAX];
+    char cmdline[VMM_CMDLINE_MAX + 1]; /* NUL terminated */
+};
+
+struct vmm_state {
+    struct vmm_message_header header;
+    char id[64];
+    uint32_t running; /* 1 once the vCPUs were let go */
+    uint32_t reserved;
+};

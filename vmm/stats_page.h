@@ -1,0 +1,62 @@
+/* stats_page.h - the file that a VMM and the agent share for one VM: counters, the exit record and
+ * the console ring.
+ *
+ * The agent creates it (VMM_PAGE_BYTES, all blocks allocated, so that a full disk cannot turn a
+ * store into SIGBUS) in the VM's run directory and passes its fd; the VMM maps it shared and only
+ * writes.  The agent only reads it, with pread: a VMM that shortens the file cannot hurt it.  Being
+ * a file it survives both processes: why a VM ended is known even if it ended while no agent ran,
+ * and the console's tail is there after a crash.  Everything in it is untrusted by the agent.
+ *
+ * Counters are written by one thread each with relaxed atomics; readers may see them a moment late
+ * and not all of one instant. */
+#pragma once
+#include <stdint.h>
+
+#define STATS_PAGE_MAGIC   0x31474150 /* "PAG1" */
+#define STATS_DISKS_MAX    8
+#define STATS_NICS_MAX     8
+#define STATS_VCPUS_MAX    32
+#define CONSOLE_RING_BYTES 65536 /* power of two */
+#define CONSOLE_OFFSET     4096
+#define VMM_PAGE_BYTES     (CONSOLE_OFFSET + CONSOLE_RING_BYTES)
+
+enum exit_reason {
+    EXIT_REASON_NONE = 0,     /* still running, or killed before it could say */
+    EXIT_REASON_POWEROFF,     /* ACPI S5 */
+    EXIT_REASON_REBOOT,       /* reset register, i8042 */
+    EXIT_REASON_PANIC,        /* pvpanic */
+    EXIT_REASON_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN */
+    EXIT_REASON_KVM_ERROR,    /* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY: detail has the suberror */
+    EXIT_REASON_VMM_ERROR,    /* a host call failed: detail has errno, text what */
+    EXIT_REASON_CONFIG,       /* the VM could not be built: text says why */
+    EXIT_REASON_COUNT,
+};
+
+struct stats_disk {
+    uint64_t read_ops, write_ops, flush_ops, discard_ops;
+    uint64_t read_bytes, write_bytes, discard_bytes;
+    uint64_t errors;
+};
+
+struct stats_nic {
+    uint64_t rx_frames, rx_bytes, rx_dropped; /* rx: towards the guest */
+    uint64_t tx_frames, tx_bytes, tx_dropped;
+};
+
+struct stats_page {
+    uint32_t magic; /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
+    uint32_t version;
+    uint64_t start_ns; /* CLOCK_MONOTONIC when the vCPUs were let go; 0 = not yet */
+
+    uint32_t exit_reason; /* enum exit_reason; written last, after the three below */
+    int32_t exit_detail;
+    char exit_text[120];
+
+    uint64_t console_bytes; /* written since start; the newest byte is at (console_bytes-1) % RING */
+    uint64_t vcpu_exits[STATS_VCPUS_MAX]; /* returns from KVM_RUN */
+    struct stats_disk disks[STATS_DISKS_MAX];
+    struct stats_nic nics[STATS_NICS_MAX];
+    uint64_t rng_bytes;
+};
+
+_Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");
