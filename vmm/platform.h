@@ -1,0 +1,54 @@
+/* platform.h - the machine a guest sees, in numbers: the guest-physical map, the I/O ports and the
+ * interrupt pins.  Pure constants; the ACPI tables tell the guest the same (acpi.c).
+ *
+ * Guest-physical:
+ *   0x0000'0000  RAM (GUEST_HOLE_START in guest_memory.h ends it)
+ *                  0x7000-0xcfff boot structures, 0x2'0000 command line, 0xe'0000 ACPI tables,
+ *                  1 MiB and up: the kernel; the initrd at the top of low RAM
+ *   0xc000'0000  32-bit PCI window       0xe000'0000  ECAM, one bus
+ *   0xfec0'0000  IOAPIC                  0xfee0'0000  LAPIC
+ *   0xfffb'c000  identity map and TSS pages that KVM needs on old Intel hosts
+ *   4 GiB        the rest of RAM         PLATFORM_PCI64_START  64-bit PCI window */
+#pragma once
+
+#define PLATFORM_PCI32_START  0xc0000000ull
+#define PLATFORM_PCI32_SIZE   0x20000000ull
+#define PLATFORM_ECAM_START   0xe0000000ull
+#define PLATFORM_ECAM_BUSES   1
+#define PLATFORM_ECAM_SIZE    (PLATFORM_ECAM_BUSES * 0x100000ull)
+#define PLATFORM_IOAPIC_START 0xfec00000ull
+#define PLATFORM_LAPIC_START  0xfee00000ull
+#define PLATFORM_IDENTITY_MAP 0xfffbc000ull
+#define PLATFORM_TSS_START    0xfffbd000ull /* three pages */
+
+/* Above the largest RAM (512 GiB + 4 GiB).  Nothing is put there today: virtio BARs are small and
+ * live in the 32-bit window, which every guest can map. */
+#define PLATFORM_PCI64_START 0x10000000000ull /* 1 TiB */
+#define PLATFORM_PCI64_SIZE  0x1000000000ull  /* 64 GiB */
+
+/* I/O ports */
+#define PLATFORM_PORT_I8042_DATA    0x60 /* only the reset command is answered */
+#define PLATFORM_PORT_I8042_COMMAND 0x64
+#define PLATFORM_PORT_COM1          0x3f8
+#define PLATFORM_PORT_COM1_SIZE     8
+#define PLATFORM_PORT_PVPANIC       0x505
+#define PLATFORM_PORT_GED           0x600 /* 32 bit, read and clear: GED_EVENT_* */
+#define PLATFORM_PORT_SLEEP_CONTROL 0x604 /* byte, ACPI 6.4 section 4.8.3.7 */
+#define PLATFORM_PORT_SLEEP_STATUS  0x605
+#define PLATFORM_PORT_RESET         0x606 /* byte */
+#define PLATFORM_PORT_POWER_SIZE    8     /* GED to RESET, one range */
+#define PLATFORM_PORT_PCI_ADDRESS   0xcf8
+#define PLATFORM_PORT_PCI_DATA      0xcfc
+#define PLATFORM_PORT_PCI_SIZE      8
+
+#define PLATFORM_RESET_VALUE   1
+#define PLATFORM_SLEEP_TYPE_S5 5 /* SLP_TYP in \_S5 */
+
+#define GED_EVENT_POWER_BUTTON  (1u << 0)
+#define GED_EVENT_PCI_HOTPLUG   (1u << 1) /* reserved */
+#define GED_EVENT_GENERATION_ID (1u << 2) /* reserved */
+
+/* IOAPIC pins (GSIs); MSI vectors follow from PLATFORM_PINS */
+#define PLATFORM_PIN_COM1 4
+#define PLATFORM_PIN_GED  5
+#define PLATFORM_PINS     24
