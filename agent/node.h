@@ -1,15 +1,16 @@
-/* node.h - everything warrend knows and can be asked, as resources of five kinds.  Loop thread only.
+/* node.h - everything warrend knows and can be asked, as resources of five kinds.  Loop thread
+ * only.
  *
- * This is what the HTTP handlers (api/) see of the agent.  Reads are answered at once from the model
- * in memory.  Changes are asynchronous: `done` is called exactly once, later, on the loop thread,
- * when the change has been committed or refused; until then nothing was changed that could be
- * observed.  JSON objects given out are new references; those taken in are borrowed.
+ * This is what the HTTP handlers (api/) see of the agent.  Reads are answered at once from the
+ * model in memory.  Changes are asynchronous: `done` is called exactly once, later, on the loop
+ * thread, when the change has been committed or refused; until then nothing was changed that could
+ * be observed.  JSON objects given out are new references; those taken in are borrowed.
  *
  * Error codes, and what the API makes of them:
  *   EINVAL invalid (400, field set)    ENOENT not found (404)       EEXIST other spec (409, field)
  *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
- *   ENOSPC disk-full (507)             ENOMEM memory-committed (507) EADDRNOTAVAIL network-full (507)
- *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
+ *   ENOSPC disk-full (507)             ENOMEM memory-committed (507) EADDRNOTAVAIL network-full
+ * (507) EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
@@ -73,7 +74,8 @@ enum node_wait_for {
     NODE_WAIT_COUNT
 };
 struct node_waiter;
-/* reached: false when the time is over or it can no longer be reached (failed).  Called later, once. */
+/* reached: false when the time is over or it can no longer be reached (failed).  Called later,
+ * once. */
 typedef void node_wait_fn(void *context, bool reached);
 
 /* generation 0 = any.  NULL if memory is short. */

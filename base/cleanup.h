@@ -31,11 +31,11 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-#define take_pointer(variable)                                                                     \
-    ({                                                                                             \
-        __typeof__(variable) taken_ = (variable);                                                  \
-        (variable) = NULL;                                                                         \
-        taken_;                                                                                    \
+#define take_pointer(variable)                    \
+    ({                                            \
+        __typeof__(variable) taken_ = (variable); \
+        (variable) = NULL;                        \
+        taken_;                                   \
     })
 
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))

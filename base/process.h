@@ -14,14 +14,15 @@ struct process_spec {
     const char *const *envp; /* NULL = empty */
     uint64_t clone_flags;    /* CLONE_NEW*; namespaces of its own */
     int cgroup_fd;           /* directory of the leaf to start in (CLONE_INTO_CGROUP); -1 = ours */
-    const int *fds;          /* fds[i] becomes fd i of the child; -1 = /dev/null; all others are closed */
-    size_t fd_count;         /* at least 3, at most PROCESS_FDS_MAX */
+    const int *fds;  /* fds[i] becomes fd i of the child; -1 = /dev/null; all others are closed */
+    size_t fd_count; /* at least 3, at most PROCESS_FDS_MAX */
     const struct sandbox_spec *sandbox; /* entered before exec; NULL = none */
     bool new_session;
 };
 #define PROCESS_FDS_MAX 80
 
-/* What recognises a process again after we, or the host, restarted: a pid alone may be another's. */
+/* What recognises a process again after we, or the host, restarted: a pid alone may be another's.
+ */
 struct process_identity {
     pid_t pid;
     uint64_t start_ticks; /* /proc/PID/stat field 22 */

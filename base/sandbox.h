@@ -9,9 +9,9 @@
 struct sock_filter;
 
 struct sandbox_spec {
-    const char *root;  /* directory to become the read-only root by pivot_root (needs a mount
-                        * namespace of our own); NULL = keep the root */
-    uid_t uid;         /* 0 = keep */
+    const char *root; /* directory to become the read-only root by pivot_root (needs a mount
+                       * namespace of our own); NULL = keep the root */
+    uid_t uid;        /* 0 = keep */
     gid_t gid;
     uint64_t keep_capabilities; /* bit mask of CAP_*; normally 0 */
     uint64_t max_files;         /* RLIMIT_NOFILE; 0 = keep */

@@ -14,7 +14,7 @@ struct worker;
 struct worker_ops {
     int (*begin)(void *context, struct error *err); /* fails: no job of the batch is run */
     int (*end)(void *context, struct error *err);
-    void *context; /* borrowed by begin, end */
+    void *context;    /* borrowed by begin, end */
     size_t batch_max; /* 0 = no limit */
 };
 

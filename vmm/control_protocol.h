@@ -25,12 +25,12 @@
 #define VMM_LISTENER_FD      3
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
 
-#define VMM_VCPUS_MAX    STATS_VCPUS_MAX
-#define VMM_DISKS_MAX    STATS_DISKS_MAX
-#define VMM_NICS_MAX     STATS_NICS_MAX
-#define VMM_CMDLINE_MAX  2047
-#define VMM_MEMORY_MAX   (512ull << 30) /* bytes */
-#define VMM_MEMORY_MIN   (1ull << 20)
+#define VMM_VCPUS_MAX   STATS_VCPUS_MAX
+#define VMM_DISKS_MAX   STATS_DISKS_MAX
+#define VMM_NICS_MAX    STATS_NICS_MAX
+#define VMM_CMDLINE_MAX 2047
+#define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
+#define VMM_MEMORY_MIN  (1ull << 20)
 
 enum vmm_message_type {
     VMM_MESSAGE_CONFIGURE = 1,

@@ -52,7 +52,8 @@ struct stats_page {
     int32_t exit_detail;
     char exit_text[120];
 
-    uint64_t console_bytes; /* written since start; the newest byte is at (console_bytes-1) % RING */
+    uint64_t
+        console_bytes; /* written since start; the newest byte is at (console_bytes-1) % RING */
     uint64_t vcpu_exits[STATS_VCPUS_MAX]; /* returns from KVM_RUN */
     struct stats_disk disks[STATS_DISKS_MAX];
     struct stats_nic nics[STATS_NICS_MAX];

@@ -1,0 +1,245 @@
+#include "base/json.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/id.h"
+
+/* Nesting of the text before it is parsed: jansson's own limit is 2048, and its dump has none. */
+static bool too_deep(const char *bytes, size_t size)
+{
+    int depth = 0;
+    bool in_string = false;
+
+    for (size_t i = 0; i < size; i++) {
+        char c = bytes[i];
+
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (++depth > JSON_DEPTH_MAX)
+                return true;
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+    }
+    return false;
+}
+
+int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err)
+{
+    json_error_t where;
+    json_t *json;
+
+    if (too_deep(bytes, size))
+        return error_set(err, EINVAL, "the JSON nests deeper than %d levels", JSON_DEPTH_MAX);
+    json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &where);
+    if (!json)
+        return error_set(err, EINVAL, "not JSON: line %d column %d: %s", where.line, where.column,
+                         where.text);
+    *ret_json = json;
+    return 0;
+}
+
+char *json_canonical(const json_t *json)
+{
+    return json_dumps(json, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
+}
+
+/* --- reader --- */
+
+static void path_of(const struct json_reader *reader, const char *key, char *to, size_t size)
+{
+    snprintf(to, size, "%s%s%s", reader->path, reader->path[0] && key[0] ? "." : "", key);
+}
+
+static int fail_v(struct json_reader *reader, const char *key, const char *format, va_list args)
+{
+    char path[sizeof reader->err->field];
+    char message[sizeof reader->err->message];
+
+    if (reader->result < 0)
+        return reader->result;
+    path_of(reader, key, path, sizeof path);
+    vsnprintf(message, sizeof message, format, args);
+    reader->result = error_field(reader->err, EINVAL, path, "%s: %s", path, message);
+    return reader->result;
+}
+
+int json_reader_fail(struct json_reader *reader, const char *key, const char *format, ...)
+{
+    va_list args;
+    int result;
+
+    va_start(args, format);
+    result = fail_v(reader, key, format, args);
+    va_end(args);
+    return result;
+}
+
+void json_reader_init(struct json_reader *reader, const json_t *object, const char *path,
+                      struct error *err)
+{
+    *reader = (struct json_reader){ .object = object, .path = path, .err = err };
+    if (!json_is_object(object))
+        json_reader_fail(reader, "", "must be an object");
+}
+
+static const json_t *look_up(struct json_reader *reader, const char *key,
+                             enum json_presence presence)
+{
+    const json_t *value;
+
+    if (reader->result < 0)
+        return NULL;
+    if (reader->seen_count < JSON_MEMBERS_MAX)
+        reader->seen[reader->seen_count++] = key;
+    value = json_object_get(reader->object, key);
+    if (!value && presence == JSON_REQUIRED)
+        json_reader_fail(reader, key, "is missing");
+    return value;
+}
+
+int64_t json_read_integer(struct json_reader *reader, const char *key, int64_t min, int64_t max,
+                          enum json_presence presence, int64_t fallback)
+{
+    const json_t *value = look_up(reader, key, presence);
+
+    if (!value)
+        return fallback;
+    if (!json_is_integer(value)) {
+        json_reader_fail(reader, key, "must be an integer");
+        return fallback;
+    }
+    if (json_integer_value(value) < min || json_integer_value(value) > max) {
+        json_reader_fail(reader, key, "must be from %lld to %lld", (long long)min, (long long)max);
+        return fallback;
+    }
+    return json_integer_value(value);
+}
+
+const char *json_read_string(struct json_reader *reader, const char *key, size_t max,
+                             enum json_presence presence, const char *fallback)
+{
+    const json_t *value = look_up(reader, key, presence);
+
+    if (!value)
+        return fallback;
+    if (!json_is_string(value)) {
+        json_reader_fail(reader, key, "must be a string");
+        return fallback;
+    }
+    if (json_string_length(value) > max) {
+        json_reader_fail(reader, key, "must have at most %zu bytes", max);
+        return fallback;
+    }
+    if (strlen(json_string_value(value)) != json_string_length(value)) {
+        json_reader_fail(reader, key, "must not contain NUL");
+        return fallback;
+    }
+    return json_string_value(value);
+}
+
+const char *json_read_id(struct json_reader *reader, const char *key, enum json_presence presence)
+{
+    const char *id = json_read_string(reader, key, ID_MAX, presence, NULL);
+
+    if (id && !id_is_valid(id)) {
+        json_reader_fail(reader, key, "must match [a-z0-9][a-z0-9-]{0,62}");
+        return NULL;
+    }
+    return id;
+}
+
+bool json_read_bool(struct json_reader *reader, const char *key, bool fallback)
+{
+    const json_t *value = look_up(reader, key, JSON_OPTIONAL);
+
+    if (!value)
+        return fallback;
+    if (!json_is_boolean(value)) {
+        json_reader_fail(reader, key, "must be true or false");
+        return fallback;
+    }
+    return json_is_true(value);
+}
+
+int json_read_enum(struct json_reader *reader, const char *key, const char *const *names, int count,
+                   enum json_presence presence, int fallback)
+{
+    const char *text = json_read_string(reader, key, 64, presence, NULL);
+    char all[160] = "";
+
+    if (!text)
+        return fallback;
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(all);
+
+        if (strcmp(text, names[i]) == 0)
+            return i;
+        snprintf(all + used, sizeof all - used, "%s\"%s\"", i ? ", " : "", names[i]);
+    }
+    json_reader_fail(reader, key, "must be one of %s", all);
+    return fallback;
+}
+
+const json_t *json_read_array(struct json_reader *reader, const char *key, size_t max,
+                              enum json_presence presence)
+{
+    const json_t *value = look_up(reader, key, presence);
+
+    if (!value)
+        return NULL;
+    if (!json_is_array(value)) {
+        json_reader_fail(reader, key, "must be an array");
+        return NULL;
+    }
+    if (json_array_size(value) > max) {
+        json_reader_fail(reader, key, "must have at most %zu items", max);
+        return NULL;
+    }
+    return value;
+}
+
+const json_t *json_read_object(struct json_reader *reader, const char *key,
+                               enum json_presence presence)
+{
+    const json_t *value = look_up(reader, key, presence);
+
+    if (value && !json_is_object(value)) {
+        json_reader_fail(reader, key, "must be an object");
+        return NULL;
+    }
+    return value;
+}
+
+static bool was_seen(const struct json_reader *reader, const char *key)
+{
+    for (uint32_t i = 0; i < reader->seen_count; i++)
+        if (strcmp(reader->seen[i], key) == 0)
+            return true;
+    return false;
+}
+
+int json_reader_end(struct json_reader *reader)
+{
+    const char *key;
+    json_t *value;
+
+    if (reader->result < 0)
+        return reader->result;
+    json_object_foreach((json_t *)reader->object, key, value)
+    {
+        if (!was_seen(reader, key))
+            return json_reader_fail(reader, key, "is not a known field");
+    }
+    return 0;
+}

@@ -1,0 +1,161 @@
+#include "base/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CAPABILITY_LAST 63
+
+/* Each step returns 0 or -errno. */
+
+/* `directory` over itself, read-only, becomes the root; the old root and all below it is gone. */
+static int enter_root(const struct sandbox_spec *spec)
+{
+    unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+    if (!spec->root)
+        return 0;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    if (mount(spec->root, spec->root, NULL, MS_BIND, NULL) < 0)
+        return -errno;
+    if (mount(NULL, spec->root, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
+        return -errno;
+    if (chdir(spec->root) < 0)
+        return -errno;
+    /* The new root over the old one at the same place: pivot_root(2), "pivot_root(".", ".")". */
+    if (syscall(SYS_pivot_root, ".", ".") < 0)
+        return -errno;
+    if (umount2(".", MNT_DETACH) < 0)
+        return -errno;
+    return chdir("/") < 0 ? -errno : 0;
+}
+
+static int set_hostname(const struct sandbox_spec *spec)
+{
+    if (spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)
+        return -errno;
+    return 0;
+}
+
+static int limit(int resource, uint64_t value)
+{
+    struct rlimit both = { .rlim_cur = value, .rlim_max = value };
+
+    return setrlimit(resource, &both) < 0 ? -errno : 0;
+}
+
+static int set_limits(const struct sandbox_spec *spec)
+{
+    int result = limit(RLIMIT_CORE, 0);
+
+    if (result == 0 && spec->max_files)
+        result = limit(RLIMIT_NOFILE, spec->max_files);
+    if (result == 0 && spec->max_processes)
+        result = limit(RLIMIT_NPROC, spec->max_processes);
+    if (result == 0 && spec->max_file_bytes) {
+        signal(SIGXFSZ, SIG_IGN);
+        result = limit(RLIMIT_FSIZE, spec->max_file_bytes);
+    }
+    return result;
+}
+
+/* The raw system calls change this thread only, which is the only one here (see sandbox.h); glibc's
+ * wrappers would signal the threads of the process that we were cloned from. */
+static int set_ids(const struct sandbox_spec *spec)
+{
+    if (spec->uid == 0)
+        return 0;
+    if (syscall(SYS_setgroups, 0, NULL) < 0)
+        return -errno;
+    if (syscall(SYS_setresgid, spec->gid, spec->gid, spec->gid) < 0)
+        return -errno;
+    if (spec->keep_capabilities && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return -errno;
+    return syscall(SYS_setresuid, spec->uid, spec->uid, spec->uid) < 0 ? -errno : 0;
+}
+
+/* While capabilities still allow it: what is not in the bounding set can never come back. */
+static int drop_bounding_set(const struct sandbox_spec *spec)
+{
+    for (int cap = 0; cap <= CAPABILITY_LAST; cap++) {
+        if (spec->keep_capabilities & (1ull << cap))
+            continue;
+        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL)
+            return -errno;
+    }
+    return 0;
+}
+
+static int set_capabilities(const struct sandbox_spec *spec)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2];
+
+    for (int i = 0; i < 2; i++) {
+        uint32_t keep = (uint32_t)(spec->keep_capabilities >> (32 * i));
+
+        data[i] = (struct __user_cap_data_struct){ .effective = keep,
+                                                   .permitted = keep,
+                                                   .inheritable = keep };
+    }
+    if (syscall(SYS_capset, &header, data) < 0)
+        return -errno;
+    /* Ambient, so that an exec'ed program without file capabilities (dnsmasq) has them too. */
+    for (int cap = 0; cap <= CAPABILITY_LAST; cap++)
+        if ((spec->keep_capabilities & (1ull << cap)) &&
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+            return -errno;
+    return 0;
+}
+
+static int seal(const struct sandbox_spec *spec)
+{
+    (void)spec;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return -errno;
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
+{
+    static const struct {
+        const char *name;
+        int (*run)(const struct sandbox_spec *spec);
+    } steps[] = {
+        { "set the host name", set_hostname }, { "enter the empty root", enter_root },
+        { "set limits", set_limits },          { "drop the bounding set", drop_bounding_set },
+        { "set user and group", set_ids },     { "set capabilities", set_capabilities },
+        { "set no_new_privs", seal },
+    };
+
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        int result = steps[i].run(spec);
+
+        if (result < 0) {
+            *ret_step = steps[i].name;
+            return result;
+        }
+    }
+    return 0;
+}
+
+int sandbox_filter(const struct sock_filter *program, size_t instructions)
+{
+    struct sock_fprog filter = { .len = (unsigned short)instructions,
+                                 .filter = (struct sock_filter *)program };
+
+    if (instructions == 0 || instructions > BPF_MAXINSNS)
+        return -EINVAL;
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ? -errno : 0;
+}
