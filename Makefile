@@ -100,4 +100,6 @@ bench: all ## name value unit goal ok|short
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(foreach d,base vmm agent api storage net scheduler tests/unit tests/tools,$(wildcard $(BUILD)/$(d)/*.d))
+
+$(BUILD)/storage/database.o: storage/schema.sql

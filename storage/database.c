@@ -1,0 +1,451 @@
+#include "storage/database.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/worker.h"
+
+#define SCHEMA_VERSION 1
+
+/* schema.sql as a string in the program. */
+__asm__(".section .rodata\n"
+        "database_schema:\n"
+        ".incbin \"storage/schema.sql\"\n"
+        ".byte 0\n"
+        ".previous\n");
+extern const char database_schema[];
+
+enum statement {
+    STATEMENT_PUT,
+    STATEMENT_DELETE,
+    STATEMENT_COUNT_INSTANCE,
+    STATEMENT_COUNT_REVISION,
+    STATEMENT_COUNT
+};
+
+static const char *const statement_text[STATEMENT_COUNT] = {
+    [STATEMENT_PUT] = "INSERT INTO resource VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "
+                      "ON CONFLICT (kind, id) DO UPDATE SET uid = ?3, instance = ?4, "
+                      "generation = ?5, revision = ?6, spec = ?7, status = ?8",
+    [STATEMENT_DELETE] = "DELETE FROM resource WHERE kind = ?1 AND id = ?2",
+    [STATEMENT_COUNT_INSTANCE] =
+        "UPDATE counter SET value = max(value, ?1) WHERE name = 'instance'",
+    [STATEMENT_COUNT_REVISION] =
+        "UPDATE counter SET value = max(value, ?1) WHERE name = 'revision'",
+};
+
+struct database {
+    sqlite3 *sqlite; /* the worker's, once it runs */
+    sqlite3_stmt *statements[STATEMENT_COUNT];
+    struct worker *worker;
+    struct timespec began;
+    _Atomic uint64_t commits;
+    _Atomic uint64_t commit_ns;
+};
+
+struct write_job {
+    struct database *database;
+    bool remove;
+    struct record record; /* its strings are in text[] */
+    database_done_fn *done;
+    void *context;
+    char text[];
+};
+
+/* --- errors --- */
+
+static int errno_of(int sqlite_code)
+{
+    switch (sqlite_code & 0xff) {
+    case SQLITE_FULL:
+        return ENOSPC;
+    case SQLITE_NOMEM:
+        return ENOMEM;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return EBUSY;
+    case SQLITE_READONLY:
+        return EROFS;
+    case SQLITE_CONSTRAINT:
+        return EINVAL;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return EUCLEAN;
+    default:
+        return EIO;
+    }
+}
+
+static int fail(struct database *database, const char *what, struct error *err)
+{
+    return error_set(err, errno_of(sqlite3_errcode(database->sqlite)), "database: %s: %s", what,
+                     sqlite3_errmsg(database->sqlite));
+}
+
+static int execute(struct database *database, const char *sql, struct error *err)
+{
+    if (sqlite3_exec(database->sqlite, sql, NULL, NULL, NULL) != SQLITE_OK)
+        return fail(database, sql, err);
+    return 0;
+}
+
+/* --- the worker's side --- */
+
+static int begin_batch(void *context, struct error *err)
+{
+    struct database *database = context;
+
+    clock_gettime(CLOCK_MONOTONIC, &database->began);
+    return execute(database, "BEGIN IMMEDIATE", err);
+}
+
+static int end_batch(void *context, struct error *err)
+{
+    struct database *database = context;
+    struct timespec now;
+    int result = execute(database, "COMMIT", err);
+
+    if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
+        execute(database, "ROLLBACK", NULL);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    atomic_fetch_add(&database->commits, 1);
+    atomic_fetch_add(&database->commit_ns,
+                     (uint64_t)(now.tv_sec - database->began.tv_sec) * 1000000000u +
+                         (uint64_t)now.tv_nsec - (uint64_t)database->began.tv_nsec);
+    return result;
+}
+
+static int run_statement(struct database *database, sqlite3_stmt *statement, struct error *err)
+{
+    int code = sqlite3_step(statement);
+    int result = code == SQLITE_DONE ? 0 : fail(database, "write", err);
+
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    return result;
+}
+
+static int count(struct database *database, enum statement which, int64_t value, struct error *err)
+{
+    sqlite3_stmt *statement = database->statements[which];
+
+    sqlite3_bind_int64(statement, 1, value);
+    return run_statement(database, statement, err);
+}
+
+static int write_record(struct database *database, const struct write_job *job, struct error *err)
+{
+    const struct record *record = &job->record;
+    sqlite3_stmt *statement = database->statements[job->remove ? STATEMENT_DELETE : STATEMENT_PUT];
+    int result;
+
+    sqlite3_bind_text(statement, 1, record->kind, -1, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 2, record->id, -1, SQLITE_STATIC);
+    if (!job->remove) {
+        sqlite3_bind_text(statement, 3, record->uid, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(statement, 4, record->instance);
+        sqlite3_bind_int64(statement, 5, record->generation);
+        sqlite3_bind_int64(statement, 6, record->revision);
+        sqlite3_bind_text(statement, 7, record->spec, -1, SQLITE_STATIC);
+        sqlite3_bind_text(statement, 8, record->status, -1, SQLITE_STATIC);
+    }
+    result = run_statement(database, statement, err);
+    if (result == 0 && !job->remove)
+        result = count(database, STATEMENT_COUNT_INSTANCE, record->instance, err);
+    if (result == 0)
+        result = count(database, STATEMENT_COUNT_REVISION, record->revision, err);
+    return result;
+}
+
+static int run_write(void *argument, struct error *err)
+{
+    struct write_job *job = argument;
+    struct database *database = job->database;
+    int result = execute(database, "SAVEPOINT one", err);
+
+    if (result < 0)
+        return result;
+    result = write_record(database, job, err);
+    /* After FULL or IOERR SQLite may have rolled back everything: then there is no savepoint, and
+     * the COMMIT fails for all. */
+    if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
+        execute(database, "ROLLBACK TO one", NULL);
+    if (!sqlite3_get_autocommit(database->sqlite))
+        execute(database, "RELEASE one", NULL);
+    return result;
+}
+
+static void write_done(void *argument, int result, const struct error *err)
+{
+    struct write_job *job = argument;
+
+    if (job->done)
+        job->done(job->context, result, err);
+    free(job);
+}
+
+/* --- the loop's side --- */
+
+static const char *keep(char **to, const char *text)
+{
+    char *kept = *to;
+    size_t size = strlen(text) + 1;
+
+    memcpy(kept, text, size);
+    *to += size;
+    return kept;
+}
+
+static int submit(struct database *database, const struct record *record, bool remove,
+                  database_done_fn *done, void *context, struct error *err)
+{
+    const char *uid = record->uid ? record->uid : "";
+    const char *spec = record->spec ? record->spec : "{}";
+    const char *status = record->status ? record->status : "{}";
+    size_t size =
+        strlen(record->kind) + strlen(record->id) + strlen(uid) + strlen(spec) + strlen(status) + 5;
+    struct write_job *job = calloc(1, sizeof *job + size);
+    char *text;
+    int result;
+
+    if (!job)
+        return error_set(err, ENOMEM, "queue a change");
+    *job = (struct write_job){
+        .database = database, .remove = remove, .record = *record, .done = done, .context = context
+    };
+    text = job->text;
+    job->record.kind = keep(&text, record->kind);
+    job->record.id = keep(&text, record->id);
+    job->record.uid = keep(&text, uid);
+    job->record.spec = keep(&text, spec);
+    job->record.status = keep(&text, status);
+    result = worker_submit(database->worker, run_write, write_done, job, err);
+    if (result < 0)
+        free(job);
+    return result;
+}
+
+int database_put(struct database *database, const struct record *record, database_done_fn *done,
+                 void *context, struct error *err)
+{
+    return submit(database, record, /* remove= */ false, done, context, err);
+}
+
+int database_delete(struct database *database, const struct record *record, database_done_fn *done,
+                    void *context, struct error *err)
+{
+    return submit(database, record, /* remove= */ true, done, context, err);
+}
+
+void database_statistics(const struct database *database, uint64_t *ret_commits,
+                         double *ret_seconds)
+{
+    *ret_commits = atomic_load(&database->commits);
+    *ret_seconds = (double)atomic_load(&database->commit_ns) / 1e9;
+}
+
+/* --- opening --- */
+
+static int read_number(struct database *database, const char *sql, int64_t *ret_value,
+                       struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = 0;
+
+    if (sqlite3_prepare_v2(database->sqlite, sql, -1, &statement, NULL) != SQLITE_OK)
+        return fail(database, sql, err);
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        *ret_value = sqlite3_column_int64(statement, 0);
+    else
+        result = fail(database, sql, err);
+    sqlite3_finalize(statement);
+    return result;
+}
+
+static int check_integrity(struct database *database, struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = 0;
+
+    if (sqlite3_prepare_v2(database->sqlite, "PRAGMA quick_check(1)", -1, &statement, NULL) !=
+        SQLITE_OK)
+        return fail(database, "check", err);
+    if (sqlite3_step(statement) != SQLITE_ROW)
+        result = fail(database, "check", err);
+    else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
+        result = error_set(err, EUCLEAN,
+                           "warren.db is damaged (%s): restore a backup of it; running VMs go on",
+                           sqlite3_column_text(statement, 0));
+    sqlite3_finalize(statement);
+    return result;
+}
+
+static int migrate(struct database *database, struct error *err)
+{
+    int64_t version = 0;
+    int result = read_number(database, "PRAGMA user_version", &version, err);
+    char pragma[64];
+
+    if (result < 0)
+        return result;
+    if (version > SCHEMA_VERSION)
+        return error_set(err, EPROTO,
+                         "warren.db has schema version %lld, this program knows %d: "
+                         "run the newer warrend",
+                         (long long)version, SCHEMA_VERSION);
+    if (version == SCHEMA_VERSION)
+        return 0;
+    snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", SCHEMA_VERSION);
+    result = execute(database, "BEGIN IMMEDIATE", err);
+    if (result == 0)
+        result = execute(database, database_schema, err);
+    if (result == 0)
+        result = execute(database, pragma, err);
+    if (result == 0)
+        result = execute(database, "COMMIT", err);
+    return result;
+}
+
+static int load(struct database *database, database_row_fn *row, void *context, struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = 0;
+    int code;
+
+    if (sqlite3_prepare_v2(database->sqlite,
+                           "SELECT kind, id, uid, instance, generation, revision, spec, status "
+                           "FROM resource ORDER BY instance",
+                           -1, &statement, NULL) != SQLITE_OK)
+        return fail(database, "load", err);
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW && result >= 0) {
+        struct record record = {
+            .kind = (const char *)sqlite3_column_text(statement, 0),
+            .id = (const char *)sqlite3_column_text(statement, 1),
+            .uid = (const char *)sqlite3_column_text(statement, 2),
+            .instance = (uint32_t)sqlite3_column_int64(statement, 3),
+            .generation = sqlite3_column_int64(statement, 4),
+            .revision = sqlite3_column_int64(statement, 5),
+            .spec = (const char *)sqlite3_column_text(statement, 6),
+            .status = (const char *)sqlite3_column_text(statement, 7),
+        };
+
+        result = row(context, &record, err);
+    }
+    if (result >= 0 && code != SQLITE_DONE)
+        result = fail(database, "load", err);
+    sqlite3_finalize(statement);
+    return result < 0 ? result : 0;
+}
+
+static int open_file(struct database *database, const char *dir_path, struct error *err)
+{
+    static const char *const pragmas[] = {
+        "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",       "PRAGMA foreign_keys = ON",
+        "PRAGMA trusted_schema = OFF",     "PRAGMA cell_size_check = ON",
+        "PRAGMA temp_store = MEMORY",      "PRAGMA cache_size = -2048",
+    };
+    char path[4096];
+    int result;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/warren.db", dir_path) >= sizeof path)
+        return error_set(err, ENAMETOOLONG, "the state directory's path is too long");
+    if (sqlite3_open_v2(path, &database->sqlite,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
+                            SQLITE_OPEN_NOFOLLOW,
+                        NULL) != SQLITE_OK)
+        return fail(database, "open", err);
+    sqlite3_extended_result_codes(database->sqlite, 1);
+    for (size_t i = 0; i < ARRAY_LENGTH(pragmas); i++) {
+        result = execute(database, pragmas[i], err);
+        if (result == -EBUSY)
+            return error_set(err, EBUSY, "warren.db is open in another warrend: stop that one");
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int prepare(struct database *database, struct error *err)
+{
+    for (int i = 0; i < STATEMENT_COUNT; i++)
+        if (sqlite3_prepare_v3(database->sqlite, statement_text[i], -1, SQLITE_PREPARE_PERSISTENT,
+                               &database->statements[i], NULL) != SQLITE_OK)
+            return fail(database, "prepare", err);
+    return 0;
+}
+
+static int set_up(struct database *database, const char *dir_path, struct error *err)
+{
+    int result = open_file(database, dir_path, err);
+
+    if (result == 0)
+        result = check_integrity(database, err);
+    if (result == 0)
+        result = migrate(database, err);
+    return result == 0 ? prepare(database, err) : result;
+}
+
+static int load_all(struct database *database, database_row_fn *row, void *context,
+                    struct database_counters *ret_counters, struct error *err)
+{
+    int64_t instance = 0;
+    int64_t revision = 0;
+    int result =
+        read_number(database, "SELECT value FROM counter WHERE name = 'instance'", &instance, err);
+
+    if (result == 0)
+        result = read_number(database, "SELECT value FROM counter WHERE name = 'revision'",
+                             &revision, err);
+    if (result == 0)
+        result = load(database, row, context, err);
+    if (result < 0)
+        return result;
+    *ret_counters =
+        (struct database_counters){ .instance = (uint32_t)instance, .revision = revision };
+    return 0;
+}
+
+int database_open(const char *dir_path, struct loop *loop, database_row_fn *row, void *context,
+                  struct database_counters *ret_counters, struct database **ret_database,
+                  struct error *err)
+{
+    struct database *database = calloc(1, sizeof *database);
+    struct worker_ops ops = {
+        .begin = begin_batch, .end = end_batch, .context = database, .batch_max = 256
+    };
+    int result;
+
+    if (!database)
+        return error_set(err, ENOMEM, "open the database");
+    result = set_up(database, dir_path, err);
+    if (result == 0)
+        result = load_all(database, row, context, ret_counters, err);
+    if (result == 0)
+        result = worker_new(loop, "database", &ops, &database->worker, err);
+    if (result < 0) {
+        database_free(database);
+        return result;
+    }
+    *ret_database = database;
+    return 0;
+}
+
+struct database *database_free(struct database *database)
+{
+    if (!database)
+        return NULL;
+    worker_free(database->worker);
+    for (int i = 0; i < STATEMENT_COUNT; i++)
+        sqlite3_finalize(database->statements[i]);
+    sqlite3_close(database->sqlite);
+    free(database);
+    return NULL;
+}

@@ -1,0 +1,57 @@
+/* database.h - the one SQLite file in which everything acknowledged is kept.
+ *
+ * One connection, owned by one worker thread once database_open has returned.  WAL and
+ * synchronous=FULL: a change is on the disk when its `done` is called.  All changes that wait at
+ * one moment share a commit, each in a savepoint; if the commit fails, all of them fail.
+ *
+ * A newer schema than ours, a damaged file, or one that another agent has open is refused with what
+ * to do about it; nothing is ever created in place of a damaged one. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct database;
+struct error;
+struct log;
+struct loop;
+
+/* One row of table resource (schema.sql).  All strings borrowed. */
+struct record {
+    const char *kind;
+    const char *id;
+    const char *uid;
+    uint32_t instance;
+    int64_t generation;
+    int64_t revision;
+    const char *spec;   /* JSON text */
+    const char *status; /* JSON text */
+};
+
+struct database_counters {
+    uint32_t instance; /* highest ever given */
+    int64_t revision;
+};
+
+/* Called for each row, at open, on the caller's thread; < 0 ends the load with that error. */
+typedef int database_row_fn(void *context, const struct record *record, struct error *err);
+/* Loop thread.  result 0, or -ENOSPC, -EIO ... with nothing changed. */
+typedef void database_done_fn(void *context, int result, const struct error *err);
+
+/* dir_path: the state directory; the file is warren.db in it. */
+int database_open(const char *dir_path, struct loop *loop, database_row_fn *row, void *context,
+                  struct database_counters *ret_counters, struct database **ret_database,
+                  struct error *err);
+/* Finishes what is queued (their done is called).  Accepts NULL. */
+struct database *database_free(struct database *database);
+
+/* Inserts or replaces the row (record is copied), or removes it (only kind, id and revision are
+ * looked at).  Order of calls = order in the database.  done may be NULL. */
+int database_put(struct database *database, const struct record *record, database_done_fn *done,
+                 void *context, struct error *err);
+int database_delete(struct database *database, const struct record *record, database_done_fn *done,
+                    void *context, struct error *err);
+
+/* Seconds of all commits, and their number, for metrics.  Loop thread. */
+void database_statistics(const struct database *database, uint64_t *ret_commits,
+                         double *ret_seconds);
