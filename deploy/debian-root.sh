@@ -43,6 +43,6 @@ ext4_image()
 {
     local dir=$1 file=$2 size=$3 label=$4
     rm -f "$file"
-    mke2fs -q -t ext4 -d "$dir" -L "$label" -m 0 -E lazy_itable_init=0,lazy_journal_init=0 \
-        "$file" "$size"
+    mke2fs -q -t ext4 -d "$dir" -L "$label" -m 0 -E assume_storage_prezeroed=1 \
+        "$file" "$size" >/dev/null
 }
