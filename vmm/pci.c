@@ -1,0 +1,490 @@
+/* pci.c - see pci.h. */
+#include "vmm/pci.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "vmm/mmio_bus.h"
+#include "vmm/pci_msix.h"
+#include "vmm/platform.h"
+
+/* Offsets in configuration space, PCI 3.0 6.1 */
+#define CONFIG_COMMAND            0x04
+#define CONFIG_STATUS             0x06
+#define CONFIG_REVISION           0x08
+#define CONFIG_CLASS              0x09
+#define CONFIG_BAR0               0x10
+#define CONFIG_SUBSYSTEM          0x2c
+#define CONFIG_CAPABILITIES       0x34
+#define CONFIG_INTERRUPT_LINE     0x3c
+#define CONFIG_CAPABILITIES_START 0x40
+#define COMMAND_MEMORY            0x0002
+#define COMMAND_WRITABLE          0x0406 /* memory space, bus master, INTx disable */
+#define STATUS_CAPABILITIES       0x0010
+#define CAPABILITY_MSIX           0x11
+#define MSIX_CAPABILITY_BYTES     12
+#define MSIX_CONTROL_ENABLE       0x8000
+#define MSIX_CONTROL_MASKED       0x4000
+#define BAR_ADDRESS_MASK          0xfffffff0u
+#define ECAM_BUS_SHIFT            20
+#define ECAM_SLOT_SHIFT           15
+#define ECAM_FUNCTION_SHIFT       12
+#define PORT_ADDRESS_ENABLE       0x80000000u
+#define HOST_BRIDGE_VENDOR        0x1b36 /* "generic PCIe host bridge" */
+#define HOST_BRIDGE_DEVICE        0x0008
+#define HOST_BRIDGE_CLASS         0x060000
+
+struct pci_root {
+    struct guest_memory *memory; /* borrowed, as the three below */
+    struct irq_router *router;
+    int vm_fd;
+    pthread_mutex_t lock;  /* port_address, bars[].address of every function */
+    uint32_t port_address; /* 0xcf8 */
+    uint64_t next_bar;     /* main thread only */
+    struct pci_function *functions[PCI_SLOTS];
+    struct pci_function host_bridge;
+};
+
+static uint32_t config_get(const struct pci_function *function, unsigned offset, unsigned width)
+{
+    uint32_t value = 0;
+
+    memcpy(&value, function->config + offset, width);
+    return value;
+}
+
+static void config_set(struct pci_function *function, unsigned offset, unsigned width,
+                       uint32_t value)
+{
+    memcpy(function->config + offset, &value, width);
+}
+
+/* --- where BARs are --- */
+
+uint64_t pci_function_bar(const struct pci_function *function, unsigned bar)
+{
+    return config_get(function, CONFIG_BAR0 + 4 * bar, 4) & BAR_ADDRESS_MASK;
+}
+
+/* Decoding follows the registers.  A place outside the window is not answered: RAM, the IOAPIC and
+ * the ECAM cannot be covered by a BAR. */
+static void function_decode(struct pci_function *function)
+{
+    bool memory_on = config_get(function, CONFIG_COMMAND, 2) & COMMAND_MEMORY;
+
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        uint64_t size = function->bars[i].size;
+        uint64_t address = pci_function_bar(function, i);
+
+        if (size == 0)
+            continue;
+        if (!memory_on || address < PLATFORM_PCI32_START ||
+            address - PLATFORM_PCI32_START > PLATFORM_PCI32_SIZE - size)
+            address = 0;
+
+        pthread_mutex_lock(&function->root->lock);
+        function->bars[i].address = address;
+        pthread_mutex_unlock(&function->root->lock);
+
+        if (address != 0 && address != function->bars[i].told) {
+            function->bars[i].told = address;
+            if (function->ops->bar_moved)
+                function->ops->bar_moved(function->owner, i, address);
+        }
+    }
+}
+
+/* Functions live as long as the root, so the pointer stays good without its lock. */
+static struct pci_function *root_find_bar(struct pci_root *root, uint64_t address, unsigned width,
+                                          unsigned *ret_bar, uint64_t *ret_offset)
+{
+    struct pci_function *found = NULL;
+
+    pthread_mutex_lock(&root->lock);
+    for (unsigned slot = 0; slot < PCI_SLOTS && !found; slot++) {
+        struct pci_function *function = root->functions[slot];
+
+        for (unsigned i = 0; function && i < PCI_BARS && !found; i++) {
+            uint64_t start = function->bars[i].address;
+
+            if (start == 0 || address < start || address - start > function->bars[i].size - width)
+                continue;
+            found = function;
+            *ret_bar = i;
+            *ret_offset = address - start;
+        }
+    }
+    pthread_mutex_unlock(&root->lock);
+    return found;
+}
+
+static uint64_t window_read(void *device, uint64_t offset, unsigned width)
+{
+    unsigned bar;
+    uint64_t bar_offset, value;
+    struct pci_function *function =
+        root_find_bar(device, PLATFORM_PCI32_START + offset, width, &bar, &bar_offset);
+
+    if (!function || bar_offset % width != 0)
+        return ~0ull;
+    pthread_mutex_lock(&function->lock);
+    if (function->msix && bar == function->msix_bar)
+        value = pci_msix_read(function->msix, bar_offset, width);
+    else
+        value = function->ops->bar_read(function->owner, bar, bar_offset, width);
+    pthread_mutex_unlock(&function->lock);
+    return value;
+}
+
+static void window_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    unsigned bar;
+    uint64_t bar_offset;
+    struct pci_function *function =
+        root_find_bar(device, PLATFORM_PCI32_START + offset, width, &bar, &bar_offset);
+
+    if (!function || bar_offset % width != 0)
+        return;
+    pthread_mutex_lock(&function->lock);
+    if (function->msix && bar == function->msix_bar)
+        pci_msix_write(function->msix, bar_offset, width, value);
+    else
+        function->ops->bar_write(function->owner, bar, bar_offset, width, value);
+    pthread_mutex_unlock(&function->lock);
+}
+
+static const struct bus_ops window_ops = { .read = window_read, .write = window_write };
+
+/* --- configuration space --- */
+
+static bool touches(unsigned offset, unsigned width, unsigned start, unsigned size)
+{
+    return offset < start + size && start < offset + width;
+}
+
+static void function_apply(struct pci_function *function, unsigned offset, unsigned width)
+{
+    if (touches(offset, width, CONFIG_COMMAND, 2) ||
+        touches(offset, width, CONFIG_BAR0, 4 * PCI_BARS))
+        function_decode(function);
+    if (function->msix && touches(offset, width, function->msix_offset + 2u, 2)) {
+        uint32_t control = config_get(function, function->msix_offset + 2u, 2);
+
+        pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE,
+                         control & MSIX_CONTROL_MASKED);
+    }
+    if (function->ops->config_written)
+        function->ops->config_written(function->owner, offset, width);
+}
+
+/* `offset` may be anything; only aligned accesses of 1, 2 and 4 bytes exist. */
+static uint64_t root_config_read(struct pci_root *root, unsigned slot, uint64_t offset,
+                                 unsigned width)
+{
+    struct pci_function *function = root->functions[slot];
+    uint32_t value;
+
+    if (!function || width > 4 || offset % width != 0)
+        return ~0ull;
+    if (offset >= PCI_CONFIG_BYTES)
+        return 0; /* no extended capabilities */
+    pthread_mutex_lock(&function->lock);
+    if (function->ops->config_read)
+        function->ops->config_read(function->owner, (unsigned)offset, width);
+    value = config_get(function, (unsigned)offset, width);
+    pthread_mutex_unlock(&function->lock);
+    return value;
+}
+
+static void root_config_write(struct pci_root *root, unsigned slot, uint64_t offset, unsigned width,
+                              uint64_t value)
+{
+    struct pci_function *function = root->functions[slot];
+
+    if (!function || width > 4 || offset % width != 0 || offset >= PCI_CONFIG_BYTES)
+        return;
+    pthread_mutex_lock(&function->lock);
+    for (unsigned i = 0; i < width; i++) {
+        uint8_t mask = function->writable[offset + i];
+        uint8_t *byte = &function->config[offset + i];
+
+        *byte = (uint8_t)((*byte & ~mask) | ((value >> (8 * i)) & mask));
+    }
+    function_apply(function, (unsigned)offset, width);
+    pthread_mutex_unlock(&function->lock);
+}
+
+/* --- the two ways to it --- */
+
+/* One bus and function 0 only: everything else is absent. */
+static bool ecam_slot(uint64_t offset, unsigned *ret_slot)
+{
+    *ret_slot = offset >> ECAM_SLOT_SHIFT & 31;
+    return offset >> ECAM_BUS_SHIFT == 0 && (offset >> ECAM_FUNCTION_SHIFT & 7) == 0;
+}
+
+static uint64_t ecam_read(void *device, uint64_t offset, unsigned width)
+{
+    unsigned slot;
+
+    return ecam_slot(offset, &slot) ? root_config_read(device, slot, offset & 0xfff, width) : ~0ull;
+}
+
+static void ecam_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    unsigned slot;
+
+    if (ecam_slot(offset, &slot))
+        root_config_write(device, slot, offset & 0xfff, width, value);
+}
+
+static const struct bus_ops ecam_ops = { .read = ecam_read, .write = ecam_write };
+
+static uint32_t port_address_get(struct pci_root *root)
+{
+    uint32_t address;
+
+    pthread_mutex_lock(&root->lock);
+    address = root->port_address;
+    pthread_mutex_unlock(&root->lock);
+    return address;
+}
+
+/* The config register that 0xcfc+byte means now; false if nothing is there. */
+static bool port_target(struct pci_root *root, unsigned byte, unsigned *ret_slot,
+                        unsigned *ret_offset)
+{
+    uint32_t address = port_address_get(root);
+
+    *ret_slot = address >> 11 & 31;
+    *ret_offset = (address & 0xfc) + byte;
+    return (address & PORT_ADDRESS_ENABLE) && (address >> 16 & 0xff) == 0 &&
+           (address >> 8 & 7) == 0;
+}
+
+static uint64_t port_read(void *device, uint64_t offset, unsigned width)
+{
+    unsigned slot, config_offset;
+
+    if (offset < 4)
+        return offset == 0 && width == 4 ? port_address_get(device) : ~0ull;
+    return port_target(device, (unsigned)offset - 4, &slot, &config_offset)
+               ? root_config_read(device, slot, config_offset, width)
+               : ~0ull;
+}
+
+static void port_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    struct pci_root *root = device;
+    unsigned slot, config_offset;
+
+    if (offset >= 4) {
+        if (port_target(root, (unsigned)offset - 4, &slot, &config_offset))
+            root_config_write(root, slot, config_offset, width, value);
+    } else if (offset == 0 && width == 4) {
+        pthread_mutex_lock(&root->lock);
+        root->port_address = (uint32_t)value;
+        pthread_mutex_unlock(&root->lock);
+    }
+}
+
+static const struct bus_ops port_ops = { .read = port_read, .write = port_write };
+
+/* --- functions --- */
+
+static int function_place_bars(struct pci_function *function, const struct pci_function_spec *spec,
+                               struct error *err)
+{
+    struct pci_root *root = function->root;
+
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        uint64_t size = spec->bar_size[i];
+        uint64_t address = (root->next_bar + size - 1) & ~(size - 1);
+
+        if (size == 0)
+            continue;
+        if (size < 4096 || (size & (size - 1)) != 0 || size > PLATFORM_PCI32_SIZE ||
+            address - PLATFORM_PCI32_START > PLATFORM_PCI32_SIZE - size)
+            return error_set(err, ENOSPC, "no place for a PCI BAR of %u bytes", spec->bar_size[i]);
+        root->next_bar = address + size;
+        function->bars[i].size = spec->bar_size[i];
+        function->bars[i].told = address;
+        config_set(function, CONFIG_BAR0 + 4 * i, 4, (uint32_t)address);
+
+        uint32_t mask = ~(spec->bar_size[i] - 1) & BAR_ADDRESS_MASK;
+
+        memcpy(function->writable + CONFIG_BAR0 + 4 * i, &mask, sizeof(mask));
+    }
+    return 0;
+}
+
+static int function_add_msix(struct pci_function *function, const struct pci_function_spec *spec,
+                             struct error *err)
+{
+    uint8_t bytes[MSIX_CAPABILITY_BYTES] = { CAPABILITY_MSIX };
+    uint8_t writable[MSIX_CAPABILITY_BYTES] = { 0 };
+    uint16_t control = (uint16_t)(spec->msix_vectors - 1);
+    uint32_t table = spec->msix_bar, pending = PCI_MSIX_PBA_OFFSET | spec->msix_bar;
+    int result;
+
+    memcpy(bytes + 2, &control, sizeof(control));
+    memcpy(bytes + 4, &table, sizeof(table));
+    memcpy(bytes + 8, &pending, sizeof(pending));
+    writable[3] = (MSIX_CONTROL_ENABLE | MSIX_CONTROL_MASKED) >> 8;
+
+    result = pci_function_add_capability(function, bytes, writable, sizeof(bytes), err);
+    if (result < 0)
+        return result;
+    function->msix_offset = (uint8_t)result;
+    function->msix_bar = spec->msix_bar;
+    return pci_msix_new(function->root->router, spec->msix_vectors, &function->msix, err);
+}
+
+int pci_function_init(struct pci_function *function, struct pci_root *root,
+                      const struct pci_function_spec *spec, const struct pci_function_ops *ops,
+                      void *owner, struct error *err)
+{
+    int result;
+
+    *function = (struct pci_function){
+        .root = root,
+        .ops = ops,
+        .owner = owner,
+        .capability_end = CONFIG_CAPABILITIES_START,
+    };
+    config_set(function, 0, 4, spec->vendor | (uint32_t)spec->device << 16);
+    config_set(function, CONFIG_REVISION, 1, spec->revision);
+    config_set(function, CONFIG_CLASS, 3, spec->class_code);
+    config_set(function, CONFIG_SUBSYSTEM, 4,
+               spec->subsystem_vendor | (uint32_t)spec->subsystem << 16);
+    function->writable[CONFIG_COMMAND] = COMMAND_WRITABLE & 0xff;
+    function->writable[CONFIG_COMMAND + 1] = COMMAND_WRITABLE >> 8;
+    function->writable[CONFIG_INTERRUPT_LINE] = 0xff;
+
+    result = function_place_bars(function, spec, err);
+    if (result == 0 && spec->msix_vectors > 0)
+        result = function_add_msix(function, spec, err);
+    if (result == 0)
+        pthread_mutex_init(&function->lock, NULL);
+    return result;
+}
+
+void pci_function_destroy(struct pci_function *function)
+{
+    function->msix = pci_msix_free(function->msix);
+    pthread_mutex_destroy(&function->lock);
+}
+
+int pci_function_add_capability(struct pci_function *function, const uint8_t *bytes,
+                                const uint8_t *writable, unsigned size, struct error *err)
+{
+    unsigned offset = (function->capability_end + 3u) & ~3u;
+
+    if (size < 2 || size > PCI_CONFIG_BYTES - offset)
+        return error_set(err, ENOSPC, "no room for a PCI capability of %u bytes", size);
+    memcpy(function->config + offset, bytes, size);
+    if (writable)
+        memcpy(function->writable + offset, writable, size);
+    function->config[offset + 1] = 0;
+    function
+        ->config[function->capability_last ? function->capability_last + 1 : CONFIG_CAPABILITIES] =
+        (uint8_t)offset;
+    config_set(function, CONFIG_STATUS, 2, STATUS_CAPABILITIES);
+    function->capability_last = (uint8_t)offset;
+    function->capability_end = (uint16_t)(offset + size);
+    return (int)offset;
+}
+
+int pci_function_add(struct pci_function *function, struct error *err)
+{
+    struct pci_root *root = function->root;
+
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+        if (root->functions[slot])
+            continue;
+        function->slot = slot;
+        root->functions[slot] = function;
+        return 0;
+    }
+    return error_set(err, ENOSPC, "all %d PCI slots are taken", PCI_SLOTS);
+}
+
+void pci_function_interrupt(struct pci_function *function, unsigned vector)
+{
+    if (function->msix)
+        pci_msix_raise(function->msix, vector);
+}
+
+/* --- the root --- */
+
+static void host_bridge_free(void *owner)
+{
+    pci_function_destroy(owner); /* embedded in the root */
+}
+
+static int root_add_host_bridge(struct pci_root *root, struct error *err)
+{
+    static const struct pci_function_ops ops = { .free = host_bridge_free };
+    static const struct pci_function_spec spec = {
+        .vendor = HOST_BRIDGE_VENDOR,
+        .device = HOST_BRIDGE_DEVICE,
+        .class_code = HOST_BRIDGE_CLASS,
+    };
+    int result = pci_function_init(&root->host_bridge, root, &spec, &ops, &root->host_bridge, err);
+
+    return result < 0 ? result : pci_function_add(&root->host_bridge, err);
+}
+
+int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmio,
+                 struct irq_router *router, int vm_fd, struct pci_root **ret_root,
+                 struct error *err)
+{
+    struct pci_root *root = calloc(1, sizeof(*root));
+    int result;
+
+    if (!root)
+        return error_set(err, ENOMEM, "PCI root");
+    root->memory = memory;
+    root->router = router;
+    root->vm_fd = vm_fd;
+    root->next_bar = PLATFORM_PCI32_START;
+    pthread_mutex_init(&root->lock, NULL);
+
+    result = root_add_host_bridge(root, err);
+    if (result == 0)
+        result =
+            bus_add(ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE, &port_ops, root, err);
+    if (result == 0)
+        result = bus_add(mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, &ecam_ops, root, err);
+    if (result == 0)
+        result = bus_add(mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, &window_ops, root, err);
+    if (result < 0) {
+        pci_root_free(root);
+        return result;
+    }
+    *ret_root = root;
+    return 0;
+}
+
+struct pci_root *pci_root_free(struct pci_root *root)
+{
+    if (!root)
+        return NULL;
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+        if (root->functions[slot])
+            root->functions[slot]->ops->free(root->functions[slot]->owner);
+    }
+    pthread_mutex_destroy(&root->lock);
+    free(root);
+    return NULL;
+}
+
+struct guest_memory *pci_root_memory(const struct pci_root *root)
+{
+    return root->memory;
+}
+
+int pci_root_vm_fd(const struct pci_root *root)
+{
+    return root->vm_fd;
+}

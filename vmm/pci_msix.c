@@ -1,0 +1,157 @@
+/* pci_msix.c - see pci_msix.h. */
+#include "vmm/pci_msix.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "vmm/irq.h"
+
+#define ENTRY_BYTES       16
+#define ENTRY_WORDS       4
+#define CONTROL_MASKED    1u /* vector control, bit 0 */
+#define ADDRESS_LOW_FIXED 3u /* bits that read as zero */
+
+enum { WORD_ADDRESS_LOW, WORD_ADDRESS_HIGH, WORD_DATA, WORD_CONTROL };
+
+struct msix_vector {
+    uint32_t words[ENTRY_WORDS]; /* as the guest sees them */
+    int eventfd;                 /* borrowed from the router */
+    uint32_t gsi;
+    bool routed;
+    bool pending;
+    uint64_t routed_address;
+    uint32_t routed_data;
+};
+
+struct pci_msix {
+    struct irq_router *router; /* borrowed */
+    bool enabled, masked;
+    unsigned count;
+    struct msix_vector vectors[];
+};
+
+int pci_msix_new(struct irq_router *router, unsigned vectors, struct pci_msix **ret_msix,
+                 struct error *err)
+{
+    struct pci_msix *msix;
+
+    if (vectors == 0 || vectors > PCI_MSIX_VECTORS_MAX)
+        return error_set(err, EINVAL, "%u MSI-X vectors", vectors);
+    msix = calloc(1, sizeof(*msix) + vectors * sizeof(msix->vectors[0]));
+    if (!msix)
+        return error_set(err, ENOMEM, "MSI-X table");
+    msix->router = router;
+    msix->count = vectors;
+    for (unsigned i = 0; i < vectors; i++) {
+        struct msix_vector *vector = &msix->vectors[i];
+        int result = irq_msi_new(router, &vector->eventfd, &vector->gsi, err);
+
+        if (result < 0) {
+            pci_msix_free(msix);
+            return result;
+        }
+        vector->words[WORD_CONTROL] = CONTROL_MASKED;
+    }
+    *ret_msix = msix;
+    return 0;
+}
+
+struct pci_msix *pci_msix_free(struct pci_msix *msix)
+{
+    free(msix); /* eventfds and GSIs are the router's */
+    return NULL;
+}
+
+static bool vector_is_open(const struct pci_msix *msix, const struct msix_vector *vector)
+{
+    return msix->enabled && !msix->masked && !(vector->words[WORD_CONTROL] & CONTROL_MASKED);
+}
+
+static void vector_send(const struct pci_msix *msix, struct msix_vector *vector)
+{
+    const uint64_t one = 1;
+
+    if (!vector->pending || !vector->routed || !vector_is_open(msix, vector))
+        return;
+    /* An eventfd of 8 bytes: full only after 2^64-2 raises that nobody took. */
+    if (write(vector->eventfd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+        vector->pending = false;
+}
+
+/* After the guest changed a mask or a message; vCPU threads only, so that routing needs no place in
+ * the loop thread's system call filter.  A message that KVM refuses stays pending. */
+static void vector_update(struct pci_msix *msix, struct msix_vector *vector)
+{
+    uint64_t address = vector->words[WORD_ADDRESS_LOW] | (uint64_t)vector->words[WORD_ADDRESS_HIGH]
+                                                             << 32;
+    uint32_t data = vector->words[WORD_DATA];
+
+    if (!vector_is_open(msix, vector))
+        return;
+    if (!vector->routed || vector->routed_address != address || vector->routed_data != data) {
+        vector->routed = irq_msi_route(msix->router, vector->gsi, address, data, NULL) == 0;
+        vector->routed_address = address;
+        vector->routed_data = data;
+    }
+    vector_send(msix, vector);
+}
+
+void pci_msix_control(struct pci_msix *msix, bool enabled, bool masked)
+{
+    msix->enabled = enabled;
+    msix->masked = masked;
+    for (unsigned i = 0; i < msix->count; i++) {
+        if (!enabled)
+            msix->vectors[i].pending = false;
+        vector_update(msix, &msix->vectors[i]);
+    }
+}
+
+void pci_msix_raise(struct pci_msix *msix, unsigned vector)
+{
+    if (vector >= msix->count || !msix->enabled)
+        return;
+    msix->vectors[vector].pending = true;
+    vector_send(msix, &msix->vectors[vector]);
+}
+
+static uint32_t msix_read_word(const struct pci_msix *msix, uint64_t offset)
+{
+    uint32_t bits = 0;
+
+    if (offset < msix->count * ENTRY_BYTES)
+        return msix->vectors[offset / ENTRY_BYTES].words[offset % ENTRY_BYTES / 4];
+    if (offset < PCI_MSIX_PBA_OFFSET || (offset - PCI_MSIX_PBA_OFFSET) * 8 >= msix->count)
+        return 0;
+    offset -= PCI_MSIX_PBA_OFFSET;
+    for (unsigned i = 0; i < 32 && offset * 8 + i < msix->count; i++)
+        bits |= (uint32_t)msix->vectors[offset * 8 + i].pending << i;
+    return bits;
+}
+
+uint64_t pci_msix_read(struct pci_msix *msix, uint64_t offset, unsigned width)
+{
+    if ((width != 4 && width != 8) || offset % width != 0)
+        return ~0ull;
+    if (width == 4)
+        return msix_read_word(msix, offset);
+    return msix_read_word(msix, offset) | (uint64_t)msix_read_word(msix, offset + 4) << 32;
+}
+
+void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value)
+{
+    if ((width != 4 && width != 8) || offset % width != 0 || offset >= msix->count * ENTRY_BYTES)
+        return;
+
+    struct msix_vector *vector = &msix->vectors[offset / ENTRY_BYTES];
+
+    for (unsigned word = offset % ENTRY_BYTES / 4, end = word + width / 4; word < end; word++) {
+        uint32_t fixed = word == WORD_ADDRESS_LOW ? ADDRESS_LOW_FIXED
+                         : word == WORD_CONTROL   ? ~CONTROL_MASKED
+                                                  : 0;
+
+        vector->words[word] = (uint32_t)value & ~fixed;
+        value >>= 32;
+    }
+    vector_update(msix, vector);
+}

@@ -1,0 +1,453 @@
+/* virtio_block.c - see virtio_block.h. */
+#include "vmm/virtio_block.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "vmm/disk.h"
+#include "vmm/disk_raw.h"
+#include "vmm/io_vector.h"
+#include "vmm/stats_counter.h"
+#include "vmm/stats_page.h"
+#include "vmm/virtio_device.h"
+#include "vmm/virtio_pci.h"
+
+#define BLOCK_DEVICE_ID  2
+#define BLOCK_PCI_CLASS  0x018000
+#define BLOCK_QUEUE_SIZE VIRTQUEUE_SIZE_MAX
+#define SECTOR           VIRTIO_BLOCK_SECTOR_BYTES
+
+/* 5.2.3 */
+#define FEATURE_SIZE_MAX     (1ull << 1)
+#define FEATURE_SEGMENT_MAX  (1ull << 2)
+#define FEATURE_READ_ONLY    (1ull << 5)
+#define FEATURE_BLOCK_SIZE   (1ull << 6)
+#define FEATURE_FLUSH        (1ull << 9)
+#define FEATURE_TOPOLOGY     (1ull << 10)
+#define FEATURE_DISCARD      (1ull << 13)
+#define FEATURE_WRITE_ZEROES (1ull << 14)
+
+/* A request is done in one go on the loop's thread, so its size is bounded: segments of at most
+ * SEGMENT_BYTES, two descriptors of a chain being header and status.  Larger ones fail. */
+#define SEGMENT_BYTES     (128u << 10)
+#define SEGMENTS          (BLOCK_QUEUE_SIZE - 2)
+#define REQUEST_BYTES_MAX ((uint64_t)SEGMENT_BYTES * SEGMENTS)
+/* After so much the other devices get their turn. */
+#define TURN_REQUESTS 64
+#define TURN_BYTES    (16u << 20)
+/* Punching a hole takes time by its extents: 1 GiB each. */
+#define RANGE_SECTORS_MAX (1u << 21)
+#define TOPOLOGY_EXPONENT 3 /* 4096-byte blocks underneath */
+
+struct block_config { /* 5.2.4 */
+    uint64_t capacity;
+    uint32_t size_max, segment_max;
+    uint16_t cylinders;
+    uint8_t heads, sectors;
+    uint32_t block_size;
+    uint8_t physical_exponent, alignment_offset;
+    uint16_t io_min;
+    uint32_t io_optimal;
+    uint8_t writeback, unused;
+    uint16_t queues;
+    uint32_t discard_sectors_max, discard_segments_max, discard_alignment;
+    uint32_t zeroes_sectors_max, zeroes_segments_max;
+    uint8_t zeroes_may_unmap, unused2[3];
+};
+
+enum {
+    REQUEST_IN = 0,
+    REQUEST_OUT = 1,
+    REQUEST_FLUSH = 4,
+    REQUEST_GET_ID = 8,
+    REQUEST_DISCARD = 11,
+    REQUEST_WRITE_ZEROES = 13
+};
+
+struct block_header { /* 5.2.6 */
+    uint32_t type, reserved;
+    uint64_t sector;
+};
+
+struct block_range { /* of discard and write zeroes */
+    uint64_t sector;
+    uint32_t sectors, flags;
+};
+#define RANGE_UNMAP 1u
+
+enum block_status { STATUS_OK, STATUS_IO_ERROR, STATUS_UNSUPPORTED, STATUS_PENDING };
+
+struct block_request {
+    struct disk_request disk; /* first */
+    struct virtio_block *block;
+    struct virtqueue_chain chain;
+    uint8_t *status;  /* in guest RAM */
+    uint32_t written; /* bytes of the writable part, without the status */
+    bool flushing;    /* a write-through driver's write, now being flushed */
+    struct iovec vectors[VIRTQUEUE_SIZE_MAX];
+};
+
+struct virtio_block {
+    struct virtio_device *device; /* borrowed */
+    struct disk *disk;            /* owned */
+    struct stats_disk *stats;     /* borrowed */
+    bool read_only;
+    uint64_t sectors;
+    char serial[VIRTIO_BLOCK_SERIAL_BYTES];
+    uint64_t turn_bytes;
+    /* A stack of free requests, lowest on top, so that few pages of the array are ever touched. */
+    uint16_t free_count;
+    uint16_t free_requests[BLOCK_QUEUE_SIZE];
+    struct block_request requests[BLOCK_QUEUE_SIZE];
+};
+
+/* --- ending a request --- */
+
+static void request_finish(struct block_request *request, enum block_status status)
+{
+    struct virtio_block *block = request->block;
+
+    if (status != STATUS_OK) {
+        request->written = 0;
+        stats_add(&block->stats->errors, 1);
+    }
+    __atomic_store_n(request->status, (uint8_t)status, __ATOMIC_RELAXED);
+    virtqueue_put(virtio_device_queue(block->device, 0), request->chain.head, request->written + 1);
+    virtio_device_complete(block->device, 0);
+    block->free_requests[block->free_count++] = (uint16_t)(request - block->requests);
+}
+
+static void request_count(const struct block_request *request)
+{
+    struct stats_disk *stats = request->block->stats;
+
+    switch (request->disk.operation) {
+    case DISK_READ:
+        stats_add(&stats->read_ops, 1);
+        stats_add(&stats->read_bytes, request->disk.size);
+        break;
+    case DISK_WRITE:
+        stats_add(&stats->write_ops, 1);
+        stats_add(&stats->write_bytes, request->disk.size);
+        break;
+    case DISK_FLUSH:
+        stats_add(&stats->flush_ops, 1);
+        break;
+    default:
+        stats_add(&stats->discard_ops, 1);
+        stats_add(&stats->discard_bytes, request->disk.size);
+        break;
+    }
+}
+
+static void request_done(struct disk_request *disk, int result)
+{
+    struct block_request *request = (struct block_request *)disk;
+    uint64_t features = virtio_device_features(request->block->device);
+
+    if (result < 0) {
+        request_finish(request, result == -EOPNOTSUPP ? STATUS_UNSUPPORTED : STATUS_IO_ERROR);
+        return;
+    }
+    if (!request->flushing)
+        request_count(request);
+    /* 5.2.6.2: without FLUSH the driver takes every completed write as stable. */
+    if (!(features & FEATURE_FLUSH) && disk->operation != DISK_READ &&
+        disk->operation != DISK_FLUSH) {
+        request->flushing = true;
+        disk->operation = DISK_FLUSH;
+        disk->offset = disk->size = 0;
+        disk->vector_count = 0;
+        disk_submit(request->block->disk, disk);
+        return;
+    }
+    request_finish(request, STATUS_OK);
+}
+
+/* --- starting one, by its type --- */
+
+static bool range_is_inside(const struct virtio_block *block, uint64_t sector, uint64_t sectors)
+{
+    return sectors > 0 && sector <= block->sectors && sectors <= block->sectors - sector;
+}
+
+static enum block_status request_submit(struct block_request *request,
+                                        enum disk_operation operation, uint64_t sector,
+                                        uint64_t size)
+{
+    request->disk.operation = operation;
+    request->disk.offset = sector * SECTOR;
+    request->disk.size = size;
+    request->disk.done = request_done;
+    disk_submit(request->block->disk, &request->disk);
+    return STATUS_PENDING;
+}
+
+/* `vectors` hold the data from `skip` on, `size` bytes of it. */
+static enum block_status request_transfer(struct block_request *request,
+                                          const struct block_header *header,
+                                          enum disk_operation operation, struct iovec *vectors,
+                                          unsigned count, uint64_t skip, uint64_t size)
+{
+    struct virtio_block *block = request->block;
+
+    if (size % SECTOR != 0 || size > REQUEST_BYTES_MAX ||
+        !range_is_inside(block, header->sector, size / SECTOR))
+        return STATUS_IO_ERROR;
+    request->disk.vectors = vectors;
+    request->disk.vector_count = io_vector_slice(vectors, count, skip, size);
+    block->turn_bytes += size;
+    return request_submit(request, operation, header->sector, size);
+}
+
+static enum block_status start_read(struct block_request *request,
+                                    const struct block_header *header)
+{
+    struct iovec *writable = request->vectors + request->chain.readable_count;
+    unsigned count = request->chain.writable_count;
+    uint64_t size = io_vector_bytes(writable, count) - 1; /* the status */
+
+    if (size > REQUEST_BYTES_MAX)
+        return STATUS_IO_ERROR;
+    request->written = (uint32_t)size;
+    return request_transfer(request, header, DISK_READ, writable, count, 0, size);
+}
+
+static enum block_status start_write(struct block_request *request,
+                                     const struct block_header *header)
+{
+    unsigned count = request->chain.readable_count;
+    uint64_t size = io_vector_bytes(request->vectors, count) - sizeof(*header);
+
+    if (request->block->read_only)
+        return STATUS_IO_ERROR;
+    return request_transfer(request, header, DISK_WRITE, request->vectors, count, sizeof(*header),
+                            size);
+}
+
+static enum block_status start_flush(struct block_request *request,
+                                     const struct block_header *header)
+{
+    (void)header;
+    return request_submit(request, DISK_FLUSH, 0, 0);
+}
+
+static enum block_status start_get_id(struct block_request *request,
+                                      const struct block_header *header)
+{
+    const struct iovec *writable = request->vectors + request->chain.readable_count;
+    unsigned count = request->chain.writable_count;
+
+    (void)header;
+    if (io_vector_bytes(writable, count) != VIRTIO_BLOCK_SERIAL_BYTES + 1)
+        return STATUS_IO_ERROR;
+    io_vector_write(writable, count, 0, request->block->serial, VIRTIO_BLOCK_SERIAL_BYTES);
+    request->written = VIRTIO_BLOCK_SERIAL_BYTES;
+    return STATUS_OK;
+}
+
+/* Discard and write zeroes: exactly one range, which is what the configuration allows. */
+static enum block_status start_range(struct block_request *request, enum disk_operation operation)
+{
+    struct virtio_block *block = request->block;
+    unsigned count = request->chain.readable_count;
+    struct block_range range;
+
+    if (io_vector_bytes(request->vectors, count) != sizeof(struct block_header) + sizeof(range) ||
+        !io_vector_read(request->vectors, count, sizeof(struct block_header), &range,
+                        sizeof(range)))
+        return STATUS_IO_ERROR;
+    if ((range.flags & ~RANGE_UNMAP) || (operation == DISK_DISCARD && range.flags != 0))
+        return STATUS_UNSUPPORTED;
+    if (block->read_only || range.sectors > RANGE_SECTORS_MAX ||
+        !range_is_inside(block, range.sector, range.sectors))
+        return STATUS_IO_ERROR;
+    request->disk.may_unmap = range.flags & RANGE_UNMAP;
+    return request_submit(request, operation, range.sector, (uint64_t)range.sectors * SECTOR);
+}
+
+static enum block_status start_discard(struct block_request *request,
+                                       const struct block_header *header)
+{
+    (void)header;
+    return start_range(request, DISK_DISCARD);
+}
+
+static enum block_status start_write_zeroes(struct block_request *request,
+                                            const struct block_header *header)
+{
+    (void)header;
+    return start_range(request, DISK_WRITE_ZEROES);
+}
+
+static const struct {
+    enum block_status (*start)(struct block_request *request, const struct block_header *header);
+    uint64_t feature; /* must be negotiated; 0 = none */
+} request_types[] = {
+    [REQUEST_IN] = { start_read, 0 },
+    [REQUEST_OUT] = { start_write, 0 },
+    [REQUEST_FLUSH] = { start_flush, 0 },
+    [REQUEST_GET_ID] = { start_get_id, 0 },
+    [REQUEST_DISCARD] = { start_discard, FEATURE_DISCARD },
+    [REQUEST_WRITE_ZEROES] = { start_write_zeroes, FEATURE_WRITE_ZEROES },
+};
+#define REQUEST_TYPES (sizeof(request_types) / sizeof(request_types[0]))
+
+/* False if the chain has no room for a header or a status: it cannot be answered. */
+static bool request_start(struct block_request *request)
+{
+    struct virtqueue_chain *chain = &request->chain;
+    uint64_t features = virtio_device_features(request->block->device);
+    enum block_status status = STATUS_UNSUPPORTED;
+    struct block_header header;
+
+    if (chain->writable_count == 0 ||
+        !io_vector_read(request->vectors, chain->readable_count, 0, &header, sizeof(header)))
+        return false;
+
+    const struct iovec *last = &request->vectors[chain->readable_count + chain->writable_count - 1];
+
+    request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
+    if (header.type < REQUEST_TYPES && request_types[header.type].start &&
+        (features & request_types[header.type].feature) == request_types[header.type].feature)
+        status = request_types[header.type].start(request, &header);
+    if (status != STATUS_PENDING)
+        request_finish(request, status);
+    return true;
+}
+
+/* --- the device --- */
+
+/* 1, 0 if no request waits, -EPROTO if the driver broke a rule. */
+static int block_take_request(struct virtio_block *block)
+{
+    /* Not more than the queue's size can be in flight, so one is free. */
+    uint16_t index = block->free_requests[block->free_count - 1];
+    struct block_request *request = &block->requests[index];
+    int result = virtqueue_pop(virtio_device_queue(block->device, 0), request->vectors,
+                               VIRTQUEUE_SIZE_MAX, &request->chain);
+
+    if (result <= 0)
+        return result;
+    block->free_count--;
+    request->block = block;
+    request->disk = (struct disk_request){ 0 };
+    request->written = 0;
+    request->flushing = false;
+    if (request_start(request))
+        return 1;
+    block->free_requests[block->free_count++] = index;
+    return -EPROTO;
+}
+
+static void block_process_queue(void *owner, unsigned index)
+{
+    struct virtio_block *block = owner;
+    struct virtqueue *queue = virtio_device_queue(block->device, index);
+    unsigned taken = 0;
+
+    block->turn_bytes = 0;
+    do {
+        int result = 1;
+
+        virtqueue_disable_kicks(queue);
+        while (result > 0) {
+            if (taken++ == TURN_REQUESTS || block->turn_bytes >= TURN_BYTES) {
+                virtio_device_kick(block->device, index);
+                return;
+            }
+            result = block->free_count > 0 ? block_take_request(block) : 0;
+        }
+        if (result < 0) {
+            virtio_device_fault(block->device, "block request");
+            return;
+        }
+    } while (virtqueue_enable_kicks(queue));
+}
+
+static uint64_t block_offer_features(void *owner)
+{
+    const struct virtio_block *block = owner;
+    uint64_t features = FEATURE_SIZE_MAX | FEATURE_SEGMENT_MAX | FEATURE_BLOCK_SIZE |
+                        FEATURE_FLUSH | FEATURE_TOPOLOGY;
+
+    return features |
+           (block->read_only ? FEATURE_READ_ONLY : FEATURE_DISCARD | FEATURE_WRITE_ZEROES);
+}
+
+static void block_read_config(void *owner, void *config)
+{
+    const struct virtio_block *block = owner;
+    const struct block_config values = {
+        .capacity = block->sectors,
+        .size_max = SEGMENT_BYTES,
+        .segment_max = SEGMENTS,
+        .block_size = SECTOR,
+        .physical_exponent = TOPOLOGY_EXPONENT,
+        .io_min = 1u << TOPOLOGY_EXPONENT,
+        .writeback = 1,
+        .queues = 1,
+        .discard_sectors_max = RANGE_SECTORS_MAX,
+        .discard_segments_max = 1,
+        .discard_alignment = 1u << TOPOLOGY_EXPONENT,
+        .zeroes_sectors_max = RANGE_SECTORS_MAX,
+        .zeroes_segments_max = 1,
+        .zeroes_may_unmap = 1,
+    };
+
+    memcpy(config, &values, sizeof(values));
+}
+
+static void block_reset_requests(struct virtio_block *block)
+{
+    block->free_count = BLOCK_QUEUE_SIZE;
+    for (unsigned i = 0; i < BLOCK_QUEUE_SIZE; i++)
+        block->free_requests[i] = (uint16_t)(BLOCK_QUEUE_SIZE - 1 - i);
+}
+
+static void block_free(void *owner)
+{
+    struct virtio_block *block = owner;
+
+    disk_free(block->disk);
+    free(block);
+}
+
+static const struct virtio_device_ops block_ops = {
+    .name = "block",
+    .device_id = BLOCK_DEVICE_ID,
+    .queue_count = 1,
+    .queue_size = BLOCK_QUEUE_SIZE,
+    .config_bytes = sizeof(struct block_config),
+    .offer_features = block_offer_features,
+    .read_config = block_read_config,
+    .process_queue = block_process_queue,
+    .free = block_free,
+};
+
+int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct loop *loop,
+                     struct error *err)
+{
+    struct virtio_block *block;
+    int result;
+
+    if (spec->size_bytes == 0 || spec->size_bytes % SECTOR != 0 || spec->size_bytes > INT64_MAX)
+        return error_set(err, EINVAL, "disk size of %llu bytes is not a multiple of %d",
+                         (unsigned long long)spec->size_bytes, SECTOR);
+    block = calloc(1, sizeof(*block));
+    if (!block)
+        return error_set(err, ENOMEM, "virtio block");
+    block->stats = spec->stats;
+    block->read_only = spec->read_only;
+    block->sectors = spec->size_bytes / SECTOR;
+    memcpy(block->serial, spec->serial, sizeof(block->serial));
+    block_reset_requests(block);
+
+    result = disk_raw_new(spec->fd, &block->disk, err);
+    if (result == 0)
+        result =
+            virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
+    if (result < 0)
+        block_free(block);
+    return result;
+}

@@ -1,0 +1,185 @@
+/* virtio_device.c - see virtio_device.h. */
+#include "vmm/virtio_device.h"
+#include <string.h>
+
+#define CONFIG_BYTES_MAX 256
+
+#define COMMON_FEATURES                                                                \
+    (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | \
+     VIRTIO_FEATURE_RING_RESET)
+
+void virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
+                        void *owner, const struct guest_memory *memory)
+{
+    device->ops = ops;
+    device->owner = owner;
+    device->offered_features = COMMON_FEATURES | ops->offer_features(owner);
+    for (unsigned i = 0; i < ops->queue_count; i++)
+        virtqueue_init(&device->queues[i], memory, ops->queue_size);
+}
+
+bool virtio_device_is_live(const struct virtio_device *device)
+{
+    return (device->status & (VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_NEEDS_RESET |
+                              VIRTIO_STATUS_FAILED)) == VIRTIO_STATUS_DRIVER_OK;
+}
+
+uint64_t virtio_device_features(const struct virtio_device *device)
+{
+    return device->status & VIRTIO_STATUS_FEATURES_OK ? device->driver_features : 0;
+}
+
+void virtio_device_fault(struct virtio_device *device, const char *reason)
+{
+    if (device->status & VIRTIO_STATUS_NEEDS_RESET)
+        return;
+    device->fault = reason;
+    device->status |= VIRTIO_STATUS_NEEDS_RESET;
+    if (device->status & VIRTIO_STATUS_DRIVER_OK) /* 2.1.2: only then a notification */
+        device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
+}
+
+void virtio_device_complete(struct virtio_device *device, unsigned queue)
+{
+    if (virtqueue_publish(&device->queues[queue]))
+        device->transport_ops->interrupt(device->transport, (int)queue);
+}
+
+void virtio_device_kick(struct virtio_device *device, unsigned queue)
+{
+    device->transport_ops->kick(device->transport, queue);
+}
+
+void virtio_device_process(struct virtio_device *device, unsigned queue)
+{
+    if (virtio_device_is_live(device) && device->queues[queue].enabled)
+        device->ops->process_queue(device->owner, queue);
+}
+
+static void device_reset(struct virtio_device *device)
+{
+    if (device->ops->reset)
+        device->ops->reset(device->owner);
+    for (unsigned i = 0; i < device->ops->queue_count; i++)
+        virtqueue_reset(&device->queues[i]);
+    device->status = 0;
+    device->driver_features = 0;
+    device->fault = NULL;
+}
+
+static bool features_are_acceptable(const struct virtio_device *device)
+{
+    uint64_t features = device->driver_features;
+
+    if ((features & ~device->offered_features) || !(features & VIRTIO_FEATURE_VERSION_1))
+        return false;
+    return !device->ops->accept_features || device->ops->accept_features(device->owner, features);
+}
+
+static void device_start(struct virtio_device *device)
+{
+    device->status |= VIRTIO_STATUS_DRIVER_OK;
+    for (unsigned i = 0; i < device->ops->queue_count; i++) {
+        if (device->queues[i].enabled)
+            virtio_device_kick(device, i);
+    }
+}
+
+void virtio_device_set_status(struct virtio_device *device, uint8_t status)
+{
+    /* 3.1.1: each bit needs all those before it. */
+    static const uint8_t order[] = { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER,
+                                     VIRTIO_STATUS_FEATURES_OK, VIRTIO_STATUS_DRIVER_OK };
+    const uint8_t driver_bits = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER |
+                                VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK |
+                                VIRTIO_STATUS_FAILED;
+    uint8_t have = device->status & driver_bits;
+    bool gap = false;
+
+    if (status == 0) {
+        device_reset(device);
+        return;
+    }
+    status &= driver_bits; /* NEEDS_RESET is ours; a driver writes it back as it read it */
+    if (have & ~status)    /* 2.1.1: the driver must not clear bits */
+        return;
+    for (unsigned i = 0; i < sizeof(order); i++) {
+        if (!(status & order[i]))
+            gap = true;
+        else if (gap)
+            return;
+    }
+
+    uint8_t added = status & ~have;
+
+    device->status |= added & (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
+    if (added & VIRTIO_STATUS_FAILED)
+        device->status |= VIRTIO_STATUS_FAILED;
+    if ((added & VIRTIO_STATUS_FEATURES_OK) && features_are_acceptable(device))
+        device->status |= VIRTIO_STATUS_FEATURES_OK;
+    if ((added & VIRTIO_STATUS_DRIVER_OK) && (device->status & VIRTIO_STATUS_FEATURES_OK))
+        device_start(device);
+}
+
+uint32_t virtio_device_offered(const struct virtio_device *device, uint32_t index)
+{
+    return index < 2 ? (uint32_t)(device->offered_features >> (index * 32)) : 0;
+}
+
+uint32_t virtio_device_accepted(const struct virtio_device *device, uint32_t index)
+{
+    return index < 2 ? (uint32_t)(device->driver_features >> (index * 32)) : 0;
+}
+
+void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits)
+{
+    if (!(device->status & VIRTIO_STATUS_DRIVER) || (device->status & VIRTIO_STATUS_FEATURES_OK) ||
+        index >= 2)
+        return;
+    device->driver_features &= ~(0xffffffffull << (index * 32));
+    device->driver_features |= (uint64_t)bits << (index * 32);
+}
+
+struct virtqueue *virtio_device_configurable(struct virtio_device *device, unsigned queue)
+{
+    /* Set up only between FEATURES_OK and DRIVER_OK (3.1.1, step 7); later only a queue that was
+     * reset (2.6.1), which is the same test, since any other one is enabled or was never set up. */
+    if (queue >= device->ops->queue_count || !(device->status & VIRTIO_STATUS_FEATURES_OK))
+        return NULL;
+    if ((device->status & VIRTIO_STATUS_DRIVER_OK) &&
+        !(device->driver_features & VIRTIO_FEATURE_RING_RESET))
+        return NULL;
+    return device->queues[queue].enabled ? NULL : &device->queues[queue];
+}
+
+void virtio_device_enable_queue(struct virtio_device *device, unsigned queue)
+{
+    struct virtqueue *configurable = virtio_device_configurable(device, queue);
+
+    if (!configurable)
+        return;
+    if (virtqueue_enable(configurable, device->driver_features & VIRTIO_FEATURE_INDIRECT,
+                         device->driver_features & VIRTIO_FEATURE_EVENT_INDEX) < 0)
+        virtio_device_fault(device, "queue size or ring addresses");
+    else if (virtio_device_is_live(device))
+        virtio_device_kick(device, queue);
+}
+
+void virtio_device_reset_queue(struct virtio_device *device, unsigned queue)
+{
+    if (queue < device->ops->queue_count && device->queues[queue].enabled &&
+        (virtio_device_features(device) & VIRTIO_FEATURE_RING_RESET))
+        virtqueue_reset(&device->queues[queue]);
+}
+
+bool virtio_device_read_config(struct virtio_device *device, uint64_t offset, void *to,
+                               unsigned size)
+{
+    uint8_t config[CONFIG_BYTES_MAX] = { 0 };
+
+    if (offset > device->ops->config_bytes || size > device->ops->config_bytes - offset)
+        return false;
+    device->ops->read_config(device->owner, config);
+    memcpy(to, config + offset, size);
+    return true;
+}

@@ -1,0 +1,576 @@
+/* virtio_pci.c - see virtio_pci.h. */
+#include "vmm/virtio_pci.h"
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/loop.h"
+#include "vmm/pci.h"
+#include "vmm/pci_msix.h"
+#include "vmm/virtio_device.h"
+
+#define VIRTIO_PCI_VENDOR      0x1af4
+#define VIRTIO_PCI_DEVICE_BASE 0x1040
+#define VIRTIO_PCI_REVISION    1
+#define BAR_REGISTERS          0
+#define BAR_MSIX               1
+#define NO_VECTOR              0xffff
+
+/* ISR status, 4.1.4.5 */
+#define ISR_QUEUE  1
+#define ISR_CONFIG 2
+
+/* Vendor capabilities, 4.1.4 */
+#define CAPABILITY_VENDOR 0x09
+enum capability_type {
+    CAPABILITY_COMMON = 1,
+    CAPABILITY_NOTIFY,
+    CAPABILITY_ISR,
+    CAPABILITY_DEVICE,
+    CAPABILITY_PCI_CONFIG,
+};
+
+struct virtio_pci_capability {
+    uint8_t id, next, length, type;
+    uint8_t bar, number, padding[2];
+    uint32_t offset;
+    uint32_t size;
+    uint32_t extra; /* notify_off_multiplier, or pci_cfg_data */
+};
+
+struct virtio_pci {
+    struct pci_function function;
+    struct virtio_device device;
+    struct loop *loop;       /* borrowed */
+    uint64_t notify_address; /* where the ioeventfds are; 0 = nowhere */
+    unsigned config_access;  /* offset of the PCI configuration access capability */
+    uint32_t offered_select, accepted_select;
+    uint16_t queue_select;
+    uint16_t config_vector;
+    uint8_t isr;
+    struct virtio_pci_queue {
+        struct virtio_pci *pci;
+        int kick_fd; /* owned */
+        struct loop_source *source;
+        uint16_t vector;
+    } queues[VIRTIO_DEVICE_QUEUES_MAX];
+};
+
+/* --- interrupts and kicks --- */
+
+static void virtio_pci_interrupt(void *transport, int queue)
+{
+    struct virtio_pci *pci = transport;
+    uint16_t vector =
+        queue == VIRTIO_CONFIG_INTERRUPT ? pci->config_vector : pci->queues[queue].vector;
+
+    pci->isr |= queue == VIRTIO_CONFIG_INTERRUPT ? ISR_CONFIG : ISR_QUEUE;
+    pci_function_interrupt(&pci->function, vector); /* NO_VECTOR is none that exists */
+}
+
+static void virtio_pci_kick(void *transport, unsigned queue)
+{
+    const uint64_t one = 1;
+    struct virtio_pci *pci = transport;
+
+    /* Can only fail when the counter is full, and then a kick is waiting already. */
+    if (write(pci->queues[queue].kick_fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+static const struct virtio_transport_ops transport_ops = {
+    .interrupt = virtio_pci_interrupt,
+    .kick = virtio_pci_kick,
+};
+
+static void queue_kicked(void *context, uint32_t events)
+{
+    struct virtio_pci_queue *queue = context;
+    struct virtio_pci *pci = queue->pci;
+    uint64_t count;
+
+    (void)events;
+    if (read(queue->kick_fd, &count, sizeof(count)) < 0)
+        return;
+    virtio_device_lock(&pci->device);
+    virtio_device_process(&pci->device, (unsigned)(queue - pci->queues));
+    virtio_device_unlock(&pci->device);
+}
+
+/* --- common configuration, 4.1.4.3 --- */
+
+enum common_register {
+    COMMON_OFFERED_SELECT,
+    COMMON_OFFERED,
+    COMMON_ACCEPTED_SELECT,
+    COMMON_ACCEPTED,
+    COMMON_CONFIG_VECTOR,
+    COMMON_QUEUE_COUNT,
+    COMMON_STATUS,
+    COMMON_GENERATION,
+    COMMON_QUEUE_SELECT,
+    COMMON_QUEUE_SIZE,
+    COMMON_QUEUE_VECTOR,
+    COMMON_QUEUE_ENABLE,
+    COMMON_QUEUE_NOTIFY_OFFSET,
+    COMMON_QUEUE_DESCRIPTORS,
+    COMMON_QUEUE_AVAIL,
+    COMMON_QUEUE_USED,
+    COMMON_QUEUE_NOTIFY_DATA,
+    COMMON_QUEUE_RESET,
+    COMMON_REGISTER_COUNT,
+};
+
+static const struct {
+    uint8_t offset, width;
+} common_registers[COMMON_REGISTER_COUNT] = {
+    [COMMON_OFFERED_SELECT] = { 0, 4 },
+    [COMMON_OFFERED] = { 4, 4 },
+    [COMMON_ACCEPTED_SELECT] = { 8, 4 },
+    [COMMON_ACCEPTED] = { 12, 4 },
+    [COMMON_CONFIG_VECTOR] = { 16, 2 },
+    [COMMON_QUEUE_COUNT] = { 18, 2 },
+    [COMMON_STATUS] = { 20, 1 },
+    [COMMON_GENERATION] = { 21, 1 },
+    [COMMON_QUEUE_SELECT] = { 22, 2 },
+    [COMMON_QUEUE_SIZE] = { 24, 2 },
+    [COMMON_QUEUE_VECTOR] = { 26, 2 },
+    [COMMON_QUEUE_ENABLE] = { 28, 2 },
+    [COMMON_QUEUE_NOTIFY_OFFSET] = { 30, 2 },
+    [COMMON_QUEUE_DESCRIPTORS] = { 32, 8 },
+    [COMMON_QUEUE_AVAIL] = { 40, 8 },
+    [COMMON_QUEUE_USED] = { 48, 8 },
+    [COMMON_QUEUE_NOTIFY_DATA] = { 56, 2 },
+    [COMMON_QUEUE_RESET] = { 58, 2 },
+};
+
+/* The register that an access names: its own width, or one half of 64 bits (4.1.3.1); else
+ * COMMON_REGISTER_COUNT. */
+static enum common_register common_find(uint64_t offset, unsigned width)
+{
+    for (unsigned i = 0; i < COMMON_REGISTER_COUNT; i++) {
+        if (offset == common_registers[i].offset && width == common_registers[i].width)
+            return i;
+        if (width == 4 && common_registers[i].width == 8 &&
+            (offset == common_registers[i].offset || offset == common_registers[i].offset + 4u))
+            return i;
+    }
+    return COMMON_REGISTER_COUNT;
+}
+
+/* Registers of the selected queue; a queue that does not exist reads as zero: size 0 says so. */
+static uint64_t common_read_queue(struct virtio_pci *pci, enum common_register which)
+{
+    const struct virtqueue *queue = &pci->device.queues[pci->queue_select];
+
+    if (pci->queue_select >= pci->device.ops->queue_count)
+        return 0;
+    switch (which) {
+    case COMMON_QUEUE_SIZE:
+        return queue->size;
+    case COMMON_QUEUE_VECTOR:
+        return pci->queues[pci->queue_select].vector;
+    case COMMON_QUEUE_ENABLE:
+        return queue->enabled;
+    case COMMON_QUEUE_NOTIFY_OFFSET:
+    case COMMON_QUEUE_NOTIFY_DATA:
+        return pci->queue_select;
+    case COMMON_QUEUE_DESCRIPTORS:
+        return queue->descriptor_address;
+    case COMMON_QUEUE_AVAIL:
+        return queue->avail_address;
+    case COMMON_QUEUE_USED:
+        return queue->used_address;
+    default: /* COMMON_QUEUE_RESET: a reset is done before its write returns */
+        return 0;
+    }
+}
+
+static uint64_t common_read(struct virtio_pci *pci, uint64_t offset, unsigned width)
+{
+    enum common_register which = common_find(offset, width);
+    uint64_t value;
+
+    switch (which) {
+    case COMMON_OFFERED_SELECT:
+        return pci->offered_select;
+    case COMMON_OFFERED:
+        return virtio_device_offered(&pci->device, pci->offered_select);
+    case COMMON_ACCEPTED_SELECT:
+        return pci->accepted_select;
+    case COMMON_ACCEPTED:
+        return virtio_device_accepted(&pci->device, pci->accepted_select);
+    case COMMON_CONFIG_VECTOR:
+        return pci->config_vector;
+    case COMMON_QUEUE_COUNT:
+        return pci->device.ops->queue_count;
+    case COMMON_STATUS:
+        return pci->device.status;
+    case COMMON_GENERATION:
+        return pci->device.config_generation;
+    case COMMON_QUEUE_SELECT:
+        return pci->queue_select;
+    case COMMON_REGISTER_COUNT:
+        return ~0ull;
+    default:
+        value = common_read_queue(pci, which);
+        return offset == common_registers[which].offset ? value : value >> 32;
+    }
+}
+
+static void set_address(uint64_t *address, bool high_half, unsigned width, uint64_t value)
+{
+    if (width == 8)
+        *address = value;
+    else if (high_half)
+        *address = (*address & 0xffffffffull) | value << 32;
+    else
+        *address = (*address & ~0xffffffffull) | (value & 0xffffffffull);
+}
+
+/* A vector that does not exist becomes NO_VECTOR, which the driver reads back (4.1.5.1.2). */
+static uint16_t vector_checked(const struct virtio_pci *pci, uint64_t value)
+{
+    return value <= pci->device.ops->queue_count ? (uint16_t)value : NO_VECTOR;
+}
+
+static void common_write_queue(struct virtio_pci *pci, enum common_register which, bool high_half,
+                               unsigned width, uint64_t value)
+{
+    struct virtqueue *queue = virtio_device_configurable(&pci->device, pci->queue_select);
+
+    if (which == COMMON_QUEUE_RESET && value == 1)
+        virtio_device_reset_queue(&pci->device, pci->queue_select);
+    if (which == COMMON_QUEUE_VECTOR && pci->queue_select < pci->device.ops->queue_count)
+        pci->queues[pci->queue_select].vector = vector_checked(pci, value);
+    if (!queue) /* enabled, absent, or not the time for it: frozen */
+        return;
+    switch (which) {
+    case COMMON_QUEUE_SIZE:
+        queue->size = (uint16_t)value; /* judged by virtqueue_enable */
+        break;
+    case COMMON_QUEUE_ENABLE:
+        if (value == 1)
+            virtio_device_enable_queue(&pci->device, pci->queue_select);
+        break;
+    case COMMON_QUEUE_DESCRIPTORS:
+        set_address(&queue->descriptor_address, high_half, width, value);
+        break;
+    case COMMON_QUEUE_AVAIL:
+        set_address(&queue->avail_address, high_half, width, value);
+        break;
+    case COMMON_QUEUE_USED:
+        set_address(&queue->used_address, high_half, width, value);
+        break;
+    default:
+        break;
+    }
+}
+
+static void write_status(struct virtio_pci *pci, uint8_t status)
+{
+    virtio_device_set_status(&pci->device, status);
+    if (status != 0)
+        return;
+    pci->offered_select = pci->accepted_select = 0;
+    pci->queue_select = 0;
+    pci->isr = 0;
+    pci->config_vector = NO_VECTOR;
+    for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++)
+        pci->queues[i].vector = NO_VECTOR;
+}
+
+static void common_write(struct virtio_pci *pci, uint64_t offset, unsigned width, uint64_t value)
+{
+    enum common_register which = common_find(offset, width);
+
+    switch (which) {
+    case COMMON_OFFERED_SELECT:
+        pci->offered_select = (uint32_t)value;
+        break;
+    case COMMON_ACCEPTED_SELECT:
+        pci->accepted_select = (uint32_t)value;
+        break;
+    case COMMON_ACCEPTED:
+        virtio_device_accept(&pci->device, pci->accepted_select, (uint32_t)value);
+        break;
+    case COMMON_CONFIG_VECTOR:
+        pci->config_vector = vector_checked(pci, value);
+        break;
+    case COMMON_STATUS:
+        write_status(pci, (uint8_t)value);
+        break;
+    case COMMON_QUEUE_SELECT:
+        pci->queue_select = (uint16_t)value;
+        break;
+    case COMMON_OFFERED: /* read only */
+    case COMMON_QUEUE_COUNT:
+    case COMMON_GENERATION:
+    case COMMON_REGISTER_COUNT:
+        break;
+    default:
+        common_write_queue(pci, which, offset != common_registers[which].offset, width, value);
+        break;
+    }
+}
+
+/* --- BAR 0 --- */
+
+static uint64_t registers_read(void *owner, unsigned bar, uint64_t offset, unsigned width)
+{
+    struct virtio_pci *pci = owner;
+    uint64_t in_page = offset % VIRTIO_PCI_PAGE_BYTES, value = 0;
+
+    (void)bar;
+    switch (offset - in_page) {
+    case VIRTIO_PCI_COMMON_OFFSET:
+        return common_read(pci, in_page, width);
+    case VIRTIO_PCI_ISR_OFFSET:
+        if (in_page != 0 || width != 1)
+            return ~0ull;
+        value = pci->isr; /* reading clears */
+        pci->isr = 0;
+        return value;
+    case VIRTIO_PCI_DEVICE_OFFSET:
+        return virtio_device_read_config(&pci->device, in_page, &value, width) ? value : ~0ull;
+    default:
+        return ~0ull;
+    }
+}
+
+static void registers_write(void *owner, unsigned bar, uint64_t offset, unsigned width,
+                            uint64_t value)
+{
+    struct virtio_pci *pci = owner;
+    uint64_t in_page = offset % VIRTIO_PCI_PAGE_BYTES;
+
+    (void)bar;
+    switch (offset - in_page) {
+    case VIRTIO_PCI_COMMON_OFFSET:
+        common_write(pci, in_page, width, value);
+        break;
+    case VIRTIO_PCI_NOTIFY_OFFSET: /* the address says which queue; the value is not needed */
+        if (in_page % VIRTIO_PCI_NOTIFY_STRIDE == 0 &&
+            in_page / VIRTIO_PCI_NOTIFY_STRIDE < pci->device.ops->queue_count)
+            virtio_pci_kick(pci, (unsigned)(in_page / VIRTIO_PCI_NOTIFY_STRIDE));
+        break;
+    default: /* no device has a writable configuration field yet */
+        break;
+    }
+}
+
+/* --- the window into BAR 0 through configuration space, 4.1.4.9 --- */
+
+/* True if the guest's access touches pci_cfg_data and the window's fields name an access. */
+static bool config_window(const struct virtio_pci *pci, unsigned offset, unsigned width,
+                          struct virtio_pci_capability *ret_window)
+{
+    unsigned data = pci->config_access + offsetof(struct virtio_pci_capability, extra);
+
+    if (offset >= data + 4 || offset + width <= data)
+        return false;
+    memcpy(ret_window, pci->function.config + pci->config_access, sizeof(*ret_window));
+    return ret_window->bar == BAR_REGISTERS &&
+           (ret_window->size == 1 || ret_window->size == 2 || ret_window->size == 4) &&
+           ret_window->offset % ret_window->size == 0 && ret_window->offset < VIRTIO_PCI_BAR_BYTES;
+}
+
+static void config_window_read(void *owner, unsigned offset, unsigned width)
+{
+    struct virtio_pci *pci = owner;
+    struct virtio_pci_capability window;
+
+    if (!config_window(pci, offset, width, &window))
+        return;
+    window.extra = (uint32_t)registers_read(pci, BAR_REGISTERS, window.offset, window.size);
+    memcpy(pci->function.config + pci->config_access +
+               offsetof(struct virtio_pci_capability, extra),
+           &window.extra, sizeof(window.extra));
+}
+
+static void config_window_written(void *owner, unsigned offset, unsigned width)
+{
+    struct virtio_pci *pci = owner;
+    struct virtio_pci_capability window;
+
+    if (config_window(pci, offset, width, &window))
+        registers_write(pci, BAR_REGISTERS, window.offset, window.size,
+                        window.size == 4 ? window.extra
+                                         : window.extra & ((1u << 8 * window.size) - 1));
+}
+
+/* --- ioeventfds --- */
+
+/* Any width of write to one queue's notify register. */
+static int ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify_address,
+                         uint32_t flags)
+{
+    struct kvm_ioeventfd request = {
+        .addr = notify_address + queue * VIRTIO_PCI_NOTIFY_STRIDE,
+        .fd = pci->queues[queue].kick_fd,
+        .flags = flags,
+    };
+
+    return ioctl(pci_root_vm_fd(pci->function.root), KVM_IOEVENTFD, &request) < 0 ? -errno : 0;
+}
+
+/* A failure is not one of the device: the kick then comes as an MMIO exit. */
+static void registers_moved(void *owner, unsigned bar, uint64_t address)
+{
+    struct virtio_pci *pci = owner;
+    uint64_t notify_address = address + VIRTIO_PCI_NOTIFY_OFFSET;
+
+    if (bar != BAR_REGISTERS || pci_root_vm_fd(pci->function.root) < 0)
+        return;
+    for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
+        if (pci->notify_address != 0)
+            (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
+        (void)ioeventfd_set(pci, i, notify_address, 0);
+    }
+    pci->notify_address = notify_address;
+}
+
+/* --- making and freeing --- */
+
+static void virtio_pci_release(struct virtio_pci *pci)
+{
+    for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++) {
+        loop_remove(pci->queues[i].source);
+        if (pci->queues[i].kick_fd >= 0)
+            close(pci->queues[i].kick_fd);
+    }
+    pci_function_destroy(&pci->function);
+    free(pci);
+}
+
+static void virtio_pci_free(void *owner)
+{
+    struct virtio_pci *pci = owner;
+
+    pci->device.ops->free(pci->device.owner);
+    virtio_pci_release(pci);
+}
+
+static const struct pci_function_ops function_ops = {
+    .bar_read = registers_read,
+    .bar_write = registers_write,
+    .config_read = config_window_read,
+    .config_written = config_window_written,
+    .bar_moved = registers_moved,
+    .free = virtio_pci_free,
+};
+
+static int add_capability(struct virtio_pci *pci, enum capability_type type, uint32_t offset,
+                          uint32_t size, uint32_t multiplier, struct error *err)
+{
+    struct virtio_pci_capability capability = {
+        .id = CAPABILITY_VENDOR,
+        .length = type == CAPABILITY_NOTIFY || type == CAPABILITY_PCI_CONFIG ? 20 : 16,
+        .type = (uint8_t)type,
+        .bar = BAR_REGISTERS,
+        .offset = offset,
+        .size = size,
+        .extra = multiplier,
+    };
+    uint8_t writable[sizeof(capability)] = { 0 };
+
+    if (type == CAPABILITY_PCI_CONFIG) { /* bar, offset, length and data are the driver's */
+        memset(writable + offsetof(struct virtio_pci_capability, bar), 0xff, 1);
+        memset(writable + offsetof(struct virtio_pci_capability, offset), 0xff, 12);
+    }
+    return pci_function_add_capability(&pci->function, (const uint8_t *)&capability, writable,
+                                       capability.length, err);
+}
+
+static int add_capabilities(struct virtio_pci *pci, struct error *err)
+{
+    int result = add_capability(pci, CAPABILITY_COMMON, VIRTIO_PCI_COMMON_OFFSET,
+                                VIRTIO_PCI_PAGE_BYTES, 0, err);
+
+    if (result >= 0)
+        result = add_capability(pci, CAPABILITY_NOTIFY, VIRTIO_PCI_NOTIFY_OFFSET,
+                                VIRTIO_PCI_PAGE_BYTES, VIRTIO_PCI_NOTIFY_STRIDE, err);
+    if (result >= 0)
+        result = add_capability(pci, CAPABILITY_ISR, VIRTIO_PCI_ISR_OFFSET, VIRTIO_PCI_PAGE_BYTES,
+                                0, err);
+    if (result >= 0 && pci->device.ops->config_bytes > 0)
+        result = add_capability(pci, CAPABILITY_DEVICE, VIRTIO_PCI_DEVICE_OFFSET,
+                                VIRTIO_PCI_PAGE_BYTES, 0, err);
+    if (result >= 0)
+        result = add_capability(pci, CAPABILITY_PCI_CONFIG, 0, 0, 0, err);
+    if (result < 0)
+        return result;
+    pci->config_access = (unsigned)result;
+    return 0;
+}
+
+static int add_queues(struct virtio_pci *pci, struct error *err)
+{
+    for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
+        struct virtio_pci_queue *queue = &pci->queues[i];
+        int result;
+
+        queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (queue->kick_fd < 0)
+            return error_set(err, errno, "eventfd of a virtqueue");
+        result =
+            loop_add(pci->loop, queue->kick_fd, EPOLLIN, queue_kicked, queue, &queue->source, err);
+        if (result < 0)
+            return result;
+    }
+    registers_moved(pci, BAR_REGISTERS, pci_function_bar(&pci->function, BAR_REGISTERS));
+    return 0;
+}
+
+int virtio_pci_add(struct pci_root *root, const struct virtio_device_ops *ops, void *owner,
+                   uint32_t class_code, struct loop *loop, struct virtio_device **ret_device,
+                   struct error *err)
+{
+    const struct pci_function_spec spec = {
+        .vendor = VIRTIO_PCI_VENDOR,
+        .device = (uint16_t)(VIRTIO_PCI_DEVICE_BASE + ops->device_id),
+        .subsystem_vendor = VIRTIO_PCI_VENDOR,
+        .subsystem = (uint16_t)(VIRTIO_PCI_DEVICE_BASE + ops->device_id),
+        .revision = VIRTIO_PCI_REVISION,
+        .class_code = class_code,
+        .bar_size = { [BAR_REGISTERS] = VIRTIO_PCI_BAR_BYTES, [BAR_MSIX] = PCI_MSIX_BAR_BYTES },
+        .msix_vectors = (uint16_t)(1 + ops->queue_count),
+        .msix_bar = BAR_MSIX,
+    };
+    struct virtio_pci *pci = calloc(1, sizeof(*pci));
+    int result;
+
+    if (!pci)
+        return error_set(err, ENOMEM, "virtio %s", ops->name);
+    result = pci_function_init(&pci->function, root, &spec, &function_ops, pci, err);
+    if (result < 0) {
+        free(pci);
+        return result;
+    }
+    pci->loop = loop;
+    pci->config_vector = NO_VECTOR;
+    for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++)
+        pci->queues[i] = (struct virtio_pci_queue){ pci, -1, NULL, NO_VECTOR };
+    pci->device.transport_ops = &transport_ops;
+    pci->device.transport = pci;
+    pci->device.lock = &pci->function.lock;
+    virtio_device_init(&pci->device, ops, owner, pci_root_memory(root));
+
+    result = add_capabilities(pci, err);
+    if (result == 0)
+        result = add_queues(pci, err);
+    if (result == 0)
+        result = pci_function_add(&pci->function, err);
+    if (result < 0) {
+        virtio_pci_release(pci);
+        return error_wrap(err, "virtio %s", ops->name);
+    }
+    *ret_device = &pci->device;
+    return 0;
+}

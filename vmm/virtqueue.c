@@ -1,0 +1,294 @@
+/* virtqueue.c - see virtqueue.h. */
+#include "vmm/virtqueue.h"
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include "vmm/guest_memory.h"
+
+/* virtio 1.2, 2.7.5 to 2.7.8.  Little-endian, as is every host we run on. */
+struct virtqueue_descriptor {
+    uint64_t address;
+    uint32_t length;
+    uint16_t flags;
+    uint16_t next;
+};
+
+#define DESCRIPTOR_NEXT     1
+#define DESCRIPTOR_WRITE    2
+#define DESCRIPTOR_INDIRECT 4
+
+struct virtqueue_avail {
+    uint16_t flags;
+    uint16_t index;
+    uint16_t ring[]; /* [size], then used_event */
+};
+
+#define AVAIL_NO_INTERRUPT 1
+
+struct virtqueue_used_entry {
+    uint32_t head;
+    uint32_t length;
+};
+
+struct virtqueue_used {
+    uint16_t flags;
+    uint16_t index;
+    struct virtqueue_used_entry ring[]; /* [size], then avail_event */
+};
+
+#define USED_NO_NOTIFY 1
+
+void virtqueue_init(struct virtqueue *queue, const struct guest_memory *memory, uint16_t size_max)
+{
+    *queue = (struct virtqueue){ .memory = memory, .size_max = size_max, .size = size_max };
+}
+
+void virtqueue_reset(struct virtqueue *queue)
+{
+    virtqueue_init(queue, queue->memory, queue->size_max);
+}
+
+static int queue_break(struct virtqueue *queue)
+{
+    queue->broken = true;
+    return -EPROTO;
+}
+
+static bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return a < b + b_size && b < a + a_size;
+}
+
+int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index)
+{
+    uint64_t size = queue->size;
+    uint64_t descriptor_bytes = size * sizeof(struct virtqueue_descriptor);
+    uint64_t avail_bytes = sizeof(struct virtqueue_avail) + (size + 1) * sizeof(uint16_t);
+    uint64_t used_bytes = sizeof(struct virtqueue_used) +
+                          size * sizeof(struct virtqueue_used_entry) + sizeof(uint16_t);
+
+    if (size == 0 || size > queue->size_max || (size & (size - 1)) != 0)
+        return -EPROTO;
+    if (queue->descriptor_address % 16 != 0 || queue->avail_address % 2 != 0 ||
+        queue->used_address % 4 != 0)
+        return -EPROTO;
+
+    void *descriptors =
+        guest_memory_map(queue->memory, queue->descriptor_address, descriptor_bytes);
+    void *avail = guest_memory_map(queue->memory, queue->avail_address, avail_bytes);
+    void *used = guest_memory_map(queue->memory, queue->used_address, used_bytes);
+
+    if (!descriptors || !avail || !used)
+        return -EPROTO;
+    if (ranges_overlap(queue->descriptor_address, descriptor_bytes, queue->avail_address,
+                       avail_bytes) ||
+        ranges_overlap(queue->descriptor_address, descriptor_bytes, queue->used_address,
+                       used_bytes) ||
+        ranges_overlap(queue->avail_address, avail_bytes, queue->used_address, used_bytes))
+        return -EPROTO;
+
+    queue->descriptors = descriptors;
+    queue->avail = avail;
+    queue->used = used;
+    queue->indirect = indirect;
+    queue->event_index = event_index;
+    queue->next_avail = queue->next_used = 0;
+    queue->published_used = queue->notified_used = 0;
+    queue->in_flight = 0;
+    queue->enabled = true;
+    return 0;
+}
+
+/* How many chains the driver has offered and we have not taken, or -EPROTO. */
+static int chains_waiting(struct virtqueue *queue)
+{
+    if (queue->broken)
+        return -EPROTO;
+    if (!queue->enabled)
+        return 0;
+
+    uint16_t index = __atomic_load_n(&queue->avail->index, __ATOMIC_ACQUIRE);
+    uint16_t waiting = (uint16_t)(index - queue->next_avail);
+
+    return waiting > queue->size ? queue_break(queue) : waiting;
+}
+
+/* A walk along one chain. */
+struct chain_walk {
+    struct virtqueue *queue;
+    const struct virtqueue_descriptor *table; /* the ring's, or an indirect one in guest RAM */
+    uint32_t table_count;
+    bool in_indirect;
+    struct virtqueue_chain *chain;
+    unsigned vectors_max;
+    unsigned steps; /* descriptors seen; bounded by the queue's size */
+};
+
+static int walk_add_buffer(struct chain_walk *walk, const struct virtqueue_descriptor *descriptor)
+{
+    struct virtqueue_chain *chain = walk->chain;
+    unsigned count = chain->readable_count + chain->writable_count;
+    void *host = guest_memory_map(walk->queue->memory, descriptor->address, descriptor->length);
+
+    if (!host) /* not RAM, wraps, or empty */
+        return -EPROTO;
+    if (count >= walk->vectors_max)
+        return -E2BIG;
+    chain->vectors[count] = (struct iovec){ .iov_base = host, .iov_len = descriptor->length };
+    if (descriptor->flags & DESCRIPTOR_WRITE)
+        chain->writable_count++;
+    else if (chain->writable_count > 0) /* 2.7.4.2: readable ones first */
+        return -EPROTO;
+    else
+        chain->readable_count++;
+    return 0;
+}
+
+/* 2.7.5.3: only where negotiated, not nested, last of its chain, a whole number of descriptors. */
+static int walk_enter_indirect(struct chain_walk *walk,
+                               const struct virtqueue_descriptor *descriptor)
+{
+    if (!walk->queue->indirect || walk->in_indirect || (descriptor->flags & DESCRIPTOR_NEXT))
+        return -EPROTO;
+    if (descriptor->length == 0 || descriptor->length % sizeof(*descriptor) != 0)
+        return -EPROTO;
+
+    walk->table = guest_memory_map(walk->queue->memory, descriptor->address, descriptor->length);
+    walk->table_count = descriptor->length / sizeof(*descriptor);
+    walk->in_indirect = true;
+    return walk->table ? 0 : -EPROTO;
+}
+
+static int walk_chain(struct chain_walk *walk, uint16_t head)
+{
+    uint32_t next = head;
+
+    for (;;) {
+        struct virtqueue_descriptor copy;
+        int result;
+
+        if (next >= walk->table_count || walk->steps++ > walk->queue->size)
+            return -EPROTO;
+        memcpy(&copy, walk->table + next, sizeof(copy));
+        /* The compiler may not read the guest's memory a second time instead of the copy. */
+        __asm__ volatile("" : "+m"(copy) : : "memory");
+
+        if (copy.flags & DESCRIPTOR_INDIRECT) {
+            result = walk_enter_indirect(walk, &copy);
+            if (result < 0)
+                return result;
+            next = 0;
+            continue;
+        }
+
+        unsigned buffers = walk->chain->readable_count + walk->chain->writable_count;
+
+        if (buffers >= walk->queue->size)
+            return -EPROTO;
+        result = walk_add_buffer(walk, &copy);
+        if (result < 0)
+            return result;
+        if (!(copy.flags & DESCRIPTOR_NEXT))
+            return 0;
+        next = copy.next;
+    }
+}
+
+int virtqueue_pop(struct virtqueue *queue, struct iovec *vectors, unsigned vectors_max,
+                  struct virtqueue_chain *ret_chain)
+{
+    int waiting = chains_waiting(queue);
+
+    if (waiting <= 0)
+        return waiting;
+    if (queue->in_flight >= queue->size) /* offered again before we gave it back */
+        return queue_break(queue);
+
+    uint16_t slot = queue->next_avail % queue->size;
+    struct virtqueue_chain chain = {
+        .head = __atomic_load_n(&queue->avail->ring[slot], __ATOMIC_RELAXED),
+        .vectors = vectors,
+    };
+    struct chain_walk walk = {
+        .queue = queue,
+        .table = queue->descriptors,
+        .table_count = queue->size,
+        .chain = &chain,
+        .vectors_max = vectors_max,
+    };
+    int result = walk_chain(&walk, chain.head);
+
+    if (result == -E2BIG)
+        return result;
+    if (result < 0)
+        return queue_break(queue);
+
+    queue->next_avail++;
+    queue->in_flight++;
+    *ret_chain = chain;
+    return 1;
+}
+
+void virtqueue_rewind(struct virtqueue *queue, uint16_t count)
+{
+    queue->next_avail = (uint16_t)(queue->next_avail - count);
+    queue->in_flight = (uint16_t)(queue->in_flight - count);
+}
+
+void virtqueue_put(struct virtqueue *queue, uint16_t head, uint32_t written)
+{
+    struct virtqueue_used_entry *entry = &queue->used->ring[queue->next_used % queue->size];
+
+    __atomic_store_n(&entry->head, head, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->length, written, __ATOMIC_RELAXED);
+    queue->next_used++;
+    queue->in_flight--;
+}
+
+bool virtqueue_publish(struct virtqueue *queue)
+{
+    uint16_t now = queue->next_used;
+    uint16_t before = queue->notified_used;
+
+    if (now == queue->published_used)
+        return false;
+    __atomic_store_n(&queue->used->index, now, __ATOMIC_RELEASE);
+    queue->published_used = now;
+    /* The driver writes used_event (or the flag) and then reads used->index; we the other way
+     * round: without a full barrier on both sides each could miss the other. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    queue->notified_used = now;
+
+    if (!queue->event_index)
+        return !(__atomic_load_n(&queue->avail->flags, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);
+
+    /* 2.7.10: interrupt if used_event was passed by what is new. */
+    uint16_t event = __atomic_load_n(&queue->avail->ring[queue->size], __ATOMIC_RELAXED);
+
+    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+}
+
+/* avail_event stands behind the used ring. */
+static uint16_t *queue_avail_event(const struct virtqueue *queue)
+{
+    return (uint16_t *)(void *)&queue->used->ring[queue->size];
+}
+
+void virtqueue_disable_kicks(struct virtqueue *queue)
+{
+    /* With event indices an old avail_event is enough: it asks for no kick until it is passed. */
+    if (queue->enabled && !queue->event_index)
+        __atomic_store_n(&queue->used->flags, USED_NO_NOTIFY, __ATOMIC_RELAXED);
+}
+
+bool virtqueue_enable_kicks(struct virtqueue *queue)
+{
+    if (!queue->enabled)
+        return false;
+    if (queue->event_index)
+        __atomic_store_n(queue_avail_event(queue), queue->next_avail, __ATOMIC_RELAXED);
+    else
+        __atomic_store_n(&queue->used->flags, 0, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* as in virtqueue_publish */
+    return chains_waiting(queue) != 0;       /* a violation counts: the next pop reports it */
+}
