@@ -34,7 +34,7 @@ AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(
 
 LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables
 LIBS_API   := -lmicrohttpd
-LIBS_FETCH := -lcurl -larchive -lcrypto
+LIBS_FETCH := -lcurl -larchive -lssl -lcrypto -lseccomp
 LIBS_BASE  := -ljansson
 
 PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/warren-fetch

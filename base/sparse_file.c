@@ -1,0 +1,210 @@
+#include "base/sparse_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define COPY_STEP_BYTES   (16u << 20) /* between two calls of progress */
+#define COPY_BUFFER_BYTES (1u << 20)
+
+bool sparse_is_zero(const void *bytes, size_t size)
+{
+    const unsigned char *byte = bytes;
+
+    /* The first byte is zero and each equals its successor. */
+    return size == 0 || (byte[0] == 0 && memcmp(byte, byte + 1, size - 1) == 0);
+}
+
+static int write_all(int fd, const unsigned char *bytes, size_t size, uint64_t offset)
+{
+    while (size > 0) {
+        ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return -errno;
+        bytes += written;
+        offset += (uint64_t)written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+/* Bytes until the next block boundary, at most `size`. */
+static size_t block_piece(uint64_t offset, size_t size)
+{
+    size_t left = SPARSE_BLOCK_BYTES - (size_t)(offset % SPARSE_BLOCK_BYTES);
+
+    return left < size ? left : size;
+}
+
+int sparse_write(int fd, const void *bytes, size_t size, uint64_t offset)
+{
+    const unsigned char *from = bytes;
+    size_t start = 0; /* of the pending run that has data */
+    size_t at = 0;
+
+    while (at < size) {
+        size_t piece = block_piece(offset + at, size - at);
+
+        if (piece == SPARSE_BLOCK_BYTES && sparse_is_zero(from + at, piece)) {
+            int result = write_all(fd, from + start, at - start, offset + start);
+
+            if (result < 0)
+                return result;
+            start = at + piece;
+        }
+        at += piece;
+    }
+    return write_all(fd, from + start, at - start, offset + start);
+}
+
+int sparse_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start, uint64_t *ret_end)
+{
+    off_t start, end;
+
+    if (offset >= size)
+        return 0;
+    start = lseek(fd, (off_t)offset, SEEK_DATA);
+    if (start < 0 && errno == ENXIO)
+        return 0;
+    if (start < 0 && errno != EINVAL && errno != EOPNOTSUPP)
+        return -errno;
+    if (start < 0) {
+        *ret_start = offset;
+        *ret_end = size;
+        return 1;
+    }
+    if ((uint64_t)start >= size)
+        return 0;
+    end = lseek(fd, start, SEEK_HOLE);
+    if (end < 0)
+        return errno == ENXIO ? -EIO : -errno;
+    *ret_start = (uint64_t)start;
+    *ret_end = (uint64_t)end < size ? (uint64_t)end : size;
+    return 1;
+}
+
+int sparse_clone(int from, int to)
+{
+    if (ioctl(to, FICLONE, from) == 0)
+        return 0;
+    switch (errno) {
+    case EXDEV:
+    case EINVAL:
+    case ENOTTY:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case ETXTBSY:
+        return -EOPNOTSUPP;
+    default:
+        return -errno;
+    }
+}
+
+/* One stretch by pread and pwrite. */
+static int copy_by_hand(int from, int to, uint64_t offset, uint64_t size)
+{
+    auto_free unsigned char *buffer = malloc(COPY_BUFFER_BYTES);
+
+    if (!buffer)
+        return -ENOMEM;
+    while (size > 0) {
+        size_t want = size < COPY_BUFFER_BYTES ? (size_t)size : COPY_BUFFER_BYTES;
+        ssize_t got = pread(from, buffer, want, (off_t)offset);
+        int result;
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got == 0 ? -EIO : -errno;
+        result = sparse_write(to, buffer, (size_t)got, offset);
+        if (result < 0)
+            return result;
+        offset += (uint64_t)got;
+        size -= (uint64_t)got;
+    }
+    return 0;
+}
+
+static int copy_stretch(int from, int to, uint64_t offset, uint64_t size)
+{
+    while (size > 0) {
+        off_t in = (off_t)offset;
+        off_t out = (off_t)offset;
+        ssize_t copied = copy_file_range(from, &in, to, &out, (size_t)size, 0);
+
+        if (copied < 0 && errno == EINTR)
+            continue;
+        if (copied < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP ||
+                           errno == ENOSYS || errno == EPERM))
+            return copy_by_hand(from, to, offset, size);
+        /* Some file systems answer 0 though there is data. */
+        if (copied == 0)
+            return copy_by_hand(from, to, offset, size);
+        if (copied < 0)
+            return -errno;
+        offset += (uint64_t)copied;
+        size -= (uint64_t)copied;
+    }
+    return 0;
+}
+
+struct copy {
+    int from;
+    int to;
+    uint64_t size;
+    sparse_progress_fn *progress;
+    void *context;
+};
+
+static int report(const struct copy *copy, uint64_t done)
+{
+    return copy->progress ? copy->progress(copy->context, done, copy->size) : 0;
+}
+
+static int copy_extents(const struct copy *copy)
+{
+    uint64_t offset = 0;
+    uint64_t start, end;
+
+    for (;;) {
+        int result = sparse_next_data(copy->from, offset, copy->size, &start, &end);
+
+        if (result <= 0)
+            return result;
+        for (offset = start; offset < end;) {
+            uint64_t step = end - offset < COPY_STEP_BYTES ? end - offset : COPY_STEP_BYTES;
+
+            result = copy_stretch(copy->from, copy->to, offset, step);
+            if (result == 0)
+                result = report(copy, offset + step);
+            if (result < 0)
+                return result;
+            offset += step;
+        }
+    }
+}
+
+int sparse_copy(int from, int to, uint64_t size, sparse_progress_fn *progress, void *context,
+                struct error *err)
+{
+    struct copy copy = { from, to, size, progress, context };
+    int result = sparse_clone(from, to);
+
+    if (result == -EOPNOTSUPP)
+        result = copy_extents(&copy);
+    if (result < 0)
+        return error_set(err, result, "copy: %s", strerror(-result));
+    if (ftruncate(to, (off_t)size) < 0)
+        return error_set(err, errno, "set the length of the copy: %s", strerror(errno));
+    result = report(&copy, size);
+    return result < 0 ? error_set(err, result, "copy stopped") : 0;
+}

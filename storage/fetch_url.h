@@ -1,0 +1,27 @@
+/* fetch_url.h - the source is at a URL.  warren-fetch, one thread, inside its sandbox. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+struct error;
+struct fetch_output;
+struct fetch_report;
+
+struct fetch_url_spec {
+    const char *url;         /* borrowed */
+    const char *authorities; /* borrowed; PEM bundle, read before the sandbox was entered */
+    size_t authorities_size;
+    bool allow_http;
+    bool allow_private;
+};
+
+#define FETCH_REDIRECTS_MAX   5
+#define FETCH_CONNECT_SECONDS 20
+#define FETCH_STALL_SECONDS   60 /* without FETCH_STALL_BYTES a second */
+#define FETCH_STALL_BYTES     64
+
+/* Takes the whole resource into `output`.  Only https (and http where allowed), at most
+ * FETCH_REDIRECTS_MAX redirects; every address connected to, those of redirects too, must be public
+ * unless allow_private.  Proxies and credentials in URLs are not used. */
+int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,
+              struct fetch_report *report, struct error *err);
