@@ -55,23 +55,23 @@ void apic_wait(uint64_t timeout_ns)
     if (timeout_ns != WAIT_FOREVER)
         *apic_register(APIC_TIMER_INITIAL) =
             timeout_ns < UINT32_MAX ? (uint32_t)timeout_ns + 1 : UINT32_MAX;
-    cpu_halt();
+    ring0_call(ring0_wait);
     *apic_register(APIC_EOI) = 0;
 }
 
 static void clock_calibrate(void)
 {
     uint64_t start;
-    uint32_t left;
+    uint64_t passed;
 
     apic_enable();
     *apic_register(APIC_LVT_TIMER) = LVT_MASKED | VECTOR_DEVICE;
     *apic_register(APIC_TIMER_INITIAL) = UINT32_MAX;
     start = cpu_cycles();
     do {
-        left = *apic_register(APIC_TIMER_CURRENT);
-    } while (UINT32_MAX - left < CALIBRATION_NS);
-    cycles_per_ms = (cpu_cycles() - start) * MILLISECOND / (UINT32_MAX - left);
+        passed = UINT32_MAX - *apic_register(APIC_TIMER_CURRENT);
+    } while (passed < CALIBRATION_NS);
+    cycles_per_ms = (cpu_cycles() - start) * MILLISECOND / passed;
     *apic_register(APIC_TIMER_INITIAL) = 0;
     *apic_register(APIC_LVT_TIMER) = VECTOR_DEVICE;
     if (cycles_per_ms == 0)
@@ -82,7 +82,8 @@ uint64_t clock_cycles_to_ns(uint64_t cycles)
 {
     if (cycles_per_ms == 0)
         clock_calibrate();
-    return cycles / cycles_per_ms * MILLISECOND + cycles % cycles_per_ms * MILLISECOND / cycles_per_ms;
+    return cycles / cycles_per_ms * MILLISECOND +
+           cycles % cycles_per_ms * MILLISECOND / cycles_per_ms;
 }
 
 uint64_t clock_ns(void)

@@ -1,4 +1,5 @@
-/* apic.h - the local APIC of the boot processor in xAPIC mode (MMIO), written from ring 3: waiting, time, IPIs. */
+/* apic.h - the local APIC of the boot processor in xAPIC mode (MMIO), written from ring 3: waiting,
+ * time, IPIs. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

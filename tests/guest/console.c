@@ -3,12 +3,12 @@
 #include "tests/guest/console.h"
 #include "tests/guest/cpu.h"
 
-#define FIFO_BYTES      16
-#define FIFO_CONTROL    (COM1_PORT + 2)
-#define LINE_STATUS     (COM1_PORT + 5)
-#define STATUS_EMPTY    0x20
-#define POLLS_MAX       1000000 /* a dead port must not hang the guest */
-#define CONSOLE_BUFFER  256
+#define FIFO_BYTES     16
+#define FIFO_CONTROL   (COM1_PORT + 2)
+#define LINE_STATUS    (COM1_PORT + 5)
+#define STATUS_EMPTY   0x20
+#define POLLS_MAX      1000000 /* a dead port must not hang the guest */
+#define CONSOLE_BUFFER 256
 
 static struct {
     char bytes[CONSOLE_BUFFER];

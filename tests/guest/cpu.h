@@ -67,17 +67,9 @@ static inline uint64_t cpu_cycles(void)
     return (uint64_t)high << 32 | low;
 }
 
+/* start.S: runs a routine at ring 0, one of those below. */
+void ring0_call(void (*routine)(void));
 /* HLT with interrupts on; returns after the first interrupt, which still needs its EOI. */
-static inline void cpu_halt(void)
-{
-    __asm__ volatile("int %0" : : "i"(VECTOR_WAIT) : "memory");
-}
-
-/* Runs function at ring 0 on the ring 0 stack (about 1 KiB). */
-static inline void cpu_call_ring0(void (*function)(void))
-{
-    __asm__ volatile("int %1" : "+a"(function) : "i"(VECTOR_CALL0) : "memory", "cc", "rcx", "rdx",
-                     "rsi", "rdi", "r8", "r9", "r10", "r11");
-}
-
-void ring0_triple_fault(void); /* start.S; by cpu_call_ring0 only */
+void ring0_wait(void);
+/* Ends in a triple fault. */
+void ring0_triple_fault(void);

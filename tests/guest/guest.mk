@@ -1,7 +1,7 @@
-# guest.mk - builds build/guest.elf, the freestanding test guest.  Included by the top Makefile;
-# everything here is prefixed guest_, and only CC (default gcc) is taken from outside.
+# guest.mk - builds $(BUILD)/guest.elf, the freestanding test guest.  Included by the top Makefile;
+# everything here is prefixed guest_, and only CC and BUILD are taken from outside.
 guest_dir     := tests/guest
-guest_build   := build/tests/guest
+guest_build   := $(BUILD)/tests/guest
 guest_sources := $(wildcard $(guest_dir)/*.c $(guest_dir)/*.S)
 guest_objects := $(patsubst $(guest_dir)/%,$(guest_build)/%.o,$(guest_sources))
 # No SSE, no x87, no stack protector, no position independence: ring 0 here may be an emulator.
@@ -10,7 +10,7 @@ guest_flags   := -std=gnu11 -O2 -g0 -Wall -Wextra -Werror -ffreestanding -fno-pi
                  -fno-asynchronous-unwind-tables -fno-common -fno-strict-aliasing \
                  -ffunction-sections -fdata-sections -iquote . -MMD -MP
 
-build/guest.elf: $(guest_objects) $(guest_dir)/guest.ld
+$(BUILD)/guest.elf: $(guest_objects) $(guest_dir)/guest.ld
 	$(CC) -static -nostdlib -no-pie -Wl,-T,$(guest_dir)/guest.ld -Wl,--build-id=none \
 	    -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments \
 	    -Wl,--gc-sections -Wl,-s -o $@ $(guest_objects)

@@ -8,8 +8,6 @@
 #define SELECTOR_DATA3 0x23
 #define SELECTOR_TSS   0x28
 
-#define VECTOR_WAIT     0x20 /* gate for ring 3: enable interrupts, HLT, return */
-#define VECTOR_CALL0    0x21 /* gate for ring 3: call the function in RAX at ring 0 */
 #define VECTOR_DEVICE   0x28 /* every MSI-X message and the APIC timer */
 #define VECTOR_SPURIOUS 0x2f
 #define VECTOR_COUNT    0x30

@@ -4,11 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first GiB is always mapped; the rest is added on demand in 2 MiB pages, identity, anywhere in the 48 bits.
- * Ring 3 edits the page tables itself.  Returns NULL when the 64 spare tables (one a GiB) are used up. */
+/* The first GiB is always mapped; the rest is added on demand in 2 MiB pages, identity, anywhere in
+ * the 48 bits. Ring 3 edits the page tables itself.  Returns NULL when the 64 spare tables (one a
+ * GiB) are used up. */
 void *memory_map(uint64_t address, uint64_t bytes);
 
-#define MEMORY_RAM      1
+#define MEMORY_RAM       1
 #define START_INFO_MAGIC 0x336ec578
 
 struct start_info { /* hvm_start_info, version 1 (Xen's public/arch-x86/hvm/start_info.h) */

@@ -13,9 +13,10 @@
 #define RFLAGS_IOPL3    0x3002
 #define PAGE_TABLE      0x27 /* present, writable, user, accessed */
 #define PAGE_LARGE      0xe7 /* and dirty, 2 MiB */
+#define IO_PORTS        0xd00 /* 0xcff is PCI's configuration data */
 #define FAULT_STUB_SIZE 16
 
-#define ADDRESS_LOW(symbol) (((symbol - guest_boot) + GUEST_BASE) & 0xffff)
+#define ADDRESS_LOW(symbol) ((((symbol) - guest_boot) + GUEST_BASE) & 0xffff)
 
     .section .note.pvh, "a", @note
     .balign 4
@@ -39,12 +40,14 @@ guest_boot:
 idt:
     .set stub, 0
     .rept 32                /* exceptions */
-    gate fault_stubs + stub * FAULT_STUB_SIZE, 0x8e
+    .if stub == 6
+    gate undefined_opcode, 0x8e
+    .else
+    gate fault_stubs+stub*FAULT_STUB_SIZE, 0x8e
+    .endif
     .set stub, stub + 1
     .endr
-    gate gate_wait, 0xee
-    gate gate_call0, 0xee
-    .rept VECTOR_COUNT - 0x22
+    .rept VECTOR_COUNT - 32
     gate interrupt_return, 0x8e
     .endr
 idt_end:
@@ -77,7 +80,10 @@ tss:
     .long 0
     .quad ring0_stack_top
     .fill 90, 1, 0
-    .word tss_end - tss     /* no I/O bitmap: IOPL is 3 */
+    .word io_bitmap - tss
+io_bitmap:                  /* zero: ring 3 may use the port.  A software KVM's IRET drops IOPL, so this is needed too */
+    .fill IO_PORTS / 8, 1, 0
+    .byte 0xff
 tss_end:
 
     .balign 8
@@ -117,17 +123,27 @@ ring3_start:
     mov %ebx, %edi
     xor %ebp, %ebp
     call guest_main
-2:  int $VECTOR_WAIT
-    jmp 2b
+2:  jmp 2b                  /* it does not return */
+
+/* The way from ring 3 to a routine of ring 0 (RDI), which ends in IRETQ: the undefined instruction, since a
+ * software KVM may deliver exceptions to ring 0 but no INT n. */
+    .global ring0_call
+ring0_call:
+    ud2
+ring0_call_return:
+    ret
+
+undefined_opcode:
+    cmpl $ring0_call, (%rsp)
+    jne fault_stubs + 6 * FAULT_STUB_SIZE
+    movl $ring0_call_return, (%rsp)
+    jmp *%rdi
 
 /* STI's shadow covers HLT: an interrupt pending since ring 3 last looked wakes it at once. */
-gate_wait:
+    .global ring0_wait
+ring0_wait:
     sti
     hlt
-    iretq
-
-gate_call0:
-    call *%rax
     iretq
 
 /* The waiter in ring 3 sends the EOI: a store there is cheaper than one here. */
@@ -155,7 +171,7 @@ fault_common:               /* fault_report(vector, error, rip, cr2, cs) at ring
     mov $fault_frame, %esp
     iretq
 
-/* Called through gate_call0: no IDT, then a fault that cannot be delivered. */
+/* No IDT, then a fault that cannot be delivered. */
     .global ring0_triple_fault
 ring0_triple_fault:
     push $0
@@ -203,11 +219,8 @@ ap_ring3_spin:
 ap_frame:
     .quad ap_ring3_spin, SELECTOR_CODE3, RFLAGS_IOPL3, ring3_stack_top, SELECTOR_DATA3
 
-    .balign 4096            /* the ring 0 stack is what is left of the page */
+    .org guest_boot + 4096  /* the ring 0 stack is what is left of the page */
 ring0_stack_top:
-    .if ring0_stack_top - guest_boot != 4096
-    .error "the boot page is over one page"
-    .endif
 
 /* ---- page tables: the first GiB, identity, 2 MiB pages; memory.c adds the rest where needed ---- */
     .section .tables, "aw", @progbits

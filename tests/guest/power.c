@@ -1,0 +1,82 @@
+/* power.c - see power.h. */
+#include <stddef.h>
+#include "tests/guest/acpi.h"
+#include "tests/guest/apic.h"
+#include "tests/guest/console.h"
+#include "tests/guest/cpu.h"
+#include "tests/guest/guest.h"
+#include "tests/guest/power.h"
+#include "tests/guest/text.h"
+
+#define PANIC_PORT         0x505 /* pvpanic, ISA */
+#define PANIC_EVENT        1
+#define KEYBOARD_PORT      0x64
+#define KEYBOARD_RESET     0xfe
+#define EVENT_PORT         0x600 /* GED: reading returns and clears the pending events */
+#define EVENT_POWER_BUTTON 1
+#define EVENT_NO_DEVICE    0xffffffff
+#define BUTTON_POLL_NS     (20 * MILLISECOND)
+
+void power_off(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)index, (void)arguments, (void)count;
+    console_print("poweroff\n");
+    acpi_power_off(guest->rsdp);
+}
+
+void power_reboot(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)index, (void)arguments, (void)count;
+    console_print("reboot\n");
+    acpi_reset(guest->rsdp);
+}
+
+void power_i8042(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)guest, (void)index, (void)arguments, (void)count;
+    console_print("i8042\n");
+    port_write8(KEYBOARD_PORT, KEYBOARD_RESET);
+}
+
+void power_triple_fault(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)guest, (void)index, (void)arguments, (void)count;
+    console_print("triple\n");
+    ring0_call(ring0_triple_fault);
+}
+
+void power_panic(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)guest, (void)index, (void)arguments, (void)count;
+    console_print("panic\n");
+    port_write8(PANIC_PORT, PANIC_EVENT);
+}
+
+void guest_wait(struct guest *guest, uint64_t timeout_ns)
+{
+    uint32_t events;
+
+    if (!guest->watch_power) {
+        apic_wait(timeout_ns);
+        return;
+    }
+    apic_wait(timeout_ns < BUTTON_POLL_NS ? timeout_ns : BUTTON_POLL_NS);
+    events = port_read32(EVENT_PORT);
+    if (events == EVENT_NO_DEVICE || (events & EVENT_POWER_BUTTON) == 0)
+        return;
+    console_print("power button\n");
+    power_off(guest, 0, NULL, 0);
+}
+
+void power_button(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)index;
+    if (count != 1 || !(text_equal(arguments[0], "wait") || text_equal(arguments[0], "watch"))) {
+        console_print("power usage\n");
+        return;
+    }
+    guest->watch_power = true;
+    console_print("power %s\n", arguments[0]);
+    while (text_equal(arguments[0], "wait"))
+        guest_wait(guest, WAIT_FOREVER);
+}
