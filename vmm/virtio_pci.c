@@ -167,10 +167,11 @@ static enum common_register common_find(uint64_t offset, unsigned width)
 /* Registers of the selected queue; a queue that does not exist reads as zero: size 0 says so. */
 static uint64_t common_read_queue(struct virtio_pci *pci, enum common_register which)
 {
-    const struct virtqueue *queue = &pci->device.queues[pci->queue_select];
+    const struct virtqueue *queue;
 
     if (pci->queue_select >= pci->device.ops->queue_count)
         return 0;
+    queue = &pci->device.queues[pci->queue_select];
     switch (which) {
     case COMMON_QUEUE_SIZE:
         return queue->size;
