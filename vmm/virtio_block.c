@@ -53,7 +53,7 @@ struct block_config { /* 5.2.4 */
     uint32_t discard_sectors_max, discard_segments_max, discard_alignment;
     uint32_t zeroes_sectors_max, zeroes_segments_max;
     uint8_t zeroes_may_unmap, unused2[3];
-};
+} __attribute__((packed)); /* 60 bytes */
 
 enum {
     REQUEST_IN = 0,
