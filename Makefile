@@ -26,6 +26,7 @@ VMM_MAIN   := vmm/main.c
 VMM_SRC    := $(filter-out $(VMM_MAIN) $(wildcard vmm/build_*.c),$(call sources_of,vmm))
 API_MAIN   := api/server_main.c
 API_SRC    := $(filter-out $(API_MAIN),$(sort $(wildcard api/server*.c)))
+API_BOTH   := api/query.c api/wire.c api/wire_link.c
 FETCH_MAIN := storage/fetch_main.c
 FETCH_SRC  := $(filter-out $(FETCH_MAIN),$(sort $(wildcard storage/fetch*.c)))
 AGENT_MAIN := agent/main.c
@@ -33,7 +34,7 @@ AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(
               $(foreach d,agent api net scheduler storage,$(call sources_of,$(d))))
 
 LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables
-LIBS_API   := -lmicrohttpd
+LIBS_API   := -lmicrohttpd -lseccomp
 LIBS_FETCH := -lcurl -larchive -lssl -lcrypto -lseccomp
 LIBS_BASE  := -ljansson
 
@@ -52,7 +53,7 @@ programs: $(PROGRAMS)
 
 $(BUILD)/libbase.a: $(call objects_of,$(BASE_SRC))
 $(BUILD)/libvmm.a: $(call objects_of,$(VMM_SRC))
-$(BUILD)/libapi.a: $(call objects_of,$(API_SRC))
+$(BUILD)/libapi.a: $(call objects_of,$(API_SRC) $(API_BOTH))
 $(BUILD)/libfetch.a: $(call objects_of,$(FETCH_SRC))
 $(BUILD)/libagent.a: $(call objects_of,$(AGENT_SRC))
 $(BUILD)/%.a:
@@ -71,6 +72,7 @@ $(BUILD)/warren-fetch: $(call objects_of,$(FETCH_MAIN)) $(BUILD)/libfetch.a $(BU
 $(BUILD)/warrend: $(call objects_of,$(AGENT_MAIN)) $(BUILD)/libagent.a $(BUILD)/libbase.a
 	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
 
+$(BUILD)/api/openapi.o: openapi.yaml
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<

@@ -1,0 +1,149 @@
+/* api_metrics.c - see api_metrics.h.  Operations that were never asked for have no lines. */
+#include "api/api_metrics.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "api/router.h"
+#include "base/cleanup.h"
+
+static const int statuses[] = { 200, 201, 202, 400, 404, 405, 409, 412, 415, 500, 503, 507 };
+#define STATUS_COUNT (ARRAY_LENGTH(statuses) + 1) /* the last: any other */
+
+/* Upper bounds; the last bucket is +Inf.  Waits are meant to take long. */
+static const struct {
+    int64_t microseconds;
+    const char *seconds;
+} bounds[] = {
+    { 100, "0.0001" },  { 250, "0.00025" }, { 500, "0.0005" },  { 1000, "0.001" },
+    { 2500, "0.0025" }, { 5000, "0.005" },  { 10000, "0.01" },  { 25000, "0.025" },
+    { 50000, "0.05" },  { 100000, "0.1" },  { 250000, "0.25" }, { 1000000, "1" },
+    { 10000000, "10" },
+};
+#define BUCKET_COUNT (ARRAY_LENGTH(bounds) + 1)
+
+struct operation_figures {
+    uint64_t by_status[STATUS_COUNT];
+    uint64_t buckets[BUCKET_COUNT]; /* not cumulative */
+    uint64_t microseconds;
+    uint64_t count;
+};
+
+struct api_metrics {
+    struct operation_figures operations[ROUTE_COUNT_MAX + 1]; /* the last: no route */
+    uint64_t restarts;
+    size_t outstanding;
+};
+
+struct api_metrics *api_metrics_new(void)
+{
+    return calloc(1, sizeof(struct api_metrics));
+}
+
+struct api_metrics *api_metrics_free(struct api_metrics *metrics)
+{
+    free(metrics);
+    return NULL;
+}
+
+void api_metrics_count(struct api_metrics *metrics, const struct route *route, int status,
+                       int64_t microseconds)
+{
+    size_t count, s = 0, b = 0;
+    const struct route *routes = router_routes(&count);
+    struct operation_figures *figures =
+        &metrics->operations[route ? (size_t)(route - routes) : ROUTE_COUNT_MAX];
+
+    while (s < ARRAY_LENGTH(statuses) && statuses[s] != status)
+        s++;
+    while (b < ARRAY_LENGTH(bounds) && bounds[b].microseconds < microseconds)
+        b++;
+    figures->by_status[s]++;
+    figures->buckets[b]++;
+    figures->count++;
+    figures->microseconds += microseconds > 0 ? (uint64_t)microseconds : 0;
+}
+
+void api_metrics_count_restart(struct api_metrics *metrics)
+{
+    metrics->restarts++;
+}
+
+void api_metrics_set_outstanding(struct api_metrics *metrics, size_t requests)
+{
+    metrics->outstanding = requests;
+}
+
+static void print_requests(FILE *out, const char *operation,
+                           const struct operation_figures *figures)
+{
+    for (size_t s = 0; s < STATUS_COUNT; s++) {
+        char code[8] = "other";
+
+        if (figures->by_status[s] == 0)
+            continue;
+        if (s < ARRAY_LENGTH(statuses))
+            snprintf(code, sizeof(code), "%d", statuses[s]);
+        fprintf(out, "warren_api_requests_total{operation=\"%s\",code=\"%s\"} %" PRIu64 "\n",
+                operation, code, figures->by_status[s]);
+    }
+}
+
+static void print_seconds(FILE *out, const char *operation, const struct operation_figures *figures)
+{
+    uint64_t sum = 0;
+
+    if (figures->count == 0)
+        return;
+    for (size_t b = 0; b < BUCKET_COUNT; b++) {
+        sum += figures->buckets[b];
+        fprintf(out, "warren_api_request_seconds_bucket{operation=\"%s\",le=\"%s\"} %" PRIu64 "\n",
+                operation, b < ARRAY_LENGTH(bounds) ? bounds[b].seconds : "+Inf", sum);
+    }
+    fprintf(out, "warren_api_request_seconds_sum{operation=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n",
+            operation, figures->microseconds / 1000000, figures->microseconds % 1000000);
+    fprintf(out, "warren_api_request_seconds_count{operation=\"%s\"} %" PRIu64 "\n", operation,
+            figures->count);
+}
+
+static void print_operations(FILE *out, const struct api_metrics *metrics,
+                             void (*print)(FILE *, const char *, const struct operation_figures *))
+{
+    size_t count;
+    const struct route *routes = router_routes(&count);
+
+    for (size_t i = 0; i < count; i++)
+        print(out, routes[i].operation_id, &metrics->operations[i]);
+    print(out, "none", &metrics->operations[ROUTE_COUNT_MAX]);
+}
+
+char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+
+    if (!out)
+        return NULL;
+    fputs("# HELP warren_api_requests_total Requests answered.\n"
+          "# TYPE warren_api_requests_total counter\n",
+          out);
+    print_operations(out, metrics, print_requests);
+    fputs("# HELP warren_api_request_seconds Time from a request's arrival to its reply.\n"
+          "# TYPE warren_api_request_seconds histogram\n",
+          out);
+    print_operations(out, metrics, print_seconds);
+    fprintf(out,
+            "# HELP warren_api_requests_outstanding Requests not yet answered.\n"
+            "# TYPE warren_api_requests_outstanding gauge\n"
+            "warren_api_requests_outstanding %zu\n"
+            "# HELP warren_api_restarts_total Times warren-api had to be started again.\n"
+            "# TYPE warren_api_restarts_total counter\n"
+            "warren_api_restarts_total %" PRIu64 "\n",
+            metrics->outstanding, metrics->restarts);
+    if (fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
+    *ret_size = size;
+    return text;
+}

@@ -1,0 +1,19 @@
+/* api_metrics.h - what the API counts of itself, per operation, for /metrics.  Loop thread. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct api_metrics; /* opaque; see api_metrics.c */
+struct route;
+
+struct api_metrics *api_metrics_new(void);                         /* NULL if memory is short */
+struct api_metrics *api_metrics_free(struct api_metrics *metrics); /* accepts NULL, returns NULL */
+
+/* route: NULL for requests that no route took. */
+void api_metrics_count(struct api_metrics *metrics, const struct route *route, int status,
+                       int64_t microseconds);
+void api_metrics_count_restart(struct api_metrics *metrics); /* of warren-api */
+void api_metrics_set_outstanding(struct api_metrics *metrics, size_t requests);
+
+/* Prometheus text exposition; malloc'ed; NULL if memory is short. */
+char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size);

@@ -1,0 +1,35 @@
+/* api_service.h - warrend's side of the API: the unix socket, the warren-api process that speaks
+ * HTTP on it, and the requests it relays.  Loop thread.
+ *
+ * The listening socket belongs to warrend, so that a restart of warren-api refuses nobody: it is
+ * started again at once when it dies (later and later if it keeps dying), and only the requests
+ * then under way are lost. */
+#pragma once
+#include <sys/types.h>
+
+struct api_service; /* opaque; see api_service.c */
+struct error;
+struct log;
+struct loop;
+struct node;
+
+#define API_SOCKET_NAME "warren.sock"
+
+struct api_service_options {
+    struct loop *loop; /* borrowed, as everything here, until api_service_free */
+    struct node *node;
+    const struct log *log;
+    int run_dir_fd;     /* warren.sock is made in it, replacing one that is there */
+    mode_t socket_mode; /* 0 = 0600 */
+    int api_exec_fd;    /* the program warren-api */
+    uid_t uid;          /* it gives up root for these; 0 = keeps (tests) */
+    gid_t gid;
+    const char *empty_root; /* absolute path of an empty directory; NULL = keeps the root (tests) */
+};
+
+/* Returns once warren-api has been started; the socket accepts connections from then on. */
+int api_service_new(const struct api_service_options *options, struct api_service **ret_service,
+                    struct error *err);
+/* Ends warren-api and removes the socket.  Requests whose change is still under way stay valid
+ * until the node reports it.  Accepts NULL, returns NULL. */
+struct api_service *api_service_free(struct api_service *service);

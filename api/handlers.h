@@ -1,0 +1,33 @@
+/* handlers.h - what the route table names.  Each leads to one reply; see request.h. */
+#pragma once
+
+struct error;
+struct request;
+
+/* resource_handlers.c: route->argument is the enum resource_kind. */
+void resource_list(struct request *request);
+void resource_get(struct request *request);
+void resource_put(struct request *request);
+void resource_patch(struct request *request);
+void resource_delete(struct request *request);
+
+/* vm_handlers.c */
+void vm_action(struct request *request); /* route->argument is the enum vm_action */
+void vm_wait(struct request *request);
+void vm_console(struct request *request);
+
+/* node_handlers.c */
+void node_show(struct request *request);
+void node_show_metrics(struct request *request);
+void node_show_health(struct request *request);
+void node_show_readiness(struct request *request);
+void node_show_openapi(struct request *request);
+
+/* Shared: answers with the resource as it is now, or as deleted; waits first if ?wait= was given
+ * (step.wait_ms, step.wait_for) and answers step.status once it was worth waiting for, else 202. */
+#define WAIT_SECONDS_MAX 600
+void resource_finish(struct request *request);
+/* Reads ?wait=SECONDS into step.wait_ms. */
+int resource_read_wait(struct request *request, struct error *err);
+/* A node_done_fn with the request as context: what each change ends in. */
+void resource_change_done(void *context, int result, const struct error *err);

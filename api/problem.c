@@ -1,0 +1,73 @@
+/* problem.c - see problem.h. */
+#include "api/problem.h"
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+
+static const struct problem problems[] = {
+    /* code, status, name, title, retry after */
+    { EINVAL, 400, "invalid", "The request is invalid", NULL },
+    { ENOENT, 404, "not-found", "There is no such resource", NULL },
+    { PROBLEM_METHOD_NOT_ALLOWED, 405, "method-not-allowed", "The method is not allowed here",
+      NULL },
+    { EEXIST, 409, "conflict", "It exists with another specification", NULL },
+    { EBUSY, 409, "busy", "The resource is in use or in the wrong state", NULL },
+    { EADDRINUSE, 409, "overlap", "The address range overlaps another", NULL },
+    { ESTALE, 412, "precondition-failed", "The precondition does not hold", NULL },
+    { PROBLEM_MEDIA_TYPE, 415, "unsupported-media-type", "The content type is not supported",
+      NULL },
+    { EAGAIN, 503, "unavailable", "The node cannot serve this now", "1" },
+    { PROBLEM_TOO_MANY_OUTSTANDING, 503, "unavailable", "The node cannot serve this now", "1" },
+    { EMFILE, 503, "unavailable", "The node cannot serve this now", "1" },
+    { ENFILE, 503, "unavailable", "The node cannot serve this now", "1" },
+    { ENODEV, 503, "no-kvm", "The node has no usable KVM", "60" },
+    { ENOSPC, 507, "disk-full", "The node's disk space is used up or promised", NULL },
+    { EDQUOT, 507, "disk-full", "The node's disk space is used up or promised", NULL },
+    { ENOMEM, 507, "memory-committed", "The node's memory is used up or promised", NULL },
+    { EADDRNOTAVAIL, 507, "network-full", "The network has no address or port left", NULL },
+};
+
+static const struct problem internal_problem = { 0, 500, "internal", "Internal error", NULL };
+
+const struct problem *problem_of(int code)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(problems); i++) {
+        if (problems[i].code == code)
+            return &problems[i];
+    }
+    return &internal_problem;
+}
+
+/* Messages quote what users sent, cut to a fixed size: perhaps in the middle of a character. */
+static json_t *text_new(const char *text)
+{
+    json_t *string = json_string(text);
+    char ascii[sizeof(((struct error *)0)->message)];
+    size_t i;
+
+    if (string)
+        return string;
+    for (i = 0; text[i] && i < sizeof(ascii) - 1; i++)
+        ascii[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+    return json_stringn(ascii, i);
+}
+
+json_t *problem_document(const struct error *err)
+{
+    const struct problem *problem = problem_of(err->code);
+    bool internal = problem == &internal_problem;
+    json_t *detail =
+        text_new(internal ? "internal error; the agent's log says more" : err->message);
+    json_t *document;
+
+    document = json_pack("{s:s+, s:s, s:i, s:o}", "type", "urn:warren:problem:", problem->name,
+                         "title", problem->title, "status", problem->status, "detail", detail);
+    if (document && err->field[0] && !internal &&
+        json_object_set_new(document, "field", text_new(err->field)) < 0) {
+        json_decref(document);
+        return NULL;
+    }
+    return document;
+}

@@ -1,0 +1,224 @@
+/* request.c - see request.h. */
+#include "api/request.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include "api/problem.h"
+#include "api/wire.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+struct request *request_free(struct request *request)
+{
+    if (!request)
+        return NULL;
+    free(request->method);
+    free(request->path);
+    free(request->if_match);
+    free(request->if_none_match);
+    free(request->content_type);
+    free(request->allow);
+    free(request->body);
+    free(request);
+    return NULL;
+}
+
+/* false if memory is short. */
+static bool copy_string(const char *from, char **ret_copy)
+{
+    *ret_copy = from ? strdup(from) : NULL;
+    return !from || *ret_copy;
+}
+
+int request_new(struct wire_message *message, const struct request_sink *sink, struct node *node,
+                struct api_metrics *metrics, struct request **ret_request, struct error *err)
+{
+    struct request *request = calloc(1, sizeof(*request));
+
+    if (!request)
+        return error_set(err, ENOMEM, "no memory for a request");
+    request->id = message->id;
+    request->sink = *sink;
+    request->node = node;
+    request->metrics = metrics;
+    request->started_us = now_us();
+    request->step.wait_ms = -1;
+    if (!copy_string(message->strings[WIRE_METHOD], &request->method) ||
+        !copy_string(message->strings[WIRE_TARGET], &request->path) ||
+        !copy_string(message->strings[WIRE_IF_MATCH], &request->if_match) ||
+        !copy_string(message->strings[WIRE_IF_NONE_MATCH], &request->if_none_match) ||
+        !copy_string(message->strings[WIRE_CONTENT_TYPE], &request->content_type)) {
+        request_free(request);
+        return error_set(err, ENOMEM, "no memory for a request");
+    }
+    request->body = take_pointer(message->body);
+    request->body_size = message->body_size;
+    *ret_request = request;
+    return 0;
+}
+
+int request_parse_target(struct request *request, struct error *err)
+{
+    return query_parse(request->path, &request->query, err);
+}
+
+void request_abandon(struct request *request)
+{
+    void (*hook)(struct request *) = request->abandon;
+
+    request->abandoned = true;
+    request->abandon = NULL;
+    if (hook)
+        hook(request);
+}
+
+/* Compares up to the parameters: "application/json; charset=utf-8" is application/json. */
+static bool media_type_is(const char *value, const char *type)
+{
+    size_t length = strcspn(value, "; ");
+
+    return strlen(type) == length && strncasecmp(value, type, length) == 0;
+}
+
+int request_json(struct request *request, const char *const *types, json_t **ret_json,
+                 struct error *err)
+{
+    const char *const *type = types;
+    json_t *json = NULL;
+    int r;
+
+    while (*type && !(request->content_type && media_type_is(request->content_type, *type)))
+        type++;
+    if (!*type)
+        return error_field(err, PROBLEM_MEDIA_TYPE, "Content-Type",
+                           "the body's content type must be %s", types[0]);
+    if (request->body_size == 0)
+        return error_field(err, EINVAL, "body", "the request needs a JSON object as its body");
+    r = json_parse(request->body, request->body_size, &json, err);
+    if (r < 0) {
+        if (err && !err->field[0])
+            (void)strcpy(err->field, "body");
+        return r;
+    }
+    if (!json_is_object(json)) {
+        json_decref(json);
+        return error_field(err, EINVAL, "body", "the body must be a JSON object");
+    }
+    *ret_json = json;
+    return 0;
+}
+
+/* "12" in quotes -> 12; 0 if it is some other tag, which no resource has. */
+static int64_t etag_generation(const char *tag)
+{
+    size_t length = strlen(tag);
+    int64_t generation = 0;
+
+    if (length < 3 || tag[0] != '"' || tag[length - 1] != '"' ||
+        !digits_parse(tag + 1, length - 2, &generation))
+        return 0;
+    return generation;
+}
+
+int request_condition(struct request *request, enum resource_kind kind, bool may_create,
+                      struct node_condition *ret_condition, struct error *err)
+{
+    struct node_condition condition = { 0 };
+
+    if (request->if_none_match) {
+        if (!may_create || strcmp(request->if_none_match, "*") != 0 || request->if_match)
+            return error_field(err, EINVAL, "If-None-Match",
+                               "If-None-Match may only be * , in a PUT, and without If-Match");
+        condition.if_absent = true;
+    }
+    if (request->if_match) {
+        json_t *current = node_get(request->node, kind, request->parameter);
+        bool exists = current != NULL;
+
+        json_decref(current);
+        if (strchr(request->if_match, ','))
+            return error_field(err, EINVAL, "If-Match", "If-Match may hold one entity tag or *");
+        if (strcmp(request->if_match, "*") != 0) {
+            condition.if_generation = etag_generation(request->if_match);
+            exists = exists && condition.if_generation > 0;
+        }
+        if (!exists)
+            return error_field(err, ESTALE, "If-Match", "nothing here has the entity tag %.64s",
+                               request->if_match);
+    }
+    *ret_condition = condition;
+    return 0;
+}
+
+static void request_reply(struct request *request, struct wire_message *reply,
+                          const struct reply_headers *headers)
+{
+    if (headers) {
+        reply->strings[WIRE_ETAG] = headers->etag;
+        reply->strings[WIRE_LOCATION] = headers->location;
+        reply->strings[WIRE_ALLOW] = headers->allow;
+        reply->strings[WIRE_RETRY_AFTER] = headers->retry_after;
+    }
+    request->sink.reply(request->sink.context, request, reply);
+    request_free(request);
+}
+
+static void request_reply_document(struct request *request, int status, const char *content_type,
+                                   const json_t *body, const struct reply_headers *headers)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    struct wire_message reply = { .status = (uint16_t)status };
+
+    if (text) {
+        size_t size = strlen(text);
+
+        text[size] = '\n'; /* in place of the NUL: kind to whoever reads it in a terminal */
+        reply.strings[WIRE_CONTENT_TYPE] = content_type;
+        reply.body = text;
+        reply.body_size = size + 1;
+    } else {
+        reply.status = 503;
+        headers = NULL;
+    }
+    request_reply(request, &reply, headers);
+    free(text);
+}
+
+void request_reply_json(struct request *request, int status, json_t *body,
+                        const struct reply_headers *headers)
+{
+    request_reply_document(request, status, "application/json", body, headers);
+    json_decref(body);
+}
+
+void request_reply_text(struct request *request, int status, const char *content_type,
+                        const char *bytes, size_t size)
+{
+    struct wire_message reply = { .status = (uint16_t)status,
+                                  .body = (char *)bytes,
+                                  .body_size = size };
+
+    reply.strings[WIRE_CONTENT_TYPE] = content_type;
+    request_reply(request, &reply, NULL);
+}
+
+void request_reply_error(struct request *request, const struct error *err)
+{
+    const struct problem *problem = problem_of(err->code);
+    struct reply_headers headers = { .allow = request->allow, .retry_after = problem->retry_after };
+    json_t *document = problem_document(err);
+
+    request_reply_document(request, problem->status, "application/problem+json", document,
+                           &headers);
+    json_decref(document);
+}

@@ -1,0 +1,93 @@
+/* request.h - one HTTP request inside warrend, from its arrival to its one reply.  Loop thread.
+ *
+ * A handler must lead to exactly one request_reply_*, at once or later; that call frees the
+ * request. When the client goes away first, the request stays valid (an operation under way will
+ * still want to reply, which then goes nowhere); a handler that merely waits sets a hook with
+ * request_on_abandon to stop waiting. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "agent/node.h"
+#include "api/query.h"
+#include "base/error.h"
+#include "base/id.h"
+
+struct api_metrics;
+struct request;
+struct route;
+struct wire_message;
+
+/* Where replies go.  `reply` has no id or kind yet; its body is borrowed. */
+struct request_sink {
+    void (*reply)(void *context, struct request *request, struct wire_message *reply);
+    void *context; /* borrowed */
+};
+
+struct request {
+    uint64_t id;          /* warren-api's */
+    struct request *next; /* in the service's table of what is outstanding */
+    struct request_sink sink;
+    struct node *node;                             /* borrowed */
+    struct api_metrics *metrics;                   /* borrowed */
+    const struct route *route;                     /* NULL until routed */
+    int64_t started_us;                            /* CLOCK_MONOTONIC */
+    char *method, *path;                           /* owned; path without the query */
+    struct query query;                            /* points into path's buffer */
+    char *if_match, *if_none_match, *content_type; /* owned; NULL = absent */
+    char *body;                                    /* owned; a NUL behind; NULL if empty */
+    size_t body_size;
+    char parameter[ID_MAX + 1]; /* the path's {id}; "" if it has none */
+    char *allow;                /* owned; for 405 */
+
+    /* What a handler keeps between its steps. */
+    struct {
+        char uid[UID_TEXT]; /* of the resource before a DELETE */
+        int64_t wait_ms;    /* ?wait=; -1 = absent */
+        enum node_wait_for wait_for;
+        int status; /* to answer with once waiting is over */
+        struct node_waiter *waiter;
+    } step;
+
+    void (*abandon)(struct request *request);
+    bool abandoned;
+};
+
+/* Takes message->body; copies the rest.  On failure (-ENOMEM) nothing is replied. */
+int request_new(struct wire_message *message, const struct request_sink *sink, struct node *node,
+                struct api_metrics *metrics, struct request **ret_request, struct error *err);
+/* Only for a request that will never be replied to.  Accepts NULL, returns NULL. */
+struct request *request_free(struct request *request);
+
+/* Splits the target into path and query: separate from request_new so that its error is a reply. */
+int request_parse_target(struct request *request, struct error *err);
+
+/* The client has gone: runs the hook, if any.  May free the request. */
+void request_abandon(struct request *request);
+static inline void request_on_abandon(struct request *request, void (*hook)(struct request *))
+{
+    request->abandon = hook;
+}
+
+/* The body as a JSON object.  -EINVAL, or -EMEDIUMTYPE (415) if its content type is none of
+ * `types` (NULL ended). */
+int request_json(struct request *request, const char *const *types, json_t **ret_json,
+                 struct error *err);
+/* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
+int request_condition(struct request *request, enum resource_kind kind, bool may_create,
+                      struct node_condition *ret_condition, struct error *err);
+
+/* Headers of a reply beside its content type; NULL = none. */
+struct reply_headers {
+    const char *etag, *location, *allow, *retry_after;
+};
+
+/* Each frees the request.  body: taken; NULL is answered as 500. */
+void request_reply_json(struct request *request, int status, json_t *body,
+                        const struct reply_headers *headers);
+/* bytes: borrowed. */
+void request_reply_text(struct request *request, int status, const char *content_type,
+                        const char *bytes, size_t size);
+/* A problem document; see problem.h for how codes become statuses. */
+void request_reply_error(struct request *request, const struct error *err);

@@ -1,0 +1,275 @@
+/* resource_handlers.c - GET, list, PUT, PATCH, DELETE of every kind of resource: api.md "Verbs". */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/handlers.h"
+#include "api/request.h"
+#include "api/router.h"
+#include "base/cleanup.h"
+
+#define LIST_LIMIT_DEFAULT 100
+#define LIST_LIMIT_MAX     1000
+
+static const char *const put_types[] = { "application/json", NULL };
+static const char *const patch_types[] = { "application/merge-patch+json", "application/json",
+                                           NULL };
+
+static const char *const collections[RESOURCE_KIND_COUNT] = {
+    [RESOURCE_IMAGE] = "images",         [RESOURCE_VOLUME] = "volumes",
+    [RESOURCE_NETWORK] = "networks",     [RESOURCE_VM] = "vms",
+    [RESOURCE_OPERATION] = "operations",
+};
+
+/* VM actions have the action as argument; they and everything below /v1/vms are about VMs. */
+static enum resource_kind kind_of(const struct request *request)
+{
+    return request->route->handler == vm_action ? RESOURCE_VM
+                                                : (enum resource_kind)request->route->argument;
+}
+
+static void not_found(struct request *request)
+{
+    struct error err;
+
+    error_set(&err, ENOENT, "%s has no %s", collections[kind_of(request)], request->parameter);
+    request_reply_error(request, &err);
+}
+
+int resource_read_wait(struct request *request, struct error *err)
+{
+    int64_t seconds = -1;
+    int r = query_integer(&request->query, "wait", 0, WAIT_SECONDS_MAX, -1, &seconds, err);
+
+    if (r < 0)
+        return r;
+    request->step.wait_ms = seconds < 0 ? -1 : seconds * 1000;
+    return 0;
+}
+
+void resource_get(struct request *request)
+{
+    json_t *resource = node_get(request->node, kind_of(request), request->parameter);
+    char etag[32];
+    struct reply_headers headers = { .etag = etag };
+
+    if (!resource) {
+        not_found(request);
+        return;
+    }
+    snprintf(etag, sizeof(etag), "\"%lld\"",
+             (long long)json_integer_value(json_object_get(resource, "generation")));
+    request_reply_json(request, 200, resource, &headers);
+}
+
+/* The cursor is the last id of the page before; clients are told to treat it as opaque. */
+static int list_read_cursor(struct request *request, const char **ret_after, struct error *err)
+{
+    const char *cursor = query_get(&request->query, "cursor");
+
+    if (cursor && !id_is_valid(cursor))
+        return error_field(err, EINVAL, "cursor", "cursor must be the `next` of an earlier page");
+    *ret_after = cursor ? cursor : "";
+    return 0;
+}
+
+void resource_list(struct request *request)
+{
+    struct error err = { 0 };
+    const char *after = "";
+    int64_t limit = 0;
+    bool more = false;
+    json_t *items, *next = NULL;
+
+    if (query_integer(&request->query, "limit", 1, LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT, &limit,
+                      &err) < 0 ||
+        list_read_cursor(request, &after, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    items = node_list(request->node, kind_of(request), after, (size_t)limit, &more);
+    if (items && more && json_array_size(items) > 0)
+        next =
+            json_incref(json_object_get(json_array_get(items, json_array_size(items) - 1), "id"));
+    /* "o" takes what it is given, also when packing fails */
+    request_reply_json(request, 200,
+                       json_pack("{s:o, s:o, s:I}", "items", items, "next",
+                                 next ? next : json_null(), "revision",
+                                 (json_int_t)node_revision(request->node)),
+                       NULL);
+}
+
+/* Where the resource, or the work on it, can be looked at. */
+static char *location_of(const struct request *request, const json_t *resource, int status)
+{
+    const char *operation = NULL;
+    char *location = NULL;
+
+    if (kind_of(request) == RESOURCE_IMAGE)
+        operation =
+            json_string_value(json_object_get(json_object_get(resource, "status"), "operation"));
+    if (operation && asprintf(&location, "/v1/operations/%s", operation) < 0)
+        return NULL;
+    if (!operation && status == 201 && asprintf(&location, "%s", request->path) < 0)
+        return NULL;
+    return location;
+}
+
+/* After a DELETE the same id may already be somebody's new resource. */
+static bool is_another(const struct request *request, const json_t *resource)
+{
+    const char *uid = json_string_value(json_object_get(resource, "uid"));
+
+    return request->step.uid[0] && uid && strcmp(request->step.uid, uid) != 0;
+}
+
+void resource_finish(struct request *request)
+{
+    json_t *resource = node_get(request->node, kind_of(request), request->parameter);
+    bool is_put = strcmp(request->route->method, "PUT") == 0;
+    auto_free char *location = NULL;
+    char etag[32];
+    struct reply_headers headers = { .etag = etag };
+
+    if (!resource || is_another(request, resource)) {
+        json_decref(resource);
+        /* deleted: DELETE's aim, or by somebody else in the meantime */
+        request_reply_json(request, 200,
+                           json_pack("{s:s, s:s?, s:b}", "id", request->parameter, "uid",
+                                     request->step.uid[0] ? request->step.uid : NULL, "deleted", 1),
+                           NULL);
+        return;
+    }
+    if (is_put)
+        location = location_of(request, resource, request->step.status);
+    headers.location = location;
+    snprintf(etag, sizeof(etag), "\"%lld\"",
+             (long long)json_integer_value(json_object_get(resource, "generation")));
+    request_reply_json(request, request->step.status, resource, &headers);
+}
+
+static void waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    request->step.waiter = NULL;
+    request_on_abandon(request, NULL);
+    /* A PUT or PATCH has succeeded whether or not what it asked for came about in time. */
+    if (!reached && (strcmp(request->route->method, "POST") == 0 ||
+                     strcmp(request->route->method, "DELETE") == 0))
+        request->step.status = 202;
+    resource_finish(request);
+}
+
+static void wait_abandoned(struct request *request)
+{
+    node_wait_cancel(take_pointer(request->step.waiter));
+    resource_finish(request);
+}
+
+/* After the change was committed: answers, or waits first. */
+static void changed(struct request *request)
+{
+    enum resource_kind kind = kind_of(request);
+    json_t *resource;
+    int64_t generation;
+
+    if (request->step.wait_ms < 0 || request->abandoned) {
+        resource_finish(request);
+        return;
+    }
+    resource = node_get(request->node, kind, request->parameter);
+    /* a deleted one never observes its last generation */
+    generation = request->step.wait_for == NODE_WAIT_DELETED
+                     ? 0
+                     : json_integer_value(json_object_get(resource, "generation"));
+    json_decref(resource);
+    if (!resource) {
+        resource_finish(request);
+        return;
+    }
+    request_on_abandon(request, wait_abandoned);
+    request->step.waiter =
+        node_wait(request->node, kind, request->parameter, request->step.wait_for, generation,
+                  request->step.wait_ms, waited, request);
+    if (!request->step.waiter)
+        waited(request, false);
+}
+
+void resource_change_done(void *context, int result, const struct error *err)
+{
+    struct request *request = context;
+
+    if (result < 0) {
+        struct error unknown = { .code = -result };
+
+        request_reply_error(request, err && err->code ? err : &unknown);
+        return;
+    }
+    if (request->step.status == 0)
+        request->step.status = result == 1 ? 201 : 200;
+    changed(request);
+}
+
+void resource_put(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    json_t *spec = NULL;
+
+    if (resource_read_wait(request, &err) < 0 ||
+        request_json(request, put_types, &spec, &err) < 0 ||
+        request_condition(request, kind_of(request), true, &condition, &err) < 0) {
+        json_decref(spec);
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    node_put(request->node, kind_of(request), request->parameter, spec, condition,
+             resource_change_done, request);
+    json_decref(spec);
+}
+
+void resource_patch(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    json_t *patch = NULL;
+
+    if (resource_read_wait(request, &err) < 0 ||
+        request_json(request, patch_types, &patch, &err) < 0 ||
+        request_condition(request, kind_of(request), false, &condition, &err) < 0) {
+        json_decref(patch);
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    request->step.status = 200;
+    node_patch(request->node, kind_of(request), request->parameter, patch, condition,
+               resource_change_done, request);
+    json_decref(patch);
+}
+
+void resource_delete(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    bool force = false;
+    json_t *resource;
+    const char *uid;
+
+    if (resource_read_wait(request, &err) < 0 ||
+        query_bool(&request->query, "force", &force, &err) < 0 ||
+        request_condition(request, kind_of(request), false, &condition, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    resource = node_get(request->node, kind_of(request), request->parameter);
+    uid = json_string_value(json_object_get(resource, "uid"));
+    snprintf(request->step.uid, sizeof(request->step.uid), "%s", uid ? uid : "");
+    json_decref(resource);
+    request->step.wait_for = NODE_WAIT_DELETED;
+    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    node_delete(request->node, kind_of(request), request->parameter, force, condition,
+                resource_change_done, request);
+}

@@ -1,0 +1,163 @@
+/* router.c - see router.h. */
+#include "api/router.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/handlers.h"
+#include "api/problem.h"
+#include "api/request.h"
+#include "base/cleanup.h"
+
+static const char *const page_queries[] = { "limit", "cursor", NULL };
+static const char *const wait_queries[] = { "wait", NULL };
+static const char *const delete_queries[] = { "wait", "force", NULL };
+static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
+static const char *const console_queries[] = { "tail", NULL };
+
+/* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
+static const struct route routes[] = {
+    /* method, path, operation, handler, argument, has_body, queries */
+    { "GET", "/v1/images", "listImages", resource_list, RESOURCE_IMAGE, false, page_queries },
+    { "GET", "/v1/images/{id}", "getImage", resource_get, RESOURCE_IMAGE, false, NULL },
+    { "PUT", "/v1/images/{id}", "putImage", resource_put, RESOURCE_IMAGE, true, wait_queries },
+    { "DELETE", "/v1/images/{id}", "deleteImage", resource_delete, RESOURCE_IMAGE, false,
+      delete_queries },
+    { "GET", "/v1/volumes", "listVolumes", resource_list, RESOURCE_VOLUME, false, page_queries },
+    { "GET", "/v1/volumes/{id}", "getVolume", resource_get, RESOURCE_VOLUME, false, NULL },
+    { "PUT", "/v1/volumes/{id}", "putVolume", resource_put, RESOURCE_VOLUME, true, wait_queries },
+    { "DELETE", "/v1/volumes/{id}", "deleteVolume", resource_delete, RESOURCE_VOLUME, false,
+      delete_queries },
+    { "GET", "/v1/networks", "listNetworks", resource_list, RESOURCE_NETWORK, false, page_queries },
+    { "GET", "/v1/networks/{id}", "getNetwork", resource_get, RESOURCE_NETWORK, false, NULL },
+    { "PUT", "/v1/networks/{id}", "putNetwork", resource_put, RESOURCE_NETWORK, true,
+      wait_queries },
+    { "DELETE", "/v1/networks/{id}", "deleteNetwork", resource_delete, RESOURCE_NETWORK, false,
+      delete_queries },
+    { "GET", "/v1/vms", "listVms", resource_list, RESOURCE_VM, false, page_queries },
+    { "GET", "/v1/vms/{id}", "getVm", resource_get, RESOURCE_VM, false, NULL },
+    { "PUT", "/v1/vms/{id}", "putVm", resource_put, RESOURCE_VM, true, wait_queries },
+    { "PATCH", "/v1/vms/{id}", "patchVm", resource_patch, RESOURCE_VM, true, wait_queries },
+    { "DELETE", "/v1/vms/{id}", "deleteVm", resource_delete, RESOURCE_VM, false, delete_queries },
+    { "POST", "/v1/vms/{id}/start", "startVm", vm_action, VM_ACTION_START, false, wait_queries },
+    { "POST", "/v1/vms/{id}/stop", "stopVm", vm_action, VM_ACTION_STOP, false, wait_queries },
+    { "POST", "/v1/vms/{id}/kill", "killVm", vm_action, VM_ACTION_KILL, false, wait_queries },
+    { "POST", "/v1/vms/{id}/reboot", "rebootVm", vm_action, VM_ACTION_REBOOT, false, wait_queries },
+    { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
+    { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
+      console_queries },
+    { "GET", "/v1/operations", "listOperations", resource_list, RESOURCE_OPERATION, false,
+      page_queries },
+    { "GET", "/v1/operations/{id}", "getOperation", resource_get, RESOURCE_OPERATION, false, NULL },
+    { "GET", "/v1/node", "getNode", node_show, 0, false, NULL },
+    { "GET", "/metrics", "getMetrics", node_show_metrics, 0, false, NULL },
+    { "GET", "/healthz", "getHealth", node_show_health, 0, false, NULL },
+    { "GET", "/readyz", "getReadiness", node_show_readiness, 0, false, NULL },
+    { "GET", "/openapi.yaml", "getOpenapi", node_show_openapi, 0, false, NULL },
+};
+_Static_assert(ARRAY_LENGTH(routes) <= ROUTE_COUNT_MAX, "api_metrics has a row for each route");
+
+const struct route *router_routes(size_t *ret_count)
+{
+    *ret_count = ARRAY_LENGTH(routes);
+    return routes;
+}
+
+/* Does path match the pattern?  The segment at {id} is told by position and length. */
+static bool path_matches(const char *pattern, const char *path, const char **ret_id,
+                         size_t *ret_length)
+{
+    *ret_id = "";
+    *ret_length = 0;
+    while (*pattern && *path) {
+        if (*pattern == '{') {
+            *ret_id = path;
+            *ret_length = strcspn(path, "/");
+            if (*ret_length == 0)
+                return false;
+            pattern = strchr(pattern, '}') + 1;
+            path += *ret_length;
+        } else if (*pattern++ != *path++) {
+            return false;
+        }
+    }
+    return *pattern == *path; /* both at their ends */
+}
+
+static bool method_matches(const struct route *route, const char *method)
+{
+    return strcmp(route->method, method) == 0 ||
+           (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0);
+}
+
+static int set_parameter(struct request *request, const char *id, size_t length, struct error *err)
+{
+    char text[ID_MAX + 1] = "";
+
+    if (length == 0)
+        return 0;
+    if (length <= ID_MAX)
+        memcpy(text, id, length);
+    if (length > ID_MAX || strlen(text) != length || !id_is_valid(text))
+        return error_field(err, EINVAL, "id",
+                           "an id is 1 to %d of a-z, 0-9 and -, and does not begin with -", ID_MAX);
+    memcpy(request->parameter, text, sizeof(text));
+    return 0;
+}
+
+/* "GET, HEAD, PUT": every method that the path has; NULL if it has none or memory is short. */
+static char *allowed_methods(const char *path)
+{
+    char allow[64] = "";
+    size_t used = 0, length;
+    const char *id;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(routes); i++) {
+        bool get = strcmp(routes[i].method, "GET") == 0;
+
+        if (!path_matches(routes[i].path, path, &id, &length))
+            continue;
+        used += (size_t)snprintf(allow + used, sizeof(allow) - used, "%s%s%s", used ? ", " : "",
+                                 routes[i].method, get ? ", HEAD" : "");
+        if (used >= sizeof(allow))
+            return NULL;
+    }
+    return used ? strdup(allow) : NULL;
+}
+
+int router_match(struct request *request, struct error *err)
+{
+    const struct route *route = NULL;
+    const char *id = "";
+    size_t length = 0;
+    int r;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(routes) && !route; i++) {
+        if (method_matches(&routes[i], request->method) &&
+            path_matches(routes[i].path, request->path, &id, &length))
+            route = &routes[i];
+    }
+    if (!route) {
+        request->allow = allowed_methods(request->path);
+        if (request->allow)
+            return error_set(err, PROBLEM_METHOD_NOT_ALLOWED, "only %s work here", request->allow);
+        return error_set(err, ENOENT, "no such path; see /openapi.yaml");
+    }
+    request->route = route;
+    r = set_parameter(request, id, length, err);
+    if (r < 0)
+        return r;
+    if (!route->has_body && request->body_size > 0)
+        return error_field(err, EINVAL, "body", "this request takes no body");
+    return query_check_names(&request->query, route->queries, err);
+}
+
+void router_dispatch(struct request *request)
+{
+    struct error err = { 0 };
+
+    if (request_parse_target(request, &err) < 0 || router_match(request, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        request->route->handler(request);
+}

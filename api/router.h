@@ -1,0 +1,31 @@
+/* router.h - which handler answers which method and path.  The table is const; a unit test compares
+ * it with openapi.yaml.  Loop thread. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+struct error;
+struct request;
+
+/* Leads to exactly one reply, at once or later (see request.h). */
+typedef void route_handler_fn(struct request *request);
+
+struct route {
+    const char *method;
+    const char *path;         /* "{id}" matches one segment that is a valid id */
+    const char *operation_id; /* in openapi.yaml */
+    route_handler_fn *handler;
+    int argument;               /* enum resource_kind or enum vm_action, as the handler wants */
+    bool has_body;              /* else a body is refused */
+    const char *const *queries; /* NULL ended names of the parameters allowed; NULL = none */
+};
+
+#define ROUTE_COUNT_MAX 64
+
+const struct route *router_routes(size_t *ret_count);
+
+/* Sets request->route and ->parameter.  -ENOENT, -EOPNOTSUPP (405; request->allow is set), -EINVAL
+ * (a bad id, an unknown query parameter, a body where none belongs). */
+int router_match(struct request *request, struct error *err);
+/* Parses the target, matches, and runs the handler or answers the error. */
+void router_dispatch(struct request *request);

@@ -1,0 +1,190 @@
+/* server.c - see server.h: the daemon, its connections and their deadlines. */
+#include "api/server.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/loop.h"
+
+#define SWEEP_MS 1000
+
+/* Parsing needs about three times a header block's size; untouched pages cost nothing. */
+#define CONNECTION_MEMORY (64 * 1024)
+
+static void connection_new(struct server *server, struct MHD_Connection *mhd, void **ret_connection)
+{
+    struct server_connection *connection = calloc(1, sizeof(*connection));
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+    if (!connection || !info) {
+        free(connection); /* without one, exchange_note_target refuses its requests */
+        return;
+    }
+    connection->server = server;
+    connection->mhd = mhd;
+    connection->fd = info->connect_fd;
+    connection->deadline_ms = loop_now_ms() + SERVER_HEADER_MS;
+    connection->next = server->connections;
+    connection->previous = &server->connections;
+    if (connection->next)
+        connection->next->previous = &connection->next;
+    server->connections = connection;
+    *ret_connection = connection;
+}
+
+static void connection_notify(void *cls, struct MHD_Connection *mhd, void **socket_context,
+                              enum MHD_ConnectionNotificationCode code)
+{
+    struct server_connection *connection = *socket_context;
+
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        connection_new(cls, mhd, socket_context);
+    } else if (connection) {
+        *connection->previous = connection->next;
+        if (connection->next)
+            connection->next->previous = connection->previous;
+        free(connection);
+        *socket_context = NULL;
+    }
+}
+
+/* Disconnects who is late.  shutdown makes the daemon see an end; closing is its business. */
+static void server_sweep(void *context)
+{
+    struct server *server = context;
+    int64_t now = loop_now_ms();
+
+    for (struct server_connection *c = server->connections; c; c = c->next) {
+        if (c->deadline_ms && c->deadline_ms <= now) {
+            c->deadline_ms = 0;
+            shutdown(c->fd, SHUT_RDWR);
+        }
+    }
+    server->sweep = loop_after(server->loop, SWEEP_MS, server_sweep, server);
+    if (!server->sweep)
+        server->stopping = true; /* better started anew than without deadlines */
+}
+
+static void server_message(void *context, struct wire_message *message)
+{
+    exchange_reply(context, message);
+}
+
+static void server_link_ended(void *context, const struct error *err)
+{
+    struct server *server = context;
+
+    (void)err;
+    server->stopping = true;
+}
+
+/* server_run lets the daemon work after every turn; its epoll fd only has to wake us. */
+static void daemon_ready(void *context, uint32_t events)
+{
+    (void)context;
+    (void)events;
+}
+
+/* Takes the fd. */
+static int server_start_daemon(struct server *server, int listen_fd, unsigned int connection_limit,
+                               struct error *err)
+{
+    const union MHD_DaemonInfo *info;
+
+    server->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, exchange_handle, server,
+        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_NOTIFY_CONNECTION, connection_notify, server, MHD_OPTION_NOTIFY_COMPLETED,
+        exchange_completed, server, MHD_OPTION_URI_LOG_CALLBACK, exchange_note_target, server,
+        MHD_OPTION_END);
+    if (!server->daemon) {
+        close(listen_fd);
+        return error_set(err, EIO, "libmicrohttpd does not start");
+    }
+    info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info)
+        return error_set(err, EIO, "libmicrohttpd has no epoll");
+    return loop_add(server->loop, info->epoll_fd, EPOLLIN, daemon_ready, server,
+                    &server->daemon_source, err);
+}
+
+static int server_connect(struct server *server, int link_fd, struct error *err)
+{
+    struct wire_link_options options = {
+        .loop = server->loop,
+        .kinds = 1u << WIRE_REPLY,
+        .on_message = server_message,
+        .on_end = server_link_ended,
+        .context = server,
+    };
+
+    return wire_link_new(&options, link_fd, &server->link, err);
+}
+
+int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
+               struct server **ret_server, struct error *err)
+{
+    auto_close int owned_link = link_fd, owned_listen = listen_fd;
+    struct server *server = calloc(1, sizeof(*server));
+    int r;
+
+    if (!server)
+        return error_set(err, ENOMEM, "no memory for the server");
+    r = loop_new(&server->loop, err);
+    if (r >= 0)
+        r = server_connect(server, take_fd(&owned_link), err);
+    if (r >= 0)
+        r = server_start_daemon(server, take_fd(&owned_listen), connection_limit, err);
+    if (r >= 0) {
+        server->sweep = loop_after(server->loop, SWEEP_MS, server_sweep, server);
+        if (!server->sweep)
+            r = error_set(err, ENOMEM, "no memory for the server");
+    }
+    if (r < 0) {
+        server_free(server);
+        return r;
+    }
+    *ret_server = server;
+    return 0;
+}
+
+int server_run(struct server *server, struct error *err)
+{
+    while (!server->stopping) {
+        MHD_UNSIGNED_LONG_LONG timeout;
+        int ms = -1;
+        int r;
+
+        if (MHD_get_timeout(server->daemon, &timeout) == MHD_YES)
+            ms = timeout > 1000 ? 1000 : (int)timeout;
+        r = loop_turn(server->loop, ms, err);
+        if (r < 0)
+            return r;
+        MHD_run(server->daemon);
+    }
+    return 0;
+}
+
+struct server *server_free(struct server *server)
+{
+    if (!server)
+        return NULL;
+    /* libmicrohttpd refuses to stop with suspended connections */
+    for (struct server_connection *c = server->connections; c; c = c->next) {
+        if (c->state == CONNECTION_WAITING)
+            MHD_resume_connection(c->mhd);
+    }
+    loop_remove(server->daemon_source);
+    if (server->daemon)
+        MHD_stop_daemon(server->daemon);
+    wire_link_free(server->link);
+    loop_free(server->loop);
+    free(server);
+    return NULL;
+}

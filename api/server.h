@@ -1,0 +1,87 @@
+/* server.h - warren-api: HTTP for warrend.  One thread: libmicrohttpd's epoll inside our loop.
+ *
+ * It parses what strangers send and knows nothing else: each request becomes one message to
+ * warrend, each reply one response.  While warrend works on a request the connection is suspended,
+ * its socket watched for the client's leaving. */
+#pragma once
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "api/server_headers.h"
+#include "api/wire_link.h"
+
+struct error;
+struct loop;
+struct loop_source;
+struct server;
+
+/* Absolute, from the moment named; a client that is slower is disconnected. */
+#define SERVER_HEADER_MS 10000 /* from connecting to the end of the first request's headers */
+#define SERVER_IDLE_MS   30000 /* from a response's end to the end of the next request's headers */
+#define SERVER_BODY_MS   30000 /* from the end of the headers to the end of the body */
+#define SERVER_SEND_MS   60000 /* from the reply to the response's end */
+
+#define SERVER_BODY_BYTES_MAX (256u << 20) /* of all requests being received together */
+
+enum connection_state {
+    CONNECTION_HEADER,  /* waiting for, or in the midst of, a request's headers */
+    CONNECTION_BODY,    /* being received */
+    CONNECTION_WAITING, /* suspended until warrend replies or the client leaves */
+    CONNECTION_REPLIED, /* resumed; the reply is there, or the client has left */
+    CONNECTION_SENDING,
+    CONNECTION_STATE_COUNT
+};
+
+/* One client's connection and the one request it can have under way. */
+struct server_connection {
+    struct server *server;
+    struct MHD_Connection *mhd;
+    struct server_connection *next, **previous; /* all connections */
+    int fd;                                     /* libmicrohttpd's; for watching and shutdown */
+    enum connection_state state;
+    int64_t deadline_ms;        /* 0 = none */
+    struct loop_source *hangup; /* while WAITING */
+
+    uint64_t id; /* of the message to warrend */
+    struct server_connection *id_next;
+    char *target;
+    char *body;
+    size_t body_size, body_room;
+    struct wire_message reply; /* kind 0 until it is there; its strings are in reply_text */
+    char *reply_text;
+};
+
+#define SERVER_TABLE_SIZE 4096 /* power of two */
+
+struct server {
+    struct loop *loop;
+    struct MHD_Daemon *daemon;
+    struct loop_source *daemon_source;
+    struct loop_timer *sweep;
+    struct wire_link *link;
+    struct server_connection *connections;
+    struct server_connection *waiting[SERVER_TABLE_SIZE]; /* by id */
+    uint64_t last_id;
+    size_t body_bytes; /* reserved for bodies */
+    bool stopping;
+};
+
+/* Takes both fds.  connection_limit: more wait in the socket's backlog. */
+int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
+               struct server **ret_server, struct error *err);
+/* Until warrend closes its end (0) or epoll fails. */
+int server_run(struct server *server, struct error *err);
+struct server *server_free(struct server *server); /* accepts NULL, returns NULL */
+
+/* --- server_exchange.c --- */
+
+/* libmicrohttpd's callbacks; cls is the server. */
+enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_size, void **request_cls);
+void *exchange_note_target(void *cls, const char *target, struct MHD_Connection *mhd);
+void exchange_completed(void *cls, struct MHD_Connection *mhd, void **request_cls,
+                        enum MHD_RequestTerminationCode why);
+/* A reply for whom it may concern. */
+void exchange_reply(struct server *server, struct wire_message *reply);

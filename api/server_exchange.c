@@ -1,0 +1,333 @@
+/* server_exchange.c - one request on its way: received, handed to warrend, answered. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include "api/server.h"
+#include "api/server_problem.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/loop.h"
+
+static struct server_connection *connection_of(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+    return info ? info->socket_context : NULL;
+}
+
+static void connection_enter(struct server_connection *connection, enum connection_state state)
+{
+    static const int64_t limits_ms[CONNECTION_STATE_COUNT] = {
+        [CONNECTION_HEADER] = SERVER_IDLE_MS,
+        [CONNECTION_BODY] = SERVER_BODY_MS,
+        [CONNECTION_WAITING] = 0, /* warrend bounds it */
+        [CONNECTION_REPLIED] = SERVER_SEND_MS,
+        [CONNECTION_SENDING] = SERVER_SEND_MS,
+    };
+
+    connection->state = state;
+    connection->deadline_ms = limits_ms[state] ? loop_now_ms() + limits_ms[state] : 0;
+}
+
+/* --- who waits for which reply --- */
+
+static void waiting_add(struct server *server, struct server_connection *connection)
+{
+    struct server_connection **slot;
+
+    connection->id = ++server->last_id;
+    slot = &server->waiting[connection->id & (SERVER_TABLE_SIZE - 1)];
+    connection->id_next = *slot;
+    *slot = connection;
+}
+
+/* NULL if nobody waits for it (any more). */
+static struct server_connection *waiting_take(struct server *server, uint64_t id)
+{
+    struct server_connection **slot = &server->waiting[id & (SERVER_TABLE_SIZE - 1)];
+    struct server_connection *connection;
+
+    while (*slot && (*slot)->id != id)
+        slot = &(*slot)->id_next;
+    connection = *slot;
+    if (connection)
+        *slot = connection->id_next;
+    return connection;
+}
+
+/* --- the request's end, whatever it was --- */
+
+static void body_release(struct server_connection *connection)
+{
+    free(connection->body);
+    connection->body = NULL;
+    connection->server->body_bytes -= connection->body_room;
+    connection->body_size = connection->body_room = 0;
+}
+
+static void connection_reset(struct server_connection *connection)
+{
+    connection->hangup = loop_remove(connection->hangup);
+    body_release(connection);
+    free(connection->target);
+    connection->target = NULL;
+    wire_message_clear(&connection->reply);
+    free(connection->reply_text);
+    connection->reply_text = NULL;
+    memset(&connection->reply, 0, sizeof(connection->reply));
+}
+
+static void tell_abandoned(struct server_connection *connection)
+{
+    struct wire_message message = { .kind = WIRE_ABANDON, .id = connection->id };
+
+    if (waiting_take(connection->server, connection->id) &&
+        wire_link_send(connection->server->link, &message, NULL) < 0)
+        connection->server->stopping = true;
+}
+
+void exchange_completed(void *cls, struct MHD_Connection *mhd, void **request_cls,
+                        enum MHD_RequestTerminationCode why)
+{
+    struct server_connection *connection = *request_cls ? connection_of(mhd) : NULL;
+
+    (void)cls;
+    (void)why;
+    *request_cls = NULL;
+    if (!connection)
+        return;
+    if (connection->state == CONNECTION_WAITING)
+        tell_abandoned(connection);
+    connection_reset(connection);
+    connection_enter(connection, CONNECTION_HEADER);
+}
+
+/* Called when the request line is there, with the target as it was sent. */
+void *exchange_note_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+    struct server_connection *connection = connection_of(mhd);
+
+    (void)cls;
+    if (connection)
+        connection->target = strdup(target);
+    return connection;
+}
+
+/* --- answering --- */
+
+static enum MHD_Result exchange_refuse(struct server_connection *connection,
+                                       enum server_refusal refusal)
+{
+    unsigned int status = 0;
+    struct MHD_Response *response = server_problem(refusal, &status);
+    enum MHD_Result result = MHD_NO;
+
+    connection_enter(connection, CONNECTION_SENDING);
+    if (response) {
+        result = MHD_queue_response(connection->mhd, status, response);
+        MHD_destroy_response(response);
+    }
+    return result;
+}
+
+static const struct {
+    enum wire_string string;
+    const char *header;
+} reply_headers[] = {
+    { WIRE_CONTENT_TYPE, "Content-Type" }, { WIRE_ETAG, "ETag" },
+    { WIRE_LOCATION, "Location" },         { WIRE_ALLOW, "Allow" },
+    { WIRE_RETRY_AFTER, "Retry-After" },
+};
+
+static enum MHD_Result exchange_respond(struct server_connection *connection)
+{
+    struct wire_message *reply = &connection->reply;
+    struct MHD_Response *response;
+    enum MHD_Result result;
+
+    if (reply->body)
+        response = MHD_create_response_from_buffer(reply->body_size, take_pointer(reply->body),
+                                                   MHD_RESPMEM_MUST_FREE);
+    else
+        response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!response)
+        return MHD_NO;
+    for (size_t i = 0; i < ARRAY_LENGTH(reply_headers); i++) {
+        const char *value = reply->strings[reply_headers[i].string];
+
+        if (value)
+            MHD_add_response_header(response, reply_headers[i].header, value);
+    }
+    MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    connection_enter(connection, CONNECTION_SENDING);
+    result = MHD_queue_response(connection->mhd, reply->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* The strings of a message live in the link's buffer: keeps copies. */
+static bool keep_reply(struct server_connection *connection, struct wire_message *reply)
+{
+    size_t size = 0;
+    char *to;
+
+    for (int i = 0; i < WIRE_STRING_COUNT; i++)
+        size += reply->strings[i] ? strlen(reply->strings[i]) + 1 : 0;
+    to = malloc(size + 1);
+    if (!to)
+        return false;
+    connection->reply = *reply;
+    connection->reply_text = to;
+    reply->body = NULL; /* taken */
+    for (int i = 0; i < WIRE_STRING_COUNT; i++) {
+        if (!reply->strings[i])
+            continue;
+        connection->reply.strings[i] = to;
+        to = stpcpy(to, reply->strings[i]) + 1;
+    }
+    return true;
+}
+
+void exchange_reply(struct server *server, struct wire_message *reply)
+{
+    struct server_connection *connection = waiting_take(server, reply->id);
+
+    if (!connection)
+        return;                          /* abandoned while the reply was on its way */
+    (void)keep_reply(connection, reply); /* if not: answered with 503 */
+    connection->hangup = loop_remove(connection->hangup);
+    connection_enter(connection, CONNECTION_REPLIED);
+    MHD_resume_connection(connection->mhd);
+}
+
+/* --- receiving --- */
+
+static void client_left(void *context, uint32_t events)
+{
+    struct server_connection *connection = context;
+
+    (void)events;
+    tell_abandoned(connection);
+    connection->hangup = loop_remove(connection->hangup);
+    connection_enter(connection, CONNECTION_REPLIED);
+    MHD_resume_connection(connection->mhd); /* its socket's end is seen then */
+}
+
+static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const char *name,
+                                      size_t name_size, const char *value, size_t value_size)
+{
+    (void)kind;
+    server_headers_add(cls, name, name_size, value ? value : "", value ? value_size : 0);
+    return MHD_YES;
+}
+
+/* Hands the complete request to warrend and suspends the connection until its reply. */
+static enum MHD_Result exchange_submit(struct server_connection *connection, const char *method,
+                                       const struct server_headers *headers)
+{
+    struct server *server = connection->server;
+    struct wire_message message = { .kind = WIRE_REQUEST,
+                                    .body = connection->body,
+                                    .body_size = connection->body_size };
+
+    message.strings[WIRE_METHOD] = method;
+    message.strings[WIRE_TARGET] = connection->target;
+    message.strings[WIRE_CONTENT_TYPE] = headers->values[HEADER_CONTENT_TYPE];
+    message.strings[WIRE_IF_MATCH] = headers->values[HEADER_IF_MATCH];
+    message.strings[WIRE_IF_NONE_MATCH] = headers->values[HEADER_IF_NONE_MATCH];
+    if (loop_add(server->loop, connection->fd, 0, client_left, connection, &connection->hangup,
+                 NULL) < 0)
+        return exchange_refuse(connection, SERVER_NO_REPLY);
+    waiting_add(server, connection);
+    message.id = connection->id;
+    if (wire_link_send(server->link, &message, NULL) < 0) {
+        waiting_take(server, connection->id);
+        connection->hangup = loop_remove(connection->hangup);
+        return exchange_refuse(connection, SERVER_NO_REPLY);
+    }
+    body_release(connection);
+    connection_enter(connection, CONNECTION_WAITING);
+    MHD_suspend_connection(connection->mhd);
+    return MHD_YES;
+}
+
+/* The first call for a request: its headers are there, nothing of its body. */
+static enum MHD_Result exchange_begin(struct server_connection *connection, const char *method,
+                                      const char *version)
+{
+    struct server *server = connection->server;
+    struct server_headers headers = { 0 };
+    enum server_refusal refusal;
+
+    if (!connection->target)
+        return exchange_refuse(connection, SERVER_BUSY);
+    headers.bytes = strlen(method) + strlen(connection->target);
+    MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, &headers);
+    refusal = server_headers_check(&headers, method, connection->target, version);
+    if (refusal != SERVER_ACCEPTED)
+        return exchange_refuse(connection, refusal);
+    connection_enter(connection, CONNECTION_BODY);
+    if (headers.content_length == 0)
+        return MHD_YES;
+    if (headers.content_length > SERVER_BODY_BYTES_MAX - server->body_bytes)
+        return exchange_refuse(connection, SERVER_BUSY);
+    connection->body = malloc((size_t)headers.content_length);
+    if (!connection->body)
+        return exchange_refuse(connection, SERVER_BUSY);
+    connection->body_room = (size_t)headers.content_length;
+    server->body_bytes += connection->body_room;
+    return MHD_YES;
+}
+
+/* Further calls: parts of the body, then one with *upload_size 0. */
+static enum MHD_Result exchange_receive(struct server_connection *connection, const char *method,
+                                        const char *upload, size_t *upload_size)
+{
+    struct server_headers headers = { 0 };
+
+    if (*upload_size > 0) {
+        if (*upload_size > connection->body_room - connection->body_size)
+            return MHD_NO;
+        memcpy(connection->body + connection->body_size, upload, *upload_size);
+        connection->body_size += *upload_size;
+        *upload_size = 0;
+        return MHD_YES;
+    }
+    if (connection->body_size != connection->body_room)
+        return MHD_NO;
+    MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, &headers);
+    return exchange_submit(connection, method, &headers);
+}
+
+enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_size, void **request_cls)
+{
+    struct server_connection *connection = *request_cls;
+
+    (void)cls;
+    (void)mhd;
+    (void)url;
+    if (!connection)
+        return MHD_NO;
+    switch (connection->state) {
+    case CONNECTION_HEADER:
+        return exchange_begin(connection, method, version);
+    case CONNECTION_BODY:
+        return exchange_receive(connection, method, upload, upload_size);
+    case CONNECTION_REPLIED:
+        if (connection->reply.kind == WIRE_REPLY)
+            return exchange_respond(connection);
+        return exchange_refuse(connection, SERVER_NO_REPLY);
+    case CONNECTION_SENDING: /* what a refused request still sends is dropped */
+        *upload_size = 0;
+        return MHD_YES;
+    case CONNECTION_WAITING:
+    case CONNECTION_STATE_COUNT:
+        break;
+    }
+    return MHD_NO;
+}

@@ -1,0 +1,129 @@
+/* server_headers.c - see server_headers.h. */
+#include "api/server_headers.h"
+#include <string.h>
+#include <strings.h>
+#include "api/wire.h"
+#include "base/cleanup.h"
+
+static const char *const names[HEADER_COUNT] = {
+    [HEADER_HOST] = "Host",
+    [HEADER_CONTENT_LENGTH] = "Content-Length",
+    [HEADER_TRANSFER_ENCODING] = "Transfer-Encoding",
+    [HEADER_CONTENT_ENCODING] = "Content-Encoding",
+    [HEADER_CONTENT_TYPE] = "Content-Type",
+    [HEADER_IF_MATCH] = "If-Match",
+    [HEADER_IF_NONE_MATCH] = "If-None-Match",
+};
+
+/* What warrend's wire takes of each; longer ones are nobody's honest value. */
+static const size_t value_max[HEADER_COUNT] = {
+    [HEADER_HOST] = 256,
+    [HEADER_CONTENT_LENGTH] = 19,
+    [HEADER_TRANSFER_ENCODING] = 256,
+    [HEADER_CONTENT_ENCODING] = 256,
+    [HEADER_CONTENT_TYPE] = 128,
+    [HEADER_IF_MATCH] = 256,
+    [HEADER_IF_NONE_MATCH] = 256,
+};
+
+/* tchar of RFC 9110, 5.6.2 */
+static bool is_token(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        char c = text[i];
+        bool alphanumeric =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+
+        if (!alphanumeric && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
+            return false;
+    }
+    return size > 0;
+}
+
+/* Printable, with tabs; 8-bit characters only where nobody looks at the value. */
+static bool is_field_value(const char *text, size_t size, bool ascii)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (c == 0x7f || (c < 0x20 && c != '\t') || (ascii && (c > 0x7e || c == '\t')))
+            return false;
+    }
+    return true;
+}
+
+static void refuse(struct server_headers *headers, enum server_refusal refusal)
+{
+    if (headers->refusal == SERVER_ACCEPTED)
+        headers->refusal = refusal;
+}
+
+void server_headers_add(struct server_headers *headers, const char *name, size_t name_size,
+                        const char *value, size_t value_size)
+{
+    int known = 0;
+
+    while (known < HEADER_COUNT &&
+           (strlen(names[known]) != name_size || strncasecmp(names[known], name, name_size) != 0))
+        known++;
+    headers->bytes += name_size + value_size + strlen(": \r\n");
+    if (++headers->count > SERVER_HEADERS_MAX || headers->bytes > SERVER_HEADER_BYTES_MAX)
+        refuse(headers, SERVER_HEADERS_TOO_LARGE);
+    if (!is_token(name, name_size) || !is_field_value(value, value_size, known < HEADER_COUNT))
+        refuse(headers, SERVER_BAD_REQUEST);
+    if (known == HEADER_COUNT)
+        return;
+    if (headers->values[known] || value_size > value_max[known])
+        refuse(headers, SERVER_BAD_REQUEST);
+    headers->values[known] = value;
+}
+
+/* Digits only: "+5", "5, 5" and " 5" are each read differently by somebody. */
+static bool read_length(const char *text, uint64_t *ret_length)
+{
+    uint64_t length = 0;
+
+    if (!*text || strlen(text) > 18)
+        return false;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9')
+            return false;
+        length = length * 10 + (uint64_t)(*text - '0');
+    }
+    *ret_length = length;
+    return true;
+}
+
+static enum server_refusal check_line(const char *method, const char *target, const char *version)
+{
+    if (!is_token(method, strlen(method)) || strlen(method) > 16 ||
+        (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0))
+        return SERVER_BAD_REQUEST;
+    if (strlen(target) > WIRE_TARGET_MAX)
+        return SERVER_TARGET_TOO_LONG;
+    if (target[0] != '/' || strchr(target, '#') || strchr(target, ' ') ||
+        !is_field_value(target, strlen(target), true))
+        return SERVER_BAD_TARGET;
+    return SERVER_ACCEPTED;
+}
+
+enum server_refusal server_headers_check(struct server_headers *headers, const char *method,
+                                         const char *target, const char *version)
+{
+    const char *const *values = headers->values;
+    enum server_refusal line = check_line(method, target, version);
+
+    if (values[HEADER_TRANSFER_ENCODING] && headers->refusal == SERVER_ACCEPTED)
+        return SERVER_LENGTH_REQUIRED;
+    refuse(headers, line);
+    if (strcmp(version, "HTTP/1.1") == 0 && !values[HEADER_HOST])
+        refuse(headers, SERVER_BAD_REQUEST);
+    if (values[HEADER_CONTENT_LENGTH] &&
+        !read_length(values[HEADER_CONTENT_LENGTH], &headers->content_length))
+        refuse(headers, SERVER_BAD_REQUEST);
+    if (headers->content_length > WIRE_REQUEST_BODY_MAX)
+        refuse(headers, SERVER_TOO_LARGE);
+    if (values[HEADER_CONTENT_ENCODING])
+        refuse(headers, SERVER_MEDIA_TYPE);
+    return headers->refusal;
+}

@@ -1,0 +1,52 @@
+/* server_headers.h - is this request's framing beyond doubt?  Pure; any thread.
+ *
+ * libmicrohttpd 0.9.75 lets pass what two parsers could understand differently: repeated
+ * Content-Length, Content-Length with Transfer-Encoding, two Hosts, a space before the colon.  All
+ * of it is refused here, and the connection closed, before a byte of the body is looked at. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SERVER_HEADER_BYTES_MAX (16 * 1024) /* names, values and the request line */
+#define SERVER_HEADERS_MAX      100
+
+enum server_refusal {
+    SERVER_ACCEPTED,
+    SERVER_BAD_REQUEST,       /* 400 */
+    SERVER_BAD_TARGET,        /* 400 */
+    SERVER_LENGTH_REQUIRED,   /* 411: Transfer-Encoding */
+    SERVER_TOO_LARGE,         /* 413 */
+    SERVER_TARGET_TOO_LONG,   /* 414 */
+    SERVER_MEDIA_TYPE,        /* 415: Content-Encoding */
+    SERVER_HEADERS_TOO_LARGE, /* 431 */
+    SERVER_BUSY,              /* 503: too much at once */
+    SERVER_NO_REPLY,          /* 503: warrend gave none */
+    SERVER_REFUSAL_COUNT
+};
+
+/* Headers that warrend is told of, or that frame the request: at most one each. */
+enum server_header {
+    HEADER_HOST,
+    HEADER_CONTENT_LENGTH,
+    HEADER_TRANSFER_ENCODING,
+    HEADER_CONTENT_ENCODING,
+    HEADER_CONTENT_TYPE,
+    HEADER_IF_MATCH,
+    HEADER_IF_NONE_MATCH,
+    HEADER_COUNT
+};
+
+struct server_headers {
+    const char *values[HEADER_COUNT]; /* borrowed; NULL = absent */
+    size_t bytes, count;
+    uint64_t content_length;     /* 0 without one */
+    enum server_refusal refusal; /* the first reason found */
+};
+
+/* One header after the other, in order; sizes in bytes. */
+void server_headers_add(struct server_headers *headers, const char *name, size_t name_size,
+                        const char *value, size_t value_size);
+/* What is to be said of all of them and of the request line.  Sets content_length. */
+enum server_refusal server_headers_check(struct server_headers *headers, const char *method,
+                                         const char *target, const char *version);

@@ -1,0 +1,118 @@
+/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, wait, console. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/handlers.h"
+#include "api/request.h"
+#include "api/router.h"
+#include "base/cleanup.h"
+
+#define CONSOLE_TAIL_DEFAULT (64 * 1024)
+#define CONSOLE_TAIL_MAX     (1024 * 1024)
+#define WAIT_SECONDS_DEFAULT 60
+
+void vm_action(struct request *request)
+{
+    enum vm_action action = (enum vm_action)request->route->argument;
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+
+    if (resource_read_wait(request, &err) < 0 ||
+        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = action == VM_ACTION_START || action == VM_ACTION_REBOOT
+                                 ? NODE_WAIT_RUNNING
+                                 : NODE_WAIT_STOPPED;
+    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
+                   request);
+}
+
+static const char *const wait_names[NODE_WAIT_COUNT] = {
+    [NODE_WAIT_RUNNING] = "running",
+    [NODE_WAIT_STOPPED] = "stopped",
+    [NODE_WAIT_SETTLED] = "settled",
+    [NODE_WAIT_DELETED] = "deleted",
+};
+
+static int wait_read_for(struct request *request, struct error *err)
+{
+    const char *name = query_get(&request->query, "for");
+
+    for (int i = 0; name && i < NODE_WAIT_COUNT; i++) {
+        if (strcmp(name, wait_names[i]) == 0) {
+            request->step.wait_for = (enum node_wait_for)i;
+            return 0;
+        }
+    }
+    return error_field(err, EINVAL, "for", "for must be running, stopped, settled or deleted");
+}
+
+static void wait_reply(struct request *request, bool reached)
+{
+    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+
+    request_reply_json(request, 200,
+                       json_pack("{s:b, s:o}", "reached", reached, "vm", vm ? vm : json_null()),
+                       NULL);
+}
+
+static void vm_waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    request->step.waiter = NULL;
+    wait_reply(request, reached);
+}
+
+static void vm_wait_abandoned(struct request *request)
+{
+    node_wait_cancel(take_pointer(request->step.waiter));
+    wait_reply(request, false);
+}
+
+void vm_wait(struct request *request)
+{
+    struct error err = { 0 };
+    int64_t generation = 0, seconds = 0;
+    json_t *vm;
+
+    if (wait_read_for(request, &err) < 0 ||
+        query_integer(&request->query, "generation", 1, INT64_MAX, 0, &generation, &err) < 0 ||
+        query_integer(&request->query, "timeout", 0, WAIT_SECONDS_MAX, WAIT_SECONDS_DEFAULT,
+                      &seconds, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    json_decref(vm);
+    if (!vm) {
+        /* an unknown id is "deleted", and can be nothing else */
+        wait_reply(request, request->step.wait_for == NODE_WAIT_DELETED);
+        return;
+    }
+    request_on_abandon(request, vm_wait_abandoned);
+    request->step.waiter =
+        node_wait(request->node, RESOURCE_VM, request->parameter, request->step.wait_for,
+                  generation, seconds * 1000, vm_waited, request);
+    if (!request->step.waiter)
+        wait_reply(request, false);
+}
+
+void vm_console(struct request *request)
+{
+    struct error err = { 0 };
+    auto_free char *bytes = NULL;
+    int64_t tail = 0;
+    size_t size = 0;
+
+    if (query_integer(&request->query, "tail", 0, CONSOLE_TAIL_MAX, CONSOLE_TAIL_DEFAULT, &tail,
+                      &err) < 0 ||
+        node_console(request->node, request->parameter, (size_t)tail, &bytes, &size, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    request_reply_text(request, 200, "text/plain; charset=utf-8", bytes, size);
+}

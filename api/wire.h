@@ -1,0 +1,52 @@
+/* wire.h - one message between warrend and warren-api: its bytes on the SOCK_SEQPACKET socket.
+ *
+ * warren-api -> warrend: REQUEST (one HTTP request), ABANDON (its client has gone; the reply to
+ * this id, if it still comes, is ignored).  warrend -> warren-api: REPLY, one for each request.
+ * Neither end trusts the other's bytes: warren-api is the less trusted process, and what it gets
+ * back was partly written by guests and users.  Everything is validated in wire_unpack: lengths,
+ * kinds, which strings a kind may carry, and that no string holds a control character (so that no
+ * header can be smuggled in).  A body that does not fit into one message travels as a sealed memfd.
+ * Any thread; no state. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+
+enum wire_kind { WIRE_REQUEST = 1, WIRE_ABANDON, WIRE_REPLY, WIRE_KIND_COUNT };
+
+enum wire_string {
+    WIRE_METHOD,
+    WIRE_TARGET, /* raw path and query, as it was sent */
+    WIRE_IF_MATCH,
+    WIRE_IF_NONE_MATCH,
+    WIRE_CONTENT_TYPE, /* of the request's or the reply's body */
+    WIRE_ETAG,
+    WIRE_LOCATION,
+    WIRE_ALLOW,
+    WIRE_RETRY_AFTER,
+    WIRE_STRING_COUNT
+};
+
+#define WIRE_TARGET_MAX       4096       /* bytes, without the NUL */
+#define WIRE_REQUEST_BODY_MAX (1u << 20) /* bytes; larger is 413 */
+#define WIRE_REPLY_BODY_MAX   (64u << 20)
+
+struct wire_message {
+    enum wire_kind kind;
+    uint64_t id;                            /* chosen by warren-api, never used twice in its life */
+    uint16_t status;                        /* REPLY: HTTP status 200-599; else 0 */
+    const char *strings[WIRE_STRING_COUNT]; /* NULL = absent; borrowed */
+    char *body; /* to pack: borrowed.  Unpacked: owned (malloc'ed, a NUL behind); NULL if empty */
+    size_t body_size;
+};
+
+/* Writes at most `size` bytes to buffer; *ret_fd becomes an owned memfd with the body, or -1.
+ * -EINVAL: a string or the body is not allowed there or too long. */
+int wire_pack(const struct wire_message *message, void *buffer, size_t size, size_t *ret_size,
+              int *ret_fd, struct error *err);
+/* fd: the one that came with the message, or -1; borrowed.  The strings point into `bytes`. */
+int wire_unpack(const void *bytes, size_t size, int fd, struct wire_message *ret_message,
+                struct error *err);
+/* Frees the body of an unpacked message. */
+void wire_message_clear(struct wire_message *message);

@@ -1,0 +1,297 @@
+/* fake_node.h - agent/node.h for tests of api/ alone: resources in memory, changes answered one
+ * turn of the loop later.  What a spec means is the real node's business; here any object is a spec
+ * ("refuse": N makes node_put fail with errno N).  Included by one .c file of a test program. */
+#pragma once
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "agent/node.h"
+#include "base/error.h"
+#include "base/loop.h"
+
+#define FAKE_RESOURCES 64
+
+struct node {
+    struct loop *loop;
+    struct fake_resource {
+        bool used;
+        enum resource_kind kind;
+        char id[64];
+        int generation, uid;
+        json_t *spec;
+    } resources[FAKE_RESOURCES];
+    int64_t revision;
+    int uids;
+    int outstanding; /* changes and waits not yet answered */
+    bool not_ready;
+};
+
+struct fake_change {
+    struct node *node;
+    node_done_fn *done;
+    void *context;
+    int result;
+    struct error err;
+};
+
+struct node_waiter {
+    struct node *node;
+    node_wait_fn *done;
+    void *context;
+    struct loop_timer *timer;
+    bool reached;
+};
+
+static struct fake_resource *fake_find(struct node *node, enum resource_kind kind, const char *id)
+{
+    for (int i = 0; i < FAKE_RESOURCES; i++) {
+        struct fake_resource *r = &node->resources[i];
+
+        if (r->used && r->kind == kind && strcmp(r->id, id) == 0)
+            return r;
+    }
+    return NULL;
+}
+
+static struct fake_resource *fake_add(struct node *node, enum resource_kind kind, const char *id,
+                                      json_t *spec)
+{
+    for (int i = 0; i < FAKE_RESOURCES; i++) {
+        struct fake_resource *r = &node->resources[i];
+
+        if (r->used)
+            continue;
+        *r = (struct fake_resource){
+            .used = true, .kind = kind, .generation = 1, .uid = ++node->uids, .spec = spec
+        };
+        snprintf(r->id, sizeof(r->id), "%s", id);
+        node->revision++;
+        return r;
+    }
+    abort();
+}
+
+static json_t *fake_json(const struct fake_resource *r)
+{
+    char uid[37];
+
+    snprintf(uid, sizeof(uid), "00000000-0000-4000-8000-%012d", r->uid);
+    return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s}}", "id", r->id, "uid", uid,
+                     "generation", r->generation, "revision", 1, "spec", r->spec, "status", "state",
+                     "ready", "operation", "op-1");
+}
+
+static void fake_deliver(void *context)
+{
+    struct fake_change *change = context;
+
+    change->node->outstanding--;
+    change->done(change->context, change->result, change->result < 0 ? &change->err : NULL);
+    free(change);
+}
+
+static struct fake_change *fake_change(struct node *node, node_done_fn *done, void *context)
+{
+    struct fake_change *change = calloc(1, sizeof(*change));
+
+    change->node = node;
+    change->done = done;
+    change->context = context;
+    node->outstanding++;
+    loop_after(node->loop, 1, fake_deliver, change);
+    return change;
+}
+
+json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
+{
+    struct fake_resource *r = fake_find(node, kind, id);
+
+    return r ? fake_json(r) : NULL;
+}
+
+static int fake_compare(const void *a, const void *b)
+{
+    return strcmp((*(struct fake_resource *const *)a)->id, (*(struct fake_resource *const *)b)->id);
+}
+
+json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
+                  bool *ret_more)
+{
+    struct fake_resource *found[FAKE_RESOURCES];
+    json_t *items = json_array();
+    size_t count = 0;
+
+    for (int i = 0; i < FAKE_RESOURCES; i++) {
+        struct fake_resource *r = &node->resources[i];
+
+        if (r->used && r->kind == kind && strcmp(r->id, after) > 0)
+            found[count++] = r;
+    }
+    qsort(found, count, sizeof(found[0]), fake_compare);
+    for (size_t i = 0; i < count && i < limit; i++)
+        json_array_append_new(items, fake_json(found[i]));
+    *ret_more = count > limit;
+    return items;
+}
+
+int64_t node_revision(const struct node *node)
+{
+    return node->revision;
+}
+
+/* The preconditions, and what the real node says of them. */
+static int fake_check(const struct fake_resource *r, struct node_condition condition,
+                      struct error *err)
+{
+    if (condition.if_absent && r)
+        return error_field(err, ESTALE, "If-None-Match", "it exists");
+    if (condition.if_generation > 0 && (!r || r->generation != condition.if_generation))
+        return error_field(err, ESTALE, "If-Match", "it has another generation");
+    return 0;
+}
+
+void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
+              struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    struct fake_resource *r = fake_find(node, kind, id);
+    int refuse = (int)json_integer_value(json_object_get(spec, "refuse"));
+
+    change->result = fake_check(r, condition, &change->err);
+    if (change->result < 0)
+        return;
+    if (refuse) {
+        change->result = error_field(&change->err, refuse, "refuse", "refused with %d", refuse);
+    } else if (!r) {
+        fake_add(node, kind, id, json_deep_copy(spec));
+        change->result = 1;
+    } else if (!json_equal(r->spec, spec)) {
+        change->result = error_field(&change->err, EEXIST, "vcpus", "%s has another vcpus", id);
+    }
+}
+
+void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
+                struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    struct fake_resource *r = fake_find(node, kind, id);
+
+    change->result = r ? fake_check(r, condition, &change->err)
+                       : error_set(&change->err, ENOENT, "vms has no %s", id);
+    if (change->result == 0) {
+        json_object_update(r->spec, (json_t *)patch);
+        r->generation++;
+    }
+}
+
+void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
+                 struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    struct fake_resource *r = fake_find(node, kind, id);
+
+    change->result = r ? fake_check(r, condition, &change->err)
+                       : error_set(&change->err, ENOENT, "vms has no %s", id);
+    if (change->result == 0 && !force && json_is_true(json_object_get(r->spec, "busy")))
+        change->result = error_set(&change->err, EBUSY, "%s is running", id);
+    if (change->result == 0) {
+        json_decref(r->spec);
+        memset(r, 0, sizeof(*r));
+    }
+}
+
+void node_vm_action(struct node *node, const char *id, enum vm_action action,
+                    struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    struct fake_resource *r = fake_find(node, RESOURCE_VM, id);
+
+    (void)action;
+    change->result = r ? fake_check(r, condition, &change->err)
+                       : error_set(&change->err, ENOENT, "vms has no %s", id);
+}
+
+static void fake_waited(void *context)
+{
+    struct node_waiter *waiter = context;
+
+    waiter->node->outstanding--;
+    waiter->done(waiter->context, waiter->reached);
+    free(waiter);
+}
+
+/* SETTLED and RUNNING are reached at once, the others after their time-out never. */
+struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const char *id,
+                              enum node_wait_for what, int64_t generation, int64_t timeout_ms,
+                              node_wait_fn *done, void *context)
+{
+    struct node_waiter *waiter = calloc(1, sizeof(*waiter));
+
+    (void)kind;
+    (void)id;
+    (void)generation;
+    waiter->node = node;
+    waiter->done = done;
+    waiter->context = context;
+    waiter->reached = what == NODE_WAIT_SETTLED || what == NODE_WAIT_RUNNING;
+    waiter->timer = loop_after(node->loop, waiter->reached ? 1 : timeout_ms, fake_waited, waiter);
+    node->outstanding++;
+    return waiter;
+}
+
+void node_wait_cancel(struct node_waiter *waiter)
+{
+    waiter->node->outstanding--;
+    loop_cancel(waiter->timer);
+    free(waiter);
+}
+
+int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
+                 struct error *err)
+{
+    char *bytes;
+
+    if (!fake_find(node, RESOURCE_VM, id))
+        return error_set(err, ENOENT, "vms has no %s", id);
+    bytes = malloc(tail + 1);
+    memset(bytes, 'x', tail);
+    *ret_bytes = bytes;
+    *ret_size = tail;
+    return 0;
+}
+
+json_t *node_info(struct node *node)
+{
+    (void)node;
+    return json_pack("{s:s}", "version", "test");
+}
+
+int node_ready(struct node *node, struct error *err)
+{
+    return node->not_ready ? error_set(err, EAGAIN, "still starting") : 0;
+}
+
+char *node_metrics(struct node *node, size_t *ret_size)
+{
+    char *text = strdup("warren_test 1\n");
+
+    (void)node;
+    *ret_size = text ? strlen(text) : 0;
+    return text;
+}
+
+static struct node *fake_node_new(struct loop *loop)
+{
+    struct node *node = calloc(1, sizeof(*node));
+
+    node->loop = loop;
+    return node;
+}
+
+static void fake_node_free(struct node *node)
+{
+    for (int i = 0; i < FAKE_RESOURCES; i++)
+        json_decref(node->resources[i].spec);
+    free(node);
+}
