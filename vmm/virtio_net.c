@@ -1,0 +1,383 @@
+/* virtio_net.c - see virtio_net.h. */
+#include "vmm/virtio_net.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/loop.h"
+#include "vmm/io_vector.h"
+#include "vmm/stats_counter.h"
+#include "vmm/stats_page.h"
+#include "vmm/virtio_device.h"
+#include "vmm/virtio_net_header.h"
+#include "vmm/virtio_pci.h"
+
+#define NET_DEVICE_ID  1
+#define NET_PCI_CLASS  0x020000
+#define NET_QUEUE_SIZE VIRTQUEUE_SIZE_MAX
+#define CONFIG_LINK_UP 1
+/* After so many frames one way the other devices get their turn. */
+#define TURN_FRAMES 64
+/* A merged frame may use all buffers of the queue, most of them of one vector. */
+#define RECEIVE_VECTORS (2 * VIRTQUEUE_SIZE_MAX)
+#define HELD_BYTES      (VIRTIO_NET_HEADER_BYTES + NET_FRAME_MAX)
+
+_Static_assert(sizeof(struct net_header) == VIRTIO_NET_HEADER_BYTES, "as on the wire");
+
+enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_COUNT };
+
+struct net_config { /* 5.1.4 */
+    uint8_t mac[6];
+    uint16_t status;
+    uint16_t queue_pairs;
+    uint16_t mtu;
+};
+
+struct virtio_net {
+    struct virtio_device *device; /* borrowed, as the three below */
+    struct stats_nic *stats;
+    int tap_fd;
+    uint8_t mac[6];
+    uint16_t mtu;
+    struct loop_source *source; /* of the tap; NULL once the tap is gone */
+    bool watching;              /* the source waits for EPOLLIN */
+    uint64_t tap_features;      /* those the tap's offloads were set for */
+    size_t held_bytes;          /* header and frame in `held`; 0 = none */
+    uint8_t held[HELD_BYTES];
+    struct iovec vectors[RECEIVE_VECTORS];
+    uint16_t heads[NET_QUEUE_SIZE]; /* chains that one frame goes into, and their sizes */
+    uint32_t sizes[NET_QUEUE_SIZE];
+};
+
+/* --- the tap; loop thread --- */
+
+static void tap_watch(struct virtio_net *net, bool watch)
+{
+    if (net->source && net->watching != watch &&
+        loop_change(net->source, watch ? EPOLLIN : 0, NULL) == 0)
+        net->watching = watch;
+}
+
+/* The tap may only send the guest what it agreed to; frames queued before are checked one by one.
+ */
+static void tap_set_offloads(struct virtio_net *net)
+{
+    uint64_t features = virtio_device_features(net->device);
+    unsigned long offloads = 0;
+
+    if (features == net->tap_features)
+        return;
+    if (features & NET_FEATURE_GUEST_CSUM)
+        offloads |= TUN_F_CSUM;
+    if (features & NET_FEATURE_GUEST_TSO4)
+        offloads |= TUN_F_TSO4;
+    if (features & NET_FEATURE_GUEST_TSO6)
+        offloads |= TUN_F_TSO6;
+    if (ioctl(net->tap_fd, TUNSETOFFLOAD, offloads) == 0)
+        net->tap_features = features;
+}
+
+/* Takes the next good frame into `held`; false if none waits. */
+static bool tap_read(struct virtio_net *net)
+{
+    uint64_t features = virtio_device_features(net->device);
+
+    for (unsigned dropped = 0; dropped < TURN_FRAMES; dropped++) {
+        ssize_t size = read(net->tap_fd, net->held, sizeof(net->held));
+        struct net_header header;
+
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size <= 0)
+            return false;
+        memcpy(&header, net->held, sizeof(header));
+        if ((size_t)size >= sizeof(header) + NET_FRAME_MIN &&
+            net_header_check_receive(&header, features)) {
+            memcpy(net->held, &header, sizeof(header));
+            net->held_bytes = (size_t)size;
+            return true;
+        }
+        stats_add(&net->stats->rx_dropped, 1);
+    }
+    return false;
+}
+
+/* --- receive --- */
+
+enum deliver_result { DELIVERED, NO_BUFFERS, BROKEN };
+
+static enum deliver_result receive_drop(struct virtio_net *net, struct virtqueue *queue,
+                                        uint16_t chains)
+{
+    virtqueue_rewind(queue, chains);
+    net->held_bytes = 0;
+    stats_add(&net->stats->rx_dropped, 1);
+    return DELIVERED;
+}
+
+/* Copies the held frame into `chains` chains taken from the queue. */
+static void receive_store(struct virtio_net *net, struct virtqueue *queue, uint16_t chains,
+                          unsigned vectors)
+{
+    size_t left = net->held_bytes;
+
+    memcpy(net->held + offsetof(struct net_header, buffers), &chains, sizeof(chains));
+    io_vector_write(net->vectors, vectors, 0, net->held, net->held_bytes);
+    for (uint16_t i = 0; i < chains; i++) {
+        uint32_t part = left < net->sizes[i] ? (uint32_t)left : net->sizes[i];
+
+        virtqueue_put(queue, net->heads[i], part);
+        left -= part;
+    }
+    stats_add(&net->stats->rx_frames, 1);
+    stats_add(&net->stats->rx_bytes, net->held_bytes - VIRTIO_NET_HEADER_BYTES);
+    net->held_bytes = 0;
+}
+
+/* Finds room for the held frame: one chain, or with mergeable buffers as many as it needs. */
+static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqueue *queue)
+{
+    bool merge = virtio_device_features(net->device) & NET_FEATURE_MERGE;
+    uint64_t room = 0;
+    unsigned vectors = 0;
+    uint16_t chains = 0;
+
+    while (room < net->held_bytes) {
+        struct virtqueue_chain chain;
+        int result;
+
+        /* A frame that no buffer, or not all buffers together, can hold would wait for ever. */
+        if (chains == (merge ? queue->size : 1))
+            return receive_drop(net, queue, chains);
+        result = virtqueue_pop(queue, net->vectors + vectors, RECEIVE_VECTORS - vectors, &chain);
+        if (result == -E2BIG)
+            return receive_drop(net, queue, chains);
+        if (result < 0 || (result > 0 && chain.readable_count > 0))
+            return BROKEN;
+        if (result == 0) {
+            virtqueue_rewind(queue, chains);
+            return NO_BUFFERS;
+        }
+
+        uint64_t size = io_vector_bytes(chain.vectors, chain.writable_count);
+
+        net->heads[chains] = chain.head;
+        net->sizes[chains] = size < HELD_BYTES ? (uint32_t)size : HELD_BYTES;
+        chains++;
+        vectors += chain.writable_count;
+        room += size;
+    }
+    receive_store(net, queue, chains, vectors);
+    return DELIVERED;
+}
+
+static void net_receive(struct virtio_net *net)
+{
+    struct virtqueue *queue = virtio_device_queue(net->device, QUEUE_RECEIVE);
+
+    tap_watch(net, true);
+    virtqueue_disable_kicks(queue);
+    for (unsigned frames = 0; frames < TURN_FRAMES; frames++) {
+        enum deliver_result result;
+
+        if (net->held_bytes == 0 && !tap_read(net))
+            break;
+        do
+            result = receive_deliver(net, queue);
+        while (result == NO_BUFFERS && virtqueue_enable_kicks(queue) && frames++ < TURN_FRAMES);
+        if (result == BROKEN) {
+            virtio_device_fault(net->device, "receive buffer");
+            return;
+        }
+        if (result == NO_BUFFERS) { /* the guest's kick brings us back */
+            tap_watch(net, false);
+            break;
+        }
+    }
+    virtio_device_complete(net->device, QUEUE_RECEIVE);
+}
+
+static void tap_ready(void *context, uint32_t events)
+{
+    struct virtio_net *net = context;
+
+    virtio_device_lock(net->device);
+    if (events & (EPOLLERR | EPOLLHUP)) /* the interface was deleted under us */
+        net->source = loop_remove(net->source);
+    else if (!virtio_device_is_live(net->device) ||
+             !virtio_device_queue(net->device, QUEUE_RECEIVE)->enabled)
+        tap_watch(net, false); /* until the queue is kicked at its start */
+    else
+        net_receive(net);
+    virtio_device_unlock(net->device);
+}
+
+/* --- transmit --- */
+
+/* 1, 0 if none waits, -EPROTO. */
+static int transmit_one(struct virtio_net *net, struct virtqueue *queue)
+{
+    struct iovec *vectors = net->vectors + 1; /* the first is for our header */
+    struct virtqueue_chain chain;
+    struct net_header header;
+    int result = virtqueue_pop(queue, vectors, VIRTQUEUE_SIZE_MAX, &chain);
+    bool sent = false;
+
+    if (result <= 0)
+        return result;
+    if (chain.writable_count > 0 ||
+        !io_vector_read(vectors, chain.readable_count, 0, &header, sizeof(header)))
+        return -EPROTO;
+
+    uint64_t bytes = io_vector_bytes(vectors, chain.readable_count) - sizeof(header);
+
+    if (net_header_check_transmit(&header, virtio_device_features(net->device), bytes)) {
+        unsigned count = io_vector_slice(vectors, chain.readable_count, sizeof(header), bytes);
+
+        net->vectors[0] = (struct iovec){ &header, sizeof(header) };
+        sent = writev(net->tap_fd, net->vectors, (int)count + 1) >= 0;
+    }
+    if (sent) {
+        stats_add(&net->stats->tx_frames, 1);
+        stats_add(&net->stats->tx_bytes, bytes);
+    } else {
+        stats_add(&net->stats->tx_dropped, 1);
+    }
+    virtqueue_put(queue, chain.head, 0);
+    return 1;
+}
+
+static void net_transmit(struct virtio_net *net)
+{
+    struct virtqueue *queue = virtio_device_queue(net->device, QUEUE_TRANSMIT);
+    unsigned frames = 0;
+    int result;
+
+    do {
+        virtqueue_disable_kicks(queue);
+        do
+            result = transmit_one(net, queue);
+        while (result > 0 && ++frames < TURN_FRAMES);
+        if (result < 0) {
+            virtio_device_fault(net->device, "transmit buffer");
+            return;
+        }
+        if (result > 0) {
+            virtio_device_kick(net->device, QUEUE_TRANSMIT);
+            break;
+        }
+    } while (virtqueue_enable_kicks(queue));
+    virtio_device_complete(net->device, QUEUE_TRANSMIT);
+}
+
+/* --- the device --- */
+
+static void net_process_queue(void *owner, unsigned queue)
+{
+    struct virtio_net *net = owner;
+
+    tap_set_offloads(net);
+    if (queue == QUEUE_RECEIVE)
+        net_receive(net);
+    else
+        net_transmit(net);
+}
+
+static uint64_t net_offer_features(void *owner)
+{
+    const struct virtio_net *net = owner;
+
+    return NET_FEATURE_CSUM | NET_FEATURE_GUEST_CSUM | NET_FEATURE_MAC | NET_FEATURE_GUEST_TSO4 |
+           NET_FEATURE_GUEST_TSO6 | NET_FEATURE_HOST_TSO4 | NET_FEATURE_HOST_TSO6 |
+           NET_FEATURE_MERGE | NET_FEATURE_STATUS | (net->mtu ? NET_FEATURE_MTU : 0);
+}
+
+static bool net_accept_features(void *owner, uint64_t features)
+{
+    (void)owner;
+    return net_features_are_consistent(features);
+}
+
+static void net_read_config(void *owner, void *config)
+{
+    const struct virtio_net *net = owner;
+    struct net_config values = { .status = CONFIG_LINK_UP, .queue_pairs = 1, .mtu = net->mtu };
+
+    memcpy(values.mac, net->mac, sizeof(values.mac));
+    memcpy(config, &values, sizeof(values));
+}
+
+/* The tap's source is the loop thread's: tap_ready stops watching when it finds the device reset.
+ */
+static void net_reset(void *owner)
+{
+    struct virtio_net *net = owner;
+
+    net->held_bytes = 0;
+}
+
+static void net_free(void *owner)
+{
+    struct virtio_net *net = owner;
+
+    loop_remove(net->source);
+    free(net);
+}
+
+static const struct virtio_device_ops net_ops = {
+    .name = "net",
+    .device_id = NET_DEVICE_ID,
+    .queue_count = QUEUE_COUNT,
+    .queue_size = NET_QUEUE_SIZE,
+    .config_bytes = sizeof(struct net_config),
+    .offer_features = net_offer_features,
+    .accept_features = net_accept_features,
+    .read_config = net_read_config,
+    .process_queue = net_process_queue,
+    .reset = net_reset,
+    .free = net_free,
+};
+
+static int tap_prepare(int tap_fd, struct error *err)
+{
+    int header_bytes, flags = fcntl(tap_fd, F_GETFL);
+
+    if (flags < 0 || fcntl(tap_fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return error_set(err, errno, "tap");
+    if (ioctl(tap_fd, TUNGETVNETHDRSZ, &header_bytes) < 0)
+        return error_set(err, errno, "not a tap");
+    if (header_bytes != VIRTIO_NET_HEADER_BYTES)
+        return error_set(err, EINVAL, "the tap's header has %d bytes instead of %d", header_bytes,
+                         VIRTIO_NET_HEADER_BYTES);
+    return 0;
+}
+
+int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
+                   struct error *err)
+{
+    struct virtio_net *net = calloc(1, sizeof(*net));
+    int result;
+
+    if (!net)
+        return error_set(err, ENOMEM, "virtio net");
+    net->stats = spec->stats;
+    net->tap_fd = spec->tap_fd;
+    net->mtu = spec->mtu;
+    net->tap_features = UINT64_MAX; /* unknown */
+    memcpy(net->mac, spec->mac, sizeof(net->mac));
+
+    result = tap_prepare(spec->tap_fd, err);
+    if (result == 0) /* not watched until the guest has buffers */
+        result = loop_add(loop, spec->tap_fd, 0, tap_ready, net, &net->source, err);
+    if (result == 0)
+        result = virtio_pci_add(root, &net_ops, net, NET_PCI_CLASS, loop, &net->device, err);
+    if (result < 0)
+        net_free(net);
+    return result;
+}

@@ -1,0 +1,31 @@
+/* virtio_net.h - virtio network device (virtio 1.2, 5.1) over a tap: one receive and one transmit
+ * queue, checksum and TCP segmentation offload both ways, mergeable receive buffers.
+ *
+ * The tap is IFF_TAP | IFF_NO_PI | IFF_VNET_HDR with a header of VIRTIO_NET_HEADER_BYTES, so that
+ * host and guest speak the same header.  The guest's is checked and rebuilt before the host's
+ * kernel sees it.  When the guest has no buffer for a frame, the frame is held and the tap is not
+ * watched until the guest offers some; the tap's own queue bounds what waits.  What the tap does
+ * not take when transmitting is dropped and counted.
+ *
+ * System calls, besides those that virtio_pci.h lists for the loop's thread: fcntl F_SETFL and
+ * ioctl TUNGETVNETHDRSZ when the device is added. */
+#pragma once
+#include <stdint.h>
+
+struct error;
+struct loop;
+struct pci_root;
+struct stats_nic;
+
+#define VIRTIO_NET_HEADER_BYTES 12
+
+struct virtio_net_spec {
+    int tap_fd; /* borrowed, outlives the device; made non-blocking */
+    uint8_t mac[6];
+    uint16_t mtu;            /* told to the guest; 0 = not told */
+    struct stats_nic *stats; /* borrowed */
+};
+
+/* Main thread, before the vCPUs run; the root owns the device. */
+int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
+                   struct error *err);
