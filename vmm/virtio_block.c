@@ -362,7 +362,7 @@ static void block_process_queue(void *owner, unsigned index)
             virtio_device_fault(block->device, "block request");
             return;
         }
-    } while (virtqueue_enable_kicks(queue));
+    } while (virtqueue_enable_kicks(queue, 0));
 }
 
 static uint64_t block_offer_features(void *owner)

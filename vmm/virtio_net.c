@@ -140,8 +140,10 @@ static void receive_store(struct virtio_net *net, struct virtqueue *queue, uint1
     net->held_bytes = 0;
 }
 
-/* Finds room for the held frame: one chain, or with mergeable buffers as many as it needs. */
-static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqueue *queue)
+/* Finds room for the held frame: one chain, or with mergeable buffers as many as it needs.  With
+ * NO_BUFFERS, *ret_left chains are there and too few. */
+static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqueue *queue,
+                                           uint16_t *ret_left)
 {
     bool merge = virtio_device_features(net->device) & NET_FEATURE_MERGE;
     uint64_t room = 0;
@@ -162,6 +164,7 @@ static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqu
             return BROKEN;
         if (result == 0) {
             virtqueue_rewind(queue, chains);
+            *ret_left = chains;
             return NO_BUFFERS;
         }
 
@@ -180,6 +183,7 @@ static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqu
 static void net_receive(struct virtio_net *net)
 {
     struct virtqueue *queue = virtio_device_queue(net->device, QUEUE_RECEIVE);
+    uint16_t left = 0;
 
     tap_watch(net, true);
     virtqueue_disable_kicks(queue);
@@ -188,9 +192,9 @@ static void net_receive(struct virtio_net *net)
 
         if (net->held_bytes == 0 && !tap_read(net))
             break;
-        do
-            result = receive_deliver(net, queue);
-        while (result == NO_BUFFERS && virtqueue_enable_kicks(queue) && frames++ < TURN_FRAMES);
+        do /* again only if the guest added buffers meanwhile, so at most its queue's size often */
+            result = receive_deliver(net, queue, &left);
+        while (result == NO_BUFFERS && virtqueue_enable_kicks(queue, left));
         if (result == BROKEN) {
             virtio_device_fault(net->device, "receive buffer");
             return;
@@ -272,7 +276,7 @@ static void net_transmit(struct virtio_net *net)
             virtio_device_kick(net->device, QUEUE_TRANSMIT);
             break;
         }
-    } while (virtqueue_enable_kicks(queue));
+    } while (virtqueue_enable_kicks(queue, 0));
     virtio_device_complete(net->device, QUEUE_TRANSMIT);
 }
 

@@ -86,7 +86,7 @@ static void rng_process_queue(void *owner, unsigned index)
             virtio_device_fault(rng->device, "entropy request");
             return;
         }
-    } while (virtqueue_enable_kicks(queue));
+    } while (virtqueue_enable_kicks(queue, 0));
 }
 
 static uint64_t rng_offer_features(void *owner)

@@ -281,14 +281,15 @@ void virtqueue_disable_kicks(struct virtqueue *queue)
         __atomic_store_n(&queue->used->flags, USED_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 
-bool virtqueue_enable_kicks(struct virtqueue *queue)
+bool virtqueue_enable_kicks(struct virtqueue *queue, uint16_t left)
 {
     if (!queue->enabled)
         return false;
     if (queue->event_index)
-        __atomic_store_n(queue_avail_event(queue), queue->next_avail, __ATOMIC_RELAXED);
+        __atomic_store_n(queue_avail_event(queue), (uint16_t)(queue->next_avail + left),
+                         __ATOMIC_RELAXED);
     else
         __atomic_store_n(&queue->used->flags, 0, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* as in virtqueue_publish */
-    return chains_waiting(queue) != 0;       /* a violation counts: the next pop reports it */
+    return chains_waiting(queue) != left;    /* a violation counts: the next pop reports it */
 }

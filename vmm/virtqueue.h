@@ -73,5 +73,7 @@ bool virtqueue_publish(struct virtqueue *queue);
 
 /* Asks the driver not to kick while we look at the queue anyway. */
 void virtqueue_disable_kicks(struct virtqueue *queue);
-/* Asks for kicks again; true if chains arrived meanwhile, so that the caller looks again. */
-bool virtqueue_enable_kicks(struct virtqueue *queue);
+/* Asks for kicks again; true if chains arrived meanwhile, so that the caller looks again.  `left`
+ * is how many waiting chains the caller has seen and left where they are: the kick is for the next.
+ */
+bool virtqueue_enable_kicks(struct virtqueue *queue, uint16_t left);

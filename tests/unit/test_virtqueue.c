@@ -322,7 +322,7 @@ static void a_jumping_avail_index_is_refused(void **state)
     start(f, false, false);
     put16(f, AVAIL + 2, 65535);
     assert_int_equal(pop(f), -EPROTO);
-    assert_true(virtqueue_enable_kicks(&f->queue)); /* so that the device looks and sees it */
+    assert_true(virtqueue_enable_kicks(&f->queue, 0)); /* so that the device looks and sees it */
 }
 
 static void more_than_the_queue_in_flight_is_refused(void **state)
@@ -352,10 +352,10 @@ static void interrupts_follow_the_flag(void **state)
     assert_false(virtqueue_publish(&f->queue));
     virtqueue_disable_kicks(&f->queue);
     assert_int_equal(get16(f, USED), 1);
-    assert_false(virtqueue_enable_kicks(&f->queue));
+    assert_false(virtqueue_enable_kicks(&f->queue, 0));
     assert_int_equal(get16(f, USED), 0);
     offer(f, 0);
-    assert_true(virtqueue_enable_kicks(&f->queue));
+    assert_true(virtqueue_enable_kicks(&f->queue, 0));
 }
 
 static void interrupts_follow_the_event_index(void **state)
@@ -379,8 +379,16 @@ static void interrupts_follow_the_event_index(void **state)
         virtqueue_put(&f->queue, 0, 0);
     }
     assert_true(virtqueue_publish(&f->queue));
-    assert_false(virtqueue_enable_kicks(&f->queue));
+    assert_false(virtqueue_enable_kicks(&f->queue, 0));
     assert_int_equal(get16(f, avail_event), 7);
+
+    offer(f, 0);
+    offer(f, 0);
+    assert_true(virtqueue_enable_kicks(&f->queue, 0));
+    assert_false(virtqueue_enable_kicks(&f->queue, 2)); /* seen, and not enough */
+    assert_int_equal(get16(f, avail_event), 9);
+    offer(f, 0);
+    assert_true(virtqueue_enable_kicks(&f->queue, 2));
 }
 
 int main(void)
