@@ -16,6 +16,9 @@ enum apic_register {
     APIC_TIMER_DIVIDE = 0x3e0,
 };
 
+#define IOAPIC_ADDRESS  UINT64_C(0xfec00000)
+#define IOAPIC_WINDOW   0x10
+#define IOAPIC_ENTRY    0x10 /* of pin 0; two registers a pin */
 #define APIC_ENABLED    0x100
 #define LVT_MASKED      0x10000
 #define DIVIDE_BY_1     0xb
@@ -57,6 +60,22 @@ void apic_wait(uint64_t timeout_ns)
             timeout_ns < UINT32_MAX ? (uint32_t)timeout_ns + 1 : UINT32_MAX;
     ring0_call(ring0_wait);
     *apic_register(APIC_EOI) = 0;
+}
+
+static void ioapic_write(unsigned number, uint32_t value)
+{
+    volatile uint8_t *ioapic = (volatile uint8_t *)(uintptr_t)IOAPIC_ADDRESS;
+
+    *(volatile uint32_t *)ioapic = number;
+    *(volatile uint32_t *)(ioapic + IOAPIC_WINDOW) = value;
+}
+
+void apic_route_pin(unsigned pin, unsigned vector)
+{
+    apic_enable();
+    (void)memory_map(IOAPIC_ADDRESS, 4096);
+    ioapic_write(IOAPIC_ENTRY + 2 * pin + 1, 0); /* to APIC id 0 */
+    ioapic_write(IOAPIC_ENTRY + 2 * pin, vector);
 }
 
 static void clock_calibrate(void)

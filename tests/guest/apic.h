@@ -12,6 +12,8 @@
 
 /* Sleeps in HLT until a device's interrupt, or at most about timeout_ns.  May return early. */
 void apic_wait(uint64_t timeout_ns);
+/* Sends the I/O APIC's pin, edge-triggered, to the vector. */
+void apic_route_pin(unsigned pin, unsigned vector);
 /* Starts (INIT, SIPI, SIPI) the processor apic_id at the page-aligned address below 1 MiB. */
 void apic_start_processor(uint32_t apic_id, uint32_t address);
 

@@ -9,6 +9,7 @@ struct guest {
     const struct start_info *info; /* borrowed, where the VMM put it */
     uint64_t rsdp;
     bool watch_power; /* power:watch was given */
+    uint64_t button_checked_ns;
     /* ip=A.B.C.D[/N], gw=A.B.C.D, mac=..: 0 or unset if absent; net:dhcp fills the first three. */
     uint32_t address;
     uint32_t gateway;
@@ -17,6 +18,6 @@ struct guest {
     uint8_t mac[6];
 };
 
-/* Sleeps until an interrupt or at most timeout_ns.  After power:watch it also looks at the power
- * button every 20 ms and powers off when it was pressed.  May return early. */
+/* Sleeps until an interrupt or at most timeout_ns.  After power:watch it also powers off when the
+ * power button was pressed.  May return early. */
 void guest_wait(struct guest *guest, uint64_t timeout_ns);

@@ -9,6 +9,7 @@
 #define SELECTOR_TSS   0x28
 
 #define VECTOR_DEVICE   0x28 /* every MSI-X message and the APIC timer */
+#define VECTOR_POWER    0x29 /* the power button's pin */
 #define VECTOR_SPURIOUS 0x2f
 #define VECTOR_COUNT    0x30
 

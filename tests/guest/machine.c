@@ -12,7 +12,8 @@
 
 #define PAGE_BYTES       4096
 #define MIB              (UINT64_C(1) << 20)
-#define TOUCH_FLOOR      (4 * MIB) /* above our image, and above what VMMs put low */
+#define TOUCH_FLOOR      (4 * MIB)           /* above our image, and above what VMMs put low */
+#define ADDRESS_END      (UINT64_C(1) << 47) /* identity: the lower canonical half */
 #define TRAMPOLINE_FIRST 0x8000
 #define TRAMPOLINE_LAST  0x9e000
 #define LINE_BYTES       64
@@ -246,6 +247,15 @@ void machine_port_write(struct guest *guest, unsigned index, char **arguments, u
     console_print("out 0x%x ok\n", (uint64_t)port);
 }
 
+static volatile void *memory_reach(const char *name, uint64_t address)
+{
+    volatile void *at = address < ADDRESS_END ? memory_map(address, 8) : NULL;
+
+    if (at == NULL)
+        console_print("%s 0x%x unmapped\n", name, address);
+    return at;
+}
+
 /* peek:ADDRESS:BYTES */
 void machine_peek(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
@@ -256,7 +266,9 @@ void machine_peek(struct guest *guest, unsigned index, char **arguments, unsigne
     (void)guest, (void)index;
     if (!take_numbers("peek", arguments, count, numbers, 2))
         return;
-    at = memory_map(numbers[0], 8);
+    at = memory_reach("peek", numbers[0]);
+    if (at == NULL)
+        return;
     value = numbers[1] == 1   ? *(volatile uint8_t *)at
             : numbers[1] == 2 ? *(volatile uint16_t *)at
             : numbers[1] == 4 ? *(volatile uint32_t *)at
@@ -273,7 +285,9 @@ void machine_poke(struct guest *guest, unsigned index, char **arguments, unsigne
     (void)guest, (void)index;
     if (!take_numbers("poke", arguments, count, numbers, 3))
         return;
-    at = memory_map(numbers[0], 8);
+    at = memory_reach("poke", numbers[0]);
+    if (at == NULL)
+        return;
     if (numbers[1] == 1)
         *(volatile uint8_t *)at = (uint8_t)numbers[2];
     else if (numbers[1] == 2)

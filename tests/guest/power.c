@@ -15,7 +15,8 @@
 #define EVENT_PORT         0x600 /* GED: reading returns and clears the pending events */
 #define EVENT_POWER_BUTTON 1
 #define EVENT_NO_DEVICE    0xffffffff
-#define BUTTON_POLL_NS     (20 * MILLISECOND)
+#define EVENT_PIN          5
+#define BUTTON_RECHECK_NS  (2 * SECOND) /* should the interrupt be lost */
 
 void power_off(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
@@ -52,20 +53,31 @@ void power_panic(struct guest *guest, unsigned index, char **arguments, unsigned
     port_write8(PANIC_PORT, PANIC_EVENT);
 }
 
+/* Counted by the interrupt's handler in start.S. */
+volatile uint32_t power_interrupts;
+
+static void button_check(struct guest *guest)
+{
+    uint32_t events = port_read32(EVENT_PORT);
+
+    guest->button_checked_ns = clock_ns();
+    if (events == EVENT_NO_DEVICE || (events & EVENT_POWER_BUTTON) == 0)
+        return;
+    console_print("power button\n");
+    power_off(guest, 0, NULL, 0);
+}
+
 void guest_wait(struct guest *guest, uint64_t timeout_ns)
 {
-    uint32_t events;
+    uint32_t seen = power_interrupts;
 
     if (!guest->watch_power) {
         apic_wait(timeout_ns);
         return;
     }
-    apic_wait(timeout_ns < BUTTON_POLL_NS ? timeout_ns : BUTTON_POLL_NS);
-    events = port_read32(EVENT_PORT);
-    if (events == EVENT_NO_DEVICE || (events & EVENT_POWER_BUTTON) == 0)
-        return;
-    console_print("power button\n");
-    power_off(guest, 0, NULL, 0);
+    apic_wait(timeout_ns < BUTTON_RECHECK_NS ? timeout_ns : BUTTON_RECHECK_NS);
+    if (power_interrupts != seen || clock_ns() - guest->button_checked_ns >= BUTTON_RECHECK_NS)
+        button_check(guest);
 }
 
 void power_button(struct guest *guest, unsigned index, char **arguments, unsigned count)
@@ -76,6 +88,8 @@ void power_button(struct guest *guest, unsigned index, char **arguments, unsigne
         return;
     }
     guest->watch_power = true;
+    apic_route_pin(EVENT_PIN, VECTOR_POWER);
+    button_check(guest);
     console_print("power %s\n", arguments[0]);
     while (text_equal(arguments[0], "wait"))
         guest_wait(guest, WAIT_FOREVER);

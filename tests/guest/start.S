@@ -47,8 +47,14 @@ idt:
     .endif
     .set stub, stub + 1
     .endr
+    .set vector, 32
     .rept VECTOR_COUNT - 32
+    .if vector == VECTOR_POWER
+    gate interrupt_power, 0x8e
+    .else
     gate interrupt_return, 0x8e
+    .endif
+    .set vector, vector + 1
     .endr
 idt_end:
 
@@ -147,6 +153,8 @@ ring0_wait:
     iretq
 
 /* The waiter in ring 3 sends the EOI: a store there is cheaper than one here. */
+interrupt_power:
+    incl power_interrupts
 interrupt_return:
     iretq
 
