@@ -36,8 +36,8 @@ bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const
                         uint64_t size);
 
 /* Puts file content there, copy-on-write: pages that the guest only reads stay shared with every
- * other VM through the page cache.  All three are multiples of a page; the file has the range and is
- * never shortened.  Discarding such a range brings the file's content back, not zeroes.  Before the
- * vCPUs run only. */
+ * other VM through the page cache.  All three are multiples of a page; the file has the range and
+ * is never shortened.  Discarding such a range brings the file's content back, not zeroes.  Before
+ * the vCPUs run only. */
 int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t size, int fd,
                           uint64_t offset, struct error *err);

@@ -173,7 +173,8 @@ int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uin
     return result;
 }
 
-/* Only unbinds: the stale route is unreachable, and the table is loaded anew with the next route. */
+/* Only unbinds: the stale route is unreachable, and the table is loaded anew with the next route.
+ */
 int irq_msi_unroute(struct irq_router *router, uint32_t gsi, struct error *err)
 {
     int result;

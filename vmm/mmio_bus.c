@@ -130,7 +130,8 @@ static bool bus_find(struct bus *bus, uint64_t address, unsigned length, struct 
     at = bus_search(bus, address);
     if (at < bus->count && bus->ranges[at].start <= address) {
         *ret = bus->ranges[at];
-        found = address - ret->start <= ret->size - 1 && ret->size - (address - ret->start) >= length;
+        found =
+            address - ret->start <= ret->size - 1 && ret->size - (address - ret->start) >= length;
     }
     pthread_rwlock_unlock(&bus->lock);
     return found;

@@ -3,7 +3,7 @@
  *
  * Guest-physical:
  *   0x0000'0000  RAM (GUEST_HOLE_START in guest_memory.h ends it)
- *                  0x7000-0xcfff boot structures, 0x2'0000 command line, 0xe'0000 ACPI tables,
+ *                  boot structures below 640 KiB (boot_linux.h), ACPI tables from 0xe'0000,
  *                  1 MiB and up: the kernel; the initrd at the top of low RAM
  *   0xc000'0000  32-bit PCI window       0xe000'0000  ECAM, one bus
  *   0xfec0'0000  IOAPIC                  0xfee0'0000  LAPIC
@@ -27,8 +27,7 @@
 #define PLATFORM_PCI64_SIZE  0x1000000000ull  /* 64 GiB */
 
 /* I/O ports */
-#define PLATFORM_PORT_I8042_DATA    0x60 /* only the reset command is answered */
-#define PLATFORM_PORT_I8042_COMMAND 0x64
+#define PLATFORM_PORT_I8042_COMMAND 0x64 /* of a keyboard controller that can only reset */
 #define PLATFORM_PORT_COM1          0x3f8
 #define PLATFORM_PORT_COM1_SIZE     8
 #define PLATFORM_PORT_PVPANIC       0x505

@@ -1,0 +1,430 @@
+/* run_vmm.c - starts one VMM by hand, as the agent would: jails it, passes the fds, shows the
+ * guest's console and says why it ended.
+ *
+ *   build/tests/run_vmm --kernel build/guest.elf [--disk FILE] [--timeout 10]
+ *
+ * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
+ * after --timeout, 125 if it could not be started. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "base/seqpacket.h"
+#include "vmm/control_protocol.h"
+
+#define EXIT_TIMEOUT     124
+#define EXIT_NOT_STARTED 125
+#define JAIL_UID         64999
+#define TICK_MS          5
+#define FDS_MAX          (4 + VMM_DISKS_MAX + VMM_NICS_MAX)
+
+struct run {
+    const char *vmm, *kernel, *initrd;
+    const char *disks[VMM_DISKS_MAX];
+    const char *taps[VMM_NICS_MAX];
+    bool no_sandbox, measure, quiet;
+    int power_after_s, timeout_s; /* -1 = never */
+    struct vmm_configure configure;
+
+    char directory[32], jail[40];
+    int directory_fd, listener, connection, pidfd;
+    int fds[FDS_MAX];
+    size_t fd_count;
+    struct stats_page *page;
+    uint64_t console_shown, spawn_ns;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int open_or_exit(const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC);
+
+    if (fd < 0) {
+        fprintf(stderr, "run_vmm: %s: %s\n", path, strerror(errno));
+        exit(EXIT_NOT_STARTED);
+    }
+    return fd;
+}
+
+static void must(int result, const struct error *err)
+{
+    if (result >= 0)
+        return;
+    fprintf(stderr, "run_vmm: %s%s%s\n", err->field, err->field[0] ? ": " : "", err->message);
+    exit(EXIT_NOT_STARTED);
+}
+
+static void usage(void)
+{
+    fputs(
+        "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
+        "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
+        "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n",
+        stderr);
+    exit(EXIT_NOT_STARTED);
+}
+
+enum option_key {
+    KEY_VMM = 256,
+    KEY_KERNEL,
+    KEY_INITRD,
+    KEY_CMDLINE,
+    KEY_MEMORY,
+    KEY_VCPUS,
+    KEY_DISK,
+    KEY_DISK_RO,
+    KEY_TAP,
+    KEY_NO_SANDBOX,
+    KEY_POWER_AFTER,
+    KEY_TIMEOUT,
+    KEY_MEASURE,
+    KEY_QUIET,
+};
+
+static const struct option options[] = {
+    { "vmm", required_argument, NULL, KEY_VMM },
+    { "kernel", required_argument, NULL, KEY_KERNEL },
+    { "initrd", required_argument, NULL, KEY_INITRD },
+    { "cmdline", required_argument, NULL, KEY_CMDLINE },
+    { "memory", required_argument, NULL, KEY_MEMORY },
+    { "vcpus", required_argument, NULL, KEY_VCPUS },
+    { "disk", required_argument, NULL, KEY_DISK },
+    { "disk-ro", required_argument, NULL, KEY_DISK_RO },
+    { "tap", required_argument, NULL, KEY_TAP },
+    { "no-sandbox", no_argument, NULL, KEY_NO_SANDBOX },
+    { "power-after", required_argument, NULL, KEY_POWER_AFTER },
+    { "timeout", required_argument, NULL, KEY_TIMEOUT },
+    { "measure", no_argument, NULL, KEY_MEASURE },
+    { "quiet", no_argument, NULL, KEY_QUIET },
+    { NULL, 0, NULL, 0 },
+};
+
+static void add_disk(struct run *run, const char *path, bool read_only)
+{
+    if (run->configure.disk_count == VMM_DISKS_MAX)
+        usage();
+    run->configure.disks[run->configure.disk_count].read_only = read_only;
+    run->disks[run->configure.disk_count++] = path;
+}
+
+static void add_tap(struct run *run, const char *name)
+{
+    struct vmm_nic *nic = &run->configure.nics[run->configure.nic_count];
+
+    if (run->configure.nic_count == VMM_NICS_MAX)
+        usage();
+    memcpy(nic->mac, (uint8_t[]){ 2, 0, 0, 0, 0, (uint8_t)(1 + run->configure.nic_count) }, 6);
+    run->taps[run->configure.nic_count++] = name;
+}
+
+static void apply_option(struct run *run, int key)
+{
+    switch (key) {
+    case KEY_VMM:
+        run->vmm = optarg;
+        break;
+    case KEY_KERNEL:
+        run->kernel = optarg;
+        break;
+    case KEY_INITRD:
+        run->initrd = optarg;
+        break;
+    case KEY_CMDLINE:
+        snprintf(run->configure.cmdline, sizeof run->configure.cmdline, "%s", optarg);
+        break;
+    case KEY_MEMORY:
+        run->configure.memory_bytes = strtoull(optarg, NULL, 10) << 20;
+        break;
+    case KEY_VCPUS:
+        run->configure.vcpus = (uint32_t)atoi(optarg);
+        break;
+    case KEY_DISK:
+    case KEY_DISK_RO:
+        add_disk(run, optarg, key == KEY_DISK_RO);
+        break;
+    case KEY_TAP:
+        add_tap(run, optarg);
+        break;
+    case KEY_NO_SANDBOX:
+        run->no_sandbox = true;
+        break;
+    case KEY_POWER_AFTER:
+        run->power_after_s = atoi(optarg);
+        break;
+    case KEY_TIMEOUT:
+        run->timeout_s = atoi(optarg);
+        break;
+    case KEY_MEASURE:
+        run->measure = true;
+        break;
+    case KEY_QUIET:
+        run->quiet = true;
+        break;
+    default:
+        usage();
+    }
+}
+
+static void make_page(struct run *run)
+{
+    int fd = openat(run->directory_fd, "page", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    if (fd < 0 || posix_fallocate(fd, 0, VMM_PAGE_BYTES) != 0) {
+        perror("run_vmm: page");
+        exit(EXIT_NOT_STARTED);
+    }
+    run->page = mmap(NULL, VMM_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    if (run->page == MAP_FAILED) {
+        perror("run_vmm: map the page");
+        exit(EXIT_NOT_STARTED);
+    }
+    run->fds[run->fd_count++] = fd;
+}
+
+static int open_tap(const char *name)
+{
+    int fd = open_or_exit("/dev/net/tun", O_RDWR | O_NONBLOCK), header_bytes = 12;
+    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+    if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0) {
+        fprintf(stderr, "run_vmm: tap %s: %s\n", name, strerror(errno));
+        exit(EXIT_NOT_STARTED);
+    }
+    return fd;
+}
+
+static void open_disk(struct run *run, int index)
+{
+    struct vmm_disk *disk = &run->configure.disks[index];
+    int fd = open_or_exit(run->disks[index], disk->read_only ? O_RDONLY : O_RDWR);
+    struct stat status;
+
+    if (fstat(fd, &status) == 0)
+        disk->size_bytes = (uint64_t)status.st_size & ~511ull;
+    snprintf(disk->serial, sizeof disk->serial, "disk%d", index);
+    run->fds[run->fd_count++] = fd;
+}
+
+/* In the order that control_protocol.h demands. */
+static void open_all(struct run *run)
+{
+    struct vmm_configure *configure = &run->configure;
+    char magic[4] = "";
+    int kernel;
+
+    run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
+    make_page(run);
+    kernel = open_or_exit(run->kernel, O_RDONLY);
+    if (pread(kernel, magic, sizeof magic, 0) < 0)
+        perror(run->kernel);
+    configure->kernel_format =
+        memcmp(magic, "\177ELF", 4) == 0 ? VMM_KERNEL_ELF : VMM_KERNEL_BZIMAGE;
+    run->fds[run->fd_count++] = kernel;
+    configure->has_initrd = run->initrd != NULL;
+    if (run->initrd)
+        run->fds[run->fd_count++] = open_or_exit(run->initrd, O_RDONLY);
+    for (int i = 0; i < configure->disk_count; i++)
+        open_disk(run, i);
+    for (int i = 0; i < configure->nic_count; i++)
+        run->fds[run->fd_count++] = open_tap(run->taps[i]);
+    configure->header = (struct vmm_message_header){
+        .type = VMM_MESSAGE_CONFIGURE,
+        .version = VMM_PROTOCOL_VERSION,
+        .size = sizeof *configure,
+    };
+    snprintf(configure->id, sizeof configure->id, "run");
+}
+
+static void make_directory(struct run *run)
+{
+    struct error err = { 0 };
+
+    strcpy(run->directory, "/tmp/run_vmm.XXXXXX");
+    if (!mkdtemp(run->directory)) {
+        perror("run_vmm: mkdtemp");
+        exit(EXIT_NOT_STARTED);
+    }
+    snprintf(run->jail, sizeof run->jail, "%s/jail", run->directory);
+    (void)mkdir(run->jail, 0755);
+    run->directory_fd = open_or_exit(run->directory, O_RDONLY | O_DIRECTORY);
+    run->listener = seqpacket_listen(run->directory_fd, "control", &err);
+    must(run->listener, &err);
+}
+
+static void remove_directory(const struct run *run)
+{
+    (void)unlinkat(run->directory_fd, "control", 0);
+    (void)unlinkat(run->directory_fd, "page", 0);
+    (void)unlinkat(run->directory_fd, "jail", AT_REMOVEDIR);
+    (void)rmdir(run->directory);
+}
+
+static void spawn(struct run *run)
+{
+    const char *const argv[] = { "warren-vmm", NULL };
+    const struct sandbox_spec sandbox = {
+        .root = run->jail,
+        .uid = JAIL_UID,
+        .gid = JAIL_UID,
+        .max_files = 1200,
+        .max_processes = 64,
+        .hostname = "vm",
+    };
+    const int fds[] = { -1, -1, STDERR_FILENO, run->listener };
+    int program = open_or_exit(run->vmm, O_RDONLY);
+    struct process_spec spec = {
+        .exec_fd = program,
+        .argv = argv,
+        .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+        .cgroup_fd = -1,
+        .fds = fds,
+        .fd_count = ARRAY_LENGTH(fds),
+        .sandbox = &sandbox,
+        .new_session = true,
+    };
+    struct error err = { 0 };
+    pid_t pid;
+
+    if (run->no_sandbox) {
+        spec.clone_flags = 0;
+        spec.sandbox = NULL;
+    }
+    run->spawn_ns = now_ns();
+    must(process_spawn(&spec, &pid, &run->pidfd, &err), &err);
+    close(program);
+    run->connection = seqpacket_connect(run->directory_fd, "control", &err);
+    must(run->connection, &err);
+    must(seqpacket_send(run->connection, &run->configure, sizeof run->configure, run->fds,
+                        run->fd_count, &err),
+         &err);
+    fprintf(stderr, "run_vmm: pid %d\n", (int)pid);
+}
+
+static void show_console(struct run *run)
+{
+    uint64_t written = __atomic_load_n(&run->page->console_bytes, __ATOMIC_ACQUIRE);
+    const char *ring = (const char *)run->page + CONSOLE_OFFSET;
+
+    if (written - run->console_shown > CONSOLE_RING_BYTES)
+        run->console_shown = written - CONSOLE_RING_BYTES;
+    for (; run->console_shown < written; run->console_shown++)
+        if (!run->quiet)
+            putchar(ring[run->console_shown % CONSOLE_RING_BYTES]);
+    fflush(stdout);
+}
+
+static void measure(const struct run *run)
+{
+    while (__atomic_load_n(&run->page->console_bytes, __ATOMIC_RELAXED) == 0 &&
+           __atomic_load_n(&run->page->exit_reason, __ATOMIC_RELAXED) == 0)
+        sched_yield();
+    fprintf(stderr,
+            "run_vmm: start to vCPUs let go %" PRIu64 " us, to first serial byte %" PRIu64 " us\n",
+            (run->page->start_ns - run->spawn_ns) / 1000, (now_ns() - run->spawn_ns) / 1000);
+}
+
+static void press_power_button(const struct run *run)
+{
+    struct vmm_message_header header = {
+        .type = VMM_MESSAGE_POWER_BUTTON,
+        .version = VMM_PROTOCOL_VERSION,
+        .size = sizeof header,
+    };
+    struct error err = { 0 };
+
+    must(seqpacket_send(run->connection, &header, sizeof header, NULL, 0, &err), &err);
+    fprintf(stderr, "run_vmm: power button pressed\n");
+}
+
+static bool is_due(const struct run *run, int seconds)
+{
+    return seconds >= 0 && now_ns() - run->spawn_ns >= (uint64_t)seconds * 1000000000u;
+}
+
+/* Shows the console until the VMM ends; false if the time was over first. */
+static bool follow(struct run *run)
+{
+    struct pollfd end = { .fd = run->pidfd, .events = POLLIN };
+
+    for (;;) {
+        int ready = poll(&end, 1, TICK_MS);
+
+        show_console(run);
+        if (ready > 0)
+            return true;
+        if (is_due(run, run->power_after_s)) {
+            press_power_button(run);
+            run->power_after_s = -1;
+        }
+        if (is_due(run, run->timeout_s)) {
+            process_kill(run->pidfd, 9);
+            return false;
+        }
+    }
+}
+
+static int report(const struct run *run, bool ended)
+{
+    int status = 0;
+
+    (void)process_reap(run->pidfd, &status);
+    fprintf(stderr, "\nrun_vmm: exit reason %u, detail %d, \"%.120s\"; wait status %#x%s\n",
+            run->page->exit_reason, run->page->exit_detail, run->page->exit_text, (unsigned)status,
+            ended ? "" : " (killed: time is over)");
+    if (!ended)
+        return EXIT_TIMEOUT;
+    if (run->page->exit_reason == EXIT_REASON_POWEROFF)
+        return 0;
+    return run->page->exit_reason ? (int)run->page->exit_reason : 128 + WTERMSIG(status);
+}
+
+int main(int argc, char **argv)
+{
+    struct run run = {
+        .vmm = "build/warren-vmm",
+        .power_after_s = -1,
+        .timeout_s = -1,
+        .configure = { .vcpus = 1, .memory_bytes = 128ull << 20 },
+    };
+    bool ended;
+    int key, status;
+
+    while ((key = getopt_long(argc, argv, "", options, NULL)) != -1)
+        apply_option(&run, key);
+    if (!run.kernel || optind != argc)
+        usage();
+    make_directory(&run);
+    open_all(&run);
+    spawn(&run);
+    if (run.measure)
+        measure(&run);
+    ended = follow(&run);
+    status = report(&run, ended);
+    remove_directory(&run);
+    return status;
+}

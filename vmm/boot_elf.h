@@ -1,0 +1,29 @@
+/* boot_elf.h - ELF kernels with a PVH entry (note "Xen", type 18).  Pure but for reading the file.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct guest_memory;
+
+#define BOOT_ELF_SEGMENTS_MAX 16 /* PT_LOAD; Linux has four */
+
+struct boot_elf_segment {
+    uint64_t guest; /* physical */
+    uint64_t offset, file_bytes;
+    uint64_t memory_bytes; /* the rest is zero */
+};
+
+struct boot_elf {
+    uint32_t entry;
+    uint64_t end; /* first address behind all segments */
+    size_t segment_count;
+    struct boot_elf_segment segments[BOOT_ELF_SEGMENTS_MAX];
+};
+
+/* Reads and validates the headers: every segment lies in the file and in [BOOT_KERNEL_MIN,
+ * memory_end), none overlaps another, and the entry lies in one.  -EINVAL with field "kernel". */
+int boot_elf_read(int fd, uint64_t memory_end, struct boot_elf *ret_elf, struct error *err);
+int boot_elf_load(const struct boot_elf *elf, int fd, struct guest_memory *memory,
+                  struct error *err);

@@ -1,0 +1,126 @@
+#include "vmm/config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <string.h>
+#include "base/error.h"
+
+#define MEMORY_STEP     (1ull << 20)
+#define SECTOR_BYTES    512u
+#define DISK_BYTES_MAX  (UINT64_MAX >> 1) /* off_t */
+#define MAC_MULTICAST   1
+#define MTU_MIN         68
+#define IS_PRINTABLE(c) ((c) >= ' ' && (c) <= '~')
+
+/* NUL terminated, printable. */
+static bool text_is_valid(const char *text, size_t size)
+{
+    size_t length = strnlen(text, size);
+
+    for (size_t i = 0; i < length; i++)
+        if (!IS_PRINTABLE(text[i]))
+            return false;
+    return length < size;
+}
+
+static int validate_header(const struct vmm_configure *configure, size_t size, struct error *err)
+{
+    const struct vmm_message_header *header = &configure->header;
+
+    if (size != sizeof *configure)
+        return error_field(err, EINVAL, "header.size", "%zu bytes, not %zu", size,
+                           sizeof *configure);
+    if (header->type != VMM_MESSAGE_CONFIGURE)
+        return error_field(err, EINVAL, "header.type", "%" PRIu32 " is not CONFIGURE",
+                           header->type);
+    if (header->size != size)
+        return error_field(err, EINVAL, "header.size", "says %" PRIu32 ", has %zu", header->size,
+                           size);
+    if (header->version == 0)
+        return error_field(err, EINVAL, "header.version", "must not be 0");
+    return 0;
+}
+
+static int validate_disk(const struct vmm_disk *disk, int index, struct error *err)
+{
+    char field[32] = "disks[0].size_bytes";
+
+    field[6] = (char)('0' + index);
+    if (disk->size_bytes == 0 || disk->size_bytes % SECTOR_BYTES != 0 ||
+        disk->size_bytes > DISK_BYTES_MAX)
+        return error_field(err, EINVAL, field, "%" PRIu64 " is not a positive multiple of %u",
+                           disk->size_bytes, SECTOR_BYTES);
+    return 0;
+}
+
+static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
+{
+    char field[32] = "nics[0].mac";
+
+    field[5] = (char)('0' + index);
+    if (nic->mac[0] & MAC_MULTICAST)
+        return error_field(err, EINVAL, field, "is a multicast address");
+    memcpy(field + 8, "mtu", sizeof "mtu");
+    if (nic->mtu != 0 && nic->mtu < MTU_MIN)
+        return error_field(err, EINVAL, field, "%u is below %d", nic->mtu, MTU_MIN);
+    return 0;
+}
+
+static size_t fds_expected(const struct vmm_configure *configure)
+{
+    return 3u + configure->has_initrd + configure->disk_count + configure->nic_count;
+}
+
+int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
+                    struct error *err)
+{
+    int result = validate_header(configure, size, err);
+
+    if (result < 0)
+        return result;
+    if (!text_is_valid(configure->id, sizeof configure->id) || !configure->id[0])
+        return error_field(err, EINVAL, "id", "is empty, too long or not printable");
+    if (configure->vcpus < 1 || configure->vcpus > VMM_VCPUS_MAX)
+        return error_field(err, EINVAL, "vcpus", "%" PRIu32 " is not 1 to %d", configure->vcpus,
+                           VMM_VCPUS_MAX);
+    if (configure->kernel_format != VMM_KERNEL_ELF &&
+        configure->kernel_format != VMM_KERNEL_BZIMAGE)
+        return error_field(err, EINVAL, "kernel_format", "%" PRIu32 " is unknown",
+                           configure->kernel_format);
+    if (configure->memory_bytes < VMM_MEMORY_MIN || configure->memory_bytes > VMM_MEMORY_MAX ||
+        configure->memory_bytes % MEMORY_STEP != 0)
+        return error_field(err, EINVAL, "memory_bytes", "%" PRIu64 " is not 1 MiB to 512 GiB",
+                           configure->memory_bytes);
+    if (configure->has_initrd > 1)
+        return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
+    if (configure->disk_count > VMM_DISKS_MAX)
+        return error_field(err, EINVAL, "disk_count", "%u is above %d", configure->disk_count,
+                           VMM_DISKS_MAX);
+    if (configure->nic_count > VMM_NICS_MAX)
+        return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
+                           VMM_NICS_MAX);
+    if (fd_count != fds_expected(configure))
+        return error_field(err, EINVAL, "fds", "%zu came, %zu are needed", fd_count,
+                           fds_expected(configure));
+    if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
+        return error_field(err, EINVAL, "cmdline", "is too long or not printable");
+    for (int i = 0; i < configure->disk_count && result == 0; i++)
+        result = validate_disk(&configure->disks[i], i, err);
+    for (int i = 0; i < configure->nic_count && result == 0; i++)
+        result = validate_nic(&configure->nics[i], i, err);
+    return result;
+}
+
+void config_name_fds(const struct vmm_configure *configure, const int *fds,
+                     struct config_fds *ret_fds)
+{
+    ret_fds->kvm = *fds++;
+    ret_fds->page = *fds++;
+    ret_fds->kernel = *fds++;
+    ret_fds->initrd = configure->has_initrd ? *fds++ : -1;
+    for (int i = 0; i < configure->disk_count; i++)
+        ret_fds->disks[i] = *fds++;
+    for (int i = 0; i < configure->nic_count; i++)
+        ret_fds->nics[i] = *fds++;
+}

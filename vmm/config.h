@@ -1,0 +1,23 @@
+/* config.h - checks the one message a VMM is configured by (control_protocol.h) before anything is
+ * built from it, and names the fds that came with it.  Main thread. */
+#pragma once
+#include <stddef.h>
+#include "vmm/control_protocol.h"
+
+struct error;
+
+/* kvm, page, kernel, initrd, disks, nics */
+#define CONFIG_FDS_MAX (4 + VMM_DISKS_MAX + VMM_NICS_MAX)
+
+struct config_fds {
+    int kvm, page, kernel, initrd; /* initrd: -1 = none; all borrowed */
+    int disks[VMM_DISKS_MAX];
+    int nics[VMM_NICS_MAX];
+};
+
+/* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
+int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
+                    struct error *err);
+/* Of a valid message: which fd is what. */
+void config_name_fds(const struct vmm_configure *configure, const int *fds,
+                     struct config_fds *ret_fds);

@@ -1,0 +1,231 @@
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/seqpacket.h"
+#include "vmm/config.h"
+
+struct control {
+    struct loop *loop;     /* borrowed */
+    const struct log *log; /* borrowed */
+    struct loop_source *listener;
+    int listener_fd; /* borrowed */
+    int fd;          /* owned; the connection, or -1 */
+    struct loop_source *connection;
+
+    bool configured, running;
+    struct vmm_configure configure; /* of any message received, too: it is the largest */
+    int fds[CONFIG_FDS_MAX];        /* owned until taken */
+    size_t fd_count;
+
+    const char *id; /* borrowed */
+    void (*press_power_button)(void *context);
+    void *context;
+};
+
+static void control_disconnect(struct control *control)
+{
+    control->connection = loop_remove(control->connection);
+    cleanup_close(&control->fd);
+}
+
+static void control_send_state(struct control *control, enum vmm_message_type type)
+{
+    struct vmm_state state = {
+        .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof state },
+        .running = control->running,
+    };
+    struct error err = { 0 };
+
+    if (control->fd < 0)
+        return;
+    if (control->id)
+        strncpy(state.id, control->id, sizeof state.id - 1);
+    if (seqpacket_send(control->fd, &state, sizeof state, NULL, 0, &err) < 0) {
+        log_warning(control->log, "control: %s", err.message);
+        control_disconnect(control);
+    }
+}
+
+/* --- messages; each returns whether the connection stays --- */
+
+static bool on_configure(struct control *control)
+{
+    if (control->configured)
+        return false;
+    control->configured = true;
+    return true;
+}
+
+static bool on_power_button(struct control *control)
+{
+    if (control->press_power_button)
+        control->press_power_button(control->context);
+    return true;
+}
+
+static bool on_ping(struct control *control)
+{
+    control_send_state(control, VMM_MESSAGE_STATE);
+    return true;
+}
+
+static const struct {
+    size_t size;
+    bool (*handle)(struct control *control);
+} messages[] = {
+    [VMM_MESSAGE_CONFIGURE] = { sizeof(struct vmm_configure), on_configure },
+    [VMM_MESSAGE_POWER_BUTTON] = { sizeof(struct vmm_message_header), on_power_button },
+    [VMM_MESSAGE_PING] = { sizeof(struct vmm_message_header), on_ping },
+};
+
+static void close_fds(int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        cleanup_close(&fds[i]);
+}
+
+static bool control_handle(struct control *control, const struct vmm_message_header *header,
+                           size_t size)
+{
+    if (size < sizeof *header || header->size != size || header->type >= ARRAY_LENGTH(messages) ||
+        !messages[header->type].handle || messages[header->type].size != size)
+        return false;
+    return messages[header->type].handle(control);
+}
+
+/* Before the configuration has come, messages may carry fds and go where it belongs; afterwards
+ * they are headers only, and fds with them are closed. */
+static bool control_receive(struct control *control)
+{
+    struct error err = { 0 };
+    ssize_t size;
+
+    if (control->configured) {
+        struct vmm_message_header header;
+
+        size = seqpacket_receive(control->fd, &header, sizeof header, NULL, NULL, &err);
+        if (size == -EAGAIN)
+            return true;
+        return size > 0 && control_handle(control, &header, (size_t)size);
+    }
+    control->fd_count = CONFIG_FDS_MAX;
+    size = seqpacket_receive(control->fd, &control->configure, sizeof control->configure,
+                             control->fds, &control->fd_count, &err);
+    if (size <= 0) {
+        control->fd_count = 0;
+        return size == -EAGAIN;
+    }
+    bool stays = control_handle(control, &control->configure.header, (size_t)size);
+
+    if (!control->configured) {
+        close_fds(control->fds, control->fd_count);
+        control->fd_count = 0;
+    }
+    return stays;
+}
+
+static void on_connection(void *context, uint32_t events)
+{
+    struct control *control = context;
+
+    (void)events;
+    if (!control_receive(control))
+        control_disconnect(control);
+}
+
+static bool peer_is_root(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == 0;
+}
+
+static void on_listener(void *context, uint32_t events)
+{
+    struct control *control = context;
+    auto_close int fd = accept4(control->listener_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct error err = { 0 };
+
+    (void)events;
+    if (fd < 0)
+        return;
+    if (!peer_is_root(fd)) {
+        log_warning(control->log, "control: a peer that is not root was refused");
+        return;
+    }
+    control_disconnect(control); /* the newest is the agent that lives */
+    if (loop_add(control->loop, fd, EPOLLIN, on_connection, control, &control->connection, &err) <
+        0) {
+        log_warning(control->log, "control: %s", err.message);
+        return;
+    }
+    control->fd = take_fd(&fd);
+}
+
+int control_new(struct loop *loop, int listener_fd, const struct log *log,
+                struct control **ret_control, struct error *err)
+{
+    struct control *control = calloc(1, sizeof *control);
+    int result;
+
+    if (!control)
+        return error_set(err, ENOMEM, "control");
+    control->loop = loop;
+    control->log = log;
+    control->listener_fd = listener_fd;
+    control->fd = -1;
+    result = loop_add(loop, listener_fd, EPOLLIN, on_listener, control, &control->listener, err);
+    if (result < 0) {
+        control_free(control);
+        return result;
+    }
+    *ret_control = control;
+    return 0;
+}
+
+struct control *control_free(struct control *control)
+{
+    if (control) {
+        control_disconnect(control);
+        loop_remove(control->listener);
+        close_fds(control->fds, control->fd_count);
+        free(control);
+    }
+    return NULL;
+}
+
+int control_wait_configure(struct control *control, struct vmm_configure *ret_configure,
+                           int *ret_fds, size_t *ret_fd_count, struct error *err)
+{
+    while (!control->configured) {
+        int result = loop_turn(control->loop, -1, err);
+
+        if (result < 0)
+            return result;
+    }
+    *ret_configure = control->configure;
+    memcpy(ret_fds, control->fds, control->fd_count * sizeof ret_fds[0]);
+    *ret_fd_count = control->fd_count;
+    control->fd_count = 0;
+    return 0;
+}
+
+void control_ready(struct control *control, const char *id,
+                   void (*press_power_button)(void *context), void *context)
+{
+    control->id = id;
+    control->press_power_button = press_power_button;
+    control->context = context;
+    control->running = true;
+    control_send_state(control, VMM_MESSAGE_READY);
+}

@@ -1,0 +1,25 @@
+/* control.h - the VMM's side of control_protocol.h: one listener, one connection at a time, root's
+ * only.  Main thread. */
+#pragma once
+#include <stddef.h>
+#include "vmm/control_protocol.h"
+
+struct control; /* opaque; see control.c */
+struct error;
+struct log;
+struct loop;
+
+/* listener_fd, loop and log are borrowed. */
+int control_new(struct loop *loop, int listener_fd, const struct log *log,
+                struct control **ret_control, struct error *err);
+struct control *control_free(struct control *control);
+
+/* Runs the loop until a CONFIGURE of the right size has come.  Its fields are not yet validated.
+ * ret_fds (room for CONFIG_FDS_MAX): owned. */
+int control_wait_configure(struct control *control, struct vmm_configure *ret_configure,
+                           int *ret_fds, size_t *ret_fd_count, struct error *err);
+
+/* The guest runs: sends READY, and from now on answers PING and calls press_power_button(context).
+ * id is borrowed. */
+void control_ready(struct control *control, const char *id,
+                   void (*press_power_button)(void *context), void *context);

@@ -1,0 +1,137 @@
+#include "vmm/cpuid.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define LEAF1_ECX_TSC_DEADLINE (1u << 24)
+#define LEAF1_ECX_HYPERVISOR   (1u << 31)
+#define LEAF1_EDX_HTT          (1u << 28)
+#define AMD1_ECX_CMP_LEGACY    (1u << 1)
+
+#define LEVEL_SMT  1u
+#define LEVEL_CORE 2u
+
+int cpuid_supported(int kvm_fd, struct cpuid *ret_cpuid, struct error *err)
+{
+    ret_cpuid->header.nent = CPUID_ENTRIES_MAX;
+    ret_cpuid->header.padding = 0;
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, ret_cpuid) < 0)
+        return error_set(err, errno, "ask KVM for the CPUID it supports");
+    return 0;
+}
+
+struct vcpu_place {
+    unsigned index, count;
+    unsigned shift; /* bits of an APIC id that number cores */
+    bool has_tsc_deadline;
+};
+
+static void adapt_features(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
+{
+    entry->ebx = (entry->ebx & 0xff00) | place->index << 24 | place->count << 16 | (8u << 8);
+    entry->ecx |= LEAF1_ECX_HYPERVISOR;
+    if (place->has_tsc_deadline)
+        entry->ecx |= LEAF1_ECX_TSC_DEADLINE;
+    entry->edx &= ~LEAF1_EDX_HTT;
+    if (place->count > 1)
+        entry->edx |= LEAF1_EDX_HTT;
+}
+
+/* Deterministic cache parameters: levels 1 and 2 belong to one core, level 3 to all. */
+static void adapt_cache(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
+{
+    unsigned level = entry->eax >> 5 & 7;
+    unsigned sharing = level >= 3 ? (1u << place->shift) - 1 : 0;
+
+    if ((entry->eax & 0x1f) == 0)
+        return; /* no more caches */
+    entry->eax = (entry->eax & 0x3fff) | sharing << 14;
+    if (entry->function == 4)
+        entry->eax |= ((1u << place->shift) - 1) << 26;
+}
+
+/* Extended topology: KVM's own sub-leaves are the host's. */
+static void adapt_topology(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
+{
+    entry->eax = entry->ebx = 0;
+    entry->ecx = entry->index & 0xff;
+    if (entry->index == 0) {
+        entry->ebx = 1;
+        entry->ecx |= LEVEL_SMT << 8;
+    } else if (entry->index == 1) {
+        entry->eax = place->shift;
+        entry->ebx = place->count;
+        entry->ecx |= LEVEL_CORE << 8;
+    }
+    entry->edx = place->index;
+}
+
+static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
+{
+    switch (entry->function) {
+    case 1:
+        adapt_features(entry, place);
+        break;
+    case 4:
+    case 0x8000001d:
+        adapt_cache(entry, place);
+        break;
+    case 0xa: /* no performance counters: they tell guests about each other */
+    case 0x80000022:
+        entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+        break;
+    case 0xb:
+    case 0x1f:
+        adapt_topology(entry, place);
+        break;
+    case 0x80000001:
+        entry->ecx &= ~AMD1_ECX_CMP_LEGACY;
+        if (place->count > 1)
+            entry->ecx |= AMD1_ECX_CMP_LEGACY;
+        break;
+    case 0x80000008:
+        entry->ecx = (entry->ecx & ~0xf0ffu) | (place->count - 1) | place->shift << 12;
+        break;
+    case 0x8000001e:
+        entry->eax = entry->ebx = place->index;
+        entry->ecx = 0;
+        break;
+    }
+}
+
+/* Drops KVM's sub-leaves of an extended topology leaf and puts ours (two levels and the end) there;
+ * on processors without the leaf it stays absent. */
+static void rebuild_topology(struct cpuid *cpuid, uint32_t function)
+{
+    uint32_t kept = 0;
+    bool found = false;
+
+    for (uint32_t i = 0; i < cpuid->header.nent; i++) {
+        if (cpuid->entries[i].function == function)
+            found = true;
+        else
+            cpuid->entries[kept++] = cpuid->entries[i];
+    }
+    cpuid->header.nent = kept;
+    for (uint32_t index = 0; found && index < 3 && cpuid->header.nent < CPUID_ENTRIES_MAX; index++)
+        cpuid->entries[cpuid->header.nent++] = (struct kvm_cpuid_entry2){
+            .function = function,
+            .index = index,
+            .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        };
+}
+
+void cpuid_adapt(struct cpuid *cpuid, unsigned index, unsigned count, bool has_tsc_deadline)
+{
+    struct vcpu_place place = { index, count, 0, has_tsc_deadline };
+
+    while (1u << place.shift < count)
+        place.shift++;
+    rebuild_topology(cpuid, 0xb);
+    rebuild_topology(cpuid, 0x1f);
+    for (uint32_t i = 0; i < cpuid->header.nent; i++)
+        adapt_entry(&cpuid->entries[i], &place);
+}

@@ -1,0 +1,105 @@
+/* filter_rules.h - which system calls the VMM's threads may make once the guest runs, and with
+ * which arguments.  Read by build_filters.c only.
+ *
+ * A call may stand in several rules: each is another way to be allowed.  All conditions of one rule
+ * must hold.  Nothing here opens, connects, executes, clones or makes memory executable. */
+#pragma once
+#include <linux/if_tun.h>
+#include <linux/kvm.h>
+#include <seccomp.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include "vmm/control_protocol.h"
+
+#define FILTER_CONDITIONS_MAX 2
+
+struct filter_rule {
+    int call;
+    unsigned condition_count;
+    struct filter_condition {
+        unsigned argument;
+        uint64_t mask, value; /* (argument & mask) == value */
+    } conditions[FILTER_CONDITIONS_MAX];
+};
+
+#define ALWAYS(name)       \
+    {                      \
+        SCMP_SYS(name), 0, \
+        {                  \
+            {              \
+                0, 0, 0    \
+            }              \
+        }                  \
+    }
+#define IOCTL(request)                             \
+    {                                              \
+        SCMP_SYS(ioctl), 1,                        \
+        {                                          \
+            {                                      \
+                1, 0xffffffff, (uint32_t)(request) \
+            }                                      \
+        }                                          \
+    }
+/* Memory of malloc: private, of no file, not executable. */
+#define ANONYMOUS_MMAP                                                      \
+    {                                                                       \
+        SCMP_SYS(mmap), 2,                                                  \
+        {                                                                   \
+            { 2, PROT_EXEC, 0 },                                            \
+            {                                                               \
+                3, MAP_ANONYMOUS | MAP_PRIVATE, MAP_ANONYMOUS | MAP_PRIVATE \
+            }                                                               \
+        }                                                                   \
+    }
+
+/* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
+static const struct filter_rule vcpu_rules[] = {
+    IOCTL(KVM_RUN),        IOCTL(KVM_GET_REGS), /* for the exit record of a KVM error */
+    IOCTL(KVM_IRQFD),      IOCTL(KVM_SET_GSI_ROUTING),
+    IOCTL(KVM_IOEVENTFD),  IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
+    ALWAYS(read),          ALWAYS(write),
+    ALWAYS(futex),         ALWAYS(brk),
+    ALWAYS(munmap),        ANONYMOUS_MMAP,
+    ALWAYS(clock_gettime), ALWAYS(rt_sigreturn),
+    ALWAYS(exit_group),
+};
+
+static const struct filter_rule device_rules[] = {
+    /* the loop */
+    ALWAYS(epoll_wait),
+    ALWAYS(epoll_ctl),
+    ALWAYS(clock_gettime),
+    ALWAYS(futex),
+    /* control: the one listener, and its connections */
+    { SCMP_SYS(accept4), 1, { { 0, 0xffffffff, VMM_LISTENER_FD } } },
+    { SCMP_SYS(getsockopt), 2, { { 1, 0xffffffff, SOL_SOCKET }, { 2, 0xffffffff, SO_PEERCRED } } },
+    ALWAYS(recvmsg),
+    ALWAYS(sendmsg),
+    ALWAYS(close),
+    /* eventfds, taps, disks, the log */
+    ALWAYS(read),
+    ALWAYS(write),
+    ALWAYS(readv),
+    ALWAYS(writev),
+    ALWAYS(pread64),
+    ALWAYS(pwrite64),
+    ALWAYS(preadv),
+    ALWAYS(pwritev),
+    ALWAYS(fdatasync),
+    ALWAYS(fallocate),
+    ALWAYS(getrandom),
+    IOCTL(KVM_IRQFD),
+    IOCTL(KVM_SET_GSI_ROUTING),
+    IOCTL(KVM_IOEVENTFD),
+    IOCTL(TUNSETOFFLOAD),
+    /* malloc */
+    ALWAYS(brk),
+    ALWAYS(munmap),
+    ALWAYS(mremap),
+    ALWAYS(madvise),
+    ANONYMOUS_MMAP,
+    /* the end */
+    ALWAYS(rt_sigreturn),
+    ALWAYS(exit_group),
+};

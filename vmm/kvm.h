@@ -1,0 +1,21 @@
+/* kvm.h - one virtual machine of the kernel: its fd, memory slots and interrupt chips.
+ *
+ * The order is what makes it fast: memory slots, then the interrupt chips, then vCPUs; a slot added
+ * after the chips waits for a grace period.  Main thread, before the vCPUs run. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+struct error;
+struct guest_memory;
+
+struct kvm {
+    int kvm_fd;       /* borrowed: /dev/kvm */
+    int vm_fd;        /* owned */
+    size_t run_bytes; /* of the page shared with a vCPU (struct kvm_run) */
+    bool has_tsc_deadline;
+};
+
+/* Checks what the host's KVM can do, creates the VM with `memory` in it and its interrupt chips. */
+int kvm_open(int kvm_fd, const struct guest_memory *memory, struct kvm *ret_kvm, struct error *err);
+void kvm_close(struct kvm *kvm);

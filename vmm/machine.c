@@ -1,0 +1,237 @@
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/acpi.h"
+#include "vmm/boot_linux.h"
+#include "vmm/config.h"
+#include "vmm/cpuid.h"
+#include "vmm/exit_record.h"
+#include "vmm/filter.h"
+#include "vmm/guest_memory.h"
+#include "vmm/irq.h"
+#include "vmm/kvm.h"
+#include "vmm/mmio_bus.h"
+#include "vmm/pci.h"
+#include "vmm/platform.h"
+#include "vmm/power.h"
+#include "vmm/serial.h"
+#include "vmm/vcpu.h"
+#include "vmm/virtio_block.h"
+#include "vmm/virtio_net.h"
+#include "vmm/virtio_rng.h"
+
+struct machine {
+    struct exit_record *record; /* borrowed */
+    struct loop *loop;          /* borrowed */
+    struct guest_memory *memory;
+    struct kvm kvm;
+    struct bus *ports, *mmio;
+    struct irq_router *router;
+    struct serial *serial;
+    struct power *power;
+    struct pci_root *pci;
+    struct vcpu_entry entry;
+    pthread_barrier_t start;
+    unsigned vcpu_count; /* of those created */
+    struct vcpu vcpus[VMM_VCPUS_MAX];
+};
+
+static int load_guest(struct machine *machine, const struct vmm_configure *configure,
+                      const struct config_fds *fds, struct error *err)
+{
+    struct boot_spec spec = {
+        .format = (enum vmm_kernel_format)configure->kernel_format,
+        .kernel_fd = fds->kernel,
+        .initrd_fd = fds->initrd,
+        .cmdline = configure->cmdline,
+        .rsdp = BOOT_ACPI_START,
+    };
+    uint8_t tables[ACPI_BYTES_MAX];
+    int size;
+    int result = guest_memory_new(configure->memory_bytes, &machine->memory, err);
+
+    if (result < 0)
+        return result;
+    size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables, err);
+    if (size < 0)
+        return size;
+    if (!guest_memory_write(machine->memory, BOOT_ACPI_START, tables, (uint64_t)size))
+        return error_set(err, EINVAL, "no guest memory for the ACPI tables");
+    return boot_linux_load(machine->memory, &spec, &machine->entry, err);
+}
+
+/* Buses, interrupts and what sits on the board itself. */
+static int build_board(struct machine *machine, struct error *err)
+{
+    int com1, ged;
+    int result = bus_new(&machine->ports, err);
+
+    if (result == 0)
+        result = bus_new(&machine->mmio, err);
+    if (result == 0)
+        result = irq_router_new(machine->kvm.vm_fd, &machine->router, err);
+    if (result == 0)
+        result = irq_pin(machine->router, PLATFORM_PIN_COM1, &com1, err);
+    if (result == 0)
+        result = irq_pin(machine->router, PLATFORM_PIN_GED, &ged, err);
+    if (result == 0)
+        result = serial_new(machine->ports, com1, machine->record->page, &machine->serial, err);
+    if (result == 0)
+        result = power_new(machine->ports, ged, machine->record, &machine->power, err);
+    return result;
+}
+
+static int add_disk(struct machine *machine, const struct vmm_disk *disk, int fd,
+                    struct stats_disk *stats, struct error *err)
+{
+    struct virtio_block_spec spec = {
+        .fd = fd,
+        .read_only = disk->read_only,
+        .size_bytes = disk->size_bytes,
+        .stats = stats,
+    };
+
+    memcpy(spec.serial, disk->serial, sizeof spec.serial);
+    return virtio_block_add(machine->pci, &spec, machine->loop, err);
+}
+
+static int add_nic(struct machine *machine, const struct vmm_nic *nic, int fd,
+                   struct stats_nic *stats, struct error *err)
+{
+    struct virtio_net_spec spec = { .tap_fd = fd, .mtu = nic->mtu, .stats = stats };
+
+    memcpy(spec.mac, nic->mac, sizeof spec.mac);
+    return virtio_net_add(machine->pci, &spec, machine->loop, err);
+}
+
+/* In the order of the configuration: slots, and so the guest's names, follow it. */
+static int build_devices(struct machine *machine, const struct vmm_configure *configure,
+                         const struct config_fds *fds, struct error *err)
+{
+    struct stats_page *page = machine->record->page;
+    int result = pci_root_new(machine->memory, machine->ports, machine->mmio, machine->router,
+                              machine->kvm.vm_fd, &machine->pci, err);
+
+    for (int i = 0; i < configure->disk_count && result == 0; i++)
+        result = add_disk(machine, &configure->disks[i], fds->disks[i], &page->disks[i], err);
+    for (int i = 0; i < configure->nic_count && result == 0; i++)
+        result = add_nic(machine, &configure->nics[i], fds->nics[i], &page->nics[i], err);
+    if (result == 0)
+        result = virtio_rng_add(machine->pci, &page->rng_bytes, machine->loop, err);
+    return result;
+}
+
+static int build_vcpus(struct machine *machine, unsigned count, struct error *err)
+{
+    struct cpuid cpuid;
+    int result = cpuid_supported(machine->kvm.kvm_fd, &cpuid, err);
+
+    for (unsigned i = 0; i < count && result == 0; i++) {
+        struct vcpu *vcpu = &machine->vcpus[i];
+
+        *vcpu = (struct vcpu){
+            .index = i,
+            .ports = machine->ports,
+            .mmio = machine->mmio,
+            .record = machine->record,
+            .exits = &machine->record->page->vcpu_exits[i],
+            .start = &machine->start,
+        };
+        cpuid_adapt(&cpuid, i, count, machine->kvm.has_tsc_deadline);
+        result = vcpu_new(vcpu, &machine->kvm, &cpuid, err);
+        if (result == 0)
+            machine->vcpu_count++;
+    }
+    if (result == 0)
+        result = vcpu_set_entry(&machine->vcpus[0], &machine->entry, err);
+    return result;
+}
+
+int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
+                struct exit_record *record, struct loop *loop, struct machine **ret_machine,
+                struct error *err)
+{
+    struct machine *machine = calloc(1, sizeof *machine);
+    int result;
+
+    if (!machine)
+        return error_set(err, ENOMEM, "machine");
+    machine->record = record;
+    machine->loop = loop;
+    machine->kvm.vm_fd = -1;
+    pthread_barrier_init(&machine->start, NULL, configure->vcpus + 1);
+    result = load_guest(machine, configure, fds, err);
+    if (result == 0)
+        result = kvm_open(fds->kvm, machine->memory, &machine->kvm, err);
+    if (result == 0)
+        result = build_board(machine, err);
+    if (result == 0)
+        result = build_devices(machine, configure, fds, err);
+    if (result == 0)
+        result = build_vcpus(machine, configure->vcpus, err);
+    if (result < 0) {
+        machine_free(machine);
+        return result;
+    }
+    machine->kvm.kvm_fd = -1;
+    *ret_machine = machine;
+    return 0;
+}
+
+struct machine *machine_free(struct machine *machine)
+{
+    if (!machine)
+        return NULL;
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
+        munmap(machine->vcpus[i].run, machine->vcpus[i].run_bytes);
+        cleanup_close(&machine->vcpus[i].fd);
+    }
+    pci_root_free(machine->pci);
+    power_free(machine->power);
+    serial_free(machine->serial);
+    irq_router_free(machine->router);
+    bus_free(machine->mmio);
+    bus_free(machine->ports);
+    kvm_close(&machine->kvm);
+    guest_memory_free(machine->memory);
+    pthread_barrier_destroy(&machine->start);
+    free(machine);
+    return NULL;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Threads first: the filters forbid new ones.  Each vCPU thread filters itself before it comes to
+ * the barrier, so no guest instruction runs before every thread is confined. */
+int machine_start(struct machine *machine, struct error *err)
+{
+    int result = 0;
+
+    for (unsigned i = 0; i < machine->vcpu_count && result == 0; i++)
+        result = vcpu_start(&machine->vcpus[i], err);
+    if (result == 0)
+        result = filter_load(FILTER_DEVICES, err);
+    if (result < 0)
+        return result;
+    __atomic_store_n(&machine->record->page->start_ns, now_ns(), __ATOMIC_RELEASE);
+    pthread_barrier_wait(&machine->start);
+    return 0;
+}
+
+void machine_press_power_button(struct machine *machine)
+{
+    power_press_button(machine->power);
+}

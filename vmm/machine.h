@@ -1,0 +1,22 @@
+/* machine.h - one virtual machine, put together from a validated configuration.  Main thread. */
+#pragma once
+
+struct config_fds;
+struct error;
+struct exit_record;
+struct loop;
+struct machine; /* opaque; see machine.c */
+struct vmm_configure;
+
+/* Loads the kernel, creates VM, devices and vCPUs.  What is passed is borrowed; of the fds, disks
+ * and nics must stay open as long as the machine, the others may be closed. */
+int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
+                struct exit_record *record, struct loop *loop, struct machine **ret_machine,
+                struct error *err);
+/* Before machine_start only: a started machine ends with its process. */
+struct machine *machine_free(struct machine *machine);
+
+/* Starts the vCPU threads, filters the calling thread, then lets the guest run. */
+int machine_start(struct machine *machine, struct error *err);
+
+void machine_press_power_button(struct machine *machine);

@@ -1,0 +1,100 @@
+/* main.c - one virtual machine, one process.  Started jailed by the agent with three fds of its own
+ * (control_protocol.h), it waits for its configuration, builds the machine, confines itself and
+ * then serves devices and control until the guest ends.  It opens nothing. */
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "vmm/config.h"
+#include "vmm/control.h"
+#include "vmm/exit_record.h"
+#include "vmm/filter.h"
+#include "vmm/machine.h"
+
+struct vmm {
+    struct log log;
+    char log_name[sizeof "vmm " + sizeof((struct vmm_configure *)0)->id];
+    struct exit_record record;
+    struct loop *loop;
+    struct control *control;
+    struct machine *machine;
+    struct vmm_configure configure;
+};
+
+/* One malloc arena: an arena per thread would be reserved in 64 MiB steps and grow by mprotect,
+ * which the filters forbid. */
+static void prepare_process(void)
+{
+    (void)mallopt(M_ARENA_MAX, 1);
+    signal(SIGPIPE, SIG_IGN);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the jail did; without one, filters need it */
+}
+
+static int wait_configure(struct vmm *vmm, int *fds, size_t *ret_fd_count, struct error *err)
+{
+    int result = loop_new(&vmm->loop, err);
+
+    if (result == 0)
+        result = control_new(vmm->loop, VMM_LISTENER_FD, &vmm->log, &vmm->control, err);
+    if (result == 0)
+        result = control_wait_configure(vmm->control, &vmm->configure, fds, ret_fd_count, err);
+    return result;
+}
+
+static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error *err)
+{
+    struct config_fds named;
+    int result;
+
+    /* The page first, so that everything after it can be reported there. */
+    if (fd_count >= 2) {
+        result = stats_page_map(fds[1], &vmm->record.page, err);
+        if (result < 0)
+            return result;
+    }
+    result = config_validate(&vmm->configure, sizeof vmm->configure, fd_count, err);
+    if (result < 0)
+        return result;
+    snprintf(vmm->log_name, sizeof vmm->log_name, "vmm %s", vmm->configure.id);
+    vmm->log.name = vmm->log_name;
+    config_name_fds(&vmm->configure, fds, &named);
+    result = machine_new(&vmm->configure, &named, &vmm->record, vmm->loop, &vmm->machine, err);
+    if (result < 0)
+        return result;
+    cleanup_close(&named.kvm);
+    cleanup_close(&named.page);
+    cleanup_close(&named.kernel);
+    cleanup_close(&named.initrd);
+    if (!FILTERS_ARE_BUILT)
+        log_warning(&vmm->log, "a sanitizer build: system calls are not filtered");
+    return machine_start(vmm->machine, err);
+}
+
+static void press_power_button(void *context)
+{
+    machine_press_power_button(context);
+}
+
+int main(void)
+{
+    struct vmm vmm = { .log = { .fd = VMM_LOG_FD, .level = LOG_LEVEL_INFO, .name = "vmm" } };
+    struct error err = { 0 };
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    prepare_process();
+    vmm.record.log = &vmm.log;
+    if (wait_configure(&vmm, fds, &fd_count, &err) < 0 || build(&vmm, fds, fd_count, &err) < 0)
+        exit_record_fail(&vmm.record, EXIT_REASON_CONFIG, &err);
+    control_ready(vmm.control, vmm.configure.id, press_power_button, vmm.machine);
+    (void)loop_run(vmm.loop, &err);
+    exit_record_fail(&vmm.record, EXIT_REASON_VMM_ERROR, &err);
+}

@@ -1,0 +1,141 @@
+#include "vmm/power.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/exit_record.h"
+#include "vmm/mmio_bus.h"
+#include "vmm/platform.h"
+
+#define SLEEP_ENABLE      0x20 /* SLP_EN */
+#define SLEEP_TYPE(value) ((value) >> 2 & 7)
+
+#define I8042_RESET 0xfe /* pulse output line 0 */
+
+/* QEMU's docs/specs/pvpanic: the device's byte tells and takes events. */
+#define PVPANIC_PANICKED 0x01
+
+struct power {
+    struct exit_record *record; /* borrowed */
+    int ged_interrupt;          /* borrowed */
+    atomic_uint ged_events;     /* GED_EVENT_*; read and clear */
+};
+
+static uint64_t registers_read(void *device, uint64_t offset, unsigned width)
+{
+    struct power *power = device;
+
+    (void)width;
+    if (offset == 0)
+        return atomic_exchange(&power->ged_events, 0);
+    return 0; /* SLEEP_STATUS: never woken */
+}
+
+static void registers_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    struct power *power = device;
+
+    (void)width;
+    switch (PLATFORM_PORT_GED + offset) {
+    case PLATFORM_PORT_SLEEP_CONTROL:
+        if ((value & SLEEP_ENABLE) && SLEEP_TYPE(value) == PLATFORM_SLEEP_TYPE_S5)
+            exit_record_end(power->record, EXIT_REASON_POWEROFF, 0, "ACPI S5");
+        break;
+    case PLATFORM_PORT_RESET:
+        if ((uint8_t)value == PLATFORM_RESET_VALUE)
+            exit_record_end(power->record, EXIT_REASON_REBOOT, 0, "ACPI reset register");
+        break;
+    }
+}
+
+/* Status 0: nothing to read, ready for a command.  No keyboard is there. */
+static uint64_t i8042_read(void *device, uint64_t offset, unsigned width)
+{
+    (void)device;
+    (void)offset;
+    (void)width;
+    return 0;
+}
+
+static void i8042_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    struct power *power = device;
+
+    (void)offset;
+    (void)width;
+    if ((uint8_t)value == I8042_RESET)
+        exit_record_end(power->record, EXIT_REASON_REBOOT, 0, "keyboard controller reset");
+}
+
+static uint64_t pvpanic_read(void *device, uint64_t offset, unsigned width)
+{
+    (void)device;
+    (void)offset;
+    (void)width;
+    return PVPANIC_PANICKED;
+}
+
+static void pvpanic_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+{
+    struct power *power = device;
+
+    (void)offset;
+    (void)width;
+    if (value & PVPANIC_PANICKED)
+        exit_record_end(power->record, EXIT_REASON_PANIC, 0, "the guest says it panicked");
+}
+
+static const struct bus_ops registers_ops = { .read = registers_read, .write = registers_write };
+static const struct bus_ops i8042_ops = { .read = i8042_read, .write = i8042_write };
+static const struct bus_ops pvpanic_ops = { .read = pvpanic_read, .write = pvpanic_write };
+
+/* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
+static const struct power_range {
+    uint16_t port, size;
+    const struct bus_ops *ops;
+} ranges[] = {
+    { PLATFORM_PORT_I8042_COMMAND, 1, &i8042_ops },
+    { PLATFORM_PORT_PVPANIC, 1, &pvpanic_ops },
+    { PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, &registers_ops },
+};
+
+int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
+              struct power **ret_power, struct error *err)
+{
+    struct power *power = calloc(1, sizeof *power);
+
+    if (!power)
+        return error_set(err, ENOMEM, "power registers");
+    power->record = record;
+    power->ged_interrupt = ged_interrupt;
+    for (size_t i = 0; i < ARRAY_LENGTH(ranges); i++) {
+        int result = bus_add(ports, ranges[i].port, ranges[i].size, ranges[i].ops, power, err);
+
+        if (result < 0) {
+            power_free(power);
+            return result;
+        }
+    }
+    *ret_power = power;
+    return 0;
+}
+
+struct power *power_free(struct power *power)
+{
+    free(power);
+    return NULL;
+}
+
+void power_press_button(struct power *power)
+{
+    uint64_t one = 1;
+
+    atomic_fetch_or(&power->ged_events, GED_EVENT_POWER_BUTTON);
+    if (write(power->ged_interrupt, &one, sizeof one) < 0) {
+        /* the counter is full: a pulse is already on its way */
+    }
+}

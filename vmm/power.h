@@ -1,0 +1,18 @@
+/* power.h - the ways in which a guest ends itself, and the button that asks it to: ACPI sleep and
+ * reset registers (ACPI 6.4, 4.8.3.6 and .7), the keyboard controller's reset, pvpanic, and the
+ * generic event device's register that carries the power button.  Accesses by any vCPU thread. */
+#pragma once
+
+struct bus;
+struct error;
+struct exit_record;
+struct power;
+
+/* Adds itself to the ports.  ged_interrupt: an eventfd that pulses the event device's pin; it and
+ * record are borrowed. */
+int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
+              struct power **ret_power, struct error *err);
+struct power *power_free(struct power *power);
+
+/* Any thread. */
+void power_press_button(struct power *power);

@@ -1,0 +1,19 @@
+/* serial.h - COM1, a 16550A (National PC16550D data sheet), whose output goes into the console ring
+ * of the shared page.  Any vCPU thread; it never waits: the ring overwrites its oldest bytes. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct bus;
+struct error;
+struct serial;
+struct stats_page;
+
+/* Adds itself to the ports.  interrupt: an eventfd that pulses its pin; it and page are borrowed.
+ */
+int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
+               struct serial **ret_serial, struct error *err);
+struct serial *serial_free(struct serial *serial);
+
+/* Puts bytes into the receive FIFO; returns how many fit.  Any thread. */
+size_t serial_input(struct serial *serial, const void *bytes, size_t size);

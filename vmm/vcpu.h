@@ -1,0 +1,51 @@
+/* vcpu.h - one virtual CPU: created by the main thread, then run by a thread of its own until the
+ * process ends. */
+#pragma once
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bus;
+struct cpuid;
+struct error;
+struct exit_record;
+struct kvm;
+struct kvm_run;
+
+/* How the first vCPU enters the kernel (boot_linux.h); the others wait for their INIT and SIPI. */
+enum vcpu_mode {
+    VCPU_MODE_PROTECTED_32, /* paging off, flat segments */
+    VCPU_MODE_LONG_64,      /* paging on, page tables at cr3 */
+};
+
+struct vcpu_entry {
+    enum vcpu_mode mode;
+    uint64_t rip, rbx, rsi, rsp;
+    uint64_t cr3; /* long mode only */
+    uint64_t gdt; /* guest-physical; VCPU_GDT is there */
+    uint16_t gdt_bytes;
+};
+
+struct vcpu {
+    unsigned index;
+    int fd;              /* owned */
+    struct kvm_run *run; /* owned mapping of run_bytes */
+    size_t run_bytes;
+    struct bus *ports, *mmio;   /* borrowed */
+    struct exit_record *record; /* borrowed */
+    uint64_t *exits;            /* borrowed counter in the shared page */
+    pthread_barrier_t *start;   /* borrowed: all vCPUs and the main thread pass it together */
+    pthread_t thread;
+};
+
+/* Creates the KVM vCPU with the adapted `cpuid` and its MSRs; fills fd, run and run_bytes. */
+int vcpu_new(struct vcpu *vcpu, const struct kvm *kvm, const struct cpuid *cpuid,
+             struct error *err);
+int vcpu_set_entry(struct vcpu *vcpu, const struct vcpu_entry *entry, struct error *err);
+/* Starts the thread: it loads its filter, waits at `start`, then runs the guest. */
+int vcpu_start(struct vcpu *vcpu, struct error *err);
+
+/* The descriptors that boot code finds: null, null, code, data, TSS.  The selectors are those of
+ * the Linux boot protocol (__BOOT_CS 0x10, __BOOT_DS 0x18). */
+#define VCPU_GDT_ENTRIES 5
+void vcpu_gdt(enum vcpu_mode mode, uint64_t ret_gdt[VCPU_GDT_ENTRIES]);
