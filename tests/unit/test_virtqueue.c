@@ -277,7 +277,7 @@ static void broken_chains_stop_the_queue(void **state)
         start(f, !cases[i].no_indirect, false);
         for (unsigned j = 0; j < 3; j++) {
             guest_memory_write(f->memory, DESCRIPTORS + 16 * j, &cases[i].ring[j], 16);
-            guest_memory_write(f->memory, TABLE * j, &cases[i].table[j], 16);
+            guest_memory_write(f->memory, TABLE + 16 * j, &cases[i].table[j], 16);
         }
         offer(f, cases[i].head);
         if (pop(f) != -EPROTO)
@@ -295,7 +295,7 @@ static void a_chain_longer_than_the_queue_is_refused(void **state)
     start(f, true, false);
     put_descriptor(f, DESCRIPTORS, 0, TABLE, SIZE * 16, INDIRECT, 0);
     for (unsigned i = 0; i < SIZE; i++)
-        put_descriptor(f, TABLE + 16, i, DATA, 4, i < SIZE - 1 ? NEXT : 0, (uint16_t)(i + 1));
+        put_descriptor(f, TABLE, i, DATA, 4, i < SIZE - 1 ? NEXT : 0, (uint16_t)(i + 1));
     offer(f, 0);
     assert_int_equal(pop(f), 1); /* as long as the queue: allowed */
     assert_int_equal(f->chain.readable_count, SIZE);
