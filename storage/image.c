@@ -1,0 +1,305 @@
+#include "storage/image.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "storage/image_internal.h"
+#include "storage/instance_name.h"
+
+#define FIELD "spec.source"
+
+void image_name(uint32_t instance, char ret_name[IMAGE_NAME_TEXT])
+{
+    snprintf(ret_name, IMAGE_NAME_TEXT, "%" PRIu32, instance);
+}
+
+/* --- the store --- */
+
+static int copy_text(const char *from, char **ret_to)
+{
+    char *copy = from ? strdup(from) : NULL;
+
+    if (from && !copy)
+        return -ENOMEM;
+    *ret_to = copy;
+    return 0;
+}
+
+static int copy_config(struct image_store *store, const struct image_store_config *config)
+{
+    int result = copy_text(config->fetch_root, &store->fetch_root);
+
+    if (result == 0)
+        result = copy_text(config->ca_file, &store->ca_file);
+    if (result == 0)
+        store->import_dirs = calloc(config->import_dir_count + 1, sizeof *store->import_dirs);
+    if (!store->import_dirs)
+        return -ENOMEM;
+    for (size_t i = 0; i < config->import_dir_count && result == 0; i++) {
+        result = copy_text(config->import_dirs[i], &store->import_dirs[i]);
+        store->import_dir_count = i + 1;
+    }
+    return result;
+}
+
+int image_store_new(const struct image_store_config *config, struct image_store **ret_store,
+                    struct error *err)
+{
+    struct image_store *store = calloc(1, sizeof *store);
+    int result;
+
+    if (!store)
+        return error_set(err, ENOMEM, "no memory for the image store");
+    store->dir_fd = config->images_dir_fd;
+    store->uid = config->uid;
+    store->gid = config->gid;
+    store->allow_http = config->allow_http;
+    store->allow_private = config->allow_private;
+    store->log_fd = config->log_fd;
+    store->fetch_fd = open(config->fetch_path, O_RDONLY | O_CLOEXEC);
+    if (store->fetch_fd < 0)
+        result = error_set(err, errno, "open %s: %s", config->fetch_path, strerror(errno));
+    else if (copy_config(store, config) < 0)
+        result = error_set(err, ENOMEM, "no memory for the image store");
+    else
+        result = 0;
+    if (result < 0) {
+        image_store_free(store);
+        return result;
+    }
+    *ret_store = store;
+    return 0;
+}
+
+struct image_store *image_store_free(struct image_store *store)
+{
+    if (!store)
+        return NULL;
+    image_imports_abort(store);
+    for (size_t i = 0; i < store->import_dir_count; i++)
+        free(store->import_dirs[i]);
+    free(store->import_dirs);
+    free(store->fetch_root);
+    free(store->ca_file);
+    cleanup_close(&store->fetch_fd);
+    free(store);
+    return NULL;
+}
+
+/* --- local sources --- */
+
+/* What of `path` is below `dir`; NULL if it is not. */
+static const char *path_below(const char *path, const char *dir)
+{
+    size_t length = strlen(dir);
+
+    while (length > 0 && dir[length - 1] == '/')
+        length--;
+    if (strncmp(path, dir, length) != 0 || path[length] != '/')
+        return NULL;
+    path += length;
+    while (*path == '/')
+        path++;
+    return *path ? path : NULL;
+}
+
+/* Neither symlinks nor ".." nor mount tricks lead out; a FIFO does not make the agent wait. */
+static int open_below(const char *dir, const char *path)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    auto_close int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    long fd;
+
+    if (dir_fd < 0)
+        return -errno;
+    fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static int refuse_source(int code, struct error *err)
+{
+    switch (code) {
+    case -ENOENT:
+    case -ENOTDIR:
+        return error_field(err, ENOENT, FIELD, "there is no such file");
+    case -ELOOP:
+    case -EXDEV:
+        return error_field(err, EINVAL, FIELD,
+                           "the path has a symbolic link or '..' in it; give the file's own path");
+    case -ENXIO:
+        return error_field(err, EINVAL, FIELD, "the source is not a regular file");
+    default:
+        return error_field(err, code, FIELD, "the source cannot be opened: %s", strerror(-code));
+    }
+}
+
+int image_source_open(const struct image_store *store, const char *path, int *ret_fd,
+                      struct error *err)
+{
+    auto_close int fd = -1;
+    const char *below = NULL;
+    struct stat status;
+
+    if (path[0] != '/')
+        return error_field(err, EINVAL, FIELD,
+                           "a path must be absolute, a URL begin with https://");
+    for (size_t i = 0; i < store->import_dir_count && fd < 0; i++) {
+        below = path_below(path, store->import_dirs[i]);
+        if (!below)
+            continue;
+        fd = open_below(store->import_dirs[i], below);
+        if (fd < 0)
+            return refuse_source(fd, err);
+    }
+    if (fd < 0)
+        return error_field(err, EINVAL, FIELD,
+                           "the path is not below a directory that the node imports from "
+                           "(import-dir)");
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
+        return error_field(err, EINVAL, FIELD, "the source is not a regular file");
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+/* --- files --- */
+
+int image_open(const struct image_store *store, uint32_t instance, int *ret_fd, struct error *err)
+{
+    char path[IMAGE_NAME_TEXT + sizeof "/" IMAGE_CONTENT];
+    int fd;
+
+    snprintf(path, sizeof path, "%" PRIu32 "/" IMAGE_CONTENT, instance);
+    fd = openat(store->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return error_set(err, errno, "open the image's file: %s", strerror(errno));
+    *ret_fd = fd;
+    return 0;
+}
+
+static int unlink_if_there(int dir_fd, const char *name, int flags)
+{
+    return unlinkat(dir_fd, name, flags) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* 0 too if there is no such directory. */
+static int remove_dir(int parent_fd, const char *name)
+{
+    auto_close int dir_fd =
+        openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int result;
+
+    if (dir_fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    result = unlink_if_there(dir_fd, IMAGE_CONTENT, 0);
+    if (result == 0)
+        result = unlink_if_there(dir_fd, IMAGE_UNDONE, 0);
+    if (result == 0)
+        result = unlink_if_there(parent_fd, name, AT_REMOVEDIR);
+    return result;
+}
+
+int image_remove(const struct image_store *store, uint32_t instance, struct error *err)
+{
+    char name[IMAGE_NAME_TEXT];
+    int result;
+
+    image_name(instance, name);
+    result = remove_dir(store->dir_fd, name);
+    if (result == 0 && fsync(store->dir_fd) < 0)
+        result = -errno;
+    return result < 0 ? error_set(err, result, "remove the image's files: %s", strerror(-result))
+                      : 0;
+}
+
+static bool is_kept(const uint32_t *keep, size_t count, uint32_t instance)
+{
+    for (size_t i = 0; i < count; i++)
+        if (keep[i] == instance)
+            return true;
+    return false;
+}
+
+static int sweep_one(const struct image_store *store, const char *name, const uint32_t *keep,
+                     size_t count)
+{
+    char undone[IMAGE_NAME_TEXT + sizeof "/" IMAGE_UNDONE];
+    uint32_t instance;
+
+    /* What we did not name is not ours. */
+    if (instance_name_parse(name, "", &instance) < 0)
+        return 0;
+    if (!is_kept(keep, count, instance))
+        return remove_dir(store->dir_fd, name);
+    snprintf(undone, sizeof undone, "%" PRIu32 "/" IMAGE_UNDONE, instance);
+    return unlink_if_there(store->dir_fd, undone, 0);
+}
+
+int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,
+                struct error *err)
+{
+    auto_close int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int result = 0;
+
+    if (!dir)
+        return error_set(err, errno, "list the images: %s", strerror(errno));
+    (void)take_fd(&fd);
+    while (result == 0 && (entry = readdir(dir)))
+        result = sweep_one(store, entry->d_name, keep, count);
+    closedir(dir);
+    return result < 0 ? error_set(err, result, "sweep the images: %s", strerror(-result)) : 0;
+}
+
+int image_undone_create(const struct image_store *store, uint32_t instance, int *ret_fd,
+                        struct error *err)
+{
+    char name[IMAGE_NAME_TEXT];
+    auto_close int dir_fd = -1;
+    int result, fd;
+
+    image_name(instance, name);
+    result = remove_dir(store->dir_fd, name);
+    if (result == 0 && mkdirat(store->dir_fd, name, 0700) < 0)
+        result = -errno;
+    if (result < 0)
+        return error_set(err, result, "make the image's directory: %s", strerror(-result));
+    dir_fd = openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (dir_fd < 0)
+        return error_set(err, errno, "open the image's directory: %s", strerror(errno));
+    fd = openat(dir_fd, IMAGE_UNDONE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return error_set(err, errno, "make the image's file: %s", strerror(errno));
+    *ret_fd = fd;
+    return 0;
+}
+
+int image_undone_finish(const struct image_store *store, uint32_t instance, int fd,
+                        struct error *err)
+{
+    char name[IMAGE_NAME_TEXT];
+    auto_close int dir_fd = -1;
+    int result = 0;
+
+    image_name(instance, name);
+    dir_fd = openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (dir_fd < 0 || fchmod(fd, 0400) < 0 || fsync(fd) < 0 ||
+        renameat(dir_fd, IMAGE_UNDONE, dir_fd, IMAGE_CONTENT) < 0 || fsync(dir_fd) < 0 ||
+        fsync(store->dir_fd) < 0)
+        result = -errno;
+    return result < 0 ? error_set(err, result, "store the image: %s", strerror(-result)) : 0;
+}

@@ -1,0 +1,18 @@
+#include "storage/instance_name.h"
+
+#include <errno.h>
+#include <string.h>
+
+int instance_name_parse(const char *name, const char *suffix, uint32_t *ret_instance)
+{
+    uint64_t number = 0;
+    size_t digits = 0;
+
+    while (name[digits] >= '0' && name[digits] <= '9' && digits <= 10)
+        number = number * 10 + (uint64_t)(name[digits++] - '0');
+    if (digits == 0 || (digits > 1 && name[0] == '0') || number > UINT32_MAX ||
+        strcmp(name + digits, suffix) != 0)
+        return -EINVAL;
+    *ret_instance = (uint32_t)number;
+    return 0;
+}

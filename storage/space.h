@@ -1,0 +1,14 @@
+/* space.h - may the node promise more disk?  Sparse files are promises: what guests may write
+ * counts, not what is on disk today. */
+#pragma once
+#include <stdint.h>
+
+struct error;
+
+/* Pure.  0 if promised + wanted <= filesystem * ratio_percent / 100, else -ENOSPC with the numbers
+ * and `field` to blame.  Sums that overflow are refused. */
+int space_admit(uint64_t filesystem_bytes, uint64_t ratio_percent, uint64_t promised_bytes,
+                uint64_t wanted_bytes, const char *field, struct error *err);
+
+/* Size, and what is free for us, of the file system a directory is on. */
+int space_filesystem(int dir_fd, uint64_t *ret_bytes, uint64_t *ret_free_bytes, struct error *err);

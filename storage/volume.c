@@ -1,0 +1,247 @@
+#include "storage/volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "storage/instance_name.h"
+
+#define READY  ".raw"
+#define UNDONE ".raw.tmp"
+#define FIELD  "spec.size_mib"
+
+struct volume_store {
+    int dir_fd; /* borrowed */
+};
+
+struct volume_name {
+    char text[24];
+};
+
+static struct volume_name volume_name(uint32_t instance, const char *suffix)
+{
+    struct volume_name name;
+
+    snprintf(name.text, sizeof name.text, "%" PRIu32 "%s", instance, suffix);
+    return name;
+}
+
+int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err)
+{
+    struct volume_store *store = calloc(1, sizeof *store);
+
+    if (!store)
+        return error_set(err, ENOMEM, "no memory for the volume store");
+    store->dir_fd = volumes_dir_fd;
+    *ret_store = store;
+    return 0;
+}
+
+struct volume_store *volume_store_free(struct volume_store *store)
+{
+    free(store);
+    return NULL;
+}
+
+/* --- creation --- */
+
+static int check_size(uint64_t size_bytes, int image_fd, uint64_t *ret_image_bytes,
+                      struct error *err)
+{
+    struct stat status = { .st_size = 0 };
+
+    if (size_bytes == 0 || size_bytes % VOLUME_BLOCK_BYTES != 0 || size_bytes > INT64_MAX)
+        return error_field(err, EINVAL, FIELD, "a volume's size is a multiple of %d bytes",
+                           VOLUME_BLOCK_BYTES);
+    if (image_fd >= 0 && fstat(image_fd, &status) < 0)
+        return error_set(err, errno, "look at the image: %s", strerror(errno));
+    if ((uint64_t)status.st_size > size_bytes)
+        return error_field(
+            err, EINVAL, FIELD, "the image has %lld bytes: the volume must have at least %lld MiB",
+            (long long)status.st_size, (long long)((status.st_size + (1 << 20) - 1) >> 20));
+    *ret_image_bytes = (uint64_t)status.st_size;
+    return 0;
+}
+
+static int fill(int fd, uint64_t size_bytes, int image_fd, uint64_t image_bytes,
+                sparse_progress_fn *progress, void *context, struct error *err)
+{
+    int result = 0;
+
+    if (image_fd >= 0)
+        result = sparse_copy(image_fd, fd, image_bytes, progress, context, err);
+    if (result == 0 && ftruncate(fd, (off_t)size_bytes) < 0)
+        result = error_set(err, errno, "set the volume's size: %s", strerror(errno));
+    if (result == 0 && fsync(fd) < 0)
+        result = error_set(err, errno, "sync the volume: %s", strerror(errno));
+    return result;
+}
+
+/* From undone to ready, never over one that is there. */
+static int publish(const struct volume_store *store, uint32_t instance, struct error *err)
+{
+    struct volume_name undone = volume_name(instance, UNDONE);
+    struct volume_name ready = volume_name(instance, READY);
+
+    if (renameat2(store->dir_fd, undone.text, store->dir_fd, ready.text, RENAME_NOREPLACE) < 0)
+        return error_set(err, errno, "name the volume: %s", strerror(errno));
+    if (fsync(store->dir_fd) == 0)
+        return 0;
+    return error_set(err, errno, "sync the volumes' directory: %s", strerror(errno));
+}
+
+int volume_create(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                  int image_fd, sparse_progress_fn *progress, void *context, struct error *err)
+{
+    struct volume_name undone = volume_name(instance, UNDONE);
+    struct volume_name ready = volume_name(instance, READY);
+    auto_close int fd = -1;
+    uint64_t image_bytes = 0;
+    int result = check_size(size_bytes, image_fd, &image_bytes, err);
+
+    if (result < 0)
+        return result;
+    if (faccessat(store->dir_fd, ready.text, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return error_set(err, EEXIST, "the volume is there already");
+    /* Left by an agent that ended half-way. */
+    if (unlinkat(store->dir_fd, undone.text, 0) < 0 && errno != ENOENT)
+        return error_set(err, errno, "remove an unfinished volume: %s", strerror(errno));
+    fd = openat(store->dir_fd, undone.text, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                0600);
+    if (fd < 0)
+        return error_set(err, errno, "create the volume: %s", strerror(errno));
+    result = fill(fd, size_bytes, image_fd, image_bytes, progress, context, err);
+    if (result == 0)
+        result = publish(store, instance, err);
+    if (result < 0)
+        (void)unlinkat(store->dir_fd, undone.text, 0);
+    return result;
+}
+
+/* --- the rest of its life --- */
+
+static int unlink_if_there(const struct volume_store *store, const char *name)
+{
+    return unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
+{
+    struct volume_name ready = volume_name(instance, READY);
+    struct volume_name undone = volume_name(instance, UNDONE);
+    int result = unlink_if_there(store, ready.text);
+
+    if (result == 0)
+        result = unlink_if_there(store, undone.text);
+    if (result == 0 && fsync(store->dir_fd) < 0)
+        result = -errno;
+    return result < 0 ? error_set(err, result, "remove the volume: %s", strerror(-result)) : 0;
+}
+
+static int sweep_one(const struct volume_store *store, const char *name, const uint32_t *keep,
+                     size_t count)
+{
+    uint32_t instance;
+
+    if (instance_name_parse(name, UNDONE, &instance) == 0)
+        return unlink_if_there(store, name);
+    /* What we did not name is not ours. */
+    if (instance_name_parse(name, READY, &instance) < 0)
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        if (keep[i] == instance)
+            return 0;
+    return unlink_if_there(store, name);
+}
+
+int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,
+                 struct error *err)
+{
+    auto_close int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int result = 0;
+
+    if (!dir)
+        return error_set(err, errno, "list the volumes: %s", strerror(errno));
+    (void)take_fd(&fd);
+    while (result == 0 && (entry = readdir(dir)))
+        result = sweep_one(store, entry->d_name, keep, count);
+    closedir(dir);
+    return result < 0 ? error_set(err, result, "sweep the volumes: %s", strerror(-result)) : 0;
+}
+
+static int open_plain(const struct volume_store *store, uint32_t instance, int flags,
+                      struct stat *ret_status, struct error *err)
+{
+    struct volume_name name = volume_name(instance, READY);
+    auto_close int fd =
+        openat(store->dir_fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd < 0 || fstat(fd, ret_status) < 0)
+        return error_set(err, errno, "open the volume's file: %s", strerror(errno));
+    if (!S_ISREG(ret_status->st_mode))
+        return error_set(err, EINVAL, "the volume's file is not a regular file");
+    /* It was there for FIFOs; io_uring would take it as "fail rather than wait for the disk". */
+    if (fcntl(fd, F_SETFL, flags) < 0)
+        return error_set(err, errno, "open the volume's file: %s", strerror(errno));
+    return take_fd(&fd);
+}
+
+int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                  struct error *err)
+{
+    struct stat status;
+    auto_close int fd = open_plain(store, instance, O_RDWR, &status, err);
+
+    if (fd < 0)
+        return fd;
+    if (size_bytes % VOLUME_BLOCK_BYTES != 0 || size_bytes > INT64_MAX)
+        return error_field(err, EINVAL, FIELD, "a volume's size is a multiple of %d bytes",
+                           VOLUME_BLOCK_BYTES);
+    if (size_bytes < (uint64_t)status.st_size)
+        return error_field(err, EINVAL, FIELD, "a volume can grow, but not shrink from %lld MiB",
+                           (long long)(status.st_size >> 20));
+    if (ftruncate(fd, (off_t)size_bytes) < 0 || fsync(fd) < 0)
+        return error_set(err, errno, "grow the volume: %s", strerror(errno));
+    return 0;
+}
+
+int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, int *ret_fd,
+                struct error *err)
+{
+    struct stat status;
+    auto_close int fd = open_plain(store, instance, read_only ? O_RDONLY : O_RDWR, &status, err);
+
+    if (fd < 0)
+        return fd;
+    /* flock belongs to the open file description: copies of the fd in a VMM hold it, too. */
+    if (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
+        if (errno == EWOULDBLOCK)
+            return error_set(err, EBUSY, "the volume is open in another VM");
+        return error_set(err, errno, "lock the volume: %s", strerror(errno));
+    }
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+int volume_allocated_bytes(const struct volume_store *store, uint32_t instance, uint64_t *ret_bytes,
+                           struct error *err)
+{
+    struct volume_name name = volume_name(instance, READY);
+    struct stat status;
+
+    if (fstatat(store->dir_fd, name.text, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_set(err, errno, "look at the volume: %s", strerror(errno));
+    *ret_bytes = (uint64_t)status.st_blocks * 512;
+    return 0;
+}
