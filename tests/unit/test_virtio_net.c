@@ -1,0 +1,544 @@
+/* test_virtio_net.c - the network device over a real tap in a network namespace of the test's own;
+ * a packet socket on the tap is the host's end.  Skipped where neither root nor user namespaces
+ * allow that. */
+#include "tests/unit/virtio_harness.h"
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <time.h>
+#include "vmm/stats_page.h"
+#include "vmm/virtio_net.h"
+#include "vmm/virtio_net_header.h"
+
+#define TYPE      0x88b5 /* for local experiments: the host's stack leaves it alone */
+#define RX        0
+#define TX        1
+#define BUFFER(n) (DATA_BASE + (n)*0x10000ull)
+#define ALL       (NET_FEATURE_CSUM | NET_FEATURE_GUEST_CSUM | NET_FEATURE_HOST_TSO4)
+
+struct fixture {
+    struct harness h;
+    struct stats_nic stats;
+    int tap_fd, host_fd;
+};
+
+static const uint8_t guest_mac[6] = { 2, 0, 0, 0, 0, 1 };
+
+static int tap_open(int header_bytes)
+{
+    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC), control = socket(AF_INET, SOCK_DGRAM, 0);
+
+    assert_true(fd >= 0 && control >= 0);
+    strcpy(request.ifr_name, "t0");
+    assert_int_equal(ioctl(fd, TUNSETIFF, &request), 0);
+    assert_int_equal(ioctl(fd, TUNSETVNETHDRSZ, &header_bytes), 0);
+    request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_NOARP;
+    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+    request.ifr_mtu = 9000;
+    assert_int_equal(ioctl(control, SIOCSIFMTU, &request), 0);
+    close(control);
+    return fd;
+}
+
+static int host_open(void)
+{
+    struct sockaddr_ll address = { .sll_family = AF_PACKET,
+                                   .sll_protocol = htons(TYPE),
+                                   .sll_ifindex = (int)if_nametoindex("t0") };
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(TYPE));
+
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct virtio_net_spec spec = { .mtu = 9000 };
+
+    assert_non_null(f);
+    harness_open(&f->h);
+    f->tap_fd = tap_open(VIRTIO_NET_HEADER_BYTES);
+    f->host_fd = host_open();
+    memcpy(spec.mac, guest_mac, 6);
+    spec.tap_fd = f->tap_fd;
+    spec.stats = &f->stats;
+    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    harness_close(&f->h);
+    close(f->host_fd);
+    if (f->tap_fd >= 0)
+        close(f->tap_fd);
+    free(f);
+    return 0;
+}
+
+/* --- frames --- */
+
+static size_t make_frame(uint8_t *frame, size_t payload, unsigned seed)
+{
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, guest_mac, 6);
+    frame[12] = TYPE >> 8;
+    frame[13] = TYPE & 0xff;
+    for (size_t i = 0; i < payload; i++)
+        frame[14 + i] = (uint8_t)(i * 3 + seed);
+    return 14 + payload;
+}
+
+static void host_send(struct fixture *f, size_t payload, unsigned seed)
+{
+    uint8_t frame[9014];
+    size_t size = make_frame(frame, payload, seed);
+
+    assert_int_equal(send(f->host_fd, frame, size, 0), size);
+}
+
+/* Size of the next frame that came out of the tap, or -1. */
+static ssize_t host_receive(struct fixture *f, uint8_t *frame, size_t size)
+{
+    return recv(f->host_fd, frame, size, 0);
+}
+
+static void offer_receive(struct fixture *f, unsigned buffer, uint32_t size)
+{
+    const struct ring_buffer buffers = { BUFFER(buffer), size, RING_WRITE };
+
+    ring_offer(&f->h, RX, &buffers, 1);
+}
+
+/* Offers header and frame as two descriptors, kicks, takes the used entry. */
+static void guest_send(struct fixture *f, const struct net_header *header, const uint8_t *frame,
+                       size_t size)
+{
+    const struct ring_buffer buffers[2] = { { BUFFER(8), sizeof(*header), 0 },
+                                            { BUFFER(9), (uint32_t)size, 0 } };
+    uint32_t head, used;
+
+    guest_put(&f->h, BUFFER(8), header, sizeof(*header));
+    if (size > 0)
+        guest_put(&f->h, BUFFER(9), frame, size);
+    ring_offer(&f->h, TX, buffers, size > 0 ? 2 : 1);
+    ring_kick(&f->h, TX);
+    assert_true(ring_take(&f->h, TX, &head, &used));
+    assert_int_equal(used, 0);
+}
+
+static void assert_frame(struct fixture *f, uint64_t address, size_t payload, unsigned seed)
+{
+    uint8_t want[9014], got[9014];
+    size_t size = make_frame(want, payload, seed);
+
+    guest_get(&f->h, address, got, size);
+    assert_memory_equal(got, want, size);
+}
+
+/* --- tests --- */
+
+static void the_configuration_describes_the_nic(void **state)
+{
+    struct harness *h = &((struct fixture *)*state)->h;
+    uint64_t features;
+
+    driver_attach(h);
+    features = features_offered(h);
+    assert_int_equal(config_get(h, 0, 4), 0x10411af4);
+    assert_int_equal(config_get(h, 8, 4), 0x02000001);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(device_config_get(h, i, 1), guest_mac[i]);
+    assert_int_equal(device_config_get(h, 6, 2), 1);
+    assert_int_equal(device_config_get(h, 10, 2), 9000);
+    assert_true(features & NET_FEATURE_MTU);
+    assert_true(features & NET_FEATURE_MERGE);
+    /* Offloads stand on checksums. */
+    assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_HOST_TSO4));
+    assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_GUEST_TSO6));
+    assert_true(driver_negotiate(h, features));
+}
+
+static void a_frame_reaches_the_host(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[9014], got[9100];
+    size_t size = make_frame(frame, 1000, 1);
+
+    driver_start(&f->h, 0, 16);
+    guest_send(f, &(struct net_header){ 0 }, frame, size);
+    assert_int_equal(host_receive(f, got, sizeof(got)), size);
+    assert_memory_equal(got, frame, size);
+    assert_int_equal(f->stats.tx_frames, 1);
+    assert_int_equal(f->stats.tx_bytes, size);
+    assert_int_equal(interrupts_take(&f->h), 1 << (1 + TX));
+}
+
+static void a_frame_reaches_the_guest(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+
+    driver_start(&f->h, 0, 16);
+    offer_receive(f, 0, 9100);
+    ring_kick(&f->h, RX);
+    host_send(f, 1500, 2);
+    harness_run(&f->h);
+    assert_true(ring_take(&f->h, RX, &head, &used));
+    assert_int_equal(used, 12 + 14 + 1500);
+    assert_int_equal(guest_get16(&f->h, BUFFER(0) + 10), 1); /* num_buffers */
+    assert_frame(f, BUFFER(0) + 12, 1500, 2);
+    assert_int_equal(f->stats.rx_frames, 1);
+    assert_int_equal(f->stats.rx_bytes, 1514);
+    assert_int_equal(interrupts_take(&f->h), 1 << (1 + RX));
+}
+
+static void frames_wait_for_buffers(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+
+    driver_start(&f->h, VIRTIO_FEATURE_EVENT_INDEX, 16);
+    for (unsigned i = 0; i < 3; i++)
+        host_send(f, 100 + i, i);
+    harness_run(&f->h);
+    assert_int_equal(f->stats.rx_frames, 0);
+    /* Nothing to do: the loop sleeps, although the tap is readable. */
+    int64_t before = loop_now_ms();
+    assert_int_equal(loop_turn(f->h.loop, 60, &f->h.err), 0);
+    assert_true(loop_now_ms() - before >= 50);
+
+    for (unsigned i = 0; i < 3; i++)
+        offer_receive(f, i, 2048);
+    ring_kick(&f->h, RX);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(ring_take(&f->h, RX, &head, &used));
+        assert_int_equal(used, 12 + 14 + 100 + i);
+        assert_frame(f, BUFFER(i) + 12, 100 + i, i);
+    }
+    host_send(f, 10, 9); /* and again without a buffer */
+    harness_run(&f->h);
+    offer_receive(f, 3, 2048);
+    ring_kick(&f->h, RX);
+    assert_true(ring_take(&f->h, RX, &head, &used));
+}
+
+static void a_frame_is_spread_over_small_buffers(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+    uint8_t want[9014], got[9014];
+    size_t size = make_frame(want, 2500, 4), at = 0;
+
+    driver_start(&f->h, NET_FEATURE_MERGE | VIRTIO_FEATURE_EVENT_INDEX, 16);
+    host_send(f, 2500, 4);
+    offer_receive(f, 0, 1000);
+    ring_kick(&f->h, RX);
+    offer_receive(f, 1, 1000);
+    ring_kick(&f->h, RX);
+    assert_false(ring_take(&f->h, RX, &head, &used)); /* two are too few */
+    int64_t before = loop_now_ms();
+    assert_int_equal(loop_turn(f->h.loop, 60, &f->h.err), 0);
+    assert_true(loop_now_ms() - before >= 50);
+    assert_int_equal(guest_get16(&f->h, ring_used(RX) + 4 + 8 * 16), 2); /* kick me at the third */
+
+    offer_receive(f, 2, 1000);
+    offer_receive(f, 3, 1000);
+    ring_kick(&f->h, RX);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned skip_bytes = i == 0 ? 12 : 0;
+
+        assert_true(ring_take(&f->h, RX, &head, &used));
+        assert_int_equal(used, i < 2 ? 1000 : 12 + size - 2000);
+        guest_get(&f->h, BUFFER(i) + skip_bytes, got + at, used - skip_bytes);
+        at += used - skip_bytes;
+    }
+    assert_false(ring_take(&f->h, RX, &head, &used)); /* the fourth stays */
+    assert_int_equal(guest_get16(&f->h, BUFFER(0) + 10), 3);
+    assert_int_equal(at, size);
+    assert_memory_equal(got, want, size);
+}
+
+static void what_fits_nowhere_is_dropped(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+
+    driver_start(&f->h, 0, 16);
+    offer_receive(f, 0, 500);
+    host_send(f, 1000, 5);
+    ring_kick(&f->h, RX);
+    assert_int_equal(f->stats.rx_dropped, 1);
+    host_send(f, 100, 6); /* the buffer is still there */
+    harness_run(&f->h);
+    assert_true(ring_take(&f->h, RX, &head, &used));
+    assert_frame(f, BUFFER(0) + 12, 100, 6);
+
+    driver_start(&f->h, NET_FEATURE_MERGE, 4); /* the whole queue is too small */
+    for (unsigned i = 0; i < 4; i++)
+        offer_receive(f, i, 100);
+    ring_kick(&f->h, RX);
+    host_send(f, 1000, 7);
+    harness_run(&f->h);
+    assert_int_equal(f->stats.rx_dropped, 2);
+    assert_int_equal(status_get(&f->h), 15);
+}
+
+static void tcp4_headers(uint8_t *frame, uint16_t total)
+{
+    static const uint8_t ip[20] = {
+        0x45, 0, 0, 0, 0, 1, 0, 0, 64, 6, 0, 0, 10, 1, 1, 1, 10, 1, 1, 2
+    };
+
+    make_frame(frame, total, 0);
+    frame[12] = 0x08;
+    frame[13] = 0x00;
+    memcpy(frame + 14, ip, sizeof(ip));
+    frame[16] = (uint8_t)(total >> 8);
+    frame[17] = (uint8_t)total;
+    memset(frame + 34, 0, 20);
+    frame[46] = 5 << 4; /* TCP header of 20 bytes */
+}
+
+static void segmentation_is_done_if_it_was_agreed(void **state)
+{
+    struct fixture *f = *state;
+    struct net_header header = { .flags = NET_HEADER_NEEDS_CSUM,
+                                 .gso_type = NET_GSO_TCP4,
+                                 .header_length = 54,
+                                 .gso_size = 1000,
+                                 .csum_start = 34,
+                                 .csum_offset = 16 };
+    uint8_t frame[9014];
+
+    tcp4_headers(frame, 5000);
+    driver_start(&f->h, ALL, 16);
+    guest_send(f, &header, frame, 5014);
+    assert_int_equal(f->stats.tx_frames, 1);
+    driver_start(&f->h, NET_FEATURE_CSUM, 16); /* CVE-2023-6693's neighbours */
+    guest_send(f, &header, frame, 5014);
+    assert_int_equal(f->stats.tx_frames, 1);
+    assert_int_equal(f->stats.tx_dropped, 1);
+}
+
+static void headers_are_judged(void **state)
+{
+    enum { CSUM = NET_FEATURE_CSUM, TSO = NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4 };
+    static const struct {
+        struct net_header header;
+        uint64_t features, bytes;
+        bool sent;
+    } cases[] = {
+        { { 0 }, 0, 14, true },
+        { { 0 }, 0, 13, false },
+        { { 0 }, 0, 0, false },
+        { { 0 }, 0, 65553, true },
+        { { 0 }, 0, 65554, false },
+        { { 0 }, 0, UINT64_MAX, false },
+        { { .flags = 0xfe }, 0, 64, true }, /* bits of no meaning are cleared */
+        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, 0, 64, false },
+        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 64, true },
+        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 52, true },
+        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 51, false },
+        { { .flags = 1, .csum_start = 65535, .csum_offset = 65535 }, CSUM, 64, false },
+        { { .flags = 1, .csum_start = 65535, .csum_offset = 1 }, CSUM, 64, false },
+        { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, CSUM, 64, false },
+        { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, TSO, 64, true },
+        { { .flags = 1, .gso_type = 4, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 3, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 0, .gso_type = 1, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 1, .gso_size = 0 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 65 }, TSO, 64, false },
+        { { .gso_size = 9, .header_length = 65535 }, TSO, 64, true }, /* unused, so cleared */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct net_header header = cases[i].header;
+
+        if (net_header_check_transmit(&header, cases[i].features, cases[i].bytes) != cases[i].sent)
+            fail_msg("case %zu", i);
+        assert_true(header.flags <= 1);
+        if (header.gso_type == 0)
+            assert_int_equal(header.header_length + header.gso_size, 0);
+    }
+    for (unsigned type = 0; type < 256; type++) {
+        struct net_header header = { .gso_type = (uint8_t)type, .flags = NET_HEADER_DATA_VALID };
+
+        assert_int_equal(net_header_check_receive(&header, 0), type == 0);
+        assert_int_equal(header.flags, 0);
+        header.flags = NET_HEADER_NEEDS_CSUM;
+        assert_false(net_header_check_receive(&header, 0));
+    }
+}
+
+static void bad_transmit_chains_need_reset(void **state)
+{
+    static const struct ring_buffer cases[] = {
+        { BUFFER(8), 11, 0 },            /* shorter than the header */
+        { BUFFER(8), 64, RING_WRITE },   /* for the device to write */
+        { HARNESS_MEMORY - 1, 64, 0 },   /* past RAM */
+        { PLATFORM_PCI32_START, 64, 0 }, /* our own registers */
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        driver_start(&f->h, 0, 16);
+        ring_offer(&f->h, TX, &cases[i], 1);
+        ring_kick(&f->h, TX);
+        assert_needs_reset(&f->h);
+        assert_int_equal(interrupts_take(&f->h) & 1, 1);
+    }
+    assert_int_equal(f->stats.tx_frames, 0);
+}
+
+static void bad_receive_buffers_need_reset(void **state)
+{
+    const struct ring_buffer readable = { BUFFER(0), 2048, 0 };
+    struct fixture *f = *state;
+
+    driver_start(&f->h, 0, 16);
+    ring_offer(&f->h, RX, &readable, 1);
+    ring_kick(&f->h, RX);
+    host_send(f, 10, 0);
+    harness_run(&f->h);
+    assert_needs_reset(&f->h);
+    driver_start(&f->h, NET_FEATURE_MERGE, 16);
+    host_send(f, 10, 0);
+    ring_offer_head(&f->h, RX, 77);
+    ring_kick(&f->h, RX);
+    assert_needs_reset(&f->h);
+}
+
+static void short_and_empty_frames_are_dropped(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[14] = { 0 };
+
+    driver_start(&f->h, 0, 16);
+    guest_send(f, &(struct net_header){ 0 }, frame, 0);
+    guest_send(f, &(struct net_header){ 0 }, frame, 13);
+    assert_int_equal(f->stats.tx_dropped, 2);
+    assert_int_equal(status_get(&f->h), 15);
+}
+
+static void a_burst_each_way_takes_several_turns(void **state)
+{
+    const struct net_header header = { 0 };
+    const struct ring_buffer buffer = { BUFFER(8), 12 + 64, 0 };
+    struct fixture *f = *state;
+    uint8_t frame[64];
+
+    driver_start(&f->h, 0, 256);
+    make_frame(frame, 50, 1);
+    guest_put(&f->h, BUFFER(8), &header, sizeof(header));
+    guest_put(&f->h, BUFFER(8) + 12, frame, sizeof(frame));
+    for (unsigned i = 0; i < 200; i++) {
+        ring_offer(&f->h, TX, &buffer, 1);
+        offer_receive(f, 0, 2048);
+        host_send(f, 50, i);
+    }
+    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET + 4 * TX, 2, TX);
+    assert_int_equal(loop_turn(f->h.loop, 0, &f->h.err), 0);
+    assert_in_range(f->stats.tx_frames, 1, 64);
+    ring_kick(&f->h, RX);
+    harness_run(&f->h);
+    assert_int_equal(f->stats.tx_frames, 200);
+    assert_int_equal(f->stats.rx_frames, 200);
+    assert_int_equal(f->stats.rx_dropped + f->stats.tx_dropped, 0);
+}
+
+static void a_reset_forgets_what_was_held(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+
+    driver_start(&f->h, 0, 16);
+    host_send(f, 10, 1);
+    harness_run(&f->h); /* held */
+    status_put(&f->h, 0);
+    host_send(f, 20, 2); /* while nobody is there */
+    harness_run(&f->h);
+    int64_t before = loop_now_ms();
+    assert_int_equal(loop_turn(f->h.loop, 60, &f->h.err), 0);
+    assert_true(loop_now_ms() - before >= 50); /* no spinning */
+    driver_start(&f->h, 0, 16);
+    offer_receive(f, 0, 2048);
+    ring_kick(&f->h, RX);
+    assert_true(ring_take(&f->h, RX, &head, &used));
+    assert_frame(f, BUFFER(0) + 12, 20, 2);
+}
+
+static void only_a_tap_with_our_header_is_taken(void **state)
+{
+    struct fixture *f = *state;
+    struct virtio_net_spec spec = { .tap_fd = f->host_fd, .stats = &f->stats };
+    int ten = 10;
+
+    assert_true(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err) < 0);
+    assert_int_equal(ioctl(f->tap_fd, TUNSETVNETHDRSZ, &ten), 0);
+    spec.tap_fd = f->tap_fd;
+    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
+}
+
+/* The agent (or an operator) deletes the interface while the VM runs. */
+static void a_deleted_tap_does_not_spin(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[64];
+
+    driver_start(&f->h, 0, 16);
+    offer_receive(f, 0, 2048);
+    ring_kick(&f->h, RX);
+    assert_int_equal(system("ip link delete t0"), 0);
+    harness_run(&f->h);
+    int64_t before = loop_now_ms();
+    assert_int_equal(loop_turn(f->h.loop, 60, &f->h.err), 0);
+    assert_true(loop_now_ms() - before >= 50);
+    make_frame(frame, 50, 0);
+    guest_send(f, &(struct net_header){ 0 }, frame, 64);
+    assert_int_equal(f->stats.tx_dropped, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(the_configuration_describes_the_nic),
+        TEST(a_frame_reaches_the_host),
+        TEST(a_frame_reaches_the_guest),
+        TEST(frames_wait_for_buffers),
+        TEST(a_frame_is_spread_over_small_buffers),
+        TEST(what_fits_nowhere_is_dropped),
+        TEST(segmentation_is_done_if_it_was_agreed),
+        cmocka_unit_test(headers_are_judged),
+        TEST(bad_transmit_chains_need_reset),
+        TEST(bad_receive_buffers_need_reset),
+        TEST(short_and_empty_frames_are_dropped),
+        TEST(a_burst_each_way_takes_several_turns),
+        TEST(a_reset_forgets_what_was_held),
+        TEST(only_a_tap_with_our_header_is_taken),
+        TEST(a_deleted_tap_does_not_spin),
+    };
+
+    if ((unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) ||
+        access("/dev/net/tun", R_OK | W_OK) < 0) {
+        const struct CMUnitTest pure[] = { cmocka_unit_test(headers_are_judged) };
+
+        print_message("no network namespace or tun device of our own: only the pure tests\n");
+        return cmocka_run_group_tests(pure, NULL, NULL);
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
