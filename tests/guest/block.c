@@ -281,13 +281,14 @@ static void samples_sort(unsigned count)
     }
 }
 
-/* Keeps depth 4 KiB random reads in flight until total are done; fills samples.  Returns false on
- * an error. */
+/* Keeps depth 4 KiB random reads in flight until total are done, with one kick for all that are
+ * ready; fills samples.  Returns false on an error. */
 static bool measure_reads(struct block_disk *disk, uint64_t total, unsigned depth)
 {
     uint64_t started[SLOT_COUNT];
     uint64_t random = 0x9e3779b97f4a7c15;
     uint64_t submitted = 0;
+    uint64_t unannounced;
     struct virtqueue_used_element element;
 
     for (; submitted < depth && submitted < total; submitted++) {
@@ -295,12 +296,17 @@ static bool measure_reads(struct block_disk *disk, uint64_t total, unsigned dept
         block_submit(disk, (unsigned)submitted, BLOCK_READ, next_sector(disk, &random), SLOT_BYTES,
                      false);
     }
-    virtqueue_notify(&disk->queue);
+    unannounced = submitted;
     for (uint64_t done = 0; done < total; done++) {
         unsigned slot;
 
-        if (!virtqueue_wait(&disk->queue, REQUEST_TIMEOUT, &element))
-            return false;
+        if (!virtqueue_take(&disk->queue, &element)) {
+            if (unannounced > 0)
+                virtqueue_notify(&disk->queue);
+            unannounced = 0;
+            if (!virtqueue_wait(&disk->queue, REQUEST_TIMEOUT, &element))
+                return false;
+        }
         slot = element.id / SLOT_DESCRIPTORS % SLOT_COUNT;
         if (*(volatile uint8_t *)&disk->requests[slot].status != 0)
             return false;
@@ -309,7 +315,8 @@ static bool measure_reads(struct block_disk *disk, uint64_t total, unsigned dept
             continue;
         submitted++;
         started[slot] = cpu_cycles();
-        block_submit(disk, slot, BLOCK_READ, next_sector(disk, &random), SLOT_BYTES, true);
+        block_submit(disk, slot, BLOCK_READ, next_sector(disk, &random), SLOT_BYTES, false);
+        unannounced++;
     }
     return true;
 }

@@ -1,9 +1,10 @@
-/* start.S - PVH entry of the test guest (Xen note 18: 32-bit protected mode, paging off, EBX = start info).
+/* start.S - PVH entry of the test guest (Xen note 18: 32-bit protected mode, no paging, EBX = start
+ * info).
  *
- * Ring 0 may be an instruction emulator and each fresh page costs a fault, so everything that can be is built by
- * the assembler: GDT, IDT, TSS and page tables stand ready in the image, and 18 instructions lead to ring 3.
- * Code, descriptors and the ring 0 stack share one page; only it and three table pages are touched before the
- * first serial byte. */
+ * Ring 0 may be an instruction emulator and each fresh page costs a fault, so everything that can
+ * be is built by the assembler: GDT, IDT, TSS and page tables stand ready in the image, and 18
+ * instructions lead to ring 3.  Code, descriptors and the ring 0 stack share one page; only it and
+ * three table pages are touched before the first serial byte. */
 #include "tests/guest/layout.h"
 
 #define CR0_PE_ET_NE_PG 0x80000031
@@ -60,7 +61,8 @@ idt_end:
 
 gdt:
     .quad 0
-    .quad 0x00af9b000000ffff /* 08: code, ring 0; accessed bits are set so that the CPU writes none */
+    /* The accessed bits are set so that the CPU writes none. */
+    .quad 0x00af9b000000ffff /* 08: code, ring 0 */
     .quad 0x00cf93000000ffff /* 10: data, ring 0 */
     .quad 0x00affb000000ffff /* 18: code, ring 3 */
     .quad 0x00cff3000000ffff /* 20: data, ring 3 */
@@ -87,7 +89,8 @@ tss:
     .quad ring0_stack_top
     .fill 90, 1, 0
     .word io_bitmap - tss
-io_bitmap:                  /* zero: ring 3 may use the port.  A software KVM's IRET drops IOPL, so this is needed too */
+/* Zero: ring 3 may use the port.  A software KVM's IRET drops IOPL, so this is needed too. */
+io_bitmap:
     .fill IO_PORTS / 8, 1, 0
     .byte 0xff
 tss_end:
@@ -131,8 +134,8 @@ ring3_start:
     call guest_main
 2:  jmp 2b                  /* it does not return */
 
-/* The way from ring 3 to a routine of ring 0 (RDI), which ends in IRETQ: the undefined instruction, since a
- * software KVM may deliver exceptions to ring 0 but no INT n. */
+/* The way from ring 3 to a routine of ring 0 (RDI), which ends in IRETQ: the undefined instruction,
+ * since a software KVM may deliver exceptions to ring 0 but no INT n. */
     .global ring0_call
 ring0_call:
     ud2
@@ -170,7 +173,8 @@ fault_stubs:
     .balign FAULT_STUB_SIZE
     .set stub, stub + 1
     .endr
-fault_common:               /* fault_report(vector, error, rip, cr2, cs) at ring 3, which does not return */
+/* fault_report(vector, error, rip, cr2, cs) at ring 3, which does not return */
+fault_common:
     pop %rdi
     pop %rsi
     pop %rdx
@@ -230,7 +234,7 @@ ap_frame:
     .org guest_boot + 4096  /* the ring 0 stack is what is left of the page */
 ring0_stack_top:
 
-/* ---- page tables: the first GiB, identity, 2 MiB pages; memory.c adds the rest where needed ---- */
+/* ---- page tables: the first GiB, identity, 2 MiB pages; memory.c adds the rest ---- */
     .section .tables, "aw", @progbits
     .balign 4096
     .global pml4

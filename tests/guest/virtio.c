@@ -37,7 +37,7 @@ enum common_offset { /* 4.1.4.3 */
 #define MSIX_ENABLE        0x80000000 /* message control is the upper half of the first dword */
 #define MSIX_MASK_ALL      0x40000000
 #define SPIN_TURNS         400
-#define RECHECK_NS         (20 * MILLISECOND) /* should an interrupt be lost, this is what it costs */
+#define RECHECK_NS         (20 * MILLISECOND) /* what a lost interrupt costs */
 
 static uint32_t read32(volatile uint8_t *base, unsigned offset)
 {
