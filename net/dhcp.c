@@ -1,0 +1,274 @@
+#include "net/dhcp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "net/dhcp_directory.h"
+#include "net/dhcp_text.h"
+
+#define START_MS        5000
+#define STOP_MS         2000
+#define FILE_BYTES      (1u << 20)
+#define OPEN_FILES      256
+#define RELEASE_TRIES   10 /* of RELEASE_WAIT_MS */
+#define RELEASE_WAIT_MS 5
+
+struct dhcp_server {
+    struct dhcp_options options;
+    struct network_config network;
+    struct dhcp_directory directory; /* owned fds */
+    char path[256];                  /* of the directory */
+    int pidfd;                       /* owned; -1 = none */
+    bool stale; /* something was removed, and dnsmasq has not been told to read anew */
+};
+
+static void sleep_ms(long ms)
+{
+    struct timespec span = { .tv_nsec = ms * 1000000 };
+
+    nanosleep(&span, NULL);
+}
+
+static int open_program(struct error *err)
+{
+    static const char *const paths[] = { "/usr/sbin/dnsmasq", "/usr/bin/dnsmasq",
+                                         "/usr/local/sbin/dnsmasq" };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(paths); i++) {
+        int fd = open(paths[i], O_PATH | O_CLOEXEC);
+
+        if (fd >= 0)
+            return fd;
+    }
+    return error_set(err, ENOENT, "dnsmasq is not installed (Debian package dnsmasq-base)");
+}
+
+/* Does a socket of this network namespace listen on gateway:53/udp?  Bound last, after DHCP's. */
+static bool is_listening(const struct network_config *network)
+{
+    FILE *table = fopen("/proc/thread-self/net/udp", "re");
+    char wanted[32];
+    char line[256];
+    bool found = false;
+
+    if (!table)
+        return false;
+    snprintf(wanted, sizeof wanted, " %08X:0035 ", htonl(cidr_gateway(&network->cidr)));
+    while (!found && fgets(line, sizeof line, table))
+        found = strstr(line, wanted) != NULL;
+    fclose(table);
+    return found;
+}
+
+static bool has_ended(int pidfd, int timeout_ms)
+{
+    struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+
+    return poll(&poll_fd, 1, timeout_ms) > 0;
+}
+
+static void kill_and_reap(struct dhcp_server *server)
+{
+    int status;
+
+    if (server->pidfd < 0)
+        return;
+    (void)process_kill(server->pidfd, SIGKILL);
+    (void)has_ended(server->pidfd, STOP_MS);
+    (void)process_reap(server->pidfd, &status);
+    close(take_fd(&server->pidfd));
+}
+
+static int await_listening(struct dhcp_server *server, struct error *err)
+{
+    char reason[160];
+
+    for (int waited = 0; waited < START_MS; waited += 2) {
+        if (is_listening(&server->network))
+            return 0;
+        if (has_ended(server->pidfd, 2))
+            break;
+    }
+    dhcp_directory_last_log(&server->directory, reason, sizeof reason);
+    kill_and_reap(server);
+    return error_set(err, EIO, "network %s: dnsmasq does not start: %s", server->network.id,
+                     reason[0] ? reason : "it said nothing");
+}
+
+static int spawn(struct dhcp_server *server, struct error *err)
+{
+    auto_close int program = open_program(err);
+    auto_close int log = -1;
+    struct dhcp_arguments arguments;
+    struct sandbox_spec sandbox = {
+        .uid = server->options.uid,
+        .gid = server->options.gid,
+        .keep_capabilities = 1ull << CAP_NET_BIND_SERVICE | 1ull << CAP_NET_ADMIN,
+        .max_files = OPEN_FILES,
+        .max_file_bytes = FILE_BYTES,
+    };
+    int fds[3] = { -1, -1, -1 };
+    pid_t pid;
+    int result;
+
+    if (program < 0)
+        return program;
+    log = dhcp_directory_open_log(&server->directory, err);
+    if (log < 0)
+        return log;
+    fds[2] = log;
+    dhcp_arguments_fill(&arguments, server->options.prefix, server->path, &server->network);
+    if (arguments.failed) {
+        dhcp_arguments_free(&arguments);
+        return error_set(err, ENOMEM, "start dnsmasq: out of memory");
+    }
+    struct process_spec spec = {
+        .exec_fd = program,
+        .argv = (const char *const *)arguments.items,
+        .clone_flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
+        .cgroup_fd = -1,
+        .fds = fds,
+        .fd_count = ARRAY_LENGTH(fds),
+        .sandbox = &sandbox,
+        .new_session = true,
+    };
+    result = process_spawn(&spec, &pid, &server->pidfd, err);
+    dhcp_arguments_free(&arguments);
+    return result < 0 ? error_wrap(err, "start dnsmasq") : await_listening(server, err);
+}
+
+int dhcp_server_restart(struct dhcp_server *server, struct error *err)
+{
+    kill_and_reap(server);
+    server->stale = false;
+    return spawn(server, err);
+}
+
+int dhcp_server_start(const struct dhcp_options *options, const struct network_config *network,
+                      const struct nic_config *nics, size_t nic_count,
+                      struct dhcp_server **ret_server, struct error *err)
+{
+    struct dhcp_server *server = calloc(1, sizeof *server);
+    int result;
+
+    if (!server)
+        return error_set(err, ENOMEM, "start dnsmasq: out of memory");
+    server->options = *options;
+    server->network = *network;
+    server->pidfd = -1;
+    dhcp_directory_init(&server->directory);
+    if (snprintf(server->path, sizeof server->path, "%s/%x", options->net_dir, network->instance) >=
+        (int)sizeof server->path)
+        result = error_set(err, ENAMETOOLONG, "the run directory's path is too long");
+    else
+        result = dhcp_directory_make(&server->directory, options, network, nics, nic_count, err);
+    if (result == 0)
+        result = spawn(server, err);
+    if (result < 0) {
+        dhcp_server_stop(server);
+        return result;
+    }
+    *ret_server = server;
+    return 0;
+}
+
+struct dhcp_server *dhcp_server_stop(struct dhcp_server *server)
+{
+    if (!server)
+        return NULL;
+    kill_and_reap(server);
+    dhcp_directory_remove(server->options.net_dir_fd, server->network.instance);
+    return dhcp_server_free(server);
+}
+
+struct dhcp_server *dhcp_server_free(struct dhcp_server *server)
+{
+    if (!server)
+        return NULL;
+    if (server->pidfd >= 0)
+        close(server->pidfd);
+    dhcp_directory_close(&server->directory);
+    free(server);
+    return NULL;
+}
+
+int dhcp_server_pidfd(const struct dhcp_server *server)
+{
+    return server ? server->pidfd : -1;
+}
+
+/* From the host to itself, but bound to the bridge: dnsmasq sees it come from there. */
+static void send_release(const struct dhcp_server *server, uint32_t address,
+                         const uint8_t mac[MAC_BYTES])
+{
+    auto_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in to = {
+        .sin_family = AF_INET,
+        .sin_port = htons(67),
+        .sin_addr.s_addr = htonl(cidr_gateway(&server->network.cidr)),
+    };
+    uint8_t packet[DHCP_RELEASE_BYTES];
+    char bridge[IFNAMSIZ];
+
+    network_bridge_name(server->options.prefix, server->network.instance, bridge);
+    dhcp_release_fill(&server->network, address, mac, packet);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, bridge, strlen(bridge)) < 0 ||
+        sendto(fd, packet, sizeof packet, 0, (struct sockaddr *)&to, sizeof to) < 0)
+        return; /* the lease is looked for before the address is used again */
+}
+
+/* dnsmasq gives no address that it thinks leased to another: that lease has to go first. */
+static int free_address(struct dhcp_server *server, const struct nic_config *nic, struct error *err)
+{
+    uint8_t mac[MAC_BYTES];
+
+    for (int try = 0; try < RELEASE_TRIES; try++) {
+        if (!dhcp_directory_find_lease(&server->directory, nic->ipv4, mac) ||
+            memcmp(mac, nic->mac, MAC_BYTES) == 0)
+            return 0;
+        if (try == 0)
+            send_release(server, nic->ipv4, mac);
+        sleep_ms(RELEASE_WAIT_MS);
+    }
+    kill_and_reap(server);
+    dhcp_directory_drop_lease(&server->directory, nic->ipv4);
+    return dhcp_server_restart(server, err);
+}
+
+int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, struct error *err)
+{
+    int result = free_address(server, nic, err);
+
+    if (result == 0)
+        result = dhcp_directory_add(&server->directory, &server->network, nic, err);
+    if (result == 0 && server->stale && server->pidfd >= 0) {
+        (void)process_kill(server->pidfd, SIGHUP);
+        server->stale = false;
+    }
+    return result;
+}
+
+int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err)
+{
+    int result = dhcp_directory_delete(&server->directory, nic, err);
+
+    /* dnsmasq is told to read its directories anew with the next guest that comes, once for all
+     * that went: reading a thousand files for each would keep it busy.  2.90 notices by itself. */
+    server->stale = true;
+    send_release(server, nic->ipv4, nic->mac);
+    return result;
+}

@@ -1,0 +1,44 @@
+/* dhcp.h - one dnsmasq per network: DHCP for the guests that we name, DNS on the gateway.
+ * Network worker only.
+ *
+ * Its directory, "<net dir>/<instance>/", holds hosts/ and names/ (a file for each nic, read by
+ * inotify), leases and log.  dnsmasq runs as a user of its own with two capabilities
+ * (CAP_NET_BIND_SERVICE, and CAP_NET_ADMIN, without which it refuses to start), no new privileges,
+ * pid, ipc and uts namespaces of its own, and files of at most 1 MiB. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include "net/network.h"
+
+struct error;
+struct dhcp_server; /* opaque */
+
+struct dhcp_options {
+    const char *prefix; /* all borrowed */
+    const char *net_dir;
+    int net_dir_fd;
+    uid_t uid;
+    gid_t gid;
+};
+
+/* Writes the directory anew for these nics (of other networks: ignored) and starts dnsmasq; returns
+ * when it listens.  No other dnsmasq of this directory may run. */
+int dhcp_server_start(const struct dhcp_options *options, const struct network_config *network,
+                      const struct nic_config *nics, size_t nic_count,
+                      struct dhcp_server **ret_server, struct error *err);
+/* Kills dnsmasq and removes the directory.  Accepts NULL, returns NULL. */
+struct dhcp_server *dhcp_server_stop(struct dhcp_server *server);
+/* Forgets it: dnsmasq and its directory stay.  Accepts NULL, returns NULL. */
+struct dhcp_server *dhcp_server_free(struct dhcp_server *server);
+/* After it died, or to be rid of a lease: kills what is left and starts it with the same files. */
+int dhcp_server_restart(struct dhcp_server *server, struct error *err);
+int dhcp_server_pidfd(const struct dhcp_server *server); /* borrowed; -1 = none */
+
+/* When it returns, dnsmasq sees the entry before any request that comes later. */
+int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, struct error *err);
+/* Idempotent. */
+int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err);
+
+/* Kills every dnsmasq whose command line says that it works in a directory of net_dir (started by
+ * us or by an agent before us), and removes these directories. */
+int dhcp_remove_all(const struct dhcp_options *options, struct error *err);

@@ -1,0 +1,110 @@
+/* dhcp_strays.c - dhcp_remove_all: what an agent before us left running.
+ *
+ * A dnsmasq is recognised by its own command line, which names its lease file, and by its user:
+ * that holds even if the agent died between starting it and writing anything down.  Its pidfd is
+ * opened before the command line is read, so what is killed is what was looked at. */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "net/dhcp.h"
+#include "net/dhcp_directory.h"
+
+#define KILL_MS 2000
+
+/* "--dhcp-leasefile=<net dir>/<hex>/leases" among the NUL-separated arguments. */
+static bool names_our_lease_file(const char *arguments, size_t size, const char *net_dir)
+{
+    char wanted[300];
+    size_t length = (size_t)snprintf(wanted, sizeof wanted, "--dhcp-leasefile=%s/", net_dir);
+
+    for (const char *at = arguments; at < arguments + size; at += strlen(at) + 1) {
+        const char *rest = at + length;
+
+        if (length >= sizeof wanted || strncmp(at, wanted, length) != 0)
+            continue;
+        rest += strspn(rest, "0123456789abcdef");
+        if (strcmp(rest, "/leases") == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_ours(const char *pid, const struct dhcp_options *options)
+{
+    auto_close int fd = -1;
+    char path[64];
+    char arguments[8192];
+    struct stat status;
+    ssize_t got;
+
+    snprintf(path, sizeof path, "/proc/%.20s/cmdline", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0 || status.st_uid != options->uid)
+        return false;
+    got = read(fd, arguments, sizeof arguments - 1);
+    if (got <= 0)
+        return false;
+    arguments[got] = '\0';
+    return names_our_lease_file(arguments, (size_t)got, options->net_dir);
+}
+
+static void kill_stray(const char *pid, const struct dhcp_options *options)
+{
+    auto_close int pidfd = -1;
+    struct pollfd poll_fd = { .events = POLLIN };
+    int status;
+
+    if (!is_ours(pid, options))
+        return; /* nearly all of them: without a pidfd */
+    pidfd = (int)syscall(SYS_pidfd_open, (pid_t)atoi(pid), 0);
+    if (pidfd < 0 || !is_ours(pid, options))
+        return;
+    (void)process_kill(pidfd, SIGKILL);
+    poll_fd.fd = pidfd;
+    (void)poll(&poll_fd, 1, KILL_MS);
+    (void)process_reap(pidfd, &status);
+}
+
+int dhcp_remove_all(const struct dhcp_options *options, struct error *err)
+{
+    DIR *processes = opendir("/proc");
+    DIR *directories;
+    const struct dirent *entry;
+    int copy;
+
+    if (!processes)
+        return error_set(err, errno, "look for dnsmasq processes: %s", strerror(errno));
+    while ((entry = readdir(processes)))
+        if (isdigit((unsigned char)entry->d_name[0]))
+            kill_stray(entry->d_name, options);
+    closedir(processes);
+
+    copy = openat(options->net_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    directories = copy < 0 ? NULL : fdopendir(copy);
+    if (!directories) {
+        cleanup_close(&copy);
+        return error_set(err, errno, "read the run directory: %s", strerror(errno));
+    }
+    while ((entry = readdir(directories))) {
+        char *end;
+        unsigned long instance = strtoul(entry->d_name, &end, 16);
+
+        if (*end == '\0' && end != entry->d_name && instance <= UINT32_MAX)
+            dhcp_directory_remove(options->net_dir_fd, (uint32_t)instance);
+    }
+    closedir(directories);
+    return 0;
+}
