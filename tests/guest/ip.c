@@ -92,7 +92,7 @@ static bool answer_ipv4(struct guest *guest, const uint8_t *frame, const struct 
         return false;
     memcpy(reply, body, count);
     memcpy(asker, ethernet->from, 6);
-    if (ip->protocol == IP_ICMP && count >= sizeof(*icmp) && icmp->type == ICMP_REQUEST) {
+    if (ip->protocol == IP_ICMP && count >= sizeof(*icmp) && body[0] == ICMP_REQUEST) {
         icmp->type = ICMP_REPLY;
         icmp->checksum = 0;
         (void)send_ipv4(guest, asker, IP_ICMP, swap32(ip->source), reply, count,

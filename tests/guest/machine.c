@@ -104,7 +104,7 @@ void machine_processors(struct guest *guest, unsigned index, char **arguments, u
     }
     ap_spin = count > 0 && text_equal(arguments[0], "spin");
     memcpy(memory_map(page, PAGE_BYTES), ap_trampoline,
-           (size_t)(ap_trampoline_end - ap_trampoline));
+           (uintptr_t)ap_trampoline_end - (uintptr_t)ap_trampoline);
     for (unsigned i = 0; i < processors; i++) {
         if (apic_ids[i] != 0) /* ours */
             apic_start_processor(apic_ids[i], (uint32_t)page);
