@@ -58,31 +58,44 @@ $(BUILD)/libfetch.a: $(call objects_of,$(FETCH_SRC))
 $(BUILD)/libagent.a: $(call objects_of,$(AGENT_SRC))
 $(BUILD)/%.a:
 	@rm -f $@
-	$(AR) rcs $@ $^
+	@$(AR) rcs $@ $^
 
 # The VMM is static: it starts faster, shares nothing with the host's file system, and can be
 # executed inside an empty root.  Sanitizers need the dynamic loader.
 VMM_STATIC := $(if $(SANITIZE),,-static)
 $(BUILD)/warren-vmm: $(call objects_of,$(VMM_MAIN)) $(BUILD)/libvmm.a $(BUILD)/libbase.a
-	$(CC) $(VMM_STATIC) -o $@ $^ $(LDFLAGS)
+	@echo '  LINK $@'
+	@$(CC) $(VMM_STATIC) -o $@ $^ $(LDFLAGS)
 $(BUILD)/warren-api: $(call objects_of,$(API_MAIN)) $(BUILD)/libapi.a $(BUILD)/libbase.a
-	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_API) $(LIBS_BASE)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_API) $(LIBS_BASE)
 $(BUILD)/warren-fetch: $(call objects_of,$(FETCH_MAIN)) $(BUILD)/libfetch.a $(BUILD)/libbase.a
-	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_FETCH) $(LIBS_BASE)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_FETCH) $(LIBS_BASE)
 $(BUILD)/warrend: $(call objects_of,$(AGENT_MAIN)) $(BUILD)/libagent.a $(BUILD)/libbase.a
-	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
 
 $(BUILD)/api/openapi.o: openapi.yaml
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	@echo '  CC   $<'
+	@$(CC) $(CFLAGS) -c -o $@ $<
 
 tests: $(TESTS)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDFLAGS) -lcmocka \
+	@echo '  LINK $@'
+	@$(CC) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDFLAGS) -lcmocka \
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
+
+# Tools that integration tests use.
+$(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
+    $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
 .SECONDARY:
 
 check: ## layers, format, clang-tidy, cppcheck, lengths
@@ -93,7 +106,7 @@ test: ## every test, as CI runs them
 	tests/run
 test-unit: tests ## cmocka tests
 	tests/run-unit $(BUILD)
-test-integration: all ## the agent with the test guest on /dev/kvm
+test-integration: all $(BUILD)/tools/image_import ## the agent with the test guest on /dev/kvm
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
 	tests/run-host $(BUILD)
