@@ -1,0 +1,447 @@
+/* test_router.c - routes, their agreement with openapi.yaml, and what each verb answers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "tests/unit/fake_node.h"
+#include "api/api_metrics.h"
+#include "api/openapi.h"
+#include "api/problem.h"
+#include "api/request.h"
+#include "api/router.h"
+#include "api/wire.h"
+#include "base/cleanup.h"
+
+struct fixture {
+    struct loop *loop;
+    struct node *node;
+    struct api_metrics *metrics;
+    struct request_sink sink;
+    int replies;
+    int status; /* of the last reply, with its headers and body */
+    char etag[64], location[256], allow[64], content_type[128], retry_after[16];
+    json_t *body;
+};
+
+static void keep(char *to, size_t size, const char *from)
+{
+    snprintf(to, size, "%s", from ? from : "");
+}
+
+static void take_reply(void *context, struct request *request, struct wire_message *reply)
+{
+    struct fixture *f = context;
+
+    (void)request;
+    f->replies++;
+    f->status = reply->status;
+    keep(f->etag, sizeof(f->etag), reply->strings[WIRE_ETAG]);
+    keep(f->location, sizeof(f->location), reply->strings[WIRE_LOCATION]);
+    keep(f->allow, sizeof(f->allow), reply->strings[WIRE_ALLOW]);
+    keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
+    keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
+    json_decref(f->body);
+    f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_int_equal(loop_new(&f->loop, NULL), 0);
+    f->node = fake_node_new(f->loop);
+    f->metrics = api_metrics_new();
+    f->sink = (struct request_sink){ .reply = take_reply, .context = f };
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(f->node->outstanding, 0);
+    json_decref(f->body);
+    fake_node_free(f->node);
+    api_metrics_free(f->metrics);
+    loop_free(f->loop);
+    free(f);
+    return 0;
+}
+
+struct asked {
+    const char *method, *target, *body, *if_match, *if_none_match, *content_type;
+};
+
+static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
+{
+    struct wire_message message = { .kind = WIRE_REQUEST, .id = 1 };
+    struct request *request;
+
+    message.strings[WIRE_METHOD] = asked.method;
+    message.strings[WIRE_TARGET] = asked.target;
+    message.strings[WIRE_IF_MATCH] = asked.if_match;
+    message.strings[WIRE_IF_NONE_MATCH] = asked.if_none_match;
+    message.strings[WIRE_CONTENT_TYPE] = asked.content_type ? asked.content_type
+                                         : asked.body       ? "application/json"
+                                                            : NULL;
+    message.body = asked.body ? strdup(asked.body) : NULL;
+    message.body_size = asked.body ? strlen(asked.body) : 0;
+    assert_int_equal(request_new(&message, &f->sink, f->node, f->metrics, &request, NULL), 0);
+    router_dispatch(request);
+    return request;
+}
+
+static int ask(struct fixture *f, struct asked asked)
+{
+    int before = f->replies;
+
+    ask_without_waiting(f, asked);
+    for (int turns = 0; f->replies == before && turns < 1000; turns++)
+        assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
+    assert_int_equal(f->replies, before + 1);
+    return f->status;
+}
+
+#define ASK(f, verb, where, ...) \
+    ask((f), (struct asked){ .method = (verb), .target = (where), ##__VA_ARGS__ })
+
+static const char *member(const struct fixture *f, const char *name)
+{
+    const char *text = json_string_value(json_object_get(f->body, name));
+
+    return text ? text : "";
+}
+
+/* --- the contract --- */
+
+/* Finds "  PATH:", then "    method:", then "      operationId: ID" in the text. */
+static void every_operation_is_a_route_and_the_reverse(void **state)
+{
+    size_t count, size, found = 0;
+    const struct route *routes = router_routes(&count);
+    auto_free char *text = strdup(openapi_text(&size));
+    char path[128] = "", method[16] = "";
+    char *rest = text, *line;
+
+    (void)state;
+    while ((line = strsep(&rest, "\n"))) {
+        char word[128];
+
+        if (sscanf(line, "  %127[^: ]:", word) == 1 && strncmp(line, "  /", 3) == 0)
+            keep(path, sizeof(path), word);
+        else if (strncmp(line, "    ", 4) == 0 && line[4] >= 'a' && line[4] <= 'z' &&
+                 sscanf(line, "    %15[a-z]:", word) == 1)
+            keep(method, sizeof(method), word);
+        else if (sscanf(line, "      operationId: %127s", word) == 1) {
+            size_t i = 0;
+
+            while (i < count && strcmp(routes[i].operation_id, word) != 0)
+                i++;
+            if (i == count)
+                fail_msg("openapi.yaml has %s, the routes have not", word);
+            assert_string_equal(routes[i].path, path);
+            assert_int_equal(strcasecmp(routes[i].method, method), 0);
+            assert_int_equal(i, found); /* the same order */
+            found++;
+        }
+    }
+    assert_int_equal(found, count);
+}
+
+static void every_problem_is_in_the_contract(void **state)
+{
+    static const int codes[] = { EINVAL,     ENOENT,        EOPNOTSUPP,  EEXIST, EBUSY,
+                                 EADDRINUSE, ESTALE,        EAGAIN,      ENODEV, ENOSPC,
+                                 ENOMEM,     EADDRNOTAVAIL, EMEDIUMTYPE, EIO };
+    size_t size;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(codes); i++) {
+        char text[80];
+
+        snprintf(text, sizeof(text), "- urn:warren:problem:%s\n", problem_of(codes[i])->name);
+        if (!strstr(openapi_text(&size), text))
+            fail_msg("openapi.yaml lacks %s", text);
+    }
+}
+
+static void an_internal_error_is_not_shown(void **state)
+{
+    struct error err;
+    json_t *document;
+
+    (void)state;
+    error_field(&err, EIO, "secret", "write /var/lib/warren/x");
+    document = problem_document(&err);
+    assert_null(strstr(json_string_value(json_object_get(document, "detail")), "/var"));
+    assert_null(json_object_get(document, "field"));
+    assert_int_equal(json_integer_value(json_object_get(document, "status")), 500);
+    json_decref(document);
+}
+
+static void half_a_character_does_not_spoil_a_problem(void **state)
+{
+    struct error err;
+    json_t *document;
+
+    (void)state;
+    error_field(&err, EINVAL, "\xc3", "bad \xe2\x82");
+    document = problem_document(&err);
+    assert_string_equal(json_string_value(json_object_get(document, "detail")), "bad ??");
+    assert_string_equal(json_string_value(json_object_get(document, "field")), "?");
+    json_decref(document);
+}
+
+/* --- routing --- */
+
+static void what_has_no_route_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "GET", "/v1/nothing"), 404);
+    assert_string_equal(f->content_type, "application/problem+json");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/"), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/b"), 404);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/pause"), 404);
+    assert_int_equal(ASK(f, "POST", "/v1/vms"), 405);
+    assert_string_equal(f->allow, "GET, HEAD");
+    assert_int_equal(ASK(f, "BREW", "/v1/vms/a"), 405);
+    assert_string_equal(f->allow, "GET, HEAD, PUT, PATCH, DELETE");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/A"), 400);
+    assert_string_equal(member(f, "field"), "id");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/-a"), 400);
+    assert_int_equal(
+        ASK(f, "GET", "/v1/vms/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limits=1"), 400);
+    assert_string_equal(member(f, "field"), "limits");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a", "{}"), 400);
+    assert_string_equal(member(f, "field"), "body");
+    assert_int_equal(ASK(f, "HEAD", "/healthz"), 200);
+}
+
+/* --- verbs --- */
+
+static void put_creates_confirms_and_refuses(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"vcpus\":1}"), 201);
+    assert_string_equal(f->etag, "\"1\"");
+    assert_string_equal(f->location, "/v1/vms/a");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"vcpus\":1}"), 200);
+    assert_string_equal(f->location, "");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"vcpus\":2}"), 409);
+    assert_string_equal(member(f, "type"), "urn:warren:problem:conflict");
+    assert_string_equal(member(f, "field"), "vcpus");
+    assert_int_equal(ASK(f, "PUT", "/v1/images/k", "{\"kind\":\"kernel\"}"), 201);
+    assert_string_equal(f->location, "/v1/operations/op-1");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/b?wait=5", "{}"), 201);
+}
+
+static void errors_have_their_statuses(void **state)
+{
+    static const struct {
+        int code, status;
+    } cases[] = { { EINVAL, 400 },        { EBUSY, 409 },  { EADDRINUSE, 409 },
+                  { ENOSPC, 507 },        { ENOMEM, 507 }, { EAGAIN, 503 },
+                  { EADDRNOTAVAIL, 507 }, { ENODEV, 503 }, { EPROTO, 500 } };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        char body[32];
+
+        snprintf(body, sizeof(body), "{\"refuse\":%d}", cases[i].code);
+        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", body), cases[i].status);
+        assert_int_equal(f->retry_after[0] != '\0', cases[i].status == 503);
+    }
+}
+
+static void bodies_are_json_objects_of_the_right_type(void **state)
+{
+    static const char *const bad[] = {
+        "", "[]", "1", "{", "{}x", "{\"a\":1,\"a\":2}", "{\"a\":\"\xff\"}", "null"
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", bad[i]), 400);
+        assert_string_equal(member(f, "field"), "body");
+    }
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .content_type = "text/plain"), 415);
+    assert_int_equal(
+        ASK(f, "PUT", "/v1/vms/a", "{}", .content_type = "application/x-www-form-urlencoded"), 415);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .content_type = "application/jsonx"), 415);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a"), 415);
+    assert_int_equal(
+        ASK(f, "PUT", "/v1/vms/a", "{}", .content_type = "Application/JSON; charset=utf-8"), 201);
+}
+
+static void conditions_hold_or_412(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "*"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "*"), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "*"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1\""), 200);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"2\""), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "W/\"1\""), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "1"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1\", \"2\""), 400);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "\"1\""), 400);
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{\"labels\":{}}", .if_match = "\"1\""), 200);
+    assert_string_equal(f->etag, "\"2\"");
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{}", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a", .if_none_match = "*"), 400);
+}
+
+static void delete_ends_in_deleted(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a"), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"busy\":true}"), 201);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a"), 409);
+    assert_string_equal(member(f, "type"), "urn:warren:problem:busy");
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a?force=yes"), 400);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a?force=true"), 200);
+    assert_true(json_is_true(json_object_get(f->body, "deleted")));
+    assert_string_equal(member(f, "id"), "a");
+    assert_string_equal(member(f, "uid"), "00000000-0000-4000-8000-000000000001");
+}
+
+static void actions_answer_202_or_wait(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start"), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start"), 202);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start?wait=5"), 200);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/reboot?wait=5"), 200);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop?wait=0"), 202); /* not reached in time */
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/kill"), 202);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/kill?wait=601"), 400);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/kill?wait=-1"), 400);
+}
+
+static void waiting_tells_what_was_reached(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=deleted"), 200);
+    assert_true(json_is_true(json_object_get(f->body, "reached")));
+    assert_true(json_is_null(json_object_get(f->body, "vm")));
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=running"), 200);
+    assert_true(json_is_false(json_object_get(f->body, "reached")));
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=running&generation=1&timeout=5"), 200);
+    assert_true(json_is_true(json_object_get(f->body, "reached")));
+    assert_string_equal(json_string_value(json_object_get(json_object_get(f->body, "vm"), "id")),
+                        "a");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=stopped&timeout=0"), 200);
+    assert_true(json_is_false(json_object_get(f->body, "reached")));
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=happiness"), 400);
+    assert_string_equal(member(f, "field"), "for");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/wait?for=running&generation=0"), 400);
+}
+
+static void a_client_that_leaves_ends_its_wait(void **state)
+{
+    struct fixture *f = *state;
+    struct request *request;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    request = ask_without_waiting(
+        f, (struct asked){ .method = "GET", .target = "/v1/vms/a/wait?for=deleted" });
+    assert_int_equal(f->node->outstanding, 1);
+    request_abandon(request);
+    assert_int_equal(f->node->outstanding, 0);
+}
+
+static void lists_come_in_pages(void **state)
+{
+    struct fixture *f = *state;
+    json_t *items;
+
+    assert_int_equal(ASK(f, "GET", "/v1/vms"), 200);
+    assert_int_equal(json_array_size(json_object_get(f->body, "items")), 0);
+    assert_true(json_is_null(json_object_get(f->body, "next")));
+    for (int i = 5; i > 0; i--) {
+        char target[32];
+
+        snprintf(target, sizeof(target), "/v1/vms/v%d", i);
+        assert_int_equal(ASK(f, "PUT", target, "{}"), 201);
+    }
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=2"), 200);
+    items = json_object_get(f->body, "items");
+    assert_int_equal(json_array_size(items), 2);
+    assert_string_equal(member(f, "next"), "v2");
+    assert_int_equal(json_integer_value(json_object_get(f->body, "revision")), 5);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=3&cursor=v2"), 200);
+    assert_int_equal(json_array_size(json_object_get(f->body, "items")), 3);
+    assert_true(json_is_null(json_object_get(f->body, "next")));
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=0"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=1001"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?cursor=%2f"), 400);
+    assert_string_equal(member(f, "field"), "cursor");
+}
+
+static void the_node_tells_about_itself(void **state)
+{
+    struct fixture *f = *state;
+    auto_free char *metrics = NULL;
+    size_t size;
+
+    assert_int_equal(ASK(f, "GET", "/v1/node"), 200);
+    assert_int_equal(ASK(f, "GET", "/openapi.yaml"), 200);
+    assert_string_equal(f->content_type, "application/yaml");
+    assert_int_equal(ASK(f, "GET", "/readyz"), 200);
+    f->node->not_ready = true;
+    assert_int_equal(ASK(f, "GET", "/readyz"), 503);
+    assert_int_equal(ASK(f, "GET", "/metrics"), 200);
+    api_metrics_count(f->metrics, &router_routes(&size)[0], 200, 300);
+    api_metrics_count(f->metrics, NULL, 404, 1);
+    metrics = api_metrics_text(f->metrics, &size);
+    assert_non_null(
+        strstr(metrics, "warren_api_requests_total{operation=\"listImages\",code=\"200\"} 1\n"));
+    assert_non_null(
+        strstr(metrics, "warren_api_requests_total{operation=\"none\",code=\"404\"} 1\n"));
+    assert_non_null(strstr(
+        metrics, "warren_api_request_seconds_bucket{operation=\"listImages\",le=\"0.00025\"} 0\n"));
+    assert_non_null(strstr(
+        metrics, "warren_api_request_seconds_bucket{operation=\"listImages\",le=\"0.0005\"} 1\n"));
+    assert_non_null(
+        strstr(metrics, "warren_api_request_seconds_sum{operation=\"listImages\"} 0.000300\n"));
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_is_a_route_and_the_reverse),
+        cmocka_unit_test(every_problem_is_in_the_contract),
+        cmocka_unit_test(an_internal_error_is_not_shown),
+        cmocka_unit_test(half_a_character_does_not_spoil_a_problem),
+        CASE(what_has_no_route_is_refused),
+        CASE(put_creates_confirms_and_refuses),
+        CASE(errors_have_their_statuses),
+        CASE(bodies_are_json_objects_of_the_right_type),
+        CASE(conditions_hold_or_412),
+        CASE(delete_ends_in_deleted),
+        CASE(actions_answer_202_or_wait),
+        CASE(waiting_tells_what_was_reached),
+        CASE(a_client_that_leaves_ends_its_wait),
+        CASE(lists_come_in_pages),
+        CASE(the_node_tells_about_itself),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,114 @@
+/* test_server_headers.c - framing that two parsers could read differently is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "api/server_headers.h"
+#include "base/cleanup.h"
+
+struct header {
+    const char *name, *value;
+};
+
+static enum server_refusal check(const struct header *list, size_t count, const char *target)
+{
+    struct server_headers headers = { 0 };
+
+    for (size_t i = 0; i < count && list[i].name; i++)
+        server_headers_add(&headers, list[i].name, strlen(list[i].name), list[i].value,
+                           strlen(list[i].value));
+    return server_headers_check(&headers, "PUT", target, "HTTP/1.1");
+}
+
+static void each_doubt_has_its_refusal(void **state)
+{
+    static const struct {
+        enum server_refusal expected;
+        struct header headers[4];
+    } cases[] = {
+        { SERVER_ACCEPTED, { { "Host", "x" }, { "Content-Length", "5" } } },
+        { SERVER_ACCEPTED, { { "hOST", "x" }, { "X-Any", "\xc3\xa4\tb" }, { "X-Any", "" } } },
+        { SERVER_BAD_REQUEST, { { "Accept", "x" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Host", "x" } } },
+        { SERVER_BAD_REQUEST,
+          { { "Host", "x" }, { "Content-Length", "5" }, { "content-length", "5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "5, 5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "+5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "-5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "0x5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length", "99999999999999999999" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "Content-Length ", "5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "", "5" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "X", "a\rb" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "If-Match", "\xff" } } },
+        { SERVER_BAD_REQUEST, { { "Host", "x" }, { "If-Match", "*" }, { "If-Match", "*" } } },
+        { SERVER_LENGTH_REQUIRED, { { "Host", "x" }, { "Transfer-Encoding", "chunked" } } },
+        { SERVER_LENGTH_REQUIRED,
+          { { "Host", "x" }, { "Content-Length", "5" }, { "Transfer-Encoding", "identity" } } },
+        { SERVER_TOO_LARGE, { { "Host", "x" }, { "Content-Length", "1048577" } } },
+        { SERVER_ACCEPTED, { { "Host", "x" }, { "Content-Length", "1048576" } } },
+        { SERVER_MEDIA_TYPE, { { "Host", "x" }, { "Content-Encoding", "gzip" } } },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        enum server_refusal found = check(cases[i].headers, 4, "/v1/vms");
+
+        if (found != cases[i].expected)
+            fail_msg("case %zu: %d, not %d", i, found, cases[i].expected);
+    }
+}
+
+static void targets_are_paths(void **state)
+{
+    static const struct header host[] = { { "Host", "x" } };
+    char *longer = malloc(5001);
+
+    (void)state;
+    memset(longer, '/', 5000);
+    longer[5000] = '\0';
+    assert_int_equal(check(host, 1, "/healthz?a=b"), SERVER_ACCEPTED);
+    assert_int_equal(check(host, 1, "http://h/healthz"), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, "*"), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, ""), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, "/a#b"), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, "/a b"), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, "/\x80"), SERVER_BAD_TARGET);
+    assert_int_equal(check(host, 1, longer), SERVER_TARGET_TOO_LONG);
+    free(longer);
+}
+
+static void many_or_long_headers_are_refused(void **state)
+{
+    struct server_headers headers = { 0 };
+    char value[1000];
+
+    (void)state;
+    memset(value, 'v', sizeof(value));
+    server_headers_add(&headers, "Host", 4, "x", 1);
+    for (int i = 0; i < 16; i++)
+        server_headers_add(&headers, "X", 1, value, sizeof(value));
+    assert_int_equal(server_headers_check(&headers, "GET", "/", "HTTP/1.1"), SERVER_ACCEPTED);
+    server_headers_add(&headers, "X", 1, value, sizeof(value));
+    assert_int_equal(server_headers_check(&headers, "GET", "/", "HTTP/1.1"),
+                     SERVER_HEADERS_TOO_LARGE);
+    headers = (struct server_headers){ 0 };
+    for (int i = 0; i <= SERVER_HEADERS_MAX; i++)
+        server_headers_add(&headers, "X", 1, "", 0);
+    assert_int_equal(headers.refusal, SERVER_HEADERS_TOO_LARGE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_doubt_has_its_refusal),
+        cmocka_unit_test(targets_are_paths),
+        cmocka_unit_test(many_or_long_headers_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
