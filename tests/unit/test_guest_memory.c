@@ -1,0 +1,131 @@
+/* test_guest_memory.c - which guest addresses become pointers, and which never do. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/guest_memory.h"
+
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+
+/* 3 GiB below the hole, 1 GiB from 4 GiB up. */
+static int set_up(void **state)
+{
+    struct guest_memory *memory = NULL;
+
+    if (guest_memory_new(4 * GIB, &memory, NULL) < 0)
+        return -1;
+    *state = memory;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    guest_memory_free(*state);
+    return 0;
+}
+
+static void memory_is_split_around_the_hole(void **state)
+{
+    const struct guest_memory *memory = *state;
+
+    assert_int_equal(guest_memory_region_count(memory), 2);
+    assert_int_equal(guest_memory_region(memory, 0).guest_start, 0);
+    assert_int_equal(guest_memory_region(memory, 0).size, GUEST_HOLE_START);
+    assert_int_equal(guest_memory_region(memory, 1).guest_start, GUEST_HOLE_END);
+    assert_int_equal(guest_memory_region(memory, 1).size, GIB);
+}
+
+static void edges_are_exact(void **state)
+{
+    static const struct {
+        uint64_t guest, size;
+        int mapped;
+    } cases[] = {
+        { 0, 1, 1 },
+        { 0, 0, 0 },
+        { GUEST_HOLE_START - 1, 1, 1 },
+        { GUEST_HOLE_START - 1, 2, 0 },
+        { GUEST_HOLE_START, 1, 0 },
+        { 0, GUEST_HOLE_START, 1 },
+        { 0, GUEST_HOLE_START + 1, 0 },
+        { GUEST_HOLE_END - 1, 1, 0 },
+        { GUEST_HOLE_END - 1, 2, 0 },
+        { GUEST_HOLE_END, 1, 1 },
+        { GUEST_HOLE_END, GIB, 1 },
+        { GUEST_HOLE_END, GIB + 1, 0 },
+        { GUEST_HOLE_END + GIB - 8, 8, 1 },
+        { GUEST_HOLE_END + GIB - 7, 8, 0 },
+        { GUEST_HOLE_END + GIB, 1, 0 },
+        { UINT64_MAX, 1, 0 },
+        { UINT64_MAX - 7, 8, 0 },
+        { UINT64_MAX, 2, 0 }, /* wraps to 0 */
+        { 16, UINT64_MAX, 0 },
+        { 16, UINT64_MAX - 15, 0 },
+        { GUEST_HOLE_END, UINT64_MAX - GUEST_HOLE_END + 1, 0 },
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++)
+        if ((guest_memory_map(*state, cases[i].guest, cases[i].size) != NULL) != cases[i].mapped)
+            fail_msg("case %zu", i);
+}
+
+static void copies_are_whole_or_not_at_all(void **state)
+{
+    uint8_t bytes[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, back[8] = { 0 };
+
+    assert_true(guest_memory_write(*state, GUEST_HOLE_END, bytes, sizeof bytes));
+    assert_true(guest_memory_read(*state, GUEST_HOLE_END, back, sizeof back));
+    assert_memory_equal(bytes, back, sizeof back);
+    assert_false(guest_memory_write(*state, GUEST_HOLE_START - 4, bytes, sizeof bytes));
+    assert_true(guest_memory_read(*state, GUEST_HOLE_START - 4, back, 4));
+    assert_memory_equal(back, "\0\0\0\0", 4);
+}
+
+static void files_are_mapped_copy_on_write(void **state)
+{
+    auto_close int fd = memfd_create("file", MFD_CLOEXEC);
+    char page[4096], first;
+
+    memset(page, 'x', sizeof page);
+    assert_int_equal(write(fd, page, sizeof page), sizeof page);
+    assert_int_equal(guest_memory_map_file(*state, MIB, 4096, fd, 0, NULL), 0);
+    assert_true(guest_memory_read(*state, MIB + 4095, &first, 1));
+    assert_int_equal(first, 'x');
+    assert_true(guest_memory_write(*state, MIB, "y", 1));
+    assert_int_equal(pread(fd, &first, 1, 0), 1);
+    assert_int_equal(first, 'x');
+    assert_true(guest_memory_map_file(*state, MIB + 1, 4096, fd, 0, NULL) < 0);
+    assert_true(guest_memory_map_file(*state, GUEST_HOLE_START, 4096, fd, 0, NULL) < 0);
+}
+
+static void sizes_are_checked(void **state)
+{
+    struct guest_memory *memory = NULL;
+
+    (void)state;
+    assert_true(guest_memory_new(0, &memory, NULL) < 0);
+    assert_true(guest_memory_new(4097, &memory, NULL) < 0);
+    assert_null(memory);
+    assert_null(guest_memory_free(NULL));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(memory_is_split_around_the_hole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(edges_are_exact, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(copies_are_whole_or_not_at_all, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(files_are_mapped_copy_on_write, set_up, tear_down),
+        cmocka_unit_test(sizes_are_checked),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

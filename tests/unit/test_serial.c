@@ -1,0 +1,199 @@
+/* test_serial.c - the 16550A as Linux's driver uses it, through the port bus. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "vmm/mmio_bus.h"
+#include "vmm/platform.h"
+#include "vmm/serial.h"
+#include "vmm/stats_page.h"
+
+enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCRATCH };
+
+struct fixture {
+    struct bus *ports;
+    struct serial *serial;
+    struct stats_page *page;
+    int interrupt;
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    f->page = calloc(1, VMM_PAGE_BYTES);
+    f->interrupt = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (bus_new(&f->ports, NULL) < 0 ||
+        serial_new(f->ports, f->interrupt, f->page, &f->serial, NULL) < 0)
+        return -1;
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    serial_free(f->serial);
+    bus_free(f->ports);
+    close(f->interrupt);
+    free(f->page);
+    free(f);
+    return 0;
+}
+
+static uint8_t in(struct fixture *f, unsigned offset)
+{
+    uint8_t value;
+
+    bus_read(f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
+    return value;
+}
+
+static void out(struct fixture *f, unsigned offset, uint8_t value)
+{
+    bus_write(f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
+}
+
+static uint64_t pulses(struct fixture *f)
+{
+    uint64_t count = 0;
+
+    return read(f->interrupt, &count, sizeof count) == sizeof count ? count : 0;
+}
+
+static void output_goes_into_the_ring(void **state)
+{
+    struct fixture *f = *state;
+    const char *ring = (const char *)f->page + CONSOLE_OFFSET;
+
+    for (const char *c = "hello"; *c; c++)
+        out(f, DATA, (uint8_t)*c);
+    assert_int_equal(f->page->console_bytes, 5);
+    assert_memory_equal(ring, "hello", 5);
+    assert_int_equal(in(f, LSR) & 0x60, 0x60);
+    assert_int_equal(pulses(f), 0);
+}
+
+static void the_ring_keeps_the_newest(void **state)
+{
+    struct fixture *f = *state;
+    const char *ring = (const char *)f->page + CONSOLE_OFFSET;
+
+    for (unsigned i = 0; i < CONSOLE_RING_BYTES + 3; i++)
+        out(f, DATA, i < CONSOLE_RING_BYTES ? 'a' : 'b');
+    assert_int_equal(f->page->console_bytes, CONSOLE_RING_BYTES + 3);
+    assert_memory_equal(ring, "bbba", 4);
+    assert_int_equal(ring[CONSOLE_RING_BYTES - 1], 'a');
+}
+
+/* serial8250_do_startup tests the transmit interrupt like this and falls back to polling. */
+static void enabling_the_transmit_interrupt_raises_it(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 2; i++) {
+        out(f, IER, 2);
+        assert_int_equal(pulses(f), 1);
+        assert_int_equal(in(f, IIR) & 0x0f, 2);
+        assert_int_equal(in(f, IIR) & 0x0f, 1); /* reading it took it back */
+        out(f, IER, 0);
+    }
+    out(f, IER, 2);
+    (void)in(f, IIR);
+    (void)pulses(f);
+    out(f, DATA, 'x');
+    out(f, DATA, 'y');
+    assert_int_equal(pulses(f), 1); /* the line stayed high */
+    assert_int_equal(in(f, IIR) & 0x0f, 2);
+    assert_int_equal(in(f, IIR) & 0x0f, 1);
+}
+
+static void it_is_a_16550a(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(in(f, IIR) & 0xc0, 0);
+    out(f, IIR, 1); /* FCR */
+    assert_int_equal(in(f, IIR), 0xc1);
+    out(f, IER, 0xff);
+    assert_int_equal(in(f, IER), 0x0f);
+    out(f, IER, 0);
+    out(f, SCRATCH, 0x5a);
+    assert_int_equal(in(f, SCRATCH), 0x5a);
+    out(f, LCR, 0x80);
+    out(f, DATA, 0x34);
+    out(f, IER, 0x12);
+    assert_int_equal(in(f, DATA), 0x34);
+    assert_int_equal(in(f, IER), 0x12);
+    out(f, LCR, 3);
+    assert_int_equal(in(f, IER), 0);
+    assert_int_equal(f->page->console_bytes, 0);
+}
+
+/* 8250 drivers look for the port like this: in loop mode the modem inputs follow its outputs. */
+static void loop_mode_follows(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(in(f, MSR), 0xb0);
+    out(f, MCR, 0x10 | 0x0a);
+    assert_int_equal(in(f, MSR) & 0xf0, 0x90);
+    out(f, DATA, 'z');
+    assert_int_equal(f->page->console_bytes, 0);
+    assert_int_equal(in(f, LSR) & 1, 1);
+    assert_int_equal(in(f, DATA), 'z');
+    assert_int_equal(in(f, LSR) & 1, 0);
+}
+
+static void input_interrupts_and_is_bounded(void **state)
+{
+    struct fixture *f = *state;
+
+    out(f, IER, 1);
+    assert_int_equal(serial_input(f->serial, "0123456789abcdefXYZ", 19), 16);
+    assert_int_equal(pulses(f), 1);
+    assert_int_equal(in(f, IIR) & 0x0f, 4);
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(in(f, DATA), "0123456789abcdef"[i]);
+    assert_int_equal(in(f, IIR) & 0x0f, 1);
+    assert_int_equal(in(f, DATA), 0);
+    assert_int_equal(serial_input(f->serial, "Q", 1), 1);
+    assert_int_equal(pulses(f), 1);
+    out(f, IIR, 3); /* FCR: reset the receiver */
+    assert_int_equal(in(f, LSR) & 1, 0);
+}
+
+static void wide_accesses_are_harmless(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t value = 0x41424344;
+
+    bus_write(f->ports, PLATFORM_PORT_COM1, &value, 4);
+    assert_int_equal(f->page->console_bytes, 1);
+    bus_read(f->ports, PLATFORM_PORT_COM1 + LSR, &value, 2);
+    assert_int_equal(value & 0xffff, 0xff60);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(output_goes_into_the_ring, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_ring_keeps_the_newest, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(enabling_the_transmit_interrupt_raises_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(it_is_a_16550a, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(loop_mode_follows, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(input_interrupts_and_is_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wide_accesses_are_harmless, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

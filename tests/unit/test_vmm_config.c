@@ -1,0 +1,146 @@
+/* test_vmm_config.c - the one message that configures a VMM: each bad field is named. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/config.h"
+
+static struct vmm_configure valid(void)
+{
+    struct vmm_configure configure = {
+        .header = { .type = VMM_MESSAGE_CONFIGURE,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof configure },
+        .id = "web-1",
+        .vcpus = 2,
+        .kernel_format = VMM_KERNEL_ELF,
+        .memory_bytes = 128u << 20,
+        .has_initrd = 1,
+        .disk_count = 1,
+        .nic_count = 2,
+        .disks = { { .size_bytes = 4096 } },
+        .cmdline = "console=ttyS0",
+    };
+
+    return configure;
+}
+
+#define VALID_FDS 7
+
+static void a_valid_one_is_taken(void **state)
+{
+    struct vmm_configure configure = valid();
+    int fds[VALID_FDS] = { 10, 11, 12, 13, 14, 15, 16 };
+    struct config_fds named;
+
+    (void)state;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, NULL), 0);
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.kvm, 10);
+    assert_int_equal(named.page, 11);
+    assert_int_equal(named.kernel, 12);
+    assert_int_equal(named.initrd, 13);
+    assert_int_equal(named.disks[0], 14);
+    assert_int_equal(named.nics[1], 16);
+    configure.has_initrd = 0;
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.initrd, -1);
+    assert_int_equal(named.disks[0], 13);
+}
+
+#define FAULT(function, statement)                \
+    static void function(struct vmm_configure *c) \
+    {                                             \
+        statement;                                \
+    }
+FAULT(bad_type, c->header.type = VMM_MESSAGE_PING)
+FAULT(bad_size, c->header.size--)
+FAULT(bad_version, c->header.version = 0)
+FAULT(no_id, c->id[0] = 0)
+FAULT(endless_id, memset(c->id, 'a', sizeof c->id))
+FAULT(forged_id, c->id[1] = '\n')
+FAULT(no_vcpus, c->vcpus = 0)
+FAULT(many_vcpus, c->vcpus = VMM_VCPUS_MAX + 1)
+FAULT(bad_format, c->kernel_format = 3)
+FAULT(no_memory, c->memory_bytes = 0)
+FAULT(much_memory, c->memory_bytes = VMM_MEMORY_MAX + (1u << 20))
+FAULT(odd_memory, c->memory_bytes += 4096)
+FAULT(wrapping_memory, c->memory_bytes = UINT64_MAX - (1u << 20) + 1)
+FAULT(bad_initrd, c->has_initrd = 2)
+FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
+FAULT(many_nics, c->nic_count = 255)
+FAULT(missing_fd, c->disk_count = 2)
+FAULT(endless_cmdline, memset(c->cmdline, 'a', sizeof c->cmdline))
+FAULT(odd_disk, c->disks[0].size_bytes = 513)
+FAULT(empty_disk, c->disks[0].size_bytes = 0)
+FAULT(huge_disk, c->disks[0].size_bytes = UINT64_MAX - 511)
+FAULT(multicast, c->nics[1].mac[0] = 1)
+FAULT(tiny_mtu, c->nics[0].mtu = 67)
+
+static const struct {
+    void (*damage)(struct vmm_configure *configure);
+    const char *field;
+} faults[] = {
+    { bad_type, "header.type" },
+    { bad_size, "header.size" },
+    { bad_version, "header.version" },
+    { no_id, "id" },
+    { endless_id, "id" },
+    { forged_id, "id" },
+    { no_vcpus, "vcpus" },
+    { many_vcpus, "vcpus" },
+    { bad_format, "kernel_format" },
+    { no_memory, "memory_bytes" },
+    { much_memory, "memory_bytes" },
+    { odd_memory, "memory_bytes" },
+    { wrapping_memory, "memory_bytes" },
+    { bad_initrd, "has_initrd" },
+    { many_disks, "disk_count" },
+    { many_nics, "nic_count" },
+    { missing_fd, "fds" },
+    { endless_cmdline, "cmdline" },
+    { odd_disk, "disks[0].size_bytes" },
+    { empty_disk, "disks[0].size_bytes" },
+    { huge_disk, "disks[0].size_bytes" },
+    { multicast, "nics[1].mac" },
+    { tiny_mtu, "nics[0].mtu" },
+};
+
+static void each_bad_field_is_named(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(faults); i++) {
+        struct vmm_configure configure = valid();
+        struct error err = { 0 };
+
+        faults[i].damage(&configure);
+        assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, &err), -EINVAL);
+        assert_string_equal(err.field, faults[i].field);
+    }
+}
+
+static void short_and_long_messages_are_refused(void **state)
+{
+    struct vmm_configure configure = valid();
+
+    (void)state;
+    assert_int_equal(config_validate(&configure, sizeof configure - 1, VALID_FDS, NULL), -EINVAL);
+    assert_int_equal(config_validate(&configure, sizeof configure + 1, VALID_FDS, NULL), -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_valid_one_is_taken),
+        cmocka_unit_test(each_bad_field_is_named),
+        cmocka_unit_test(short_and_long_messages_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
