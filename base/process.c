@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -253,4 +254,17 @@ int process_reap(int pidfd, int *ret_status)
         return -EAGAIN;
     *ret_status = info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status;
     return 0;
+}
+
+int process_await(int pidfd, int timeout_ms)
+{
+    struct pollfd ended = { .fd = pidfd, .events = POLLIN };
+    int count;
+
+    do
+        count = poll(&ended, 1, timeout_ms);
+    while (count < 0 && errno == EINTR);
+    if (count < 0)
+        return -errno;
+    return count > 0 ? 0 : -ETIMEDOUT;
 }

@@ -43,3 +43,5 @@ int process_kill(int pidfd, int signal);
 /* Reaps our own child whose pidfd is readable.  0 and the wait status (as from wait(2)), or -ECHILD
  * when it is not our child (adopted). */
 int process_reap(int pidfd, int *ret_status);
+/* Waits until it has ended (a zombie has); 0, or -ETIMEDOUT. */
+int process_await(int pidfd, int timeout_ms);

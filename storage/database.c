@@ -92,7 +92,7 @@ static int fail(struct database *database, const char *what, struct error *err)
 static int execute(struct database *database, const char *sql, struct error *err)
 {
     if (sqlite3_exec(database->sqlite, sql, NULL, NULL, NULL) != SQLITE_OK)
-        return fail(database, sql, err);
+        return fail(database, strlen(sql) > 64 ? "schema" : sql, err);
     return 0;
 }
 

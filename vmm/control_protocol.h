@@ -9,7 +9,7 @@
  *   agent -> VMM   CONFIGURE + fds     once, first.  Answer: READY (vCPUs run) or an exit record
  *   agent -> VMM   POWER_BUTTON        ACPI power button through the GED.  No answer
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
- *   VMM -> agent   READY, STATE
+ *   VMM -> agent   READY, STATE        both are struct vmm_state
  *
  * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
  * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection

@@ -1,0 +1,38 @@
+/* config.h - warrend's settings: every one is a flag and a line of the configuration file. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+#define CONFIG_PATH_MAX    256
+#define CONFIG_IMPORT_DIRS 16
+
+struct config {
+    char config_file[CONFIG_PATH_MAX]; /* "" = /etc/warren/warrend.conf if it is there */
+    char state_dir[CONFIG_PATH_MAX];
+    char run_dir[CONFIG_PATH_MAX];
+    char libexec_dir[CONFIG_PATH_MAX]; /* warren-vmm, -api, -fetch; "" = where warrend itself is */
+    char import_dirs[CONFIG_IMPORT_DIRS][CONFIG_PATH_MAX];
+    unsigned import_dir_count;
+    char prefix[5];   /* of taps, bridges, tables, cgroups */
+    int64_t uid_base; /* first of the uids (and gids) that helpers and VMs get */
+    int64_t uid_count;
+    char socket_group[64];        /* who may connect to the API's socket beside root; "" = nobody */
+    char cgroup[CONFIG_PATH_MAX]; /* parent of the VMs' cgroups; "" = <cgroup2>/<prefix>-vms */
+    int64_t memory_reserve_mib;   /* of the host's, never promised to VMs */
+    int64_t memory_ratio_percent; /* promised to VMs / host memory beyond the reserve */
+    int64_t disk_ratio_percent;   /* promised to volumes / size of the file system */
+    bool allow_private_urls;      /* imports may come from private and loopback addresses */
+    char ca_file[CONFIG_PATH_MAX]; /* for imports; "" = the system's */
+    bool debug;
+};
+
+/* What to do instead of running. */
+enum config_wish { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };
+
+/* Defaults, then the file, then the flags.  -EINVAL with what to do about it. */
+int config_parse(int argc, char **argv, struct config *ret_config, enum config_wish *ret_wish,
+                 struct error *err);
+/* To stdout. */
+void config_print_help(void);

@@ -1,0 +1,409 @@
+#include "agent/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/config.h"
+#include "agent/jail_cgroup.h"
+#include "agent/jail_files.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/seqpacket.h"
+#include "vmm/control_protocol.h"
+
+#define VMM_FILES_MAX     256
+#define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8) /* threads count */
+
+struct jail {
+    const struct config *config;
+    const struct log *log;
+    int run_dir_fd;
+    int vms_fd; /* <run-dir>/vms */
+    int libexec_fd;
+    int vmm_exec_fd;
+    struct jail_cgroup cgroup;
+    char empty_root[PATH_MAX];
+};
+
+/* --- the place --- */
+
+static int open_places(struct jail *jail, const struct config *config, struct error *err)
+{
+    int result = jail_make_dir(AT_FDCWD, config->run_dir, 0755, &jail->run_dir_fd, err);
+    auto_close int empty = -1;
+
+    if (result == 0)
+        result = jail_make_dir(jail->run_dir_fd, "vms", 0700, &jail->vms_fd, err);
+    if (result == 0)
+        result = jail_make_dir(jail->run_dir_fd, "empty", 0755, &empty, err);
+    if (result < 0)
+        return result;
+    if ((size_t)snprintf(jail->empty_root, sizeof jail->empty_root, "%s/empty", config->run_dir) >=
+        sizeof jail->empty_root)
+        return error_set(err, ENAMETOOLONG, "run-dir is too long");
+    jail->libexec_fd = open(config->libexec_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (jail->libexec_fd < 0)
+        return error_set(err, errno, "open the program directory %s", config->libexec_dir);
+    result = jail_open_program(jail, "warren-vmm", err);
+    if (result < 0)
+        return result;
+    jail->vmm_exec_fd = result;
+    return jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
+}
+
+int jail_new(const struct config *config, const struct log *log, struct jail **ret_jail,
+             struct error *err)
+{
+    struct jail *jail = calloc(1, sizeof *jail);
+    int result;
+
+    if (!jail)
+        return error_set(err, ENOMEM, "create the jail");
+    *jail = (struct jail){ .config = config,
+                           .log = log,
+                           .run_dir_fd = -1,
+                           .vms_fd = -1,
+                           .libexec_fd = -1,
+                           .vmm_exec_fd = -1,
+                           .cgroup.fd = -1 };
+    result = open_places(jail, config, err);
+    if (result < 0) {
+        jail_free(jail);
+        return result;
+    }
+    *ret_jail = jail;
+    return 0;
+}
+
+struct jail *jail_free(struct jail *jail)
+{
+    if (!jail)
+        return NULL;
+    cleanup_close(&jail->run_dir_fd);
+    cleanup_close(&jail->vms_fd);
+    cleanup_close(&jail->libexec_fd);
+    cleanup_close(&jail->vmm_exec_fd);
+    cleanup_close(&jail->cgroup.fd);
+    free(jail);
+    return NULL;
+}
+
+int jail_run_dir_fd(const struct jail *jail)
+{
+    return jail->run_dir_fd;
+}
+
+const char *jail_empty_root(const struct jail *jail)
+{
+    return jail->empty_root;
+}
+
+const char *jail_cgroup_finding(const struct jail *jail)
+{
+    return jail->cgroup.finding;
+}
+
+uid_t jail_user(const struct jail *jail, enum jail_user user)
+{
+    return (uid_t)(jail->config->uid_base + user);
+}
+
+uid_t jail_vm_user(const struct jail *jail, uint32_t instance)
+{
+    int64_t room = jail->config->uid_count - JAIL_USER_VMS;
+
+    return (uid_t)(jail->config->uid_base + JAIL_USER_VMS + instance % room);
+}
+
+int jail_open_program(const struct jail *jail, const char *name, struct error *err)
+{
+    int fd = openat(jail->libexec_fd, name, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_set(err, errno, "open %s in the program directory %s (see --libexec-dir)",
+                         name, jail->config->libexec_dir);
+    return fd;
+}
+
+/* --- a VM's directory --- */
+
+static void instance_name(uint32_t instance, char ret_name[16])
+{
+    snprintf(ret_name, 16, "%" PRIu32, instance);
+}
+
+static int open_dir(const struct jail *jail, uint32_t instance, struct error *err)
+{
+    char name[16];
+    int fd;
+
+    instance_name(instance, name);
+    fd = openat(jail->vms_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, errno, "open the VM's run directory");
+    return fd;
+}
+
+/* All blocks are there before the VMM maps it: no store of it can meet a full disk. */
+static int make_page(int dir_fd, struct error *err)
+{
+    auto_close int fd =
+        openat(dir_fd, "page", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int code;
+
+    if (fd < 0)
+        return error_set(err, errno, "create the VM's page");
+    code = posix_fallocate(fd, 0, VMM_PAGE_BYTES);
+    if (code != 0)
+        return error_set(err, code, "allocate the VM's page");
+    return take_fd(&fd);
+}
+
+static int write_identity(int dir_fd, pid_t pid, struct error *err)
+{
+    struct process_identity identity;
+    auto_close int fd = -1;
+    char text[128];
+    int length;
+    int result = process_identify(pid, &identity, err);
+
+    if (result < 0)
+        return result;
+    length = snprintf(text, sizeof text, "%d %" PRIu64 " %s\n", (int)identity.pid,
+                      identity.start_ticks, identity.boot_id);
+    /* By rename: a half-written one is never seen. */
+    fd = openat(dir_fd, "process.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, text, (size_t)length) != length ||
+        renameat(dir_fd, "process.new", dir_fd, "process") < 0)
+        return error_set(err, errno ? errno : EIO, "note the VM's process");
+    return 0;
+}
+
+static int spawn(const struct jail *jail, uint32_t instance, const char *hostname, int listener,
+                 int log_fd, int cgroup_fd, struct jail_process *process, struct error *err)
+{
+    static const char *const argv[] = { "warren-vmm", NULL };
+    const int fds[] = { -1, -1, log_fd, listener };
+    uid_t user = jail_vm_user(jail, instance);
+    struct sandbox_spec sandbox = {
+        .root = jail->empty_root,
+        .uid = user,
+        .gid = user,
+        .max_files = VMM_FILES_MAX,
+        .max_processes = VMM_PROCESSES_MAX,
+        .hostname = hostname,
+    };
+    struct process_spec spec = {
+        .exec_fd = jail->vmm_exec_fd,
+        .argv = argv,
+        .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+        .cgroup_fd = cgroup_fd,
+        .fds = fds,
+        .fd_count = sizeof fds / sizeof fds[0],
+        .sandbox = &sandbox,
+        .new_session = true,
+    };
+
+    return process_spawn(&spec, &process->pid, &process->pidfd, err);
+}
+
+static int start_in(const struct jail *jail, uint32_t instance, const char *hostname, int dir_fd,
+                    struct jail_process *process, struct error *err)
+{
+    auto_close int cgroup_fd = -1;
+    auto_close int listener = -1;
+    auto_close int log_fd = -1;
+    int result = jail_cgroup_make(&jail->cgroup, instance, &cgroup_fd, err);
+
+    if (result < 0)
+        return result;
+    listener = seqpacket_listen(dir_fd, "control.sock", err);
+    if (listener < 0)
+        return listener;
+    /* Before the process is there: if we end now, the VMM finds a closed connection and ends. */
+    process->control_fd = seqpacket_connect(dir_fd, "control.sock", err);
+    if (process->control_fd < 0)
+        return process->control_fd;
+    process->page_fd = make_page(dir_fd, err);
+    if (process->page_fd < 0)
+        return process->page_fd;
+    log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
+                    0600);
+    if (log_fd < 0)
+        return error_set(err, errno, "create the VM's log");
+    result = spawn(jail, instance, hostname, listener, log_fd, cgroup_fd, process, err);
+    return result < 0 ? result : write_identity(dir_fd, process->pid, err);
+}
+
+int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
+               struct jail_process *ret_process, struct error *err)
+{
+    struct jail_process process = { .pidfd = -1, .control_fd = -1, .page_fd = -1 };
+    auto_close int dir_fd = -1;
+    char name[16];
+    int status;
+    int result;
+
+    instance_name(instance, name);
+    result = jail_make_dir(jail->vms_fd, name, 0700, &dir_fd, err);
+    if (result == 0)
+        result = start_in(jail, instance, hostname, dir_fd, &process, err);
+    if (result == 0) {
+        *ret_process = process;
+        return 0;
+    }
+    if (process.pidfd >= 0) {
+        process_kill(process.pidfd, SIGKILL);
+        while (process_reap(process.pidfd, &status) == -EAGAIN)
+            usleep(1000);
+    }
+    cleanup_close(&process.pidfd);
+    cleanup_close(&process.control_fd);
+    cleanup_close(&process.page_fd);
+    jail_clean_up(jail, instance, NULL);
+    return result;
+}
+
+int jail_clean_up(const struct jail *jail, uint32_t instance, struct error *err)
+{
+    auto_close int dir_fd = -1;
+    int result = jail_cgroup_remove(&jail->cgroup, instance, err);
+
+    dir_fd = open_dir(jail, instance, NULL);
+    if (dir_fd >= 0) {
+        unlinkat(dir_fd, "control.sock", 0);
+        unlinkat(dir_fd, "process.new", 0);
+        unlinkat(dir_fd, "process", 0);
+    }
+    return result;
+}
+
+int jail_remove(const struct jail *jail, uint32_t instance, struct error *err)
+{
+    auto_close int dir_fd = -1;
+    char name[16];
+    int result = jail_clean_up(jail, instance, err);
+
+    if (result < 0)
+        return result;
+    instance_name(instance, name);
+    dir_fd = open_dir(jail, instance, NULL);
+    if (dir_fd < 0)
+        return 0;
+    unlinkat(dir_fd, "page", 0);
+    unlinkat(dir_fd, "log", 0);
+    if (unlinkat(jail->vms_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return error_set(err, errno, "remove the VM's run directory");
+    return 0;
+}
+
+int jail_identity(const struct jail *jail, uint32_t instance, struct process_identity *ret_identity,
+                  struct error *err)
+{
+    auto_close int dir_fd = open_dir(jail, instance, err);
+    struct process_identity identity = { 0 };
+    char text[128];
+    int result;
+
+    if (dir_fd < 0)
+        return dir_fd;
+    result = jail_read_text(dir_fd, "process", text, sizeof text);
+    if (result < 0)
+        return error_set(err, result, "read the VM's process identity");
+    if (sscanf(text, "%d %" SCNu64 " %36s", &identity.pid, &identity.start_ticks,
+               identity.boot_id) != 3)
+        return error_set(err, EINVAL, "the VM's process identity is damaged");
+    *ret_identity = identity;
+    return 0;
+}
+
+int jail_connect(const struct jail *jail, uint32_t instance, struct error *err)
+{
+    auto_close int dir_fd = open_dir(jail, instance, err);
+
+    return dir_fd < 0 ? dir_fd : seqpacket_connect(dir_fd, "control.sock", err);
+}
+
+int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_count,
+              struct error *err)
+{
+    uint32_t *instances = NULL;
+    size_t count = 0;
+    int result = jail_list_numbers(jail->vms_fd, &instances, &count, err);
+
+    if (result == 0 && jail->cgroup.fd >= 0)
+        result = jail_list_numbers(jail->cgroup.fd, &instances, &count, err);
+    if (result < 0) {
+        free(instances);
+        return result;
+    }
+    *ret_instances = instances;
+    *ret_count = count;
+    return 0;
+}
+
+/* --- reading what a VMM wrote --- */
+
+int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page)
+{
+    auto_close int dir_fd = open_dir(jail, instance, NULL);
+    auto_close int fd = -1;
+
+    *ret_page = (struct stats_page){ 0 };
+    if (dir_fd < 0)
+        return dir_fd;
+    fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (pread(fd, ret_page, sizeof *ret_page, 0) != sizeof *ret_page ||
+        ret_page->magic != STATS_PAGE_MAGIC) {
+        *ret_page = (struct stats_page){ 0 };
+        return -EINVAL;
+    }
+    ret_page->exit_text[sizeof ret_page->exit_text - 1] = '\0';
+    return 0;
+}
+
+int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
+                      size_t *ret_size, struct error *err)
+{
+    auto_close int dir_fd = open_dir(jail, instance, NULL);
+    auto_close int fd = -1;
+    auto_free char *ring = malloc(CONSOLE_RING_BYTES);
+    auto_free char *bytes = malloc(CONSOLE_RING_BYTES);
+    struct stats_page page = { 0 };
+    size_t size;
+    size_t start;
+
+    if (!ring || !bytes)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    if (dir_fd >= 0)
+        fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && pread(fd, &page, sizeof page, 0) == sizeof page &&
+        pread(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET) != CONSOLE_RING_BYTES)
+        page.console_bytes = 0;
+    size = page.console_bytes < CONSOLE_RING_BYTES ? page.console_bytes : CONSOLE_RING_BYTES;
+    if (size > tail)
+        size = tail;
+    start = (size_t)((page.console_bytes - size) % CONSOLE_RING_BYTES);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = ring[(start + i) % CONSOLE_RING_BYTES];
+    *ret_bytes = take_pointer(bytes);
+    *ret_size = size;
+    return 0;
+}
+
+bool jail_was_oom_killed(const struct jail *jail, uint32_t instance)
+{
+    return jail_cgroup_oom_kills(&jail->cgroup, instance) > 0;
+}

@@ -1,0 +1,68 @@
+/* jail.h - where a VM's process lives: its directory below the run directory, its cgroup, its user
+ * and namespaces.  After jail_new read-only, so any thread may use it; what waits runs on the
+ * launch worker.
+ *
+ *   <run-dir>/empty              the empty directory that becomes every VMM's root
+ *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), log, process (its identity)
+ *   <cgroup>/<instance>/         the leaf, where cgroup v2 is there */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "base/process.h"
+#include "vmm/stats_page.h"
+
+struct config;
+struct error;
+struct jail;
+struct log;
+
+/* Users of the agent's range below those of VMs. */
+enum jail_user { JAIL_USER_API, JAIL_USER_FETCH, JAIL_USER_DNSMASQ, JAIL_USER_VMS = 16 };
+
+int jail_new(const struct config *config, const struct log *log, struct jail **ret_jail,
+             struct error *err);
+struct jail *jail_free(struct jail *jail); /* accepts NULL */
+
+int jail_run_dir_fd(const struct jail *jail);         /* borrowed */
+const char *jail_empty_root(const struct jail *jail); /* borrowed; absolute path */
+uid_t jail_user(const struct jail *jail, enum jail_user user);
+uid_t jail_vm_user(const struct jail *jail, uint32_t instance);
+/* What the host lacks for full confinement ("" = nothing); borrowed. */
+const char *jail_cgroup_finding(const struct jail *jail);
+
+/* A program of ours from the libexec directory.  Owned fd. */
+int jail_open_program(const struct jail *jail, const char *name, struct error *err);
+
+struct jail_process {
+    pid_t pid;
+    int pidfd;      /* owned */
+    int control_fd; /* owned; connected to the VMM's listener before it was started */
+    int page_fd;    /* owned; to be passed on */
+};
+
+/* Makes directory, page, cgroup and socket, starts the VMM in them (waiting for CONFIGURE), and
+ * notes its identity.  If we end before CONFIGURE, its connection ends and it ends too.  On failure
+ * nothing is left but the directory. */
+int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
+               struct jail_process *ret_process, struct error *err);
+/* The process is gone: cgroup, socket and identity too; page and log stay for reading. */
+int jail_clean_up(const struct jail *jail, uint32_t instance, struct error *err);
+/* And the directory. */
+int jail_remove(const struct jail *jail, uint32_t instance, struct error *err);
+
+/* The identity noted at start, if a VMM was started and not cleaned up; -ENOENT. */
+int jail_identity(const struct jail *jail, uint32_t instance, struct process_identity *ret_identity,
+                  struct error *err);
+int jail_connect(const struct jail *jail, uint32_t instance, struct error *err);
+/* Instances that have a directory or a cgroup; malloc'ed array. */
+int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_count,
+              struct error *err);
+
+/* The shared page's first part as it is now: *ret_page zeroed where there is none. */
+int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page);
+/* The last `tail` bytes of the console, malloc'ed. */
+int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
+                      size_t *ret_size, struct error *err);
+/* Whether the kernel killed in this cgroup for want of memory. */
+bool jail_was_oom_killed(const struct jail *jail, uint32_t instance);

@@ -1,0 +1,145 @@
+#include "agent/jail_cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/jail_files.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define REMOVE_TRIES 200 /* of a millisecond: the kernel frees a killed process's cgroup late */
+
+/* Where the unified hierarchy is mounted: "<options> - cgroup2 <source> ..." in mountinfo. */
+static int find_mount(char *ret_path, size_t size)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char line[1024];
+    int result = -ENOENT;
+
+    if (!file)
+        return -errno;
+    while (result < 0 && fgets(line, sizeof line, file)) {
+        char point[512];
+
+        if (strstr(line, " - cgroup2 ") && sscanf(line, "%*s %*s %*s %*s %511s", point) == 1 &&
+            strlen(point) < size) {
+            strcpy(ret_path, point);
+            result = 0;
+        }
+    }
+    fclose(file);
+    return result;
+}
+
+/* Lets leaves have controllers; what the host does not give is a finding, not a failure. */
+static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
+{
+    static const char *const wanted[] = { "memory", "cpu", "io", "pids" };
+    char have[256] = "";
+    size_t used;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
+        char request[16];
+
+        snprintf(request, sizeof request, "+%s", wanted[i]);
+        jail_write_text(parent_fd, "cgroup.subtree_control", request);
+        jail_write_text(cgroup->fd, "cgroup.subtree_control", request);
+    }
+    jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have);
+    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
+        if (strstr(have, wanted[i]))
+            continue;
+        used = strlen(cgroup->finding);
+        snprintf(cgroup->finding + used, sizeof cgroup->finding - used, "%s%s",
+                 used ? ", " : "cgroup v2 controllers missing: ", wanted[i]);
+    }
+}
+
+int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,
+                     struct error *err)
+{
+    char parent[512];
+    char own[600];
+    auto_close int parent_fd = -1;
+    int result = 0;
+
+    cgroup->fd = -1;
+    cgroup->finding[0] = '\0';
+    if (path[0])
+        snprintf(own, sizeof own, "%s", path);
+    else if (find_mount(parent, sizeof parent) == 0)
+        snprintf(own, sizeof own, "%s/%s-vms", parent, prefix);
+    else {
+        snprintf(cgroup->finding, sizeof cgroup->finding,
+                 "no cgroup v2: VMs run without cgroups of their own");
+        return 0;
+    }
+    result = jail_make_dir(AT_FDCWD, own, 0755, &cgroup->fd, err);
+    if (result == -EROFS || result == -EACCES || result == -EPERM) {
+        snprintf(cgroup->finding, sizeof cgroup->finding,
+                 "cgroup v2 cannot be written: VMs run without cgroups of their own");
+        return 0;
+    }
+    if (result < 0)
+        return result;
+    parent_fd = openat(cgroup->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enable_controllers(cgroup, parent_fd);
+    return 0;
+}
+
+int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,
+                     struct error *err)
+{
+    char name[16];
+    int result;
+
+    *ret_fd = -1;
+    if (cgroup->fd < 0)
+        return 0;
+    snprintf(name, sizeof name, "%" PRIu32, instance);
+    result = jail_make_dir(cgroup->fd, name, 0755, ret_fd, err);
+    if (result == 0)
+        jail_write_text(*ret_fd, "pids.max", "64");
+    return result;
+}
+
+int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err)
+{
+    char name[16];
+    char kill_file[40];
+
+    if (cgroup->fd < 0)
+        return 0;
+    snprintf(name, sizeof name, "%" PRIu32, instance);
+    snprintf(kill_file, sizeof kill_file, "%s/cgroup.kill", name);
+    for (int tries = 0; tries < REMOVE_TRIES; tries++) {
+        if (unlinkat(cgroup->fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+            return 0;
+        if (errno != EBUSY)
+            break;
+        jail_write_text(cgroup->fd, kill_file, "1");
+        usleep(1000);
+    }
+    return error_set(err, errno, "remove the VM's cgroup: %s", strerror(errno));
+}
+
+uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    char name[40];
+    char text[512];
+    const char *found;
+
+    if (cgroup->fd < 0)
+        return 0;
+    snprintf(name, sizeof name, "%" PRIu32 "/memory.events", instance);
+    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0)
+        return 0;
+    found = strstr(text, "oom_kill ");
+    return found ? strtoull(found + 9, NULL, 10) : 0;
+}

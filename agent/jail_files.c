@@ -1,0 +1,89 @@
+#include "agent/jail_files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err)
+{
+    int fd;
+
+    if (mkdirat(dir_fd, name, mode) < 0 && errno != EEXIST)
+        return error_set(err, errno, "create directory %s: %s", name, strerror(errno));
+    fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, errno, "open directory %s: %s", name, strerror(errno));
+    *ret_fd = fd;
+    return 0;
+}
+
+int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size)
+{
+    auto_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t got;
+
+    if (fd < 0)
+        return -errno;
+    got = read(fd, ret_text, size - 1);
+    if (got < 0)
+        return -errno;
+    ret_text[got] = '\0';
+    return 0;
+}
+
+int jail_write_text(int dir_fd, const char *name, const char *text)
+{
+    auto_close int fd = openat(dir_fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+static int add_number(uint32_t number, uint32_t **instances, size_t *count)
+{
+    uint32_t *grown;
+
+    for (size_t i = 0; i < *count; i++)
+        if ((*instances)[i] == number)
+            return 0;
+    grown = realloc(*instances, (*count + 1) * sizeof *grown);
+    if (!grown)
+        return -ENOMEM;
+    grown[(*count)++] = number;
+    *instances = grown;
+    return 0;
+}
+
+int jail_list_numbers(int dir_fd, uint32_t **instances, size_t *count, struct error *err)
+{
+    /* An own description: the directory's position must not be shared. */
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int result = 0;
+
+    if (!dir) {
+        result = error_set(err, errno, "list a directory");
+        if (fd >= 0)
+            close(fd);
+        return result;
+    }
+    while (result == 0 && (entry = readdir(dir))) {
+        char *end;
+        unsigned long number = strtoul(entry->d_name, &end, 10);
+
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && *end == '\0' &&
+            number <= UINT32_MAX)
+            result = add_number((uint32_t)number, instances, count);
+    }
+    closedir(dir);
+    return result < 0 ? error_set(err, -result, "list a directory") : 0;
+}

@@ -1,0 +1,204 @@
+/* main.c - warrend's composition root: settings, the one loop, the node, the API; then signals. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/config.h"
+#include "agent/jail.h"
+#include "agent/node_setup.h"
+#include "agent/version.h"
+#include "api/api_service.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+struct warrend {
+    struct config config;
+    struct log log;
+    struct loop *loop;
+    struct jail *jail;
+    struct node *node;
+    struct api_service *api;
+    int signal_fd;
+    int api_exec_fd;
+};
+
+static void on_signal(void *context, uint32_t events)
+{
+    struct warrend *warrend = context;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(warrend->signal_fd, &info, sizeof info) != sizeof info)
+        return;
+    log_info(&warrend->log, "signal %u: ending; VMs go on running", info.ssi_signo);
+    loop_stop(warrend->loop);
+}
+
+/* Before any thread is made: all inherit the mask. */
+static int catch_signals(struct warrend *warrend, struct error *err)
+{
+    struct loop_source *source;
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    warrend->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (warrend->signal_fd < 0)
+        return error_set(err, errno, "catch signals");
+    return loop_add(warrend->loop, warrend->signal_fd, EPOLLIN, on_signal, warrend, &source, err);
+}
+
+/* A VM costs three fds here, a connection one in warren-api. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+static int find_libexec(struct config *config, struct error *err)
+{
+    char path[PATH_MAX];
+    ssize_t length;
+    char *slash;
+
+    if (config->libexec_dir[0])
+        return 0;
+    length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length < 0)
+        return error_set(err, errno, "find where warrend is");
+    path[length] = '\0';
+    slash = strrchr(path, '/');
+    if (!slash || (size_t)(slash - path) >= sizeof config->libexec_dir)
+        return error_set(err, ENAMETOOLONG, "warrend's directory: use --libexec-dir");
+    *slash = '\0';
+    strcpy(config->libexec_dir, path);
+    return 0;
+}
+
+static int find_group(const struct config *config, gid_t *ret_gid, struct error *err)
+{
+    const struct group *group;
+
+    *ret_gid = 0;
+    if (!config->socket_group[0])
+        return 0;
+    group = getgrnam(config->socket_group);
+    if (!group)
+        return error_field(err, EINVAL, "socket-group", "socket-group: there is no group %s",
+                           config->socket_group);
+    *ret_gid = group->gr_gid;
+    return 0;
+}
+
+static int open_api(struct warrend *warrend, struct error *err)
+{
+    struct api_service_options options = {
+        .loop = warrend->loop,
+        .node = warrend->node,
+        .log = &warrend->log,
+        .run_dir_fd = jail_run_dir_fd(warrend->jail),
+        .uid = jail_user(warrend->jail, JAIL_USER_API),
+        .gid = jail_user(warrend->jail, JAIL_USER_API),
+        .empty_root = jail_empty_root(warrend->jail),
+    };
+    gid_t group;
+    int result = find_group(&warrend->config, &group, err);
+
+    if (result < 0)
+        return result;
+    options.socket_mode = group ? 0660 : 0600;
+    warrend->api_exec_fd = jail_open_program(warrend->jail, "warren-api", err);
+    if (warrend->api_exec_fd < 0)
+        return warrend->api_exec_fd;
+    options.api_exec_fd = warrend->api_exec_fd;
+    result = api_service_new(&options, &warrend->api, err);
+    if (result == 0 && group &&
+        fchownat(options.run_dir_fd, API_SOCKET_NAME, 0, group, AT_SYMLINK_NOFOLLOW) < 0)
+        result = error_set(err, errno, "give the socket to group %s", warrend->config.socket_group);
+    return result;
+}
+
+static int start(struct warrend *warrend, struct error *err)
+{
+    int result = find_libexec(&warrend->config, err);
+
+    if (result == 0)
+        result = loop_new(&warrend->loop, err);
+    if (result == 0)
+        result = catch_signals(warrend, err);
+    if (result == 0)
+        result = jail_new(&warrend->config, &warrend->log, &warrend->jail, err);
+    if (result == 0)
+        result = node_new(warrend->loop, &warrend->log, &warrend->config, warrend->jail,
+                          &warrend->node, err);
+    if (result == 0)
+        result = node_reconcile(warrend->node, err);
+    return result == 0 ? open_api(warrend, err) : result;
+}
+
+static void end(struct warrend *warrend)
+{
+    api_service_free(warrend->api);
+    node_free(warrend->node);
+    jail_free(warrend->jail);
+    cleanup_close(&warrend->api_exec_fd);
+    loop_free(warrend->loop);
+    cleanup_close(&warrend->signal_fd);
+}
+
+int main(int argc, char **argv)
+{
+    struct warrend warrend = { .log = { .fd = 2, .level = LOG_LEVEL_INFO, .name = "warrend" },
+                               .signal_fd = -1,
+                               .api_exec_fd = -1 };
+    struct error err = { 0 };
+    enum config_wish wish;
+    int result = config_parse(argc, argv, &warrend.config, &wish, &err);
+
+    if (result < 0) {
+        fprintf(stderr, "warrend: %s\n", err.message);
+        return 2;
+    }
+    if (wish == CONFIG_HELP) {
+        config_print_help();
+        return 0;
+    }
+    if (wish == CONFIG_VERSION) {
+        printf("warrend %s\n", WARREN_VERSION);
+        return 0;
+    }
+    if (warrend.config.debug)
+        warrend.log.level = LOG_LEVEL_DEBUG;
+    umask(022); /* modes are given where files are made; dnsmasq must pass through the run directory
+                 */
+    raise_file_limit();
+    result = start(&warrend, &err);
+    if (result == 0) {
+        log_info(&warrend.log, "ready on %s/warren.sock", warrend.config.run_dir);
+        result = loop_run(warrend.loop, &err);
+    }
+    if (result < 0)
+        log_error(&warrend.log, "%s", err.message);
+    end(&warrend);
+    return result < 0 ? 1 : 0;
+}

@@ -1,0 +1,267 @@
+/* GET /metrics: one sample per VM, taken once, printed family by family.  No message to any VMM:
+ * counters come from the shared pages, CPU and memory from /proc.  The cost per VM is constant. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "base/cleanup.h"
+#include "storage/database.h"
+
+struct vm_sample {
+    const char *id;
+    uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes,
+        vcpu_exits;
+    double cpu_seconds;
+    unsigned disk_count, nic_count;
+    const struct vm_spec *spec;
+    struct stats_disk disks[STATS_DISKS_MAX];
+    struct stats_nic nics[STATS_NICS_MAX];
+};
+
+struct family {
+    const char *name;
+    const char *type;
+    const char *help;
+    size_t offset; /* of a uint64_t */
+};
+
+static const struct family vm_families[] = {
+    { "warren_vm_running", "gauge", "1 while the VM runs", offsetof(struct vm_sample, running) },
+    { "warren_vm_vcpus", "gauge", "Virtual CPUs", offsetof(struct vm_sample, vcpus) },
+    { "warren_vm_memory_bytes", "gauge", "Memory the guest was given",
+      offsetof(struct vm_sample, memory_bytes) },
+    { "warren_vm_memory_resident_bytes", "gauge", "Memory of the VM's process in RAM",
+      offsetof(struct vm_sample, resident_bytes) },
+    { "warren_vm_restarts_total", "counter", "Starts by restart policy or reboot",
+      offsetof(struct vm_sample, restarts) },
+    { "warren_vm_exits_total", "counter", "Exits of its vCPUs to the VMM since start",
+      offsetof(struct vm_sample, vcpu_exits) },
+    { "warren_vm_console_bytes_total", "counter", "Bytes written to the serial console",
+      offsetof(struct vm_sample, console_bytes) },
+    { "warren_vm_rng_bytes_total", "counter", "Random bytes given to the guest",
+      offsetof(struct vm_sample, rng_bytes) },
+};
+
+static const struct family disk_families[] = {
+    { "warren_vm_block_reads_total", "counter", "Read requests",
+      offsetof(struct stats_disk, read_ops) },
+    { "warren_vm_block_writes_total", "counter", "Write requests",
+      offsetof(struct stats_disk, write_ops) },
+    { "warren_vm_block_flushes_total", "counter", "Flush requests",
+      offsetof(struct stats_disk, flush_ops) },
+    { "warren_vm_block_discards_total", "counter", "Discard and write-zeroes requests",
+      offsetof(struct stats_disk, discard_ops) },
+    { "warren_vm_block_read_bytes_total", "counter", "Bytes read",
+      offsetof(struct stats_disk, read_bytes) },
+    { "warren_vm_block_written_bytes_total", "counter", "Bytes written",
+      offsetof(struct stats_disk, write_bytes) },
+    { "warren_vm_block_errors_total", "counter", "Requests answered with an error",
+      offsetof(struct stats_disk, errors) },
+};
+
+static const struct family nic_families[] = {
+    { "warren_vm_network_receive_packets_total", "counter", "Frames to the guest",
+      offsetof(struct stats_nic, rx_frames) },
+    { "warren_vm_network_receive_bytes_total", "counter", "Bytes to the guest",
+      offsetof(struct stats_nic, rx_bytes) },
+    { "warren_vm_network_receive_drop_total", "counter", "Frames to the guest dropped",
+      offsetof(struct stats_nic, rx_dropped) },
+    { "warren_vm_network_transmit_packets_total", "counter", "Frames from the guest",
+      offsetof(struct stats_nic, tx_frames) },
+    { "warren_vm_network_transmit_bytes_total", "counter", "Bytes from the guest",
+      offsetof(struct stats_nic, tx_bytes) },
+    { "warren_vm_network_transmit_drop_total", "counter", "Frames from the guest dropped",
+      offsetof(struct stats_nic, tx_dropped) },
+};
+
+/* --- sampling --- */
+
+/* utime and stime are fields 14 and 15, rss is field 24 of /proc/PID/stat. */
+static void sample_process(pid_t pid, struct vm_sample *sample)
+{
+    char path[40];
+    char text[1024];
+    const char *at;
+    uint64_t user = 0;
+    uint64_t system = 0;
+    int64_t pages = 0;
+    auto_close int fd = -1;
+    ssize_t got;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (got <= 0)
+        return;
+    text[got] = '\0';
+    at = strrchr(text, ')');
+    if (at && sscanf(at + 1,
+                     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+                     " %*d %*d %*d %*d %*d %*d %*u %*u %" SCNd64,
+                     &user, &system, &pages) == 3) {
+        sample->cpu_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+        sample->resident_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+    }
+}
+
+static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sample *sample)
+{
+    struct stats_page page;
+
+    *sample = (struct vm_sample){
+        .id = vm->head.id,
+        .running = vm->state == VM_RUNNING,
+        .vcpus = vm->spec.vcpus,
+        .memory_bytes = (uint64_t)vm->spec.memory_mib << 20,
+        .restarts = vm->restarts,
+        .disk_count = vm->spec.disk_count,
+        .nic_count = vm->spec.nic_count,
+        .spec = &vm->spec,
+    };
+    if (vm->pid > 0)
+        sample_process(vm->pid, sample);
+    jail_read_page(node->jail, vm->head.instance, &page);
+    sample->console_bytes = page.console_bytes;
+    sample->rng_bytes = page.rng_bytes;
+    for (unsigned i = 0; i < vm->spec.vcpus && i < STATS_VCPUS_MAX; i++)
+        sample->vcpu_exits += page.vcpu_exits[i];
+    memcpy(sample->disks, page.disks, sizeof sample->disks);
+    memcpy(sample->nics, page.nics, sizeof sample->nics);
+}
+
+/* --- printing --- */
+
+static void head(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s.\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static uint64_t field(const void *object, size_t offset)
+{
+    uint64_t value;
+
+    memcpy(&value, (const char *)object + offset, sizeof value);
+    return value;
+}
+
+static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    for (size_t f = 0; f < ARRAY_LENGTH(vm_families); f++) {
+        const struct family *family = &vm_families[f];
+
+        head(out, family->name, family->type, family->help);
+        for (size_t i = 0; i < count; i++)
+            fprintf(out, "%s{vm=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
+                    field(&samples[i], family->offset));
+    }
+    head(out, "warren_vm_cpu_seconds_total", "counter", "CPU time of the VM's process");
+    for (size_t i = 0; i < count; i++)
+        fprintf(out, "warren_vm_cpu_seconds_total{vm=\"%s\"} %.2f\n", samples[i].id,
+                samples[i].cpu_seconds);
+}
+
+static void print_disks(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    for (size_t f = 0; f < ARRAY_LENGTH(disk_families); f++) {
+        const struct family *family = &disk_families[f];
+
+        head(out, family->name, family->type, family->help);
+        for (size_t i = 0; i < count; i++)
+            for (unsigned d = 0; d < samples[i].disk_count; d++)
+                fprintf(out, "%s{vm=\"%s\",disk=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
+                        samples[i].spec->disks[d].name,
+                        field(&samples[i].disks[d], family->offset));
+    }
+}
+
+static void print_nics(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    for (size_t f = 0; f < ARRAY_LENGTH(nic_families); f++) {
+        const struct family *family = &nic_families[f];
+
+        head(out, family->name, family->type, family->help);
+        for (size_t i = 0; i < count; i++)
+            for (unsigned n = 0; n < samples[i].nic_count; n++)
+                fprintf(out, "%s{vm=\"%s\",nic=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
+                        samples[i].spec->nics[n].name, field(&samples[i].nics[n], family->offset));
+    }
+}
+
+static void print_gauge(FILE *out, const char *name, const char *help, uint64_t value)
+{
+    head(out, name, "gauge", help);
+    fprintf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+static void print_counts(FILE *out, const struct node *node)
+{
+    uint64_t states[VM_STATE_COUNT] = { 0 };
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++)
+        states[((const struct vm *)vms->items[i])->state]++;
+    head(out, "warren_vms", "gauge", "VMs by state");
+    for (int state = VM_NONE + 1; state < VM_STATE_COUNT; state++)
+        fprintf(out, "warren_vms{state=\"%s\"} %" PRIu64 "\n", vm_state_name(state), states[state]);
+    head(out, "warren_vm_ends_total", "counter", "Ends of VMs by reason, since the agent started");
+    for (int cause = 0; cause < VM_CAUSE_COUNT; cause++)
+        fprintf(out, "warren_vm_ends_total{reason=\"%s\"} %" PRIu64 "\n", vm_cause_name(cause),
+                node->exits[cause]);
+}
+
+static void print_node(FILE *out, const struct node *node)
+{
+    struct memory_capacity capacity = node_memory_capacity(node);
+    uint64_t commits;
+    double seconds;
+
+    print_counts(out, node);
+    head(out, "warren_vm_start_seconds", "summary", "From the decision to start to running");
+    fprintf(out, "warren_vm_start_seconds_sum %.6f\nwarren_vm_start_seconds_count %" PRIu64 "\n",
+            node->start_seconds, node->starts);
+    print_gauge(out, "warren_memory_allocatable_bytes", "Memory that can be promised to VMs",
+                admission_allocatable_mib(&capacity) << 20);
+    print_gauge(out, "warren_memory_promised_bytes", "Memory promised to VMs, with overhead",
+                node_promised_mib(node, NULL) << 20);
+    print_gauge(out, "warren_database_healthy", "0 after a commit failed",
+                node->database_error == 0);
+    database_statistics(node->database, &commits, &seconds);
+    head(out, "warren_database_commit_seconds", "summary", "Commits of the state database");
+    fprintf(out,
+            "warren_database_commit_seconds_sum %.6f\n"
+            "warren_database_commit_seconds_count %" PRIu64 "\n",
+            seconds, commits);
+}
+
+char *node_metrics(struct node *node, size_t *ret_size)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm_sample *samples = calloc(vms->count + 1, sizeof *samples);
+    size_t count = 0;
+    char *text = NULL;
+    FILE *out = open_memstream(&text, ret_size);
+
+    if (!samples || !out) {
+        free(samples);
+        if (out)
+            fclose(out);
+        free(text);
+        return NULL;
+    }
+    for (size_t i = 0; i < vms->count; i++)
+        if (!vms->items[i]->hidden)
+            sample_vm(node, (const struct vm *)vms->items[i], &samples[count++]);
+    print_node(out, node);
+    print_vms(out, samples, count);
+    print_disks(out, samples, count);
+    print_nics(out, samples, count);
+    fclose(out);
+    free(samples);
+    return text;
+}

@@ -1,0 +1,273 @@
+#include "agent/node_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_wait.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "storage/database.h"
+
+const struct resource_ops *resource_ops_of(enum resource_kind kind)
+{
+    static const struct resource_ops *const all[RESOURCE_OPERATION] = {
+        [RESOURCE_IMAGE] = &image_ops,
+        [RESOURCE_VOLUME] = &volume_ops,
+        [RESOURCE_NETWORK] = &network_ops,
+        [RESOURCE_VM] = &vm_ops,
+    };
+
+    return all[kind];
+}
+
+/* --- looking up --- */
+
+struct resource *node_find(const struct node *node, enum resource_kind kind, const char *id)
+{
+    struct resource *resource = resource_find(&node->tables[kind], id);
+
+    return resource && !resource->hidden ? resource : NULL;
+}
+
+struct image *node_find_image(const struct node *node, const char *id)
+{
+    return (struct image *)node_find(node, RESOURCE_IMAGE, id);
+}
+
+struct volume *node_find_volume(const struct node *node, const char *id)
+{
+    return (struct volume *)node_find(node, RESOURCE_VOLUME, id);
+}
+
+struct network *node_find_network(const struct node *node, const char *id)
+{
+    return (struct network *)node_find(node, RESOURCE_NETWORK, id);
+}
+
+struct vm *node_find_vm(const struct node *node, const char *id)
+{
+    return (struct vm *)node_find(node, RESOURCE_VM, id);
+}
+
+const char *progress_state_name(enum progress_state state, const char *working)
+{
+    return state == PROGRESS_WORKING ? working : state == PROGRESS_READY ? "ready" : "failed";
+}
+
+/* --- reading --- */
+
+json_t *resource_json(const struct node *node, const struct resource *resource)
+{
+    json_t *status = resource_ops_of(resource->kind)->status(node, resource, /* stored= */ false);
+
+    return json_pack("{s:s, s:s, s:I, s:I, s:O, s:o}", "id", resource->id, "uid", resource->uid,
+                     "generation", (json_int_t)resource->generation, "revision",
+                     (json_int_t)resource->revision, "spec", resource->spec, "status", status);
+}
+
+/* An import, seen as an operation: "import-" and the image's uid. */
+static json_t *operation_json(const struct image *image)
+{
+    static const char *const names[] = { "running", "succeeded", "failed" };
+    char id[ID_MAX + 1];
+    json_t *error = NULL;
+
+    snprintf(id, sizeof id, "import-%s", image->head.uid);
+    if (image->state == PROGRESS_FAILED)
+        error = json_pack("{s:s, s:s, s:s, s:i}", "type", "urn:warren:problem:import-failed",
+                          "title", "import failed", "detail", image->reason, "status", 422);
+    return json_pack(
+        "{s:s, s:s, s:i, s:I, s:{s:s, s:{s:s, s:s}}, s:{s:s, s:{s:I, s:o}, s:o}}", "id", id, "uid",
+        image->head.uid, "generation", 1, "revision", (json_int_t)image->head.revision, "spec",
+        "kind", "import", "target", "kind", "image", "id", image->head.id, "status", "state",
+        names[image->state], "progress", "done_bytes", (json_int_t)image->done_bytes, "total_bytes",
+        image->total_bytes ? json_integer((json_int_t)image->total_bytes) : json_null(), "error",
+        error ? error : json_null());
+}
+
+static json_t *find_operation(const struct node *node, const char *id)
+{
+    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
+
+    if (strncmp(id, "import-", 7) != 0)
+        return NULL;
+    for (size_t i = 0; i < images->count; i++)
+        if (!images->items[i]->hidden && strcmp(images->items[i]->uid, id + 7) == 0)
+            return operation_json((struct image *)images->items[i]);
+    return NULL;
+}
+
+json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
+{
+    struct resource *resource;
+
+    if (kind == RESOURCE_OPERATION)
+        return find_operation(node, id);
+    resource = node_find(node, kind, id);
+    return resource ? resource_json(node, resource) : NULL;
+}
+
+/* Operations are listed in the order of their images' ids; `after` is an operation's id. */
+static size_t first_operation(const struct node *node, const char *after)
+{
+    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
+
+    for (size_t i = 0; after[0] && i < images->count; i++)
+        if (strncmp(after, "import-", 7) == 0 && strcmp(images->items[i]->uid, after + 7) == 0)
+            return i + 1;
+    return 0;
+}
+
+json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
+                  bool *ret_more)
+{
+    bool operations = kind == RESOURCE_OPERATION;
+    const struct resource_table *table = &node->tables[operations ? RESOURCE_IMAGE : kind];
+    size_t i = operations ? first_operation(node, after) : resource_after(table, after);
+    json_t *items = json_array();
+
+    for (; items && i < table->count && json_array_size(items) < limit; i++) {
+        const struct resource *resource = table->items[i];
+
+        if (!resource->hidden)
+            json_array_append_new(items, operations ? operation_json((const struct image *)resource)
+                                                    : resource_json(node, resource));
+    }
+    while (i < table->count && table->items[i]->hidden)
+        i++;
+    *ret_more = i < table->count;
+    return items;
+}
+
+int64_t node_revision(const struct node *node)
+{
+    return node->revision;
+}
+
+/* --- writing behind --- */
+
+static void saved(void *context, int result, const struct error *err)
+{
+    struct node *node = context;
+
+    if (result < 0)
+        log_error(node->log, "a state change could not be recorded: %s", err->message);
+    node->database_error = result < 0 ? -result : 0;
+}
+
+void node_notify(struct node *node, struct resource *resource)
+{
+    node_wait_look(node, resource);
+}
+
+void node_save(struct node *node, struct resource *resource)
+{
+    json_t *status = resource_ops_of(resource->kind)->status(node, resource, /* stored= */ true);
+    char *spec_text = json_canonical(resource->spec);
+    char *status_text = status ? json_canonical(status) : NULL;
+    struct error err = { 0 };
+
+    resource->revision = ++node->revision;
+    if (spec_text && status_text && !resource->hidden) {
+        struct record record = {
+            .kind = resource_kind_name(resource->kind),
+            .id = resource->id,
+            .uid = resource->uid,
+            .instance = resource->instance,
+            .generation = resource->generation,
+            .revision = resource->revision,
+            .spec = spec_text,
+            .status = status_text,
+        };
+
+        if (database_put(node->database, &record, saved, node, &err) < 0)
+            saved(node, -err.code, &err);
+    }
+    free(spec_text);
+    free(status_text);
+    json_decref(status);
+    node_notify(node, resource);
+}
+
+struct removal {
+    struct node *node;
+    struct resource *resource;
+};
+
+static void removed(void *context, int result, const struct error *err)
+{
+    struct removal *removal = context;
+    struct node *node = removal->node;
+    struct resource *resource = removal->resource;
+
+    /* The row stays, marked as deleting: the next start tries again.  The client sees it still. */
+    saved(node, result, err);
+    if (result >= 0) {
+        resource_remove(&node->tables[resource->kind], resource);
+        node_wait_look(node, resource);
+        node_wake_vms(node);
+        resource_ops_of(resource->kind)->free(resource);
+    }
+    free(removal);
+}
+
+void node_gone(struct node *node, struct resource *resource)
+{
+    struct removal *removal = malloc(sizeof *removal);
+    struct record record = { .kind = resource_kind_name(resource->kind),
+                             .id = resource->id,
+                             .revision = ++node->revision };
+    struct error err = { 0 };
+
+    if (!removal) {
+        log_error(node->log, "no memory to remove %s %s; it is removed at the next start",
+                  record.kind, record.id);
+        return;
+    }
+    *removal = (struct removal){ .node = node, .resource = resource };
+    if (database_delete(node->database, &record, removed, removal, &err) < 0)
+        removed(removal, -err.code, &err);
+}
+
+void node_wake_vms(struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+
+        if (!vm->head.hidden && vm->start_due)
+            vm_step(node, vm);
+    }
+}
+
+/* --- capacity --- */
+
+struct memory_capacity node_memory_capacity(const struct node *node)
+{
+    return (struct memory_capacity){
+        .host_mib = node->memory_bytes >> 20,
+        .reserve_mib = (uint64_t)node->config->memory_reserve_mib,
+        .ratio_percent = (uint64_t)node->config->memory_ratio_percent,
+    };
+}
+
+uint64_t node_promised_mib(const struct node *node, const struct vm *except)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    uint64_t promised = 0;
+
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *vm = (const struct vm *)vms->items[i];
+
+        bool counts = vm->head.hidden ? vm->spec.desired_running
+                                      : vm_state_is_live(vm->state) || vm->start_due || vm->timer;
+
+        if (vm != except && counts)
+            promised += vm->spec.memory_mib + VM_OVERHEAD_MIB;
+    }
+    return promised;
+}

@@ -1,0 +1,341 @@
+#include "agent/node_change.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "storage/database.h"
+
+static void change_begin(struct change *change);
+
+static bool same_resource(const struct change *a, const struct change *b)
+{
+    return a->kind == b->kind && strcmp(a->id, b->id) == 0;
+}
+
+/* Answers, and lets the next change of the same resource begin. */
+static void change_finish(void *context)
+{
+    struct change *change = context;
+    struct node *node = change->node;
+    struct change **link = &node->changes;
+    struct change *next;
+
+    while (*link != change)
+        link = &(*link)->next;
+    *link = change->next;
+    for (next = node->changes; next && !same_resource(next, change); next = next->next)
+        ;
+    change->done(change->context, change->result, &change->err);
+    vm_spec_clear(&change->new_spec);
+    json_decref(change->body);
+    free(change);
+    if (next)
+        change_begin(next);
+}
+
+/* Later, so that `done` is never called before the request's call has returned. */
+static void finish_later(struct change *change, int result)
+{
+    change->result = result;
+    if (loop_post(change->node->loop, change_finish, change) < 0)
+        change_finish(change);
+}
+
+/* --- committing --- */
+
+static void undo_creation(struct change *change)
+{
+    struct resource *resource = change->target;
+
+    resource_remove(&change->node->tables[resource->kind], resource);
+    resource_ops_of(resource->kind)->free(resource);
+}
+
+static void change_committed(void *context, int result, const struct error *err)
+{
+    struct change *change = context;
+    struct node *node = change->node;
+    struct resource *resource = change->target;
+    const struct resource_ops *ops = resource_ops_of(change->kind);
+
+    if (result < 0) {
+        change->err = *err;
+        node->database_error = -result;
+        if (change->verb == CHANGE_PUT)
+            undo_creation(change);
+        change->result = result;
+        change_finish(change);
+        return;
+    }
+    node->database_error = 0;
+    change->result = change->verb == CHANGE_PUT;
+    switch (change->verb) {
+    case CHANGE_PUT:
+        resource->hidden = false;
+        ops->begin(node, resource);
+        break;
+    case CHANGE_DELETE:
+        resource->deleting = true;
+        ops->remove(node, resource);
+        break;
+    default:
+        change_apply_vm(change);
+        break;
+    }
+    change_finish(change);
+}
+
+int change_commit(struct change *change, struct error *err)
+{
+    struct node *node = change->node;
+    struct resource *resource = change->target;
+    json_t *status = resource_ops_of(change->kind)->status(node, resource, /* stored= */ true);
+    char *spec_text = json_canonical(resource->spec);
+    char *status_text = status ? json_canonical(status) : NULL;
+    int result = -ENOMEM;
+
+    resource->revision = ++node->revision;
+    if (spec_text && status_text) {
+        struct record record = {
+            .kind = resource_kind_name(resource->kind),
+            .id = resource->id,
+            .uid = resource->uid,
+            .instance = resource->instance,
+            .generation = resource->generation,
+            .revision = resource->revision,
+            .spec = spec_text,
+            .status = status_text,
+        };
+
+        result = database_put(node->database, &record, change_committed, change, err);
+    } else {
+        error_set(err, ENOMEM, "memory is short; try again");
+    }
+    free(spec_text);
+    free(status_text);
+    json_decref(status);
+    return result < 0 ? result : CHANGE_COMMITTING;
+}
+
+/* --- PUT and DELETE --- */
+
+static int check_condition(const struct change *change, const struct resource *resource,
+                           struct error *err)
+{
+    const struct node_condition *condition = &change->condition;
+
+    if (resource && condition->if_absent)
+        return error_set(err, ESTALE, "%s %s exists", resource_kind_name(change->kind), change->id);
+    if (condition->if_generation > 0 &&
+        (!resource || resource->generation != condition->if_generation))
+        return error_set(err, ESTALE, "the generation is %lld",
+                         resource ? (long long)resource->generation : 0);
+    return 0;
+}
+
+static int not_found(const struct change *change, struct error *err)
+{
+    return error_set(err, ENOENT, "there is no %s %s", resource_kind_name(change->kind),
+                     change->id);
+}
+
+static int compare(const struct change *change, const struct resource *existing,
+                   const struct resource *fresh, struct error *err)
+{
+    static const char *const except[] = { "desired_state", NULL };
+    char field[48];
+    char path[64];
+
+    if (existing->deleting)
+        return error_set(err, EBUSY, "%s %s is being deleted", resource_kind_name(change->kind),
+                         change->id);
+    if (!spec_differs(existing->spec, fresh->spec, except, field, sizeof field))
+        return 0;
+    snprintf(path, sizeof path, "%s", field);
+    return error_field(err, EEXIST, path, "%s %s exists with another %s",
+                       resource_kind_name(change->kind), change->id, path);
+}
+
+static int create(struct change *change, struct resource *fresh, struct error *err)
+{
+    struct node *node = change->node;
+    const struct resource_ops *ops = resource_ops_of(change->kind);
+    int result;
+
+    snprintf(fresh->id, sizeof fresh->id, "%s", change->id);
+    fresh->kind = change->kind;
+    fresh->generation = 1;
+    fresh->instance = node->last_instance + 1;
+    fresh->hidden = true;
+    uid_generate(fresh->uid);
+    result = ops->reserve(node, fresh, err);
+    if (result == 0 && resource_insert(&node->tables[change->kind], fresh) < 0)
+        result = error_set(err, ENOMEM, "memory is short; try again");
+    if (result < 0) {
+        ops->free(fresh);
+        return result;
+    }
+    node->last_instance++;
+    change->target = fresh;
+    result = change_commit(change, err);
+    if (result < 0)
+        undo_creation(change);
+    return result;
+}
+
+static int begin_put(struct change *change, struct error *err)
+{
+    const struct resource_ops *ops = resource_ops_of(change->kind);
+    struct resource *existing = resource_find(&change->node->tables[change->kind], change->id);
+    struct resource *fresh = NULL;
+    int result;
+
+    if (!id_is_valid(change->id))
+        return error_field(err, EINVAL, "id", "id: must match [a-z0-9][a-z0-9-]{0,62}");
+    result = check_condition(change, existing, err);
+    if (result == 0)
+        result = ops->parse(change->body, &fresh, err);
+    if (result < 0)
+        return result;
+    if (!existing)
+        return create(change, fresh, err);
+    result = compare(change, existing, fresh, err);
+    ops->free(fresh);
+    return result;
+}
+
+static int begin_delete(struct change *change, struct error *err)
+{
+    struct resource *resource = node_find(change->node, change->kind, change->id);
+    int result;
+
+    if (!resource)
+        return not_found(change, err);
+    result = check_condition(change, resource, err);
+    if (result < 0 || resource->deleting)
+        return result;
+    result = resource_ops_of(change->kind)->may_remove(change->node, resource, change->force, err);
+    if (result < 0)
+        return result;
+    change->target = resource;
+    /* The row says "deleting" first; memory follows once that is on the disk. */
+    resource->deleting = true;
+    result = change_commit(change, err);
+    resource->deleting = false;
+    return result;
+}
+
+static int begin_vm(struct change *change, struct error *err)
+{
+    struct resource *resource = node_find(change->node, change->kind, change->id);
+    int result;
+
+    if (!resource)
+        return not_found(change, err);
+    result = check_condition(change, resource, err);
+    if (result < 0)
+        return result;
+    if (resource->deleting)
+        return error_set(err, EBUSY, "vm %s is being deleted", change->id);
+    change->target = resource;
+    return change->verb == CHANGE_PATCH ? change_begin_patch(change, err)
+                                        : change_begin_action(change, err);
+}
+
+/* --- the queue --- */
+
+static void change_begin(struct change *change)
+{
+    static int (*const begin[CHANGE_VERB_COUNT])(struct change *, struct error *) = {
+        [CHANGE_PUT] = begin_put,
+        [CHANGE_PATCH] = begin_vm,
+        [CHANGE_DELETE] = begin_delete,
+        [CHANGE_ACTION] = begin_vm,
+    };
+    int result = begin[change->verb](change, &change->err);
+
+    if (result != CHANGE_COMMITTING)
+        finish_later(change, result);
+}
+
+static void refuse_now(node_done_fn *done, void *context)
+{
+    struct error err;
+
+    error_set(&err, EAGAIN, "memory is short; try again");
+    done(context, -EAGAIN, &err);
+}
+
+static void submit(struct node *node, const struct change *template, const char *id,
+                   const json_t *body)
+{
+    struct change *change = malloc(sizeof *change);
+    struct change **end = &node->changes;
+    bool wait = false;
+
+    if (!change) {
+        refuse_now(template->done, template->context);
+        return;
+    }
+    *change = *template;
+    change->node = node;
+    /* One too long stays too long for id_is_valid, and is found nowhere. */
+    snprintf(change->id, sizeof change->id, "%s", strlen(id) > ID_MAX ? "" : id);
+    change->body = json_incref((json_t *)body);
+    for (; *end; end = &(*end)->next)
+        wait |= same_resource(*end, change);
+    *end = change;
+    if (!wait)
+        change_begin(change);
+}
+
+void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
+              struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct change change = {
+        .verb = CHANGE_PUT, .kind = kind, .condition = condition, .done = done, .context = context
+    };
+
+    submit(node, &change, id, spec);
+}
+
+void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
+                struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct change change = {
+        .verb = CHANGE_PATCH, .kind = kind, .condition = condition, .done = done, .context = context
+    };
+
+    submit(node, &change, id, patch);
+}
+
+void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
+                 struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct change change = { .verb = CHANGE_DELETE,
+                             .kind = kind,
+                             .force = force,
+                             .condition = condition,
+                             .done = done,
+                             .context = context };
+
+    submit(node, &change, id, NULL);
+}
+
+void node_vm_action(struct node *node, const char *id, enum vm_action action,
+                    struct node_condition condition, node_done_fn *done, void *context)
+{
+    struct change change = { .verb = CHANGE_ACTION,
+                             .kind = RESOURCE_VM,
+                             .action = action,
+                             .condition = condition,
+                             .done = done,
+                             .context = context };
+
+    submit(node, &change, id, NULL);
+}

@@ -1,0 +1,41 @@
+/* node_change.h - how the node's files commit one requested change.  Loop thread only.
+ *
+ * Changes of one resource run one after the other in the order they came; those of different
+ * resources run side by side and share commits. */
+#pragma once
+#include "agent/node_internal.h"
+#include "base/error.h"
+
+enum change_verb { CHANGE_PUT, CHANGE_PATCH, CHANGE_DELETE, CHANGE_ACTION, CHANGE_VERB_COUNT };
+
+struct change {
+    struct node *node;
+    enum change_verb verb;
+    enum resource_kind kind;
+    char id[ID_MAX + 1];
+    json_t *body; /* owned; PUT, PATCH */
+    bool force;
+    enum vm_action action;
+    struct node_condition condition;
+    node_done_fn *done;
+    void *context;
+
+    struct resource *target;
+    struct vm_spec new_spec; /* PATCH, ACTION: what the VM's will be once committed */
+    enum vm_intent new_intent;
+    int64_t new_generation;
+    int result;
+    struct error err;
+    struct change *next; /* in node->changes */
+};
+
+/* What begin functions return beside -errno (refused) and 0 (already so). */
+#define CHANGE_COMMITTING 2
+
+/* Writes the target as it now is in memory; change_committed runs when that is on the disk. */
+int change_commit(struct change *change, struct error *err);
+
+/* node_vm_change.c: PATCH and ACTION, which only VMs have. */
+int change_begin_patch(struct change *change, struct error *err);
+int change_begin_action(struct change *change, struct error *err);
+void change_apply_vm(struct change *change);

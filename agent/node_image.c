@@ -1,0 +1,292 @@
+/* Images as resources; the work is storage/image.h's: warren-fetch, then the disk worker. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/worker.h"
+#include "storage/image.h"
+
+static const char *const kind_names[IMAGE_KIND_COUNT] = {
+    [IMAGE_KERNEL] = "kernel",
+    [IMAGE_INITRD] = "initrd",
+    [IMAGE_DISK] = "disk",
+};
+
+static const char *const format_names[KERNEL_FORMAT_COUNT] = {
+    [KERNEL_FORMAT_NONE] = "",
+    [KERNEL_FORMAT_ELF] = "elf",
+    [KERNEL_FORMAT_BZIMAGE] = "bzimage",
+};
+
+/* The import calls back with this; it outlives neither the image nor the node. */
+struct import_context {
+    struct node *node;
+    struct image *image;
+};
+
+static void image_free(struct resource *resource)
+{
+    json_decref(resource->spec);
+    free(resource);
+}
+
+static bool is_url(const char *source)
+{
+    return strncmp(source, "https://", 8) == 0 || strncmp(source, "http://", 7) == 0;
+}
+
+/* --- parse --- */
+
+static bool is_sha256(const char *text)
+{
+    return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+static int image_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
+{
+    struct json_reader reader;
+    struct image *image;
+    const char *source;
+    const char *format;
+    const char *sha256;
+    int kind;
+
+    json_reader_init(&reader, spec, "", err);
+    kind = json_read_enum(&reader, "kind", kind_names, IMAGE_KIND_COUNT, JSON_REQUIRED, 0);
+    source = json_read_string(&reader, "source", IMAGE_URL_MAX, JSON_REQUIRED, "");
+    format = json_read_string(&reader, "format", 16, JSON_OPTIONAL, NULL);
+    sha256 = json_read_string(&reader, "sha256", 64, JSON_OPTIONAL, NULL);
+    if (reader.result == 0 && source[0] != '/' && !is_url(source))
+        json_reader_fail(&reader, "source", "must be an absolute path or an https:// URL");
+    if (format && (kind != IMAGE_DISK || strcmp(format, "raw") != 0))
+        json_reader_fail(&reader, "format", "must be \"raw\", and only for disks");
+    if (sha256 && !is_sha256(sha256))
+        json_reader_fail(&reader, "sha256", "must be 64 lower-case hexadecimal digits");
+    if (json_reader_end(&reader) < 0)
+        return reader.result;
+    image = calloc(1, sizeof *image);
+    if (!image)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    image->kind = kind;
+    image->head.spec = json_pack("{s:s, s:s}", "kind", kind_names[kind], "source", source);
+    if (kind == IMAGE_DISK)
+        json_object_set_new(image->head.spec, "format", json_string("raw"));
+    if (sha256)
+        json_object_set_new(image->head.spec, "sha256", json_string(sha256));
+    *ret_resource = &image->head;
+    return 0;
+}
+
+static struct image_import_spec import_spec(const struct image *image)
+{
+    const char *source = json_string_value(json_object_get(image->head.spec, "source"));
+
+    return (struct image_import_spec){
+        .instance = image->head.instance,
+        .kind = (enum image_kind)image->kind,
+        .source = source,
+        .is_url = is_url(source),
+        .sha256 = json_string_value(json_object_get(image->head.spec, "sha256")),
+    };
+}
+
+static int image_reserve(struct node *node, struct resource *resource, struct error *err)
+{
+    struct image_import_spec spec = import_spec((struct image *)resource);
+
+    return image_import_check(node->images, &spec, err);
+}
+
+/* --- work --- */
+
+static void on_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct import_context *import = context;
+
+    import->image->done_bytes = done;
+    import->image->total_bytes = total;
+}
+
+static void on_done(void *context, int result, const struct image_import_result *imported,
+                    const struct error *err)
+{
+    struct import_context *import = context;
+    struct node *node = import->node;
+    struct image *image = import->image;
+
+    free(import);
+    image->import = NULL;
+    if (image->head.deleting) {
+        image_ops.remove(node, &image->head);
+        return;
+    }
+    if (result < 0) {
+        image->state = PROGRESS_FAILED;
+        snprintf(image->reason, sizeof image->reason, "%.150s", err->message);
+        log_warning(node->log, "image %s: %s", image->head.id, err->message);
+    } else {
+        image->state = PROGRESS_READY;
+        image->size_bytes = imported->size_bytes;
+        image->done_bytes = image->total_bytes;
+        memcpy(image->sha256, imported->sha256, sizeof image->sha256);
+        snprintf(image->kernel_format, sizeof image->kernel_format, "%s",
+                 format_names[imported->kernel_format]);
+    }
+    node_save(node, &image->head);
+    node_wake_volumes(node);
+    node_wake_vms(node);
+}
+
+static void image_begin(struct node *node, struct resource *resource)
+{
+    struct image *image = (struct image *)resource;
+    struct image_import_spec spec = import_spec(image);
+    struct import_context *import = malloc(sizeof *import);
+    struct error err = { 0 };
+
+    if (import) {
+        *import = (struct import_context){ .node = node, .image = image };
+        if (image_import_start(node->images, &spec, node->loop, node->disk_worker, on_progress,
+                               on_done, import, &image->import, &err) == 0)
+            return;
+    }
+    free(import);
+    image->state = PROGRESS_FAILED;
+    snprintf(image->reason, sizeof image->reason, "%.150s",
+             err.code ? err.message : "memory is short");
+    node_save(node, resource);
+}
+
+static int image_may_remove(struct node *node, const struct resource *resource, bool force,
+                            struct error *err)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+
+    (void)force;
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *vm = (const struct vm *)vms->items[i];
+
+        if (strcmp(vm->spec.kernel, resource->id) == 0 ||
+            strcmp(vm->spec.initrd, resource->id) == 0)
+            return error_set(err, EBUSY, "image %s is in use by vm %s", resource->id, vm->head.id);
+    }
+    for (size_t i = 0; i < volumes->count; i++) {
+        const struct volume *volume = (const struct volume *)volumes->items[i];
+
+        if (volume->state == PROGRESS_WORKING && strcmp(volume->image, resource->id) == 0)
+            return error_set(err, EBUSY, "image %s is being copied to volume %s", resource->id,
+                             volume->head.id);
+    }
+    return 0;
+}
+
+struct image_job {
+    struct node *node;
+    struct image *image;
+    uint32_t instance;
+};
+
+static int run_remove(void *argument, struct error *err)
+{
+    struct image_job *job = argument;
+
+    return image_remove(job->node->images, job->instance, err);
+}
+
+static void is_removed(void *argument, int result, const struct error *err)
+{
+    struct image_job *job = argument;
+
+    if (result < 0)
+        log_error(job->node->log, "image %s: remove: %s; it is tried again at the next start",
+                  job->image->head.id, err->message);
+    else
+        node_gone(job->node, &job->image->head);
+    free(job);
+}
+
+static void image_begin_remove(struct node *node, struct resource *resource)
+{
+    struct image *image = (struct image *)resource;
+    struct image_job *job;
+    struct error err = { 0 };
+
+    if (image->import) {
+        image_import_cancel(image->import); /* on_done goes on with it */
+        return;
+    }
+    job = malloc(sizeof *job);
+    if (!job) {
+        log_error(node->log, "image %s: remove: memory is short", resource->id);
+        return;
+    }
+    *job = (struct image_job){ .node = node, .image = image, .instance = resource->instance };
+    if (worker_submit(node->disk_worker, run_remove, is_removed, job, &err) < 0)
+        is_removed(job, -err.code, &err);
+}
+
+/* --- status --- */
+
+static json_t *image_status(const struct node *node, const struct resource *resource, bool stored)
+{
+    const struct image *image = (const struct image *)resource;
+    char operation[ID_MAX + 1];
+    json_t *status;
+
+    (void)node;
+    (void)stored;
+    snprintf(operation, sizeof operation, "import-%s", image->head.uid);
+    status = json_pack("{s:s, s:o, s:s, s:I, s:o}", "state",
+                       image->head.deleting ? "deleting"
+                                            : progress_state_name(image->state, "importing"),
+                       "reason", image->reason[0] ? json_string(image->reason) : json_null(),
+                       "operation", operation, "size_bytes", (json_int_t)image->size_bytes,
+                       "sha256", image->sha256[0] ? json_string(image->sha256) : json_null());
+    if (status && image->kind == IMAGE_KERNEL)
+        json_object_set_new(status, "kernel_format",
+                            image->kernel_format[0] ? json_string(image->kernel_format)
+                                                    : json_null());
+    return status;
+}
+
+static void restore_text(char *to, size_t size, const json_t *status, const char *key)
+{
+    const char *text = json_string_value(json_object_get(status, key));
+
+    snprintf(to, size, "%s", text ? text : "");
+}
+
+static int image_restore(struct resource *resource, const json_t *status, struct error *err)
+{
+    struct image *image = (struct image *)resource;
+    const char *state = json_string_value(json_object_get(status, "state"));
+
+    if (!state)
+        return error_set(err, EINVAL, "it has no state");
+    image->head.deleting = strcmp(state, "deleting") == 0;
+    image->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
+                   : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
+                                                  : PROGRESS_WORKING;
+    image->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_bytes"));
+    restore_text(image->reason, sizeof image->reason, status, "reason");
+    restore_text(image->sha256, sizeof image->sha256, status, "sha256");
+    restore_text(image->kernel_format, sizeof image->kernel_format, status, "kernel_format");
+    return 0;
+}
+
+const struct resource_ops image_ops = {
+    .parse = image_parse,
+    .reserve = image_reserve,
+    .begin = image_begin,
+    .may_remove = image_may_remove,
+    .remove = image_begin_remove,
+    .status = image_status,
+    .restore = image_restore,
+    .free = image_free,
+};

@@ -1,0 +1,90 @@
+/* GET /v1/node, readiness, and a VM's console. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/version.h"
+#include "base/error.h"
+#include "storage/space.h"
+
+static void add_finding(json_t *findings, const char *name, bool problem, const char *message)
+{
+    json_array_append_new(findings, json_pack("{s:s, s:b, s:s}", "name", name, "problem", problem,
+                                              "message", message));
+}
+
+static json_t *findings_json(const struct node *node)
+{
+    json_t *findings = json_array();
+
+    if (access("/dev/kvm", R_OK | W_OK) != 0)
+        add_finding(findings, "kvm", true,
+                    "/dev/kvm is not there: VMs cannot start; load kvm-intel or kvm-amd");
+    if (jail_cgroup_finding(node->jail)[0])
+        add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
+    for (size_t i = 0; i < node->finding_count; i++)
+        add_finding(findings, node->findings[i].name, node->findings[i].problem,
+                    node->findings[i].message);
+    return findings;
+}
+
+static uint64_t promised_disk(const struct node *node)
+{
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    uint64_t promised = 0;
+
+    for (size_t i = 0; i < volumes->count; i++)
+        promised += ((const struct volume *)volumes->items[i])->size_bytes;
+    return promised;
+}
+
+json_t *node_info(struct node *node)
+{
+    struct memory_capacity capacity = node_memory_capacity(node);
+    struct utsname uts;
+    uint64_t disk_bytes = 0;
+    uint64_t disk_free = 0;
+
+    uname(&uts);
+    space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
+    return json_pack(
+        "{s:s, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i, "
+        "s:i}, s:I, s:o}",
+        "version", WARREN_VERSION, "kernel", uts.release, "hostname", uts.nodename, "cpus",
+        get_nprocs(), "memory", "total_mib", (json_int_t)capacity.host_mib, "reserved_mib",
+        (json_int_t)capacity.reserve_mib, "allocatable_mib",
+        (json_int_t)admission_allocatable_mib(&capacity), "allocated_mib",
+        (json_int_t)node_promised_mib(node, NULL), "disk", "total_bytes", (json_int_t)disk_bytes,
+        "free_bytes", (json_int_t)disk_free, "allocatable_bytes",
+        (json_int_t)(disk_bytes / 100 * (uint64_t)node->config->disk_ratio_percent),
+        "allocated_bytes", (json_int_t)promised_disk(node), "counts", "vms",
+        (int)node->tables[RESOURCE_VM].count, "images", (int)node->tables[RESOURCE_IMAGE].count,
+        "volumes", (int)node->tables[RESOURCE_VOLUME].count, "networks",
+        (int)node->tables[RESOURCE_NETWORK].count, "revision", (json_int_t)node->revision,
+        "findings", findings_json(node));
+}
+
+int node_ready(struct node *node, struct error *err)
+{
+    if (node->database_error != 0)
+        return error_set(err, EAGAIN,
+                         "the last change could not be recorded; is the state directory's disk "
+                         "full or broken?");
+    if (access("/dev/kvm", R_OK | W_OK) != 0)
+        return error_set(err, EAGAIN, "/dev/kvm is not there: VMs cannot start");
+    return 0;
+}
+
+int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
+                 struct error *err)
+{
+    const struct vm *vm = node_find_vm(node, id);
+
+    if (!vm)
+        return error_set(err, ENOENT, "there is no vm %s", id);
+    return jail_read_console(node->jail, vm->head.instance, tail, ret_bytes, ret_size, err);
+}

@@ -1,0 +1,234 @@
+/* node_internal.h - the node's own state, shared by the files agent/node*.c, vm_*.c and metrics.c.
+ * Loop thread only; workers get copies of what they need. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "agent/config.h"
+#include "agent/node.h"
+#include "agent/resource.h"
+#include "agent/vm_lifecycle.h"
+#include "agent/vm_spec.h"
+#include "net/network.h"
+#include "scheduler/admission.h"
+
+struct database;
+struct image_import;
+struct image_store;
+struct jail;
+struct log;
+struct loop;
+struct loop_source;
+struct loop_timer;
+struct process_job;
+struct volume_store;
+struct worker;
+struct vmm_client;
+struct vmm_client_ops;
+
+enum progress_state { PROGRESS_WORKING, PROGRESS_READY, PROGRESS_FAILED, PROGRESS_STATE_COUNT };
+
+struct image {
+    struct resource head;
+    int kind; /* enum image_kind of storage/image.h */
+    enum progress_state state;
+    char reason[160];
+    uint64_t size_bytes;
+    uint64_t done_bytes;
+    uint64_t total_bytes; /* 0 = not known */
+    char sha256[65];
+    char kernel_format[8];       /* "elf", "bzimage"; "" = not a kernel */
+    struct image_import *import; /* while it runs */
+};
+
+struct volume {
+    struct resource head;
+    enum progress_state state;
+    char reason[160];
+    uint64_t size_bytes;
+    uint64_t allocated_bytes; /* as last looked at */
+    char image[ID_MAX + 1];   /* "" = empty */
+    bool job_running;
+};
+
+#define NETWORK_RECENT_MAX 64
+
+struct network {
+    struct resource head;
+    enum progress_state state;
+    char reason[160];
+    struct network_config config;
+    uint32_t recent[NETWORK_RECENT_MAX]; /* released addresses, the oldest first */
+    size_t recent_count;
+    bool job_running;
+};
+
+struct vm_nic {
+    uint8_t mac[6];
+    uint32_t ipv4; /* host order */
+};
+
+struct vm_exit {
+    bool set;
+    enum vm_cause cause;
+    int detail;
+    char text[160];
+    int64_t at_ms;
+};
+
+/* What was asked for beyond the desired state. */
+enum vm_intent { VM_INTENT_NONE, VM_INTENT_KILL, VM_INTENT_REBOOT, VM_INTENT_COUNT };
+
+struct vm;
+
+/* The context of a VM's timer and fds. */
+struct vm_closure {
+    struct node *node;
+    struct vm *vm;
+};
+
+struct vm {
+    struct resource head;
+    struct vm_closure closure;
+    struct vm_spec spec;
+    enum vm_state state;
+    char reason[160];
+    int64_t since_ms;
+    struct vm_exit exit;
+    struct vm_nic nics[VMM_NICS_MAX];
+    int64_t observed_generation;
+    unsigned restarts; /* by policy, ever */
+    unsigned failures; /* in a row; for the backoff */
+    enum vm_intent intent;
+
+    bool start_due;           /* start as soon as nothing stands against it */
+    bool stop_sent;           /* the power button was pressed */
+    bool kill_sent;           /* the process got SIGKILL from us */
+    struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
+
+    unsigned jobs;              /* on workers now; no step is taken before they are back */
+    struct process_job *launch; /* owned; what the process's job brought, until all jobs are back */
+    int launch_error;           /* first failure of the launch's jobs; 0 = none */
+    char launch_message[160];   /* what it was */
+    int tap_fds[VMM_NICS_MAX];  /* owned between nic_up and CONFIGURE; else -1 */
+    bool placed; /* taps, cgroup or process may be there: clean up before the next start */
+    pid_t pid;   /* 0 = none */
+    int pidfd;   /* owned; -1 = none */
+    struct loop_source *pid_source;
+    struct vmm_client *client;
+    int64_t launch_ns; /* CLOCK_MONOTONIC, for the start latency */
+};
+
+struct change;
+
+struct node {
+    struct loop *loop;
+    const struct log *log;
+    const struct config *config;
+    struct database *database;
+    struct worker *net_worker;    /* owns net */
+    struct worker *disk_worker;   /* copies, fsyncs */
+    struct worker *launch_worker; /* processes, run directories, cgroups */
+    struct net_host *net;
+    struct image_store *images;
+    struct volume_store *volumes;
+    struct jail *jail;
+    int images_dir_fd;
+    int volumes_dir_fd;
+
+    struct resource_table tables[RESOURCE_OPERATION]; /* by kind; operations are views of images */
+    uint32_t last_instance;
+    int64_t revision;
+    struct change *changes; /* in flight, oldest first */
+    struct node_waiter *waiters;
+    int database_error; /* last commit's failure; 0 = healthy */
+
+    struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
+    size_t finding_count;
+    uint64_t memory_bytes; /* of the host */
+    uint64_t exits[VM_CAUSE_COUNT];
+    uint64_t starts;
+    double start_seconds; /* sum over starts: launch to ready */
+};
+
+/* --- the four kinds --- */
+
+struct resource_ops {
+    /* A new unlinked resource with its canonical spec, or -EINVAL naming the field. */
+    int (*parse)(const json_t *spec, struct resource **ret_resource, struct error *err);
+    /* May it be, beside all others?  Takes what it needs (addresses); freed with the resource. */
+    int (*reserve)(struct node *node, struct resource *resource, struct error *err);
+    /* Its creation is committed: begin the work.  Also called for unfinished ones at start. */
+    void (*begin)(struct node *node, struct resource *resource);
+    /* May it be deleted now? */
+    int (*may_remove)(struct node *node, const struct resource *resource, bool force,
+                      struct error *err);
+    /* Its deletion is committed: undo the work, then node_gone(). */
+    void (*remove)(struct node *node, struct resource *resource);
+    /* "status"; stored: with what only the database needs.  New reference. */
+    json_t *(*status)(const struct node *node, const struct resource *resource, bool stored);
+    /* Fills in what a stored status says. */
+    int (*restore)(struct resource *resource, const json_t *status, struct error *err);
+    /* Frees it; nothing of it runs any more. */
+    void (*free)(struct resource *resource);
+};
+
+extern const struct resource_ops image_ops;
+extern const struct resource_ops volume_ops;
+extern const struct resource_ops network_ops;
+extern const struct resource_ops vm_ops;
+const struct resource_ops *resource_ops_of(enum resource_kind kind);
+
+/* --- services of node.c to the kinds --- */
+
+/* NULL also for hidden ones. */
+struct resource *node_find(const struct node *node, enum resource_kind kind, const char *id);
+struct image *node_find_image(const struct node *node, const char *id);
+struct volume *node_find_volume(const struct node *node, const char *id);
+struct network *node_find_network(const struct node *node, const char *id);
+struct vm *node_find_vm(const struct node *node, const char *id);
+
+/* Something of it has changed (a fact, not a wish): new revision, written behind, waiters looked
+ * at. */
+void node_save(struct node *node, struct resource *resource);
+/* Only waiters are looked at. */
+void node_notify(struct node *node, struct resource *resource);
+/* A deletion's work is done: removes the row, then the resource. */
+void node_gone(struct node *node, struct resource *resource);
+/* The VMs that wait for an image, volume or network look again. */
+void node_wake_vms(struct node *node);
+
+/* Volumes that wait for an image look again. */
+void node_wake_volumes(struct node *node);
+
+json_t *resource_json(const struct node *node, const struct resource *resource);
+const char *progress_state_name(enum progress_state state, const char *working);
+
+/* --- VMs --- */
+
+struct memory_capacity node_memory_capacity(const struct node *node);
+/* Memory of the VMs that run or are to run, overhead included, without `except` (may be NULL). */
+uint64_t node_promised_mib(const struct node *node, const struct vm *except);
+/* May it run?  -ENOMEM with the numbers. */
+int vm_admit(const struct node *node, const struct vm *vm, struct error *err);
+
+/* Takes the next step towards what is desired, if one is due.  Level-triggered: call it whenever
+ * anything changed. */
+void vm_step(struct node *node, struct vm *vm);
+void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason);
+/* The process ended, or could not be made. */
+void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);
+
+/* Control connections of VMs; the context is &vm->closure. */
+extern const struct vmm_client_ops vm_client_ops;
+
+/* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended. */
+void vm_launch(struct node *node, struct vm *vm);
+void vm_clean_up(struct node *node, struct vm *vm);
+void vm_forget_process(struct vm *vm);
+/* Its process, of an earlier agent, is gone. */
+void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted);
+void vm_watch_process(struct node *node, struct vm *vm);
+void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
+                   struct nic_config *ret_config);

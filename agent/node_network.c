@@ -1,0 +1,242 @@
+/* Networks as resources; the work is net/network.h's, on the network worker. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/worker.h"
+#include "net/address_pool.h"
+
+static const char *const mode_names[] = { "isolated", "nat" };
+
+struct network_job {
+    struct node *node;
+    struct network *network;
+    struct network_config config;
+};
+
+static void network_free(struct resource *resource)
+{
+    json_decref(resource->spec);
+    free(resource);
+}
+
+static int read_spec(const json_t *spec, struct network_config *config, struct error *err)
+{
+    struct json_reader reader;
+    const char *cidr;
+
+    json_reader_init(&reader, spec, "", err);
+    cidr = json_read_string(&reader, "cidr", CIDR_TEXT, JSON_REQUIRED, NULL);
+    config->nat = json_read_enum(&reader, "mode", mode_names, 2, JSON_OPTIONAL, 1) == 1;
+    config->peer_isolation = json_read_bool(&reader, "peer_isolation", false);
+    if (json_reader_end(&reader) < 0)
+        return reader.result;
+    if (cidr_parse(cidr, &config->cidr, err) < 0) {
+        char reason[sizeof err->message];
+
+        snprintf(reason, sizeof reason, "%s", err->message);
+        return error_field(err, EINVAL, "cidr", "cidr: %.240s", reason);
+    }
+    return 0;
+}
+
+static int network_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
+{
+    struct network *network = calloc(1, sizeof *network);
+    char cidr[CIDR_TEXT];
+    int result;
+
+    if (!network)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    result = read_spec(spec, &network->config, err);
+    if (result < 0) {
+        free(network);
+        return result;
+    }
+    cidr_format(&network->config.cidr, cidr);
+    network->head.spec =
+        json_pack("{s:s, s:s, s:b}", "cidr", cidr, "mode", mode_names[network->config.nat],
+                  "peer_isolation", network->config.peer_isolation);
+    *ret_resource = &network->head;
+    return 0;
+}
+
+static int network_reserve(struct node *node, struct resource *resource, struct error *err)
+{
+    struct network *network = (struct network *)resource;
+    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+
+    if (networks->count >= NETWORK_LIMIT)
+        return error_set(err, EADDRNOTAVAIL, "a node has at most %d networks", NETWORK_LIMIT);
+    for (size_t i = 0; i < networks->count; i++) {
+        const struct network *other = (const struct network *)networks->items[i];
+
+        if (cidr_overlaps(&network->config.cidr, &other->config.cidr))
+            return error_field(err, EADDRINUSE, "cidr", "cidr: overlaps with network %s",
+                               other->head.id);
+    }
+    return 0;
+}
+
+/* --- work --- */
+
+static int bring_up(void *argument, struct error *err)
+{
+    struct network_job *job = argument;
+
+    return network_up(job->node->net, &job->config, err);
+}
+
+static int bring_down(void *argument, struct error *err)
+{
+    struct network_job *job = argument;
+
+    return network_down(job->node->net, &job->config, err);
+}
+
+static void is_up(void *argument, int result, const struct error *err)
+{
+    struct network_job *job = argument;
+    struct network *network = job->network;
+    struct node *node = job->node;
+
+    network->job_running = false;
+    network->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
+    snprintf(network->reason, sizeof network->reason, "%.150s", result < 0 ? err->message : "");
+    if (result < 0)
+        log_error(node->log, "network %s: %s", network->head.id, err->message);
+    free(job);
+    if (network->head.deleting) {
+        network_ops.remove(node, &network->head);
+        return;
+    }
+    node_save(node, &network->head);
+    node_wake_vms(node);
+}
+
+static void is_down(void *argument, int result, const struct error *err)
+{
+    struct network_job *job = argument;
+    struct node *node = job->node;
+
+    job->network->job_running = false;
+    if (result < 0)
+        log_error(node->log, "network %s: take down: %s; it is tried again at the next start",
+                  job->network->head.id, err->message);
+    else
+        node_gone(node, &job->network->head);
+    free(job);
+}
+
+static void submit(struct node *node, struct network *network, worker_run_fn *run,
+                   worker_done_fn *done)
+{
+    struct network_job *job = calloc(1, sizeof *job);
+    struct error err = { 0 };
+
+    network->config.instance = network->head.instance;
+    memcpy(network->config.id, network->head.id, sizeof network->config.id);
+    if (!job) {
+        log_error(node->log, "network %s: memory is short", network->head.id);
+        return;
+    }
+    *job = (struct network_job){ .node = node, .network = network, .config = network->config };
+    network->job_running = true;
+    if (worker_submit(node->net_worker, run, done, job, &err) < 0)
+        done(job, -err.code, &err);
+}
+
+static void network_begin(struct node *node, struct resource *resource)
+{
+    submit(node, (struct network *)resource, bring_up, is_up);
+}
+
+static int network_may_remove(struct node *node, const struct resource *resource, bool force,
+                              struct error *err)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    (void)force;
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *vm = (const struct vm *)vms->items[i];
+
+        for (unsigned n = 0; n < vm->spec.nic_count; n++)
+            if (strcmp(vm->spec.nics[n].network, resource->id) == 0)
+                return error_set(err, EBUSY, "network %s is in use by vm %s", resource->id,
+                                 vm->head.id);
+    }
+    return 0;
+}
+
+static void network_remove(struct node *node, struct resource *resource)
+{
+    struct network *network = (struct network *)resource;
+
+    if (!network->job_running)
+        submit(node, network, bring_down, is_down);
+}
+
+/* --- status --- */
+
+static unsigned addresses_used(const struct node *node, const char *id)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    unsigned used = 0;
+
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *vm = (const struct vm *)vms->items[i];
+
+        for (unsigned n = 0; n < vm->spec.nic_count; n++)
+            used += strcmp(vm->spec.nics[n].network, id) == 0;
+    }
+    return used;
+}
+
+static json_t *network_status(const struct node *node, const struct resource *resource, bool stored)
+{
+    const struct network *network = (const struct network *)resource;
+    char bridge[IFNAMSIZ];
+    char gateway[IPV4_TEXT];
+    json_t *status;
+
+    network_bridge_name(node->config->prefix, network->head.instance, bridge);
+    ipv4_format(cidr_gateway(&network->config.cidr), gateway);
+    status = json_pack("{s:s, s:o, s:s, s:s, s:i, s:i}", "state",
+                       network->head.deleting ? "deleting"
+                                              : progress_state_name(network->state, "creating"),
+                       "reason", network->reason[0] ? json_string(network->reason) : json_null(),
+                       "bridge", bridge, "gateway", gateway, "addresses_used",
+                       stored ? 0 : (int)addresses_used(node, network->head.id), "addresses_total",
+                       (int)address_pool_capacity(&network->config.cidr));
+    return status;
+}
+
+/* Its state is made anew at every start of the agent. */
+static int network_restore(struct resource *resource, const json_t *status, struct error *err)
+{
+    const char *state = json_string_value(json_object_get(status, "state"));
+    struct network *network = (struct network *)resource;
+
+    (void)err;
+    network->state = PROGRESS_WORKING;
+    network->config.instance = network->head.instance;
+    memcpy(network->config.id, network->head.id, sizeof network->config.id);
+    network->head.deleting = state && strcmp(state, "deleting") == 0;
+    return 0;
+}
+
+const struct resource_ops network_ops = {
+    .parse = network_parse,
+    .reserve = network_reserve,
+    .begin = network_begin,
+    .may_remove = network_may_remove,
+    .remove = network_remove,
+    .status = network_status,
+    .restore = network_restore,
+    .free = network_free,
+};

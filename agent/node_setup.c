@@ -1,0 +1,201 @@
+#include "agent/node_setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/jail_files.h"
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/worker.h"
+#include "storage/database.h"
+#include "storage/image.h"
+#include "storage/volume.h"
+
+/* --- rows --- */
+
+static int kind_of(const char *name)
+{
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++)
+        if (strcmp(resource_kind_name((enum resource_kind)kind), name) == 0)
+            return kind;
+    return -1;
+}
+
+static int restore_resource(struct node *node, enum resource_kind kind, const struct record *record,
+                            const json_t *spec, const json_t *status, struct error *err)
+{
+    const struct resource_ops *ops = resource_ops_of(kind);
+    struct resource *resource = NULL;
+    int result = ops->parse(spec, &resource, err);
+
+    if (result < 0)
+        return result;
+    resource->kind = kind;
+    snprintf(resource->id, sizeof resource->id, "%s", record->id);
+    snprintf(resource->uid, sizeof resource->uid, "%s", record->uid);
+    resource->instance = record->instance;
+    resource->generation = record->generation;
+    resource->revision = record->revision;
+    result = ops->restore(resource, status, err);
+    if (result == 0 && resource_insert(&node->tables[kind], resource) < 0)
+        result = error_set(err, ENOMEM, "memory is short");
+    if (result < 0)
+        ops->free(resource);
+    return result;
+}
+
+static int load_row(void *context, const struct record *record, struct error *err)
+{
+    struct node *node = context;
+    json_t *spec = NULL;
+    json_t *status = NULL;
+    int kind = kind_of(record->kind);
+    int result;
+
+    if (kind < 0)
+        return error_set(err, EPROTO, "a row has the unknown kind \"%s\"", record->kind);
+    result = json_parse(record->spec, strlen(record->spec), &spec, err);
+    if (result == 0)
+        result = json_parse(record->status, strlen(record->status), &status, err);
+    if (result == 0)
+        result = restore_resource(node, (enum resource_kind)kind, record, spec, status, err);
+    json_decref(spec);
+    json_decref(status);
+    return result < 0 ? error_wrap(err, "row of %s %s", record->kind, record->id) : 0;
+}
+
+/* --- making --- */
+
+static int open_stores(struct node *node, struct error *err)
+{
+    const struct config *config = node->config;
+    const char *import_dirs[CONFIG_IMPORT_DIRS];
+    char fetch_path[CONFIG_PATH_MAX + 32];
+    auto_close int state_dir = -1;
+    struct image_store_config images = {
+        .import_dirs = import_dirs,
+        .import_dir_count = config->import_dir_count,
+        .fetch_path = fetch_path,
+        .fetch_root = jail_empty_root(node->jail),
+        .uid = jail_user(node->jail, JAIL_USER_FETCH),
+        .gid = jail_user(node->jail, JAIL_USER_FETCH),
+        .ca_file = config->ca_file[0] ? config->ca_file : NULL,
+        .allow_private = config->allow_private_urls,
+        .log_fd = node->log->fd,
+    };
+    int result = jail_make_dir(AT_FDCWD, config->state_dir, 0700, &state_dir, err);
+
+    for (unsigned i = 0; i < config->import_dir_count; i++)
+        import_dirs[i] = config->import_dirs[i];
+    snprintf(fetch_path, sizeof fetch_path, "%s/warren-fetch", config->libexec_dir);
+    if (result == 0)
+        result = jail_make_dir(state_dir, "images", 0700, &node->images_dir_fd, err);
+    if (result == 0)
+        result = jail_make_dir(state_dir, "volumes", 0700, &node->volumes_dir_fd, err);
+    images.images_dir_fd = node->images_dir_fd;
+    if (result == 0)
+        result = image_store_new(&images, &node->images, err);
+    if (result == 0)
+        result = volume_store_new(node->volumes_dir_fd, &node->volumes, err);
+    return result;
+}
+
+static int open_network(struct node *node, struct error *err)
+{
+    struct net_options options = {
+        .prefix = node->config->prefix,
+        .run_dir_fd = jail_run_dir_fd(node->jail),
+        .run_dir = node->config->run_dir,
+        .empty_root = jail_empty_root(node->jail),
+        .dnsmasq_uid = jail_user(node->jail, JAIL_USER_DNSMASQ),
+        .dnsmasq_gid = jail_user(node->jail, JAIL_USER_DNSMASQ),
+        .log = node->log,
+    };
+
+    return net_host_new(&options, &node->net, err);
+}
+
+static int open_all(struct node *node, struct error *err)
+{
+    struct database_counters counters;
+    int result = open_stores(node, err);
+
+    if (result == 0)
+        result = database_open(node->config->state_dir, node->loop, load_row, node, &counters,
+                               &node->database, err);
+    if (result < 0)
+        return result;
+    node->last_instance = counters.instance;
+    node->revision = counters.revision;
+    result = worker_new(node->loop, "network", NULL, &node->net_worker, err);
+    if (result == 0)
+        result = worker_new(node->loop, "disk", NULL, &node->disk_worker, err);
+    if (result == 0)
+        result = worker_new(node->loop, "launch", NULL, &node->launch_worker, err);
+    return result == 0 ? open_network(node, err) : result;
+}
+
+int node_new(struct loop *loop, const struct log *log, const struct config *config,
+             struct jail *jail, struct node **ret_node, struct error *err)
+{
+    struct node *node = calloc(1, sizeof *node);
+    struct sysinfo info;
+    int result;
+
+    if (!node)
+        return error_set(err, ENOMEM, "memory is short");
+    *node = (struct node){ .loop = loop,
+                           .log = log,
+                           .config = config,
+                           .jail = jail,
+                           .images_dir_fd = -1,
+                           .volumes_dir_fd = -1 };
+    sysinfo(&info);
+    node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
+    result = open_all(node, err);
+    if (result < 0) {
+        node_free(node);
+        return result;
+    }
+    *ret_node = node;
+    return 0;
+}
+
+struct node *node_free(struct node *node)
+{
+    if (!node)
+        return NULL;
+    /* Their last jobs may queue changes: the database goes last. */
+    node->launch_worker = worker_free(node->launch_worker);
+    node->net_worker = worker_free(node->net_worker);
+    node->disk_worker = worker_free(node->disk_worker);
+    node->database = database_free(node->database);
+    net_host_free(node->net);
+    image_store_free(node->images);
+    volume_store_free(node->volumes);
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+        struct resource_table *table = &node->tables[kind];
+
+        for (size_t i = 0; i < table->count; i++) {
+            if (kind == RESOURCE_VM)
+                vm_forget_process((struct vm *)table->items[i]);
+            resource_ops_of((enum resource_kind)kind)->free(table->items[i]);
+        }
+        free(table->items);
+    }
+    cleanup_close(&node->images_dir_fd);
+    cleanup_close(&node->volumes_dir_fd);
+    free(node);
+    return NULL;
+}

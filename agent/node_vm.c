@@ -1,0 +1,401 @@
+/* VMs as resources: what is read, reserved, shown and stored.  What is done about them is in
+ * vm_supervisor.c. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "net/address_pool.h"
+#include "scheduler/admission.h"
+#include "storage/image.h"
+
+static const char *const intent_names[VM_INTENT_COUNT] = {
+    [VM_INTENT_NONE] = "none",
+    [VM_INTENT_KILL] = "kill",
+    [VM_INTENT_REBOOT] = "reboot",
+};
+
+/* --- parse --- */
+
+static struct vm *vm_new(void)
+{
+    struct vm *vm = calloc(1, sizeof *vm);
+
+    if (!vm)
+        return NULL;
+    vm->pidfd = -1;
+    vm->state = VM_CREATING;
+    vm->since_ms = timestamp_now_ms();
+    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
+        vm->tap_fds[i] = -1;
+    return vm;
+}
+
+static void vm_free(struct resource *resource)
+{
+    struct vm *vm = (struct vm *)resource;
+
+    vm_spec_clear(&vm->spec);
+    json_decref(vm->head.spec);
+    free(vm);
+}
+
+static int vm_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
+{
+    struct vm *vm = vm_new();
+    int result;
+
+    if (!vm)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    result = vm_spec_parse(spec, &vm->spec, err);
+    if (result == 0) {
+        vm->head.spec = vm_spec_json(&vm->spec);
+        if (!vm->head.spec)
+            result = error_set(err, ENOMEM, "memory is short; try again");
+    }
+    if (result < 0) {
+        vm_free(&vm->head);
+        return result;
+    }
+    *ret_resource = &vm->head;
+    return 0;
+}
+
+/* --- reserve --- */
+
+static int check_image(const struct node *node, const char *id, enum image_kind kind,
+                       const char *field, struct error *err)
+{
+    static const char *const names[] = { "kernel", "initrd", "disk" };
+    const struct image *image = node_find_image(node, id);
+
+    if (!image || image->head.deleting)
+        return error_field(err, EINVAL, field, "%s: there is no image %s", field, id);
+    if (image->kind != (int)kind)
+        return error_field(err, EINVAL, field, "%s: image %s is a %s, not a %s", field, id,
+                           names[image->kind], names[kind]);
+    return 0;
+}
+
+static int check_disk(const struct node *node, const struct vm *vm, unsigned index,
+                      struct error *err)
+{
+    const struct vm_disk_spec *disk = &vm->spec.disks[index];
+    const struct volume *volume = node_find_volume(node, disk->volume);
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    char field[32];
+
+    snprintf(field, sizeof field, "disks[%u].volume", index);
+    if (!volume || volume->head.deleting)
+        return error_field(err, EINVAL, field, "%s: there is no volume %s", field, disk->volume);
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *other = (const struct vm *)vms->items[i];
+
+        for (unsigned d = 0; other != vm && d < other->spec.disk_count; d++)
+            if (strcmp(other->spec.disks[d].volume, disk->volume) == 0 &&
+                !(disk->read_only && other->spec.disks[d].read_only))
+                return error_field(err, EBUSY, field, "%s: volume %s is in use by vm %s", field,
+                                   disk->volume, other->head.id);
+    }
+    return 0;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a;
+    uint32_t right = *(const uint32_t *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+/* Ascending addresses that VMs (this one's earlier nics, too) have in a network.  malloc'ed. */
+static uint32_t *used_addresses(const struct node *node, const struct vm *vm, unsigned own_count,
+                                const char *network, size_t *ret_count)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    uint32_t *used = malloc(sizeof *used * (VMM_NICS_MAX * (vms->count + 1)));
+    size_t count = 0;
+
+    if (!used)
+        return NULL;
+    for (size_t i = 0; i <= vms->count; i++) {
+        const struct vm *other = i < vms->count ? (const struct vm *)vms->items[i] : vm;
+        unsigned nic_count = other == vm ? own_count : other->spec.nic_count;
+
+        if (other == vm && i < vms->count)
+            continue;
+        for (unsigned n = 0; n < nic_count; n++)
+            if (strcmp(other->spec.nics[n].network, network) == 0)
+                used[count++] = other->nics[n].ipv4;
+    }
+    qsort(used, count, sizeof *used, compare_addresses);
+    *ret_count = count;
+    return used;
+}
+
+static int take_address(struct vm *vm, unsigned index, const struct network *network,
+                        const uint32_t *used, size_t used_count, struct error *err)
+{
+    const struct vm_nic_spec *nic = &vm->spec.nics[index];
+    char field[32];
+    int result;
+
+    snprintf(field, sizeof field, "nics[%u].%s", index, nic->has_ipv4 ? "ipv4" : "network");
+    if (!nic->has_ipv4) {
+        result = address_pool_pick(&network->config.cidr, used, used_count, network->recent,
+                                   network->recent_count, &vm->nics[index].ipv4, err);
+        return result < 0 ? error_field(err, EADDRNOTAVAIL, field,
+                                        "%s: network %s is full: all "
+                                        "its %zu addresses are given",
+                                        field, nic->network, used_count)
+                          : 0;
+    }
+    if (address_pool_check(&network->config.cidr, nic->ipv4, err) < 0) {
+        char reason[sizeof err->message];
+
+        snprintf(reason, sizeof reason, "%s", err->message);
+        return error_field(err, EINVAL, field, "%s: %.200s", field, reason);
+    }
+    if (bsearch(&nic->ipv4, used, used_count, sizeof *used, compare_addresses))
+        return error_field(err, EADDRINUSE, field, "%s: another nic has this address", field);
+    vm->nics[index].ipv4 = nic->ipv4;
+    return 0;
+}
+
+static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned index)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *other = (const struct vm *)vms->items[i];
+
+        for (unsigned n = 0; n < other->spec.nic_count; n++)
+            if (memcmp(other->nics[n].mac, vm->nics[index].mac, MAC_BYTES) == 0)
+                return true;
+    }
+    for (unsigned n = 0; n < index; n++)
+        if (memcmp(vm->nics[n].mac, vm->nics[index].mac, MAC_BYTES) == 0)
+            return true;
+    return false;
+}
+
+static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
+{
+    const struct vm_nic_spec *nic = &vm->spec.nics[index];
+    const struct network *network = node_find_network(node, nic->network);
+    auto_free uint32_t *used = NULL;
+    size_t used_count = 0;
+    char field[32];
+
+    snprintf(field, sizeof field, "nics[%u].network", index);
+    if (!network || network->head.deleting)
+        return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic->network);
+    if (nic->has_mac)
+        memcpy(vm->nics[index].mac, nic->mac, MAC_BYTES);
+    else
+        mac_derive(vm->head.instance, (uint8_t)index, vm->nics[index].mac);
+    if (mac_is_used(node, vm, index)) {
+        snprintf(field, sizeof field, "nics[%u].mac", index);
+        return error_field(err, EADDRINUSE, field, "%s: another nic has this address", field);
+    }
+    used = used_addresses(node, vm, index, nic->network, &used_count);
+    if (!used)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    return take_address(vm, index, network, used, used_count, err);
+}
+
+int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
+{
+    const struct memory_capacity capacity = node_memory_capacity(node);
+
+    return admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_mib, err);
+}
+
+static int vm_reserve(struct node *node, struct resource *resource, struct error *err)
+{
+    struct vm *vm = (struct vm *)resource;
+    int result = check_image(node, vm->spec.kernel, IMAGE_KERNEL, "boot.kernel", err);
+
+    vm->closure = (struct vm_closure){ .node = node, .vm = vm };
+    if (result == 0 && vm->spec.initrd[0])
+        result = check_image(node, vm->spec.initrd, IMAGE_INITRD, "boot.initrd", err);
+    for (unsigned i = 0; result == 0 && i < vm->spec.disk_count; i++)
+        result = check_disk(node, vm, i, err);
+    for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
+        result = reserve_nic(node, vm, i, err);
+    if (result == 0 && vm->spec.desired_running)
+        result = vm_admit(node, vm, err);
+    return result;
+}
+
+/* --- begin and remove --- */
+
+static void vm_begin(struct node *node, struct resource *resource)
+{
+    struct vm *vm = (struct vm *)resource;
+
+    vm->start_due = vm->spec.desired_running;
+    if (!vm->start_due)
+        vm_set_state(node, vm, VM_STOPPED, "never started");
+    vm_step(node, vm);
+}
+
+static int vm_may_remove(struct node *node, const struct resource *resource, bool force,
+                         struct error *err)
+{
+    const struct vm *vm = (const struct vm *)resource;
+
+    (void)node;
+    if (!force && (vm_state_is_live(vm->state) || vm->start_due))
+        return error_set(err, EBUSY, "vm %s is %s: stop it first, or use ?force=true", vm->head.id,
+                         vm_state_name(vm->state));
+    return 0;
+}
+
+static void remember_addresses(struct node *node, const struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
+        struct network *network = node_find_network(node, vm->spec.nics[i].network);
+
+        if (!network)
+            continue;
+        if (network->recent_count == NETWORK_RECENT_MAX)
+            memmove(network->recent, network->recent + 1,
+                    --network->recent_count * sizeof network->recent[0]);
+        network->recent[network->recent_count++] = vm->nics[i].ipv4;
+    }
+}
+
+static void vm_remove(struct node *node, struct resource *resource)
+{
+    struct vm *vm = (struct vm *)resource;
+
+    remember_addresses(node, vm);
+    vm->start_due = false;
+    vm->placed = true; /* its directory, at least */
+    vm_step(node, vm);
+}
+
+/* --- status --- */
+
+static json_t *exit_json(const struct vm *vm)
+{
+    char at[TIMESTAMP_TEXT];
+
+    if (!vm->exit.set)
+        return json_null();
+    timestamp_format(vm->exit.at_ms, at);
+    return json_pack("{s:s, s:i, s:s, s:s}", "reason", vm_cause_name(vm->exit.cause), "detail",
+                     vm->exit.detail, "text", vm->exit.text, "at", at);
+}
+
+static json_t *nics_json(const struct vm *vm)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
+        char mac[MAC_TEXT];
+        char ipv4[IPV4_TEXT];
+
+        mac_format(vm->nics[i].mac, mac);
+        ipv4_format(vm->nics[i].ipv4, ipv4);
+        json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "name", vm->spec.nics[i].name,
+                                               "mac", mac, "ipv4", ipv4));
+    }
+    return array;
+}
+
+static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
+{
+    const struct vm *vm = (const struct vm *)resource;
+    char since[TIMESTAMP_TEXT];
+    json_t *status;
+
+    (void)node;
+    timestamp_format(vm->since_ms, since);
+    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o}", "state",
+                       vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
+                       "observed_generation", (json_int_t)vm->observed_generation, "reason",
+                       vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
+                       "exit", exit_json(vm), "nics", nics_json(vm), "restarts", (int)vm->restarts,
+                       "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null());
+    if (status && stored) {
+        json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
+        json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
+        json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
+        json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
+    }
+    return status;
+}
+
+/* --- restore: of what we wrote ourselves, so what is missing has its default --- */
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+static void restore_exit(struct vm *vm, const json_t *status)
+{
+    const json_t *exit = json_object_get(status, "exit");
+    enum vm_cause cause = vm_cause_parse(text_of(exit, "reason"));
+
+    if (!json_is_object(exit) || cause == VM_CAUSE_COUNT)
+        return;
+    vm->exit = (struct vm_exit){
+        .set = true,
+        .cause = cause,
+        .detail = (int)json_integer_value(json_object_get(exit, "detail")),
+        .at_ms = json_integer_value(json_object_get(status, "exit_ms")),
+    };
+    snprintf(vm->exit.text, sizeof vm->exit.text, "%s", text_of(exit, "text"));
+}
+
+static int restore_nics(struct vm *vm, const json_t *status, struct error *err)
+{
+    const json_t *nics = json_object_get(status, "nics");
+
+    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
+        const json_t *nic = json_array_get(nics, i);
+
+        if (mac_parse(text_of(nic, "mac"), vm->nics[i].mac, err) < 0 ||
+            ipv4_parse(text_of(nic, "ipv4"), &vm->nics[i].ipv4, err) < 0)
+            return -err->code;
+    }
+    return 0;
+}
+
+static int vm_restore(struct resource *resource, const json_t *status, struct error *err)
+{
+    struct vm *vm = (struct vm *)resource;
+
+    vm->state = vm_state_parse(text_of(status, "state"));
+    if (vm->state == VM_NONE)
+        return error_set(err, EINVAL, "its state is not known");
+    snprintf(vm->reason, sizeof vm->reason, "%s", text_of(status, "reason"));
+    vm->observed_generation = json_integer_value(json_object_get(status, "observed_generation"));
+    vm->restarts = (unsigned)json_integer_value(json_object_get(status, "restarts"));
+    vm->since_ms = json_integer_value(json_object_get(status, "since_ms"));
+    vm->head.deleting = json_is_true(json_object_get(status, "deleting"));
+    for (int intent = 0; intent < VM_INTENT_COUNT; intent++)
+        if (strcmp(text_of(status, "intent"), intent_names[intent]) == 0)
+            vm->intent = (enum vm_intent)intent;
+    restore_exit(vm, status);
+    return restore_nics(vm, status, err);
+}
+
+const struct resource_ops vm_ops = {
+    .parse = vm_parse,
+    .reserve = vm_reserve,
+    .begin = vm_begin,
+    .may_remove = vm_may_remove,
+    .remove = vm_remove,
+    .status = vm_status,
+    .restore = vm_restore,
+    .free = vm_free,
+};

@@ -1,0 +1,158 @@
+/* Changes of an existing VM: PATCH and the verbs.  The candidate is written first; memory follows
+ * when the commit is back (change_apply_vm), and only then is anything done about it. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/node_change.h"
+#include "base/cleanup.h"
+
+static struct vm *target_vm(const struct change *change)
+{
+    return (struct vm *)change->target;
+}
+
+static void swap_spec(struct vm *vm, struct vm_spec *spec)
+{
+    struct vm_spec old = vm->spec;
+
+    vm->spec = *spec;
+    *spec = old;
+    json_decref(vm->head.spec);
+    vm->head.spec = vm_spec_json(&vm->spec);
+}
+
+/* Writes the VM as it would be with the change's spec, intent and generation. */
+static int commit_candidate(struct change *change, struct error *err)
+{
+    struct vm *vm = target_vm(change);
+    int64_t generation = vm->head.generation;
+    enum vm_intent intent = vm->intent;
+    int result;
+
+    swap_spec(vm, &change->new_spec);
+    vm->head.generation = change->new_generation;
+    vm->intent = change->new_intent;
+    result = vm->head.spec ? change_commit(change, err)
+                           : error_set(err, ENOMEM, "memory is short; try again");
+    swap_spec(vm, &change->new_spec);
+    vm->head.generation = generation;
+    vm->intent = intent;
+    return result;
+}
+
+void change_apply_vm(struct change *change)
+{
+    struct vm *vm = target_vm(change);
+    bool started = change->new_spec.desired_running &&
+                   (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
+
+    swap_spec(vm, &change->new_spec);
+    vm->head.generation = change->new_generation;
+    vm->intent = change->new_intent;
+    if (started && change->new_intent == VM_INTENT_NONE) {
+        vm->start_due = true;
+        vm->failures = 0;
+    } else if (!vm->spec.desired_running) {
+        vm->start_due = false;
+    }
+    vm_step(change->node, vm);
+}
+
+/* --- PATCH --- */
+
+/* RFC 7396: null removes, objects merge, the rest replaces. */
+static void merge(json_t *target, const json_t *patch)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        json_t *old = json_object_get(target, key);
+
+        if (json_is_null(value)) {
+            json_object_del(target, key);
+        } else if (json_is_object(value)) {
+            if (!json_is_object(old)) {
+                old = json_object();
+                json_object_set_new(target, key, old);
+            }
+            merge(old, value);
+        } else {
+            json_object_set(target, key, value);
+        }
+    }
+}
+
+int change_begin_patch(struct change *change, struct error *err)
+{
+    static const char *const changeable[] = { "labels",    "restart",       "on_reboot",
+                                              "autostart", "desired_state", "stop_timeout_seconds",
+                                              NULL };
+    struct vm *vm = target_vm(change);
+    json_t *merged;
+    json_t *canonical;
+    char field[64];
+    int result;
+
+    if (!json_is_object(change->body))
+        return error_field(err, EINVAL, "", "the patch must be an object");
+    merged = json_deep_copy(vm->head.spec);
+    if (!merged)
+        return error_set(err, ENOMEM, "memory is short; try again");
+    merge(merged, change->body);
+    result = vm_spec_parse(merged, &change->new_spec, err);
+    json_decref(merged);
+    if (result < 0)
+        return result;
+    canonical = vm_spec_json(&change->new_spec);
+    if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))
+        result = error_field(err, EINVAL, field,
+                             "%s: cannot be changed; delete the VM and make it anew", field);
+    else if (json_equal(vm->head.spec, canonical))
+        result = 0;
+    else
+        result = 1;
+    json_decref(canonical);
+    if (result > 0 && change->new_spec.desired_running && !vm->spec.desired_running &&
+        vm_admit(change->node, vm, err) < 0)
+        result = -err->code;
+    if (result <= 0)
+        return result;
+    change->new_generation = vm->head.generation + 1;
+    change->new_intent = vm->intent;
+    return commit_candidate(change, err);
+}
+
+/* --- verbs --- */
+
+static const struct {
+    enum vm_event event;
+    bool desired_running;
+    enum vm_intent intent;
+} actions[] = {
+    [VM_ACTION_START] = { VM_EVENT_START, true, VM_INTENT_NONE },
+    [VM_ACTION_STOP] = { VM_EVENT_STOP, false, VM_INTENT_NONE },
+    [VM_ACTION_KILL] = { VM_EVENT_KILL, false, VM_INTENT_KILL },
+    [VM_ACTION_REBOOT] = { VM_EVENT_REBOOT, true, VM_INTENT_REBOOT },
+};
+
+int change_begin_action(struct change *change, struct error *err)
+{
+    struct vm *vm = target_vm(change);
+    enum vm_event event = actions[change->action].event;
+
+    if (vm_lifecycle_next(vm->state, event) == VM_NONE)
+        return error_set(err, EBUSY, "%s is not possible while vm %s is %s", vm_event_name(event),
+                         vm->head.id, vm_state_name(vm->state));
+    if (event == VM_EVENT_START && vm_admit(change->node, vm, err) < 0)
+        return -err->code;
+    if (vm_spec_parse(vm->head.spec, &change->new_spec, err) < 0)
+        return -err->code;
+    change->new_spec.desired_running = actions[change->action].desired_running;
+    change->new_generation =
+        vm->head.generation + (change->new_spec.desired_running != vm->spec.desired_running);
+    change->new_intent = actions[change->action].intent;
+    return commit_candidate(change, err);
+}

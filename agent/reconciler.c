@@ -1,0 +1,247 @@
+/* The only way to start: rows on one side, processes, directories, cgroups, bridges and files on
+ * the other.  What runs is adopted, what no row names is removed, what was begun is finished or
+ * undone. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/node_setup.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
+#include "storage/image.h"
+#include "storage/volume.h"
+
+#define ORPHAN_WAIT_MS 2000
+
+static struct vm *find_instance(const struct node *node, uint32_t instance)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++)
+        if (vms->items[i]->instance == instance)
+            return (struct vm *)vms->items[i];
+    return NULL;
+}
+
+/* --- processes --- */
+
+/* The pidfd of the VM's process of an earlier agent, or -1 if it is gone. */
+static int find_process(const struct node *node, uint32_t instance, pid_t *ret_pid)
+{
+    struct process_identity identity;
+    int pidfd;
+
+    if (jail_identity(node->jail, instance, &identity, NULL) < 0)
+        return -1;
+    pidfd = process_open(&identity, NULL);
+    if (pidfd >= 0)
+        *ret_pid = identity.pid;
+    return pidfd;
+}
+
+static void remove_orphan(struct node *node, uint32_t instance)
+{
+    struct error err = { 0 };
+    pid_t pid;
+    auto_close int pidfd = find_process(node, instance, &pid);
+
+    if (pidfd >= 0) {
+        log_warning(node->log, "process %d of a VM that no row names: killed", (int)pid);
+        process_kill(pidfd, SIGKILL);
+        process_await(pidfd, ORPHAN_WAIT_MS);
+    }
+    if (jail_remove(node->jail, instance, &err) < 0)
+        log_error(node->log, "leftovers of VM instance %u: %s", instance, err.message);
+}
+
+static int sweep_jails(struct node *node, struct error *err)
+{
+    uint32_t *instances = NULL;
+    size_t count = 0;
+    int result = jail_list(node->jail, &instances, &count, err);
+
+    for (size_t i = 0; result == 0 && i < count; i++)
+        if (!find_instance(node, instances[i]))
+            remove_orphan(node, instances[i]);
+    free(instances);
+    return result;
+}
+
+/* Connects to the VMM; one that does not take connections is watched all the same. */
+static void adopt(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+    int control_fd = jail_connect(node->jail, vm->head.instance, &err);
+
+    vm->placed = true;
+    if (control_fd < 0 ||
+        vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
+            0 ||
+        vmm_client_ping(vm->client, &err) < 0)
+        log_warning(node->log, "vm %s: adopted, but its VMM cannot be asked: %s", vm->head.id,
+                    err.message);
+    if (!vm_state_is_live(vm->state) && !vm->head.deleting) {
+        /* Its start was never recorded, but it runs: the page or the ping's answer says how far. */
+        vm->state = VM_STARTING;
+    }
+    vm_watch_process(node, vm);
+}
+
+static bool host_was_rebooted(const struct node *node, const struct vm *vm)
+{
+    struct process_identity identity;
+    struct process_identity self;
+
+    /* The run directory is usually gone with the reboot. */
+    if (jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0)
+        return true;
+    return process_identify(getpid(), &self, NULL) == 0 &&
+           strcmp(self.boot_id, identity.boot_id) != 0;
+}
+
+static void find_vm(struct node *node, struct vm *vm)
+{
+    vm->closure = (struct vm_closure){ .node = node, .vm = vm };
+    vm->placed = true; /* whatever there is of it is cleaned up before its next start */
+    vm->pidfd = find_process(node, vm->head.instance, &vm->pid);
+    if (vm->pidfd >= 0)
+        adopt(node, vm);
+}
+
+/* No process, though the row says that it lives. */
+static void conclude_vm(struct node *node, struct vm *vm)
+{
+    vm_conclude(node, vm, host_was_rebooted(node, vm));
+}
+
+static void settle_vm(struct node *node, struct vm *vm)
+{
+    bool retries = vm->spec.restart != VM_RESTART_NEVER;
+
+    if (vm->pidfd >= 0) {
+        vm_step(node, vm);
+    } else if (vm->head.deleting) {
+        vm_step(node, vm);
+    } else if (vm_state_is_live(vm->state)) {
+        conclude_vm(node, vm);
+    } else {
+        /* Created, to be started again, or waiting for its backoff when the agent ended. */
+        vm->start_due = vm->spec.desired_running &&
+                        (vm->state == VM_CREATING || (vm->state == VM_FAILED && retries));
+        vm_step(node, vm);
+    }
+}
+
+/* --- networks and files --- */
+
+static int restore_networks(struct node *node, struct error *err)
+{
+    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    auto_free struct network_config *configs = calloc(networks->count + 1, sizeof *configs);
+    auto_free struct nic_config *nics = calloc(vms->count * VMM_NICS_MAX + 1, sizeof *nics);
+    size_t config_count = 0;
+    size_t nic_count = 0;
+
+    if (!configs || !nics)
+        return error_set(err, ENOMEM, "memory is short");
+    for (size_t i = 0; i < networks->count; i++) {
+        const struct network *network = (const struct network *)networks->items[i];
+
+        if (!network->head.deleting)
+            configs[config_count++] = network->config;
+    }
+    for (size_t i = 0; i < vms->count; i++) {
+        const struct vm *vm = (const struct vm *)vms->items[i];
+
+        for (unsigned n = 0; vm->pidfd >= 0 && n < vm->spec.nic_count; n++)
+            vm_nic_config(node, vm, n, &nics[nic_count++]);
+    }
+    return net_host_restore(node->net, configs, config_count, nics, nic_count, err);
+}
+
+static size_t list_instances(const struct resource_table *table, uint32_t *ret_instances,
+                             bool ready_images_only)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < table->count; i++)
+        if (!ready_images_only || ((const struct image *)table->items[i])->state == PROGRESS_READY)
+            ret_instances[count++] = table->items[i]->instance;
+    return count;
+}
+
+static int sweep_files(struct node *node, struct error *err)
+{
+    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    auto_free uint32_t *keep = calloc(images->count + volumes->count + 1, sizeof *keep);
+    size_t count;
+    int result;
+
+    if (!keep)
+        return error_set(err, ENOMEM, "memory is short");
+    count = list_instances(images, keep, /* ready_images_only= */ true);
+    result = image_sweep(node->images, keep, count, err);
+    if (result < 0)
+        return result;
+    count = list_instances(volumes, keep, /* ready_images_only= */ false);
+    return volume_sweep(node->volumes, keep, count, err);
+}
+
+/* Unfinished creations are begun again, unfinished deletions go on. */
+static void go_on(struct node *node, enum resource_kind kind)
+{
+    const struct resource_table *table = &node->tables[kind];
+
+    for (size_t i = 0; i < table->count; i++) {
+        struct resource *resource = table->items[i];
+        bool working =
+            kind == RESOURCE_NETWORK ||
+            (kind == RESOURCE_IMAGE && ((struct image *)resource)->state == PROGRESS_WORKING) ||
+            (kind == RESOURCE_VOLUME && ((struct volume *)resource)->state == PROGRESS_WORKING);
+
+        if (resource->deleting)
+            resource_ops_of(kind)->remove(node, resource);
+        else if (working)
+            resource_ops_of(kind)->begin(node, resource);
+    }
+}
+
+int node_reconcile(struct node *node, struct error *err)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct error network_err = { 0 };
+    size_t adopted = 0;
+    int result;
+
+    for (size_t i = 0; i < vms->count; i++) {
+        find_vm(node, (struct vm *)vms->items[i]);
+        adopted += ((struct vm *)vms->items[i])->pidfd >= 0;
+    }
+    result = sweep_jails(node, err);
+    if (result == 0)
+        result = sweep_files(node, err);
+    if (result < 0)
+        return result;
+    /* A network that cannot be made is shown as failed; VMs must not be lost for it. */
+    if (restore_networks(node, &network_err) < 0)
+        log_error(node->log, "networks: %s", network_err.message);
+    net_host_findings(node->net, node->findings, &node->finding_count, NULL);
+    go_on(node, RESOURCE_IMAGE);
+    go_on(node, RESOURCE_VOLUME);
+    go_on(node, RESOURCE_NETWORK);
+    for (size_t i = 0; i < vms->count; i++)
+        settle_vm(node, (struct vm *)vms->items[i]);
+    log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
+    return 0;
+}

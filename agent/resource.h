@@ -1,0 +1,44 @@
+/* resource.h - what images, volumes, networks and VMs have in common, and tables of them by id.
+ * Loop thread only. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "agent/node.h"
+#include "base/id.h"
+
+struct resource {
+    enum resource_kind kind;
+    char id[ID_MAX + 1];
+    char uid[UID_TEXT];
+    uint32_t instance; /* names its kernel objects and files; never used again */
+    int64_t generation;
+    int64_t revision;
+    bool hidden;   /* its creation is not committed: reserves, but is not shown */
+    bool deleting; /* its deletion is committed */
+    json_t *spec;  /* owned; canonical */
+};
+
+/* Pointers in ascending order of id; the resources are not owned. */
+struct resource_table {
+    struct resource **items;
+    size_t count;
+    size_t room;
+};
+
+/* Hidden ones too; NULL if there is none. */
+struct resource *resource_find(const struct resource_table *table, const char *id);
+/* Index of the first whose id is greater than `id`. */
+size_t resource_after(const struct resource_table *table, const char *id);
+/* -ENOMEM; the id must not be there yet. */
+int resource_insert(struct resource_table *table, struct resource *resource);
+void resource_remove(struct resource_table *table, const struct resource *resource);
+
+/* Names in URLs are plural, in records and errors singular. */
+const char *resource_kind_name(enum resource_kind kind);
+
+/* "2026-11-22T16:03:59.123Z"; ms since the epoch. */
+#define TIMESTAMP_TEXT 32
+void timestamp_format(int64_t ms, char ret_text[TIMESTAMP_TEXT]);
+int64_t timestamp_now_ms(void);

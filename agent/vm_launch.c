@@ -1,0 +1,576 @@
+/* Carrying out a VM's start and clean-up: taps on the network worker, process, files and cgroup on
+ * the launch worker, side by side; then CONFIGURE, and watching what becomes of it.
+ *
+ * A job has copies of all it needs.  The VM lives until its jobs are back (vm->jobs). */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
+#include "base/worker.h"
+#include "storage/image.h"
+#include "storage/volume.h"
+
+#define START_TIMEOUT_MS                                                     \
+    30000 /* from spawn to READY; loading a kernel from a slow disk included \
+           */
+
+/* kvm, page, kernel, initrd, disks */
+#define FILES_MAX (4 + VMM_DISKS_MAX)
+
+struct nic_job {
+    struct node *node;
+    struct vm *vm;
+    unsigned count;
+    struct nic_config nics[VMM_NICS_MAX];
+    int tap_fds[VMM_NICS_MAX];
+};
+
+struct process_job {
+    struct node *node;
+    struct vm *vm;
+    uint32_t instance;
+    char hostname[ID_MAX + 1];
+    uint32_t kernel;
+    uint32_t initrd; /* 0 = none */
+    unsigned disk_count;
+    struct {
+        uint32_t volume;
+        bool read_only;
+    } disks[VMM_DISKS_MAX];
+    bool remove; /* clean-up: the directory, too */
+
+    struct jail_process process;
+    int files[FILES_MAX]; /* owned, in the order of the protocol */
+    unsigned file_count;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
+                   struct nic_config *ret_config)
+{
+    const struct network *network = node_find_network(node, vm->spec.nics[index].network);
+    struct nic_config config = {
+        .instance = vm->head.instance,
+        .index = (uint8_t)index,
+        .network_instance = network ? network->head.instance : 0,
+        .ipv4 = vm->nics[index].ipv4,
+        .owner = jail_vm_user(node->jail, vm->head.instance),
+    };
+
+    memcpy(config.mac, vm->nics[index].mac, sizeof config.mac);
+    memcpy(config.hostname, vm->head.id, sizeof config.hostname);
+    *ret_config = config;
+}
+
+/* --- jobs, on their workers --- */
+
+static int nics_up(void *argument, struct error *err)
+{
+    struct nic_job *job = argument;
+
+    for (unsigned i = 0; i < job->count; i++) {
+        int result = nic_up(job->node->net, &job->nics[i], &job->tap_fds[i], err);
+
+        if (result < 0)
+            return error_wrap(err, "nic %u", i);
+    }
+    return 0;
+}
+
+static int nics_down(void *argument, struct error *err)
+{
+    struct nic_job *job = argument;
+    int first = 0;
+
+    for (unsigned i = 0; i < job->count; i++) {
+        int result = nic_down(job->node->net, &job->nics[i], first ? NULL : err);
+
+        if (result < 0 && first == 0)
+            first = result;
+    }
+    return first;
+}
+
+static int open_files(struct process_job *job, struct error *err)
+{
+    struct node *node = job->node;
+    int *files = job->files;
+    int result;
+
+    files[0] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (files[0] < 0)
+        return error_set(err, ENODEV, "open /dev/kvm: %s", strerror(errno));
+    files[1] = take_fd(&job->process.page_fd);
+    job->file_count = 2;
+    result = image_open(node->images, job->kernel, &files[job->file_count], err);
+    job->file_count += result == 0;
+    if (result == 0 && job->initrd) {
+        result = image_open(node->images, job->initrd, &files[job->file_count], err);
+        job->file_count += result == 0;
+    }
+    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
+        result = volume_open(node->volumes, job->disks[i].volume, job->disks[i].read_only,
+                             &files[job->file_count], err);
+        job->file_count += result == 0;
+    }
+    return result;
+}
+
+static int start_process(void *argument, struct error *err)
+{
+    struct process_job *job = argument;
+    int result = jail_start(job->node->jail, job->instance, job->hostname, &job->process, err);
+
+    return result < 0 ? result : open_files(job, err);
+}
+
+static int clean_process(void *argument, struct error *err)
+{
+    struct process_job *job = argument;
+
+    return job->remove ? jail_remove(job->node->jail, job->instance, err)
+                       : jail_clean_up(job->node->jail, job->instance, err);
+}
+
+/* --- watching --- */
+
+void vm_forget_process(struct vm *vm)
+{
+    vm->pid_source = loop_remove(vm->pid_source);
+    vm->client = vmm_client_free(vm->client);
+    cleanup_close(&vm->pidfd);
+    vm->pid = 0;
+    vm->stop_sent = false;
+    vm->kill_sent = false;
+}
+
+/* What the process itself said, if it said anything. */
+static bool cause_of_page(const struct stats_page *page, enum vm_cause *ret_cause)
+{
+    static const int causes[EXIT_REASON_COUNT] = {
+        [EXIT_REASON_POWEROFF] = VM_CAUSE_POWEROFF,
+        [EXIT_REASON_REBOOT] = VM_CAUSE_REBOOT,
+        [EXIT_REASON_PANIC] = VM_CAUSE_PANIC,
+        [EXIT_REASON_TRIPLE_FAULT] = VM_CAUSE_TRIPLE_FAULT,
+        [EXIT_REASON_KVM_ERROR] = VM_CAUSE_KVM_ERROR,
+        [EXIT_REASON_VMM_ERROR] = VM_CAUSE_VMM_ERROR,
+        [EXIT_REASON_CONFIG] = VM_CAUSE_CONFIG,
+    };
+
+    if (page->exit_reason == EXIT_REASON_NONE || page->exit_reason >= EXIT_REASON_COUNT)
+        return false;
+    *ret_cause = (enum vm_cause)causes[page->exit_reason];
+    return true;
+}
+
+/* Untrusted text, into JSON and logs. */
+static void clean_text(char *text)
+{
+    for (char *c = text; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
+/* The process is gone.  reaped: `status` is its wait status. */
+static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
+{
+    struct stats_page page;
+    enum vm_cause cause;
+    char text[120] = "";
+    int detail = 0;
+
+    if (vm->launch_error != 0) {
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
+        return;
+    }
+    jail_read_page(node->jail, vm->head.instance, &page);
+    if (cause_of_page(&page, &cause)) {
+        detail = page.exit_detail;
+        snprintf(text, sizeof text, "%s", page.exit_text);
+        clean_text(text);
+    } else if (jail_was_oom_killed(node->jail, vm->head.instance)) {
+        cause = VM_CAUSE_OOM;
+    } else if (vm->kill_sent) {
+        cause = VM_CAUSE_KILLED;
+    } else if (!reaped) {
+        cause = VM_CAUSE_UNKNOWN;
+    } else {
+        cause = VM_CAUSE_VMM_ERROR;
+        detail = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
+        snprintf(text, sizeof text, "%s %d", WIFSIGNALED(status) ? "signal" : "exit status",
+                 detail);
+    }
+    vm_ended(node, vm, cause, detail, text);
+}
+
+void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted)
+{
+    if (host_rebooted)
+        vm_ended(node, vm, VM_CAUSE_HOST_REBOOT, 0, "");
+    else
+        conclude(node, vm, /* reaped= */ false, 0);
+}
+
+static void on_process_end(void *context, uint32_t events)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+    int status = 0;
+    int result = process_reap(vm->pidfd, &status);
+
+    (void)events;
+    if (result == -EAGAIN)
+        return;
+    conclude(closure->node, vm, result == 0, status);
+}
+
+void vm_watch_process(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (loop_add(node->loop, vm->pidfd, EPOLLIN, on_process_end, &vm->closure, &vm->pid_source,
+                 &err) < 0) {
+        log_error(node->log, "vm %s: cannot watch its process: %s", vm->head.id, err.message);
+        process_kill(vm->pidfd, SIGKILL);
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);
+    }
+}
+
+/* --- the control connection --- */
+
+static void on_ready(void *context)
+{
+    struct vm_closure *closure = context;
+    struct node *node = closure->node;
+    struct vm *vm = closure->vm;
+    enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
+
+    if (next == VM_NONE)
+        return;
+    if (next == VM_RUNNING) {
+        vm->timer = loop_cancel(vm->timer);
+        node->starts++;
+        node->start_seconds += (double)(now_ns() - vm->launch_ns) / 1e9;
+        vm_set_state(node, vm, VM_RUNNING, "");
+    }
+    vm_step(node, vm);
+}
+
+static void on_state(void *context, bool running)
+{
+    if (running)
+        on_ready(context);
+}
+
+/* The process itself will follow, or it is sick: the start or stop time-out ends it. */
+static void on_closed(void *context)
+{
+    struct vm_closure *closure = context;
+
+    closure->vm->client = vmm_client_free(closure->vm->client);
+}
+
+const struct vmm_client_ops vm_client_ops = {
+    .ready = on_ready,
+    .state = on_state,
+    .closed = on_closed,
+};
+
+static void on_start_timeout(void *context)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+
+    vm->timer = NULL;
+    vm->launch_error = ETIMEDOUT;
+    snprintf(vm->launch_message, sizeof vm->launch_message, "its VMM was not ready within %d s",
+             START_TIMEOUT_MS / 1000);
+    if (vm->pidfd >= 0)
+        process_kill(vm->pidfd, SIGKILL);
+}
+
+/* --- configure --- */
+
+static void fill_configure(const struct node *node, const struct vm *vm,
+                           struct vmm_configure *ret_configure)
+{
+    const struct vm_spec *spec = &vm->spec;
+    const struct image *kernel = node_find_image(node, spec->kernel);
+    struct vmm_configure configure = {
+        .header = { .type = VMM_MESSAGE_CONFIGURE,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof configure },
+        .vcpus = spec->vcpus,
+        .kernel_format = kernel && strcmp(kernel->kernel_format, "bzimage") == 0
+                             ? VMM_KERNEL_BZIMAGE
+                             : VMM_KERNEL_ELF,
+        .memory_bytes = (uint64_t)spec->memory_mib << 20,
+        .has_initrd = spec->initrd[0] != '\0',
+        .disk_count = (uint8_t)spec->disk_count,
+        .nic_count = (uint8_t)spec->nic_count,
+    };
+
+    memcpy(configure.id, vm->head.id, sizeof configure.id);
+    memcpy(configure.cmdline, spec->cmdline, sizeof configure.cmdline);
+    for (unsigned i = 0; i < spec->disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
+
+        configure.disks[i].read_only = spec->disks[i].read_only;
+        configure.disks[i].size_bytes = volume ? volume->size_bytes : 0;
+        strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
+    }
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        memcpy(configure.nics[i].mac, vm->nics[i].mac, sizeof configure.nics[i].mac);
+    *ret_configure = configure;
+}
+
+/* Both jobs are back and good: tells the VMM what it is. */
+static int configure_vm(struct node *node, struct vm *vm, struct process_job *job,
+                        struct error *err)
+{
+    struct vmm_configure configure;
+    int fds[FILES_MAX + VMM_NICS_MAX];
+    size_t count = 0;
+    int result;
+
+    result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
+                            &vm->closure, &vm->client, err);
+    if (result < 0)
+        return result;
+    for (unsigned i = 0; i < job->file_count; i++)
+        fds[count++] = job->files[i];
+    for (unsigned i = 0; i < vm->spec.nic_count; i++)
+        fds[count++] = vm->tap_fds[i];
+    fill_configure(node, vm, &configure);
+    vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
+    return vmm_client_configure(vm->client, &configure, fds, count, err);
+}
+
+static void close_taps(struct vm *vm)
+{
+    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
+        cleanup_close(&vm->tap_fds[i]);
+}
+
+static void free_process_job(struct process_job *job)
+{
+    for (unsigned i = 0; i < job->file_count; i++)
+        cleanup_close(&job->files[i]);
+    cleanup_close(&job->process.pidfd);
+    cleanup_close(&job->process.control_fd);
+    cleanup_close(&job->process.page_fd);
+    free(job);
+}
+
+/* The last of the launch's jobs is back. */
+static void launched(struct node *node, struct vm *vm)
+{
+    struct process_job *job = take_pointer(vm->launch);
+    struct error err = { 0 };
+    bool wanted = vm->spec.desired_running && !vm->head.deleting && vm->intent == VM_INTENT_NONE;
+
+    if (job && job->process.pidfd >= 0) {
+        vm->pid = job->process.pid;
+        vm->pidfd = take_fd(&job->process.pidfd);
+    }
+    if (vm->launch_error == 0 && wanted && configure_vm(node, vm, job, &err) < 0) {
+        vm->launch_error = err.code;
+        snprintf(vm->launch_message, sizeof vm->launch_message, "%.150s", err.message);
+    }
+    if (job)
+        free_process_job(job);
+    close_taps(vm);
+    if (vm->pidfd < 0) {
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
+        return;
+    }
+    vm_watch_process(node, vm);
+    if (vm->pidfd < 0)
+        return;
+    if (vm->launch_error != 0 || !wanted) {
+        vm->kill_sent = true; /* conclude() tells which of the two it was */
+        process_kill(vm->pidfd, SIGKILL);
+    }
+    vm_step(node, vm);
+}
+
+static void job_back(struct vm *vm, int result, const struct error *err)
+{
+    vm->jobs--;
+    if (result < 0 && vm->launch_error == 0) {
+        vm->launch_error = -result;
+        snprintf(vm->launch_message, sizeof vm->launch_message, "%.*s",
+                 (int)sizeof vm->launch_message - 1, err->message);
+    }
+}
+
+static void nics_are_up(void *argument, int result, const struct error *err)
+{
+    struct nic_job *job = argument;
+    struct vm *vm = job->vm;
+
+    memcpy(vm->tap_fds, job->tap_fds, sizeof vm->tap_fds);
+    job_back(vm, result, err);
+    if (vm->jobs == 0)
+        launched(job->node, vm);
+    free(job);
+}
+
+static void process_is_started(void *argument, int result, const struct error *err)
+{
+    struct process_job *job = argument;
+    struct vm *vm = job->vm;
+
+    vm->launch = job;
+    job_back(vm, result, err);
+    if (vm->jobs == 0)
+        launched(job->node, vm);
+}
+
+/* --- submitting --- */
+
+static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, worker_done_fn *done,
+                       struct error *err)
+{
+    struct nic_job *job = calloc(1, sizeof *job);
+    int result;
+
+    if (!job)
+        return error_set(err, ENOMEM, "memory is short");
+    *job = (struct nic_job){ .node = node, .vm = vm, .count = vm->spec.nic_count };
+    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
+        job->tap_fds[i] = -1;
+    for (unsigned i = 0; i < job->count; i++)
+        vm_nic_config(node, vm, i, &job->nics[i]);
+    result = worker_submit(node->net_worker, run, done, job, err);
+    if (result < 0)
+        free(job);
+    else
+        vm->jobs++;
+    return result;
+}
+
+static struct process_job *process_job_new(struct node *node, struct vm *vm)
+{
+    struct process_job *job = calloc(1, sizeof *job);
+    const struct image *kernel = node_find_image(node, vm->spec.kernel);
+    const struct image *initrd = vm->spec.initrd[0] ? node_find_image(node, vm->spec.initrd) : NULL;
+
+    if (!job)
+        return NULL;
+    *job = (struct process_job){
+        .node = node,
+        .vm = vm,
+        .instance = vm->head.instance,
+        .kernel = kernel ? kernel->head.instance : 0,
+        .initrd = initrd ? initrd->head.instance : 0,
+        .disk_count = vm->spec.disk_count,
+        .process = { .pidfd = -1, .control_fd = -1, .page_fd = -1 },
+        .remove = vm->head.deleting,
+    };
+    memcpy(job->hostname, vm->head.id, sizeof job->hostname);
+    for (unsigned i = 0; i < job->disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
+
+        job->disks[i].volume = volume ? volume->head.instance : 0;
+        job->disks[i].read_only = vm->spec.disks[i].read_only;
+    }
+    return job;
+}
+
+static int submit_process(struct node *node, struct vm *vm, worker_run_fn *run,
+                          worker_done_fn *done, struct error *err)
+{
+    struct process_job *job = process_job_new(node, vm);
+    int result;
+
+    if (!job)
+        return error_set(err, ENOMEM, "memory is short");
+    result = worker_submit(node->launch_worker, run, done, job, err);
+    if (result < 0)
+        free(job);
+    else
+        vm->jobs++;
+    return result;
+}
+
+void vm_launch(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    vm->placed = true;
+    vm->launch_error = 0;
+    vm->launch_message[0] = '\0';
+    vm->launch_ns = now_ns();
+    vm_set_state(node, vm, VM_STARTING, "");
+    if (submit_process(node, vm, start_process, process_is_started, &err) < 0) {
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);
+        return;
+    }
+    if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_up, nics_are_up, &err) < 0) {
+        /* Told when the process's job is back. */
+        vm->launch_error = err.code;
+        snprintf(vm->launch_message, sizeof vm->launch_message, "memory is short");
+    }
+}
+
+/* --- cleaning up --- */
+
+static void cleaned_part(struct node *node, struct vm *vm, int result, const struct error *err)
+{
+    vm->jobs--;
+    if (result < 0)
+        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err->message);
+    if (vm->jobs > 0)
+        return;
+    vm->placed = false;
+    vm_step(node, vm);
+}
+
+static void nics_are_down(void *argument, int result, const struct error *err)
+{
+    struct nic_job *job = argument;
+
+    cleaned_part(job->node, job->vm, result, err);
+    free(job);
+}
+
+static void process_is_cleaned(void *argument, int result, const struct error *err)
+{
+    struct process_job *job = argument;
+
+    cleaned_part(job->node, job->vm, result, err);
+    free_process_job(job);
+}
+
+void vm_clean_up(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_down, nics_are_down, &err) < 0)
+        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err.message);
+    if (submit_process(node, vm, clean_process, process_is_cleaned, &err) < 0)
+        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err.message);
+}

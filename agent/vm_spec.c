@@ -1,0 +1,262 @@
+#include "agent/vm_spec.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "net/cidr.h"
+#include "net/mac.h"
+
+static const char *const desired_names[] = { "stopped", "running" };
+
+static void copy_id(char to[ID_MAX + 1], const char *from)
+{
+    snprintf(to, ID_MAX + 1, "%s", from ? from : "");
+}
+
+static int parse_boot(const json_t *json, struct vm_spec *spec, struct error *err)
+{
+    struct json_reader reader;
+
+    json_reader_init(&reader, json, "boot", err);
+    copy_id(spec->kernel, json_read_id(&reader, "kernel", JSON_REQUIRED));
+    copy_id(spec->initrd, json_read_id(&reader, "initrd", JSON_OPTIONAL));
+    snprintf(spec->cmdline, sizeof spec->cmdline, "%s",
+             json_read_string(&reader, "cmdline", VMM_CMDLINE_MAX, JSON_OPTIONAL, ""));
+    for (const char *c = spec->cmdline; *c; c++)
+        if ((unsigned char)*c < ' ')
+            json_reader_fail(&reader, "cmdline", "must not contain control characters");
+    return json_reader_end(&reader);
+}
+
+static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
+{
+    struct vm_disk_spec *disk = &spec->disks[spec->disk_count];
+    struct json_reader reader;
+
+    json_reader_init(&reader, json, path, err);
+    copy_id(disk->name, json_read_id(&reader, "name", JSON_REQUIRED));
+    copy_id(disk->volume, json_read_id(&reader, "volume", JSON_REQUIRED));
+    disk->read_only = json_read_bool(&reader, "read_only", false);
+    for (unsigned i = 0; i < spec->disk_count; i++) {
+        if (strcmp(spec->disks[i].name, disk->name) == 0)
+            json_reader_fail(&reader, "name", "is the name of an earlier disk too");
+        if (strcmp(spec->disks[i].volume, disk->volume) == 0)
+            json_reader_fail(&reader, "volume", "is the volume of an earlier disk too");
+    }
+    spec->disk_count++;
+    return json_reader_end(&reader);
+}
+
+static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
+{
+    struct vm_nic_spec *nic = &spec->nics[spec->nic_count];
+    struct json_reader reader;
+    const char *mac;
+    const char *ipv4;
+
+    json_reader_init(&reader, json, path, err);
+    copy_id(nic->name, json_read_id(&reader, "name", JSON_REQUIRED));
+    copy_id(nic->network, json_read_id(&reader, "network", JSON_REQUIRED));
+    mac = json_read_string(&reader, "mac", 17, JSON_OPTIONAL, NULL);
+    ipv4 = json_read_string(&reader, "ipv4", 15, JSON_OPTIONAL, NULL);
+    nic->has_mac = mac != NULL;
+    nic->has_ipv4 = ipv4 != NULL;
+    if (mac && mac_parse(mac, nic->mac, NULL) < 0)
+        json_reader_fail(&reader, "mac", "must be a unicast address like 02:00:00:00:00:01");
+    if (ipv4 && ipv4_parse(ipv4, &nic->ipv4, NULL) < 0)
+        json_reader_fail(&reader, "ipv4", "must be an address like 10.77.0.12");
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        if (strcmp(spec->nics[i].name, nic->name) == 0)
+            json_reader_fail(&reader, "name", "is the name of an earlier nic too");
+    spec->nic_count++;
+    return json_reader_end(&reader);
+}
+
+/* Each item of an array by its own function, with its path. */
+static int parse_items(const json_t *array, const char *name,
+                       int (*parse)(const json_t *, const char *, struct vm_spec *, struct error *),
+                       struct vm_spec *spec, struct error *err)
+{
+    for (size_t i = 0; array && i < json_array_size(array); i++) {
+        char path[32];
+        int result;
+
+        snprintf(path, sizeof path, "%s[%zu]", name, i);
+        result = parse(json_array_get(array, i), path, spec, err);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int check_labels(json_t *labels, struct error *err)
+{
+    const char *key;
+    json_t *value;
+
+    if (json_object_size(labels) > VM_LABELS_MAX)
+        return error_field(err, EINVAL, "labels", "labels: must be at most %d", VM_LABELS_MAX);
+    json_object_foreach(labels, key, value)
+    {
+        if (key[0] == '\0' || strlen(key) > 63 || !json_is_string(value) ||
+            json_string_length(value) > 255)
+            return error_field(
+                err, EINVAL, "labels",
+                "labels: keys have 1 to 63 bytes, values are strings of at most 255");
+    }
+    return 0;
+}
+
+static int parse_parts(const json_t *boot, const json_t *disks, const json_t *nics,
+                       struct vm_spec *spec, struct error *err)
+{
+    int result = parse_boot(boot, spec, err);
+
+    if (result == 0)
+        result = parse_items(disks, "disks", parse_disk, spec, err);
+    if (result == 0)
+        result = parse_items(nics, "nics", parse_nic, spec, err);
+    return result == 0 ? check_labels(spec->labels, err) : result;
+}
+
+int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *err)
+{
+    struct vm_spec spec = { 0 };
+    struct json_reader reader;
+    const json_t *boot;
+    const json_t *disks;
+    const json_t *nics;
+    const json_t *labels;
+    int result;
+
+    json_reader_init(&reader, json, "", err);
+    spec.vcpus = (unsigned)json_read_integer(&reader, "vcpus", 1, VMM_VCPUS_MAX, JSON_OPTIONAL, 1);
+    spec.memory_mib = (unsigned)json_read_integer(&reader, "memory_mib", VM_MEMORY_MIB_MIN,
+                                                  VM_MEMORY_MIB_MAX, JSON_REQUIRED, 0);
+    boot = json_read_object(&reader, "boot", JSON_REQUIRED);
+    disks = json_read_array(&reader, "disks", VMM_DISKS_MAX, JSON_OPTIONAL);
+    nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
+    labels = json_read_object(&reader, "labels", JSON_OPTIONAL);
+    spec.restart = (enum vm_restart)json_read_enum(&reader, "restart", vm_restart_names,
+                                                   VM_RESTART_COUNT, JSON_OPTIONAL, 0);
+    spec.on_reboot = (enum vm_on_reboot)json_read_enum(&reader, "on_reboot", vm_on_reboot_names,
+                                                       VM_ON_REBOOT_COUNT, JSON_OPTIONAL, 0);
+    spec.autostart = json_read_bool(&reader, "autostart", false);
+    spec.desired_running =
+        json_read_enum(&reader, "desired_state", desired_names, 2, JSON_OPTIONAL, 1) == 1;
+    spec.stop_timeout_s =
+        (unsigned)json_read_integer(&reader, "stop_timeout_seconds", 1, VM_STOP_TIMEOUT_MAX_S,
+                                    JSON_OPTIONAL, VM_STOP_TIMEOUT_DEFAULT_S);
+    result = json_reader_end(&reader);
+    if (result < 0)
+        return result;
+    spec.labels = labels ? json_deep_copy(labels) : json_object();
+    if (!spec.labels)
+        return error_set(err, ENOMEM, "read a VM's spec");
+    result = parse_parts(boot, disks, nics, &spec, err);
+    if (result < 0) {
+        vm_spec_clear(&spec);
+        return result;
+    }
+    *ret_spec = spec;
+    return 0;
+}
+
+void vm_spec_clear(struct vm_spec *spec)
+{
+    json_decref(spec->labels);
+    *spec = (struct vm_spec){ 0 };
+}
+
+/* --- and back --- */
+
+static json_t *disks_json(const struct vm_spec *spec)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < spec->disk_count; i++)
+        json_array_append_new(array, json_pack("{s:s, s:s, s:b}", "name", spec->disks[i].name,
+                                               "volume", spec->disks[i].volume, "read_only",
+                                               spec->disks[i].read_only));
+    return array;
+}
+
+static json_t *nics_json(const struct vm_spec *spec)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < spec->nic_count; i++) {
+        const struct vm_nic_spec *nic = &spec->nics[i];
+        json_t *item = json_pack("{s:s, s:s}", "name", nic->name, "network", nic->network);
+        char text[32];
+
+        if (nic->has_mac) {
+            mac_format(nic->mac, text);
+            json_object_set_new(item, "mac", json_string(text));
+        }
+        if (nic->has_ipv4) {
+            ipv4_format(nic->ipv4, text);
+            json_object_set_new(item, "ipv4", json_string(text));
+        }
+        json_array_append_new(array, item);
+    }
+    return array;
+}
+
+json_t *vm_spec_json(const struct vm_spec *spec)
+{
+    json_t *boot = json_pack("{s:s, s:s}", "kernel", spec->kernel, "cmdline", spec->cmdline);
+
+    if (spec->initrd[0])
+        json_object_set_new(boot, "initrd", json_string(spec->initrd));
+    return json_pack("{s:i, s:i, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "vcpus",
+                     (int)spec->vcpus, "memory_mib", (int)spec->memory_mib, "boot", boot, "disks",
+                     disks_json(spec), "nics", nics_json(spec), "labels", spec->labels, "restart",
+                     vm_restart_names[spec->restart], "autostart", spec->autostart, "on_reboot",
+                     vm_on_reboot_names[spec->on_reboot], "desired_state",
+                     desired_names[spec->desired_running], "stop_timeout_seconds",
+                     (int)spec->stop_timeout_s);
+}
+
+/* --- comparing --- */
+
+static bool is_excepted(const char *key, const char *const *except)
+{
+    for (; except && *except; except++)
+        if (strcmp(key, *except) == 0)
+            return true;
+    return false;
+}
+
+bool spec_differs(const json_t *a, const json_t *b, const char *const *except, char *ret_field,
+                  size_t size)
+{
+    const json_t *pair[2] = { a, b };
+
+    for (int side = 0; side < 2; side++) {
+        const json_t *one = pair[side];
+        const json_t *other = pair[!side];
+        const char *key;
+        json_t *value;
+
+        json_object_foreach((json_t *)one, key, value)
+        {
+            const json_t *twin = json_object_get(other, key);
+            char inner[64];
+
+            if (is_excepted(key, except) || (twin && json_equal(value, (json_t *)twin)))
+                continue;
+            if (json_is_object(value) && json_is_object(twin) &&
+                spec_differs(value, twin, NULL, inner, sizeof inner))
+                snprintf(ret_field, size, "%s.%s", key, inner);
+            else
+                snprintf(ret_field, size, "%s", key);
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,61 @@
+/* vm_spec.h - what a user asks a VM to be: read from JSON, checked, and given back.  Pure. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "agent/vm_lifecycle.h"
+#include "base/id.h"
+#include "vmm/control_protocol.h"
+
+struct error;
+
+#define VM_MEMORY_MIB_MIN         2
+#define VM_MEMORY_MIB_MAX         (512 * 1024)
+#define VM_LABELS_MAX             32
+#define VM_STOP_TIMEOUT_DEFAULT_S 60
+#define VM_STOP_TIMEOUT_MAX_S     3600
+
+struct vm_disk_spec {
+    char name[ID_MAX + 1];
+    char volume[ID_MAX + 1];
+    bool read_only;
+};
+
+struct vm_nic_spec {
+    char name[ID_MAX + 1];
+    char network[ID_MAX + 1];
+    bool has_mac;
+    uint8_t mac[6];
+    bool has_ipv4;
+    uint32_t ipv4; /* host order */
+};
+
+struct vm_spec {
+    unsigned vcpus;
+    unsigned memory_mib;
+    char kernel[ID_MAX + 1];
+    char initrd[ID_MAX + 1]; /* "" = none */
+    char cmdline[VMM_CMDLINE_MAX + 1];
+    unsigned disk_count;
+    unsigned nic_count;
+    struct vm_disk_spec disks[VMM_DISKS_MAX];
+    struct vm_nic_spec nics[VMM_NICS_MAX];
+    json_t *labels; /* owned; object of strings */
+    enum vm_restart restart;
+    enum vm_on_reboot on_reboot;
+    bool autostart;
+    bool desired_running;
+    unsigned stop_timeout_s;
+};
+
+/* Fills *ret_spec (owned: vm_spec_clear), or -EINVAL naming the field, relative to the spec. */
+int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *err);
+void vm_spec_clear(struct vm_spec *spec);
+
+/* The canonical form: every default filled in, "desired_state" included.  New reference. */
+json_t *vm_spec_json(const struct vm_spec *spec);
+
+/* The dotted name of the first field in which two canonical specs differ, without those named in
+ * `except` (NULL ended); false if there is none. */
+bool spec_differs(const json_t *a, const json_t *b, const char *const *except, char *ret_field,
+                  size_t size);

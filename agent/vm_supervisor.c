@@ -1,0 +1,259 @@
+/* What is done about a VM: one level-triggered step function, and the handling of its end.  The
+ * decisions are vm_lifecycle.c's; the jobs that carry them out are vm_launch.c's. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
+
+void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason)
+{
+    bool same = vm->state == state && strcmp(vm->reason, reason) == 0;
+
+    if (vm->state != state)
+        vm->since_ms = timestamp_now_ms();
+    vm->state = state;
+    snprintf(vm->reason, sizeof vm->reason, "%s", reason);
+    if (!same)
+        node_save(node, &vm->head);
+}
+
+/* Nothing is under way, so what was asked for up to now has been dealt with. */
+static void observe(struct node *node, struct vm *vm)
+{
+    if (vm->observed_generation == vm->head.generation)
+        return;
+    vm->observed_generation = vm->head.generation;
+    node_save(node, &vm->head);
+}
+
+/* --- stopping --- */
+
+static void kill_process(struct node *node, struct vm *vm)
+{
+    if (vm->pidfd < 0 || vm->kill_sent)
+        return;
+    vm->kill_sent = true;
+    if (process_kill(vm->pidfd, SIGKILL) < 0)
+        log_error(node->log, "vm %s: cannot kill process %d", vm->head.id, (int)vm->pid);
+}
+
+static void on_stop_timeout(void *context)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+
+    vm->timer = NULL;
+    log_warning(closure->node->log, "vm %s: did not stop within %u s, killing it", vm->head.id,
+                vm->spec.stop_timeout_s);
+    kill_process(closure->node, vm);
+}
+
+static void press_power_button(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (vm->stop_sent || vm->kill_sent)
+        return;
+    vm->stop_sent = true;
+    loop_cancel(vm->timer);
+    vm->timer = loop_after(node->loop, (int64_t)vm->spec.stop_timeout_s * 1000, on_stop_timeout,
+                           &vm->closure);
+    if (!vm->client || !vm->timer || vmm_client_power_button(vm->client, &err) < 0)
+        kill_process(node, vm); /* it cannot be asked */
+}
+
+/* --- starting --- */
+
+/* What a start still waits for; "" = nothing.  *ret_never: it will not come by itself. */
+static void missing_for_start(const struct node *node, const struct vm *vm, char *ret_what,
+                              size_t size, bool *ret_never)
+{
+    const struct vm_spec *spec = &vm->spec;
+    const char *images[2] = { spec->kernel, spec->initrd };
+
+    ret_what[0] = '\0';
+    *ret_never = false;
+    for (int i = 0; i < 2 && !ret_what[0]; i++) {
+        const struct image *image = images[i][0] ? node_find_image(node, images[i]) : NULL;
+
+        if (images[i][0] && (!image || image->state != PROGRESS_READY)) {
+            snprintf(ret_what, size, "image %s is %s", images[i],
+                     image ? progress_state_name(image->state, "importing") : "gone");
+            *ret_never = !image || image->state == PROGRESS_FAILED;
+        }
+    }
+    for (unsigned i = 0; i < spec->disk_count && !ret_what[0]; i++) {
+        const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
+
+        if (!volume || volume->state != PROGRESS_READY) {
+            snprintf(ret_what, size, "volume %s is %s", spec->disks[i].volume,
+                     volume ? progress_state_name(volume->state, "creating") : "gone");
+            *ret_never = !volume || volume->state == PROGRESS_FAILED;
+        }
+    }
+    for (unsigned i = 0; i < spec->nic_count && !ret_what[0]; i++) {
+        const struct network *network = node_find_network(node, spec->nics[i].network);
+
+        if (!network || network->state != PROGRESS_READY) {
+            snprintf(ret_what, size, "network %s is %s", spec->nics[i].network,
+                     network ? progress_state_name(network->state, "creating") : "gone");
+            *ret_never = !network || network->state == PROGRESS_FAILED;
+        }
+    }
+}
+
+static void try_start(struct node *node, struct vm *vm)
+{
+    char what[160];
+    bool never;
+
+    missing_for_start(node, vm, what, sizeof what, &never);
+    if (never) {
+        vm->start_due = false;
+        vm_set_state(node, vm, VM_FAILED, what);
+        observe(node, vm);
+    } else if (what[0]) {
+        vm_set_state(node, vm, VM_CREATING, what);
+    } else {
+        vm->start_due = false;
+        vm_launch(node, vm);
+    }
+}
+
+/* --- the step --- */
+
+static void step_live(struct node *node, struct vm *vm)
+{
+    if (vm->head.deleting || vm->intent == VM_INTENT_KILL) {
+        if (!vm->head.deleting)
+            vm_set_state(node, vm, VM_STOPPING, "kill");
+        kill_process(node, vm);
+    } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT) {
+        vm_set_state(node, vm, VM_STOPPING, vm->intent == VM_INTENT_REBOOT ? "reboot" : "stop");
+        press_power_button(node, vm);
+    } else if (vm->state == VM_RUNNING) {
+        observe(node, vm);
+    }
+}
+
+static void step_down(struct node *node, struct vm *vm)
+{
+    if (vm->placed) {
+        vm_clean_up(node, vm);
+        return;
+    }
+    if (vm->head.deleting) {
+        vm->timer = loop_cancel(vm->timer);
+        node_gone(node, &vm->head);
+        return;
+    }
+    if (vm->intent != VM_INTENT_NONE) {
+        /* It ended before, or because of, what was asked. */
+        vm->start_due |= vm->intent == VM_INTENT_REBOOT && vm->spec.desired_running;
+        vm->intent = VM_INTENT_NONE;
+    }
+    if (!vm->spec.desired_running) {
+        vm->timer = loop_cancel(vm->timer);
+        vm->start_due = false;
+        if (vm->state != VM_STOPPED)
+            vm_set_state(node, vm, VM_STOPPED, "stop");
+        observe(node, vm);
+    } else if (vm->start_due) {
+        vm->timer = loop_cancel(vm->timer);
+        try_start(node, vm);
+    } else if (!vm->timer) {
+        observe(node, vm);
+    }
+    node_notify(node, &vm->head);
+}
+
+void vm_step(struct node *node, struct vm *vm)
+{
+    if (vm->jobs > 0 || vm->head.hidden)
+        return;
+    if (vm->head.deleting && vm->state != VM_DELETING)
+        vm_set_state(node, vm, VM_DELETING, "");
+    if (vm->pidfd >= 0)
+        step_live(node, vm);
+    else
+        step_down(node, vm);
+}
+
+/* --- the end --- */
+
+static void on_backoff_over(void *context)
+{
+    struct vm_closure *closure = context;
+
+    closure->vm->timer = NULL;
+    closure->vm->start_due = true;
+    vm_step(closure->node, closure->vm);
+}
+
+static void record_exit(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
+                        const char *text)
+{
+    vm->exit = (struct vm_exit){
+        .set = true, .cause = cause, .detail = detail, .at_ms = timestamp_now_ms()
+    };
+    snprintf(vm->exit.text, sizeof vm->exit.text, "%s", text);
+    node->exits[cause]++;
+    log_info(node->log, "vm %s: ended: %s%s%s", vm->head.id, vm_cause_name(cause),
+             text[0] ? ": " : "", text);
+}
+
+static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verdict *verdict,
+                          bool crashed)
+{
+    vm->failures = crashed ? vm->failures + 1 : 0;
+    if (verdict->desired_running != vm->spec.desired_running) {
+        vm->spec.desired_running = verdict->desired_running;
+        json_decref(vm->head.spec);
+        vm->head.spec = vm_spec_json(&vm->spec);
+        vm->head.generation++;
+    }
+    if (verdict->then != VM_THEN_STAY)
+        vm->restarts++;
+    if (verdict->then == VM_THEN_START)
+        vm->start_due = true;
+    if (verdict->then == VM_THEN_START_LATER) {
+        vm->timer = loop_after(node->loop, vm_lifecycle_backoff_ms(vm->failures), on_backoff_over,
+                               &vm->closure);
+        vm->start_due = vm->timer == NULL;
+    }
+}
+
+void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text)
+{
+    struct vm_exit_context context = {
+        .cause = cause,
+        .restart = vm->spec.restart,
+        .on_reboot = vm->spec.on_reboot,
+        .autostart = vm->spec.autostart,
+        .desired_running = vm->spec.desired_running,
+        .reboot_asked = vm->intent == VM_INTENT_REBOOT,
+    };
+    struct vm_verdict verdict = vm_lifecycle_after_exit(&context);
+    enum vm_state next = vm_lifecycle_next(
+        vm->state, verdict.state == VM_FAILED ? VM_EVENT_EXIT_BAD : VM_EVENT_EXIT_GOOD);
+
+    vm->timer = loop_cancel(vm->timer);
+    vm_forget_process(vm);
+    record_exit(node, vm, cause, detail, text);
+    if (vm->head.deleting) {
+        vm_step(node, vm);
+        return;
+    }
+    vm->intent = VM_INTENT_NONE;
+    apply_verdict(node, vm, &verdict, verdict.state == VM_FAILED);
+    vm_set_state(node, vm, next == VM_NONE ? verdict.state : next, vm_cause_name(cause));
+    vm_step(node, vm);
+}

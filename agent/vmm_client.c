@@ -1,0 +1,106 @@
+#include "agent/vmm_client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/seqpacket.h"
+
+struct vmm_client {
+    int fd;
+    struct loop_source *source;
+    const struct vmm_client_ops *ops;
+    void *context;
+};
+
+/* False if it is none that a VMM may send. */
+static bool take_message(struct vmm_client *client, const void *bytes, size_t size)
+{
+    const struct vmm_state *state = bytes;
+
+    if (size != sizeof *state || state->header.size != size)
+        return false;
+    if (state->header.type == VMM_MESSAGE_READY) {
+        client->ops->ready(client->context);
+        return true;
+    }
+    if (state->header.type == VMM_MESSAGE_STATE) {
+        client->ops->state(client->context, state->running != 0);
+        return true;
+    }
+    return false;
+}
+
+static void receive(void *context, uint32_t events)
+{
+    struct vmm_client *client = context;
+    struct vmm_state message;
+    ssize_t got = seqpacket_receive(client->fd, &message, sizeof message, NULL, NULL, NULL);
+
+    (void)events;
+    if (got == -EAGAIN)
+        return;
+    if (got <= 0 || !take_message(client, &message, (size_t)got)) {
+        client->source = loop_remove(client->source);
+        client->ops->closed(client->context);
+    }
+}
+
+int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_ops *ops,
+                   void *context, struct vmm_client **ret_client, struct error *err)
+{
+    struct vmm_client *client = malloc(sizeof *client);
+    int result;
+
+    if (!client) {
+        close(control_fd);
+        return error_set(err, ENOMEM, "talk to a VMM");
+    }
+    *client = (struct vmm_client){ .fd = control_fd, .ops = ops, .context = context };
+    result = loop_add(loop, control_fd, EPOLLIN, receive, client, &client->source, err);
+    if (result < 0) {
+        vmm_client_free(client);
+        return result;
+    }
+    *ret_client = client;
+    return 0;
+}
+
+struct vmm_client *vmm_client_free(struct vmm_client *client)
+{
+    if (client) {
+        loop_remove(client->source);
+        close(client->fd);
+        free(client);
+    }
+    return NULL;
+}
+
+int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
+                         const int *fds, size_t fd_count, struct error *err)
+{
+    return seqpacket_send(client->fd, configure, sizeof *configure, fds, fd_count, err);
+}
+
+static int send_header(struct vmm_client *client, uint32_t type, struct error *err)
+{
+    struct vmm_message_header header = { .type = type,
+                                         .version = VMM_PROTOCOL_VERSION,
+                                         .size = sizeof header };
+
+    return seqpacket_send(client->fd, &header, sizeof header, NULL, 0, err);
+}
+
+int vmm_client_power_button(struct vmm_client *client, struct error *err)
+{
+    return send_header(client, VMM_MESSAGE_POWER_BUTTON, err);
+}
+
+int vmm_client_ping(struct vmm_client *client, struct error *err)
+{
+    return send_header(client, VMM_MESSAGE_PING, err);
+}

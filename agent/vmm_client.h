@@ -1,0 +1,28 @@
+/* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
+ *
+ * What a VMM sends is untrusted: a message of another size or type ends the connection. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include "vmm/control_protocol.h"
+
+struct error;
+struct loop;
+struct vmm_client;
+
+struct vmm_client_ops {
+    void (*ready)(void *context);               /* its vCPUs run */
+    void (*state)(void *context, bool running); /* the answer to a ping */
+    void (*closed)(void *context);              /* no more will come; free the client */
+};
+
+/* Takes control_fd over in every case. */
+int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_ops *ops,
+                   void *context, struct vmm_client **ret_client, struct error *err);
+struct vmm_client *vmm_client_free(struct vmm_client *client); /* accepts NULL */
+
+/* fds in the order of the protocol, borrowed. */
+int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
+                         const int *fds, size_t fd_count, struct error *err);
+int vmm_client_power_button(struct vmm_client *client, struct error *err);
+int vmm_client_ping(struct vmm_client *client, struct error *err);
