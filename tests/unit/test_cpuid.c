@@ -1,0 +1,104 @@
+/* test_cpuid.c - the topology that CPUID tells, from entries as KVM gives them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/cpuid.h"
+
+static const struct kvm_cpuid_entry2 host[] = {
+    { .function = 0, .eax = 0x1f },
+    { .function = 1, .ebx = 0x07100800, .edx = 0x178bfbff },
+    { .function = 4, .index = 0, .eax = 0x1c004121 },
+    { .function = 4, .index = 1, .eax = 0x1c03c163 },
+    { .function = 4, .index = 2, .eax = 0 },
+    { .function = 0xa, .eax = 0x07300404 },
+    { .function = 0xb, .index = 0, .eax = 1, .ebx = 2, .ecx = 0x100, .edx = 7 },
+    { .function = 0x80000001, .ecx = 2 },
+    { .function = 0x80000008, .ecx = 0x700f, .eax = 0x3030 },
+    { .function = 0x8000001e, .eax = 7, .ebx = 0x103, .ecx = 1 },
+};
+
+static void make(struct cpuid *cpuid)
+{
+    *cpuid = (struct cpuid){ .header.nent = ARRAY_LENGTH(host) };
+    memcpy(cpuid->entries, host, sizeof host);
+}
+
+static const struct kvm_cpuid_entry2 *find(const struct cpuid *cpuid, uint32_t function,
+                                           uint32_t index)
+{
+    for (uint32_t i = 0; i < cpuid->header.nent; i++)
+        if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
+            return &cpuid->entries[i];
+    return NULL;
+}
+
+static void each_vcpu_has_its_apic_id(void **state)
+{
+    struct cpuid cpuid;
+
+    (void)state;
+    make(&cpuid);
+    for (unsigned index = 0; index < 5; index++) {
+        cpuid_adapt(&cpuid, index, 5, true);
+        assert_int_equal(find(&cpuid, 1, 0)->ebx, index << 24 | 5 << 16 | 0x800);
+        assert_int_equal(find(&cpuid, 1, 0)->ecx >> 31, 1);
+        assert_int_equal(find(&cpuid, 1, 0)->ecx >> 24 & 1, 1);
+        assert_int_equal(find(&cpuid, 1, 0)->edx >> 28 & 1, 1);
+        assert_int_equal(find(&cpuid, 0x8000001e, 0)->eax, index);
+        for (uint32_t level = 0; level < 3; level++)
+            assert_int_equal(find(&cpuid, 0xb, level)->edx, index);
+    }
+}
+
+static void cores_are_of_one_package(void **state)
+{
+    struct cpuid cpuid;
+
+    (void)state;
+    make(&cpuid);
+    cpuid_adapt(&cpuid, 0, 5, false);
+    assert_int_equal(find(&cpuid, 0xb, 0)->eax, 0); /* a core has one thread */
+    assert_int_equal(find(&cpuid, 0xb, 0)->ebx, 1);
+    assert_int_equal(find(&cpuid, 0xb, 0)->ecx, 0x100);
+    assert_int_equal(find(&cpuid, 0xb, 1)->eax, 3); /* 5 cores need 3 bits */
+    assert_int_equal(find(&cpuid, 0xb, 1)->ebx, 5);
+    assert_int_equal(find(&cpuid, 0xb, 1)->ecx, 0x201);
+    assert_int_equal(find(&cpuid, 0xb, 2)->ecx, 2); /* the end */
+    assert_null(find(&cpuid, 0x1f, 0));             /* the host has none */
+    assert_int_equal(find(&cpuid, 0x80000008, 0)->ecx, 0x3004);
+    assert_int_equal(find(&cpuid, 4, 0)->eax, 7u << 26 | 0x121);
+    assert_int_equal(find(&cpuid, 4, 1)->eax, 7u << 26 | 7u << 14 | 0x163);
+    assert_int_equal(find(&cpuid, 4, 2)->eax, 0);
+    assert_int_equal(find(&cpuid, 0xa, 0)->eax, 0);
+}
+
+static void one_vcpu_is_alone(void **state)
+{
+    struct cpuid cpuid;
+
+    (void)state;
+    make(&cpuid);
+    cpuid_adapt(&cpuid, 0, 1, false);
+    assert_int_equal(find(&cpuid, 1, 0)->edx >> 28 & 1, 0);
+    assert_int_equal(find(&cpuid, 1, 0)->ecx >> 24 & 1, 0);
+    assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx & 2, 0);
+    assert_int_equal(find(&cpuid, 0xb, 1)->eax, 0);
+    assert_int_equal(cpuid.header.nent, ARRAY_LENGTH(host) + 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_vcpu_has_its_apic_id),
+        cmocka_unit_test(cores_are_of_one_package),
+        cmocka_unit_test(one_vcpu_is_alone),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
