@@ -31,6 +31,7 @@ struct jail {
     int vms_fd; /* <run-dir>/vms */
     int libexec_fd;
     int vmm_exec_fd;
+    int root_namespace; /* what every VMM's root is a copy of */
     struct jail_cgroup cgroup;
     char empty_root[PATH_MAX];
 };
@@ -58,6 +59,10 @@ static int open_places(struct jail *jail, const struct config *config, struct er
     if (result < 0)
         return result;
     jail->vmm_exec_fd = result;
+    result = sandbox_make_root(jail->empty_root, err);
+    if (result < 0)
+        return result;
+    jail->root_namespace = result;
     return jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
 }
 
@@ -75,6 +80,7 @@ int jail_new(const struct config *config, const struct log *log, struct jail **r
                            .vms_fd = -1,
                            .libexec_fd = -1,
                            .vmm_exec_fd = -1,
+                           .root_namespace = -1,
                            .cgroup.fd = -1 };
     result = open_places(jail, config, err);
     if (result < 0) {
@@ -93,6 +99,7 @@ struct jail *jail_free(struct jail *jail)
     cleanup_close(&jail->vms_fd);
     cleanup_close(&jail->libexec_fd);
     cleanup_close(&jail->vmm_exec_fd);
+    cleanup_close(&jail->root_namespace);
     cleanup_close(&jail->cgroup.fd);
     free(jail);
     return NULL;
@@ -196,7 +203,7 @@ static int spawn(const struct jail *jail, uint32_t instance, const char *hostnam
     const int fds[] = { -1, -1, log_fd, listener };
     uid_t user = jail_vm_user(jail, instance);
     struct sandbox_spec sandbox = {
-        .root = jail->empty_root,
+        .root_namespace = jail->root_namespace,
         .uid = user,
         .gid = user,
         .max_files = VMM_FILES_MAX,
@@ -206,7 +213,7 @@ static int spawn(const struct jail *jail, uint32_t instance, const char *hostnam
     struct process_spec spec = {
         .exec_fd = jail->vmm_exec_fd,
         .argv = argv,
-        .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+        .clone_flags = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
         .cgroup_fd = cgroup_fd,
         .fds = fds,
         .fd_count = sizeof fds / sizeof fds[0],

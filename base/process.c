@@ -69,12 +69,13 @@ static void place_fds(const struct process_spec *spec, int *exec_fd, int *report
         fail(*report_fd, errno, "close_range");
 }
 
+/* CLONE_CLEAR_SIGHAND resets handlers; what is ignored stays ignored but for this. */
 static void reset_signals(void)
 {
     sigset_t none;
 
-    for (int number = 1; number < NSIG; number++)
-        signal(number, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -5,14 +5,21 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
 
 #define CAPABILITY_LAST 63
 
@@ -23,6 +30,11 @@ static int enter_root(const struct sandbox_spec *spec)
 {
     unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
+    if (spec->root_namespace > 0) {
+        if (setns(spec->root_namespace, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
+            return -errno;
+        return 0;
+    }
     if (!spec->root)
         return 0;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -91,8 +103,8 @@ static int drop_bounding_set(const struct sandbox_spec *spec)
     for (int cap = 0; cap <= CAPABILITY_LAST; cap++) {
         if (spec->keep_capabilities & (1ull << cap))
             continue;
-        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL)
-            return -errno;
+        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+            return errno == EINVAL && cap > 0 ? 0 : -errno; /* the kernel knows no more */
     }
     return 0;
 }
@@ -148,6 +160,55 @@ int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
         }
     }
     return 0;
+}
+
+/* The child that makes the namespace holds it until `release` ends. */
+static void hold_root(const char *directory, int ready, int release)
+{
+    const struct sandbox_spec spec = { .root = directory };
+    char byte = 0;
+
+    if (enter_root(&spec) < 0 || write(ready, &byte, 1) != 1)
+        _exit(1);
+    if (read(release, &byte, 1) < 0)
+        _exit(1);
+    _exit(0);
+}
+
+int sandbox_make_root(const char *directory, struct error *err)
+{
+    struct clone_args args = { .flags = CLONE_NEWNS, .exit_signal = SIGCHLD };
+    int ready[2];
+    int release[2];
+    char path[64];
+    char byte;
+    int fd = -1;
+    long pid;
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return error_set(err, errno, "create a pipe");
+    if (pipe2(release, O_CLOEXEC) < 0) {
+        close(ready[0]);
+        close(ready[1]);
+        return error_set(err, errno, "create a pipe");
+    }
+    pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid == 0) {
+        close(release[1]);
+        hold_root(directory, ready[1], release[0]);
+    }
+    close(ready[1]);
+    close(release[0]);
+    snprintf(path, sizeof path, "/proc/%ld/ns/mnt", pid);
+    if (pid > 0 && read(ready[0], &byte, 1) == 1)
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+    close(ready[0]);
+    close(release[1]);
+    if (pid > 0)
+        waitpid((pid_t)pid, NULL, 0);
+    if (fd < 0)
+        return error_set(err, EPERM, "make an empty root of %s; is this run as root?", directory);
+    return fd;
 }
 
 int sandbox_filter(const struct sock_filter *program, size_t instructions)

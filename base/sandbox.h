@@ -6,12 +6,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct error;
 struct sock_filter;
 
 struct sandbox_spec {
-    const char *root; /* directory to become the read-only root by pivot_root (needs a mount
-                       * namespace of our own); NULL = keep the root */
-    uid_t uid;        /* 0 = keep */
+    int root_namespace; /* fd of a mount namespace from sandbox_make_root, of which we get a copy of
+                         * our own; 0 = none.  Faster than `root`: nothing of the host's mounts is
+                         * copied first and dropped afterwards */
+    const char *root;   /* directory to become the read-only root by pivot_root (needs a mount
+                         * namespace of our own); NULL = keep the root */
+    uid_t uid;          /* 0 = keep */
     gid_t gid;
     uint64_t keep_capabilities; /* bit mask of CAP_*; normally 0 */
     uint64_t max_files;         /* RLIMIT_NOFILE; 0 = keep */
@@ -23,6 +27,10 @@ struct sandbox_spec {
 /* Root, hostname, rlimits, no core dumps, groups, ids, capabilities (bounding set too),
  * no_new_privs, non-dumpable.  0, or -errno with *ret_step naming what failed ("pivot_root"). */
 int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step);
+
+/* An owned fd of a new mount namespace that holds `directory`, read-only, and nothing else.  Not
+ * async-signal-safe. */
+int sandbox_make_root(const char *directory, struct error *err);
 
 /* Loads a classic BPF seccomp program for the calling thread (no_new_privs must be set). */
 int sandbox_filter(const struct sock_filter *program, size_t instructions);
