@@ -447,7 +447,7 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     if (result == 0)
         result =
             virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
-    if (result < 0)
+    if (result != 0)
         block_free(block);
     return result;
 }

@@ -381,7 +381,7 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
         result = loop_add(loop, spec->tap_fd, 0, tap_ready, net, &net->source, err);
     if (result == 0)
         result = virtio_pci_add(root, &net_ops, net, NET_PCI_CLASS, loop, &net->device, err);
-    if (result < 0)
+    if (result != 0)
         net_free(net);
     return result;
 }

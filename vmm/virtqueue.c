@@ -256,7 +256,7 @@ bool virtqueue_publish(struct virtqueue *queue)
     queue->published_used = now;
     /* The driver writes used_event (or the flag) and then reads used->index; we the other way
      * round: without a full barrier on both sides each could miss the other. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __sync_synchronize();
     queue->notified_used = now;
 
     if (!queue->event_index)
@@ -290,6 +290,6 @@ bool virtqueue_enable_kicks(struct virtqueue *queue, uint16_t left)
                          __ATOMIC_RELAXED);
     else
         __atomic_store_n(&queue->used->flags, 0, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* as in virtqueue_publish */
+    __sync_synchronize(); /* as in virtqueue_publish */
     return chains_waiting(queue) != left;    /* a violation counts: the next pop reports it */
 }
