@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -24,16 +25,19 @@
 #define STOP_MS         2000
 #define FILE_BYTES      (1u << 20)
 #define OPEN_FILES      256
+#define RELOAD_MS       1000
+#define GONE_MAX        64
 #define RELEASE_TRIES   10 /* of RELEASE_WAIT_MS */
 #define RELEASE_WAIT_MS 5
 
 struct dhcp_server {
     struct dhcp_options options;
     struct network_config network;
-    struct dhcp_directory directory; /* owned fds */
-    char path[256];                  /* of the directory */
-    int pidfd;                       /* owned; -1 = none */
-    bool stale; /* something was removed, and dnsmasq has not been told to read anew */
+    struct dhcp_directory directory;  /* owned fds */
+    char path[256];                   /* of the directory */
+    int pidfd;                        /* owned; -1 = none */
+    struct nic_config gone[GONE_MAX]; /* removed since dnsmasq last read its directories */
+    size_t gone_count;
 };
 
 static void sleep_ms(long ms)
@@ -154,7 +158,7 @@ static int spawn(struct dhcp_server *server, struct error *err)
 int dhcp_server_restart(struct dhcp_server *server, struct error *err)
 {
     kill_and_reap(server);
-    server->stale = false;
+    server->gone_count = 0;
     return spawn(server, err);
 }
 
@@ -249,26 +253,65 @@ static int free_address(struct dhcp_server *server, const struct nic_config *nic
     return dhcp_server_restart(server, err);
 }
 
+/* dnsmasq forgets nothing of hosts/ until SIGHUP, and refuses an entry whose address it knows
+ * already.  A file that only a SIGHUP makes it read shows when it has done so; it does nothing else
+ * in between. */
+static int reload(struct dhcp_server *server, struct error *err)
+{
+    auto_close int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    struct pollfd poll_fd = { .fd = watch, .events = POLLIN };
+    char path[320];
+
+    snprintf(path, sizeof path, "%s/hosts/" DHCP_RELOAD_FILE, server->path);
+    if (server->pidfd < 0)
+        return 0; /* it will read all when it starts */
+    if (watch < 0 || inotify_add_watch(watch, path, IN_CLOSE_NOWRITE) < 0)
+        return error_set(err, errno, "watch dnsmasq: %s", strerror(errno));
+    (void)process_kill(server->pidfd, SIGHUP);
+    if (poll(&poll_fd, 1, RELOAD_MS) <= 0)
+        return dhcp_server_restart(server, err);
+    server->gone_count = 0;
+    return 0;
+}
+
+static bool is_same(const struct nic_config *a, const struct nic_config *b)
+{
+    return a->ipv4 == b->ipv4 && memcmp(a->mac, b->mac, MAC_BYTES) == 0 &&
+           strcmp(a->hostname, b->hostname) == 0;
+}
+
+/* Does dnsmasq have to forget somebody first?  Not if the very same guest comes back. */
+static bool needs_reload(struct dhcp_server *server, const struct nic_config *nic)
+{
+    for (size_t i = 0; i < server->gone_count; i++) {
+        if (is_same(&server->gone[i], nic)) {
+            server->gone[i] = server->gone[--server->gone_count];
+            return false;
+        }
+        if (server->gone[i].ipv4 == nic->ipv4 ||
+            memcmp(server->gone[i].mac, nic->mac, MAC_BYTES) == 0)
+            return true;
+    }
+    return server->gone_count == GONE_MAX;
+}
+
 int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, struct error *err)
 {
     int result = free_address(server, nic, err);
 
-    if (result == 0)
-        result = dhcp_directory_add(&server->directory, &server->network, nic, err);
-    if (result == 0 && server->stale && server->pidfd >= 0) {
-        (void)process_kill(server->pidfd, SIGHUP);
-        server->stale = false;
-    }
-    return result;
+    if (result == 0 && needs_reload(server, nic))
+        result = reload(server, err);
+    return result < 0 ? result : dhcp_directory_add(&server->directory, &server->network, nic, err);
 }
 
 int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err)
 {
     int result = dhcp_directory_delete(&server->directory, nic, err);
 
-    /* dnsmasq is told to read its directories anew with the next guest that comes, once for all
-     * that went: reading a thousand files for each would keep it busy.  2.90 notices by itself. */
-    server->stale = true;
+    if (server->gone_count < GONE_MAX)
+        server->gone[server->gone_count++] = *nic;
+    else
+        result = result < 0 ? result : reload(server, err);
     send_release(server, nic->ipv4, nic->mac);
     return result;
 }

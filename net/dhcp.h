@@ -36,7 +36,8 @@ int dhcp_server_pidfd(const struct dhcp_server *server); /* borrowed; -1 = none 
 
 /* When it returns, dnsmasq sees the entry before any request that comes later. */
 int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, struct error *err);
-/* Idempotent. */
+/* Idempotent.  dnsmasq forgets the guest at the latest when its address or MAC comes again, or
+ * after 64 more: making it read all its files anew for each would keep it busy. */
 int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err);
 
 /* Kills every dnsmasq whose command line says that it works in a directory of net_dir (started by

@@ -181,6 +181,8 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
         return directory->names_fd;
     empty_directory(directory->hosts_fd);
     empty_directory(directory->names_fd);
+    result =
+        write_entry(directory->hosts_fd, DHCP_RELOAD_FILE, "# see dhcp.c\n", options->gid, err);
     for (size_t i = 0; i < nic_count && result == 0; i++)
         if (nics[i].network_instance == network->instance)
             result = dhcp_directory_add(directory, network, &nics[i], err);

@@ -7,6 +7,8 @@
 #pragma once
 #include "net/dhcp.h"
 
+#define DHCP_RELOAD_FILE "reload" /* in hosts/, a comment: read at start and on SIGHUP only */
+
 struct dhcp_directory {
     int fd;       /* owned */
     int hosts_fd; /* owned */

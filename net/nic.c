@@ -158,6 +158,17 @@ static struct nic_config as_set_up(const struct net_host *host, const struct nic
     return known ? *known : *nic;
 }
 
+/* Another guest may have the address by now: its ARP entry stays. */
+static int remove_neighbour(struct net_host *host, const struct network *network, uint32_t address,
+                            struct error *err)
+{
+    for (size_t i = 0; i < host->nic_count; i++)
+        if (host->nics[i].network_instance == network->config.instance &&
+            host->nics[i].ipv4 == address)
+            return 0;
+    return netlink_neighbour_remove(host->netlink, network->bridge_index, address, err);
+}
+
 /* Every step is tried; the first failure is told.  The tap goes before its rules. */
 int nic_down(struct net_host *host, const struct nic_config *config, struct error *err)
 {
@@ -177,7 +188,6 @@ int nic_down(struct net_host *host, const struct nic_config *config, struct erro
         step = dhcp_server_remove(network->dhcp, &nic, result < 0 ? &later : err);
         result = result < 0 ? result : step;
     }
-    step = netlink_neighbour_remove(host->netlink, network->bridge_index, nic.ipv4,
-                                    result < 0 ? &later : err);
+    step = remove_neighbour(host, network, nic.ipv4, result < 0 ? &later : err);
     return result < 0 ? result : step;
 }

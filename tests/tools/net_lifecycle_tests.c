@@ -1,0 +1,360 @@
+/* net_lifecycle_tests.c - restarts, repairs, failures, reuse, and what is left after all. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net/sysctl.h"
+#include "tests/tools/net_tool.h"
+
+#define MANY 100
+
+static bool neighbours_talk(struct bed *bed)
+{
+    struct frame frame;
+
+    guest_udp(&bed->a, &frame, bed->b.nic.mac, bed->b.nic.ipv4, 7, "still-here");
+    return passes(bed, &bed->a, &frame, &bed->b, "still-here");
+}
+
+static bool spoofing_passes(struct bed *bed)
+{
+    struct frame frame;
+
+    frame_start(&frame, bed->b.nic.mac, bed->a.nic.mac, 0x0800);
+    frame_udp(&frame, bed->a.nic.ipv4 + 9, 1, bed->b.nic.ipv4, 9, "forged-again", 12);
+    return passes(bed, &bed->a, &frame, &bed->b, "forged-again");
+}
+
+static bool has_ended(int pidfd)
+{
+    struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+
+    return poll(&poll_fd, 1, 1000) > 0;
+}
+
+static bool exists(const char *interface)
+{
+    return if_nametoindex(interface) != 0;
+}
+
+static int restore(struct bed *bed)
+{
+    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
+    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic };
+
+    return net_host_restore(bed->host, networks, 3, nics, 5, &bed->err);
+}
+
+/* The agent is killed and starts again, with less and with more in the kernel than in its rows. */
+static void check_restart(struct bed *bed)
+{
+    int old_dnsmasq = dup(network_dhcp_pidfd(bed->host, 1));
+    struct dhcp_answer answer;
+
+    bed->host = net_host_free(bed->host);
+    check(bed, neighbours_talk(bed), "without an agent guests talk on");
+    if (system("ip link add " PREFIX "-b99 type bridge && ip tuntap add " PREFIX
+               "-99-0 mode tap && "
+               "ip link add " PREFIX "x-b1 type bridge && ip link add " PREFIX "-zz type bridge && "
+               "nft add element bridge warren_" PREFIX " sources '{ \"" PREFIX
+               "-10-0\" . 02:00:00:00:10:00 . 10.77.0.11 }'") != 0)
+        check(bed, false, "(strays are made)");
+    check(bed, spoofing_passes(bed), "(a stray rule lets a forged address pass)");
+    check(bed, net_host_new(&bed->options, &bed->host, &bed->err) == 0, "the agent starts again");
+    check(bed, restore(bed) == 0, "and restores");
+    check(bed, !spoofing_passes(bed), "the stray rule is gone");
+    check(bed, !exists(PREFIX "-b99") && !exists(PREFIX "-99-0"), "stray bridge and tap are gone");
+    check(bed, exists(PREFIX "x-b1") && exists(PREFIX "-zz"), "what is not ours is not touched");
+    check(bed, neighbours_talk(bed), "running guests keep their taps");
+    check(bed, has_ended(old_dnsmasq), "the old dnsmasq has ended");
+    answer = guest_asks_dhcp(&bed->a, 3, bed->a.nic.ipv4);
+    check(bed, answer.type == 5 && answer.address == bed->a.nic.ipv4, "a lease is renewed");
+    check(bed, restore(bed) == 0 && neighbours_talk(bed), "restoring twice is the same");
+    close(old_dnsmasq);
+    if (system("ip link del " PREFIX "x-b1; ip link del " PREFIX "-zz") != 0)
+        check(bed, false, "(strays are unmade)");
+}
+
+static void check_lost_bridge(struct bed *bed)
+{
+    if (system("ip link del " PREFIX "-b1") != 0)
+        check(bed, false, "(a bridge is lost)");
+    check(bed, restore(bed) == 0 && neighbours_talk(bed),
+          "a lost bridge comes back with its ports");
+}
+
+static void check_repair(struct bed *bed)
+{
+    struct guest g;
+    struct net_finding findings[NET_FINDINGS_MAX];
+    size_t count = 0;
+    bool missing = false;
+
+    check(bed, net_host_repair(bed->host, &bed->err) == 0, "nothing to repair");
+    if (system("nft flush ruleset") != 0)
+        check(bed, false, "(the ruleset is flushed)");
+    check(bed, spoofing_passes(bed), "(without tables a forged address passes)");
+    net_host_findings(bed->host, findings, &count, &bed->err);
+    for (size_t i = 0; i < count; i++)
+        missing = missing || strcmp(findings[i].name, "firewall-missing") == 0;
+    check(bed, missing, "missing tables are found");
+    check(bed, net_host_repair(bed->host, &bed->err) == 1 && !spoofing_passes(bed),
+          "repair puts the tables back");
+    if (system("nft flush ruleset") != 0)
+        check(bed, false, "(the ruleset is flushed)");
+    join(bed, &g, &bed->nat, 0x30, 30, "late");
+    check(bed, !spoofing_passes(bed), "so does the next change");
+    close(g.fd);
+    check(bed, nic_down(bed->host, &g.nic, &bed->err) == 0, "a nic whose VMM is gone goes down");
+}
+
+static void check_dnsmasq_death(struct bed *bed)
+{
+    int pidfd = network_dhcp_pidfd(bed->host, 1);
+    char command[100];
+    struct dhcp_answer answer;
+    FILE *info;
+    int pid = 0;
+
+    snprintf(command, sizeof command, "/proc/self/fdinfo/%d", pidfd);
+    info = fopen(command, "re");
+    while (info && fgets(command, sizeof command, info))
+        (void)sscanf(command, "Pid: %d", &pid);
+    if (info)
+        fclose(info);
+    snprintf(command, sizeof command, "kill -9 %d", pid);
+    check(bed, pid > 0 && system(command) == 0 && has_ended(pidfd), "the death of dnsmasq is seen");
+    check(bed, network_dhcp_restart(bed->host, 1, &bed->err) == 0, "dnsmasq is started again");
+    answer = guest_asks_dhcp(&bed->b, 1, 0);
+    check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
+    snprintf(command, sizeof command, "/proc/%d", pid);
+    check(bed, access(command, F_OK) < 0, "no zombie is left");
+}
+
+/* A guest leaves, another gets its address at once: rules, ARP and lease are the new one's. */
+static void check_reuse(struct bed *bed)
+{
+    struct guest old = bed->b;
+    struct dhcp_answer answer;
+    struct frame frame;
+
+    answer = guest_asks_dhcp(&old, 3, old.nic.ipv4);
+    check(bed, answer.type == 5, "(the old guest has a lease)");
+    close(old.fd);
+    check(bed, nic_down(bed->host, &old.nic, &bed->err) == 0, "the old guest goes");
+    check(bed, nic_down(bed->host, &old.nic, &bed->err) == 0, "twice is no error");
+    join(bed, &bed->b, &bed->nat, 0x40, 3, "heir");
+    answer = guest_asks_dhcp(&bed->b, 1, 0);
+    check(bed, answer.type == 2 && answer.address == bed->b.nic.ipv4,
+          "its address is offered to the heir at once");
+    check(bed, guest_resolves(&bed->a, "heir") == bed->b.nic.ipv4 && !guest_resolves(&bed->a, "12"),
+          "DNS knows the heir and not the dead");
+    check(bed, nic_down(bed->host, &old.nic, &bed->err) == 0,
+          "the dead guest goes down late again");
+    check(bed, neighbours_talk(bed), "the heir is reached");
+    frame_start(&frame, bed->a.nic.mac, old.nic.mac, 0x0800);
+    frame_udp(&frame, old.nic.ipv4, 1, bed->a.nic.ipv4, 9, "from-the-dead", 13);
+    check(bed, !passes(bed, &bed->b, &frame, &bed->a, "from-the-dead"),
+          "the old MAC is not let through");
+}
+
+/* A lease that no release reached: dnsmasq did not run when the guest left. */
+static void check_stuck_lease(struct bed *bed)
+{
+    struct guest old;
+    struct guest heir;
+    struct dhcp_answer answer;
+    char path[300];
+    FILE *leases;
+
+    join(bed, &old, &bed->nat, 0x50, 50, "stuck");
+    (void)guest_asks_dhcp(&old, 3, old.nic.ipv4);
+    close(old.fd);
+    check(bed, nic_down(bed->host, &old.nic, &bed->err) == 0, "(a guest goes)");
+    usleep(100000);
+    snprintf(path, sizeof path, "%s/net/1/leases", bed->options.run_dir);
+    leases = fopen(path, "we");
+    if (leases) {
+        fprintf(leases, "99999999999 02:00:00:00:50:00 10.77.0.50 stuck *\n");
+        fclose(leases);
+    }
+    join(bed, &heir, &bed->nat, 0x51, 50, "unstuck");
+    answer = guest_asks_dhcp(&heir, 1, 0);
+    check(bed, answer.type == 2 && answer.address == heir.nic.ipv4, "a stuck lease is removed");
+    close(heir.fd);
+    check(bed, nic_down(bed->host, &heir.nic, &bed->err) == 0, "(and goes)");
+}
+
+static bool holds(const char *command, const char *text)
+{
+    FILE *pipe = popen(command, "r");
+    char output[65536];
+    size_t got = pipe ? fread(output, 1, sizeof output - 1, pipe) : 0;
+
+    output[got] = '\0';
+    if (pipe)
+        pclose(pipe);
+    return strstr(output, text) != NULL;
+}
+
+static void check_failures(struct bed *bed)
+{
+    struct network_config overlap = make_network(9, "over", "172.31.0.0/16", true, false);
+    struct network_config same = make_network(8, "same", "10.77.0.128/25", true, false);
+    struct nic_config nic = bed->a.nic;
+    int fd = -1;
+
+    if (system(
+            "ip link add lan type veth peer name lan-far && ip addr add 172.31.7.7/24 dev lan") !=
+        0)
+        check(bed, false, "(the host has a LAN)");
+    check(bed, network_up(bed->host, &overlap, &bed->err) == -EADDRINUSE && !exists(PREFIX "-b9"),
+          "a network over the host's own is refused, and nothing is left");
+    check(bed, network_up(bed->host, &same, &bed->err) == -EADDRINUSE, "so is one over another");
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EBUSY && neighbours_talk(bed),
+          "a nic that is up is not taken again");
+    nic.instance = 0x60;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EEXIST, "a taken address is refused");
+    nic.ipv4 = bed->nat.cidr.address + 60;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EEXIST, "a taken MAC is refused");
+    nic.mac[5] = 0x60;
+    nic.ipv4 = bed->a.gateway;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "the gateway's address too");
+    nic.ipv4 = bed->nat.cidr.address + 60;
+    if (system("ip link set " PREFIX "-b2 down && ip link del " PREFIX "-b2") != 0)
+        check(bed, false, "(a bridge is lost)");
+    nic.network_instance = 2;
+    nic.ipv4 = bed->isolated.cidr.address + 60;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) < 0 && !exists(PREFIX "-60-0") && fd == -1,
+          "a nic without its bridge fails, and no tap is left");
+    check(bed, !holds("nft list ruleset", PREFIX "-60-0"), "nor a rule");
+    check(bed, network_up(bed->host, &bed->isolated, &bed->err) == 0, "(the bridge is made again)");
+}
+
+static void check_findings(struct bed *bed)
+{
+    struct net_finding findings[NET_FINDINGS_MAX];
+    size_t count = 0;
+    bool forward = false;
+    bool own = false;
+
+    if (system("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward "
+               "priority 0; policy drop; }'") != 0)
+        check(bed, false, "(somebody drops)");
+    check(bed, net_host_findings(bed->host, findings, &count, &bed->err) == 0, "findings");
+    for (size_t i = 0; i < count; i++) {
+        printf("# finding %s%s: %s\n", findings[i].name, findings[i].problem ? " (problem)" : "",
+               findings[i].message);
+        forward = forward || strcmp(findings[i].name, "forward-drop") == 0;
+        own = own || strstr(findings[i].message, "by this agent and is put back");
+    }
+    check(bed, forward, "a FORWARD policy of drop is found");
+    check(bed, own, "ip_forward is told");
+    if (system("nft delete table ip filter") != 0)
+        check(bed, false, "(nobody drops)");
+}
+
+static double now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void measure(struct bed *bed)
+{
+    static struct guest many[MANY];
+    bool good = true;
+    double start = now_ms();
+    double up, closed;
+    int up_count = 0;
+
+    for (int i = 0; i < MANY; i++) {
+        struct guest *g = &many[i];
+
+        *g = (struct guest){ .fd = -1,
+                             .nic = { .instance = 0x1000 + (uint32_t)i,
+                                      .network_instance = 1,
+                                      .ipv4 = bed->nat.cidr.address + 100 + (uint32_t)i,
+                                      .owner = 64056 } };
+        mac_derive(g->nic.instance, 0, g->nic.mac);
+        snprintf(g->nic.hostname, sizeof g->nic.hostname, "many-%d", i);
+        good = good && nic_up(bed->host, &g->nic, &g->fd, &bed->err) == 0;
+        up_count += good;
+    }
+    up = now_ms();
+    check(bed, good, "a hundred nics come up");
+    for (int i = 0; i < up_count; i++)
+        close(many[i].fd);
+    closed = now_ms();
+    for (int i = 0; i < MANY; i++)
+        good = nic_down(bed->host, &many[i].nic, &bed->err) == 0 && good;
+    check(bed, good, "and go down");
+    printf("# per nic: up %.2f ms, close %.2f ms, down %.2f ms\n", (up - start) / MANY,
+           (closed - up) / MANY, (now_ms() - closed) / MANY);
+}
+
+static bool directory_is_empty(const char *run_dir)
+{
+    char path[300];
+    DIR *directory;
+    int count = 0;
+    const struct dirent *entry;
+
+    snprintf(path, sizeof path, "%s/net", run_dir);
+    directory = opendir(path);
+    while (directory && (entry = readdir(directory)))
+        count += entry->d_name[0] != '.';
+    if (directory)
+        closedir(directory);
+    return directory && count == 0;
+}
+
+static void check_end(struct bed *bed)
+{
+    const struct network_config *networks[] = { &bed->peers, &bed->isolated, &bed->nat };
+    struct guest *guests[] = { &bed->a, &bed->b, &bed->c, &bed->d, &bed->e };
+    int pidfds[3];
+    int forward = -1;
+    bool good = true;
+
+    check(bed, sysctl_read("net/ipv4/ip_forward", &forward, NULL) == 0 && forward == 1,
+          "ip_forward is 1 while there is a nat network");
+    for (int i = 0; i < 3; i++)
+        pidfds[i] = dup(network_dhcp_pidfd(bed->host, networks[i]->instance));
+    for (int i = 0; i < 2; i++) /* the others' networks go under them */
+        good = nic_down(bed->host, &guests[i]->nic, &bed->err) == 0 && good;
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 3; i++)
+            good = network_down(bed->host, networks[i], &bed->err) == 0 && good;
+    check(bed, good, "all networks go down, twice");
+    for (int i = 0; i < 3; i++)
+        good = has_ended(pidfds[i]) && good;
+    check(bed, good, "no dnsmasq is left");
+    check(bed, !holds("ip -br link", PREFIX), "no bridge and no tap is left");
+    check(bed, !holds("nft list tables", "warren"), "no table is left");
+    check(bed, directory_is_empty(bed->options.run_dir), "no file is left");
+    check(bed, sysctl_read("net/ipv4/ip_forward", &forward, NULL) == 0 && forward == 0,
+          "ip_forward is as before");
+}
+
+void run_lifecycle(struct bed *bed)
+{
+    check_restart(bed);
+    check_lost_bridge(bed);
+    check_repair(bed);
+    check_dnsmasq_death(bed);
+    check_reuse(bed);
+    check_stuck_lease(bed);
+    check_failures(bed);
+    check_findings(bed);
+    measure(bed);
+    check_end(bed);
+}

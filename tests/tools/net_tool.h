@@ -1,0 +1,46 @@
+/* net_tool.h - what the parts of tests/integration/net share. */
+#pragma once
+#include <stdio.h>
+#include "base/error.h"
+#include "net/network.h"
+#include "tests/tools/net_guest.h"
+
+#define PREFIX      "wtst"
+#define DNSMASQ_UID 64055
+
+struct bed {
+    struct net_host *host;
+    struct net_options options;
+    struct error err;
+    int passed;
+    int failed;
+    int fence; /* numbers the frames that end a wait */
+    struct network_config nat, isolated, peers;
+    struct guest a, b; /* nat */
+    struct guest c;    /* isolated */
+    struct guest d, e; /* peers: nat with peer isolation */
+};
+
+/* Prints "ok NAME" or "FAIL NAME: last error". */
+void check(struct bed *bed, bool good, const char *name);
+
+struct network_config make_network(uint32_t instance, const char *id, const char *cidr, bool nat,
+                                   bool peer_isolation);
+/* The guest's nic, up; checks. */
+void join(struct bed *bed, struct guest *guest, const struct network_config *network,
+          uint32_t instance, uint32_t last_byte, const char *hostname);
+
+/* Sends `frame` (which holds `text`), then what surely passes; did `text` reach `to` before that?
+ */
+bool passes(struct bed *bed, const struct guest *from, const struct frame *frame,
+            const struct guest *to, const char *text);
+/* The same from guest to host: does an AF_PACKET socket on the bridge see it? */
+bool reaches_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
+                    const char *text);
+/* A UDP datagram from the host to the guest. */
+void host_sends(const struct guest *guest, const char *text);
+
+void run_spoofing(struct bed *bed);
+void run_host(struct bed *bed);
+void run_outside(struct bed *bed);
+void run_lifecycle(struct bed *bed);
