@@ -27,6 +27,8 @@ struct worker;
 struct vmm_client;
 struct vmm_client_ops;
 
+#define BOOT_ID_TEXT 37
+
 enum progress_state { PROGRESS_WORKING, PROGRESS_READY, PROGRESS_FAILED, PROGRESS_STATE_COUNT };
 
 struct image {
@@ -98,8 +100,9 @@ struct vm {
     struct vm_exit exit;
     struct vm_nic nics[VMM_NICS_MAX];
     int64_t observed_generation;
-    unsigned restarts; /* by policy, ever */
-    unsigned failures; /* in a row; for the backoff */
+    char boot_id[BOOT_ID_TEXT]; /* of the host when it was last started */
+    unsigned restarts;          /* by policy, ever */
+    unsigned failures;          /* in a row; for the backoff */
     enum vm_intent intent;
 
     bool start_due;           /* start as soon as nothing stands against it */
@@ -142,6 +145,9 @@ struct node {
     int64_t revision;
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
+    bool
+        ending; /* no further step is taken; what was begun is told to the next agent by its rows */
+    char boot_id[BOOT_ID_TEXT];
     int database_error; /* last commit's failure; 0 = healthy */
 
     struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
@@ -199,6 +205,8 @@ void node_gone(struct node *node, struct resource *resource);
 /* The VMs that wait for an image, volume or network look again. */
 void node_wake_vms(struct node *node);
 
+/* Begins to look after networks, once a second, for as long as the node lives. */
+void node_tend_networks(struct node *node);
 /* Volumes that wait for an image look again. */
 void node_wake_volumes(struct node *node);
 

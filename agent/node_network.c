@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
 #include "base/worker.h"
 #include "net/address_pool.h"
 
@@ -179,6 +181,70 @@ static void network_remove(struct node *node, struct resource *resource)
 
     if (!network->job_running)
         submit(node, network, bring_down, is_down);
+}
+
+/* --- tending: a dnsmasq that ended is started again, rules that others flushed are put back --- */
+
+#define TEND_MS 1000
+
+struct tend_job {
+    struct node *node;
+    size_t count;
+    uint32_t instances[NETWORK_LIMIT];
+};
+
+static int tend(void *argument, struct error *err)
+{
+    struct tend_job *job = argument;
+    int first = 0;
+
+    for (size_t i = 0; i < job->count; i++) {
+        int pidfd = network_dhcp_pidfd(job->node->net, job->instances[i]);
+        int result = 0;
+
+        if (pidfd >= 0 && process_await(pidfd, 0) == 0)
+            result = network_dhcp_restart(job->node->net, job->instances[i], err);
+        if (result < 0)
+            first = result;
+    }
+    return net_host_repair(job->node->net, first < 0 ? NULL : err) < 0 ? -EIO : first;
+}
+
+static void tended(void *argument, int result, const struct error *err)
+{
+    struct tend_job *job = argument;
+
+    if (result < 0)
+        log_error(job->node->log, "networks: %s", err->message);
+    node_tend_networks(job->node);
+    free(job);
+}
+
+static void submit_tend(void *context)
+{
+    struct node *node = context;
+    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    struct tend_job *job = calloc(1, sizeof *job);
+    struct error err = { 0 };
+
+    if (!job) {
+        node_tend_networks(node);
+        return;
+    }
+    job->node = node;
+    for (size_t i = 0; i < networks->count && job->count < NETWORK_LIMIT; i++)
+        if (((const struct network *)networks->items[i])->state == PROGRESS_READY)
+            job->instances[job->count++] = networks->items[i]->instance;
+    if (job->count > 0 && worker_submit(node->net_worker, tend, tended, job, &err) == 0)
+        return;
+    free(job);
+    node_tend_networks(node);
+}
+
+void node_tend_networks(struct node *node)
+{
+    if (!node->ending && !loop_after(node->loop, TEND_MS, submit_tend, node))
+        log_error(node->log, "networks are no longer tended: memory is short");
 }
 
 /* --- status --- */

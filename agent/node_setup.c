@@ -17,6 +17,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/process.h"
 #include "base/worker.h"
 #include "storage/database.h"
 #include "storage/image.h"
@@ -149,10 +150,15 @@ static int open_all(struct node *node, struct error *err)
 int node_new(struct loop *loop, const struct log *log, const struct config *config,
              struct jail *jail, struct node **ret_node, struct error *err)
 {
-    struct node *node = calloc(1, sizeof *node);
+    struct node *node;
+    struct process_identity self;
     struct sysinfo info;
-    int result;
+    int result = process_identify(getpid(), &self, err);
 
+    if (result < 0)
+        return result;
+
+    node = calloc(1, sizeof *node);
     if (!node)
         return error_set(err, ENOMEM, "memory is short");
     *node = (struct node){ .loop = loop,
@@ -161,6 +167,7 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
                            .jail = jail,
                            .images_dir_fd = -1,
                            .volumes_dir_fd = -1 };
+    memcpy(node->boot_id, self.boot_id, sizeof node->boot_id);
     sysinfo(&info);
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     result = open_all(node, err);
@@ -176,6 +183,7 @@ struct node *node_free(struct node *node)
 {
     if (!node)
         return NULL;
+    node->ending = true;
     /* Their last jobs may queue changes: the database goes last. */
     node->launch_worker = worker_free(node->launch_worker);
     node->net_worker = worker_free(node->net_worker);

@@ -96,49 +96,64 @@ static void adopt(struct node *node, struct vm *vm)
     vm_watch_process(node, vm);
 }
 
-static bool host_was_rebooted(const struct node *node, const struct vm *vm)
-{
-    struct process_identity identity;
-    struct process_identity self;
-
-    /* The run directory is usually gone with the reboot. */
-    if (jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0)
-        return true;
-    return process_identify(getpid(), &self, NULL) == 0 &&
-           strcmp(self.boot_id, identity.boot_id) != 0;
-}
-
 static void find_vm(struct node *node, struct vm *vm)
 {
+    struct process_identity identity;
+
     vm->closure = (struct vm_closure){ .node = node, .vm = vm };
-    vm->placed = true; /* whatever there is of it is cleaned up before its next start */
     vm->pidfd = find_process(node, vm->head.instance, &vm->pid);
+    /* What there is of it is cleaned up before its next start. */
+    vm->placed = vm->head.deleting || vm_state_is_live(vm->state) ||
+                 jail_identity(node->jail, vm->head.instance, &identity, NULL) == 0;
     if (vm->pidfd >= 0)
         adopt(node, vm);
 }
 
 /* No process, though the row says that it lives. */
-static void conclude_vm(struct node *node, struct vm *vm)
+static void settle_missing(struct node *node, struct vm *vm)
 {
-    vm_conclude(node, vm, host_was_rebooted(node, vm));
+    struct process_identity identity;
+
+    if (strcmp(vm->boot_id, node->boot_id) != 0) {
+        vm_conclude(node, vm, /* host_rebooted= */ true);
+    } else if (vm->state == VM_STARTING &&
+               jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0) {
+        /* The agent ended before there was a process: it is started as if for the first time. */
+        vm->state = VM_CREATING;
+        vm->start_due = vm->spec.desired_running;
+        vm_step(node, vm);
+    } else {
+        vm_conclude(node, vm, /* host_rebooted= */ false);
+    }
+}
+
+/* Was it about to be started, or waiting for its backoff, when the agent ended? */
+static bool start_was_due(const struct vm *vm)
+{
+    if (!vm->spec.desired_running)
+        return false;
+    switch (vm->state) {
+    case VM_CREATING:
+        return true;
+    case VM_STOPPED: /* restarted by policy or by verb; but a host's reboot leaves it to autostart
+                      */
+        return !(vm->exit.set && vm->exit.cause == VM_CAUSE_HOST_REBOOT);
+    case VM_FAILED:
+        return vm->spec.restart != VM_RESTART_NEVER;
+    default:
+        return false;
+    }
 }
 
 static void settle_vm(struct node *node, struct vm *vm)
 {
-    bool retries = vm->spec.restart != VM_RESTART_NEVER;
-
-    if (vm->pidfd >= 0) {
-        vm_step(node, vm);
-    } else if (vm->head.deleting) {
-        vm_step(node, vm);
-    } else if (vm_state_is_live(vm->state)) {
-        conclude_vm(node, vm);
-    } else {
-        /* Created, to be started again, or waiting for its backoff when the agent ended. */
-        vm->start_due = vm->spec.desired_running &&
-                        (vm->state == VM_CREATING || (vm->state == VM_FAILED && retries));
-        vm_step(node, vm);
+    if (vm->pidfd < 0 && !vm->head.deleting && vm_state_is_live(vm->state)) {
+        settle_missing(node, vm);
+        return;
     }
+    if (vm->pidfd < 0)
+        vm->start_due = start_was_due(vm);
+    vm_step(node, vm);
 }
 
 /* --- networks and files --- */
@@ -242,6 +257,7 @@ int node_reconcile(struct node *node, struct error *err)
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)
         settle_vm(node, (struct vm *)vms->items[i]);
+    node_tend_networks(node);
     log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
     return 0;
 }

@@ -524,6 +524,7 @@ void vm_launch(struct node *node, struct vm *vm)
     vm->launch_error = 0;
     vm->launch_message[0] = '\0';
     vm->launch_ns = now_ns();
+    memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");
     if (submit_process(node, vm, start_process, process_is_started, &err) < 0) {
         vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);

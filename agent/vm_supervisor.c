@@ -177,7 +177,7 @@ static void step_down(struct node *node, struct vm *vm)
 
 void vm_step(struct node *node, struct vm *vm)
 {
-    if (vm->jobs > 0 || vm->head.hidden)
+    if (vm->jobs > 0 || vm->head.hidden || node->ending)
         return;
     if (vm->head.deleting && vm->state != VM_DELETING)
         vm_set_state(node, vm, VM_DELETING, "");

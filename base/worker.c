@@ -181,8 +181,11 @@ struct worker *worker_free(struct worker *worker)
 int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *done, void *job,
                   struct error *err)
 {
-    struct task *task = calloc(1, sizeof *task);
+    struct task *task;
 
+    if (!worker || worker->ending) /* only the loop's thread, ours, sets it */
+        return error_set(err, ESHUTDOWN, "this is being shut down");
+    task = calloc(1, sizeof *task);
     if (!task)
         return error_set(err, ENOMEM, "queue a job");
     *task = (struct task){ .run = run, .done = done, .job = job };

@@ -30,7 +30,8 @@ int worker_new(struct loop *loop, const char *name, const struct worker_ops *ops
 /* Runs what is queued, calls every outstanding done, joins the thread.  Accepts NULL. */
 struct worker *worker_free(struct worker *worker);
 
-/* Loop thread.  `job` stays owned by the caller until done (which usually frees it). */
+/* Loop thread.  `job` stays owned by the caller until done (which usually frees it).  -ESHUTDOWN
+ * for NULL, or from within worker_free. */
 int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *done, void *job,
                   struct error *err);
 size_t worker_backlog(const struct worker *worker);
