@@ -258,6 +258,7 @@ void aml_io_register(struct aml *aml, const char *region, const char *field, uin
                      unsigned bytes)
 {
     uint8_t length[3];
+    size_t length_bytes = encode_length(bytes * 8 - 1, length);
 
     put_byte(aml, OP_EXTENDED);
     put_byte(aml, EXT_REGION);
@@ -272,7 +273,7 @@ void aml_io_register(struct aml *aml, const char *region, const char *field, uin
     put_byte(aml, FIELD_DWORD);
     put_path(aml, field);
     /* A field's length has the encoding of a package's but does not count itself. */
-    put(aml, length, encode_length(bytes * 8 - 1, length));
+    put(aml, length, length_bytes);
     aml_end(aml);
 }
 

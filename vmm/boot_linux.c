@@ -19,6 +19,23 @@
 
 #define LOADER_UNKNOWN 0xff
 
+/* Linux restarts a hardware-reduced machine by EFI or, without it, by a jump to the firmware's
+ * reset vector in real mode.  There it finds:  mov $1, %al; mov $0x606, %dx; out %al, %dx; 1: hlt;
+ * jmp 1b */
+static const uint8_t reset_code[] = {
+    0xb0,
+    PLATFORM_RESET_VALUE,
+    0xba,
+    PLATFORM_PORT_RESET & 0xff,
+    PLATFORM_PORT_RESET >> 8,
+    0xee,
+    0xf4,
+    0xeb,
+    0xfd,
+};
+
+_Static_assert(sizeof reset_code <= BOOT_KERNEL_MIN - BOOT_RESET_VECTOR, "fits below 1 MiB");
+
 #define START_INFO_MAGIC 0x336ec578u
 
 #define PAGE_PRESENT 0x1ull
@@ -251,6 +268,8 @@ int boot_linux_load(struct guest_memory *memory, const struct boot_spec *spec,
     struct vcpu_entry entry;
     int result = put(memory, BOOT_CMDLINE_START, spec->cmdline, strlen(spec->cmdline) + 1, err);
 
+    if (result == 0)
+        result = put(memory, BOOT_RESET_VECTOR, reset_code, sizeof reset_code, err);
     if (result == 0)
         result = spec->format == VMM_KERNEL_ELF ? load_elf(memory, spec, &entry, err)
                                                 : load_bzimage(memory, spec, &entry, err);

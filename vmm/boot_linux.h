@@ -20,6 +20,7 @@ struct vcpu_entry;
 #define BOOT_LOW_RAM_END   0xa0000ull
 #define BOOT_ACPI_START    0xe0000ull
 #define BOOT_ACPI_BYTES    0x20000ull
+#define BOOT_RESET_VECTOR  0xffff0ull /* where a PC's firmware is entered in real mode */
 #define BOOT_KERNEL_MIN    0x100000ull
 
 struct boot_spec {

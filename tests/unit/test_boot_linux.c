@@ -340,6 +340,8 @@ static void an_elf_starts_by_pvh(void **state)
     assert_int_equal(guest_number(&f, MIB + TEXT_BYTES, 8), 0);
     assert_int_equal(guest_number(&f, 2 * MIB + 16, 1), 'a' + 8192 % 26);
     assert_int_equal(guest_number(&f, 2 * MIB + 116, 8), 0);
+    /* a restart by the firmware's vector: mov $1, %al; mov $0x606, %dx; out %al, %dx */
+    assert_int_equal(guest_number(&f, BOOT_RESET_VECTOR, 6), 0xee0606ba01b0);
     tear_down(&f);
 }
 

@@ -1,0 +1,252 @@
+/* test_control.c - the control socket against good, wrong and foreign peers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/seqpacket.h"
+#include "vmm/config.h"
+#include "vmm/control.h"
+
+#define TURNS 10
+
+static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "test" };
+
+struct fixture {
+    char path[32];
+    int directory, listener, presses;
+    struct loop *loop;
+    struct control *control;
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    strcpy(f->path, "/tmp/control.XXXXXX");
+    if (!mkdtemp(f->path))
+        return -1;
+    f->directory = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    f->listener = seqpacket_listen(f->directory, "control", NULL);
+    if (f->listener < 0 || loop_new(&f->loop, NULL) < 0 ||
+        control_new(f->loop, f->listener, &quiet, &f->control, NULL) < 0)
+        return -1;
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    control_free(f->control);
+    loop_free(f->loop);
+    close(f->listener);
+    unlinkat(f->directory, "control", 0);
+    close(f->directory);
+    rmdir(f->path);
+    free(f);
+    return 0;
+}
+
+static void turn(struct fixture *f)
+{
+    for (int i = 0; i < TURNS; i++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+}
+
+static int dial(struct fixture *f)
+{
+    int fd = seqpacket_connect(f->directory, "control", NULL);
+
+    assert_true(fd >= 0);
+    turn(f);
+    return fd;
+}
+
+static struct vmm_configure configure_message(void)
+{
+    struct vmm_configure configure = {
+        .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
+        .id = "one",
+    };
+
+    return configure;
+}
+
+static void send_header(struct fixture *f, int fd, uint32_t type)
+{
+    struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
+
+    assert_int_equal(seqpacket_send(fd, &header, sizeof header, NULL, 0, NULL), 0);
+    turn(f);
+}
+
+/* What the VMM answered: a message type, 0 = it hung up, -EAGAIN = nothing. */
+static int answer(int fd)
+{
+    struct vmm_state state;
+    ssize_t size = seqpacket_receive(fd, &state, sizeof state, NULL, NULL, NULL);
+
+    return size > 0 ? (int)state.header.type : (int)size;
+}
+
+static int open_fds(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static void press(void *context)
+{
+    struct fixture *f = context;
+
+    f->presses++;
+}
+
+static void make_ready(struct fixture *f, int fd)
+{
+    struct vmm_configure configure = configure_message(), got;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0, 1 }, 2, NULL), 0);
+    assert_int_equal(control_wait_configure(f->control, &got, fds, &fd_count, NULL), 0);
+    assert_string_equal(got.id, "one");
+    assert_int_equal(fd_count, 2);
+    close(fds[0]);
+    close(fds[1]);
+    control_ready(f->control, "one", press, f);
+}
+
+static void a_configured_vmm_answers(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    send_header(f, fd, VMM_MESSAGE_PING);
+    assert_int_equal(answer(fd), VMM_MESSAGE_STATE);
+    send_header(f, fd, VMM_MESSAGE_POWER_BUTTON);
+    assert_int_equal(f->presses, 1);
+    assert_int_equal(answer(fd), -EAGAIN);
+}
+
+static void a_second_configuration_hangs_up(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure = configure_message();
+    auto_close int fd = dial(f);
+    int before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    before = open_fds();
+    assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(fd), 0);
+    assert_int_equal(open_fds(), before - 1); /* its connection; no fd leaked */
+    auto_close int again = dial(f);
+
+    send_header(f, again, VMM_MESSAGE_PING);
+    assert_int_equal(answer(again), VMM_MESSAGE_STATE);
+}
+
+static void bad_messages_hang_up(void **state)
+{
+    static const struct vmm_message_header headers[] = {
+        { 0, 1, sizeof headers[0], 0 },
+        { 3000000000u, 1, sizeof headers[0], 0 },
+        { VMM_MESSAGE_READY, 1, sizeof headers[0], 0 },
+        { VMM_MESSAGE_PING, 1, sizeof headers[0] + 1, 0 },
+        { VMM_MESSAGE_CONFIGURE, 1, sizeof headers[0], 0 },
+    };
+    struct fixture *f = *state;
+    int before = open_fds();
+
+    for (size_t i = 0; i < ARRAY_LENGTH(headers); i++) {
+        auto_close int fd = dial(f);
+
+        assert_int_equal(
+            seqpacket_send(fd, &headers[i], sizeof headers[i], (int[]){ 0, 0, 0 }, 3, NULL), 0);
+        turn(f);
+        assert_int_equal(answer(fd), 0);
+    }
+    auto_close int short_fd = dial(f);
+
+    assert_int_equal(seqpacket_send(short_fd, "x", 1, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(short_fd), 0);
+    assert_int_equal(open_fds(), before + 1);
+}
+
+static void the_newest_connection_wins(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int first = dial(f);
+
+    make_ready(f, first);
+    assert_int_equal(answer(first), VMM_MESSAGE_READY);
+    auto_close int second = dial(f);
+
+    assert_int_equal(answer(first), 0);
+    send_header(f, second, VMM_MESSAGE_PING);
+    assert_int_equal(answer(second), VMM_MESSAGE_STATE);
+}
+
+/* Needs root to become somebody else; the socket itself is opened for all. */
+static void only_root_is_heard(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid;
+    int status;
+
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(fchmodat(f->directory, "control", 0777, 0), 0);
+    assert_int_equal(fchmod(f->directory, 0755), 0);
+    pid = fork();
+    if (pid == 0) {
+        int fd;
+
+        if (setuid(65534) < 0)
+            _exit(2);
+        fd = seqpacket_connect(f->directory, "control", NULL);
+        for (int i = 0; fd >= 0 && i < 500 && answer(fd) == -EAGAIN; i++)
+            usleep(10000);
+        _exit(fd >= 0 && answer(fd) == 0 ? 0 : 1);
+    }
+    while (waitpid(pid, &status, WNOHANG) == 0)
+        turn(f);
+    assert_int_equal(status, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

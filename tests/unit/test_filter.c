@@ -1,0 +1,171 @@
+/* test_filter.c - the system call filters as the kernel enforces them: a child loads one, makes a
+ * call, and lives or dies. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/filter.h"
+#include "vmm/filter_rules.h"
+
+#define VCPU_CALLS_MAX   12
+#define DEVICE_CALLS_MAX 30
+
+struct call {
+    const char *name;
+    long number;
+    long arguments[6];
+};
+
+/* How the child ends: 0 = it lived, else the signal. */
+static int outcome(enum filter_kind kind, const struct call *call)
+{
+    pid_t pid = fork();
+    int status;
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        const long *a = call->arguments;
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || filter_load(kind, NULL) < 0)
+            _exit(1);
+        (void)syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_false(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+#define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
+
+static const struct call forbidden[] = {
+    { "open", SYS_open, { (long)"/", O_RDONLY } },
+    { "openat", SYS_openat, { AT_FDCWD, (long)"/", O_RDONLY } },
+    { "openat2", SYS_openat2, { AT_FDCWD, (long)"/" } },
+    { "socket", SYS_socket, { AF_UNIX, SOCK_STREAM } },
+    { "connect", SYS_connect, { 0 } },
+    { "bind", SYS_bind, { 0 } },
+    { "execve", SYS_execve, { (long)"/bin/true" } },
+    { "execveat", SYS_execveat, { 0 } },
+    { "fork", SYS_fork, { 0 } },
+    { "clone", SYS_clone, { SIGCHLD } },
+    { "clone3", SYS_clone3, { 0 } },
+    { "ptrace", SYS_ptrace, { 0 } },
+    { "kill", SYS_kill, { 1, 0 } },
+    { "io_uring_setup", SYS_io_uring_setup, { 1 } },
+    { "bpf", SYS_bpf, { 0 } },
+    { "mprotect", SYS_mprotect, { 0 } },
+    { "mmap executable", SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, ANONYMOUS, -1, 0 } },
+    { "mmap a file", SYS_mmap, { 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0 } },
+    { "mmap shared", SYS_mmap, { 0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0 } },
+    { "accept4 elsewhere", SYS_accept4, { VMM_LISTENER_FD + 1 } },
+    { "ioctl KVM_CREATE_VM", SYS_ioctl, { -1, KVM_CREATE_VM } },
+    { "ioctl KVM_SET_USER_MEMORY_REGION", SYS_ioctl, { -1, KVM_SET_USER_MEMORY_REGION } },
+    { "ioctl TIOCSTI", SYS_ioctl, { -1, 0x5412 } },
+    { "setuid", SYS_setuid, { 0 } },
+    { "unshare", SYS_unshare, { 0 } },
+    { "x32 read", SYS_read | 0x40000000, { -1 } },
+};
+
+static const struct call allowed[FILTER_COUNT][5] = {
+    [FILTER_VCPU] = {
+        { "ioctl KVM_RUN", SYS_ioctl, { -1, KVM_RUN } },
+        { "ioctl KVM_IRQFD", SYS_ioctl, { -1, KVM_IRQFD } },
+        { "write", SYS_write, { -1 } },
+        { "mmap", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0 } },
+        { "clock_gettime", SYS_clock_gettime, { CLOCK_MONOTONIC, 0 } },
+    },
+    [FILTER_DEVICES] = {
+        { "accept4", SYS_accept4, { VMM_LISTENER_FD, 0, 0, 0 } },
+        { "getsockopt", SYS_getsockopt, { -1, SOL_SOCKET, SO_PEERCRED } },
+        { "preadv", SYS_preadv, { -1 } },
+        { "fallocate", SYS_fallocate, { -1 } },
+        { "epoll_wait", SYS_epoll_wait, { -1 } },
+    },
+};
+
+static void forbidden_calls_kill(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < FILTER_COUNT; kind++)
+        for (size_t i = 0; i < ARRAY_LENGTH(forbidden); i++)
+            if (outcome((enum filter_kind)kind, &forbidden[i]) != SIGSYS)
+                fail_msg("filter %d allows %s", kind, forbidden[i].name);
+}
+
+static void needed_calls_pass(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < FILTER_COUNT; kind++)
+        for (size_t i = 0; i < ARRAY_LENGTH(allowed[kind]); i++)
+            if (outcome((enum filter_kind)kind, &allowed[kind][i]) != 0)
+                fail_msg("filter %d forbids %s", kind, allowed[kind][i].name);
+}
+
+/* Only the device thread accepts, only vCPU threads run the guest. */
+static void each_kind_has_its_own(void **state)
+{
+    static const struct call run = { "KVM_RUN", SYS_ioctl, { -1, KVM_RUN } };
+    static const struct call accept = { "accept4", SYS_accept4, { VMM_LISTENER_FD } };
+
+    (void)state;
+    assert_int_equal(outcome(FILTER_DEVICES, &run), SIGSYS);
+    assert_int_equal(outcome(FILTER_VCPU, &accept), SIGSYS);
+}
+
+static size_t distinct_calls(const struct filter_rule *rules, size_t count)
+{
+    size_t distinct = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        bool seen = false;
+
+        for (size_t k = 0; k < i; k++)
+            seen |= rules[k].call == rules[i].call;
+        distinct += !seen;
+    }
+    return distinct;
+}
+
+static void they_stay_small(void **state)
+{
+    (void)state;
+    assert_in_range(distinct_calls(vcpu_rules, ARRAY_LENGTH(vcpu_rules)), 1, VCPU_CALLS_MAX);
+    assert_in_range(distinct_calls(device_rules, ARRAY_LENGTH(device_rules)), 1, DEVICE_CALLS_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forbidden_calls_kill),
+        cmocka_unit_test(needed_calls_pass),
+        cmocka_unit_test(each_kind_has_its_own),
+        cmocka_unit_test(they_stay_small),
+    };
+
+    if (!FILTERS_ARE_BUILT) {
+        fprintf(stderr, "a sanitizer build has no filters: nothing to test\n");
+        return EXIT_SUCCESS;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
