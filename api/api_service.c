@@ -25,10 +25,11 @@
 #include "base/process.h"
 #include "base/seqpacket.h"
 
-#define LISTEN_BACKLOG  4096
-#define TABLE_SIZE      4096  /* power of two */
-#define OUTSTANDING_MAX 16384 /* more than warren-api's connections: a sane one never gets there \
-                               */
+#define LISTEN_BACKLOG 4096
+#define TABLE_SIZE     4096 /* power of two */
+#define OUTSTANDING_MAX                                                      \
+    16384 /* more than warren-api's connections: a sane one never gets there \
+           */
 #define REPLY_QUEUE_PAUSE 256
 #define RESTART_MAX_MS    5000
 #define STEADY_MS         10000 /* having lived so long, it is started again at once */

@@ -49,7 +49,7 @@ static json_t *text_new(const char *text)
 
     if (string)
         return string;
-    for (i = 0; text[i] && i < sizeof(ascii) - 1; i++)
+    for (i = 0; i < sizeof(ascii) - 1 && text[i]; i++)
         ascii[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
     return json_stringn(ascii, i);
 }

@@ -201,9 +201,17 @@ void resource_change_done(void *context, int result, const struct error *err)
     struct request *request = context;
 
     if (result < 0) {
-        struct error unknown = { .code = -result };
+        struct error refused = { .code = -result };
 
-        request_reply_error(request, err && err->code ? err : &unknown);
+        if (err && err->code)
+            refused = *err;
+        /* what a spec names and is not there makes the spec wrong, not the path */
+        if (refused.code == ENOENT && strcmp(request->route->method, "PUT") == 0)
+            refused.code = EINVAL;
+        /* fields are named as in the resource, and the body is its spec alone */
+        if (strncmp(refused.field, "spec.", 5) == 0)
+            memmove(refused.field, refused.field + 5, strlen(refused.field + 5) + 1);
+        request_reply_error(request, &refused);
         return;
     }
     if (request->step.status == 0)
