@@ -121,7 +121,6 @@ struct chain_walk {
     bool in_indirect;
     struct virtqueue_chain *chain;
     unsigned vectors_max;
-    unsigned steps; /* descriptors seen; bounded by the queue's size */
 };
 
 static int walk_add_buffer(struct chain_walk *walk, const struct virtqueue_descriptor *descriptor)
@@ -159,6 +158,8 @@ static int walk_enter_indirect(struct chain_walk *walk,
     return walk->table ? 0 : -EPROTO;
 }
 
+/* Ends: each turn adds a buffer, of which there may be as many as the queue has entries, but the
+ * one that enters an indirect table. */
 static int walk_chain(struct chain_walk *walk, uint16_t head)
 {
     uint32_t next = head;
@@ -167,7 +168,7 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
         struct virtqueue_descriptor copy;
         int result;
 
-        if (next >= walk->table_count || walk->steps++ > walk->queue->size)
+        if (next >= walk->table_count)
             return -EPROTO;
         memcpy(&copy, walk->table + next, sizeof(copy));
         /* The compiler may not read the guest's memory a second time instead of the copy. */
@@ -290,6 +291,6 @@ bool virtqueue_enable_kicks(struct virtqueue *queue, uint16_t left)
                          __ATOMIC_RELAXED);
     else
         __atomic_store_n(&queue->used->flags, 0, __ATOMIC_RELAXED);
-    __sync_synchronize(); /* as in virtqueue_publish */
-    return chains_waiting(queue) != left;    /* a violation counts: the next pop reports it */
+    __sync_synchronize();                 /* as in virtqueue_publish */
+    return chains_waiting(queue) != left; /* a violation counts: the next pop reports it */
 }

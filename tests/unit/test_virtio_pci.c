@@ -272,6 +272,12 @@ static void an_unmasked_vector_reaches_the_lapic(void **state)
         usleep(1000);
     assert_true(lapic_has(vcpu_fd, 0x56));
 
+    mmio_put(h, bar_address(h, 1) + 28, 4, 1); /* masked, but routed */
+    assert_true(device_answers(h));
+    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8), 2);
+    mmio_put(h, bar_address(h, 1) + 28, 4, 0);
+    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8), 0);
+
     mmio_put(h, bar_address(h, 1) + 16, 8, ~0ull); /* no such address: only this vector is lost */
     assert_true(device_answers(h));
     assert_int_equal(status_get(h), 15);
@@ -357,6 +363,17 @@ static void a_queue_is_frozen_once_enabled(void **state)
     assert_int_equal(reg_get(h, REG_QUEUE_USED, 8), ring_used(0));
     assert_int_equal(reg_get(h, REG_QUEUE_ENABLE, 2), 1);
     assert_true(device_answers(h));
+
+    /* Nor before DRIVER_OK, nor where queues could be reset and set up again. */
+    assert_true(driver_negotiate(h, ALL_FEATURES));
+    driver_set_ring(h, 0, 8);
+    reg_put(h, REG_QUEUE_SIZE, 2, 64);
+    reg_put(h, REG_QUEUE_USED, 8, 0x2000);
+    status_put(h, 15);
+    reg_put(h, REG_QUEUE_AVAIL, 8, 0x2000);
+    assert_int_equal(reg_get(h, REG_QUEUE_SIZE, 2), 8);
+    assert_int_equal(reg_get(h, REG_QUEUE_USED, 8), ring_used(0));
+    assert_int_equal(reg_get(h, REG_QUEUE_AVAIL, 8), ring_avail(0));
 }
 
 static void queues_are_set_up_at_their_time_only(void **state)
@@ -455,6 +472,12 @@ static void failed_stops_the_device(void **state)
     driver_start(h, 0, 8);
     status_put(h, 15 | VIRTIO_STATUS_FAILED);
     assert_false(device_answers(h));
+    status_put(h, 0);
+    status_put(h, 1);
+    status_put(h, 3 | VIRTIO_STATUS_FAILED);
+    features_accept(h, VIRTIO_FEATURE_VERSION_1);
+    status_put(h, 11); /* cleared in passing */
+    assert_int_equal(status_get(h), 3 | VIRTIO_STATUS_FAILED);
 }
 
 static void the_config_window_reaches_the_registers(void **state)
