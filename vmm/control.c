@@ -204,12 +204,19 @@ struct control *control_free(struct control *control)
     return NULL;
 }
 
-int control_wait_configure(struct control *control, struct vmm_configure *ret_configure,
-                           int *ret_fds, size_t *ret_fd_count, struct error *err)
+int control_wait_configure(struct control *control, int timeout_ms,
+                           struct vmm_configure *ret_configure, int *ret_fds, size_t *ret_fd_count,
+                           struct error *err)
 {
-    while (!control->configured) {
-        int result = loop_turn(control->loop, -1, err);
+    int64_t end = loop_now_ms() + timeout_ms;
 
+    while (!control->configured) {
+        int64_t left = end - loop_now_ms();
+        int result;
+
+        if (left <= 0)
+            return error_set(err, ETIMEDOUT, "no configuration came within %d ms", timeout_ms);
+        result = loop_turn(control->loop, (int)left, err);
         if (result < 0)
             return result;
     }

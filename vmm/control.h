@@ -15,9 +15,11 @@ int control_new(struct loop *loop, int listener_fd, const struct log *log,
 struct control *control_free(struct control *control);
 
 /* Runs the loop until a CONFIGURE of the right size has come.  Its fields are not yet validated.
- * ret_fds (room for CONFIG_FDS_MAX): owned. */
-int control_wait_configure(struct control *control, struct vmm_configure *ret_configure,
-                           int *ret_fds, size_t *ret_fd_count, struct error *err);
+ * ret_fds (room for CONFIG_FDS_MAX): owned.  -ETIMEDOUT after timeout_ms: the agent died between
+ * starting us and telling us, and nobody else knows that we are here. */
+int control_wait_configure(struct control *control, int timeout_ms,
+                           struct vmm_configure *ret_configure, int *ret_fds, size_t *ret_fd_count,
+                           struct error *err);
 
 /* The guest runs: sends READY, and from now on answers PING and calls press_power_button(context).
  * id is borrowed. */

@@ -81,6 +81,7 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
         break;
     case 0xa: /* no performance counters: they tell guests about each other */
     case 0x80000022:
+    case 0x80000026: /* AMD's other extended topology: 0xb says the same */
         entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
         break;
     case 0xb:

@@ -19,6 +19,8 @@
 #include "vmm/filter.h"
 #include "vmm/machine.h"
 
+#define CONFIGURE_TIMEOUT_MS 60000
+
 struct vmm {
     struct log log;
     char log_name[sizeof "vmm " + sizeof((struct vmm_configure *)0)->id];
@@ -45,7 +47,8 @@ static int wait_configure(struct vmm *vmm, int *fds, size_t *ret_fd_count, struc
     if (result == 0)
         result = control_new(vmm->loop, VMM_LISTENER_FD, &vmm->log, &vmm->control, err);
     if (result == 0)
-        result = control_wait_configure(vmm->control, &vmm->configure, fds, ret_fd_count, err);
+        result = control_wait_configure(vmm->control, CONFIGURE_TIMEOUT_MS, &vmm->configure, fds,
+                                        ret_fd_count, err);
     return result;
 }
 

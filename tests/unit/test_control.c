@@ -127,7 +127,7 @@ static void make_ready(struct fixture *f, int fd)
     size_t fd_count;
 
     assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0, 1 }, 2, NULL), 0);
-    assert_int_equal(control_wait_configure(f->control, &got, fds, &fd_count, NULL), 0);
+    assert_int_equal(control_wait_configure(f->control, 1000, &got, fds, &fd_count, NULL), 0);
     assert_string_equal(got.id, "one");
     assert_int_equal(fd_count, 2);
     close(fds[0]);
@@ -211,6 +211,18 @@ static void the_newest_connection_wins(void **state)
     assert_int_equal(answer(second), VMM_MESSAGE_STATE);
 }
 
+static void waiting_has_an_end(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    auto_close int silent = dial(f);
+    size_t fd_count;
+
+    assert_int_equal(control_wait_configure(f->control, 20, &configure, fds, &fd_count, NULL),
+                     -ETIMEDOUT);
+}
+
 /* Needs root to become somebody else; the socket itself is opened for all. */
 static void only_root_is_heard(void **state)
 {
@@ -245,6 +257,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(waiting_has_an_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
     };
 
