@@ -66,7 +66,7 @@ static int set_path(char *to, const struct option *option, const char *value, st
         return error_field(err, EINVAL, option->name,
                            "%s: give an absolute path of at most %d characters", option->name,
                            CONFIG_PATH_MAX - 1);
-    strcpy(to, value);
+    memcpy(to, value, strlen(value) + 1);
     return 0;
 }
 
@@ -80,7 +80,7 @@ static int set_prefix(char *to, const struct option *option, const char *value, 
     if (length < 1 || length > 4)
         return error_field(err, EINVAL, option->name, "%s: give 1 to 4 of a-z, 0-9, a letter first",
                            option->name);
-    strcpy(to, value);
+    memcpy(to, value, length + 1);
     return 0;
 }
 
@@ -104,7 +104,7 @@ static int set_name(char *to, const struct option *option, const char *value, st
     if (strlen(value) == 0 || strlen(value) > 63)
         return error_field(err, EINVAL, option->name, "%s: give a name of 1 to 63 characters",
                            option->name);
-    strcpy(to, value);
+    memcpy(to, value, strlen(value) + 1);
     return 0;
 }
 

@@ -396,7 +396,7 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
         return error_set(err, ENOMEM, "memory is short; try again");
     if (dir_fd >= 0)
         fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && pread(fd, &page, sizeof page, 0) == sizeof page &&
+    if (fd < 0 || pread(fd, &page, sizeof page, 0) != sizeof page ||
         pread(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET) != CONSOLE_RING_BYTES)
         page.console_bytes = 0;
     size = page.console_bytes < CONSOLE_RING_BYTES ? page.console_bytes : CONSOLE_RING_BYTES;

@@ -29,7 +29,7 @@ static int find_mount(char *ret_path, size_t size)
 
         if (strstr(line, " - cgroup2 ") && sscanf(line, "%*s %*s %*s %*s %511s", point) == 1 &&
             strlen(point) < size) {
-            strcpy(ret_path, point);
+            memcpy(ret_path, point, strlen(point) + 1);
             result = 0;
         }
     }

@@ -91,7 +91,7 @@ static int find_libexec(struct config *config, struct error *err)
     if (!slash || (size_t)(slash - path) >= sizeof config->libexec_dir)
         return error_set(err, ENAMETOOLONG, "warrend's directory: use --libexec-dir");
     *slash = '\0';
-    strcpy(config->libexec_dir, path);
+    memcpy(config->libexec_dir, path, strlen(path) + 1);
     return 0;
 }
 

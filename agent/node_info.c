@@ -60,10 +60,10 @@ json_t *node_info(struct node *node)
         (json_int_t)admission_allocatable_mib(&capacity), "allocated_mib",
         (json_int_t)node_promised_mib(node, NULL), "disk", "total_bytes", (json_int_t)disk_bytes,
         "free_bytes", (json_int_t)disk_free, "allocatable_bytes",
-        (json_int_t)(disk_bytes / 100 * (uint64_t)node->config->disk_ratio_percent),
-        "allocated_bytes", (json_int_t)promised_disk(node), "counts", "vms",
-        (int)node->tables[RESOURCE_VM].count, "images", (int)node->tables[RESOURCE_IMAGE].count,
-        "volumes", (int)node->tables[RESOURCE_VOLUME].count, "networks",
+        (json_int_t)(disk_bytes / 100) * node->config->disk_ratio_percent, "allocated_bytes",
+        (json_int_t)promised_disk(node), "counts", "vms", (int)node->tables[RESOURCE_VM].count,
+        "images", (int)node->tables[RESOURCE_IMAGE].count, "volumes",
+        (int)node->tables[RESOURCE_VOLUME].count, "networks",
         (int)node->tables[RESOURCE_NETWORK].count, "revision", (json_int_t)node->revision,
         "findings", findings_json(node));
 }

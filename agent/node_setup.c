@@ -135,7 +135,7 @@ static int open_all(struct node *node, struct error *err)
     if (result == 0)
         result = database_open(node->config->state_dir, node->loop, load_row, node, &counters,
                                &node->database, err);
-    if (result < 0)
+    if (result != 0)
         return result;
     node->last_instance = counters.instance;
     node->revision = counters.revision;

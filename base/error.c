@@ -1,4 +1,7 @@
 #include "base/error.h"
+#undef error_set
+#undef error_field
+#undef error_wrap
 
 #include <stdio.h>
 #include <stdlib.h>

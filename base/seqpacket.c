@@ -117,7 +117,7 @@ static bool collect_fds(struct msghdr *header, int *ret_fds, size_t room, size_t
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            if (count < room) {
+            if (ret_fds && count < room) {
                 ret_fds[count++] = fd;
             } else {
                 close(fd);

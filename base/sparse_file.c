@@ -173,7 +173,8 @@ static int report(const struct copy *copy, uint64_t done)
 static int copy_extents(const struct copy *copy)
 {
     uint64_t offset = 0;
-    uint64_t start, end;
+    uint64_t start = 0;
+    uint64_t end = 0;
 
     for (;;) {
         int result = sparse_next_data(copy->from, offset, copy->size, &start, &end);
