@@ -1,6 +1,6 @@
 /* virtio_harness.h - the guest's side for unit tests of virtio devices: a machine of fake RAM, the
- * two buses, a PCI root and an event loop, and a driver that writes raw registers and raw rings.  Where
- * /dev/kvm exists there is a real VM for interrupts and ioeventfds; else vm_fd is -1.
+ * two buses, a PCI root and an event loop, and a driver that writes raw registers and raw rings.
+ * Where /dev/kvm exists there is a real VM for interrupts and ioeventfds; else vm_fd is -1.
  *
  * Interrupts are seen by leaving the MSI-X vectors masked and reading the pending bits. */
 #pragma once
