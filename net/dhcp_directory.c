@@ -126,15 +126,15 @@ static char *read_leases(const struct dhcp_directory *directory)
 static int rewrite_leases(const struct dhcp_directory *directory, uint32_t drop, struct error *err)
 {
     auto_close int fd = -1;
-    auto_free char *text = drop ? read_leases(directory) : strdup("");
+    auto_free char *text = drop ? read_leases(directory) : NULL;
     char *rest = text;
-    char *line;
+    const char *line;
     uint8_t mac[MAC_BYTES];
 
     fd = openat(directory->fd, "leases", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
                 0600);
-    if (!text || fd < 0 || fchown(fd, directory->uid, directory->gid) < 0)
-        return error_set(err, text ? errno : ENOMEM, "write DHCP leases");
+    if (fd < 0 || fchown(fd, directory->uid, directory->gid) < 0)
+        return error_set(err, errno, "write DHCP leases: %s", strerror(errno));
     while ((line = strsep(&rest, "\n")))
         if (line[0] && !dhcp_lease_line_holds(line, drop, mac) && dprintf(fd, "%s\n", line) < 0)
             return error_set(err, errno, "write DHCP leases");

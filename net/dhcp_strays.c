@@ -69,7 +69,7 @@ static void kill_stray(const char *pid, const struct dhcp_options *options)
 
     if (!is_ours(pid, options))
         return; /* nearly all of them: without a pidfd */
-    pidfd = (int)syscall(SYS_pidfd_open, (pid_t)atoi(pid), 0);
+    pidfd = (int)syscall(SYS_pidfd_open, (pid_t)strtol(pid, NULL, 10), 0);
     if (pidfd < 0 || !is_ours(pid, options))
         return;
     (void)process_kill(pidfd, SIGKILL);

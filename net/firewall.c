@@ -15,8 +15,7 @@ static const char bridge_sets[] = "  set sources { type ifname . ether_addr . ip
                                   "  set subnets { type ipv4_addr; flags interval; }\n";
 
 /* prerouting sees what guests send before the bridge learns from it or forwards it.  The type is
- * read from the frame, where a VLAN tag still shows.  Frames to 01:80:c2:00:00:0x skip prerouting
- * and forwarding and would reach the host's IP as if from the tap: they are met in `input`. */
+ * read from the frame, where a VLAN tag still shows. */
 static const char bridge_chains[] =
     "  chain prerouting {\n"
     "    type filter hook prerouting priority -300; policy accept;\n"
@@ -57,7 +56,6 @@ static const char bridge_chains[] =
     "    iifname \"%1$s-*\" goto host\n"
     "  }\n"
     "  chain host {\n"
-    "    ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop\n"
     "    ip daddr @gateways accept\n"
     "    ip daddr @subnets drop\n"
     "  }\n";
@@ -68,7 +66,11 @@ static const char inet_sets[] = "  set gateways { type ifname . ipv4_addr; }\n"
 
 /* Guests answer the host's connections, and reach of it only DHCP and DNS.  169.254/16 outside is
  * the cloud's metadata service, with the host's credentials.  Of related ICMP only errors pass: a
- * redirect would change the host's routes. */
+ * redirect would change the host's routes.
+ *
+ * "<prefix>-*" names taps as well as bridges, and has to: frames to 01:80:c2:00:00:0e (802.1D's
+ * reserved group addresses) pass by all of the bridge's hooks and reach the host's IP as if the tap
+ * were no port. */
 static const char inet_chains[] =
     "  chain input {\n"
     "    type filter hook input priority -10; policy accept;\n"

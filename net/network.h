@@ -66,16 +66,16 @@ int net_host_restore(struct net_host *host, const struct network_config *network
 int net_host_repair(struct net_host *host, struct error *err);
 
 /* Idempotent.  -EADDRINUSE if an interface that is not ours has an overlapping network. */
-int network_up(struct net_host *host, const struct network_config *network, struct error *err);
+int network_up(struct net_host *host, const struct network_config *config, struct error *err);
 /* Idempotent.  Its nics, if any are left, go with it. */
-int network_down(struct net_host *host, const struct network_config *network, struct error *err);
+int network_down(struct net_host *host, const struct network_config *config, struct error *err);
 
 /* A tap without persistence: it goes with its last fd, the VMM's.  IFF_TAP|IFF_NO_PI|IFF_VNET_HDR,
  * header of 12 bytes, on the bridge, up, filtered; DHCP knows the guest.  *ret_tap_fd is owned,
  * non-blocking.  On failure nothing is left.  -EBUSY while a tap of that name lives. */
 int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd, struct error *err);
 /* Idempotent.  The tap too is removed if it is still there. */
-int nic_down(struct net_host *host, const struct nic_config *nic, struct error *err);
+int nic_down(struct net_host *host, const struct nic_config *config, struct error *err);
 
 /* Borrowed pidfd of the network's dnsmasq, to be watched; -1 if there is none.  Valid until the
  * next call that starts or stops it. */

@@ -28,7 +28,7 @@ static int read_number(int fd, int *ret_value)
     if (got <= 0)
         return got < 0 ? -errno : -EIO;
     text[got] = '\0';
-    *ret_value = atoi(text);
+    *ret_value = (int)strtol(text, NULL, 10);
     return 0;
 }
 

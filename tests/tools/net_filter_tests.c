@@ -192,6 +192,7 @@ static void check_side_doors(struct bed *bed, int udp)
 {
     static const uint8_t link_local[MAC_BYTES] = { 1, 0x80, 0xc2, 0, 0, 0x0e };
     static const uint8_t stp[MAC_BYTES] = { 1, 0x80, 0xc2, 0, 0, 0 };
+    static const uint8_t slow[MAC_BYTES] = { 1, 0x80, 0xc2, 0, 0, 2 };
     struct guest *a = &bed->a;
     struct frame frame;
 
@@ -201,6 +202,9 @@ static void check_side_doors(struct bed *bed, int udp)
     guest_udp(a, &frame, stp, a->gateway, 8081, "stp-group");
     guest_send(a, &frame);
     check(bed, !socket_hears(udp, 100), "nor by frames to the STP address");
+    guest_udp(a, &frame, slow, a->gateway, 8081, "slow-group");
+    guest_send(a, &frame);
+    check(bed, !socket_hears(udp, 100), "nor by frames to the slow protocols' address");
     guest_udp(a, &frame, broadcast_mac, 0xffffffff, 8081, "all-ones");
     guest_send(a, &frame);
     guest_udp(a, &frame, broadcast_mac, a->gateway | 255, 8081, "net-bcast");
@@ -246,16 +250,16 @@ static void serve_outside(int ready_fd, int go_fd)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (unshare(CLONE_NEWNET) < 0 || write(ready_fd, "r", 1) != 1 || read(go_fd, &byte, 1) != 1)
         _exit(1);
-    if (system("ip addr add 192.0.2.2/24 dev veth-out && ip addr add 169.254.169.254/32 dev "
-               "veth-out && ip link set veth-out up && ip route add 10.0.0.0/8 via 192.0.2.1") != 0)
+    if (!shell("ip addr add 192.0.2.2/24 dev veth-out && ip addr add 169.254.169.254/32 dev "
+               "veth-out && ip link set veth-out up && ip route add 10.0.0.0/8 via 192.0.2.1"))
         _exit(1);
-    fd = socket(AF_INET, SOCK_DGRAM, 0);
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(OUTSIDE_PORT) };
 
     if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || write(ready_fd, "r", 1) != 1)
         _exit(1);
     for (;;) {
-        struct sockaddr_in from;
+        struct sockaddr_in from = { 0 };
         socklen_t size = sizeof from;
         ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&from, &size);
         char text[64];
@@ -280,7 +284,7 @@ static pid_t start_outside(struct bed *bed)
     bool good;
     pid_t pid;
 
-    if (pipe(ready) < 0 || pipe(go) < 0)
+    if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(go, O_CLOEXEC) < 0)
         abort();
     pid = fork();
     if (pid == 0)
@@ -290,7 +294,7 @@ static pid_t start_outside(struct bed *bed)
              "ip addr add 192.0.2.1/24 dev veth-in && ip link set veth-in up && "
              "ip route add 169.254.169.254/32 dev veth-in",
              (int)pid);
-    good = read(ready[0], &byte, 1) == 1 && system(command) == 0 && write(go[1], "g", 1) == 1 &&
+    good = read(ready[0], &byte, 1) == 1 && shell(command) && write(go[1], "g", 1) == 1 &&
            read(ready[0], &byte, 1) == 1;
     check(bed, good, "(the outside is there)");
     return pid;

@@ -54,16 +54,16 @@ static int restore(struct bed *bed)
 /* The agent is killed and starts again, with less and with more in the kernel than in its rows. */
 static void check_restart(struct bed *bed)
 {
-    int old_dnsmasq = dup(network_dhcp_pidfd(bed->host, 1));
+    int old_dnsmasq = fcntl(network_dhcp_pidfd(bed->host, 1), F_DUPFD_CLOEXEC, 0);
     struct dhcp_answer answer;
 
     bed->host = net_host_free(bed->host);
     check(bed, neighbours_talk(bed), "without an agent guests talk on");
-    if (system("ip link add " PREFIX "-b99 type bridge && ip tuntap add " PREFIX
+    if (!shell("ip link add " PREFIX "-b99 type bridge && ip tuntap add " PREFIX
                "-99-0 mode tap && "
                "ip link add " PREFIX "x-b1 type bridge && ip link add " PREFIX "-zz type bridge && "
                "nft add element bridge warren_" PREFIX " sources '{ \"" PREFIX
-               "-10-0\" . 02:00:00:00:10:00 . 10.77.0.11 }'") != 0)
+               "-10-0\" . 02:00:00:00:10:00 . 10.77.0.11 }'"))
         check(bed, false, "(strays are made)");
     check(bed, spoofing_passes(bed), "(a stray rule lets a forged address pass)");
     check(bed, net_host_new(&bed->options, &bed->host, &bed->err) == 0, "the agent starts again");
@@ -77,13 +77,13 @@ static void check_restart(struct bed *bed)
     check(bed, answer.type == 5 && answer.address == bed->a.nic.ipv4, "a lease is renewed");
     check(bed, restore(bed) == 0 && neighbours_talk(bed), "restoring twice is the same");
     close(old_dnsmasq);
-    if (system("ip link del " PREFIX "x-b1; ip link del " PREFIX "-zz") != 0)
+    if (!shell("ip link del " PREFIX "x-b1; ip link del " PREFIX "-zz"))
         check(bed, false, "(strays are unmade)");
 }
 
 static void check_lost_bridge(struct bed *bed)
 {
-    if (system("ip link del " PREFIX "-b1") != 0)
+    if (!shell("ip link del " PREFIX "-b1"))
         check(bed, false, "(a bridge is lost)");
     check(bed, restore(bed) == 0 && neighbours_talk(bed),
           "a lost bridge comes back with its ports");
@@ -97,7 +97,7 @@ static void check_repair(struct bed *bed)
     bool missing = false;
 
     check(bed, net_host_repair(bed->host, &bed->err) == 0, "nothing to repair");
-    if (system("nft flush ruleset") != 0)
+    if (!shell("nft flush ruleset"))
         check(bed, false, "(the ruleset is flushed)");
     check(bed, spoofing_passes(bed), "(without tables a forged address passes)");
     net_host_findings(bed->host, findings, &count, &bed->err);
@@ -106,7 +106,7 @@ static void check_repair(struct bed *bed)
     check(bed, missing, "missing tables are found");
     check(bed, net_host_repair(bed->host, &bed->err) == 1 && !spoofing_passes(bed),
           "repair puts the tables back");
-    if (system("nft flush ruleset") != 0)
+    if (!shell("nft flush ruleset"))
         check(bed, false, "(the ruleset is flushed)");
     join(bed, &g, &bed->nat, 0x30, 30, "late");
     check(bed, !spoofing_passes(bed), "so does the next change");
@@ -125,11 +125,12 @@ static void check_dnsmasq_death(struct bed *bed)
     snprintf(command, sizeof command, "/proc/self/fdinfo/%d", pidfd);
     info = fopen(command, "re");
     while (info && fgets(command, sizeof command, info))
-        (void)sscanf(command, "Pid: %d", &pid);
+        if (strncmp(command, "Pid:", 4) == 0)
+            pid = (int)strtol(command + 4, NULL, 10);
     if (info)
         fclose(info);
     snprintf(command, sizeof command, "kill -9 %d", pid);
-    check(bed, pid > 0 && system(command) == 0 && has_ended(pidfd), "the death of dnsmasq is seen");
+    check(bed, pid > 0 && shell(command) && has_ended(pidfd), "the death of dnsmasq is seen");
     check(bed, network_dhcp_restart(bed->host, 1, &bed->err) == 0, "dnsmasq is started again");
     answer = guest_asks_dhcp(&bed->b, 1, 0);
     check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
@@ -191,18 +192,6 @@ static void check_stuck_lease(struct bed *bed)
     check(bed, nic_down(bed->host, &heir.nic, &bed->err) == 0, "(and goes)");
 }
 
-static bool holds(const char *command, const char *text)
-{
-    FILE *pipe = popen(command, "r");
-    char output[65536];
-    size_t got = pipe ? fread(output, 1, sizeof output - 1, pipe) : 0;
-
-    output[got] = '\0';
-    if (pipe)
-        pclose(pipe);
-    return strstr(output, text) != NULL;
-}
-
 static void check_failures(struct bed *bed)
 {
     struct network_config overlap = make_network(9, "over", "172.31.0.0/16", true, false);
@@ -210,9 +199,7 @@ static void check_failures(struct bed *bed)
     struct nic_config nic = bed->a.nic;
     int fd = -1;
 
-    if (system(
-            "ip link add lan type veth peer name lan-far && ip addr add 172.31.7.7/24 dev lan") !=
-        0)
+    if (!shell("ip link add lan type veth peer name lan-far && ip addr add 172.31.7.7/24 dev lan"))
         check(bed, false, "(the host has a LAN)");
     check(bed, network_up(bed->host, &overlap, &bed->err) == -EADDRINUSE && !exists(PREFIX "-b9"),
           "a network over the host's own is refused, and nothing is left");
@@ -227,13 +214,13 @@ static void check_failures(struct bed *bed)
     nic.ipv4 = bed->a.gateway;
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "the gateway's address too");
     nic.ipv4 = bed->nat.cidr.address + 60;
-    if (system("ip link set " PREFIX "-b2 down && ip link del " PREFIX "-b2") != 0)
+    if (!shell("ip link set " PREFIX "-b2 down && ip link del " PREFIX "-b2"))
         check(bed, false, "(a bridge is lost)");
     nic.network_instance = 2;
     nic.ipv4 = bed->isolated.cidr.address + 60;
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) < 0 && !exists(PREFIX "-60-0") && fd == -1,
           "a nic without its bridge fails, and no tap is left");
-    check(bed, !holds("nft list ruleset", PREFIX "-60-0"), "nor a rule");
+    check(bed, !shell_prints("nft list ruleset", PREFIX "-60-0"), "nor a rule");
     check(bed, network_up(bed->host, &bed->isolated, &bed->err) == 0, "(the bridge is made again)");
 }
 
@@ -244,8 +231,8 @@ static void check_findings(struct bed *bed)
     bool forward = false;
     bool own = false;
 
-    if (system("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward "
-               "priority 0; policy drop; }'") != 0)
+    if (!shell("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward "
+               "priority 0; policy drop; }'"))
         check(bed, false, "(somebody drops)");
     check(bed, net_host_findings(bed->host, findings, &count, &bed->err) == 0, "findings");
     for (size_t i = 0; i < count; i++) {
@@ -256,7 +243,7 @@ static void check_findings(struct bed *bed)
     }
     check(bed, forward, "a FORWARD policy of drop is found");
     check(bed, own, "ip_forward is told");
-    if (system("nft delete table ip filter") != 0)
+    if (!shell("nft delete table ip filter"))
         check(bed, false, "(nobody drops)");
 }
 
@@ -328,7 +315,7 @@ static void check_end(struct bed *bed)
     check(bed, sysctl_read("net/ipv4/ip_forward", &forward, NULL) == 0 && forward == 1,
           "ip_forward is 1 while there is a nat network");
     for (int i = 0; i < 3; i++)
-        pidfds[i] = dup(network_dhcp_pidfd(bed->host, networks[i]->instance));
+        pidfds[i] = fcntl(network_dhcp_pidfd(bed->host, networks[i]->instance), F_DUPFD_CLOEXEC, 0);
     for (int i = 0; i < 2; i++) /* the others' networks go under them */
         good = nic_down(bed->host, &guests[i]->nic, &bed->err) == 0 && good;
     for (int round = 0; round < 2; round++)
@@ -338,8 +325,8 @@ static void check_end(struct bed *bed)
     for (int i = 0; i < 3; i++)
         good = has_ended(pidfds[i]) && good;
     check(bed, good, "no dnsmasq is left");
-    check(bed, !holds("ip -br link", PREFIX), "no bridge and no tap is left");
-    check(bed, !holds("nft list tables", "warren"), "no table is left");
+    check(bed, !shell_prints("ip -br link", PREFIX), "no bridge and no tap is left");
+    check(bed, !shell_prints("nft list tables", "warren"), "no table is left");
     check(bed, directory_is_empty(bed->options.run_dir), "no file is left");
     check(bed, sysctl_read("net/ipv4/ip_forward", &forward, NULL) == 0 && forward == 0,
           "ip_forward is as before");

@@ -34,6 +34,23 @@ void check(struct bed *bed, bool good, const char *name)
     bed->err = (struct error){ 0 };
 }
 
+bool shell(const char *command)
+{
+    return system(command) == 0; /* NOLINT(cert-env33-c): text of this test only */
+}
+
+bool shell_prints(const char *command, const char *text)
+{
+    FILE *pipe = popen(command, "re"); /* NOLINT(cert-env33-c): text of this test only */
+    char output[65536];
+    size_t got = pipe ? fread(output, 1, sizeof output - 1, pipe) : 0;
+
+    output[got] = '\0';
+    if (pipe)
+        pclose(pipe);
+    return strstr(output, text) != NULL;
+}
+
 struct network_config make_network(uint32_t instance, const char *id, const char *cidr, bool nat,
                                    bool peer_isolation)
 {

@@ -40,6 +40,11 @@ bool reaches_bridge(struct bed *bed, const struct guest *from, const struct fram
 /* A UDP datagram from the host to the guest. */
 void host_sends(const struct guest *guest, const char *text);
 
+/* A command line of the test itself; true if it exits with 0. */
+bool shell(const char *command);
+/* Does its output hold the text? */
+bool shell_prints(const char *command, const char *text);
+
 void run_spoofing(struct bed *bed);
 void run_host(struct bed *bed);
 void run_outside(struct bed *bed);
