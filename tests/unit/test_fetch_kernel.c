@@ -100,7 +100,7 @@ static void an_elf_with_a_pvh_note_is_taken(void **state)
 
 static void a_note_that_lies_is_no_note(void **state)
 {
-    struct elf_kernel kernels[6];
+    struct elf_kernel kernels[7];
     struct kernel_image image;
 
     (void)state;
@@ -112,6 +112,9 @@ static void a_note_that_lies_is_no_note(void **state)
     kernels[3].notes[0].header.n_descsz = 0xfffffff0;
     kernels[4].notes[1].header.n_descsz = 9;
     kernels[5].segments[2].p_filesz = sizeof(struct note) + 8;
+    kernels[6].notes[1].header.n_type = 17; /* its padding reaches past the segment */
+    kernels[6].notes[1].header.n_descsz = 7;
+    kernels[6].segments[2].p_filesz = 2 * sizeof(struct note) - 1;
     for (size_t i = 0; i < ARRAY_LENGTH(kernels); i++) {
         assert_int_equal(inspect(&kernels[i], sizeof kernels[i], &image, NULL), 0);
         if (image.has_pvh)
