@@ -11,8 +11,9 @@
 
 #define SWEEP_MS 1000
 
-/* Parsing needs about three times a header block's size; untouched pages cost nothing. */
-#define CONNECTION_MEMORY (64 * 1024)
+/* Room for a header block and what is parsed of it.  A connection's pages are all touched (zeroed)
+ * when it is kept for another request. */
+#define CONNECTION_MEMORY (40 * 1024)
 
 static void connection_new(struct server *server, struct MHD_Connection *mhd, void **ret_connection)
 {
@@ -33,6 +34,7 @@ static void connection_new(struct server *server, struct MHD_Connection *mhd, vo
     if (connection->next)
         connection->next->previous = &connection->next;
     server->connections = connection;
+    server->connection_count++;
     *ret_connection = connection;
 }
 
@@ -47,6 +49,7 @@ static void connection_notify(void *cls, struct MHD_Connection *mhd, void **sock
         *connection->previous = connection->next;
         if (connection->next)
             connection->next->previous = connection->previous;
+        connection->server->connection_count--;
         free(connection);
         *socket_context = NULL;
     }

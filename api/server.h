@@ -24,6 +24,10 @@ struct server;
 
 #define SERVER_BODY_BYTES_MAX (256u << 20) /* of all requests being received together */
 
+/* With more connections than that, each is closed after its response: idle ones shall not take the
+ * memory of those that ask. */
+#define SERVER_KEPT_MAX 1024
+
 enum connection_state {
     CONNECTION_HEADER,  /* waiting for, or in the midst of, a request's headers */
     CONNECTION_BODY,    /* being received */
@@ -61,6 +65,7 @@ struct server {
     struct loop_timer *sweep;
     struct wire_link *link;
     struct server_connection *connections;
+    size_t connection_count;
     struct server_connection *waiting[SERVER_TABLE_SIZE]; /* by id */
     uint64_t last_id;
     size_t body_bytes; /* reserved for bodies */

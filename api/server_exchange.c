@@ -162,6 +162,8 @@ static enum MHD_Result exchange_respond(struct server_connection *connection)
     }
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (connection->server->connection_count > SERVER_KEPT_MAX)
+        MHD_add_response_header(response, "Connection", "close");
     connection_enter(connection, CONNECTION_SENDING);
     result = MHD_queue_response(connection->mhd, reply->status, response);
     MHD_destroy_response(response);
