@@ -130,7 +130,7 @@ static bool legacy_drops(int fd, unsigned int hook)
     entries = calloc(1, size);
     if (!entries)
         return false;
-    strcpy(entries->name, "filter");
+    snprintf(entries->name, sizeof entries->name, "filter");
     entries->size = info.size;
     if (getsockopt(fd, IPPROTO_IP, IPT_SO_GET_ENTRIES, entries, &size) < 0 ||
         info.underflow[hook] + sizeof *entry + sizeof *target > info.size)
