@@ -1,0 +1,177 @@
+# agent_lib.sh - sourced by tests/integration/agent: its directories, network namespace and uids
+# are the test's own, and all of it is gone at the end.
+#
+#   . tests/integration/agent_lib.sh
+#   lib_begin NAME PREFIX UID_BASE BUILD     work directory $work, namespace, clean-up at exit
+#   start_agent [OPTION...]                  waits until it answers; $agent_pid
+#   stop_agent [SIGNAL]                      waits; its exit status is in $agent_status
+#   api METHOD PATH [BODY [CURL OPTION...]]  $status and $body (and the file $work/headers)
+#   check NAME COMMAND...                    ok if the command succeeds
+#   lib_end                                  the last line, and the exit status
+#
+# A second agent: set `agent` to another name (and prefix, uid_base) before start_agent.
+# shellcheck shell=bash
+
+passed=0 failed=0 skipped=0
+agent=a
+declare -A agent_pids=()
+agent_pid=0 agent_status=0 status=0 body=
+
+lib_begin() {
+    test_name=$1 prefix=$2 uid_base=$3
+    build=$(realpath "$4")
+    for program in "$build/warrend" "$build/guest.elf"; do
+        [ -e "$program" ] || { echo "FAIL $program is not built: run make"; exit 1; }
+    done
+    for tool in curl jq ip nft nsenter; do
+        command -v "$tool" >/dev/null || { echo "FAIL $tool is not installed"; exit 1; }
+    done
+    work=$(mktemp -d "${TMPDIR:-/tmp}/warren-$test_name-XXXXXX")
+    chmod 755 "$work"
+    namespace=$test_name-$$
+    trap lib_clean_up EXIT
+    trap 'exit 130' INT TERM
+    ip netns add "$namespace"
+    in_namespace ip link set lo up
+    mkdir "$work/import"
+    cp "$build/guest.elf" "$work/import/"
+}
+
+# Not `ip netns exec`, which mounts a /sys without cgroups.
+in_namespace() { nsenter --net="/run/netns/$namespace" "$@"; }
+
+# All processes of the test's user range and prefixes: VMMs, helpers, dnsmasqs.
+lib_processes() { ps -eo pid=,uid=,stat= | awk -v from="$uid_base" '$2 >= from && $2 < from + 1000 && $3 !~ /^Z/ { print $1 }'; }
+
+lib_clean_up() {
+    local pid mounted
+    for pid in "${agent_pids[@]}"; do kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
+    for uid_base in "${lib_uid_bases[@]}"; do
+        for pid in $(lib_processes); do kill -KILL "$pid" 2>/dev/null; done
+    done
+    sleep 0.1
+    for directory in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+        for leaf in "$directory/$prefix"*-vms/*/ "$directory/$prefix"*-vms/; do
+            [ -d "$leaf" ] && rmdir "$leaf" 2>/dev/null
+        done
+    done
+    ip netns del "$namespace" 2>/dev/null
+    for mounted in $(awk -v under="$work/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
+        umount -l "$mounted"
+    done
+    rm -rf "$work"
+}
+lib_uid_bases=()
+
+state_dir() { echo "$work/$agent/state"; }
+run_dir() { echo "$work/$agent/run"; }
+socket() { echo "$work/$agent/run/warren.sock"; }
+
+start_agent() {
+    mkdir -p "$work/$agent"
+    lib_uid_bases+=("$uid_base")
+    # Not in_namespace: a function in the background would be a shell whose child is warrend.
+    nsenter --net="/run/netns/$namespace" "$build/warrend" --state-dir "$(state_dir)" --run-dir "$(run_dir)" --import-dir "$work/import" \
+        --prefix "$prefix" --uid-base "$uid_base" --uid-count 1000 "$@" >>"$work/$agent/log" 2>&1 &
+    agent_pid=$!
+    agent_pids[$agent]=$agent_pid
+    wait_for 10 agent_answers || echo "     agent: $(tail -3 "$work/$agent/log")"
+}
+
+agent_answers() {
+    [ -S "$(socket)" ] && curl -fsS -o /dev/null --max-time 5 --unix-socket "$(socket)" http://warren/healthz 2>/dev/null
+}
+
+stop_agent() {
+    agent_pid=${agent_pids[$agent]}
+    kill "-${1:-TERM}" "$agent_pid" 2>/dev/null
+    wait "$agent_pid" 2>/dev/null
+    agent_status=$?
+    unset "agent_pids[$agent]"
+}
+
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+    local until=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    shift
+    while ! "$@"; do
+        ((${EPOCHREALTIME/./} < until)) || return 1
+        sleep 0.02
+    done
+}
+
+api() {
+    local method=$1 path=$2 data=("${@:3:1}") out
+    [ $# -lt 3 ] || [ -z "$3" ] && data=() || data=(-H 'Content-Type: application/json' --data-binary "$3")
+    [ "$method" != PATCH ] || [ ${#data[@]} -eq 0 ] || data[1]='Content-Type: application/merge-patch+json'
+    out=$(curl -sS --max-time 60 --unix-socket "$(socket)" -X "$method" -D "$work/headers" -w '\n%{http_code}' \
+        "${data[@]}" "${@:4}" "http://warren$path" 2>&1)
+    status=${out##*$'\n'}
+    body=${out%$'\n'*}
+}
+
+# field FILTER: of the last body, raw.
+field() { jq -r "$1" <<<"$body" 2>/dev/null; }
+
+ok() { passed=$((passed + 1)); echo "ok   $1"; }
+fail() { failed=$((failed + 1)); echo "FAIL $1: ${2:-}"; }
+skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
+check() {
+    local name=$1
+    shift
+    if "$@"; then ok "$name"; else fail "$name" "$* (last answer: $status ${body:0:600})"; fi
+}
+
+is() { [ "$1" = "$2" ]; }
+matches() { [[ $1 =~ $2 ]]; }
+
+# status_is STATUS [FILTER VALUE]...: of the last answer.
+status_is() {
+    [ "$status" = "$1" ] || return 1
+    shift
+    while [ $# -ge 2 ]; do
+        [ "$(field "$1")" = "$2" ] || return 1
+        shift 2
+    done
+}
+
+# vm_spec COMMAND_LINE [MORE_JSON]: a VM of the test guest.
+vm_spec() {
+    jq -nc --arg cmdline "$1" --argjson more "${2:-{\}}" \
+        '{vcpus:1,memory_mib:8,boot:{kernel:"guest",cmdline:$cmdline}} * $more'
+}
+
+wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
+console() { api GET "/v1/vms/$1/console?tail=65536"; }
+console_has() { console "$1" && [[ $body =~ $2 ]]; }
+vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
+vm_pid() { api GET "/v1/vms/$1" && field .status.pid; }
+
+# What of this agent is still there though everything was deleted, one line each.
+leftovers() {
+    local lines directory
+    in_namespace ip -o link | grep -o " $prefix-[0-9a-z-]*" | sed 's/^ /interface /'
+    in_namespace nft list ruleset 2>/dev/null | grep -E "\"$prefix-[0-9a-f]+-[0-9]\" \." | sed 's/^/nft element /'
+    lib_processes | while read -r pid; do
+        case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in
+        warren-api* | '') ;;
+        *) echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline")" ;;
+        esac
+    done
+    for directory in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+        [ -d "$directory/$prefix-vms" ] && find "$directory/$prefix-vms" -mindepth 1 -type d | sed 's/^/cgroup /'
+    done
+    lines=$(find "$(run_dir)/vms" "$(run_dir)/net" -mindepth 1 ! -name ip_forward ! -name 'sysctl*' 2>/dev/null)
+    [ -z "$lines" ] || echo "$lines"
+    find "$(state_dir)/images" "$(state_dir)/volumes" -mindepth 1 2>/dev/null
+    grep " $work/$agent/" /proc/self/mountinfo | sed 's/^/mount /'
+}
+no_leftovers() {
+    found=$(leftovers)
+    [ -z "$found" ] || { echo "     $found"; return 1; }
+}
+
+lib_end() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+}
