@@ -117,10 +117,9 @@ static void every_truncation_is_refused(void **state)
     (void)state;
     assert_int_equal(wire_pack(&in, bytes, sizeof(bytes), &size, &fd, NULL), 0);
     for (size_t cut = 0; cut < size; cut++) {
-        auto_free char *copy = malloc(cut + 1); /* exactly as long, for ASan */
+        auto_free char *copy = malloc(cut ? cut : 1); /* exactly as long, for ASan */
 
         memcpy(copy, bytes, cut);
-        copy = realloc(copy, cut ? cut : 1);
         assert_true(wire_unpack(copy, cut, -1, &out, NULL) < 0);
     }
 }
