@@ -41,7 +41,7 @@ LIBS_BASE  := -ljansson
 PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/warren-fetch
 TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all help check format test test-unit test-integration test-host bench clean programs tests
+.PHONY: all help print-flags print-guest-flags check format test test-unit test-integration test-host bench clean programs tests
 all: programs $(BUILD)/guest.elf
 
 help:
@@ -99,8 +99,13 @@ $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storag
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
 .SECONDARY:
 
-check: ## layers, format, clang-tidy, cppcheck, lengths
-	tests/check
+check: ## layers, format, clang-tidy, cppcheck, lengths, banned calls
+	BUILD=$(BUILD) tests/check
+# The flags of the compiler, for tools that read the code.
+print-flags:
+	@echo '$(filter-out -MMD -MP,$(CFLAGS))'
+print-guest-flags:
+	@echo '$(filter-out -MMD -MP,$(guest_flags))'
 format: ## clang-format everything
 	clang-format -i $$(git ls-files '*.c' '*.h')
 test: ## every test, as CI runs them

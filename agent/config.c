@@ -273,7 +273,8 @@ int config_parse(int argc, char **argv, struct config *ret_config, enum config_w
     if (result < 0)
         return result;
     if (config.import_dir_count == 0)
-        strcpy(config.import_dirs[config.import_dir_count++], "/var/lib/warren/import");
+        snprintf(config.import_dirs[config.import_dir_count++], CONFIG_PATH_MAX, "%s",
+                 "/var/lib/warren/import");
     *ret_config = config;
     return 0;
 }

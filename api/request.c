@@ -107,7 +107,7 @@ int request_json(struct request *request, const char *const *types, json_t **ret
     r = json_parse(request->body, request->body_size, &json, err);
     if (r < 0) {
         if (err && !err->field[0])
-            (void)strcpy(err->field, "body");
+            snprintf(err->field, sizeof err->field, "body");
         return r;
     }
     if (!json_is_object(json)) {

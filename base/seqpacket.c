@@ -117,7 +117,7 @@ static bool collect_fds(struct msghdr *header, int *ret_fds, size_t room, size_t
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            if (ret_fds && count < room) {
+            if (count < room) {
                 ret_fds[count++] = fd;
             } else {
                 close(fd);
@@ -153,7 +153,7 @@ ssize_t seqpacket_receive(int fd, void *message, size_t size, int *ret_fds, size
         return error_set(err, errno, "receive a message");
     fits = collect_fds(&header, ret_fds, room, &count);
     if ((header.msg_flags & MSG_TRUNC) || (!fits && ret_fds)) {
-        while (count > 0)
+        while (ret_fds && count > 0)
             close(ret_fds[--count]);
         return error_set(err, EMSGSIZE, "a message is longer, or has more fds, than agreed");
     }
