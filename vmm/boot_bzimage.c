@@ -98,7 +98,7 @@ int boot_bzimage_read(int fd, uint64_t memory_end, struct boot_bzimage *ret_imag
                       struct error *err)
 {
     struct boot_bzimage image = { 0 };
-    uint64_t file_bytes;
+    uint64_t file_bytes = 0;
     int result = boot_file_size(fd, FIELD, &file_bytes, err);
 
     if (result == 0)

@@ -148,8 +148,8 @@ int boot_elf_read(int fd, uint64_t memory_end, struct boot_elf *ret_elf, struct 
 {
     struct boot_elf elf = { 0 };
     bool has_entry = false;
-    Elf64_Ehdr header;
-    uint64_t file_bytes;
+    Elf64_Ehdr header = { 0 };
+    uint64_t file_bytes = 0;
     int result = boot_file_size(fd, FIELD, &file_bytes, err);
 
     if (result == 0)

@@ -172,7 +172,7 @@ static int load_elf(struct guest_memory *memory, const struct boot_spec *spec,
 {
     struct start_page page = { 0 };
     struct memory_map map;
-    struct initrd initrd;
+    struct initrd initrd = { 0 };
     struct boot_elf elf;
     int result = boot_elf_read(spec->kernel_fd, low_memory_end(memory), &elf, err);
 
@@ -232,7 +232,7 @@ static int load_bzimage(struct guest_memory *memory, const struct boot_spec *spe
                         struct vcpu_entry *entry, struct error *err)
 {
     struct boot_bzimage image;
-    struct initrd initrd;
+    struct initrd initrd = { 0 };
     uint64_t initrd_end;
     int result = boot_bzimage_read(spec->kernel_fd, low_memory_end(memory), &image, err);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -48,7 +49,7 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
     if (control->fd < 0)
         return;
     if (control->id)
-        strncpy(state.id, control->id, sizeof state.id - 1);
+        snprintf(state.id, sizeof state.id, "%s", control->id);
     if (seqpacket_send(control->fd, &state, sizeof state, NULL, 0, &err) < 0) {
         log_warning(control->log, "control: %s", err.message);
         control_disconnect(control);

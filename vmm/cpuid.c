@@ -1,10 +1,13 @@
 #include "vmm/cpuid.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+
+_Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, entries),
+               "one layout");
 
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
@@ -16,8 +19,8 @@
 
 int cpuid_supported(int kvm_fd, struct cpuid *ret_cpuid, struct error *err)
 {
-    ret_cpuid->header.nent = CPUID_ENTRIES_MAX;
-    ret_cpuid->header.padding = 0;
+    ret_cpuid->count = CPUID_ENTRIES_MAX;
+    ret_cpuid->padding = 0;
     if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, ret_cpuid) < 0)
         return error_set(err, errno, "ask KVM for the CPUID it supports");
     return 0;
@@ -110,15 +113,15 @@ static void rebuild_topology(struct cpuid *cpuid, uint32_t function)
     uint32_t kept = 0;
     bool found = false;
 
-    for (uint32_t i = 0; i < cpuid->header.nent; i++) {
+    for (uint32_t i = 0; i < cpuid->count; i++) {
         if (cpuid->entries[i].function == function)
             found = true;
         else
             cpuid->entries[kept++] = cpuid->entries[i];
     }
-    cpuid->header.nent = kept;
-    for (uint32_t index = 0; found && index < 3 && cpuid->header.nent < CPUID_ENTRIES_MAX; index++)
-        cpuid->entries[cpuid->header.nent++] = (struct kvm_cpuid_entry2){
+    cpuid->count = kept;
+    for (uint32_t index = 0; found && index < 3 && cpuid->count < CPUID_ENTRIES_MAX; index++)
+        cpuid->entries[cpuid->count++] = (struct kvm_cpuid_entry2){
             .function = function,
             .index = index,
             .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
@@ -133,6 +136,6 @@ void cpuid_adapt(struct cpuid *cpuid, unsigned index, unsigned count, bool has_t
         place.shift++;
     rebuild_topology(cpuid, 0xb);
     rebuild_topology(cpuid, 0x1f);
-    for (uint32_t i = 0; i < cpuid->header.nent; i++)
+    for (uint32_t i = 0; i < cpuid->count; i++)
         adapt_entry(&cpuid->entries[i], &place);
 }

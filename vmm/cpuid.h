@@ -10,8 +10,9 @@ struct error;
 
 #define CPUID_ENTRIES_MAX 256
 
+/* Laid out as struct kvm_cpuid2. */
 struct cpuid {
-    struct kvm_cpuid2 header;
+    uint32_t count, padding;
     struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
 };
 

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,7 +49,7 @@ _Noreturn void exit_record_end(struct exit_record *record, enum exit_reason reas
         __builtin_ia32_pause();
     if (page) {
         page->exit_detail = detail;
-        strncpy(page->exit_text, text, sizeof page->exit_text - 1);
+        snprintf(page->exit_text, sizeof page->exit_text, "%s", text);
         __atomic_store_n(&page->exit_reason, reason, __ATOMIC_RELEASE);
     }
     log_info(record->log, "ends: %s (%d) %s", reason_names[reason], detail, text);

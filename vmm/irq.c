@@ -27,7 +27,7 @@ struct irq_router {
     struct irq_line lines[IRQ_GSI_COUNT_MAX];
     /* what KVM_SET_GSI_ROUTING gets; rebuilt at each change, kept to allocate nothing then */
     struct {
-        struct kvm_irq_routing header;
+        uint32_t count, flags; /* laid out as struct kvm_irq_routing */
         struct kvm_irq_routing_entry entries[IRQ_GSI_COUNT_MAX];
     } table;
 };
@@ -136,8 +136,7 @@ static int irq_table_load(struct irq_router *router, struct error *err)
         }
         used++;
     }
-    router->table.header.nr = used;
-    router->table.header.flags = 0;
+    router->table.count = used;
     if (ioctl(router->vm_fd, KVM_SET_GSI_ROUTING, &router->table) < 0)
         return error_set(err, errno, "route interrupts");
     return 0;

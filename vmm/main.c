@@ -35,8 +35,10 @@ struct vmm {
  * which the filters forbid. */
 static void prepare_process(void)
 {
+    const struct sigaction ignore = { .sa_handler = SIG_IGN };
+
     (void)mallopt(M_ARENA_MAX, 1);
-    signal(SIGPIPE, SIG_IGN);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the jail did; without one, filters need it */
 }
 
@@ -91,7 +93,7 @@ int main(void)
     struct vmm vmm = { .log = { .fd = VMM_LOG_FD, .level = LOG_LEVEL_INFO, .name = "vmm" } };
     struct error err = { 0 };
     int fds[CONFIG_FDS_MAX];
-    size_t fd_count;
+    size_t fd_count = 0;
 
     prepare_process();
     vmm.record.log = &vmm.log;

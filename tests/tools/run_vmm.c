@@ -264,7 +264,7 @@ static void make_directory(struct run *run)
 {
     struct error err = { 0 };
 
-    strcpy(run->directory, "/tmp/run_vmm.XXXXXX");
+    snprintf(run->directory, sizeof run->directory, "/tmp/run_vmm.XXXXXX");
     if (!mkdtemp(run->directory)) {
         perror("run_vmm: mkdtemp");
         exit(EXIT_NOT_STARTED);

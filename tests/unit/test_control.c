@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,7 +36,7 @@ static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
-    strcpy(f->path, "/tmp/control.XXXXXX");
+    snprintf(f->path, sizeof f->path, "/tmp/control.XXXXXX");
     if (!mkdtemp(f->path))
         return -1;
     f->directory = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -216,11 +216,12 @@ static void waiting_has_an_end(void **state)
     struct fixture *f = *state;
     struct vmm_configure configure;
     int fds[CONFIG_FDS_MAX];
-    auto_close int silent = dial(f);
+    int silent = dial(f);
     size_t fd_count;
 
     assert_int_equal(control_wait_configure(f->control, 20, &configure, fds, &fd_count, NULL),
                      -ETIMEDOUT);
+    close(silent);
 }
 
 /* Needs root to become somebody else; the socket itself is opened for all. */

@@ -25,14 +25,14 @@ static const struct kvm_cpuid_entry2 host[] = {
 
 static void make(struct cpuid *cpuid)
 {
-    *cpuid = (struct cpuid){ .header.nent = ARRAY_LENGTH(host) };
+    *cpuid = (struct cpuid){ .count = ARRAY_LENGTH(host) };
     memcpy(cpuid->entries, host, sizeof host);
 }
 
 static const struct kvm_cpuid_entry2 *find(const struct cpuid *cpuid, uint32_t function,
                                            uint32_t index)
 {
-    for (uint32_t i = 0; i < cpuid->header.nent; i++)
+    for (uint32_t i = 0; i < cpuid->count; i++)
         if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
             return &cpuid->entries[i];
     return NULL;
@@ -89,7 +89,7 @@ static void one_vcpu_is_alone(void **state)
     assert_int_equal(find(&cpuid, 1, 0)->ecx >> 24 & 1, 0);
     assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx & 2, 0);
     assert_int_equal(find(&cpuid, 0xb, 1)->eax, 0);
-    assert_int_equal(cpuid.header.nent, ARRAY_LENGTH(host) + 2);
+    assert_int_equal(cpuid.count, ARRAY_LENGTH(host) + 2);
 }
 
 int main(void)
