@@ -185,10 +185,13 @@ static bool keep_reply(struct server_connection *connection, struct wire_message
     connection->reply_text = to;
     reply->body = NULL; /* taken */
     for (int i = 0; i < WIRE_STRING_COUNT; i++) {
-        if (!reply->strings[i])
+        size_t length = reply->strings[i] ? strlen(reply->strings[i]) + 1 : 0;
+
+        if (length == 0)
             continue;
+        memcpy(to, reply->strings[i], length);
         connection->reply.strings[i] = to;
-        to = stpcpy(to, reply->strings[i]) + 1;
+        to += length;
     }
     return true;
 }
