@@ -27,7 +27,8 @@ debian_root()
     local dir=$1 log=$2 packages=$3 sources
     shift 3
     sources=$(debian_sources) || return
-    mmdebstrap --variant=essential --include="$packages" --format=directory \
+    # usr-is-merged: else usrmerge comes in its place, and brings 50 MB of Perl.
+    mmdebstrap --variant=essential --include="usr-is-merged $packages" --format=directory \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt=force-unsafe-io --dpkgopt=path-exclude='/usr/share/man/*' \
         --dpkgopt=path-exclude='/usr/share/doc/*' --dpkgopt=path-exclude='/usr/share/info/*' \
