@@ -42,8 +42,8 @@ struct jail_process {
 };
 
 /* Makes directory, page, cgroup and socket, starts the VMM in them (waiting for CONFIGURE), and
- * notes its identity.  If we end before CONFIGURE, its connection ends and it ends too.  On failure
- * nothing is left but the directory. */
+ * notes its identity.  If we end before CONFIGURE, the next agent finds it unconfigured and ends
+ * it. On failure nothing is left but the directory. */
 int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
                struct jail_process *ret_process, struct error *err);
 /* The process is gone: cgroup, socket and identity too; page and log stay for reading. */

@@ -238,5 +238,7 @@ void vm_forget_process(struct vm *vm);
 /* Its process, of an earlier agent, is gone. */
 void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted);
 void vm_watch_process(struct node *node, struct vm *vm);
+/* Ends it if it is not ready in time. */
+void vm_await_ready(struct node *node, struct vm *vm);
 void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
                    struct nic_config *ret_config);

@@ -93,6 +93,8 @@ static void adopt(struct node *node, struct vm *vm)
         /* Its start was never recorded, but it runs: the page or the ping's answer says how far. */
         vm->state = VM_STARTING;
     }
+    if (vm->state == VM_STARTING)
+        vm_await_ready(node, vm);
     vm_watch_process(node, vm);
 }
 

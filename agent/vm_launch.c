@@ -25,12 +25,10 @@
 #include "storage/image.h"
 #include "storage/volume.h"
 
-#define START_TIMEOUT_MS                                                     \
-    30000 /* from spawn to READY; loading a kernel from a slow disk included \
-           */
+/* From spawn to READY; loading a kernel from a slow disk included. */
+#define START_TIMEOUT_MS 30000
 
-/* kvm, page, kernel, initrd, disks */
-#define FILES_MAX (4 + VMM_DISKS_MAX)
+#define FILES_MAX (4 + VMM_DISKS_MAX) /* kvm, page, kernel, initrd, disks */
 
 struct nic_job {
     struct node *node;
@@ -193,6 +191,16 @@ static void clean_text(char *text)
             *c = '?';
 }
 
+/* An earlier agent ended before it had told the VMM what to be: nothing of the guest ever ran. */
+static void begin_again(struct node *node, struct vm *vm)
+{
+    vm->timer = loop_cancel(vm->timer);
+    vm_forget_process(vm);
+    vm->state = VM_CREATING;
+    vm->start_due = vm->spec.desired_running;
+    vm_step(node, vm);
+}
+
 /* The process is gone.  reaped: `status` is its wait status. */
 static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
 {
@@ -205,7 +213,11 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
         vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
         return;
     }
-    jail_read_page(node->jail, vm->head.instance, &page);
+    if (jail_read_page(node->jail, vm->head.instance, &page) < 0 && !reaped && !vm->kill_sent &&
+        vm->state == VM_STARTING) {
+        begin_again(node, vm);
+        return;
+    }
     if (cause_of_page(&page, &cause)) {
         detail = page.exit_detail;
         snprintf(text, sizeof text, "%s", page.exit_text);
@@ -278,10 +290,16 @@ static void on_ready(void *context)
     vm_step(node, vm);
 }
 
+/* Only adopted ones are asked.  One that does not run yet was not configured, and never will be:
+ * the agent that made it is gone. */
 static void on_state(void *context, bool running)
 {
+    struct vm_closure *closure = context;
+
     if (running)
         on_ready(context);
+    else if (closure->vm->state == VM_STARTING && closure->vm->pidfd >= 0)
+        process_kill(closure->vm->pidfd, SIGKILL);
 }
 
 /* The process itself will follow, or it is sick: the start or stop time-out ends it. */
@@ -309,6 +327,11 @@ static void on_start_timeout(void *context)
              START_TIMEOUT_MS / 1000);
     if (vm->pidfd >= 0)
         process_kill(vm->pidfd, SIGKILL);
+}
+
+void vm_await_ready(struct node *node, struct vm *vm)
+{
+    vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
 }
 
 /* --- configure --- */
@@ -364,7 +387,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
         fds[count++] = vm->tap_fds[i];
     fill_configure(node, vm, &configure);
-    vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
+    vm_await_ready(node, vm);
     return vmm_client_configure(vm->client, &configure, fds, count, err);
 }
 

@@ -80,8 +80,16 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Nobody reads the report any more: whoever started us was killed, and knows nothing of us. */
+static bool parent_is_gone(int report_fd)
+{
+    struct pollfd report = { .fd = report_fd };
+
+    return poll(&report, 1, 0) > 0 && (report.revents & POLLERR);
+}
+
 /* Between clone3 and exec: system calls only, other threads' locks may be held. */
-static void run_child(const struct process_spec *spec, int report_fd)
+static void run_child(const struct process_spec *spec, int report_read, int report_fd)
 {
     static const char *const no_environment[] = { NULL };
     const char *const *envp = spec->envp ? spec->envp : no_environment;
@@ -89,6 +97,7 @@ static void run_child(const struct process_spec *spec, int report_fd)
     const char *step = "";
     int result;
 
+    close(report_read);
     reset_signals();
     if (spec->new_session)
         setsid();
@@ -98,6 +107,9 @@ static void run_child(const struct process_spec *spec, int report_fd)
         if (result < 0)
             fail(report_fd, -result, step);
     }
+    /* A successor of the agent recognises its processes by what they exec'ed. */
+    if (parent_is_gone(report_fd))
+        _exit(127);
     syscall(SYS_execveat, exec_fd, "", spec->argv, envp, AT_EMPTY_PATH);
     fail(report_fd, errno, "exec");
 }
@@ -150,7 +162,7 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidf
     if (pid < 0)
         return error_set(err, errno, "clone3: %s", strerror(errno));
     if (pid == 0)
-        run_child(spec, report_write);
+        run_child(spec, report_read, report_write);
     close(take_fd(&report_write));
     result = await_exec(report_read, (pid_t)pid, err);
     if (result < 0)

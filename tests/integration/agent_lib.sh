@@ -15,7 +15,7 @@
 passed=0 failed=0 skipped=0
 agent=a
 declare -A agent_pids=()
-agent_pid=0 agent_status=0 status=0 body=
+agent_pid=0 agent_status=0 status=0 body= found=
 
 lib_begin() {
     test_name=$1 prefix=$2 uid_base=$3
@@ -119,7 +119,8 @@ skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
 check() {
     local name=$1
     shift
-    if "$@"; then ok "$name"; else fail "$name" "$* (last answer: $status ${body:0:600})"; fi
+    found=
+    if "$@"; then ok "$name"; else fail "$name" "$* (last answer: $status ${body:0:600}${found:+; found: $found})"; fi
 }
 
 is() { [ "$1" = "$2" ]; }
@@ -155,7 +156,7 @@ leftovers() {
     lib_processes | while read -r pid; do
         case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in
         warren-api* | '') ;;
-        *) echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline")" ;;
+        *) echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c1-60)" ;;
         esac
     done
     for directory in /sys/fs/cgroup /sys/fs/cgroup/unified; do
@@ -168,10 +169,11 @@ leftovers() {
 }
 no_leftovers() {
     found=$(leftovers)
-    [ -z "$found" ] || { echo "     $found"; return 1; }
+    [ -z "$found" ]
 }
 
 lib_end() {
+    [ "$failed" -eq 0 ] || for log in "$work"/*/log; do echo "---- $log"; tail -n "${LOG_LINES:-30}" "$log"; done
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]
 }
