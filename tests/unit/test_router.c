@@ -26,7 +26,11 @@ struct fixture {
 
 static void keep(char *to, size_t size, const char *from)
 {
-    snprintf(to, size, "%s", from ? from : "");
+    size_t length = from ? strnlen(from, size - 1) : 0;
+
+    if (length > 0)
+        memcpy(to, from, length);
+    to[length] = '\0';
 }
 
 static void take_reply(void *context, struct request *request, struct wire_message *reply)
