@@ -92,7 +92,8 @@ stop_agent() {
 
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
-    local until=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    local until
+    until=$(awk -v now="${EPOCHREALTIME/./}" -v seconds="$1" 'BEGIN { printf "%.0f", now + seconds * 1000000 }')
     shift
     while ! "$@"; do
         ((${EPOCHREALTIME/./} < until)) || return 1
