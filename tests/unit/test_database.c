@@ -1,0 +1,432 @@
+/* test_database.c - the real SQLite file: what is acknowledged is there after a reopen, what fails
+ * leaves nothing, and what is not ours, or not whole, is refused. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/loop.h"
+#include "storage/database.h"
+
+struct fixture {
+    char dir[64];
+    struct loop *loop;
+    struct database *database;
+    struct database_counters counters;
+    struct error err;
+    unsigned rows;
+    char seen[4096]; /* "kind/id=spec;" of the rows loaded */
+    unsigned answers, failures;
+    int last_result;
+    char last_message[256];
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    *state = f;
+    if (!f)
+        return -1;
+    strcpy(f->dir, "/tmp/warren-database-XXXXXX");
+    return mkdtemp(f->dir) ? loop_new(&f->loop, NULL) : -1;
+}
+
+static void file_path(const struct fixture *f, const char *name, char *ret_path, size_t size)
+{
+    snprintf(ret_path, size, "%s/%s", f->dir, name);
+}
+
+static int tear_down(void **state)
+{
+    static const char *const names[] = { "warren.db", "warren.db-wal", "warren.db-shm",
+                                         "warren.db-journal", "filler" };
+    struct fixture *f = *state;
+    char path[128];
+
+    f->database = database_free(f->database);
+    loop_free(f->loop);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        file_path(f, names[i], path, sizeof path);
+        unlink(path);
+    }
+    umount2(f->dir, MNT_DETACH);
+    rmdir(f->dir);
+    free(f);
+    return 0;
+}
+
+static int load_row(void *context, const struct record *record, struct error *err)
+{
+    struct fixture *f = context;
+    size_t used = strlen(f->seen);
+
+    if (strcmp(record->spec, "\"refuse\"") == 0)
+        return error_set(err, EPROTO, "refused row");
+    f->rows++;
+    if (used < sizeof f->seen - 300)
+        snprintf(f->seen + used, sizeof f->seen - used, "%s/%s=%s,%s,%u,%lld,%lld;", record->kind,
+                 record->id, record->spec, record->status, record->instance,
+                 (long long)record->generation, (long long)record->revision);
+    return 0;
+}
+
+static int reopen(struct fixture *f)
+{
+    f->database = database_free(f->database);
+    f->rows = 0;
+    f->seen[0] = '\0';
+    return database_open(f->dir, f->loop, load_row, f, &f->counters, &f->database, &f->err);
+}
+
+static void answered(void *context, int result, const struct error *err)
+{
+    struct fixture *f = context;
+
+    f->answers++;
+    f->last_result = result;
+    if (result < 0) {
+        f->failures++;
+        snprintf(f->last_message, sizeof f->last_message, "%s", err->message);
+    }
+}
+
+static struct record make_record(const char *id, unsigned instance, const char *spec, char uid[40])
+{
+    snprintf(uid, 40, "uid-%s-%u", id, instance);
+    return (struct record){ .kind = "vm",
+                            .id = id,
+                            .uid = uid,
+                            .instance = instance,
+                            .generation = 1,
+                            .revision = instance + 100,
+                            .spec = spec,
+                            .status = "{}" };
+}
+
+static void put(struct fixture *f, const char *id, unsigned instance, const char *spec)
+{
+    char uid[40];
+    struct record record = make_record(id, instance, spec, uid);
+
+    assert_int_equal(database_put(f->database, &record, answered, f, &f->err), 0);
+}
+
+static void await_answers(struct fixture *f, unsigned count)
+{
+    int64_t end = loop_now_ms() + 10000;
+
+    while (f->answers < count && loop_now_ms() < end)
+        loop_turn(f->loop, 100, NULL);
+    assert_int_equal(f->answers, count);
+}
+
+static void rows_are_there_after_a_reopen(void **state)
+{
+    struct fixture *f = *state;
+    struct record gone = { .kind = "vm", .id = "b", .revision = 200 };
+
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(f->counters.instance, 0);
+    put(f, "c", 3, "{\"x\":3}");
+    put(f, "a", 1, "{\"x\":1}");
+    put(f, "b", 2, "{}");
+    put(f, "a", 1, "{\"x\":\"new\"}");
+    assert_int_equal(database_delete(f->database, &gone, answered, f, NULL), 0);
+    await_answers(f, 5);
+    assert_int_equal(f->failures, 0);
+    assert_int_equal(reopen(f), 0);
+    assert_string_equal(f->seen, "vm/a={\"x\":\"new\"},{},1,1,101;vm/c={\"x\":3},{},3,1,103;");
+    /* High-water marks stay, though the rows that had them are gone. */
+    assert_int_equal(f->counters.instance, 3);
+    assert_int_equal(f->counters.revision, 200);
+}
+
+static void instances_of_deleted_rows_are_never_given_again(void **state)
+{
+    struct fixture *f = *state;
+    struct record gone = { .kind = "vm", .id = "a", .revision = 300 };
+
+    reopen(f);
+    put(f, "a", 77, "{}");
+    database_delete(f->database, &gone, NULL, NULL, NULL);
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(f->rows, 0);
+    assert_int_equal(f->counters.instance, 77);
+    assert_int_equal(f->counters.revision, 300);
+}
+
+static void a_bad_change_fails_alone(void **state)
+{
+    struct fixture *f = *state;
+    char uid[40];
+    struct record twin = make_record("twin", 1, "{}", uid); /* the instance of "a" */
+
+    reopen(f);
+    put(f, "a", 1, "{}");
+    assert_int_equal(database_put(f->database, &twin, answered, f, NULL), 0);
+    put(f, "b", 2, "{}");
+    await_answers(f, 3);
+    assert_int_equal(f->failures, 1);
+    reopen(f);
+    assert_string_equal(f->seen, "vm/a={},{},1,1,101;vm/b={},{},2,1,102;");
+}
+
+static void changes_that_wait_share_a_commit(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t commits = 0;
+    double seconds = 0;
+    char id[16];
+
+    reopen(f);
+    for (unsigned i = 1; i <= 500; i++) {
+        snprintf(id, sizeof id, "v%u", i);
+        put(f, id, i, "{}");
+    }
+    await_answers(f, 500);
+    database_statistics(f->database, &commits, &seconds);
+    assert_int_equal(f->failures, 0);
+    assert_in_range(commits, 2, 250);
+    assert_true(seconds > 0);
+    reopen(f);
+    assert_int_equal(f->rows, 500);
+}
+
+static void the_end_commits_what_is_queued(void **state)
+{
+    struct fixture *f = *state;
+
+    reopen(f);
+    for (unsigned i = 1; i <= 20; i++) {
+        char id[16];
+
+        snprintf(id, sizeof id, "v%u", i);
+        put(f, id, i, "{}");
+    }
+    f->database = database_free(f->database);
+    assert_int_equal(f->answers, 20);
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(f->rows, 20);
+}
+
+/* --- a full disk --- */
+
+static void put_large(struct fixture *f, unsigned from, unsigned count)
+{
+    static char spec[20001];
+    char id[16];
+
+    memset(spec, 'x', sizeof spec - 1);
+    for (unsigned i = from; i < from + count; i++) {
+        snprintf(id, sizeof id, "v%u", i);
+        put(f, id, i, spec);
+    }
+}
+
+/* There is room again: all that were refused are absent, all that were not are there, and changes
+ * are taken. */
+static void assert_well_again(struct fixture *f, unsigned kept)
+{
+    f->answers = 0;
+    put(f, "small", 9000, "{}");
+    await_answers(f, 1);
+    assert_int_equal(f->last_result, 0);
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(f->rows, kept + 1);
+}
+
+static void a_full_disk_fails_all_waiters_and_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    static char zeros[65536];
+    int filler;
+
+    if (mount("warren-test", f->dir, "tmpfs", 0, "size=1m,mode=700") < 0)
+        skip();
+    assert_int_equal(reopen(f), 0);
+    put(f, "first", 8000, "{}");
+    await_answers(f, 1);
+    file_path(f, "filler", path, sizeof path);
+    filler = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    for (int i = 0; i < 11; i++)
+        if (write(filler, zeros, sizeof zeros) < 0)
+            break;
+    close(filler);
+    f->answers = 0;
+    put_large(f, 1, 200);
+    await_answers(f, 200);
+    assert_true(f->failures > 0);
+    assert_int_equal(f->last_result, -ENOSPC);
+    unlink(path);
+    assert_well_again(f, 1 + 200 - f->failures);
+    assert_non_null(strstr(f->seen, "vm/first={}"));
+}
+
+static void a_file_size_limit_is_an_error_not_a_signal(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit old, limit;
+
+    signal(SIGXFSZ, SIG_IGN); /* as agent/main.c does */
+    assert_int_equal(reopen(f), 0);
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = old;
+    limit.rlim_cur = 400000;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    put_large(f, 1, 100);
+    await_answers(f, 100);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_true(f->failures > 0);
+    assert_true(f->last_result == -ENOSPC || f->last_result == -EIO);
+    assert_well_again(f, 100 - f->failures);
+}
+
+/* --- what is refused --- */
+
+static void a_second_opener_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct database *second = NULL;
+    struct database_counters counters;
+    struct error err = { 0 };
+
+    reopen(f);
+    assert_int_equal(database_open(f->dir, f->loop, load_row, f, &counters, &second, &err), -EBUSY);
+    assert_null(second);
+    assert_non_null(strstr(err.message, "another warrend"));
+    put(f, "a", 1, "{}");
+    await_answers(f, 1);
+    assert_int_equal(f->failures, 0);
+}
+
+static void run_sql(const struct fixture *f, const char *sql)
+{
+    char path[128];
+    sqlite3 *sqlite;
+
+    file_path(f, "warren.db", path, sizeof path);
+    assert_int_equal(sqlite3_open(path, &sqlite), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(sqlite, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(sqlite);
+}
+
+static void a_newer_schema_is_refused_and_untouched(void **state)
+{
+    struct fixture *f = *state;
+
+    reopen(f);
+    put(f, "a", 1, "{}");
+    f->database = database_free(f->database);
+    run_sql(f, "PRAGMA user_version = 2");
+    assert_int_equal(reopen(f), -EPROTO);
+    assert_null(f->database);
+    assert_non_null(strstr(f->err.message, "newer"));
+    run_sql(f, "PRAGMA user_version = 1");
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(f->rows, 1);
+}
+
+static void a_row_that_is_refused_ends_the_open(void **state)
+{
+    struct fixture *f = *state;
+
+    reopen(f);
+    put(f, "a", 1, "\"refuse\"");
+    assert_int_equal(reopen(f), -EPROTO);
+    assert_string_equal(f->err.message, "refused row");
+}
+
+static off_t size_of(const char *path)
+{
+    struct stat stat_buffer;
+
+    return stat(path, &stat_buffer) < 0 ? -1 : stat_buffer.st_size;
+}
+
+static void a_damaged_file_is_refused_and_kept(void **state)
+{
+    struct fixture *f = *state;
+    static char garbage[3000];
+    char path[128];
+    off_t before;
+    int fd;
+
+    reopen(f);
+    put_large(f, 1, 30);
+    f->database = database_free(f->database);
+    file_path(f, "warren.db", path, sizeof path);
+    before = size_of(path);
+    memset(garbage, 0xa5, sizeof garbage);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, garbage, sizeof garbage, 4096 + 512), sizeof garbage);
+    assert_int_equal(pwrite(fd, garbage, sizeof garbage, 8192 + 16), sizeof garbage);
+    close(fd);
+    assert_int_equal(reopen(f), -EUCLEAN);
+    assert_int_equal(size_of(path), before);
+    /* Not a database at all. */
+    fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(write(fd, garbage, sizeof garbage), sizeof garbage);
+    close(fd);
+    assert_int_equal(reopen(f), -EUCLEAN);
+    assert_int_equal(size_of(path), sizeof garbage);
+}
+
+static void a_symlink_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+
+    file_path(f, "warren.db", path, sizeof path);
+    assert_int_equal(symlink("/tmp/warren-somewhere-else.db", path), 0);
+    assert_true(reopen(f) < 0);
+    assert_int_equal(access("/tmp/warren-somewhere-else.db", F_OK), -1);
+}
+
+static void a_directory_that_is_not_there_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct database *database = NULL;
+
+    assert_true(database_open("/nonexistent/warren", f->loop, load_row, f, &f->counters, &database,
+                              &f->err) < 0);
+    assert_null(database);
+    assert_null(database_free(NULL));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(rows_are_there_after_a_reopen),
+        TEST(instances_of_deleted_rows_are_never_given_again),
+        TEST(a_bad_change_fails_alone),
+        TEST(changes_that_wait_share_a_commit),
+        TEST(the_end_commits_what_is_queued),
+        TEST(a_full_disk_fails_all_waiters_and_leaves_nothing),
+        TEST(a_file_size_limit_is_an_error_not_a_signal),
+        TEST(a_second_opener_is_refused),
+        TEST(a_newer_schema_is_refused_and_untouched),
+        TEST(a_row_that_is_refused_ends_the_open),
+        TEST(a_damaged_file_is_refused_and_kept),
+        TEST(a_symlink_is_refused),
+        TEST(a_directory_that_is_not_there_is_an_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
