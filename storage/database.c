@@ -46,6 +46,7 @@ struct database {
     sqlite3_stmt *statements[STATEMENT_COUNT];
     struct worker *worker;
     struct timespec began;
+    struct error lost; /* why SQLite rolled this batch's transaction back; code 0 = it did not */
     _Atomic uint64_t commits;
     _Atomic uint64_t commit_ns;
 };
@@ -103,15 +104,27 @@ static int begin_batch(void *context, struct error *err)
     struct database *database = context;
 
     clock_gettime(CLOCK_MONOTONIC, &database->began);
+    database->lost = (struct error){ 0 };
     return execute(database, "BEGIN IMMEDIATE", err);
+}
+
+/* After FULL, IOERR or NOMEM SQLite may have rolled back everything.  Then nothing more of the
+ * batch may run: outside of a transaction, a savepoint's release would commit. */
+static int is_lost(const struct database *database, struct error *err)
+{
+    if (database->lost.code == 0)
+        return 0;
+    return error_set(err, database->lost.code, "%s", database->lost.message);
 }
 
 static int end_batch(void *context, struct error *err)
 {
     struct database *database = context;
     struct timespec now;
-    int result = execute(database, "COMMIT", err);
+    int result = is_lost(database, err);
 
+    if (result == 0)
+        result = execute(database, "COMMIT", err);
     if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
         execute(database, "ROLLBACK", NULL);
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -168,18 +181,21 @@ static int run_write(void *argument, struct error *err)
 {
     struct write_job *job = argument;
     struct database *database = job->database;
-    int result = execute(database, "SAVEPOINT one", err);
+    int result = is_lost(database, err);
 
+    if (result == 0)
+        result = execute(database, "SAVEPOINT one", err);
     if (result < 0)
         return result;
     result = write_record(database, job, err);
-    /* After FULL or IOERR SQLite may have rolled back everything: then there is no savepoint, and
-     * the COMMIT fails for all. */
     if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
         execute(database, "ROLLBACK TO one", NULL);
     if (!sqlite3_get_autocommit(database->sqlite))
         execute(database, "RELEASE one", NULL);
-    return result;
+    else
+        error_set(&database->lost, result < 0 ? result : -EIO, "%s",
+                  result < 0 && err ? err->message : "the transaction was rolled back");
+    return result < 0 ? result : is_lost(database, err);
 }
 
 static void write_done(void *argument, int result, const struct error *err)

@@ -259,7 +259,7 @@ static void a_full_disk_fails_all_waiters_and_leaves_nothing(void **state)
     if (mount("warren-test", f->dir, "tmpfs", 0, "size=1m,mode=700") < 0)
         skip();
     assert_int_equal(reopen(f), 0);
-    put(f, "first", 8000, "{}");
+    put(f, "first", 1, "{}");
     await_answers(f, 1);
     file_path(f, "filler", path, sizeof path);
     filler = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -268,7 +268,7 @@ static void a_full_disk_fails_all_waiters_and_leaves_nothing(void **state)
             break;
     close(filler);
     f->answers = 0;
-    put_large(f, 1, 200);
+    put_large(f, 2, 200);
     await_answers(f, 200);
     assert_true(f->failures > 0);
     assert_int_equal(f->last_result, -ENOSPC);
