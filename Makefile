@@ -41,7 +41,8 @@ LIBS_BASE  := -ljansson
 PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/warren-fetch
 TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all help print-flags print-guest-flags check format test test-unit test-integration test-host bench clean programs tests
+.PHONY: all help programs tests test-tools check format test test-unit test-integration test-host \
+        bench clean print-flags print-guest-flags
 all: programs $(BUILD)/guest.elf
 
 help:
@@ -92,6 +93,8 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
 
 # Tools that integration tests use.
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool
+test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
     $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
@@ -112,7 +115,7 @@ test: ## every test, as CI runs them
 	tests/run
 test-unit: tests ## cmocka tests
 	tests/run-unit $(BUILD)
-test-integration: all $(BUILD)/tools/image_import ## the agent with the test guest on /dev/kvm
+test-integration: all tests test-tools ## the agent with the test guest on /dev/kvm
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
 	tests/run-host $(BUILD)
