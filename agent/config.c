@@ -190,7 +190,8 @@ static int parse_file(struct config *config, const char *path, bool required, st
         return error_set(err, errno, "open %s: %s", path, strerror(errno));
     while (result == 0 && fgets(line, sizeof line, file)) {
         number++;
-        result = parse_line(config, line, err);
+        result = strlen(line) < sizeof line - 1 ? parse_line(config, line, err)
+                                                : error_set(err, EINVAL, "the line is too long");
     }
     fclose(file);
     return result < 0 ? error_wrap(err, "%s line %d", path, number) : 0;

@@ -1,0 +1,246 @@
+/* test_vm_spec.c - what a VM's spec may say: bounds, names, the canonical form, and differences. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "agent/vm_spec.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/json.h"
+
+static json_t *json_of(const char *text)
+{
+    struct error err = { 0 };
+    json_t *json = NULL;
+
+    if (json_parse(text, strlen(text), &json, &err) < 0)
+        fail_msg("%s: %s", text, err.message);
+    return json;
+}
+
+static int parse(const char *text, struct vm_spec *ret_spec, struct error *err)
+{
+    json_t *json = json_of(text);
+    int result = vm_spec_parse(json, ret_spec, err);
+
+    json_decref(json);
+    return result;
+}
+
+#define BOOT "\"boot\":{\"kernel\":\"k\"}"
+
+static void the_least_has_every_default(void **state)
+{
+    struct vm_spec spec;
+    json_t *canonical;
+    char *text;
+
+    (void)state;
+    assert_int_equal(parse("{\"memory_mib\":128," BOOT "}", &spec, NULL), 0);
+    canonical = vm_spec_json(&spec);
+    text = json_canonical(canonical);
+    assert_string_equal(
+        text,
+        "{\"autostart\":false,\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
+        "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_mib\":128,\"nics\":[],"
+        "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
+    free(text);
+    json_decref(canonical);
+    vm_spec_clear(&spec);
+    vm_spec_clear(&spec);
+}
+
+static void everything_comes_back_as_it_was(void **state)
+{
+    static const char all[] = "{\"autostart\":true,\"boot\":{\"cmdline\":\"console=ttyS0 "
+                              "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
+                              "\"desired_state\":\"stopped\",\"disks\":[{\"name\":\"root\",\"read_"
+                              "only\":true,\"volume\":\"v\"}],"
+                              "\"labels\":{\"a\":\"b\"},\"memory_mib\":524288,"
+                              "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
+                              "\"name\":\"eth0\",\"network\":\"n\"}],"
+                              "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
+                              "seconds\":3600,\"vcpus\":32}";
+    struct vm_spec spec;
+    json_t *canonical;
+    char *text;
+
+    (void)state;
+    assert_int_equal(parse(all, &spec, NULL), 0);
+    assert_true(spec.nics[0].has_mac && spec.nics[0].has_ipv4);
+    assert_int_equal(spec.nics[0].ipv4, 0x0a000009);
+    canonical = vm_spec_json(&spec);
+    text = json_canonical(canonical);
+    assert_string_equal(text, all);
+    free(text);
+    json_decref(canonical);
+    vm_spec_clear(&spec);
+}
+
+static void what_is_wrong_is_named(void **state)
+{
+    static const struct {
+        const char *text, *field;
+    } bad[] = {
+        { "{" BOOT "}", "memory_mib" },
+        { "{\"memory_mib\":1," BOOT "}", "memory_mib" },
+        { "{\"memory_mib\":524289," BOOT "}", "memory_mib" },
+        { "{\"memory_mib\":18014398509481985," BOOT "}", "memory_mib" },
+        { "{\"memory_mib\":16}", "boot" },
+        { "{\"memory_mib\":16,\"boot\":{}}", "boot.kernel" },
+        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"../k\"}}", "boot.kernel" },
+        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"initrd\":\"\"}}", "boot.initrd" },
+        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\nb\"}}", "boot.cmdline" },
+        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\tb\"}}", "boot.cmdline" },
+        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"x\":1}}", "boot.x" },
+        { "{\"memory_mib\":16,\"vcpus\":0," BOOT "}", "vcpus" },
+        { "{\"memory_mib\":16,\"vcpus\":33," BOOT "}", "vcpus" },
+        { "{\"memory_mib\":16,\"restart\":\"maybe\"," BOOT "}", "restart" },
+        { "{\"memory_mib\":16,\"on_reboot\":1," BOOT "}", "on_reboot" },
+        { "{\"memory_mib\":16,\"autostart\":\"yes\"," BOOT "}", "autostart" },
+        { "{\"memory_mib\":16,\"desired_state\":\"failed\"," BOOT "}", "desired_state" },
+        { "{\"memory_mib\":16,\"stop_timeout_seconds\":0," BOOT "}", "stop_timeout_seconds" },
+        { "{\"memory_mib\":16,\"disks\":{}," BOOT "}", "disks" },
+        { "{\"memory_mib\":16,\"disks\":[7]," BOOT "}", "disks[0]" },
+        { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"a\","
+          "\"volume\":\"w\"}]," BOOT "}",
+          "disks[1].name" },
+        { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"b\","
+          "\"volume\":\"v\"}]," BOOT "}",
+          "disks[1].volume" },
+        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\"}]," BOOT "}", "nics[0].network" },
+        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\"},{\"name\":\"a\","
+          "\"network\":\"n\"}]," BOOT "}",
+          "nics[1].name" },
+        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"mac\":\"03:00:00:00:00:"
+          "01\"}]," BOOT "}",
+          "nics[0].mac" },
+        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"ipv4\":\"10.0.0\"}]"
+          "," BOOT "}",
+          "nics[0].ipv4" },
+        { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
+        { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
+        { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
+        { "{\"memory_mib\":16,\"mystery\":1," BOOT "}", "mystery" },
+        { "[]", "" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        struct vm_spec spec = { .vcpus = 77 };
+        struct error err = { 0 };
+
+        if (parse(bad[i].text, &spec, &err) != -EINVAL || strcmp(err.field, bad[i].field) != 0)
+            fail_msg("%s: blamed \"%s\": %s", bad[i].text, err.field, err.message);
+        assert_int_equal(spec.vcpus, 77); /* untouched */
+    }
+}
+
+static void counts_have_limits(void **state)
+{
+    char text[8192];
+    struct vm_spec spec;
+    struct error err = { 0 };
+    size_t used;
+
+    (void)state;
+    for (int count = VMM_DISKS_MAX; count <= VMM_DISKS_MAX + 1; count++) {
+        used = (size_t)snprintf(text, sizeof text, "{\"memory_mib\":16," BOOT ",\"disks\":[");
+        for (int i = 0; i < count; i++)
+            used += (size_t)snprintf(text + used, sizeof text - used,
+                                     "%s{\"name\":\"d%d\",\"volume\":\"v%d\"}", i ? "," : "", i, i);
+        snprintf(text + used, sizeof text - used, "]}");
+        if (count == VMM_DISKS_MAX) {
+            assert_int_equal(parse(text, &spec, &err), 0);
+            assert_int_equal(spec.disk_count, VMM_DISKS_MAX);
+            vm_spec_clear(&spec);
+        } else {
+            assert_int_equal(parse(text, &spec, &err), -EINVAL);
+            assert_string_equal(err.field, "disks");
+        }
+    }
+    for (int count = VM_LABELS_MAX; count <= VM_LABELS_MAX + 1; count++) {
+        used = (size_t)snprintf(text, sizeof text, "{\"memory_mib\":16," BOOT ",\"labels\":{");
+        for (int i = 0; i < count; i++)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s\"k%d\":\"v\"",
+                                     i ? "," : "", i);
+        snprintf(text + used, sizeof text - used, "}}");
+        assert_int_equal(parse(text, &spec, &err), count == VM_LABELS_MAX ? 0 : -EINVAL);
+        if (count == VM_LABELS_MAX)
+            vm_spec_clear(&spec);
+    }
+}
+
+static void the_command_line_has_its_length(void **state)
+{
+    char text[VMM_CMDLINE_MAX + 200];
+    char line[VMM_CMDLINE_MAX + 2];
+    struct vm_spec spec;
+
+    (void)state;
+    memset(line, 'x', sizeof line);
+    line[VMM_CMDLINE_MAX] = '\0';
+    snprintf(text, sizeof text,
+             "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"%s\"}}", line);
+    assert_int_equal(parse(text, &spec, NULL), 0);
+    assert_string_equal(spec.cmdline, line);
+    vm_spec_clear(&spec);
+    line[VMM_CMDLINE_MAX] = 'x';
+    line[VMM_CMDLINE_MAX + 1] = '\0';
+    snprintf(text, sizeof text,
+             "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"%s\"}}", line);
+    struct error err = { 0 };
+
+    assert_int_equal(parse(text, &spec, &err), -EINVAL);
+    assert_string_equal(err.field, "boot.cmdline");
+}
+
+/* --- differences --- */
+
+static void assert_differs(const char *a, const char *b, const char *field)
+{
+    static const char *const except[] = { "desired_state", NULL };
+    json_t *left = json_of(a);
+    json_t *right = json_of(b);
+    char found[64] = "";
+
+    assert_int_equal(spec_differs(left, right, except, found, sizeof found), field[0] != '\0');
+    assert_string_equal(found, field);
+    json_decref(left);
+    json_decref(right);
+}
+
+static void the_field_that_differs_is_found(void **state)
+{
+    (void)state;
+    assert_differs("{\"a\":1}", "{\"a\":1}", "");
+    assert_differs("{\"a\":1}", "{\"a\":2}", "a");
+    assert_differs("{\"a\":1}", "{\"a\":1,\"b\":1}", "b");
+    assert_differs("{\"a\":1,\"b\":1}", "{\"a\":1}", "b");
+    assert_differs("{\"o\":{\"x\":1,\"y\":1}}", "{\"o\":{\"x\":1,\"y\":2}}", "o.y");
+    assert_differs("{\"o\":{}}", "{\"o\":[]}", "o");
+    assert_differs("{\"l\":[1]}", "{\"l\":[1,2]}", "l");
+    assert_differs("{\"desired_state\":\"a\"}", "{\"desired_state\":\"b\"}", "");
+    assert_differs("{\"desired_state\":\"a\"}", "{}", "");
+    assert_differs("{\"o\":{\"desired_state\":1}}", "{\"o\":{\"desired_state\":2}}",
+                   "o.desired_state");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_least_has_every_default),
+        cmocka_unit_test(everything_comes_back_as_it_was),
+        cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(counts_have_limits),
+        cmocka_unit_test(the_command_line_has_its_length),
+        cmocka_unit_test(the_field_that_differs_is_found),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
