@@ -1,0 +1,336 @@
+/* test_jail.c - a real VMM in its jail: what it is given, how it is found again, that nothing is
+ * left; and what is read of files that a VMM could write.  Needs root and warren-vmm beside the
+ * tests. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "agent/config.h"
+#include "agent/jail.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/stats_page.h"
+
+struct fixture {
+    struct config config;
+    struct jail *jail;
+    struct error err;
+};
+
+/* The programs are in the directory above the tests'. */
+static bool find_programs(char *ret_path)
+{
+    char self[PATH_MAX];
+    char program[PATH_MAX + 16];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    if (length < 0)
+        return false;
+    self[length] = '\0';
+    snprintf(ret_path, CONFIG_PATH_MAX, "%.200s", dirname(dirname(self)));
+    snprintf(program, sizeof program, "%s/warren-vmm", ret_path);
+    return access(program, X_OK) == 0;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    *state = f;
+    if (!f)
+        return -1;
+    f->config.uid_base = 931000;
+    f->config.uid_count = 1000;
+    strcpy(f->config.prefix, "ujl");
+    strcpy(f->config.run_dir, "/tmp/warren-jail-XXXXXX");
+    if (!mkdtemp(f->config.run_dir))
+        return -1;
+    if (geteuid() != 0 || !find_programs(f->config.libexec_dir))
+        return 0;
+    return jail_new(&f->config, NULL, &f->jail, &f->err);
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t *instances = NULL;
+    size_t count = 0;
+    char command[400];
+
+    if (f->jail && jail_list(f->jail, &instances, &count, NULL) == 0)
+        for (size_t i = 0; i < count; i++)
+            jail_remove(f->jail, instances[i], NULL);
+    free(instances);
+    jail_free(f->jail);
+    for (int i = 0; i < 2; i++) {
+        snprintf(command, sizeof command, "%s/ujl-vms",
+                 i ? "/sys/fs/cgroup/unified" : "/sys/fs/cgroup");
+        rmdir(command);
+    }
+    snprintf(command, sizeof command, "%s/vms", f->config.run_dir);
+    rmdir(command);
+    snprintf(command, sizeof command, "%s/empty", f->config.run_dir);
+    rmdir(command);
+    int result = rmdir(f->config.run_dir);
+
+    free(f);
+    return result;
+}
+
+static struct fixture *need_jail(void **state)
+{
+    struct fixture *f = *state;
+
+    if (!f->jail)
+        skip();
+    return f;
+}
+
+static bool is_there(const struct fixture *f, const char *name)
+{
+    char path[CONFIG_PATH_MAX + 64];
+
+    snprintf(path, sizeof path, "%s/vms/%s", f->config.run_dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static void end(struct jail_process *process)
+{
+    int status;
+
+    process_kill(process->pidfd, SIGKILL);
+    assert_int_equal(process_await(process->pidfd, 10000), 0);
+    process_reap(process->pidfd, &status);
+    cleanup_close(&process->pidfd);
+    cleanup_close(&process->control_fd);
+    cleanup_close(&process->page_fd);
+}
+
+static void a_vmm_starts_is_found_again_and_leaves_nothing(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct jail_process process;
+    struct process_identity identity;
+    struct stat status;
+    uint32_t *instances = NULL;
+    size_t count = 0;
+    char path[64];
+    int fd;
+
+    assert_int_equal(jail_start(f->jail, 7, "web-1", &process, &f->err), 0);
+    assert_true(process.pid > 0 && process.pidfd >= 0 && process.control_fd >= 0);
+    assert_int_equal(fstat(process.page_fd, &status), 0);
+    assert_int_equal(status.st_size, VMM_PAGE_BYTES);
+    assert_true(status.st_blocks * 512 >= VMM_PAGE_BYTES); /* no hole that a full disk could meet */
+    assert_int_equal(status.st_uid, 0);
+    snprintf(path, sizeof path, "/proc/%d", process.pid);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(jail_identity(f->jail, 7, &identity, NULL), 0);
+    assert_int_equal(identity.pid, process.pid);
+    fd = process_open(&identity, NULL);
+    assert_true(fd >= 0);
+    close(fd);
+    fd = jail_connect(f->jail, 7, NULL);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(jail_list(f->jail, &instances, &count, NULL), 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(instances[0], 7);
+    free(instances);
+    end(&process);
+
+    assert_int_equal(jail_clean_up(f->jail, 7, &f->err), 0);
+    assert_false(is_there(f, "7/control.sock"));
+    assert_false(is_there(f, "7/process"));
+    assert_true(is_there(f, "7/page"));
+    assert_int_equal(jail_identity(f->jail, 7, &identity, NULL), -ENOENT);
+    assert_true(jail_connect(f->jail, 7, NULL) < 0);
+    assert_int_equal(jail_clean_up(f->jail, 7, &f->err), 0); /* again is no error */
+    assert_int_equal(jail_remove(f->jail, 7, &f->err), 0);
+    assert_false(is_there(f, "7"));
+    assert_int_equal(jail_remove(f->jail, 7, &f->err), 0);
+}
+
+static void a_second_start_begins_with_an_empty_page(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct jail_process process;
+    struct stats_page page = { .magic = STATS_PAGE_MAGIC, .exit_reason = 1 };
+    struct stats_page read_back;
+
+    assert_int_equal(jail_start(f->jail, 8, "a", &process, &f->err), 0);
+    assert_int_equal(pwrite(process.page_fd, &page, sizeof page, 0), sizeof page);
+    assert_int_equal(jail_read_page(f->jail, 8, &read_back), 0);
+    end(&process);
+    jail_clean_up(f->jail, 8, NULL);
+    assert_int_equal(jail_start(f->jail, 8, "a", &process, &f->err), 0);
+    assert_true(jail_read_page(f->jail, 8, &read_back) < 0);
+    assert_int_equal(read_back.exit_reason, 0);
+    end(&process);
+}
+
+/* Also where all of its processes are still alive: the cgroup is emptied. */
+static void removal_ends_what_is_left_in_the_cgroup(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct jail_process process;
+
+    if (jail_cgroup_finding(f->jail)[0] == 'n' || strstr(jail_cgroup_finding(f->jail), "cannot"))
+        skip();
+    assert_int_equal(jail_start(f->jail, 9, "a", &process, &f->err), 0);
+    assert_int_equal(jail_remove(f->jail, 9, &f->err), 0);
+    assert_int_equal(process_await(process.pidfd, 5000), 0);
+    end(&process);
+}
+
+static void users_do_not_overlap(void **state)
+{
+    struct fixture *f = need_jail(state);
+
+    assert_int_equal(jail_user(f->jail, JAIL_USER_API), 931000);
+    assert_int_equal(jail_vm_user(f->jail, 1), 931000 + JAIL_USER_VMS + 1);
+    for (uint32_t instance = 0; instance < 5000; instance++) {
+        uid_t user = jail_vm_user(f->jail, instance);
+
+        assert_in_range(user, 931000 + JAIL_USER_VMS, 931999);
+    }
+    assert_int_equal(jail_vm_user(f->jail, UINT32_MAX) / 1000, 931);
+}
+
+/* --- what a VMM may have written --- */
+
+static int open_page(struct fixture *f, uint32_t instance)
+{
+    char path[CONFIG_PATH_MAX + 64];
+
+    snprintf(path, sizeof path, "%s/vms/%u", f->config.run_dir, instance);
+    mkdir(path, 0700);
+    strcat(path, "/page");
+    return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+}
+
+static void write_page(int fd, const struct stats_page *page)
+{
+    assert_int_equal(pwrite(fd, page, sizeof *page, 0), sizeof *page);
+}
+
+static void the_console_is_a_ring(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct stats_page page = { .magic = STATS_PAGE_MAGIC };
+    char *ring = malloc(CONSOLE_RING_BYTES);
+    char *bytes = NULL;
+    size_t size = 0;
+    int fd = open_page(f, 20);
+
+    for (size_t i = 0; i < CONSOLE_RING_BYTES; i++)
+        ring[i] = (char)('a' + i % 26);
+    memcpy(ring, "NEWEST", 6);
+    assert_int_equal(pwrite(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET), CONSOLE_RING_BYTES);
+    page.console_bytes = 6;
+    write_page(fd, &page);
+    assert_int_equal(jail_read_console(f->jail, 20, 100, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 6);
+    assert_memory_equal(bytes, "NEWEST", 6);
+    free(bytes);
+    assert_int_equal(jail_read_console(f->jail, 20, 3, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 3);
+    assert_memory_equal(bytes, "EST", 3);
+    free(bytes);
+    page.console_bytes = 5ull * CONSOLE_RING_BYTES + 6; /* it went round */
+    write_page(fd, &page);
+    assert_int_equal(jail_read_console(f->jail, 20, 8, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 8);
+    assert_memory_equal(bytes, ring + CONSOLE_RING_BYTES - 2, 2);
+    assert_memory_equal(bytes + 2, "NEWEST", 6);
+    free(bytes);
+    assert_int_equal(jail_read_console(f->jail, 20, SIZE_MAX, &bytes, &size, NULL), 0);
+    assert_int_equal(size, CONSOLE_RING_BYTES);
+    free(bytes);
+    page.console_bytes = UINT64_MAX; /* a lie */
+    write_page(fd, &page);
+    assert_int_equal(jail_read_console(f->jail, 20, SIZE_MAX, &bytes, &size, NULL), 0);
+    assert_int_equal(size, CONSOLE_RING_BYTES);
+    free(bytes);
+    free(ring);
+    close(fd);
+}
+
+static void a_page_that_lies_is_harmless(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct stats_page page = { .magic = STATS_PAGE_MAGIC, .exit_reason = 1 };
+    struct stats_page got;
+    char *bytes = NULL;
+    size_t size = 77;
+    int fd = open_page(f, 21);
+
+    memset(page.exit_text, 'x', sizeof page.exit_text); /* no NUL */
+    write_page(fd, &page);
+    assert_int_equal(jail_read_page(f->jail, 21, &got), 0);
+    assert_int_equal(strlen(got.exit_text), sizeof got.exit_text - 1);
+    assert_int_equal(ftruncate(fd, 10), 0); /* short */
+    assert_true(jail_read_page(f->jail, 21, &got) < 0);
+    assert_int_equal(got.exit_reason, 0);
+    assert_int_equal(jail_read_console(f->jail, 21, 100, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 0);
+    free(bytes);
+    page.magic = 1;
+    write_page(fd, &page);
+    assert_true(jail_read_page(f->jail, 21, &got) < 0);
+    assert_int_equal(got.exit_reason, 0);
+    close(fd);
+    assert_true(jail_read_page(f->jail, 999, &got) < 0);
+}
+
+static void a_damaged_identity_is_an_error(void **state)
+{
+    static const char *const bad[] = { "", "x", "12", "12 34", "12 x boot" };
+    struct fixture *f = need_jail(state);
+    struct process_identity identity = { .pid = 77 };
+    char path[CONFIG_PATH_MAX + 64];
+
+    close(open_page(f, 22));
+    snprintf(path, sizeof path, "%s/vms/22/process", f->config.run_dir);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        FILE *file = fopen(path, "w");
+
+        assert_non_null(file);
+        fputs(bad[i], file);
+        fclose(file);
+        assert_true(jail_identity(f->jail, 22, &identity, NULL) < 0);
+        assert_int_equal(identity.pid, 77);
+    }
+    unlink(path);
+    assert_int_equal(symlink("/etc/passwd", path), 0);
+    assert_true(jail_identity(f->jail, 22, &identity, NULL) < 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_vmm_starts_is_found_again_and_leaves_nothing),
+        TEST(a_second_start_begins_with_an_empty_page),
+        TEST(removal_ends_what_is_left_in_the_cgroup),
+        TEST(users_do_not_overlap),
+        TEST(the_console_is_a_ring),
+        TEST(a_page_that_lies_is_harmless),
+        TEST(a_damaged_identity_is_an_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
