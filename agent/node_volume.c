@@ -98,6 +98,9 @@ static int run_create(void *argument, struct error *err)
     if (result == 0)
         result = volume_create(job->node->volumes, job->instance, job->size_bytes, image_fd, NULL,
                                NULL, err);
+    /* It gets its name only when it is whole: an agent that ended then could not record it. */
+    if (result == -EEXIST)
+        result = 0;
     if (result == 0)
         volume_allocated_bytes(job->node->volumes, job->instance, &job->allocated_bytes, NULL);
     return result;
