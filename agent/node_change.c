@@ -240,6 +240,8 @@ static int begin_vm(struct change *change, struct error *err)
     result = check_condition(change, resource, err);
     if (result < 0)
         return result;
+    if (resource->deleting && change->verb == CHANGE_ACTION && change->action == VM_ACTION_KILL)
+        return 0; /* it is being killed */
     if (resource->deleting)
         return error_set(err, EBUSY, "vm %s is being deleted", change->id);
     change->target = resource;
