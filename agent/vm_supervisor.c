@@ -136,8 +136,11 @@ static void step_live(struct node *node, struct vm *vm)
         if (!vm->head.deleting)
             vm_set_state(node, vm, VM_STOPPING, "kill");
         kill_process(node, vm);
-    } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT) {
-        vm_set_state(node, vm, VM_STOPPING, vm->intent == VM_INTENT_REBOOT ? "reboot" : "stop");
+    } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT ||
+               vm->state == VM_STOPPING) {
+        /* A stop that was begun is finished, also if the VM is wanted again: the guest may have
+         * gone half of the way. */
+        vm_set_state(node, vm, VM_STOPPING, vm->spec.desired_running ? "reboot" : "stop");
         press_power_button(node, vm);
     } else if (vm->state == VM_RUNNING) {
         observe(node, vm);
@@ -239,7 +242,7 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
         .on_reboot = vm->spec.on_reboot,
         .autostart = vm->spec.autostart,
         .desired_running = vm->spec.desired_running,
-        .reboot_asked = vm->intent == VM_INTENT_REBOOT,
+        .reboot_asked = vm->intent == VM_INTENT_REBOOT || vm->state == VM_STOPPING,
     };
     struct vm_verdict verdict = vm_lifecycle_after_exit(&context);
     enum vm_state next = vm_lifecycle_next(
