@@ -83,6 +83,7 @@ static void adopt(struct node *node, struct vm *vm)
     int control_fd = jail_connect(node->jail, vm->head.instance, &err);
 
     vm->placed = true;
+    memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     if (control_fd < 0 ||
         vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
             0 ||
@@ -111,12 +112,18 @@ static void find_vm(struct node *node, struct vm *vm)
         adopt(node, vm);
 }
 
+/* Since it was last started. */
+static bool host_rebooted(const struct node *node, const struct vm *vm)
+{
+    return vm->boot_id[0] && strcmp(vm->boot_id, node->boot_id) != 0;
+}
+
 /* No process, though the row says that it lives. */
 static void settle_missing(struct node *node, struct vm *vm)
 {
     struct process_identity identity;
 
-    if (strcmp(vm->boot_id, node->boot_id) != 0) {
+    if (host_rebooted(node, vm)) {
         vm_conclude(node, vm, /* host_rebooted= */ true);
     } else if (vm->state == VM_STARTING &&
                jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0) {
@@ -147,8 +154,19 @@ static bool start_was_due(const struct vm *vm)
     }
 }
 
+/* After a host's reboot autostart decides, also about one that was down and to be started again. */
+static bool autostart_decides(const struct node *node, const struct vm *vm)
+{
+    return host_rebooted(node, vm) && vm->spec.desired_running && vm->state != VM_CREATING &&
+           (vm->spec.autostart || start_was_due(vm));
+}
+
 static void settle_vm(struct node *node, struct vm *vm)
 {
+    if (vm->pidfd < 0 && !vm->head.deleting && autostart_decides(node, vm)) {
+        vm_conclude(node, vm, /* host_rebooted= */ true);
+        return;
+    }
     if (vm->pidfd < 0 && !vm->head.deleting && vm_state_is_live(vm->state)) {
         settle_missing(node, vm);
         return;

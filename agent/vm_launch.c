@@ -239,6 +239,7 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
 
 void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted)
 {
+    memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id); /* that reboot is dealt with */
     if (host_rebooted)
         vm_ended(node, vm, VM_CAUSE_HOST_REBOOT, 0, "");
     else
@@ -283,8 +284,8 @@ static void on_ready(void *context)
         return;
     if (next == VM_RUNNING) {
         vm->timer = loop_cancel(vm->timer);
-        node->starts++;
-        node->start_seconds += (double)(now_ns() - vm->launch_ns) / 1e9;
+        node->starts += vm->launch_ns > 0; /* an adopted one was launched by another agent */
+        node->start_seconds += vm->launch_ns > 0 ? (double)(now_ns() - vm->launch_ns) / 1e9 : 0;
         vm_set_state(node, vm, VM_RUNNING, "");
     }
     vm_step(node, vm);
@@ -567,10 +568,8 @@ static void cleaned_part(struct node *node, struct vm *vm, int result, const str
     vm->jobs--;
     if (result < 0)
         log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err->message);
-    if (vm->jobs > 0)
-        return;
-    vm->placed = false;
-    vm_step(node, vm);
+    if (vm->jobs == 0)
+        vm_step(node, vm);
 }
 
 static void nics_are_down(void *argument, int result, const struct error *err)
@@ -593,6 +592,7 @@ void vm_clean_up(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
 
+    vm->placed = false; /* a deletion that comes meanwhile sets it again: more is to be removed */
     if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_down, nics_are_down, &err) < 0)
         log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err.message);
     if (submit_process(node, vm, clean_process, process_is_cleaned, &err) < 0)
