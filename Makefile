@@ -61,12 +61,27 @@ $(BUILD)/%.a:
 	@rm -f $@
 	@$(AR) rcs $@ $^
 
-# The VMM is static: it starts faster, shares nothing with the host's file system, and can be
-# executed inside an empty root.  Sanitizers need the dynamic loader.
+# The VMM is static, so that it can be executed inside an empty root, and built with musl, whose start
+# costs 0.1 ms; glibc's asks CPUID some fifty times, which is 0.8 ms on hosts that are VMs themselves.
+# Its objects are its own (build/static/); tests link those of the other compiler.
 VMM_STATIC := $(if $(SANITIZE),,-static)
-$(BUILD)/warren-vmm: $(call objects_of,$(VMM_MAIN)) $(BUILD)/libvmm.a $(BUILD)/libbase.a
+ifeq ($(SANITIZE),)
+VMM_CC      ?= musl-gcc
+VMM_BASE    := base/error.c base/log.c base/loop.c base/sandbox.c base/seqpacket.c
+VMM_OBJECTS := $(patsubst %.c,$(BUILD)/static/%.o,$(VMM_MAIN) $(VMM_SRC) $(VMM_BASE))
+$(BUILD)/static/%.o: %.c
+	@mkdir -p $(@D)
+	@echo '  CC   $< (static)'
+	@$(VMM_CC) $(CFLAGS) -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu -c -o $@ $<
+$(BUILD)/static/vmm/filter.o: $(BUILD)/vmm/filters.inc
+else
+# Sanitizers need glibc and the dynamic loader.
+VMM_CC      := $(CC)
+VMM_OBJECTS := $(call objects_of,$(VMM_MAIN)) $(BUILD)/libvmm.a $(BUILD)/libbase.a
+endif
+$(BUILD)/warren-vmm: $(VMM_OBJECTS)
 	@echo '  LINK $@'
-	@$(CC) $(VMM_STATIC) -o $@ $^ $(LDFLAGS)
+	@$(VMM_CC) $(VMM_STATIC) -o $@ $^ $(LDFLAGS)
 $(BUILD)/warren-api: $(call objects_of,$(API_MAIN)) $(BUILD)/libapi.a $(BUILD)/libbase.a
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_API) $(LIBS_BASE)
@@ -124,6 +139,6 @@ bench: all ## name value unit goal ok|short
 clean:
 	rm -rf $(BUILD)
 
--include $(foreach d,base vmm agent api storage net scheduler tests/unit tests/tools,$(wildcard $(BUILD)/$(d)/*.d))
+-include $(foreach d,base vmm static/base static/vmm agent api storage net scheduler tests/unit tests/tools,$(wildcard $(BUILD)/$(d)/*.d))
 
 $(BUILD)/storage/database.o: storage/schema.sql

@@ -1,6 +1,7 @@
 /* disk_raw.c - see disk_raw.h. */
 #include "vmm/disk_raw.h"
 #include <errno.h>
+#include <linux/falloc.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>

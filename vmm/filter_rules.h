@@ -67,7 +67,7 @@ static const struct filter_rule vcpu_rules[] = {
 
 static const struct filter_rule device_rules[] = {
     /* the loop */
-    ALWAYS(epoll_wait),
+    ALWAYS(epoll_pwait), /* what musl makes of epoll_wait */
     ALWAYS(epoll_ctl),
     ALWAYS(clock_gettime),
     ALWAYS(futex),

@@ -31,13 +31,15 @@ struct vmm {
     struct vmm_configure configure;
 };
 
-/* One malloc arena: an arena per thread would be reserved in 64 MiB steps and grow by mprotect,
+/* One malloc arena: in glibc an arena per thread would be reserved in 64 MiB steps and grow by mprotect,
  * which the filters forbid. */
 static void prepare_process(void)
 {
     const struct sigaction ignore = { .sa_handler = SIG_IGN };
 
+#ifdef __GLIBC__ /* sanitizer builds; musl has one arena anyway */
     (void)mallopt(M_ARENA_MAX, 1);
+#endif
     (void)sigaction(SIGPIPE, &ignore, NULL);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the jail did; without one, filters need it */
 }

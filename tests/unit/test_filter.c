@@ -100,7 +100,7 @@ static const struct call allowed[FILTER_COUNT][5] = {
         { "getsockopt", SYS_getsockopt, { -1, SOL_SOCKET, SO_PEERCRED } },
         { "preadv", SYS_preadv, { -1 } },
         { "fallocate", SYS_fallocate, { -1 } },
-        { "epoll_wait", SYS_epoll_wait, { -1 } },
+        { "epoll_pwait", SYS_epoll_pwait, { -1 } },
     },
 };
 
