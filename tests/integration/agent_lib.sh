@@ -1,25 +1,26 @@
-# agent_lib.sh - sourced by tests/integration/agent: its directories, network namespace and uids
+# agent_lib.sh - sourced by tests/integration/agent and agent_kills: its directories, network namespace and uids
 # are the test's own, and all of it is gone at the end.
 #
 #   . tests/integration/agent_lib.sh
-#   lib_begin NAME PREFIX UID_BASE BUILD     work directory $work, namespace, clean-up at exit
+#   lib_begin NAME BUILD                     work directory $work, namespace, clean-up at exit
 #   start_agent [OPTION...]                  waits until it answers; $agent_pid
 #   stop_agent [SIGNAL]                      waits; its exit status is in $agent_status
 #   api METHOD PATH [BODY [CURL OPTION...]]  $status and $body (and the file $work/headers)
 #   check NAME COMMAND...                    ok if the command succeeds
-#   lib_end                                  the last line, and the exit status
+#   wholly                                   of each VM all is there, or nothing
+#   run_sections SECTION... -- [WANTED...]   all of it from start_agent to the last line
 #
-# A second agent: set `agent` to another name (and prefix, uid_base) before start_agent.
-# shellcheck shell=bash
+#   use_agent LETTER                         which of several agents (a, b, ...) is meant from here on
+# shellcheck shell=bash disable=SC2034  # variables are for who sources this
 
 passed=0 failed=0 skipped=0
 agent=a
 declare -A agent_pids=()
-agent_pid=0 agent_status=0 status=0 body= found=
+agent_pid=0 agent_status=0 status=0 body='' found=''
 
 lib_begin() {
-    test_name=$1 prefix=$2 uid_base=$3
-    build=$(realpath "$4")
+    test_name=$1
+    build=$(realpath "$2")
     for program in "$build/warrend" "$build/guest.elf"; do
         [ -e "$program" ] || { echo "FAIL $program is not built: run make"; exit 1; }
     done
@@ -29,12 +30,21 @@ lib_begin() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/warren-$test_name-XXXXXX")
     chmod 755 "$work"
     namespace=$test_name-$$
+    use_agent a
     trap lib_clean_up EXIT
     trap 'exit 130' INT TERM
     ip netns add "$namespace"
     in_namespace ip link set lo up
     mkdir "$work/import"
     cp "$build/guest.elf" "$work/import/"
+}
+
+# Several runs may go on at once: names and users are of this process and this agent.
+use_agent() {
+    agent=$1
+    prefix=$1$(printf '%03x' $(($$ % 4096)))
+    uid_base=$((1000000000 + $$ % 100000 * 10000 + ($(printf '%d' "'$agent") - 97) * 1000))
+    agent_pid=${agent_pids[$agent]:-0}
 }
 
 # Not `ip netns exec`, which mounts a /sys without cgroups.
@@ -44,21 +54,20 @@ in_namespace() { nsenter --net="/run/netns/$namespace" "$@"; }
 lib_processes() { ps -eo pid=,uid=,stat= | awk -v from="$uid_base" '$2 >= from && $2 < from + 1000 && $3 !~ /^Z/ { print $1 }'; }
 
 lib_clean_up() {
-    local pid mounted
+    local pid
     for pid in "${agent_pids[@]}"; do kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
     for uid_base in "${lib_uid_bases[@]}"; do
         for pid in $(lib_processes); do kill -KILL "$pid" 2>/dev/null; done
     done
     sleep 0.1
     for directory in /sys/fs/cgroup /sys/fs/cgroup/unified; do
-        for leaf in "$directory/$prefix"*-vms/*/ "$directory/$prefix"*-vms/; do
+        for leaf in "$directory"/[a-z]"${prefix:1}"-vms/*/ "$directory"/[a-z]"${prefix:1}"-vms/; do
             [ -d "$leaf" ] && rmdir "$leaf" 2>/dev/null
         done
     done
     ip netns del "$namespace" 2>/dev/null
-    for mounted in $(awk -v under="$work/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
-        umount -l "$mounted"
-    done
+    awk -v under="$work/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
+        while read -r mounted; do umount -l "$mounted"; done
     rm -rf "$work"
 }
 lib_uid_bases=()
@@ -177,4 +186,72 @@ lib_end() {
     [ "$failed" -eq 0 ] || for log in "$work"/*/log; do echo "---- $log"; tail -n "${LOG_LINES:-30}" "$log"; done
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]
+}
+
+put_vm() { api PUT "/v1/vms/$1${3:-}" "$2"; }
+delete_vm() { api DELETE "/v1/vms/$1?force=true&wait=20"; }
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+with_network='{"nics":[{"name":"eth0","network":"net"}]}'
+with_all='{"disks":[{"name":"root","volume":"vol"}],"nics":[{"name":"eth0","network":"net"}]}'
+
+# The kernel image, a network and a volume that all sections use.
+set_up() {
+    api PUT '/v1/images/guest?wait=20' "{\"kind\":\"kernel\",\"source\":\"$work/import/guest.elf\"}"
+    check "image is imported" status_is 201 .status.state ready .status.kernel_format elf
+    api PUT '/v1/networks/net?wait=20' '{"cidr":"10.91.0.0/24","mode":"isolated"}'
+    check "network comes up" status_is 201 .status.state ready .status.gateway 10.91.0.1
+    api PUT '/v1/volumes/vol?wait=20' '{"size_mib":4}'
+    check "volume is made" status_is 201 .status.state ready
+}
+
+dnsmasqs() { for pid in $(lib_processes); do cat "/proc/$pid/comm" 2>/dev/null; done | grep -c '^dnsmasq'; }
+
+# Each VM wholly there or wholly absent: as many processes, directories with a process, cgroups, taps,
+# rules and DHCP hosts as VMs that run, and those of the same instances.
+wholly() {
+    local running taps rules hosts processes cgroups places unified networks
+    api GET /v1/networks
+    networks=$(field '.items | length')
+    api GET '/v1/vms?limit=1000'
+    running=$(field '[.items[] | select(.status.state == "running")] | length')
+    taps=$(in_namespace ip -o link | grep -oE " $prefix-[0-9a-f]+-0" | sort | tr -d '\n')
+    rules=$(in_namespace nft list set bridge "warren_$prefix" sources | grep -oE "\"$prefix-[0-9a-f]+-0" | tr -d '"' | sed 's/^/ /' | sort | tr -d '\n')
+    hosts=$(find "$(run_dir)"/net/*/hosts -type f ! -name '*reload*' ! -name '.*' | wc -l)
+    processes=$(for pid in $(lib_processes); do cat "/proc/$pid/comm" 2>/dev/null; done | grep -c '^warren-vmm')
+    places=$(find "$(run_dir)/vms" -name process | wc -l)
+    unified=$(awk '$9 == "cgroup2" || $8 == "cgroup2" || /- cgroup2/ { print $5; exit }' /proc/self/mountinfo)
+    cgroups=$running
+    [ -z "$unified" ] || [ ! -d "$unified/$prefix-vms" ] || cgroups=$(find "$unified/$prefix-vms" -mindepth 1 -type d | wc -l)
+    [ "$taps" = "$rules" ] && [ "$(wc -w <<<"$taps")" = "$running" ] && [ "$hosts" = "$running" ] &&
+        [ "$processes" = "$running" ] && [ "$places" = "$running" ] && [ "$cgroups" = "$running" ] && [ "$(dnsmasqs)" = "$networks" ] && return 0
+    wholly_says="dnsmasqs $(dnsmasqs) running $running taps [$taps] rules [$rules] hosts $hosts processes $processes places $places cgroups $cgroups"
+    return 1
+}
+wholly_says=
+
+# run_sections SECTION... -- [WANTED...] - the whole of a test program: its sections, or those wanted.
+run_sections() {
+    local sections=() section begin_ms
+    while [ "$1" != -- ]; do sections+=("$1"); shift; done
+    shift
+    [ $# -eq 0 ] || sections=("$@")
+    start_agent
+    set_up
+    for section in "${sections[@]}"; do
+        echo "---- $section"
+        begin_ms=$(now_ms)
+        "section_$section"
+        echo "     $section: $(($(now_ms) - begin_ms)) ms"
+    done
+    echo "---- the end"
+    for path in volumes/vol networks/net images/guest; do
+        api DELETE "/v1/$path?wait=20"
+        check "DELETE $path" status_is 200
+    done
+    check "nothing is left of it" wait_for 5 no_leftovers
+    stop_agent TERM
+    check "the agent ends with 0" [ "$agent_status" = 0 ]
+    check "without a word of sanitizers or crashes" eval "! grep -E 'Sanitizer|runtime error|signal 11' $work/*/log"
+    lib_end
 }
