@@ -189,6 +189,35 @@ static void cancelled_timers_leave_the_others(void **state)
     assert_null(loop_cancel(NULL));
 }
 
+/* Many, cancelled in any order: what is left fires in order of its time. */
+static void a_heap_of_timers_stays_in_order(void **state)
+{
+    enum { COUNT = 60, ROUNDS = 40 };
+    struct fixture *f = *state;
+    struct tick ticks[COUNT];
+    struct loop_timer *timers[COUNT];
+
+    srand(7);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            ticks[i] = (struct tick){ f, (unsigned)rand() % 12 * 10 };
+            /* Already due, but at distinct times, so that one turn runs them all by order. */
+            timers[i] = loop_after(f->loop, ticks[i].number / 10, note, &ticks[i]);
+        }
+        for (unsigned i = 0; i < COUNT; i++)
+            if (rand() % 2)
+                timers[i] = loop_cancel(timers[i]);
+        f->order_count = 0;
+        usleep(14000);
+        loop_turn(f->loop, 0, NULL);
+        for (unsigned i = 1; i < f->order_count; i++)
+            assert_true(f->order[i - 1] <= f->order[i] + 10); /* the clock may tick in between */
+        for (unsigned i = 0; i < COUNT; i++)
+            f->order_count -= timers[i] != NULL;
+        assert_int_equal(f->order_count, 0);
+    }
+}
+
 static void again_at_once(void *context)
 {
     struct fixture *f = context;
@@ -287,6 +316,7 @@ int main(void)
         TEST(timers_fire_in_their_order_and_once),
         TEST(a_timer_does_not_fire_early),
         TEST(cancelled_timers_leave_the_others),
+        TEST(a_heap_of_timers_stays_in_order),
         TEST(a_timer_for_now_does_not_starve_the_loop),
         TEST(posts_of_another_thread_all_arrive),
         TEST(a_post_of_a_post_comes_in_a_later_turn),

@@ -2,6 +2,7 @@
  * root. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -38,10 +39,11 @@ static int run_inside(const struct sandbox_spec *spec, int (*inside)(void))
     pid_t child = fork();
 
     if (child == 0) {
+        static const gid_t groups[] = { 1, 2 }; /* to be dropped */
         const char *step = "";
         int result;
 
-        if (unshare(CLONE_NEWNS | CLONE_NEWUTS) < 0)
+        if (setgroups(ARRAY_LENGTH(groups), groups) < 0 || unshare(CLONE_NEWNS | CLONE_NEWUTS) < 0)
             _exit(99);
         result = sandbox_enter(spec, &step);
         _exit(result < 0 ? 100 - result : inside());
