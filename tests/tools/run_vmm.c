@@ -341,7 +341,7 @@ static void show_console(struct run *run)
 static void measure(const struct run *run)
 {
     while (__atomic_load_n(&run->page->console_bytes, __ATOMIC_RELAXED) == 0 &&
-           __atomic_load_n(&run->page->exit_reason, __ATOMIC_RELAXED) == 0)
+           process_await(run->pidfd, 0) == -ETIMEDOUT)
         sched_yield();
     fprintf(stderr,
             "run_vmm: start to vCPUs let go %" PRIu64 " us, to first serial byte %" PRIu64 " us\n",
