@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "storage/database.h"
 
 const struct resource_ops *resource_ops_of(enum resource_kind kind)
@@ -149,13 +150,119 @@ int64_t node_revision(const struct node *node)
 
 /* --- writing behind --- */
 
-static void saved(void *context, int result, const struct error *err)
+#define SAVE_RETRY_MS 1000
+
+static void write_row(struct node *node, struct resource *resource);
+
+/* What the last failures left: rows older than the truth, and rows of what is gone. */
+static void save_again(void *context)
 {
     struct node *node = context;
 
-    if (result < 0)
-        log_error(node->log, "a state change could not be recorded: %s", err->message);
+    node->save_timer = NULL;
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+        const struct resource_table *table = &node->tables[kind];
+
+        for (size_t i = 0; i < table->count; i++) {
+            struct resource *resource = table->items[i];
+
+            if (resource->unsaved && resource->gone)
+                node_gone(node, resource);
+            else if (resource->unsaved && !resource->committing)
+                write_row(node, resource);
+        }
+    }
+}
+
+/* The worker answers in order, so a resource is still there: its removal is answered last. */
+static void note_outcome(struct node *node, struct resource *resource, int result,
+                         const struct error *err)
+{
+    bool first = node->database_error == 0;
+
     node->database_error = result < 0 ? -result : 0;
+    if (result >= 0)
+        return;
+    if (first)
+        log_error(node->log, "a change of %s %s could not be recorded, it is tried again: %s",
+                  resource_kind_name(resource->kind), resource->id, err->message);
+    resource->unsaved = true;
+    if (!node->save_timer && !node->ending)
+        node->save_timer = loop_after(node->loop, SAVE_RETRY_MS, save_again, node);
+}
+
+struct write {
+    struct node *node;
+    struct resource *resource;
+};
+
+static void written(void *context, int result, const struct error *err)
+{
+    struct write *write = context;
+
+    if (!write->resource->gone) /* else its removal, which is on its way, makes good for it */
+        note_outcome(write->node, write->resource, result, err);
+    free(write);
+}
+
+static int submit_row(struct node *node, struct resource *resource, const char *spec_text,
+                      const char *status_text, struct error *err)
+{
+    struct write *write = malloc(sizeof *write);
+    struct record record = {
+        .kind = resource_kind_name(resource->kind),
+        .id = resource->id,
+        .uid = resource->uid,
+        .instance = resource->instance,
+        .generation = resource->generation,
+        .revision = resource->revision,
+        .spec = spec_text,
+        .status = status_text,
+    };
+    int result;
+
+    if (!write)
+        return error_set(err, ENOMEM, "memory is short");
+    *write = (struct write){ .node = node, .resource = resource };
+    result = database_put(node->database, &record, written, write, err);
+    if (result < 0)
+        free(write);
+    return result;
+}
+
+static void write_row(struct node *node, struct resource *resource)
+{
+    json_t *status = resource_ops_of(resource->kind)->status(node, resource, /* stored= */ true);
+    char *spec_text = json_canonical(resource->spec);
+    char *status_text = status ? json_canonical(status) : NULL;
+    struct error err = { .code = ENOMEM, .message = "memory is short" };
+    int result = -ENOMEM;
+
+    resource->unsaved = false;
+    if (spec_text && status_text)
+        result = submit_row(node, resource, spec_text, status_text, &err);
+    if (result < 0)
+        note_outcome(node, resource, result, &err);
+    free(spec_text);
+    free(status_text);
+    json_decref(status);
+}
+
+void node_save(struct node *node, struct resource *resource)
+{
+    resource->revision = ++node->revision;
+    /* Else it would undo on the disk what is being committed and not yet in memory. */
+    if (resource->committing)
+        resource->unsaved = true;
+    else if (!resource->hidden && !resource->gone)
+        write_row(node, resource);
+    node_notify(node, resource);
+}
+
+void node_save_held(struct node *node, struct resource *resource)
+{
+    if (resource->unsaved && !resource->gone)
+        write_row(node, resource);
 }
 
 void node_notify(struct node *node, struct resource *resource)
@@ -163,73 +270,40 @@ void node_notify(struct node *node, struct resource *resource)
     node_wait_look(node, resource);
 }
 
-void node_save(struct node *node, struct resource *resource)
-{
-    json_t *status = resource_ops_of(resource->kind)->status(node, resource, /* stored= */ true);
-    char *spec_text = json_canonical(resource->spec);
-    char *status_text = status ? json_canonical(status) : NULL;
-    struct error err = { 0 };
-
-    resource->revision = ++node->revision;
-    if (spec_text && status_text && !resource->hidden) {
-        struct record record = {
-            .kind = resource_kind_name(resource->kind),
-            .id = resource->id,
-            .uid = resource->uid,
-            .instance = resource->instance,
-            .generation = resource->generation,
-            .revision = resource->revision,
-            .spec = spec_text,
-            .status = status_text,
-        };
-
-        if (database_put(node->database, &record, saved, node, &err) < 0)
-            saved(node, -err.code, &err);
-    }
-    free(spec_text);
-    free(status_text);
-    json_decref(status);
-    node_notify(node, resource);
-}
-
-struct removal {
-    struct node *node;
-    struct resource *resource;
-};
-
 static void removed(void *context, int result, const struct error *err)
 {
-    struct removal *removal = context;
-    struct node *node = removal->node;
-    struct resource *resource = removal->resource;
+    struct write *write = context;
+    struct node *node = write->node;
+    struct resource *resource = write->resource;
 
-    /* The row stays, marked as deleting: the next start tries again.  The client sees it still. */
-    saved(node, result, err);
-    if (result >= 0) {
-        resource_remove(&node->tables[resource->kind], resource);
-        node_wait_look(node, resource);
-        node_wake_vms(node);
-        resource_ops_of(resource->kind)->free(resource);
-    }
-    free(removal);
+    free(write);
+    /* The row stays, marked as deleting; the client sees it still. */
+    note_outcome(node, resource, result, err);
+    if (result < 0)
+        return;
+    resource_remove(&node->tables[resource->kind], resource);
+    node_wait_look(node, resource);
+    node_wake_vms(node);
+    resource_ops_of(resource->kind)->free(resource);
 }
 
 void node_gone(struct node *node, struct resource *resource)
 {
-    struct removal *removal = malloc(sizeof *removal);
+    struct write *write = malloc(sizeof *write);
     struct record record = { .kind = resource_kind_name(resource->kind),
                              .id = resource->id,
                              .revision = ++node->revision };
-    struct error err = { 0 };
+    struct error err = { .code = ENOMEM, .message = "memory is short" };
 
-    if (!removal) {
-        log_error(node->log, "no memory to remove %s %s; it is removed at the next start",
-                  record.kind, record.id);
+    resource->gone = true;
+    resource->unsaved = false;
+    if (!write) {
+        note_outcome(node, resource, -ENOMEM, &err);
         return;
     }
-    *removal = (struct removal){ .node = node, .resource = resource };
-    if (database_delete(node->database, &record, removed, removal, &err) < 0)
-        removed(removal, -err.code, &err);
+    *write = (struct write){ .node = node, .resource = resource };
+    if (database_delete(node->database, &record, removed, write, &err) < 0)
+        removed(write, -err.code, &err);
 }
 
 void node_wake_vms(struct node *node)
@@ -264,7 +338,8 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
         const struct vm *vm = (const struct vm *)vms->items[i];
 
         bool counts = vm->head.hidden ? vm->spec.desired_running
-                                      : vm_state_is_live(vm->state) || vm->start_due || vm->timer;
+                                      : vm_state_is_live(vm->state) || vm->start_due ||
+                                            vm->start_committing || vm->timer;
 
         if (vm != except && counts)
             promised += vm->spec.memory_mib + VM_OVERHEAD_MIB;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/jail.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -63,11 +64,17 @@ static void change_committed(void *context, int result, const struct error *err)
     struct resource *resource = change->target;
     const struct resource_ops *ops = resource_ops_of(change->kind);
 
+    resource->committing = false;
+    resource->leaving = false;
+    if (change->kind == RESOURCE_VM)
+        ((struct vm *)resource)->start_committing = false;
     if (result < 0) {
         change->err = *err;
         node->database_error = -result;
         if (change->verb == CHANGE_PUT)
             undo_creation(change);
+        else
+            node_save_held(node, resource);
         change->result = result;
         change_finish(change);
         return;
@@ -87,6 +94,7 @@ static void change_committed(void *context, int result, const struct error *err)
         change_apply_vm(change);
         break;
     }
+    node_save_held(node, resource);
     change_finish(change);
 }
 
@@ -113,6 +121,7 @@ int change_commit(struct change *change, struct error *err)
         };
 
         result = database_put(node->database, &record, change_committed, change, err);
+        resource->committing = result >= 0;
     } else {
         error_set(err, ENOMEM, "memory is short; try again");
     }
@@ -161,6 +170,35 @@ static int compare(const struct change *change, const struct resource *existing,
                        resource_kind_name(change->kind), change->id, path);
 }
 
+static bool user_is_taken(const struct node *node, uint32_t instance)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    uid_t user = jail_vm_user(node->jail, instance);
+
+    for (size_t i = 0; i < vms->count; i++)
+        if (jail_vm_user(node->jail, vms->items[i]->instance) == user)
+            return true;
+    return false;
+}
+
+/* Never given before.  VMs that exist at the same time have users of their own, though users come
+ * round again. */
+static int next_instance(const struct node *node, enum resource_kind kind, uint32_t *ret_instance,
+                         struct error *err)
+{
+    uint64_t instance = (uint64_t)node->last_instance + 1;
+    uint64_t last = instance + node->tables[RESOURCE_VM].count;
+
+    while (kind == RESOURCE_VM && instance <= last && user_is_taken(node, (uint32_t)instance))
+        instance++;
+    if (last > UINT32_MAX)
+        return error_set(err, EAGAIN, "this node has given all its instance numbers");
+    if (instance > last)
+        return error_set(err, EAGAIN, "every user of the node's range has a VM: see uid-count");
+    *ret_instance = (uint32_t)instance;
+    return 0;
+}
+
 static int create(struct change *change, struct resource *fresh, struct error *err)
 {
     struct node *node = change->node;
@@ -170,17 +208,18 @@ static int create(struct change *change, struct resource *fresh, struct error *e
     snprintf(fresh->id, sizeof fresh->id, "%s", change->id);
     fresh->kind = change->kind;
     fresh->generation = 1;
-    fresh->instance = node->last_instance + 1;
     fresh->hidden = true;
     uid_generate(fresh->uid);
-    result = ops->reserve(node, fresh, err);
+    result = next_instance(node, change->kind, &fresh->instance, err);
+    if (result == 0)
+        result = ops->reserve(node, fresh, err);
     if (result == 0 && resource_insert(&node->tables[change->kind], fresh) < 0)
         result = error_set(err, ENOMEM, "memory is short; try again");
     if (result < 0) {
         ops->free(fresh);
         return result;
     }
-    node->last_instance++;
+    node->last_instance = fresh->instance;
     change->target = fresh;
     result = change_commit(change, err);
     if (result < 0)
@@ -227,6 +266,7 @@ static int begin_delete(struct change *change, struct error *err)
     resource->deleting = true;
     result = change_commit(change, err);
     resource->deleting = false;
+    resource->leaving = result == CHANGE_COMMITTING;
     return result;
 }
 

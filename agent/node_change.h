@@ -23,6 +23,7 @@ struct change {
     struct resource *target;
     struct vm_spec new_spec; /* PATCH, ACTION: what the VM's will be once committed */
     enum vm_intent new_intent;
+    int64_t old_generation; /* when it was submitted */
     int64_t new_generation;
     int result;
     struct error err;

@@ -105,6 +105,7 @@ struct vm {
     unsigned failures;          /* in a row; for the backoff */
     enum vm_intent intent;
 
+    bool start_committing;    /* a change that will start it is being committed */
     bool start_due;           /* start as soon as nothing stands against it */
     bool stop_sent;           /* the power button was pressed */
     bool kill_sent;           /* the process got SIGKILL from us */
@@ -148,7 +149,8 @@ struct node {
     bool
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];
-    int database_error; /* last commit's failure; 0 = healthy */
+    int database_error;            /* last commit's failure; 0 = healthy */
+    struct loop_timer *save_timer; /* until what could not be written is tried again */
 
     struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
     size_t finding_count;
@@ -198,6 +200,8 @@ struct vm *node_find_vm(const struct node *node, const char *id);
 /* Something of it has changed (a fact, not a wish): new revision, written behind, waiters looked
  * at. */
 void node_save(struct node *node, struct resource *resource);
+/* Writes what was held back while a change was committed. */
+void node_save_held(struct node *node, struct resource *resource);
 /* Only waiters are looked at. */
 void node_notify(struct node *node, struct resource *resource);
 /* A deletion's work is done: removes the row, then the resource. */

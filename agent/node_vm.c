@@ -72,7 +72,7 @@ static int check_image(const struct node *node, const char *id, enum image_kind 
     static const char *const names[] = { "kernel", "initrd", "disk" };
     const struct image *image = node_find_image(node, id);
 
-    if (!image || image->head.deleting)
+    if (!image || resource_is_leaving(&image->head))
         return error_field(err, EINVAL, field, "%s: there is no image %s", field, id);
     if (image->kind != (int)kind)
         return error_field(err, EINVAL, field, "%s: image %s is a %s, not a %s", field, id,
@@ -89,7 +89,7 @@ static int check_disk(const struct node *node, const struct vm *vm, unsigned ind
     char field[32];
 
     snprintf(field, sizeof field, "disks[%u].volume", index);
-    if (!volume || volume->head.deleting)
+    if (!volume || resource_is_leaving(&volume->head))
         return error_field(err, EINVAL, field, "%s: there is no volume %s", field, disk->volume);
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *other = (const struct vm *)vms->items[i];
@@ -191,7 +191,7 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     char field[32];
 
     snprintf(field, sizeof field, "nics[%u].network", index);
-    if (!network || network->head.deleting)
+    if (!network || resource_is_leaving(&network->head))
         return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic->network);
     if (nic->has_mac)
         memcpy(vm->nics[index].mac, nic->mac, MAC_BYTES);

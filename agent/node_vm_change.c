@@ -28,8 +28,11 @@ static int commit_candidate(struct change *change, struct error *err)
     struct vm *vm = target_vm(change);
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
+    bool starts = change->new_spec.desired_running &&
+                  (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
     int result;
 
+    change->old_generation = generation;
     swap_spec(vm, &change->new_spec);
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
@@ -38,17 +41,25 @@ static int commit_candidate(struct change *change, struct error *err)
     swap_spec(vm, &change->new_spec);
     vm->head.generation = generation;
     vm->intent = intent;
+    vm->start_committing = starts && result == CHANGE_COMMITTING;
     return result;
 }
 
 void change_apply_vm(struct change *change)
 {
     struct vm *vm = target_vm(change);
-    bool started = change->new_spec.desired_running &&
-                   (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
+    bool started;
 
+    /* The VM may have ended meanwhile: what the patch does not name stays as that left it. */
+    if (change->verb == CHANGE_PATCH) {
+        change->new_intent = vm->intent;
+        if (!json_object_get(change->body, "desired_state"))
+            change->new_spec.desired_running = vm->spec.desired_running;
+    }
+    started = change->new_spec.desired_running &&
+              (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
     swap_spec(vm, &change->new_spec);
-    vm->head.generation = change->new_generation;
+    vm->head.generation += change->new_generation - change->old_generation;
     vm->intent = change->new_intent;
     if (started && change->new_intent == VM_INTENT_NONE) {
         vm->start_due = true;

@@ -67,7 +67,7 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
     if (volume->image[0]) {
         const struct image *image = node_find_image(node, volume->image);
 
-        if (!image || image->head.deleting)
+        if (!image || resource_is_leaving(&image->head))
             return error_field(err, EINVAL, "image", "image: there is no image %s", volume->image);
         if (image->kind != IMAGE_DISK)
             return error_field(err, EINVAL, "image", "image: image %s is not a disk",
