@@ -13,6 +13,10 @@
 #include "base/loop.h"
 #include "base/process.h"
 
+#define STEADY_MS       (10 * 60 * 1000) /* after so long a life, a crash is the first again */
+#define SHORT_MS        (10 * 1000)
+#define REBOOTS_AT_ONCE 5 /* of guests that reboot within SHORT_MS */
+
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason)
 {
     bool same = vm->state == state && strcmp(vm->reason, reason) == 0;
@@ -213,10 +217,30 @@ static void record_exit(struct node *node, struct vm *vm, enum vm_cause cause, i
              text[0] ? ": " : "", text);
 }
 
-static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verdict *verdict,
-                          bool crashed)
+/* How long its process lived; one of an earlier agent counts as old. */
+static int64_t lived_ms(const struct vm *vm)
 {
-    vm->failures = crashed ? vm->failures + 1 : 0;
+    return vm->launch_ns > 0 ? loop_now_ms() - vm->launch_ns / 1000000 : STEADY_MS;
+}
+
+/* Ends in a row: crashes, and reboots by a guest that hardly ran.  What to do about them, later if
+ * there were many, so that no guest keeps the agent busy. */
+static enum vm_then count_failures(struct vm *vm, enum vm_then then, bool crashed, bool asked)
+{
+    int64_t lived = lived_ms(vm);
+    bool short_lived = then == VM_THEN_START && !asked && lived < SHORT_MS;
+
+    if (lived >= STEADY_MS)
+        vm->failures = 0;
+    if (crashed || short_lived || then == VM_THEN_START_LATER)
+        vm->failures++;
+    else
+        vm->failures = 0;
+    return short_lived && vm->failures > REBOOTS_AT_ONCE ? VM_THEN_START_LATER : then;
+}
+
+static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verdict *verdict)
+{
     if (verdict->desired_running != vm->spec.desired_running) {
         vm->spec.desired_running = verdict->desired_running;
         json_decref(vm->head.spec);
@@ -256,7 +280,9 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
         return;
     }
     vm->intent = VM_INTENT_NONE;
-    apply_verdict(node, vm, &verdict, verdict.state == VM_FAILED);
+    verdict.then =
+        count_failures(vm, verdict.then, verdict.state == VM_FAILED, context.reboot_asked);
+    apply_verdict(node, vm, &verdict);
     vm_set_state(node, vm, next == VM_NONE ? verdict.state : next, vm_cause_name(cause));
     vm_step(node, vm);
 }
