@@ -105,6 +105,7 @@ int request_json(struct request *request, const char *const *types, json_t **ret
     if (request->body_size == 0)
         return error_field(err, EINVAL, "body", "the request needs a JSON object as its body");
     r = json_parse(request->body, request->body_size, &json, err);
+    free(take_pointer(request->body)); /* not kept through a wait */
     if (r < 0) {
         if (err && !err->field[0])
             snprintf(err->field, sizeof err->field, "body");
