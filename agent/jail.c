@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 #include "base/seqpacket.h"
 #include "vmm/control_protocol.h"
 
+#define LOCK_TRIES        200 /* of 10 ms */
 #define VMM_FILES_MAX     256
 #define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8) /* threads count */
 
@@ -34,15 +37,32 @@ struct jail {
     int root_namespace; /* what every VMM's root is a copy of */
     struct jail_cgroup cgroup;
     char empty_root[PATH_MAX];
+    struct vmm_cpuid cpuid;
 };
 
 /* --- the place --- */
+
+/* What this directory's subdirectories name is ended by whoever does not know it: one agent only.
+ * A child of a killed one may hold the lock until its exec, so it is waited for a little. */
+static int lock_place(int fd, const char *setting, const char *value, struct error *err)
+{
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return error_field(err, errno, setting,
+                               "%s %s is used by another warrend: stop that one, or give another",
+                               setting, value);
+        usleep(10000);
+    }
+    return 0;
+}
 
 static int open_places(struct jail *jail, const struct config *config, struct error *err)
 {
     int result = jail_make_dir(AT_FDCWD, config->run_dir, 0755, &jail->run_dir_fd, err);
     auto_close int empty = -1;
 
+    if (result == 0)
+        result = lock_place(jail->run_dir_fd, "run-dir", config->run_dir, err);
     if (result == 0)
         result = jail_make_dir(jail->run_dir_fd, "vms", 0700, &jail->vms_fd, err);
     if (result == 0)
@@ -63,7 +83,21 @@ static int open_places(struct jail *jail, const struct config *config, struct er
     if (result < 0)
         return result;
     jail->root_namespace = result;
-    return jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
+    result = jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
+    if (result == 0 && jail->cgroup.fd >= 0)
+        result = lock_place(jail->cgroup.fd, config->cgroup[0] ? "cgroup" : "prefix",
+                            config->cgroup[0] ? config->cgroup : config->prefix, err);
+    return result;
+}
+
+/* Without KVM the count stays 0: the agent serves all the same, and each VMM asks for itself. */
+static void ask_cpuid(struct vmm_cpuid *cpuid)
+{
+    auto_close int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    cpuid->count = VMM_CPUID_MAX;
+    if (kvm_fd < 0 || ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
+        cpuid->count = 0;
 }
 
 int jail_new(const struct config *config, const struct log *log, struct jail **ret_jail,
@@ -87,6 +121,7 @@ int jail_new(const struct config *config, const struct log *log, struct jail **r
         jail_free(jail);
         return result;
     }
+    ask_cpuid(&jail->cpuid);
     *ret_jail = jail;
     return 0;
 }
@@ -103,6 +138,11 @@ struct jail *jail_free(struct jail *jail)
     cleanup_close(&jail->cgroup.fd);
     free(jail);
     return NULL;
+}
+
+const struct vmm_cpuid *jail_cpuid(const struct jail *jail)
+{
+    return &jail->cpuid;
 }
 
 int jail_run_dir_fd(const struct jail *jail)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "base/process.h"
+#include "vmm/control_protocol.h"
 #include "vmm/stats_page.h"
 
 struct config;
@@ -30,6 +31,9 @@ uid_t jail_user(const struct jail *jail, enum jail_user user);
 uid_t jail_vm_user(const struct jail *jail, uint32_t instance);
 /* What the host lacks for full confinement ("" = nothing); borrowed. */
 const char *jail_cgroup_finding(const struct jail *jail);
+
+/* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
+const struct vmm_cpuid *jail_cpuid(const struct jail *jail);
 
 /* A program of ours from the libexec directory.  Owned fd. */
 int jail_open_program(const struct jail *jail, const char *name, struct error *err);

@@ -356,6 +356,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         .nic_count = (uint8_t)spec->nic_count,
     };
 
+    configure.cpuid = *jail_cpuid(node->jail);
     memcpy(configure.id, vm->head.id, sizeof configure.id);
     memcpy(configure.cmdline, spec->cmdline, sizeof configure.cmdline);
     for (unsigned i = 0; i < spec->disk_count; i++) {

@@ -100,6 +100,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (configure->nic_count > VMM_NICS_MAX)
         return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
                            VMM_NICS_MAX);
+    if (configure->cpuid.count > VMM_CPUID_MAX)
+        return error_field(err, EINVAL, "cpuid", "%" PRIu32 " entries are above %d",
+                           configure->cpuid.count, VMM_CPUID_MAX);
     if (fd_count != fds_expected(configure))
         return error_field(err, EINVAL, "fds", "%zu came, %zu are needed", fd_count,
                            fds_expected(configure));

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/control_protocol.h"
 
 _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, entries),
                "one layout");
@@ -24,6 +26,13 @@ int cpuid_supported(int kvm_fd, struct cpuid *ret_cpuid, struct error *err)
     if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, ret_cpuid) < 0)
         return error_set(err, errno, "ask KVM for the CPUID it supports");
     return 0;
+}
+
+void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from)
+{
+    cpuid->count = from->count;
+    cpuid->padding = 0;
+    memcpy(cpuid->entries, from->entries, from->count * sizeof from->entries[0]);
 }
 
 struct vcpu_place {

@@ -16,6 +16,10 @@ struct cpuid {
     struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
 };
 
+struct vmm_cpuid;
+
+/* A copy of what the agent has asked KVM. */
+void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from);
 /* Main thread; about 10 KiB: keep one for all vCPUs. */
 int cpuid_supported(int kvm_fd, struct cpuid *ret_cpuid, struct error *err);
 /* Makes it that of vCPU `index` of `count`; may be called again with another index.  The APIC id is

@@ -128,10 +128,17 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
     return result;
 }
 
-static int build_vcpus(struct machine *machine, unsigned count, struct error *err)
+static int build_vcpus(struct machine *machine, const struct vmm_configure *configure,
+                       struct error *err)
 {
     struct cpuid cpuid;
-    int result = cpuid_supported(machine->kvm.kvm_fd, &cpuid, err);
+    unsigned count = configure->vcpus;
+    int result = 0;
+
+    if (configure->cpuid.count > 0)
+        cpuid_copy(&cpuid, &configure->cpuid);
+    else
+        result = cpuid_supported(machine->kvm.kvm_fd, &cpuid, err);
 
     for (unsigned i = 0; i < count && result == 0; i++) {
         struct vcpu *vcpu = &machine->vcpus[i];
@@ -175,7 +182,7 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
     if (result == 0)
         result = build_devices(machine, configure, fds, err);
     if (result == 0)
-        result = build_vcpus(machine, configure->vcpus, err);
+        result = build_vcpus(machine, configure, err);
     if (result < 0) {
         machine_free(machine);
         return result;
