@@ -71,15 +71,10 @@ static void a_child_has_its_fds_and_no_others(void **state)
 
     (void)state;
     assert_true(leak >= 0);
-    assert_int_equal(
-        run(&spec,
-            "echo hello; echo \"in $(readlink /proc/self/fd/0)\"; ls /proc/$$/fd | tr '\\n' ' '",
-            &child),
-        0);
+    /* No pipe in the script, and not ls as its end: the shell itself is looked at. */
+    assert_int_equal(run(&spec, "readlink /proc/$$/fd/0; ls /proc/$$/fd; true", &child), 0);
     assert_int_equal(child.status, 0);
-    assert_non_null(strstr(child.output, "hello\nin /dev/null\n"));
-    assert_null(strstr(child.output, "3 "));
-    assert_non_null(strstr(child.output, "0 1 2 "));
+    assert_string_equal(child.output, "/dev/null\n0\n1\n2\n");
     close(leak);
 }
 
