@@ -31,8 +31,8 @@ struct vmm {
     struct vmm_configure configure;
 };
 
-/* One malloc arena: in glibc an arena per thread would be reserved in 64 MiB steps and grow by mprotect,
- * which the filters forbid. */
+/* One malloc arena: in glibc an arena per thread would be reserved in 64 MiB steps and grow by
+ * mprotect, which the filters forbid. */
 static void prepare_process(void)
 {
     const struct sigaction ignore = { .sa_handler = SIG_IGN };

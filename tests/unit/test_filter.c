@@ -104,9 +104,16 @@ static const struct call allowed[FILTER_COUNT][5] = {
     },
 };
 
+static void need_filters(void)
+{
+    if (!FILTERS_ARE_BUILT)
+        skip(); /* a sanitizer needs calls that they forbid */
+}
+
 static void forbidden_calls_kill(void **state)
 {
     (void)state;
+    need_filters();
     for (int kind = 0; kind < FILTER_COUNT; kind++)
         for (size_t i = 0; i < ARRAY_LENGTH(forbidden); i++)
             if (outcome((enum filter_kind)kind, &forbidden[i]) != SIGSYS)
@@ -116,6 +123,7 @@ static void forbidden_calls_kill(void **state)
 static void needed_calls_pass(void **state)
 {
     (void)state;
+    need_filters();
     for (int kind = 0; kind < FILTER_COUNT; kind++)
         for (size_t i = 0; i < ARRAY_LENGTH(allowed[kind]); i++)
             if (outcome((enum filter_kind)kind, &allowed[kind][i]) != 0)
@@ -129,6 +137,7 @@ static void each_kind_has_its_own(void **state)
     static const struct call accept = { "accept4", SYS_accept4, { VMM_LISTENER_FD } };
 
     (void)state;
+    need_filters();
     assert_int_equal(outcome(FILTER_DEVICES, &run), SIGSYS);
     assert_int_equal(outcome(FILTER_VCPU, &accept), SIGSYS);
 }
@@ -163,9 +172,5 @@ int main(void)
         cmocka_unit_test(they_stay_small),
     };
 
-    if (!FILTERS_ARE_BUILT) {
-        fprintf(stderr, "a sanitizer build has no filters: nothing to test\n");
-        return EXIT_SUCCESS;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
