@@ -566,10 +566,9 @@ void vm_launch(struct node *node, struct vm *vm)
 
 static void cleaned_part(struct node *node, struct vm *vm, int result, const struct error *err)
 {
-    vm->jobs--;
     if (result < 0)
         log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err->message);
-    if (vm->jobs == 0)
+    if (--vm->jobs == 0)
         vm_step(node, vm);
 }
 
