@@ -23,6 +23,7 @@ struct control {
     struct loop_source *connection;
 
     bool configured, running;
+    bool abandoned; /* its agent ended before it had configured us */
     struct vmm_configure configure; /* of any message received, too: it is the largest */
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
@@ -122,6 +123,7 @@ static bool control_receive(struct control *control)
                              control->fds, &control->fd_count, &err);
     if (size <= 0) {
         control->fd_count = 0;
+        control->abandoned = size == 0;
         return size == -EAGAIN;
     }
     bool stays = control_handle(control, &control->configure.header, (size_t)size);
@@ -214,6 +216,8 @@ int control_wait_configure(struct control *control, int timeout_ms,
         int64_t left = end - loop_now_ms();
         int result;
 
+        if (control->abandoned)
+            return error_set(err, ECONNRESET, "the agent ended before it sent a configuration");
         if (left <= 0)
             return error_set(err, ETIMEDOUT, "no configuration came within %d ms", timeout_ms);
         result = loop_turn(control->loop, (int)left, err);

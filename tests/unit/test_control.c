@@ -224,6 +224,19 @@ static void waiting_has_an_end(void **state)
     close(silent);
 }
 
+/* An agent that was killed between starting and configuring us leaves nothing behind. */
+static void an_agent_that_goes_ends_the_waiting(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    close(dial(f));
+    assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
+                     -ECONNRESET);
+}
+
 /* Needs root to become somebody else; the socket itself is opened for all. */
 static void only_root_is_heard(void **state)
 {
@@ -259,6 +272,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waiting_has_an_end, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_agent_that_goes_ends_the_waiting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
     };
 
