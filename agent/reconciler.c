@@ -80,6 +80,7 @@ static int sweep_jails(struct node *node, struct error *err)
 static void adopt(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
+    struct stats_page page;
     int control_fd = jail_connect(node->jail, vm->head.instance, &err);
 
     vm->placed = true;
@@ -90,11 +91,13 @@ static void adopt(struct node *node, struct vm *vm)
         vmm_client_ping(vm->client, &err) < 0)
         log_warning(node->log, "vm %s: adopted, but its VMM cannot be asked: %s", vm->head.id,
                     err.message);
-    if (!vm_state_is_live(vm->state) && !vm->head.deleting) {
-        /* Its start was never recorded, but it runs: the page or the ping's answer says how far. */
+    /* Its start was never recorded, but it is there: the page, or the ping's answer, says how far. */
+    if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
-    }
-    if (vm->state == VM_STARTING)
+    jail_read_page(node->jail, vm->head.instance, &page);
+    if (vm->state == VM_STARTING && page.start_ns != 0)
+        vm_set_state(node, vm, VM_RUNNING, ""); /* even if it cannot be asked: it is not killed */
+    else if (vm->state == VM_STARTING)
         vm_await_ready(node, vm);
     vm_watch_process(node, vm);
 }
