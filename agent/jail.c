@@ -433,7 +433,7 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     size_t start;
 
     if (!ring || !bytes)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     if (dir_fd >= 0)
         fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || pread(fd, &page, sizeof page, 0) != sizeof page ||

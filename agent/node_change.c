@@ -71,6 +71,8 @@ static void change_committed(void *context, int result, const struct error *err)
     if (result < 0) {
         change->err = *err;
         node->database_error = -result;
+        log_error(node->log, "a change of %s %s could not be recorded: %s",
+                  resource_kind_name(change->kind), change->id, err->message);
         if (change->verb == CHANGE_PUT)
             undo_creation(change);
         else
@@ -123,7 +125,7 @@ int change_commit(struct change *change, struct error *err)
         result = database_put(node->database, &record, change_committed, change, err);
         resource->committing = result >= 0;
     } else {
-        error_set(err, ENOMEM, "memory is short; try again");
+        error_set(err, EAGAIN, "memory is short; try again");
     }
     free(spec_text);
     free(status_text);
@@ -214,7 +216,7 @@ static int create(struct change *change, struct resource *fresh, struct error *e
     if (result == 0)
         result = ops->reserve(node, fresh, err);
     if (result == 0 && resource_insert(&node->tables[change->kind], fresh) < 0)
-        result = error_set(err, ENOMEM, "memory is short; try again");
+        result = error_set(err, EAGAIN, "memory is short; try again");
     if (result < 0) {
         ops->free(fresh);
         return result;

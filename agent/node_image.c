@@ -71,7 +71,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
         return reader.result;
     image = calloc(1, sizeof *image);
     if (!image)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     image->kind = kind;
     image->head.spec = json_pack("{s:s, s:s}", "kind", kind_names[kind], "source", source);
     if (kind == IMAGE_DISK)

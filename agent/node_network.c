@@ -54,7 +54,7 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
     int result;
 
     if (!network)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     result = read_spec(spec, &network->config, err);
     if (result < 0) {
         free(network);

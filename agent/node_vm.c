@@ -49,12 +49,12 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
     int result;
 
     if (!vm)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     result = vm_spec_parse(spec, &vm->spec, err);
     if (result == 0) {
         vm->head.spec = vm_spec_json(&vm->spec);
         if (!vm->head.spec)
-            result = error_set(err, ENOMEM, "memory is short; try again");
+            result = error_set(err, EAGAIN, "memory is short; try again");
     }
     if (result < 0) {
         vm_free(&vm->head);
@@ -203,7 +203,7 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     }
     used = used_addresses(node, vm, index, nic->network, &used_count);
     if (!used)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     return take_address(vm, index, network, used, used_count, err);
 }
 

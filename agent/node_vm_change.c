@@ -37,7 +37,7 @@ static int commit_candidate(struct change *change, struct error *err)
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
     result = vm->head.spec ? change_commit(change, err)
-                           : error_set(err, ENOMEM, "memory is short; try again");
+                           : error_set(err, EAGAIN, "memory is short; try again");
     swap_spec(vm, &change->new_spec);
     vm->head.generation = generation;
     vm->intent = intent;
@@ -111,7 +111,7 @@ int change_begin_patch(struct change *change, struct error *err)
         return error_field(err, EINVAL, "", "the patch must be an object");
     merged = json_deep_copy(vm->head.spec);
     if (!merged)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     merge(merged, change->body);
     result = vm_spec_parse(merged, &change->new_spec, err);
     json_decref(merged);

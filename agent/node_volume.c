@@ -45,7 +45,7 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
         return reader.result;
     volume = calloc(1, sizeof *volume);
     if (!volume)
-        return error_set(err, ENOMEM, "memory is short; try again");
+        return error_set(err, EAGAIN, "memory is short; try again");
     volume->size_bytes = (uint64_t)size_mib << 20;
     volume->head.spec = json_pack("{s:I}", "size_mib", (json_int_t)size_mib);
     if (image) {
