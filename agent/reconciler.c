@@ -91,8 +91,7 @@ static void adopt(struct node *node, struct vm *vm)
         vmm_client_ping(vm->client, &err) < 0)
         log_warning(node->log, "vm %s: adopted, but its VMM cannot be asked: %s", vm->head.id,
                     err.message);
-    /* Its start was never recorded, but it is there: the page, or the ping's answer, says how far.
-     */
+    /* Its start was never recorded, but it is there: its page, or its answer, says how far. */
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
     jail_read_page(node->jail, vm->head.instance, &page);

@@ -23,7 +23,7 @@ struct control {
     struct loop_source *connection;
 
     bool configured, running;
-    bool abandoned; /* its agent ended before it had configured us */
+    bool abandoned;                 /* its agent ended before it had configured us */
     struct vmm_configure configure; /* of any message received, too: it is the largest */
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
