@@ -31,7 +31,9 @@ need()
 # finish LOG - to be run at exit: the last line, and LOG's end if anything failed.
 finish()
 {
-    local status=$?
+    local status=$? left
+    mapfile -t left < <(jobs -pr) # an agent that a failure left running would hold our output open
+    ((${#left[@]} == 0)) || kill "${left[@]}" || true
     if ((failed || status)); then
         echo "--- the end of $1:"
         tail -n 60 "$1" || true

@@ -180,7 +180,7 @@ static void bring_up(struct bed *bed)
     join(bed, &bed->e, &bed->peers, 0x14, 3, "vm-e");
 }
 
-static bool gets_arp_reply(const struct guest *guest, uint32_t target)
+static bool gets_arp_reply(const struct guest *guest, uint32_t target, int timeout_ms)
 {
     struct frame frame;
 
@@ -188,7 +188,7 @@ static bool gets_arp_reply(const struct guest *guest, uint32_t target)
     frame_start(&frame, broadcast_mac, guest->nic.mac, 0x0806);
     frame_arp(&frame, 1, guest->nic.mac, guest->nic.ipv4, target);
     guest_send(guest, &frame);
-    while (guest_receive(guest, &frame, 200))
+    while (guest_receive(guest, &frame, timeout_ms))
         if (frame.bytes[12] == 8 && frame.bytes[13] == 6 && frame.bytes[21] == 2)
             return memcmp(frame.bytes + 22, guest->gateway_mac, MAC_BYTES) == 0;
     return false;
@@ -199,8 +199,8 @@ static void run_basics(struct bed *bed)
     struct dhcp_answer answer;
     struct frame frame;
 
-    check(bed, gets_arp_reply(&bed->a, bed->a.gateway), "the gateway answers ARP");
-    check(bed, !gets_arp_reply(&bed->a, bed->c.gateway),
+    check(bed, gets_arp_reply(&bed->a, bed->a.gateway, 2000), "the gateway answers ARP");
+    check(bed, !gets_arp_reply(&bed->a, bed->c.gateway, 200),
           "the host does not answer ARP for its other addresses");
     answer = guest_asks_dhcp(&bed->a, 1, 0);
     check(bed, answer.type == 2 && answer.address == bed->a.nic.ipv4, "DHCP offers the address");
