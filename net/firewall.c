@@ -1,7 +1,9 @@
 #include "net/firewall.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "net/interface_name.h"
 
@@ -168,8 +170,7 @@ static void put_network(FILE *to, enum firewall_change change, const char *prefi
         put_element(to, change, prefix, "inet", "outgoing", element);
 }
 
-static void put_nic(FILE *to, enum firewall_change change, const char *prefix,
-                    const struct nic_config *nic)
+static void put_nic(FILE *to, const char *prefix, const struct nic_config *nic)
 {
     const uint8_t *m = nic->mac;
     char tap[IFNAMSIZ];
@@ -181,10 +182,40 @@ static void put_nic(FILE *to, enum firewall_change change, const char *prefix,
     mac_format(nic->mac, mac);
     ipv4_format(nic->ipv4, address);
     snprintf(element, sizeof element, "\"%s\" . %s . %s", tap, mac, address);
-    put_element(to, change, prefix, "bridge", "sources", element);
+    put_element(to, FIREWALL_ADD, prefix, "bridge", "sources", element);
     snprintf(element, sizeof element, "\"%s\" . %s . 0x%02x%02x%02x%02x%02x%02x", tap, mac, m[0],
              m[1], m[2], m[3], m[4], m[5]);
-    put_element(to, change, prefix, "bridge", "clients", element);
+    put_element(to, FIREWALL_ADD, prefix, "bridge", "clients", element);
+}
+
+static void key_add(struct firewall_element *element, const void *part, size_t bytes)
+{
+    memcpy(element->key + element->key_bytes, part, bytes);
+    element->key_bytes += (bytes + 3) & ~(size_t)3;
+}
+
+void firewall_nic_elements(const char *prefix, const struct nic_config *nic,
+                           struct firewall_element ret_elements[FIREWALL_NIC_ELEMENTS])
+{
+    struct firewall_element sources = { .set = "sources" };
+    struct firewall_element clients = { .set = "clients" };
+    uint32_t address = htonl(nic->ipv4);
+    char tap[IFNAMSIZ] = "";
+
+    nic_tap_name(prefix, nic->instance, nic->index, tap);
+    key_add(&sources, tap, sizeof tap);
+    key_add(&sources, nic->mac, sizeof nic->mac);
+    key_add(&sources, &address, sizeof address);
+    key_add(&clients, tap, sizeof tap);
+    key_add(&clients, nic->mac, sizeof nic->mac);
+    key_add(&clients, nic->mac, sizeof nic->mac);
+    ret_elements[0] = sources;
+    ret_elements[1] = clients;
+}
+
+void firewall_table_name(const char *prefix, char ret_name[FIREWALL_TABLE_NAME])
+{
+    snprintf(ret_name, FIREWALL_TABLE_NAME, "warren_%s", prefix);
 }
 
 char *firewall_ruleset(const char *prefix, const struct network_config *networks,
@@ -204,7 +235,7 @@ char *firewall_ruleset(const char *prefix, const struct network_config *networks
     for (size_t i = 0; i < network_count; i++)
         put_network(text.stream, FIREWALL_ADD, prefix, &networks[i]);
     for (size_t i = 0; i < nic_count; i++)
-        put_nic(text.stream, FIREWALL_ADD, prefix, &nics[i]);
+        put_nic(text.stream, prefix, &nics[i]);
     return text_close(&text);
 }
 
@@ -227,16 +258,5 @@ char *firewall_network_change(const char *prefix, enum firewall_change change,
     if (!text_open(&text))
         return NULL;
     put_network(text.stream, change, prefix, network);
-    return text_close(&text);
-}
-
-char *firewall_nic_change(const char *prefix, enum firewall_change change,
-                          const struct nic_config *nic)
-{
-    struct text text;
-
-    if (!text_open(&text))
-        return NULL;
-    put_nic(text.stream, change, prefix, nic);
     return text_close(&text);
 }

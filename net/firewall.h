@@ -6,7 +6,7 @@
  * elements of sets: the rules do not grow with them.  Every change is one transaction, and adding
  * what is there or removing what is not is no error.
  *
- * All functions return malloc'ed text, or NULL if memory is short. */
+ * Functions that return text return it malloc'ed, or NULL if memory is short. */
 #pragma once
 #include <stddef.h>
 #include "net/network.h"
@@ -21,5 +21,18 @@ enum firewall_change { FIREWALL_ADD, FIREWALL_REMOVE };
 
 char *firewall_network_change(const char *prefix, enum firewall_change change,
                               const struct network_config *network);
-char *firewall_nic_change(const char *prefix, enum firewall_change change,
-                          const struct nic_config *nic);
+
+/* A nic is no text but elements of sets of the bridge table, as the kernel takes them: nics come
+ * and go with VMs, and libnftables reads all sets back before each change. */
+#define FIREWALL_KEY_MAX      32
+#define FIREWALL_NIC_ELEMENTS 2
+struct firewall_element {
+    const char *set; /* static */
+    size_t key_bytes;
+    uint8_t key[FIREWALL_KEY_MAX]; /* each part padded to 4 bytes */
+};
+void firewall_nic_elements(const char *prefix, const struct nic_config *nic,
+                           struct firewall_element ret_elements[FIREWALL_NIC_ELEMENTS]);
+/* Of both tables; text of at most FIREWALL_TABLE_NAME bytes. */
+#define FIREWALL_TABLE_NAME 32
+void firewall_table_name(const char *prefix, char ret_name[FIREWALL_TABLE_NAME]);

@@ -12,6 +12,7 @@
 #include "net/firewall.h"
 #include "net/netlink.h"
 #include "net/network_internal.h"
+#include "net/nftables.h"
 #include "net/tap.h"
 
 struct nic_config *net_host_find_nic(const struct net_host *host, uint32_t instance, uint8_t index)
@@ -78,6 +79,21 @@ static int check(const struct net_host *host, const struct network *network,
     return result < 0 ? result : check_unique(host, nic, err);
 }
 
+static int change_rules(struct net_host *host, const struct nic_config *nic,
+                        enum firewall_change change, struct error *err)
+{
+    struct firewall_element elements[FIREWALL_NIC_ELEMENTS];
+    char table[FIREWALL_TABLE_NAME];
+    int result;
+
+    firewall_nic_elements(host->prefix, nic, elements);
+    firewall_table_name(host->prefix, table);
+    result = nftables_change_elements(host->nftables, table, elements, FIREWALL_NIC_ELEMENTS,
+                                      change == FIREWALL_REMOVE, err);
+    /* The tables were removed behind our back; `host` knows what is to be in them. */
+    return result == -ENOENT ? net_host_apply_rules(host, err) : result;
+}
+
 /* The tap is there and down.  Filtered, known to DHCP, on the bridge; then up. */
 static int connect_tap(struct net_host *host, struct network *network, const struct nic_config *nic,
                        const char *tap, struct error *err)
@@ -86,8 +102,7 @@ static int connect_tap(struct net_host *host, struct network *network, const str
     int result = netlink_link_find(host->netlink, tap, &link, err);
 
     if (result == 0)
-        result =
-            net_host_change_rules(host, firewall_nic_change(host->prefix, FIREWALL_ADD, nic), err);
+        result = change_rules(host, nic, FIREWALL_ADD, err);
     if (result == 0)
         result = bridge_attach(host->netlink, link.index, network->bridge_index, &network->config,
                                nic, err);
@@ -181,8 +196,7 @@ int nic_down(struct net_host *host, const struct nic_config *config, struct erro
     net_host_remove_nic(host, nic.instance, nic.index);
     if (!network)
         return result;
-    step = net_host_change_rules(host, firewall_nic_change(host->prefix, FIREWALL_REMOVE, &nic),
-                                 result < 0 ? &later : err);
+    step = change_rules(host, &nic, FIREWALL_REMOVE, result < 0 ? &later : err);
     result = result < 0 ? result : step;
     if (network->dhcp) {
         step = dhcp_server_remove(network->dhcp, &nic, result < 0 ? &later : err);

@@ -112,6 +112,8 @@ static void check_repair(struct bed *bed)
     check(bed, !spoofing_passes(bed), "so does the next change");
     close(g.fd);
     check(bed, nic_down(bed->host, &g.nic, &bed->err) == 0, "a nic whose VMM is gone goes down");
+    check(bed, !shell_prints("nft list ruleset", PREFIX "-30-0"),
+          "its elements go, though a whole table brought them");
 }
 
 static void check_dnsmasq_death(struct bed *bed)
