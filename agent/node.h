@@ -58,17 +58,26 @@ void node_patch(struct node *node, enum resource_kind kind, const char *id, cons
 void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
                  struct node_condition condition, node_done_fn *done, void *context);
 
-enum vm_action { VM_ACTION_START, VM_ACTION_STOP, VM_ACTION_KILL, VM_ACTION_REBOOT };
+enum vm_action {
+    VM_ACTION_START,
+    VM_ACTION_STOP,
+    VM_ACTION_KILL,
+    VM_ACTION_REBOOT,
+    VM_ACTION_PAUSE,
+    VM_ACTION_RESUME,
+};
 
 void node_vm_action(struct node *node, const char *id, enum vm_action action,
                     struct node_condition condition, node_done_fn *done, void *context);
 
-/* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), SETTLED
+/* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), PAUSED,
+ * SETTLED
  * (observed_generation is current and no transition under way), DELETED.  The other kinds: SETTLED
  * (image: ready or failed) and DELETED. */
 enum node_wait_for {
     NODE_WAIT_RUNNING,
     NODE_WAIT_STOPPED,
+    NODE_WAIT_PAUSED,
     NODE_WAIT_SETTLED,
     NODE_WAIT_DELETED,
     NODE_WAIT_COUNT

@@ -80,7 +80,16 @@ struct vm_exit {
 };
 
 /* What was asked for beyond the desired state. */
-enum vm_intent { VM_INTENT_NONE, VM_INTENT_KILL, VM_INTENT_REBOOT, VM_INTENT_COUNT };
+enum vm_intent {
+    VM_INTENT_NONE,
+    VM_INTENT_KILL,
+    VM_INTENT_REBOOT,
+    VM_INTENT_PAUSE, /* for as long as it is to be paused */
+    VM_INTENT_COUNT,
+};
+
+/* What its VMM was last told by this agent. */
+enum vm_told { VM_TOLD_NOTHING, VM_TOLD_PAUSE, VM_TOLD_RESUME };
 
 struct vm;
 
@@ -105,10 +114,11 @@ struct vm {
     unsigned failures;          /* in a row; for the backoff */
     enum vm_intent intent;
 
-    bool start_committing;    /* a change that will start it is being committed */
-    bool start_due;           /* start as soon as nothing stands against it */
-    bool stop_sent;           /* the power button was pressed */
-    bool kill_sent;           /* the process got SIGKILL from us */
+    bool start_committing; /* a change that will start it is being committed */
+    bool start_due;        /* start as soon as nothing stands against it */
+    bool stop_sent;        /* the power button was pressed */
+    bool kill_sent;        /* the process got SIGKILL from us */
+    enum vm_told told;
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
     unsigned jobs;              /* on workers now; no step is taken before they are back */
@@ -232,7 +242,7 @@ void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const c
 /* The process ended, or could not be made. */
 void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);
 
-/* Control connections of VMs; the context is &vm->closure. */
+/* vm_control.c: control connections of VMs; the context is &vm->closure. */
 extern const struct vmm_client_ops vm_client_ops;
 
 /* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended. */

@@ -16,6 +16,7 @@ static const char *const intent_names[VM_INTENT_COUNT] = {
     [VM_INTENT_NONE] = "none",
     [VM_INTENT_KILL] = "kill",
     [VM_INTENT_REBOOT] = "reboot",
+    [VM_INTENT_PAUSE] = "pause",
 };
 
 /* --- parse --- */

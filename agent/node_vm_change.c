@@ -12,6 +12,14 @@ static struct vm *target_vm(const struct change *change)
     return (struct vm *)change->target;
 }
 
+/* Does it make the VM start? */
+static bool change_starts(const struct change *change)
+{
+    if (change->verb == CHANGE_ACTION)
+        return change->action == VM_ACTION_START || change->action == VM_ACTION_REBOOT;
+    return change->new_spec.desired_running && !target_vm(change)->spec.desired_running;
+}
+
 static void swap_spec(struct vm *vm, struct vm_spec *spec)
 {
     struct vm_spec old = vm->spec;
@@ -28,8 +36,7 @@ static int commit_candidate(struct change *change, struct error *err)
     struct vm *vm = target_vm(change);
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
-    bool starts = change->new_spec.desired_running &&
-                  (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
+    bool starts = change_starts(change);
     int result;
 
     change->old_generation = generation;
@@ -56,8 +63,7 @@ void change_apply_vm(struct change *change)
         if (!json_object_get(change->body, "desired_state"))
             change->new_spec.desired_running = vm->spec.desired_running;
     }
-    started = change->new_spec.desired_running &&
-              (change->verb == CHANGE_ACTION || !vm->spec.desired_running);
+    started = change_starts(change);
     swap_spec(vm, &change->new_spec);
     vm->head.generation += change->new_generation - change->old_generation;
     vm->intent = change->new_intent;
@@ -147,6 +153,8 @@ static const struct {
     [VM_ACTION_STOP] = { VM_EVENT_STOP, false, VM_INTENT_NONE },
     [VM_ACTION_KILL] = { VM_EVENT_KILL, false, VM_INTENT_KILL },
     [VM_ACTION_REBOOT] = { VM_EVENT_REBOOT, true, VM_INTENT_REBOOT },
+    [VM_ACTION_PAUSE] = { VM_EVENT_PAUSE, true, VM_INTENT_PAUSE },
+    [VM_ACTION_RESUME] = { VM_EVENT_RESUME, true, VM_INTENT_NONE },
 };
 
 int change_begin_action(struct change *change, struct error *err)

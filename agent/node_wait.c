@@ -32,9 +32,14 @@ static enum outlook look_at_vm(const struct vm *vm, enum node_wait_for what, int
     if (what == NODE_WAIT_SETTLED)
         return vm->observed_generation >= generation && quiet &&
                        vm->observed_generation == vm->head.generation &&
-                       ((resting && !vm->placed) || vm->state == VM_RUNNING)
+                       ((resting && !vm->placed) || vm->state == VM_RUNNING ||
+                        vm->state == VM_PAUSED)
                    ? REACHED
                    : NOT_YET;
+    if (what == NODE_WAIT_PAUSED)
+        return vm->state == VM_PAUSED && vm->intent == VM_INTENT_PAUSE ? REACHED
+               : vm->intent != VM_INTENT_PAUSE                         ? NEVER
+                                                                       : NOT_YET;
     if (what == NODE_WAIT_RUNNING) {
         if (vm->state == VM_RUNNING && vm->intent == VM_INTENT_NONE &&
             vm->observed_generation >= generation)

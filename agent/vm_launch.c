@@ -162,6 +162,7 @@ void vm_forget_process(struct vm *vm)
     vm->pid = 0;
     vm->stop_sent = false;
     vm->kill_sent = false;
+    vm->told = VM_TOLD_NOTHING;
 }
 
 /* What the process itself said, if it said anything. */
@@ -271,51 +272,7 @@ void vm_watch_process(struct node *node, struct vm *vm)
     }
 }
 
-/* --- the control connection --- */
-
-static void on_ready(void *context)
-{
-    struct vm_closure *closure = context;
-    struct node *node = closure->node;
-    struct vm *vm = closure->vm;
-    enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
-
-    if (next == VM_NONE)
-        return;
-    if (next == VM_RUNNING) {
-        vm->timer = loop_cancel(vm->timer);
-        node->starts += vm->launch_ns > 0; /* an adopted one was launched by another agent */
-        node->start_seconds += vm->launch_ns > 0 ? (double)(now_ns() - vm->launch_ns) / 1e9 : 0;
-        vm_set_state(node, vm, VM_RUNNING, "");
-    }
-    vm_step(node, vm);
-}
-
-/* Only adopted ones are asked.  One that does not run yet was not configured, and never will be:
- * the agent that made it is gone. */
-static void on_state(void *context, bool running)
-{
-    struct vm_closure *closure = context;
-
-    if (running)
-        on_ready(context);
-    else if (closure->vm->state == VM_STARTING && closure->vm->pidfd >= 0)
-        process_kill(closure->vm->pidfd, SIGKILL);
-}
-
-/* The process itself will follow, or it is sick: the start or stop time-out ends it. */
-static void on_closed(void *context)
-{
-    struct vm_closure *closure = context;
-
-    closure->vm->client = vmm_client_free(closure->vm->client);
-}
-
-const struct vmm_client_ops vm_client_ops = {
-    .ready = on_ready,
-    .state = on_state,
-    .closed = on_closed,
-};
+/* --- configure --- */
 
 static void on_start_timeout(void *context)
 {
@@ -334,8 +291,6 @@ void vm_await_ready(struct node *node, struct vm *vm)
 {
     vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
 }
-
-/* --- configure --- */
 
 static void fill_configure(const struct node *node, const struct vm *vm,
                            struct vmm_configure *ret_configure)

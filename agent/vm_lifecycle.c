@@ -3,8 +3,8 @@
 #include <stddef.h>
 #include <string.h>
 
-/* VM_NONE is 0, so an empty cell means: event refused (HTTP 409).  Pausing and paused are reached
- * by a later verb; kill and delete already work in them. */
+/* VM_NONE is 0, so an empty cell means: event refused (HTTP 409).  A paused guest cannot answer the
+ * power button: it is resumed first, or killed. */
 static const enum vm_state next_state[VM_STATE_COUNT][VM_EVENT_COUNT] = {
     [VM_CREATING] = { [VM_EVENT_STOP] = VM_STOPPED,
                       [VM_EVENT_KILL] = VM_STOPPED,
@@ -23,15 +23,26 @@ static const enum vm_state next_state[VM_STATE_COUNT][VM_EVENT_COUNT] = {
     [VM_RUNNING] = { [VM_EVENT_STOP] = VM_STOPPING,
                      [VM_EVENT_KILL] = VM_STOPPING,
                      [VM_EVENT_REBOOT] = VM_STOPPING,
+                     [VM_EVENT_PAUSE] = VM_PAUSING,
+                     [VM_EVENT_RESUME] = VM_RUNNING,
                      [VM_EVENT_DELETE] = VM_DELETING,
+                     [VM_EVENT_HELD] = VM_PAUSED, /* found so, though nobody wants it */
+                     [VM_EVENT_RELEASED] = VM_RUNNING,
                      [VM_EVENT_EXIT_GOOD] = VM_STOPPED,
                      [VM_EVENT_EXIT_BAD] = VM_FAILED },
     [VM_PAUSING] = { [VM_EVENT_KILL] = VM_STOPPING,
+                     [VM_EVENT_PAUSE] = VM_PAUSING,
+                     [VM_EVENT_RESUME] = VM_RUNNING,
                      [VM_EVENT_DELETE] = VM_DELETING,
+                     [VM_EVENT_HELD] = VM_PAUSED,
                      [VM_EVENT_EXIT_GOOD] = VM_STOPPED,
                      [VM_EVENT_EXIT_BAD] = VM_FAILED },
     [VM_PAUSED] = { [VM_EVENT_KILL] = VM_STOPPING,
+                    [VM_EVENT_PAUSE] = VM_PAUSED,
+                    [VM_EVENT_RESUME] = VM_RUNNING,
                     [VM_EVENT_DELETE] = VM_DELETING,
+                    [VM_EVENT_HELD] = VM_PAUSED,
+                    [VM_EVENT_RELEASED] = VM_RUNNING,
                     [VM_EVENT_EXIT_GOOD] = VM_STOPPED,
                     [VM_EVENT_EXIT_BAD] = VM_FAILED },
     [VM_STOPPING] = { [VM_EVENT_STOP] = VM_STOPPING,
@@ -60,9 +71,11 @@ static const char *const state_names[VM_STATE_COUNT] = {
 };
 
 static const char *const event_names[VM_EVENT_COUNT] = {
-    [VM_EVENT_START] = "start",   [VM_EVENT_STOP] = "stop",      [VM_EVENT_KILL] = "kill",
-    [VM_EVENT_REBOOT] = "reboot", [VM_EVENT_DELETE] = "delete",  [VM_EVENT_LAUNCH] = "launch",
-    [VM_EVENT_READY] = "ready",   [VM_EVENT_EXIT_GOOD] = "exit", [VM_EVENT_EXIT_BAD] = "crash",
+    [VM_EVENT_START] = "start",    [VM_EVENT_STOP] = "stop",         [VM_EVENT_KILL] = "kill",
+    [VM_EVENT_REBOOT] = "reboot",  [VM_EVENT_PAUSE] = "pause",       [VM_EVENT_RESUME] = "resume",
+    [VM_EVENT_HELD] = "held",      [VM_EVENT_RELEASED] = "released", [VM_EVENT_DELETE] = "delete",
+    [VM_EVENT_LAUNCH] = "launch",  [VM_EVENT_READY] = "ready",       [VM_EVENT_EXIT_GOOD] = "exit",
+    [VM_EVENT_EXIT_BAD] = "crash",
 };
 
 const char *const vm_restart_names[VM_RESTART_COUNT] = {

@@ -23,10 +23,14 @@ enum vm_event {
     VM_EVENT_STOP,
     VM_EVENT_KILL,
     VM_EVENT_REBOOT,
+    VM_EVENT_PAUSE,
+    VM_EVENT_RESUME,
     VM_EVENT_DELETE, /* with force; without, only where nothing runs */
     /* observed */
     VM_EVENT_LAUNCH, /* all it needs is there, its process is being made */
     VM_EVENT_READY,
+    VM_EVENT_HELD,     /* its vCPUs stand still */
+    VM_EVENT_RELEASED, /* they run again */
     VM_EVENT_EXIT_GOOD,
     VM_EVENT_EXIT_BAD,
     VM_EVENT_COUNT,

@@ -74,6 +74,26 @@ static void press_power_button(struct node *node, struct vm *vm)
         kill_process(node, vm); /* it cannot be asked */
 }
 
+/* --- pausing --- */
+
+/* One message for each change of mind; the answer sets the state.  Told again by the next agent:
+ * it does not know what the last one said. */
+static void pause_or_resume(struct node *node, struct vm *vm)
+{
+    bool pause = vm->intent == VM_INTENT_PAUSE;
+    enum vm_told tell = pause ? VM_TOLD_PAUSE : VM_TOLD_RESUME;
+    struct error err = { 0 };
+
+    if (pause && vm->state == VM_RUNNING)
+        vm_set_state(node, vm, VM_PAUSING, "pause");
+    if (vm->told == tell || (!pause && vm->state == VM_RUNNING && vm->told == VM_TOLD_NOTHING))
+        return;
+    vm->told = tell;
+    if (!vm->client || vmm_client_pause(vm->client, pause, &err) < 0)
+        log_error(node->log, "vm %s: cannot be asked to %s: %s", vm->head.id,
+                  pause ? "pause" : "resume", err.message);
+}
+
 /* --- starting --- */
 
 /* What a start still waits for; "" = nothing.  *ret_never: it will not come by itself. */
@@ -146,8 +166,10 @@ static void step_live(struct node *node, struct vm *vm)
          * gone half of the way. */
         vm_set_state(node, vm, VM_STOPPING, vm->spec.desired_running ? "reboot" : "stop");
         press_power_button(node, vm);
-    } else if (vm->state == VM_RUNNING) {
-        observe(node, vm);
+    } else if (vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) {
+        pause_or_resume(node, vm);
+        if (vm->state == (vm->intent == VM_INTENT_PAUSE ? VM_PAUSED : VM_RUNNING))
+            observe(node, vm);
     }
 }
 

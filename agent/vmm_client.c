@@ -29,7 +29,7 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
         return true;
     }
     if (state->header.type == VMM_MESSAGE_STATE) {
-        client->ops->state(client->context, state->running != 0);
+        client->ops->state(client->context, state->running != 0, state->paused != 0);
         return true;
     }
     return false;
@@ -98,6 +98,11 @@ static int send_header(struct vmm_client *client, uint32_t type, struct error *e
 int vmm_client_power_button(struct vmm_client *client, struct error *err)
 {
     return send_header(client, VMM_MESSAGE_POWER_BUTTON, err);
+}
+
+int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
+{
+    return send_header(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
 }
 
 int vmm_client_ping(struct vmm_client *client, struct error *err)

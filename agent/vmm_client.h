@@ -11,9 +11,10 @@ struct loop;
 struct vmm_client;
 
 struct vmm_client_ops {
-    void (*ready)(void *context);               /* its vCPUs run */
-    void (*state)(void *context, bool running); /* the answer to a ping */
-    void (*closed)(void *context);              /* no more will come; free the client */
+    void (*ready)(void *context); /* its vCPUs run */
+    /* The answer to a ping, and to pause and resume. */
+    void (*state)(void *context, bool running, bool paused);
+    void (*closed)(void *context); /* no more will come; free the client */
 };
 
 /* Takes control_fd over in every case. */
@@ -25,4 +26,5 @@ struct vmm_client *vmm_client_free(struct vmm_client *client); /* accepts NULL *
 int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
                          const int *fds, size_t fd_count, struct error *err);
 int vmm_client_power_button(struct vmm_client *client, struct error *err);
+int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

@@ -43,6 +43,8 @@ static const struct route routes[] = {
     { "POST", "/v1/vms/{id}/stop", "stopVm", vm_action, VM_ACTION_STOP, false, wait_queries },
     { "POST", "/v1/vms/{id}/kill", "killVm", vm_action, VM_ACTION_KILL, false, wait_queries },
     { "POST", "/v1/vms/{id}/reboot", "rebootVm", vm_action, VM_ACTION_REBOOT, false, wait_queries },
+    { "POST", "/v1/vms/{id}/pause", "pauseVm", vm_action, VM_ACTION_PAUSE, false, wait_queries },
+    { "POST", "/v1/vms/{id}/resume", "resumeVm", vm_action, VM_ACTION_RESUME, false, wait_queries },
     { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
     { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
       console_queries },

@@ -1,4 +1,4 @@
-/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, wait, console. */
+/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, wait, console. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,13 @@
 #define CONSOLE_TAIL_MAX     (1024 * 1024)
 #define WAIT_SECONDS_DEFAULT 60
 
+/* What ?wait= waits for. */
+static const enum node_wait_for action_waits[] = {
+    [VM_ACTION_START] = NODE_WAIT_RUNNING, [VM_ACTION_STOP] = NODE_WAIT_STOPPED,
+    [VM_ACTION_KILL] = NODE_WAIT_STOPPED,  [VM_ACTION_REBOOT] = NODE_WAIT_RUNNING,
+    [VM_ACTION_PAUSE] = NODE_WAIT_PAUSED,  [VM_ACTION_RESUME] = NODE_WAIT_RUNNING,
+};
+
 void vm_action(struct request *request)
 {
     enum vm_action action = (enum vm_action)request->route->argument;
@@ -22,19 +29,15 @@ void vm_action(struct request *request)
         request_reply_error(request, &err);
         return;
     }
-    request->step.wait_for = action == VM_ACTION_START || action == VM_ACTION_REBOOT
-                                 ? NODE_WAIT_RUNNING
-                                 : NODE_WAIT_STOPPED;
+    request->step.wait_for = action_waits[action];
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
     node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
                    request);
 }
 
 static const char *const wait_names[NODE_WAIT_COUNT] = {
-    [NODE_WAIT_RUNNING] = "running",
-    [NODE_WAIT_STOPPED] = "stopped",
-    [NODE_WAIT_SETTLED] = "settled",
-    [NODE_WAIT_DELETED] = "deleted",
+    [NODE_WAIT_RUNNING] = "running", [NODE_WAIT_STOPPED] = "stopped", [NODE_WAIT_PAUSED] = "paused",
+    [NODE_WAIT_SETTLED] = "settled", [NODE_WAIT_DELETED] = "deleted",
 };
 
 static int wait_read_for(struct request *request, struct error *err)
@@ -47,7 +50,8 @@ static int wait_read_for(struct request *request, struct error *err)
             return 0;
         }
     }
-    return error_field(err, EINVAL, "for", "for must be running, stopped, settled or deleted");
+    return error_field(err, EINVAL, "for",
+                       "for must be running, stopped, paused, settled or deleted");
 }
 
 static void wait_reply(struct request *request, bool reached)

@@ -1,6 +1,7 @@
 #include "vmm/control.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,14 +23,14 @@ struct control {
     int fd;          /* owned; the connection, or -1 */
     struct loop_source *connection;
 
-    bool configured, running;
+    bool configured, running, paused;
     bool abandoned;                 /* its agent ended before it had configured us */
     struct vmm_configure configure; /* of any message received, too: it is the largest */
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
 
-    const char *id; /* borrowed */
-    void (*press_power_button)(void *context);
+    const char *id; /* borrowed, as ops */
+    const struct control_ops *ops;
     void *context;
 };
 
@@ -44,6 +45,7 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
     struct vmm_state state = {
         .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof state },
         .running = control->running,
+        .paused = control->paused,
     };
     struct error err = { 0 };
 
@@ -60,32 +62,59 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
 /* --- messages; each returns whether the connection stays --- */
 
 /* A second one does not come here: it is longer than what is received by then. */
-static bool on_configure(struct control *control)
+static bool on_configure(struct control *control, const void *message)
 {
+    (void)message;
     control->configured = true;
     return true;
 }
 
-static bool on_power_button(struct control *control)
+static bool on_power_button(struct control *control, const void *message)
 {
-    if (control->press_power_button)
-        control->press_power_button(control->context);
+    (void)message;
+    if (control->ops)
+        control->ops->press_power_button(control->context);
     return true;
 }
 
-static bool on_ping(struct control *control)
+static bool on_pause(struct control *control, const void *message)
 {
+    (void)message;
+    if (control->ops && !control->paused) {
+        control->ops->pause(control->context);
+        control->paused = true;
+    }
+    control_send_state(control, VMM_MESSAGE_STATE);
+    return true;
+}
+
+static bool on_resume(struct control *control, const void *message)
+{
+    (void)message;
+    if (control->paused) {
+        control->paused = false;
+        control->ops->resume(control->context);
+    }
+    control_send_state(control, VMM_MESSAGE_STATE);
+    return true;
+}
+
+static bool on_ping(struct control *control, const void *message)
+{
+    (void)message;
     control_send_state(control, VMM_MESSAGE_STATE);
     return true;
 }
 
 static const struct {
     size_t size;
-    bool (*handle)(struct control *control);
+    bool (*handle)(struct control *control, const void *message);
 } messages[] = {
     [VMM_MESSAGE_CONFIGURE] = { sizeof(struct vmm_configure), on_configure },
     [VMM_MESSAGE_POWER_BUTTON] = { sizeof(struct vmm_message_header), on_power_button },
     [VMM_MESSAGE_PING] = { sizeof(struct vmm_message_header), on_ping },
+    [VMM_MESSAGE_PAUSE] = { sizeof(struct vmm_message_header), on_pause },
+    [VMM_MESSAGE_RESUME] = { sizeof(struct vmm_message_header), on_resume },
 };
 
 static void close_fds(int *fds, size_t count)
@@ -100,7 +129,7 @@ static bool control_handle(struct control *control, const struct vmm_message_hea
     if (size < sizeof *header || header->size != size || header->type >= ARRAY_LENGTH(messages) ||
         !messages[header->type].handle || messages[header->type].size != size)
         return false;
-    return messages[header->type].handle(control);
+    return messages[header->type].handle(control, header);
 }
 
 /* Before the configuration has come, messages may carry fds and go where it belongs; afterwards
@@ -135,6 +164,8 @@ static bool control_receive(struct control *control)
     return stays;
 }
 
+static void control_serve_paused(struct control *control);
+
 static void on_connection(void *context, uint32_t events)
 {
     struct control *control = context;
@@ -142,6 +173,7 @@ static void on_connection(void *context, uint32_t events)
     (void)events;
     if (!control_receive(control))
         control_disconnect(control);
+    control_serve_paused(control);
 }
 
 static bool peer_is_root(int fd)
@@ -172,6 +204,25 @@ static void on_listener(void *context, uint32_t events)
         return;
     }
     control->fd = take_fd(&fd);
+}
+
+/* A paused machine's devices stand still because the loop does not go on: only this socket is
+ * looked at, until the agent, or the next agent, resumes. */
+static void control_serve_paused(struct control *control)
+{
+    while (control->paused) {
+        struct pollfd fds[] = {
+            { .fd = control->listener_fd, .events = POLLIN },
+            { .fd = control->fd, .events = POLLIN }, /* -1 is passed over */
+        };
+
+        if (poll(fds, ARRAY_LENGTH(fds), -1) < 0)
+            continue;
+        if (fds[1].revents && !control_receive(control))
+            control_disconnect(control);
+        if (fds[0].revents)
+            on_listener(control, 0);
+    }
 }
 
 int control_new(struct loop *loop, int listener_fd, const struct log *log,
@@ -231,11 +282,11 @@ int control_wait_configure(struct control *control, int timeout_ms,
     return 0;
 }
 
-void control_ready(struct control *control, const char *id,
-                   void (*press_power_button)(void *context), void *context)
+void control_ready(struct control *control, const char *id, const struct control_ops *ops,
+                   void *context)
 {
     control->id = id;
-    control->press_power_button = press_power_button;
+    control->ops = ops;
     control->context = context;
     control->running = true;
     control_send_state(control, VMM_MESSAGE_READY);

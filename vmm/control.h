@@ -21,7 +21,14 @@ int control_wait_configure(struct control *control, int timeout_ms,
                            struct vmm_configure *ret_configure, int *ret_fds, size_t *ret_fd_count,
                            struct error *err);
 
-/* The guest runs: sends READY, and from now on answers PING and calls press_power_button(context).
- * id is borrowed. */
-void control_ready(struct control *control, const char *id,
-                   void (*press_power_button)(void *context), void *context);
+/* What is done about messages; main thread. */
+struct control_ops {
+    void (*press_power_button)(void *context);
+    void (*pause)(void *context); /* returns when the vCPUs are held */
+    void (*resume)(void *context);
+};
+
+/* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is
+ * paused, no other source of the loop is served.  id and ops are borrowed. */
+void control_ready(struct control *control, const char *id, const struct control_ops *ops,
+                   void *context);

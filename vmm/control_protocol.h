@@ -8,6 +8,8 @@
  *
  *   agent -> VMM   CONFIGURE + fds     once, first.  Answer: READY (vCPUs run) or an exit record
  *   agent -> VMM   POWER_BUTTON        ACPI power button through the GED.  No answer
+ *   agent -> VMM   PAUSE, RESUME       Answer: STATE, once it is so.  While paused nothing but this
+ *                                      socket is served
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
  *   VMM -> agent   READY, STATE        both are struct vmm_state
  *
@@ -37,6 +39,8 @@ enum vmm_message_type {
     VMM_MESSAGE_CONFIGURE = 1,
     VMM_MESSAGE_POWER_BUTTON,
     VMM_MESSAGE_PING,
+    VMM_MESSAGE_PAUSE,
+    VMM_MESSAGE_RESUME,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
 };
@@ -95,5 +99,5 @@ struct vmm_state {
     struct vmm_message_header header;
     char id[64];
     uint32_t running; /* 1 once the vCPUs were let go */
-    uint32_t reserved;
+    uint32_t paused;  /* 1 while they are held */
 };

@@ -7,10 +7,12 @@
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include "vmm/control_protocol.h"
+#include "vmm/vcpu_gate.h"
 
 #define FILTER_CONDITIONS_MAX 2
 
@@ -55,13 +57,21 @@ struct filter_rule {
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
 static const struct filter_rule vcpu_rules[] = {
-    IOCTL(KVM_RUN),        IOCTL(KVM_GET_REGS), /* for the exit record of a KVM error */
-    IOCTL(KVM_IRQFD),      IOCTL(KVM_SET_GSI_ROUTING),
-    IOCTL(KVM_IOEVENTFD),  IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
-    ALWAYS(read),          ALWAYS(write),
-    ALWAYS(futex),         ALWAYS(brk),
-    ALWAYS(munmap),        ANONYMOUS_MMAP,
-    ALWAYS(clock_gettime), ALWAYS(rt_sigreturn),
+    IOCTL(KVM_RUN),
+    IOCTL(KVM_GET_REGS), /* for the exit record of a KVM error */
+    IOCTL(KVM_KVMCLOCK_CTRL),
+    IOCTL(KVM_IRQFD),
+    IOCTL(KVM_SET_GSI_ROUTING),
+    IOCTL(KVM_IOEVENTFD),
+    IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
+    ALWAYS(read),
+    ALWAYS(write),
+    ALWAYS(futex),
+    ALWAYS(brk),
+    ALWAYS(munmap),
+    ANONYMOUS_MMAP,
+    ALWAYS(clock_gettime),
+    ALWAYS(rt_sigreturn),
     ALWAYS(exit_group),
 };
 
@@ -77,6 +87,9 @@ static const struct filter_rule device_rules[] = {
     ALWAYS(recvmsg),
     ALWAYS(sendmsg),
     ALWAYS(close),
+    /* pausing: vCPUs are called by a signal, and only control is looked at */
+    ALWAYS(poll),
+    { SCMP_SYS(tkill), 1, { { 1, 0xffffffff, VCPU_GATE_SIGNAL } } },
     /* eventfds, taps, disks, the log */
     ALWAYS(read),
     ALWAYS(write),

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,6 +24,7 @@
 #include "vmm/power.h"
 #include "vmm/serial.h"
 #include "vmm/vcpu.h"
+#include "vmm/vcpu_gate.h"
 #include "vmm/virtio_block.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_rng.h"
@@ -38,7 +40,7 @@ struct machine {
     struct power *power;
     struct pci_root *pci;
     struct vcpu_entry entry;
-    pthread_barrier_t start;
+    struct vcpu_gate gate;
     unsigned vcpu_count; /* of those created */
     struct vcpu vcpus[VMM_VCPUS_MAX];
 };
@@ -149,7 +151,7 @@ static int build_vcpus(struct machine *machine, const struct vmm_configure *conf
             .mmio = machine->mmio,
             .record = machine->record,
             .exits = &machine->record->page->vcpu_exits[i],
-            .start = &machine->start,
+            .gate = &machine->gate,
         };
         cpuid_adapt(&cpuid, i, count, machine->kvm.has_tsc_deadline);
         result = vcpu_new(vcpu, &machine->kvm, &cpuid, err);
@@ -173,7 +175,7 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
     machine->record = record;
     machine->loop = loop;
     machine->kvm.vm_fd = -1;
-    pthread_barrier_init(&machine->start, NULL, configure->vcpus + 1);
+    vcpu_gate_init(&machine->gate);
     result = load_guest(machine, configure, fds, err);
     if (result == 0)
         result = kvm_open(fds->kvm, machine->memory, &machine->kvm, err);
@@ -208,7 +210,7 @@ struct machine *machine_free(struct machine *machine)
     bus_free(machine->ports);
     kvm_close(&machine->kvm);
     guest_memory_free(machine->memory);
-    pthread_barrier_destroy(&machine->start);
+    vcpu_gate_destroy(&machine->gate);
     free(machine);
     return NULL;
 }
@@ -221,11 +223,19 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static void on_signal(int signal)
+{
+    (void)signal; /* it only ends a KVM_RUN */
+}
+
 /* Threads first: the filters forbid new ones.  Each vCPU thread filters itself before it comes to
- * the barrier, so no guest instruction runs before every thread is confined. */
+ * the gate, so no guest instruction runs before every thread is confined. */
 int machine_start(struct machine *machine, struct error *err)
 {
+    const struct sigaction action = { .sa_handler = on_signal };
     int result = 0;
+
+    (void)sigaction(VCPU_GATE_SIGNAL, &action, NULL);
 
     for (unsigned i = 0; i < machine->vcpu_count && result == 0; i++)
         result = vcpu_start(&machine->vcpus[i], err);
@@ -234,8 +244,24 @@ int machine_start(struct machine *machine, struct error *err)
     if (result < 0)
         return result;
     __atomic_store_n(&machine->record->page->start_ns, now_ns(), __ATOMIC_RELEASE);
-    pthread_barrier_wait(&machine->start);
+    vcpu_gate_await(&machine->gate, machine->vcpu_count);
+    vcpu_gate_open(&machine->gate);
     return 0;
+}
+
+void machine_pause(struct machine *machine)
+{
+    vcpu_gate_close(&machine->gate);
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        vcpu_call(&machine->vcpus[i]);
+    vcpu_gate_await(&machine->gate, machine->vcpu_count);
+}
+
+void machine_resume(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        vcpu_release(&machine->vcpus[i]);
+    vcpu_gate_open(&machine->gate);
 }
 
 void machine_press_power_button(struct machine *machine)

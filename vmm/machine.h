@@ -20,3 +20,7 @@ struct machine *machine_free(struct machine *machine);
 int machine_start(struct machine *machine, struct error *err);
 
 void machine_press_power_button(struct machine *machine);
+
+/* Returns when no vCPU runs guest code, each between two instructions; and lets them go on. */
+void machine_pause(struct machine *machine);
+void machine_resume(struct machine *machine);

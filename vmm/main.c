@@ -90,6 +90,22 @@ static void press_power_button(void *context)
     machine_press_power_button(context);
 }
 
+static void pause_guest(void *context)
+{
+    machine_pause(context);
+}
+
+static void resume_guest(void *context)
+{
+    machine_resume(context);
+}
+
+static const struct control_ops control_ops = {
+    .press_power_button = press_power_button,
+    .pause = pause_guest,
+    .resume = resume_guest,
+};
+
 int main(void)
 {
     struct vmm vmm = { .log = { .fd = VMM_LOG_FD, .level = LOG_LEVEL_INFO, .name = "vmm" } };
@@ -101,7 +117,7 @@ int main(void)
     vmm.record.log = &vmm.log;
     if (wait_configure(&vmm, fds, &fd_count, &err) < 0 || build(&vmm, fds, fd_count, &err) < 0)
         exit_record_fail(&vmm.record, EXIT_REASON_CONFIG, &err);
-    control_ready(vmm.control, vmm.configure.id, press_power_button, vmm.machine);
+    control_ready(vmm.control, vmm.configure.id, &control_ops, vmm.machine);
     (void)loop_run(vmm.loop, &err);
     exit_record_fail(&vmm.record, EXIT_REASON_VMM_ERROR, &err);
 }

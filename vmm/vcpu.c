@@ -2,10 +2,13 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/cpuid.h"
@@ -13,6 +16,7 @@
 #include "vmm/filter.h"
 #include "vmm/kvm.h"
 #include "vmm/mmio_bus.h"
+#include "vmm/vcpu_gate.h"
 
 #define MSR_MISC_ENABLE       0x1a0
 #define MISC_ENABLE_STRINGS   1ull
@@ -164,14 +168,20 @@ static void *vcpu_run(void *context)
 
     snprintf(name, sizeof name, "vcpu%u", vcpu->index);
     (void)prctl(PR_SET_NAME, name);
+    vcpu->thread_id = (int)syscall(SYS_gettid);
     if (filter_load(FILTER_VCPU, &err) < 0)
         exit_record_fail(vcpu->record, EXIT_REASON_CONFIG, &err);
-    pthread_barrier_wait(vcpu->start);
+    vcpu_gate_pass(vcpu->gate);
     for (;;) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
             __atomic_store_n(vcpu->exits, ++exits, __ATOMIC_RELAXED);
             vcpu_handle_exit(vcpu);
-        } else if (errno != EINTR && errno != EAGAIN) {
+        } else if (errno == EINTR) {
+            /* The guest's watchdogs are told that the time it missed was ours; one without
+             * kvm-clock cannot be told. */
+            if (vcpu_gate_pass(vcpu->gate))
+                (void)ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+        } else if (errno != EAGAIN) {
             error_set(&err, errno, "run vCPU %u", vcpu->index);
             exit_record_fail(vcpu->record, EXIT_REASON_VMM_ERROR, &err);
         }
@@ -199,4 +209,15 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
     if (code != 0)
         return error_set(err, code, "start the thread of vCPU %u", vcpu->index);
     return 0;
+}
+
+void vcpu_call(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    (void)syscall(SYS_tkill, vcpu->thread_id, VCPU_GATE_SIGNAL);
+}
+
+void vcpu_release(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 }

@@ -11,6 +11,7 @@ struct error;
 struct exit_record;
 struct kvm;
 struct kvm_run;
+struct vcpu_gate;
 
 /* How the first vCPU enters the kernel (boot_linux.h); the others wait for their INIT and SIPI. */
 enum vcpu_mode {
@@ -34,16 +35,21 @@ struct vcpu {
     struct bus *ports, *mmio;   /* borrowed */
     struct exit_record *record; /* borrowed */
     uint64_t *exits;            /* borrowed counter in the shared page */
-    pthread_barrier_t *start;   /* borrowed: all vCPUs and the main thread pass it together */
+    struct vcpu_gate *gate;     /* borrowed */
     pthread_t thread;
+    int thread_id;
 };
 
 /* Creates the KVM vCPU with the adapted `cpuid` and its MSRs; fills fd, run and run_bytes. */
 int vcpu_new(struct vcpu *vcpu, const struct kvm *kvm, const struct cpuid *cpuid,
              struct error *err);
 int vcpu_set_entry(struct vcpu *vcpu, const struct vcpu_entry *entry, struct error *err);
-/* Starts the thread: it loads its filter, waits at `start`, then runs the guest. */
+/* Starts the thread: it loads its filter, waits at the gate, then runs the guest. */
 int vcpu_start(struct vcpu *vcpu, struct error *err);
+/* Makes its thread come to the gate, or go on from there; the main thread, around closing and
+ * opening it. */
+void vcpu_call(struct vcpu *vcpu);
+void vcpu_release(struct vcpu *vcpu);
 
 /* The descriptors that boot code finds: null, null, code, data, TSS.  The selectors are those of
  * the Linux boot protocol (__BOOT_CS 0x10, __BOOT_DS 0x18). */

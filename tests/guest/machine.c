@@ -197,6 +197,25 @@ void machine_sleep(struct guest *guest, unsigned index, char **arguments, unsign
     console_print("sleep %s ms ok\n", arguments[0]);
 }
 
+/* A line after every so many milliseconds: whoever reads them sees whether the guest goes on. */
+void machine_tick(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    uint64_t period;
+
+    (void)index;
+    if (count != 1 || !text_number(arguments[0], &period) || period == 0) {
+        console_print("tick usage\n");
+        return;
+    }
+    for (uint64_t ticks = 1;; ticks++) {
+        uint64_t deadline = clock_ns() + period * MILLISECOND;
+
+        for (uint64_t now = clock_ns(); now < deadline; now = clock_ns())
+            guest_wait(guest, deadline - now);
+        console_print("tick %u\n", (unsigned)ticks);
+    }
+}
+
 /* Fills numbers from all arguments; prints "<name> usage" and returns false if they are not min to
  * max numbers. */
 static bool take_numbers(const char *name, char **arguments, unsigned count, uint64_t *numbers,

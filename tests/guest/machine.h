@@ -10,6 +10,7 @@ void machine_touch(struct guest *guest, unsigned index, char **arguments, unsign
 void machine_serial(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_spin(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_sleep(struct guest *guest, unsigned index, char **arguments, unsigned count);
+void machine_tick(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_port_read(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_port_write(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_peek(struct guest *guest, unsigned index, char **arguments, unsigned count);

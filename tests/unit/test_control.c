@@ -27,7 +27,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 
 struct fixture {
     char path[32];
-    int directory, listener, presses;
+    int directory, listener, presses, pauses, resumes;
     struct loop *loop;
     struct control *control;
 };
@@ -120,6 +120,22 @@ static void press(void *context)
     f->presses++;
 }
 
+static void hold(void *context)
+{
+    struct fixture *f = context;
+
+    f->pauses++;
+}
+
+static void release(void *context)
+{
+    struct fixture *f = context;
+
+    f->resumes++;
+}
+
+static const struct control_ops ops = { press, hold, release };
+
 static void make_ready(struct fixture *f, int fd)
 {
     struct vmm_configure configure = configure_message(), got;
@@ -132,7 +148,51 @@ static void make_ready(struct fixture *f, int fd)
     assert_int_equal(fd_count, 2);
     close(fds[0]);
     close(fds[1]);
-    control_ready(f->control, "one", press, f);
+    control_ready(f->control, "one", &ops, f);
+}
+
+static void post(int fd, uint32_t type)
+{
+    struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
+
+    assert_int_equal(seqpacket_send(fd, &header, sizeof header, NULL, 0, NULL), 0);
+}
+
+static void expect_state(int fd, bool paused)
+{
+    struct vmm_state got;
+
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_STATE);
+    assert_int_equal(got.running, 1);
+    assert_int_equal(got.paused, paused);
+}
+
+/* The loop does not come back while paused, so all that is to happen is sent before: the agent
+ * pauses, the next agent is heard all the same. */
+static void a_paused_vmm_serves_control_only(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f), newer = -1;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    send_header(f, fd, VMM_MESSAGE_RESUME); /* nothing to resume: only answered */
+    expect_state(fd, false);
+    assert_int_equal(f->resumes, 0);
+    post(fd, VMM_MESSAGE_PAUSE);
+    newer = seqpacket_connect(f->directory, "control", NULL);
+    assert_true(newer >= 0);
+    post(newer, VMM_MESSAGE_PAUSE);
+    post(newer, VMM_MESSAGE_PING);
+    post(newer, VMM_MESSAGE_RESUME);
+    turn(f);
+    assert_int_equal(f->pauses, 1);
+    assert_int_equal(f->resumes, 1);
+    expect_state(fd, true);
+    expect_state(newer, true);
+    expect_state(newer, true);
+    expect_state(newer, false);
 }
 
 static void a_configured_vmm_answers(void **state)
@@ -267,6 +327,7 @@ static void only_root_is_heard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),

@@ -32,6 +32,22 @@ static void every_cell(void **state)
     static const enum vm_event events[] = { VM_EVENT_START,   VM_EVENT_STOP,  VM_EVENT_REBOOT,
                                             VM_EVENT_LAUNCH,  VM_EVENT_READY, VM_EVENT_EXIT_GOOD,
                                             VM_EVENT_EXIT_BAD };
+    static const enum vm_event pause_events[] = { VM_EVENT_PAUSE, VM_EVENT_RESUME, VM_EVENT_HELD,
+                                                  VM_EVENT_RELEASED };
+    static const struct {
+        enum vm_state state;
+        enum vm_state next[ARRAY_LENGTH(pause_events)];
+    } pause_rows[] = {
+        { VM_CREATING, { NONE, NONE, NONE, NONE } },
+        { VM_STOPPED, { NONE, NONE, NONE, NONE } },
+        { VM_STARTING, { NONE, NONE, NONE, NONE } },
+        { VM_RUNNING, { VM_PAUSING, VM_RUNNING, VM_PAUSED, VM_RUNNING } },
+        { VM_PAUSING, { VM_PAUSING, VM_RUNNING, VM_PAUSED, NONE } },
+        { VM_PAUSED, { VM_PAUSED, VM_RUNNING, VM_PAUSED, VM_RUNNING } },
+        { VM_STOPPING, { NONE, NONE, NONE, NONE } },
+        { VM_FAILED, { NONE, NONE, NONE, NONE } },
+        { VM_DELETING, { NONE, NONE, NONE, NONE } },
+    };
     static const struct {
         enum vm_state state;
         enum vm_state next[ARRAY_LENGTH(events)];
@@ -55,6 +71,10 @@ static void every_cell(void **state)
                 fail_msg("%s in %s gives %s", vm_event_name(events[e]),
                          vm_state_name(rows[r].state),
                          vm_state_name(vm_lifecycle_next(rows[r].state, events[e])));
+    for (size_t r = 0; r < ARRAY_LENGTH(pause_rows); r++)
+        for (size_t e = 0; e < ARRAY_LENGTH(pause_events); e++)
+            assert_int_equal(vm_lifecycle_next(pause_rows[r].state, pause_events[e]),
+                             pause_rows[r].next[e]);
 }
 
 static void names_are_there_and_are_read_back(void **state)

@@ -1,0 +1,69 @@
+/* What a VM's process says over its control connection, and what becomes of it. */
+#include <signal.h>
+#include <time.h>
+
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
+#include "base/loop.h"
+#include "base/process.h"
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void on_ready(void *context)
+{
+    struct vm_closure *closure = context;
+    struct node *node = closure->node;
+    struct vm *vm = closure->vm;
+    enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
+
+    if (next == VM_NONE)
+        return;
+    if (next == VM_RUNNING) {
+        vm->timer = loop_cancel(vm->timer);
+        node->starts += vm->launch_ns > 0; /* an adopted one was launched by another agent */
+        node->start_seconds += vm->launch_ns > 0 ? (double)(now_ns() - vm->launch_ns) / 1e9 : 0;
+        vm_set_state(node, vm, VM_RUNNING, "");
+    }
+    vm_step(node, vm);
+}
+
+/* Asked at adoption, and answered after pause and resume.  One that does not run yet was not
+ * configured, and never will be: the agent that made it is gone. */
+static void on_state(void *context, bool running, bool paused)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+    enum vm_state next;
+
+    if (!running) {
+        if (vm->state == VM_STARTING && vm->pidfd >= 0)
+            process_kill(vm->pidfd, SIGKILL);
+        return;
+    }
+    if (vm->state == VM_STARTING)
+        on_ready(context);
+    next = vm_lifecycle_next(vm->state, paused ? VM_EVENT_HELD : VM_EVENT_RELEASED);
+    if (next != VM_NONE)
+        vm_set_state(closure->node, vm, next, next == VM_PAUSED ? "pause" : "");
+    vm_step(closure->node, vm);
+}
+
+/* The process itself will follow, or it is sick: the start or stop time-out ends it. */
+static void on_closed(void *context)
+{
+    struct vm_closure *closure = context;
+
+    closure->vm->client = vmm_client_free(closure->vm->client);
+}
+
+const struct vmm_client_ops vm_client_ops = {
+    .ready = on_ready,
+    .state = on_state,
+    .closed = on_closed,
+};
