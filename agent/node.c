@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/loop.h"
 #include "storage/database.h"
 
 const struct resource_ops *resource_ops_of(enum resource_kind kind)
@@ -150,16 +149,12 @@ int64_t node_revision(const struct node *node)
 
 /* --- writing behind --- */
 
-#define SAVE_RETRY_MS 1000
-
 static void write_row(struct node *node, struct resource *resource);
 
 /* What the last failures left: rows older than the truth, and rows of what is gone. */
-static void save_again(void *context)
+void node_save_again(struct node *node)
 {
-    struct node *node = context;
-
-    node->save_timer = NULL;
+    node->unsaved = false;
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         const struct resource_table *table = &node->tables[kind];
 
@@ -187,8 +182,7 @@ static void note_outcome(struct node *node, struct resource *resource, int resul
         log_error(node->log, "a change of %s %s could not be recorded, it is tried again: %s",
                   resource_kind_name(resource->kind), resource->id, err->message);
     resource->unsaved = true;
-    if (!node->save_timer && !node->ending)
-        node->save_timer = loop_after(node->loop, SAVE_RETRY_MS, save_again, node);
+    node->unsaved = true;
 }
 
 struct write {

@@ -246,6 +246,8 @@ static int begin_put(struct change *change, struct error *err)
     if (!existing)
         return create(change, fresh, err);
     result = compare(change, existing, fresh, err);
+    if (result == 0)
+        node_retry(change->node, existing);
     ops->free(fresh);
     return result;
 }
@@ -258,6 +260,8 @@ static int begin_delete(struct change *change, struct error *err)
     if (!resource)
         return not_found(change, err);
     result = check_condition(change, resource, err);
+    if (result == 0 && resource->deleting)
+        node_retry(change->node, resource);
     if (result < 0 || resource->deleting)
         return result;
     result = resource_ops_of(change->kind)->may_remove(change->node, resource, change->force, err);

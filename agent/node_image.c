@@ -199,13 +199,19 @@ static int run_remove(void *argument, struct error *err)
     return image_remove(job->node->images, job->instance, err);
 }
 
+static void remove_failed(struct node *node, struct image *image, const struct error *err)
+{
+    snprintf(image->reason, sizeof image->reason, "%.150s", err->message);
+    node_retry_later(node, &image->head, "remove", err);
+    node_save(node, &image->head);
+}
+
 static void is_removed(void *argument, int result, const struct error *err)
 {
     struct image_job *job = argument;
 
     if (result < 0)
-        log_error(job->node->log, "image %s: remove: %s; it is tried again at the next start",
-                  job->image->head.id, err->message);
+        remove_failed(job->node, job->image, err);
     else
         node_gone(job->node, &job->image->head);
     free(job);
@@ -223,7 +229,8 @@ static void image_begin_remove(struct node *node, struct resource *resource)
     }
     job = malloc(sizeof *job);
     if (!job) {
-        log_error(node->log, "image %s: remove: memory is short", resource->id);
+        error_set(&err, ENOMEM, "memory is short");
+        remove_failed(node, image, &err);
         return;
     }
     *job = (struct image_job){ .node = node, .image = image, .instance = resource->instance };

@@ -10,6 +10,7 @@
 #include "agent/resource.h"
 #include "agent/vm_lifecycle.h"
 #include "agent/vm_spec.h"
+#include "base/error.h"
 #include "net/network.h"
 #include "scheduler/admission.h"
 
@@ -125,6 +126,7 @@ struct vm {
     struct process_job *launch; /* owned; what the process's job brought, until all jobs are back */
     int launch_error;           /* first failure of the launch's jobs; 0 = none */
     char launch_message[160];   /* what it was */
+    struct error clean_error;   /* first failure of the clean-up's jobs; code 0 = none */
     int tap_fds[VMM_NICS_MAX];  /* owned between nic_up and CONFIGURE; else -1 */
     bool placed; /* taps, cgroup or process may be there: clean up before the next start */
     pid_t pid;   /* 0 = none */
@@ -159,8 +161,10 @@ struct node {
     bool
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];
-    int database_error;            /* last commit's failure; 0 = healthy */
-    struct loop_timer *save_timer; /* until what could not be written is tried again */
+    int database_error;      /* last commit's failure; 0 = healthy */
+    struct loop_timer *tick; /* node_tend.c's */
+    bool unsaved;            /* some resource is */
+    bool tending_networks;   /* that job is under way */
 
     struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
     size_t finding_count;
@@ -219,8 +223,24 @@ void node_gone(struct node *node, struct resource *resource);
 /* The VMs that wait for an image, volume or network look again. */
 void node_wake_vms(struct node *node);
 
-/* Begins to look after networks, once a second, for as long as the node lives. */
+/* Writes what could not be written. */
+void node_save_again(struct node *node);
+/* Looks after networks: dnsmasqs and rules that are gone are put back. */
 void node_tend_networks(struct node *node);
+
+/* --- node_tend.c: what is done again --- */
+
+/* Begins to tend the node, once a second for as long as it lives.  -ENOMEM. */
+int node_tend(struct node *node, struct error *err);
+/* The work on it (its creation's, its removal's, a VM's clean-up) failed: logs why, and tries again
+ * later, and later still if that fails, too. */
+void node_retry_later(struct node *node, struct resource *resource, const char *work,
+                      const struct error *err);
+/* Now, if it is stuck. */
+void node_retry(struct node *node, struct resource *resource);
+/* It succeeded. */
+void node_retry_over(struct resource *resource);
+
 /* Volumes that wait for an image look again. */
 void node_wake_volumes(struct node *node);
 

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/loop.h"
 #include "base/process.h"
 #include "base/worker.h"
 #include "net/address_pool.h"
@@ -87,6 +86,14 @@ static int network_reserve(struct node *node, struct resource *resource, struct 
 
 /* --- work --- */
 
+static void network_failed(struct node *node, struct network *network, const char *work,
+                           const struct error *err)
+{
+    snprintf(network->reason, sizeof network->reason, "%.150s", err->message);
+    node_retry_later(node, &network->head, work, err);
+    node_save(node, &network->head);
+}
+
 static int bring_up(void *argument, struct error *err)
 {
     struct network_job *job = argument;
@@ -108,16 +115,20 @@ static void is_up(void *argument, int result, const struct error *err)
     struct node *node = job->node;
 
     network->job_running = false;
-    network->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
-    snprintf(network->reason, sizeof network->reason, "%.150s", result < 0 ? err->message : "");
-    if (result < 0)
-        log_error(node->log, "network %s: %s", network->head.id, err->message);
     free(job);
     if (network->head.deleting) {
         network_ops.remove(node, &network->head);
         return;
     }
-    node_save(node, &network->head);
+    if (result < 0) {
+        network->state = PROGRESS_FAILED;
+        network_failed(node, network, "bring up", err);
+    } else {
+        network->state = PROGRESS_READY;
+        network->reason[0] = '\0';
+        node_retry_over(&network->head);
+        node_save(node, &network->head);
+    }
     node_wake_vms(node);
 }
 
@@ -128,8 +139,7 @@ static void is_down(void *argument, int result, const struct error *err)
 
     job->network->job_running = false;
     if (result < 0)
-        log_error(node->log, "network %s: take down: %s; it is tried again at the next start",
-                  job->network->head.id, err->message);
+        network_failed(node, job->network, "take down", err);
     else
         node_gone(node, &job->network->head);
     free(job);
@@ -144,7 +154,8 @@ static void submit(struct node *node, struct network *network, worker_run_fn *ru
     network->config.instance = network->head.instance;
     memcpy(network->config.id, network->head.id, sizeof network->config.id);
     if (!job) {
-        log_error(node->log, "network %s: memory is short", network->head.id);
+        error_set(&err, ENOMEM, "memory is short");
+        network_failed(node, network, "queue its work", &err);
         return;
     }
     *job = (struct network_job){ .node = node, .network = network, .config = network->config };
@@ -155,7 +166,11 @@ static void submit(struct node *node, struct network *network, worker_run_fn *ru
 
 static void network_begin(struct node *node, struct resource *resource)
 {
-    submit(node, (struct network *)resource, bring_up, is_up);
+    struct network *network = (struct network *)resource;
+
+    network->state = PROGRESS_WORKING;
+    if (!network->job_running)
+        submit(node, network, bring_up, is_up);
 }
 
 static int network_may_remove(struct node *node, const struct resource *resource, bool force,
@@ -184,8 +199,6 @@ static void network_remove(struct node *node, struct resource *resource)
 }
 
 /* --- tending: a dnsmasq that ended is started again, rules that others flushed are put back --- */
-
-#define TEND_MS 1000
 
 struct tend_job {
     struct node *node;
@@ -216,35 +229,27 @@ static void tended(void *argument, int result, const struct error *err)
 
     if (result < 0)
         log_error(job->node->log, "networks: %s", err->message);
-    node_tend_networks(job->node);
+    job->node->tending_networks = false;
     free(job);
 }
 
-static void submit_tend(void *context)
+void node_tend_networks(struct node *node)
 {
-    struct node *node = context;
     const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
-    struct tend_job *job = calloc(1, sizeof *job);
+    struct tend_job *job;
     struct error err = { 0 };
 
-    if (!job) {
-        node_tend_networks(node);
-        return;
-    }
+    job = networks->count > 0 && !node->tending_networks ? calloc(1, sizeof *job) : NULL;
+    if (!job)
+        return; /* memory is short, or there is nothing to do: the next tick comes */
     job->node = node;
     for (size_t i = 0; i < networks->count && job->count < NETWORK_LIMIT; i++)
         if (((const struct network *)networks->items[i])->state == PROGRESS_READY)
             job->instances[job->count++] = networks->items[i]->instance;
     if (job->count > 0 && worker_submit(node->net_worker, tend, tended, job, &err) == 0)
-        return;
-    free(job);
-    node_tend_networks(node);
-}
-
-void node_tend_networks(struct node *node)
-{
-    if (!node->ending && !loop_after(node->loop, TEND_MS, submit_tend, node))
-        log_error(node->log, "networks are no longer tended: memory is short");
+        node->tending_networks = true;
+    else
+        free(job);
 }
 
 /* --- status --- */

@@ -184,6 +184,7 @@ struct node *node_free(struct node *node)
     if (!node)
         return NULL;
     node->ending = true;
+    node->tick = loop_cancel(node->tick);
     /* Their last jobs may queue changes: the database goes last. */
     node->launch_worker = worker_free(node->launch_worker);
     node->net_worker = worker_free(node->net_worker);

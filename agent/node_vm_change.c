@@ -73,6 +73,7 @@ void change_apply_vm(struct change *change)
     } else if (!vm->spec.desired_running) {
         vm->start_due = false;
     }
+    vm->head.stuck = false; /* who asks does not wait for the next try */
     vm_step(change->node, vm);
 }
 

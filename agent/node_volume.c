@@ -122,6 +122,7 @@ static void is_created(void *argument, int result, const struct error *err)
     volume->job_running = false;
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
     volume->allocated_bytes = job->allocated_bytes;
+    node_retry_over(&volume->head);
     snprintf(volume->reason, sizeof volume->reason, "%.150s", result < 0 ? err->message : "");
     if (result < 0)
         log_warning(node->log, "volume %s: %s", volume->head.id, err->message);
@@ -134,14 +135,22 @@ static void is_created(void *argument, int result, const struct error *err)
     node_wake_vms(node);
 }
 
+/* Its state stays as it is: the work is begun again. */
+static void volume_stuck(struct node *node, struct volume *volume, const char *work,
+                         const struct error *err)
+{
+    snprintf(volume->reason, sizeof volume->reason, "%.150s", err->message);
+    node_retry_later(node, &volume->head, work, err);
+    node_save(node, &volume->head);
+}
+
 static void is_removed(void *argument, int result, const struct error *err)
 {
     struct volume_job *job = argument;
 
     job->volume->job_running = false;
     if (result < 0)
-        log_error(job->node->log, "volume %s: remove: %s; it is tried again at the next start",
-                  job->volume->head.id, err->message);
+        volume_stuck(job->node, job->volume, "remove", err);
     else
         node_gone(job->node, &job->volume->head);
     free(job);
@@ -154,7 +163,8 @@ static void submit(struct node *node, struct volume *volume, const struct image 
     struct error err = { 0 };
 
     if (!job) {
-        log_error(node->log, "volume %s: memory is short", volume->head.id);
+        error_set(&err, ENOMEM, "memory is short");
+        volume_stuck(node, volume, "queue its work", &err);
         return;
     }
     *job = (struct volume_job){ .node = node,
@@ -162,9 +172,12 @@ static void submit(struct node *node, struct volume *volume, const struct image 
                                 .instance = volume->head.instance,
                                 .image = image ? image->head.instance : 0,
                                 .size_bytes = volume->size_bytes };
+    if (worker_submit(node->disk_worker, run, done, job, &err) < 0) {
+        free(job);
+        volume_stuck(node, volume, "queue its work", &err);
+        return;
+    }
     volume->job_running = true;
-    if (worker_submit(node->disk_worker, run, done, job, &err) < 0)
-        done(job, -err.code, &err);
 }
 
 /* Waits for its image, if that is still imported: node_wake_volumes calls again. */

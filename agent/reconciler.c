@@ -280,7 +280,6 @@ int node_reconcile(struct node *node, struct error *err)
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)
         settle_vm(node, (struct vm *)vms->items[i]);
-    node_tend_networks(node);
     log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
-    return 0;
+    return node_tend(node, err);
 }

@@ -15,13 +15,16 @@ struct resource {
     uint32_t instance; /* names its kernel objects and files; never used again */
     int64_t generation;
     int64_t revision;
-    bool hidden;     /* its creation is not committed: reserves, but is not shown */
-    bool deleting;   /* its deletion is committed */
-    bool leaving;    /* its deletion is being committed: nothing new may name it */
-    bool committing; /* a change of it is being committed: facts are written behind that */
-    bool unsaved;    /* the row is older than what is known */
-    bool gone;       /* the row's removal was asked for: it is not written any more */
-    json_t *spec;    /* owned; canonical */
+    bool hidden;      /* its creation is not committed: reserves, but is not shown */
+    bool deleting;    /* its deletion is committed */
+    bool leaving;     /* its deletion is being committed: nothing new may name it */
+    bool committing;  /* a change of it is being committed: facts are written behind that */
+    bool unsaved;     /* the row is older than what is known */
+    bool gone;        /* the row's removal was asked for: it is not written any more */
+    bool stuck;       /* the work on it failed and is to be tried again, by then: */
+    int64_t retry_ms; /* on loop_now_ms's clock */
+    unsigned tries;   /* that failed, in a row */
+    json_t *spec;     /* owned; canonical */
 };
 
 static inline bool resource_is_leaving(const struct resource *resource)

@@ -519,12 +519,33 @@ void vm_launch(struct node *node, struct vm *vm)
 
 /* --- cleaning up --- */
 
+static void clean_failed(struct vm *vm, const struct error *err)
+{
+    if (vm->clean_error.code == 0)
+        vm->clean_error = *err;
+}
+
+/* All of it was tried.  What is left of the VM is still in the way of its next start, or its row
+ * of being removed. */
+static void cleaned(struct node *node, struct vm *vm)
+{
+    if (vm->clean_error.code != 0) {
+        vm->placed = true;
+        node_retry_later(node, &vm->head, "clean up", &vm->clean_error);
+        if (vm->head.deleting)
+            vm_set_state(node, vm, VM_DELETING, vm->clean_error.message);
+    } else {
+        node_retry_over(&vm->head);
+    }
+    vm_step(node, vm);
+}
+
 static void cleaned_part(struct node *node, struct vm *vm, int result, const struct error *err)
 {
     if (result < 0)
-        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err->message);
+        clean_failed(vm, err);
     if (--vm->jobs == 0)
-        vm_step(node, vm);
+        cleaned(node, vm);
 }
 
 static void nics_are_down(void *argument, int result, const struct error *err)
@@ -548,8 +569,11 @@ void vm_clean_up(struct node *node, struct vm *vm)
     struct error err = { 0 };
 
     vm->placed = false; /* a deletion that comes meanwhile sets it again: more is to be removed */
+    vm->clean_error = (struct error){ 0 };
     if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_down, nics_are_down, &err) < 0)
-        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err.message);
+        clean_failed(vm, &err);
     if (submit_process(node, vm, clean_process, process_is_cleaned, &err) < 0)
-        log_error(node->log, "vm %s: clean-up: %s", vm->head.id, err.message);
+        clean_failed(vm, &err);
+    if (vm->jobs == 0)
+        cleaned(node, vm);
 }

@@ -129,7 +129,7 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
         if (!network || network->state != PROGRESS_READY) {
             snprintf(ret_what, size, "network %s is %s", spec->nics[i].network,
                      network ? progress_state_name(network->state, "creating") : "gone");
-            *ret_never = !network || network->state == PROGRESS_FAILED;
+            *ret_never = !network; /* one that failed is tried again */
         }
     }
 }
@@ -176,7 +176,8 @@ static void step_live(struct node *node, struct vm *vm)
 static void step_down(struct node *node, struct vm *vm)
 {
     if (vm->placed) {
-        vm_clean_up(node, vm);
+        if (!vm->head.stuck)
+            vm_clean_up(node, vm);
         return;
     }
     if (vm->head.deleting) {

@@ -27,6 +27,7 @@ struct loop_source {
 struct loop_timer {
     struct loop *loop;
     int64_t due_ms;
+    int64_t every_ms; /* 0 = fires once */
     loop_fn *callback;
     void *context;
     size_t slot; /* in loop->heap */
@@ -184,6 +185,15 @@ struct loop_timer *loop_after(struct loop *loop, int64_t ms, loop_fn *callback, 
     return timer;
 }
 
+struct loop_timer *loop_every(struct loop *loop, int64_t ms, loop_fn *callback, void *context)
+{
+    struct loop_timer *timer = loop_after(loop, ms, callback, context);
+
+    if (timer)
+        timer->every_ms = ms;
+    return timer;
+}
+
 struct loop_timer *loop_cancel(struct loop_timer *timer)
 {
     if (timer) {
@@ -204,6 +214,13 @@ static void run_timers(struct loop *loop)
         if (timer->due_ms > now)
             break;
         heap_remove(loop, timer);
+        if (timer->every_ms > 0) { /* its place is still there; the callback may cancel it */
+            timer->due_ms = now + timer->every_ms;
+            heap_put(loop, loop->heap_count++, timer);
+            heap_up(loop, timer->slot);
+            timer->callback(timer->context);
+            continue;
+        }
         timer->callback(timer->context);
         free(timer);
     }

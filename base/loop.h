@@ -35,6 +35,9 @@ int64_t loop_now_ms(void);
 /* Fires once, `ms` from now; then it is gone.  Cancel only one that has not fired: set your pointer
  * to NULL in the callback.  NULL is returned only when memory is short. */
 struct loop_timer *loop_after(struct loop *loop, int64_t ms, loop_fn *callback, void *context);
+/* Fires again and again until it is cancelled, also from its own callback; once it is there it
+ * needs no more memory. */
+struct loop_timer *loop_every(struct loop *loop, int64_t ms, loop_fn *callback, void *context);
 struct loop_timer *loop_cancel(struct loop_timer *timer); /* accepts NULL, returns NULL */
 
 /* Runs callback(context) on the loop's thread in a later turn; any thread; -ENOMEM else 0. */

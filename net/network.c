@@ -257,9 +257,10 @@ int network_down(struct net_host *host, const struct network_config *config, str
         net_host_remove_network(host, network);
     else
         dhcp_directory_remove(host->net_dir_fd, config->instance);
-    if (host->network_count == 0)
+    /* All of them also where an earlier try forgot the network before its rules were gone. */
+    if (host->network_count == 0 || !network)
         result = net_host_apply_rules(host, err);
-    else if (network)
+    else
         result = net_host_change_rules(
             host, firewall_network_change(host->prefix, FIREWALL_REMOVE, config), err);
     forwarding = net_host_set_forwarding(host, result < 0 ? &ignored : err);

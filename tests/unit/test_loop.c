@@ -291,6 +291,30 @@ static void a_post_of_a_post_comes_in_a_later_turn(void **state)
     assert_int_equal(f->calls, 2);
 }
 
+static void cancel_at_three(void *context)
+{
+    struct fixture *f = context;
+
+    if (++f->calls == 3)
+        f->timer = loop_cancel(f->timer);
+}
+
+static void a_timer_of_every_fires_until_it_is_cancelled(void **state)
+{
+    struct fixture *f = *state;
+    struct tick after = { f, 1 };
+
+    f->timer = loop_every(f->loop, 1, cancel_at_three, f);
+    assert_non_null(f->timer);
+    for (int i = 0; i < 100 && f->calls < 3; i++)
+        loop_turn(f->loop, 10, NULL);
+    assert_int_equal(f->calls, 3);
+    loop_after(f->loop, 5, note, &after);
+    while (f->order_count == 0)
+        loop_turn(f->loop, 10, NULL);
+    assert_int_equal(f->calls, 3);
+}
+
 static void what_is_left_is_freed(void **state)
 {
     struct fixture *f = *state;
@@ -317,6 +341,7 @@ int main(void)
         TEST(a_timer_does_not_fire_early),
         TEST(cancelled_timers_leave_the_others),
         TEST(a_heap_of_timers_stays_in_order),
+        TEST(a_timer_of_every_fires_until_it_is_cancelled),
         TEST(a_timer_for_now_does_not_starve_the_loop),
         TEST(posts_of_another_thread_all_arrive),
         TEST(a_post_of_a_post_comes_in_a_later_turn),

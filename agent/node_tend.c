@@ -1,0 +1,69 @@
+/* What is done again and again: once a second networks are looked after, and what could not be
+ * written to the database, or done about a resource, is tried again.  One timer that needs no
+ * memory, so that nothing waits for ever because memory was short once. */
+#include <errno.h>
+
+#include "agent/node_internal.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#define TICK_MS 1000
+
+void node_retry_later(struct node *node, struct resource *resource, const char *work,
+                      const struct error *err)
+{
+    int delay_ms;
+
+    resource->stuck = true;
+    resource->tries++;
+    delay_ms = vm_lifecycle_backoff_ms(resource->tries);
+    resource->retry_ms = loop_now_ms() + delay_ms;
+    log_error(node->log, "%s %s: %s: %s; tried again in %d s", resource_kind_name(resource->kind),
+              resource->id, work, err->message, delay_ms / 1000);
+}
+
+void node_retry(struct node *node, struct resource *resource)
+{
+    const struct resource_ops *ops = resource_ops_of(resource->kind);
+
+    if (!resource->stuck)
+        return;
+    resource->stuck = false;
+    if (resource->kind == RESOURCE_VM)
+        vm_step(node, (struct vm *)resource);
+    else if (resource->deleting)
+        ops->remove(node, resource);
+    else
+        ops->begin(node, resource);
+}
+
+void node_retry_over(struct resource *resource)
+{
+    resource->stuck = false;
+    resource->tries = 0;
+}
+
+/* No resource leaves its table within: the database tells later that its row is gone. */
+static void tick(void *context)
+{
+    struct node *node = context;
+    int64_t now = loop_now_ms();
+
+    if (node->unsaved)
+        node_save_again(node);
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+        const struct resource_table *table = &node->tables[kind];
+
+        for (size_t i = 0; i < table->count; i++)
+            if (table->items[i]->stuck && table->items[i]->retry_ms <= now)
+                node_retry(node, table->items[i]);
+    }
+    node_tend_networks(node);
+}
+
+int node_tend(struct node *node, struct error *err)
+{
+    node->tick = loop_every(node->loop, TICK_MS, tick, node);
+    return node->tick ? 0 : error_set(err, ENOMEM, "memory is short");
+}
