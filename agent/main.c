@@ -15,6 +15,7 @@
 
 #include "agent/config.h"
 #include "agent/jail.h"
+#include "agent/node.h"
 #include "agent/node_setup.h"
 #include "agent/version.h"
 #include "api/api_service.h"
@@ -23,6 +24,9 @@
 #include "base/log.h"
 #include "base/loop.h"
 
+#define WAITS_MS 1000  /* from SIGTERM until who waits is answered with what there is */
+#define DRAIN_MS 10000 /* until what is still not answered is dropped */
+
 struct warrend {
     struct config config;
     struct log log;
@@ -30,10 +34,35 @@ struct warrend {
     struct jail *jail;
     struct node *node;
     struct api_service *api;
+    bool ending; /* a signal has come */
     int signal_fd;
     int api_exec_fd;
 };
 
+static void stop(void *context)
+{
+    struct warrend *warrend = context;
+
+    loop_stop(warrend->loop);
+}
+
+static void end_waits(void *context)
+{
+    struct warrend *warrend = context;
+
+    node_end_waits(warrend->node);
+}
+
+static void give_up(void *context)
+{
+    struct warrend *warrend = context;
+
+    log_warning(&warrend->log, "requests that were not answered within %d s are dropped",
+                DRAIN_MS / 1000);
+    loop_stop(warrend->loop);
+}
+
+/* What is under way is answered first.  A second signal ends at once. */
 static void on_signal(void *context, uint32_t events)
 {
     struct warrend *warrend = context;
@@ -42,8 +71,17 @@ static void on_signal(void *context, uint32_t events)
     (void)events;
     if (read(warrend->signal_fd, &info, sizeof info) != sizeof info)
         return;
+    if (!warrend->api || warrend->ending) {
+        loop_stop(warrend->loop);
+        return;
+    }
     log_info(&warrend->log, "signal %u: ending; VMs go on running", info.ssi_signo);
-    loop_stop(warrend->loop);
+    warrend->ending = true;
+    api_service_drain(warrend->api, stop, warrend);
+    if (!loop_after(warrend->loop, WAITS_MS, end_waits, warrend))
+        end_waits(warrend);
+    if (!loop_after(warrend->loop, DRAIN_MS, give_up, warrend))
+        give_up(warrend);
 }
 
 /* Before any thread is made: all inherit the mask. */

@@ -91,6 +91,8 @@ typedef void node_wait_fn(void *context, bool reached);
 struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const char *id,
                               enum node_wait_for what, int64_t generation, int64_t timeout_ms,
                               node_wait_fn *done, void *context);
+/* Answers all who wait, and who will, with what there is: the agent is about to end. */
+void node_end_waits(struct node *node);
 /* Before `done` was called only. */
 void node_wait_cancel(struct node_waiter *waiter);
 

@@ -158,6 +158,7 @@ struct node {
     int64_t revision;
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
+    bool waits_ended; /* nobody is let wait any more */
     bool
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];

@@ -142,7 +142,7 @@ struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const 
     snprintf(waiter->id, sizeof waiter->id, "%s", id);
     if (resource)
         memcpy(waiter->uid, resource->uid, sizeof waiter->uid);
-    waiter->timer = loop_after(node->loop, timeout_ms, answer, waiter);
+    waiter->timer = loop_after(node->loop, node->waits_ended ? 0 : timeout_ms, answer, waiter);
     if (!waiter->timer) {
         free(waiter);
         return NULL;
@@ -150,6 +150,17 @@ struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const 
     node->waiters = waiter;
     decide(waiter);
     return waiter;
+}
+
+void node_end_waits(struct node *node)
+{
+    node->waits_ended = true;
+    while (node->waiters) {
+        struct node_waiter *waiter = node->waiters;
+
+        loop_cancel(waiter->timer);
+        answer(waiter);
+    }
 }
 
 void node_wait_cancel(struct node_waiter *waiter)

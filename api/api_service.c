@@ -45,6 +45,8 @@ struct api_service {
     struct wire_link *link;
     struct request *table[TABLE_SIZE]; /* outstanding, by id */
     size_t outstanding;
+    void (*drained)(void *context); /* set: draining */
+    void *drained_context;
 };
 
 /* --- requests --- */
@@ -172,7 +174,21 @@ static void service_link_ended(void *context, const struct error *err)
 {
     struct api_service *service = context;
 
+    if (service->drained && err->code == EPIPE)
+        return; /* it is ending, as it was told */
     service_kill_api(service, err->message);
+}
+
+static void service_log_exit(const struct api_service *service, int status)
+{
+    const struct log *log = service->options.log;
+
+    if (WIFSIGNALED(status))
+        log_error(log, "warren-api was killed by signal %d, %zu requests lost", WTERMSIG(status),
+                  service->outstanding);
+    else if (!service->drained || status != 0)
+        log_error(log, "warren-api exited with %d, %zu requests lost", WEXITSTATUS(status),
+                  service->outstanding);
 }
 
 static void service_api_exited(void *context, uint32_t events)
@@ -182,17 +198,16 @@ static void service_api_exited(void *context, uint32_t events)
 
     (void)events;
     (void)process_reap(service->pidfd, &status);
-    if (WIFSIGNALED(status))
-        log_error(service->options.log, "warren-api was killed by signal %d, %zu requests lost",
-                  WTERMSIG(status), service->outstanding);
-    else
-        log_error(service->options.log, "warren-api exited with %d, %zu requests lost",
-                  WEXITSTATUS(status), service->outstanding);
+    service_log_exit(service, status);
     service->exit_source = loop_remove(service->exit_source);
     close(service->pidfd);
     service->pidfd = -1;
     service->link = wire_link_free(service->link);
     service_abandon_all(service);
+    if (service->drained) {
+        service->drained(service->drained_context);
+        return;
+    }
     api_metrics_count_restart(service->metrics);
     service_start_later(service);
 }
@@ -248,6 +263,18 @@ static int service_spawn(struct api_service *service, int child_fd, struct error
     return process_spawn(&spec, &pid, &service->pidfd, err);
 }
 
+/* It may be a moment until it is gone: SIGKILL leaves nothing to wait for. */
+static void service_end_api(struct api_service *service)
+{
+    int status;
+
+    process_kill(service->pidfd, SIGKILL);
+    (void)waitid(P_PIDFD, (id_t)service->pidfd, NULL, WEXITED | WNOWAIT);
+    (void)process_reap(service->pidfd, &status);
+    close(service->pidfd);
+    service->pidfd = -1;
+}
+
 static int service_start(struct api_service *service, struct error *err)
 {
     auto_close int child_fd = -1;
@@ -264,9 +291,7 @@ static int service_start(struct api_service *service, struct error *err)
     r = loop_add(service->options.loop, service->pidfd, EPOLLIN, service_api_exited, service,
                  &service->exit_source, err);
     if (r < 0) {
-        process_kill(service->pidfd, SIGKILL);
-        close(service->pidfd);
-        service->pidfd = -1;
+        service_end_api(service);
         service->link = wire_link_free(service->link);
     }
     return r;
@@ -351,26 +376,42 @@ int api_service_new(const struct api_service_options *options, struct api_servic
     return 0;
 }
 
+static void service_unlisten(struct api_service *service)
+{
+    if (service->listen_fd < 0)
+        return;
+    (void)unlinkat(service->options.run_dir_fd, API_SOCKET_NAME, 0);
+    close(service->listen_fd);
+    service->listen_fd = -1;
+}
+
+void api_service_drain(struct api_service *service, void (*done)(void *context), void *context)
+{
+    struct wire_message message = { .kind = WIRE_DRAIN };
+
+    service->drained = done;
+    service->drained_context = context;
+    service->restart_timer = loop_cancel(service->restart_timer);
+    service_unlisten(service);
+    if (service->pidfd >= 0 && service->link && wire_link_send(service->link, &message, NULL) == 0)
+        return; /* service_api_exited tells */
+    if (service->pidfd >= 0)
+        process_kill(service->pidfd, SIGKILL);
+    else if (loop_post(service->options.loop, done, context) < 0)
+        done(context);
+}
+
 struct api_service *api_service_free(struct api_service *service)
 {
-    int status;
-
     if (!service)
         return NULL;
     loop_cancel(service->restart_timer);
     loop_remove(service->exit_source);
     service->link = wire_link_free(service->link); /* warren-api exits at this end of file */
-    if (service->pidfd >= 0) {
-        process_kill(service->pidfd, SIGKILL);
-        (void)waitid(P_PIDFD, (id_t)service->pidfd, NULL, WEXITED | WNOWAIT);
-        (void)process_reap(service->pidfd, &status);
-        close(service->pidfd);
-    }
+    if (service->pidfd >= 0)
+        service_end_api(service);
     service_abandon_all(service);
-    if (service->listen_fd >= 0) {
-        (void)unlinkat(service->options.run_dir_fd, API_SOCKET_NAME, 0);
-        close(service->listen_fd);
-    }
+    service_unlisten(service);
     api_metrics_free(service->metrics);
     free(service);
     return NULL;

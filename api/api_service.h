@@ -30,6 +30,11 @@ struct api_service_options {
 /* Returns once warren-api has been started; the socket accepts connections from then on. */
 int api_service_new(const struct api_service_options *options, struct api_service **ret_service,
                     struct error *err);
+/* In order to end: removes the socket, so that nobody new comes, lets who is connected have one
+ * more answer each, and then calls done, later and once.  Who does not wait for that frees the
+ * service, which drops what is left.  Requests that wait for something are not hurried:
+ * node_end_waits. */
+void api_service_drain(struct api_service *service, void (*done)(void *context), void *context);
 /* Ends warren-api and removes the socket.  Requests whose change is still under way stay valid
  * until the node reports it.  Accepts NULL, returns NULL. */
 struct api_service *api_service_free(struct api_service *service);

@@ -9,7 +9,8 @@
 #include "base/error.h"
 #include "base/loop.h"
 
-#define SWEEP_MS 1000
+#define SWEEP_MS       1000
+#define SWEEP_DRAIN_MS 100
 
 /* Room for a header block and what is parsed of it.  A connection's pages are all touched (zeroed)
  * when it is kept for another request. */
@@ -28,7 +29,8 @@ static void connection_new(struct server *server, struct MHD_Connection *mhd, vo
     connection->server = server;
     connection->mhd = mhd;
     connection->fd = info->connect_fd;
-    connection->deadline_ms = loop_now_ms() + SERVER_HEADER_MS;
+    connection->deadline_ms =
+        loop_now_ms() + (server->draining ? SERVER_DRAIN_MS : SERVER_HEADER_MS);
     connection->next = server->connections;
     connection->previous = &server->connections;
     if (connection->next)
@@ -67,14 +69,35 @@ static void server_sweep(void *context)
             shutdown(c->fd, SHUT_RDWR);
         }
     }
-    server->sweep = loop_after(server->loop, SWEEP_MS, server_sweep, server);
+    /* Not at once: who connected before the socket was unlinked may not have been accepted yet. */
+    if (server->draining && server->connection_count == 0)
+        server->stopping = true;
+    server->sweep = loop_after(server->loop, server->draining ? SWEEP_DRAIN_MS : SWEEP_MS,
+                               server_sweep, server);
     if (!server->sweep)
         server->stopping = true; /* better started anew than without deadlines */
 }
 
+static void server_drain(struct server *server)
+{
+    int64_t limit = loop_now_ms() + SERVER_DRAIN_MS;
+
+    server->draining = true;
+    for (struct server_connection *c = server->connections; c; c = c->next)
+        if (c->state == CONNECTION_HEADER && (c->deadline_ms == 0 || c->deadline_ms > limit))
+            c->deadline_ms = limit;
+    loop_cancel(server->sweep);
+    server->sweep = loop_after(server->loop, SWEEP_DRAIN_MS, server_sweep, server);
+    if (!server->sweep)
+        server->stopping = true;
+}
+
 static void server_message(void *context, struct wire_message *message)
 {
-    exchange_reply(context, message);
+    if (message->kind == WIRE_DRAIN)
+        server_drain(context);
+    else
+        exchange_reply(context, message);
 }
 
 static void server_link_ended(void *context, const struct error *err)
@@ -121,7 +144,7 @@ static int server_connect(struct server *server, int link_fd, struct error *err)
 {
     struct wire_link_options options = {
         .loop = server->loop,
-        .kinds = 1u << WIRE_REPLY,
+        .kinds = 1u << WIRE_REPLY | 1u << WIRE_DRAIN,
         .on_message = server_message,
         .on_end = server_link_ended,
         .context = server,

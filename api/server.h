@@ -22,6 +22,8 @@ struct server;
 #define SERVER_BODY_MS   30000 /* from the end of the headers to the end of the body */
 #define SERVER_SEND_MS   60000 /* from the reply to the response's end */
 
+#define SERVER_DRAIN_MS 250 /* when draining: for a request of which nothing may have come yet */
+
 #define SERVER_BODY_BYTES_MAX (256u << 20) /* of all requests being received together */
 
 /* With more connections than that, each is closed after its response: idle ones shall not take the
@@ -69,13 +71,14 @@ struct server {
     struct server_connection *waiting[SERVER_TABLE_SIZE]; /* by id */
     uint64_t last_id;
     size_t body_bytes; /* reserved for bodies */
+    bool draining;     /* each connection is closed behind its next response */
     bool stopping;
 };
 
 /* Takes both fds.  connection_limit: more wait in the socket's backlog. */
 int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
                struct server **ret_server, struct error *err);
-/* Until warrend closes its end (0) or epoll fails. */
+/* Until warrend closes its end or, draining, the last connection has gone (0), or epoll fails. */
 int server_run(struct server *server, struct error *err);
 struct server *server_free(struct server *server); /* accepts NULL, returns NULL */
 

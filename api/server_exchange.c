@@ -29,6 +29,8 @@ static void connection_enter(struct server_connection *connection, enum connecti
 
     connection->state = state;
     connection->deadline_ms = limits_ms[state] ? loop_now_ms() + limits_ms[state] : 0;
+    if (state == CONNECTION_HEADER && connection->server->draining)
+        connection->deadline_ms = loop_now_ms() + SERVER_DRAIN_MS;
 }
 
 /* --- who waits for which reply --- */
@@ -162,7 +164,7 @@ static enum MHD_Result exchange_respond(struct server_connection *connection)
     }
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (connection->server->connection_count > SERVER_KEPT_MAX)
+    if (connection->server->draining || connection->server->connection_count > SERVER_KEPT_MAX)
         MHD_add_response_header(response, "Connection", "close");
     connection_enter(connection, CONNECTION_SENDING);
     result = MHD_queue_response(connection->mhd, reply->status, response);

@@ -1,7 +1,8 @@
 /* wire.h - one message between warrend and warren-api: its bytes on the SOCK_SEQPACKET socket.
  *
  * warren-api -> warrend: REQUEST (one HTTP request), ABANDON (its client has gone; the reply to
- * this id, if it still comes, is ignored).  warrend -> warren-api: REPLY, one for each request.
+ * this id, if it still comes, is ignored).  warrend -> warren-api: REPLY, one for each request;
+ * DRAIN: nobody new can come, end when every connection has had its answer.
  * Neither end trusts the other's bytes: warren-api is the less trusted process, and what it gets
  * back was partly written by guests and users.  Everything is validated in wire_unpack: lengths,
  * kinds, which strings a kind may carry, and that no string holds a control character (so that no
@@ -13,7 +14,7 @@
 
 struct error;
 
-enum wire_kind { WIRE_REQUEST = 1, WIRE_ABANDON, WIRE_REPLY, WIRE_KIND_COUNT };
+enum wire_kind { WIRE_REQUEST = 1, WIRE_ABANDON, WIRE_REPLY, WIRE_DRAIN, WIRE_KIND_COUNT };
 
 enum wire_string {
     WIRE_METHOD,

@@ -10,9 +10,12 @@
 #include <libgen.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "api/api_service.h"
 #include "base/cleanup.h"
@@ -384,6 +387,70 @@ static void a_killed_process_is_replaced(void **state)
     assert_non_null(strstr(f->answer, "\nwarren_api_restarts_total 3\n"));
 }
 
+static int fail_add_in; /* > 0: so many more additions until one fails */
+
+/* In place of the C library's. */
+int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
+{
+    if (operation == EPOLL_CTL_ADD && fail_add_in > 0 && --fail_add_in == 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int)syscall(SYS_epoll_ctl, epoll_fd, operation, fd, event);
+}
+
+static void a_child_that_cannot_be_watched_is_reaped(void **state)
+{
+    struct fixture *f = *state;
+    struct api_service_options options = {
+        .loop = f->loop, .node = f->node, .log = &f->log, .api_exec_fd = f->exec_fd
+    };
+    struct api_service *service = NULL;
+    struct error err;
+
+    f->service = api_service_free(f->service);
+    options.run_dir_fd = f->dir_fd;
+    fail_add_in = 2; /* the link's, then the process's */
+    assert_int_equal(api_service_new(&options, &service, &err), -ENOSPC);
+    assert_int_equal(fail_add_in, 0);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+static void note_drained(void *context)
+{
+    ++*(int *)context;
+}
+
+static void draining_answers_what_is_under_way(void **state)
+{
+    static const char bytes[] = REQUEST("GET /v1/vms/a/wait?for=deleted&timeout=1", "");
+    struct fixture *f = *state;
+    auto_close int waiting = client_connect(f);
+    auto_close int begun = client_connect(f);
+    auto_close int idle = client_connect(f);
+    int drained = 0;
+
+    assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
+    client_send(f, waiting, bytes, strlen(bytes));
+    client_send(f, begun, bytes, 10);
+    for (int turns = 0; f->node->outstanding == 0 && turns < 2000; turns++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    api_service_drain(f->service, note_drained, &drained);
+    assert_int_equal(faccessat(f->dir_fd, API_SOCKET_NAME, F_OK, 0), -1);
+    client_send(f, begun, REQUEST("GET /healthz", "") + 10,
+                strlen(REQUEST("GET /healthz", "")) - 10);
+    assert_true(client_receive(f, begun, true));
+    assert_true(client_receive(f, waiting, true));
+    assert_int_equal(answer_status(f), 200);
+    assert_non_null(strstr(f->answer, "Connection: close\r\n"));
+    assert_true(client_receive(f, idle, true));
+    assert_int_equal(f->answer_size, 0);
+    for (int turns = 0; !drained && turns < 5000; turns++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    assert_int_equal(drained, 1);
+}
+
 static void it_gives_up_every_privilege(void **state)
 {
     struct fixture *f = *state;
@@ -417,7 +484,8 @@ int main(void)
         CASE(odd_paths_are_not_decoded),         CASE(headers_have_a_limit),
         CASE(a_whole_mebibyte_is_taken),         CASE(a_large_answer_comes_whole),
         CASE(a_client_that_leaves_is_noticed),   CASE(a_half_closed_client_gets_its_answer),
-        CASE(a_killed_process_is_replaced),      CASE(it_gives_up_every_privilege),
+        CASE(a_killed_process_is_replaced),      CASE(draining_answers_what_is_under_way),
+        CASE(it_gives_up_every_privilege),       CASE(a_child_that_cannot_be_watched_is_reaped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
