@@ -1,11 +1,13 @@
 #include "storage/database.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -360,6 +362,23 @@ static int load(struct database *database, database_row_fn *row, void *context, 
     return result < 0 ? result : 0;
 }
 
+/* Whatever the directory and the umask allow, the files are ours alone.  SQLite gives those beside
+ * the database the mode of the database.  What cannot be done here SQLite will meet, and say. */
+static void keep_private(const char *path)
+{
+    static const char *const suffixes[] = { "", "-wal", "-shm" };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++) {
+        auto_close int fd = -1;
+        char name[4104];
+
+        snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+        fd = open(name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (i == 0 ? O_CREAT : 0), 0600);
+        if (fd >= 0)
+            (void)fchmod(fd, 0600);
+    }
+}
+
 static int open_file(struct database *database, const char *dir_path, struct error *err)
 {
     static const char *const pragmas[] = {
@@ -373,6 +392,7 @@ static int open_file(struct database *database, const char *dir_path, struct err
 
     if ((size_t)snprintf(path, sizeof path, "%s/warren.db", dir_path) >= sizeof path)
         return error_set(err, ENAMETOOLONG, "the state directory's path is too long");
+    keep_private(path);
     if (sqlite3_open_v2(path, &database->sqlite,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                             SQLITE_OPEN_NOFOLLOW,

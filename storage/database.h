@@ -4,6 +4,8 @@
  * synchronous=FULL: a change is on the disk when its `done` is called.  All changes that wait at
  * one moment share a commit, each in a savepoint; if the commit fails, all of them fail.
  *
+ * Its files have mode 0600, those found with another get it.
+ *
  * A newer schema than ours, a damaged file, or one that another agent has open is refused with what
  * to do about it; nothing is ever created in place of a damaged one. */
 #pragma once

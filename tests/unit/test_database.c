@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/loop.h"
@@ -408,6 +409,79 @@ static void a_directory_that_is_not_there_is_an_error(void **state)
     assert_null(database_free(NULL));
 }
 
+/* In place of the C library's, for SQLite, too: how often the disk was waited for. */
+static unsigned syncs;
+
+int fdatasync(int fd)
+{
+    __atomic_add_fetch(&syncs, 1, __ATOMIC_SEQ_CST);
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    __atomic_add_fetch(&syncs, 1, __ATOMIC_SEQ_CST);
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* WAL with synchronous=FULL: a commit's answer comes after its sync, and later commits, which only
+ * append to the log, sync as well. */
+static void every_commit_is_on_the_disk_when_it_is_answered(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(reopen(f), 0);
+    for (unsigned i = 1; i <= 3; i++) {
+        unsigned before = __atomic_load_n(&syncs, __ATOMIC_SEQ_CST);
+        char uid[40];
+        struct record record = make_record("a", i, "{}", uid);
+
+        assert_int_equal(database_put(f->database, &record, answered, f, &f->err), 0);
+        while (f->answers < i)
+            loop_turn(f->loop, 1000, NULL);
+        assert_int_equal(f->last_result, 0);
+        assert_true(__atomic_load_n(&syncs, __ATOMIC_SEQ_CST) > before);
+    }
+}
+
+static unsigned mode_of(const struct fixture *f, const char *name)
+{
+    struct stat status;
+    char path[128];
+
+    file_path(f, name, path, sizeof path);
+    return stat(path, &status) == 0 ? status.st_mode & 07777 : 0;
+}
+
+static void nobody_else_can_read_the_files(void **state)
+{
+    struct fixture *f = *state;
+    mode_t before = umask(0);
+    char path[128];
+    char uid[40];
+    struct record record = make_record("a", 1, "{}", uid);
+
+    assert_int_equal(chmod(f->dir, 0755), 0);
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(database_put(f->database, &record, answered, f, &f->err), 0);
+    while (f->answers < 1)
+        loop_turn(f->loop, 1000, NULL);
+    assert_int_equal(mode_of(f, "warren.db"), 0600);
+    assert_int_equal(mode_of(f, "warren.db-wal"), 0600);
+    assert_true((mode_of(f, "warren.db-shm") & 077) ==
+                0); /* with the exclusive lock there is none */
+    f->database = database_free(f->database);
+    /* Of an agent that did not see to it. */
+    file_path(f, "warren.db", path, sizeof path);
+    assert_int_equal(chmod(path, 0644), 0);
+    file_path(f, "warren.db-wal", path, sizeof path);
+    close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    assert_int_equal(reopen(f), 0);
+    assert_int_equal(mode_of(f, "warren.db"), 0600);
+    assert_true((mode_of(f, "warren.db-wal") & 077) == 0);
+    umask(before);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -425,6 +499,8 @@ int main(void)
         TEST(a_row_that_is_refused_ends_the_open),
         TEST(a_damaged_file_is_refused_and_kept),
         TEST(a_symlink_is_refused),
+        TEST(every_commit_is_on_the_disk_when_it_is_answered),
+        TEST(nobody_else_can_read_the_files),
         TEST(a_directory_that_is_not_there_is_an_error),
     };
 
