@@ -56,6 +56,24 @@ static int lock_place(int fd, const char *setting, const char *value, struct err
     return 0;
 }
 
+/* Only who holds its lock removes it; so one that is there once we hold the lock stays. */
+static int open_cgroup(struct jail *jail, const struct config *config, struct error *err)
+{
+    const char *setting = config->cgroup[0] ? "cgroup" : "prefix";
+    const char *value = config->cgroup[0] ? config->cgroup : config->prefix;
+    int result;
+
+    do {
+        cleanup_close(&jail->cgroup.fd);
+        result = jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
+        if (result == 0 && jail->cgroup.fd >= 0)
+            result = lock_place(jail->cgroup.fd, setting, value, err);
+    } while (result == 0 && jail_cgroup_is_stale(&jail->cgroup));
+    if (result < 0)
+        jail->cgroup.own[0] = '\0'; /* another's */
+    return result;
+}
+
 static int open_places(struct jail *jail, const struct config *config, struct error *err)
 {
     int result = jail_make_dir(AT_FDCWD, config->run_dir, 0755, &jail->run_dir_fd, err);
@@ -83,11 +101,7 @@ static int open_places(struct jail *jail, const struct config *config, struct er
     if (result < 0)
         return result;
     jail->root_namespace = result;
-    result = jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
-    if (result == 0 && jail->cgroup.fd >= 0)
-        result = lock_place(jail->cgroup.fd, config->cgroup[0] ? "cgroup" : "prefix",
-                            config->cgroup[0] ? config->cgroup : config->prefix, err);
-    return result;
+    return open_cgroup(jail, config, err);
 }
 
 /* Without KVM the count stays 0: the agent serves all the same, and each VMM asks for itself. */
@@ -135,7 +149,7 @@ struct jail *jail_free(struct jail *jail)
     cleanup_close(&jail->libexec_fd);
     cleanup_close(&jail->vmm_exec_fd);
     cleanup_close(&jail->root_namespace);
-    cleanup_close(&jail->cgroup.fd);
+    jail_cgroup_close(&jail->cgroup);
     free(jail);
     return NULL;
 }

@@ -70,6 +70,7 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
     int result = 0;
 
     cgroup->fd = -1;
+    cgroup->own[0] = '\0';
     cgroup->finding[0] = '\0';
     if (path[0])
         snprintf(own, sizeof own, "%s", path);
@@ -88,9 +89,23 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
     }
     if (result < 0)
         return result;
+    if (!path[0])
+        memcpy(cgroup->own, own, sizeof own);
     parent_fd = openat(cgroup->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enable_controllers(cgroup, parent_fd);
     return 0;
+}
+
+void jail_cgroup_close(struct jail_cgroup *cgroup)
+{
+    if (cgroup->fd >= 0 && cgroup->own[0])
+        (void)rmdir(cgroup->own); /* EBUSY while there are leaves */
+    cleanup_close(&cgroup->fd);
+}
+
+bool jail_cgroup_is_stale(const struct jail_cgroup *cgroup)
+{
+    return cgroup->fd >= 0 && faccessat(cgroup->fd, "cgroup.procs", F_OK, 0) < 0;
 }
 
 int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,

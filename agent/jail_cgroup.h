@@ -1,18 +1,24 @@
 /* jail_cgroup.h - one cgroup v2 leaf per VM, below one parent of the agent's.  Where there is no
  * cgroup v2, VMs run without and the node says so.  Launch worker, but for the two readers. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
 
 struct jail_cgroup {
     int fd;            /* the parent; -1 = there is no cgroup v2 */
+    char own[600];     /* the parent's path, if it is of our making; "" = it was given */
     char finding[160]; /* what is missing; "" = nothing */
 };
 
 /* path: "" = <prefix>-vms in the root of the hierarchy. */
 int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,
                      struct error *err);
+/* Removes the parent, unless VMs are left in it or it was given, and closes it. */
+void jail_cgroup_close(struct jail_cgroup *cgroup);
+/* It has been removed since it was opened, by an agent that ended: to be opened anew. */
+bool jail_cgroup_is_stale(const struct jail_cgroup *cgroup);
 /* *ret_fd: owned, or -1 without cgroups. */
 int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,
                      struct error *err);

@@ -252,6 +252,7 @@ run_sections() {
     check "nothing is left of it" wait_for 5 no_leftovers
     stop_agent TERM
     check "the agent ends with 0" [ "$agent_status" = 0 ]
+    check "and its cgroup with it" eval "! ls -d /sys/fs/cgroup{,/unified}/$prefix-vms 2>/dev/null"
     check "without a word of sanitizers or crashes" eval "! grep -E 'Sanitizer|runtime error|signal 11' $work/*/log"
     lib_end
 }

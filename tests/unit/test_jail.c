@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "agent/config.h"
 #include "agent/jail.h"
+#include "agent/jail_cgroup.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/stats_page.h"
@@ -204,6 +205,37 @@ static void removal_ends_what_is_left_in_the_cgroup(void **state)
     end(&process);
 }
 
+static void the_cgroups_parent_goes_when_it_is_empty(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct jail_cgroup cgroup, other;
+    auto_close int leaf = -1;
+
+    assert_int_equal(jail_cgroup_open(&cgroup, "", "ujm", &f->err), 0);
+    if (cgroup.fd < 0)
+        skip();
+    assert_int_equal(jail_cgroup_make(&cgroup, 5, &leaf, &f->err), 0);
+    jail_cgroup_close(&cgroup);
+    assert_int_equal(cgroup.fd, -1);
+
+    assert_int_equal(jail_cgroup_open(&cgroup, "", "ujm", &f->err), 0);
+    assert_int_equal(faccessat(cgroup.fd, "5", F_OK, 0), 0); /* it was kept for its VM */
+    assert_int_equal(jail_cgroup_remove(&cgroup, 5, &f->err), 0);
+    assert_int_equal(jail_cgroup_open(&other, "", "ujm", &f->err), 0);
+    assert_false(jail_cgroup_is_stale(&other));
+    assert_int_equal(access(cgroup.own, F_OK), 0);
+    jail_cgroup_close(&cgroup);
+    assert_int_equal(access(cgroup.own, F_OK), -1);
+    assert_true(jail_cgroup_is_stale(&other));
+    jail_cgroup_close(&other);
+
+    /* One that was given is its owner's. */
+    assert_int_equal(mkdir(cgroup.own, 0755), 0);
+    assert_int_equal(jail_cgroup_open(&other, cgroup.own, "ujm", &f->err), 0);
+    jail_cgroup_close(&other);
+    assert_int_equal(rmdir(cgroup.own), 0);
+}
+
 static void users_do_not_overlap(void **state)
 {
     struct fixture *f = need_jail(state);
@@ -335,6 +367,7 @@ int main(void)
         TEST(a_vmm_starts_is_found_again_and_leaves_nothing),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
+        TEST(the_cgroups_parent_goes_when_it_is_empty),
         TEST(users_do_not_overlap),
         TEST(the_console_is_a_ring),
         TEST(a_page_that_lies_is_harmless),
