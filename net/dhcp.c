@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -113,9 +114,21 @@ static int await_listening(struct dhcp_server *server, struct error *err)
                      reason[0] ? reason : "it said nothing");
 }
 
+/* What dnsmasq has as its input: a share of the net directory's lock.  The process has it from its
+ * first moment on, while its command line still is ours: see dhcp_strays.c. */
+static int open_lock(const struct dhcp_server *server, struct error *err)
+{
+    auto_close int fd = openat(server->options.net_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0)
+        return error_set(err, errno, "start dnsmasq: lock its directory: %s", strerror(errno));
+    return take_fd(&fd);
+}
+
 static int spawn(struct dhcp_server *server, struct error *err)
 {
     auto_close int program = open_program(err);
+    auto_close int lock = -1;
     auto_close int log = -1;
     struct dhcp_arguments arguments;
     struct sandbox_spec sandbox = {
@@ -134,6 +147,10 @@ static int spawn(struct dhcp_server *server, struct error *err)
     log = dhcp_directory_open_log(&server->directory, err);
     if (log < 0)
         return log;
+    lock = open_lock(server, err);
+    if (lock < 0)
+        return lock;
+    fds[0] = lock;
     fds[2] = log;
     dhcp_arguments_fill(&arguments, server->options.prefix, server->path, &server->network);
     if (arguments.failed) {

@@ -2,7 +2,10 @@
  *
  * A dnsmasq is recognised by its own command line, which names its lease file, and by its user:
  * that holds even if the agent died between starting it and writing anything down.  Its pidfd is
- * opened before the command line is read, so what is killed is what was looked at. */
+ * opened before the command line is read, so what is killed is what was looked at.
+ *
+ * Between clone and exec, and for a moment within exec, it can be recognised by neither.  But from
+ * its beginning it shares the net directory's lock: while somebody has that, we look again. */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -12,8 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,7 +27,8 @@
 #include "net/dhcp.h"
 #include "net/dhcp_directory.h"
 
-#define KILL_MS 2000
+#define KILL_MS  2000
+#define PAUSE_MS 5
 
 /* "--dhcp-leasefile=<net dir>/<hex>/leases" among the NUL-separated arguments. */
 static bool names_our_lease_file(const char *arguments, size_t size, const char *net_dir)
@@ -78,12 +84,10 @@ static void kill_stray(const char *pid, const struct dhcp_options *options)
     (void)process_reap(pidfd, &status);
 }
 
-int dhcp_remove_all(const struct dhcp_options *options, struct error *err)
+static int kill_strays(const struct dhcp_options *options, struct error *err)
 {
     DIR *processes = opendir("/proc");
-    DIR *directories;
     const struct dirent *entry;
-    int copy;
 
     if (!processes)
         return error_set(err, errno, "look for dnsmasq processes: %s", strerror(errno));
@@ -91,7 +95,42 @@ int dhcp_remove_all(const struct dhcp_options *options, struct error *err)
         if (isdigit((unsigned char)entry->d_name[0]))
             kill_stray(entry->d_name, options);
     closedir(processes);
+    return 0;
+}
 
+/* Has nobody a share of the lock? */
+static bool is_alone(const struct dhcp_options *options)
+{
+    auto_close int fd = openat(options->net_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+static int kill_all_strays(const struct dhcp_options *options, struct error *err)
+{
+    const struct timespec pause = { .tv_nsec = PAUSE_MS * 1000000 };
+    int result = kill_strays(options, err);
+
+    for (int waited = 0; result == 0 && !is_alone(options); waited += PAUSE_MS) {
+        if (waited >= KILL_MS)
+            return error_set(err, EBUSY,
+                             "a process of an earlier agent that was to become "
+                             "dnsmasq is still there");
+        nanosleep(&pause, NULL);
+        result = kill_strays(options, err);
+    }
+    return result;
+}
+
+int dhcp_remove_all(const struct dhcp_options *options, struct error *err)
+{
+    DIR *directories;
+    const struct dirent *entry;
+    int copy;
+    int result = kill_all_strays(options, err);
+
+    if (result < 0)
+        return result;
     copy = openat(options->net_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     directories = copy < 0 ? NULL : fdopendir(copy);
     if (!directories) {
