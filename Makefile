@@ -109,13 +109,18 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
 
 # Tools that integration tests use.
-TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
     $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
+# Static, as what it stands in for.
+$(BUILD)/tests/rogue_vmm: tests/tools/rogue_vmm.c vmm/control_protocol.h vmm/stats_page.h
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -static -o $@ $<
 .SECONDARY:
 
 check: ## layers, format, clang-tidy, cppcheck, lengths, banned calls

@@ -250,8 +250,28 @@ static int write_identity(int dir_fd, pid_t pid, struct error *err)
     return 0;
 }
 
-static int spawn(const struct jail *jail, uint32_t instance, const char *hostname, int listener,
-                 int log_fd, int cgroup_fd, struct jail_process *process, struct error *err)
+/* A pipe, since it has a bound of the kernel's, whatever the VMM writes; and one with a name, so
+ * that the next agent finds it.  The VMM's end is for reading, too: it never finds nobody there. */
+static int make_log(int dir_fd, int *ret_vmm_fd, int *ret_fd, struct error *err)
+{
+    auto_close int vmm_fd = -1;
+    auto_close int fd = -1;
+
+    (void)unlinkat(dir_fd, "log", 0);
+    if (mkfifoat(dir_fd, "log", 0600) == 0)
+        vmm_fd = openat(dir_fd, "log", O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (vmm_fd >= 0) /* not a copy: the VMM could make that one block */
+        fd = openat(dir_fd, "log", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, errno, "create the VM's log");
+    *ret_vmm_fd = take_fd(&vmm_fd);
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+static int spawn(const struct jail *jail, uint32_t instance, const struct jail_spec *jail_spec,
+                 int listener, int log_fd, int cgroup_fd, struct jail_process *process,
+                 struct error *err)
 {
     static const char *const argv[] = { "warren-vmm", NULL };
     const int fds[] = { -1, -1, log_fd, listener };
@@ -262,7 +282,9 @@ static int spawn(const struct jail *jail, uint32_t instance, const char *hostnam
         .gid = user,
         .max_files = VMM_FILES_MAX,
         .max_processes = VMM_PROCESSES_MAX,
-        .hostname = hostname,
+        .max_file_bytes =
+            jail_spec->max_file_bytes > VMM_PAGE_BYTES ? jail_spec->max_file_bytes : VMM_PAGE_BYTES,
+        .hostname = jail_spec->hostname,
     };
     struct process_spec spec = {
         .exec_fd = jail->vmm_exec_fd,
@@ -278,8 +300,8 @@ static int spawn(const struct jail *jail, uint32_t instance, const char *hostnam
     return process_spawn(&spec, &process->pid, &process->pidfd, err);
 }
 
-static int start_in(const struct jail *jail, uint32_t instance, const char *hostname, int dir_fd,
-                    struct jail_process *process, struct error *err)
+static int start_in(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
+                    int dir_fd, struct jail_process *process, struct error *err)
 {
     auto_close int cgroup_fd = -1;
     auto_close int listener = -1;
@@ -298,18 +320,17 @@ static int start_in(const struct jail *jail, uint32_t instance, const char *host
     process->page_fd = make_page(dir_fd, err);
     if (process->page_fd < 0)
         return process->page_fd;
-    log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
-                    0600);
-    if (log_fd < 0)
-        return error_set(err, errno, "create the VM's log");
-    result = spawn(jail, instance, hostname, listener, log_fd, cgroup_fd, process, err);
+    result = make_log(dir_fd, &log_fd, &process->log_fd, err);
+    if (result < 0)
+        return result;
+    result = spawn(jail, instance, spec, listener, log_fd, cgroup_fd, process, err);
     return result < 0 ? result : write_identity(dir_fd, process->pid, err);
 }
 
-int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
+int jail_start(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
                struct jail_process *ret_process, struct error *err)
 {
-    struct jail_process process = { .pidfd = -1, .control_fd = -1, .page_fd = -1 };
+    struct jail_process process = { .pidfd = -1, .control_fd = -1, .page_fd = -1, .log_fd = -1 };
     auto_close int dir_fd = -1;
     char name[16];
     int status;
@@ -318,7 +339,7 @@ int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
     instance_name(instance, name);
     result = jail_make_dir(jail->vms_fd, name, 0700, &dir_fd, err);
     if (result == 0)
-        result = start_in(jail, instance, hostname, dir_fd, &process, err);
+        result = start_in(jail, instance, spec, dir_fd, &process, err);
     if (result == 0) {
         *ret_process = process;
         return 0;
@@ -331,8 +352,38 @@ int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
     cleanup_close(&process.pidfd);
     cleanup_close(&process.control_fd);
     cleanup_close(&process.page_fd);
+    cleanup_close(&process.log_fd);
     jail_clean_up(jail, instance, NULL);
     return result;
+}
+
+int jail_open_log(const struct jail *jail, uint32_t instance)
+{
+    auto_close int dir_fd = open_dir(jail, instance, NULL);
+
+    return dir_fd < 0 ? -1 : openat(dir_fd, "log", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+}
+
+void jail_keep_log(const struct jail *jail, uint32_t instance, int log_fd)
+{
+    auto_close int dir_fd = open_dir(jail, instance, NULL);
+    auto_close int fd = -1;
+    auto_free char *text = malloc(JAIL_LOG_BYTES);
+    struct stat status;
+    size_t size = 0;
+    ssize_t got = 1;
+
+    if (dir_fd < 0 || fstatat(dir_fd, "log", &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISFIFO(status.st_mode))
+        return; /* it is kept already */
+    while (text && log_fd >= 0 && size < JAIL_LOG_BYTES && got > 0) {
+        got = read(log_fd, text + size, JAIL_LOG_BYTES - size);
+        size += got > 0 ? (size_t)got : 0;
+    }
+    (void)unlinkat(dir_fd, "log", 0);
+    fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0 && size > 0 && write(fd, text, size) < 0)
+        (void)unlinkat(dir_fd, "log", 0); /* only for people; the exit record is in the page */
 }
 
 int jail_clean_up(const struct jail *jail, uint32_t instance, struct error *err)

@@ -3,8 +3,9 @@
  * launch worker.
  *
  *   <run-dir>/empty              the empty directory that becomes every VMM's root
- *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), log, process (its identity)
- *   <cgroup>/<instance>/         the leaf, where cgroup v2 is there */
+ *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), process (its identity),
+ * log: a pipe while the VMM lives, then a file of what was in it <cgroup>/<instance>/         the
+ * leaf, where cgroup v2 is there */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,13 +44,25 @@ struct jail_process {
     int pidfd;      /* owned */
     int control_fd; /* owned; connected to the VMM's listener before it was started */
     int page_fd;    /* owned; to be passed on */
+    int log_fd;     /* owned; to be kept open until jail_keep_log */
 };
+
+struct jail_spec {
+    const char *hostname;    /* borrowed */
+    uint64_t max_file_bytes; /* of the largest disk that it may write to; no file becomes larger */
+};
+
+#define JAIL_LOG_BYTES 65536 /* of a VMM's log */
 
 /* Makes directory, page, cgroup and socket, starts the VMM in them (waiting for CONFIGURE), and
  * notes its identity.  If we end before CONFIGURE, the next agent finds it unconfigured and ends
  * it. On failure nothing is left but the directory. */
-int jail_start(const struct jail *jail, uint32_t instance, const char *hostname,
+int jail_start(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
                struct jail_process *ret_process, struct error *err);
+/* The log of one that an earlier agent started.  Owned fd, or -1. */
+int jail_open_log(const struct jail *jail, uint32_t instance);
+/* The process is gone: what it logged becomes a file.  log_fd: borrowed; -1 = that is lost. */
+void jail_keep_log(const struct jail *jail, uint32_t instance, int log_fd);
 /* The process is gone: cgroup, socket and identity too; page and log stay for reading. */
 int jail_clean_up(const struct jail *jail, uint32_t instance, struct error *err);
 /* And the directory. */

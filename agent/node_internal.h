@@ -131,6 +131,7 @@ struct vm {
     bool placed; /* taps, cgroup or process may be there: clean up before the next start */
     pid_t pid;   /* 0 = none */
     int pidfd;   /* owned; -1 = none */
+    int log_fd;  /* owned; what its process logs, until its clean-up reads it; -1 = none */
     struct loop_source *pid_source;
     struct vmm_client *client;
     int64_t launch_ns; /* CLOCK_MONOTONIC, for the start latency */
@@ -266,7 +267,7 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
 /* vm_control.c: control connections of VMs; the context is &vm->closure. */
 extern const struct vmm_client_ops vm_client_ops;
 
-/* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended. */
+/* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended.  vm_exit.c: the process's end. */
 void vm_launch(struct node *node, struct vm *vm);
 void vm_clean_up(struct node *node, struct vm *vm);
 void vm_forget_process(struct vm *vm);

@@ -28,6 +28,7 @@ static struct vm *vm_new(void)
     if (!vm)
         return NULL;
     vm->pidfd = -1;
+    vm->log_fd = -1;
     vm->state = VM_CREATING;
     vm->since_ms = timestamp_now_ms();
     for (unsigned i = 0; i < VMM_NICS_MAX; i++)
@@ -39,6 +40,7 @@ static void vm_free(struct resource *resource)
 {
     struct vm *vm = (struct vm *)resource;
 
+    cleanup_close(&vm->log_fd);
     vm_spec_clear(&vm->spec);
     json_decref(vm->head.spec);
     free(vm);

@@ -84,6 +84,7 @@ static void adopt(struct node *node, struct vm *vm)
     int control_fd = jail_connect(node->jail, vm->head.instance, &err);
 
     vm->placed = true;
+    vm->log_fd = jail_open_log(node->jail, vm->head.instance);
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     if (control_fd < 0 ||
         vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <

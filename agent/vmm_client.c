@@ -15,6 +15,8 @@ struct vmm_client {
     struct loop_source *source;
     const struct vmm_client_ops *ops;
     void *context;
+    bool ready_told;      /* once per connection, no more */
+    unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
 };
 
 /* False if it is none that a VMM may send. */
@@ -24,11 +26,13 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
 
     if (size != sizeof *state || state->header.size != size)
         return false;
-    if (state->header.type == VMM_MESSAGE_READY) {
+    if (state->header.type == VMM_MESSAGE_READY && !client->ready_told) {
+        client->ready_told = true;
         client->ops->ready(client->context);
         return true;
     }
-    if (state->header.type == VMM_MESSAGE_STATE) {
+    if (state->header.type == VMM_MESSAGE_STATE && client->states_owed > 0) {
+        client->states_owed--;
         client->ops->state(client->context, state->running != 0, state->paused != 0);
         return true;
     }
@@ -95,6 +99,14 @@ static int send_header(struct vmm_client *client, uint32_t type, struct error *e
     return seqpacket_send(client->fd, &header, sizeof header, NULL, 0, err);
 }
 
+static int ask_state(struct vmm_client *client, uint32_t type, struct error *err)
+{
+    int result = send_header(client, type, err);
+
+    client->states_owed += result == 0;
+    return result;
+}
+
 int vmm_client_power_button(struct vmm_client *client, struct error *err)
 {
     return send_header(client, VMM_MESSAGE_POWER_BUTTON, err);
@@ -102,10 +114,10 @@ int vmm_client_power_button(struct vmm_client *client, struct error *err)
 
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
 {
-    return send_header(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
+    return ask_state(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
 }
 
 int vmm_client_ping(struct vmm_client *client, struct error *err)
 {
-    return send_header(client, VMM_MESSAGE_PING, err);
+    return ask_state(client, VMM_MESSAGE_PING, err);
 }

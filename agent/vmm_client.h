@@ -1,6 +1,7 @@
 /* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
  *
- * What a VMM sends is untrusted: a message of another size or type ends the connection. */
+ * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
+ * READY, one STATE for each question), ends the connection.  So none can keep the loop busy. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

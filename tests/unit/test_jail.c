@@ -126,6 +126,7 @@ static void end(struct jail_process *process)
     cleanup_close(&process->pidfd);
     cleanup_close(&process->control_fd);
     cleanup_close(&process->page_fd);
+    cleanup_close(&process->log_fd);
 }
 
 static void a_vmm_starts_is_found_again_and_leaves_nothing(void **state)
@@ -139,7 +140,8 @@ static void a_vmm_starts_is_found_again_and_leaves_nothing(void **state)
     char path[64];
     int fd;
 
-    assert_int_equal(jail_start(f->jail, 7, "web-1", &process, &f->err), 0);
+    assert_int_equal(
+        jail_start(f->jail, 7, &(struct jail_spec){ .hostname = "web-1" }, &process, &f->err), 0);
     assert_true(process.pid > 0 && process.pidfd >= 0 && process.control_fd >= 0);
     assert_int_equal(fstat(process.page_fd, &status), 0);
     assert_int_equal(status.st_size, VMM_PAGE_BYTES);
@@ -180,12 +182,14 @@ static void a_second_start_begins_with_an_empty_page(void **state)
     struct stats_page page = { .magic = STATS_PAGE_MAGIC, .exit_reason = 1 };
     struct stats_page read_back;
 
-    assert_int_equal(jail_start(f->jail, 8, "a", &process, &f->err), 0);
+    assert_int_equal(
+        jail_start(f->jail, 8, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
     assert_int_equal(pwrite(process.page_fd, &page, sizeof page, 0), sizeof page);
     assert_int_equal(jail_read_page(f->jail, 8, &read_back), 0);
     end(&process);
     jail_clean_up(f->jail, 8, NULL);
-    assert_int_equal(jail_start(f->jail, 8, "a", &process, &f->err), 0);
+    assert_int_equal(
+        jail_start(f->jail, 8, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
     assert_true(jail_read_page(f->jail, 8, &read_back) < 0);
     assert_int_equal(read_back.exit_reason, 0);
     end(&process);
@@ -199,10 +203,69 @@ static void removal_ends_what_is_left_in_the_cgroup(void **state)
 
     if (jail_cgroup_finding(f->jail)[0] == 'n' || strstr(jail_cgroup_finding(f->jail), "cannot"))
         skip();
-    assert_int_equal(jail_start(f->jail, 9, "a", &process, &f->err), 0);
+    assert_int_equal(
+        jail_start(f->jail, 9, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
     assert_int_equal(jail_remove(f->jail, 9, &f->err), 0);
     assert_int_equal(process_await(process.pidfd, 5000), 0);
     end(&process);
+}
+
+static uint64_t file_limit(pid_t pid)
+{
+    char path[64];
+    char line[256];
+    unsigned long long limit = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/limits", (int)pid);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "Max file size %llu", &limit) == 1)
+            break;
+    fclose(file);
+    return limit;
+}
+
+static void what_a_vmm_writes_has_a_bound(void **state)
+{
+    struct fixture *f = need_vmm(state);
+    const struct jail_spec spec = { .hostname = "a", .max_file_bytes = 3 << 20 };
+    struct jail_process process;
+    char path[CONFIG_PATH_MAX + 64];
+    static char block[4096];
+    struct stat status;
+    int pipe_fd;
+
+    assert_int_equal(jail_start(f->jail, 6, &spec, &process, &f->err), 0);
+    assert_int_equal(file_limit(process.pid), 3 << 20);
+    snprintf(path, sizeof path, "/proc/%d/fd/2", (int)process.pid);
+    pipe_fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(pipe_fd >= 0);
+    memset(block, 'x', sizeof block);
+    for (int i = 0; i < 1000 && write(pipe_fd, block, sizeof block) > 0; i++)
+        assert_true(i < 512);
+    close(pipe_fd);
+    close(process.log_fd);
+    process.log_fd = jail_open_log(f->jail, 6); /* the next agent's */
+    process_kill(process.pidfd, SIGKILL);
+    assert_int_equal(process_await(process.pidfd, 10000), 0);
+    jail_keep_log(f->jail, 6, process.log_fd);
+    snprintf(path, sizeof path, "%s/vms/6/log", f->config.run_dir);
+    assert_int_equal(stat(path, &status), 0);
+    assert_true(S_ISREG(status.st_mode));
+    assert_true(status.st_size > 0 && status.st_size <= JAIL_LOG_BYTES);
+    jail_keep_log(f->jail, 6, -1); /* changes nothing */
+    assert_int_equal(stat(path, &status), 0);
+    assert_true(status.st_size > 0);
+    end(&process);
+    assert_int_equal(jail_remove(f->jail, 6, &f->err), 0);
+    /* Without a disk to write to. */
+    assert_int_equal(
+        jail_start(f->jail, 6, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
+    assert_int_equal(file_limit(process.pid), VMM_PAGE_BYTES);
+    end(&process);
+    assert_int_equal(jail_remove(f->jail, 6, &f->err), 0);
 }
 
 static void the_cgroups_parent_goes_when_it_is_empty(void **state)
@@ -367,6 +430,7 @@ int main(void)
         TEST(a_vmm_starts_is_found_again_and_leaves_nothing),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
+        TEST(what_a_vmm_writes_has_a_bound),
         TEST(the_cgroups_parent_goes_when_it_is_empty),
         TEST(users_do_not_overlap),
         TEST(the_console_is_a_ring),

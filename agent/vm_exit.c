@@ -1,0 +1,134 @@
+/* A VM's process is watched; when it has ended, what it left says why.  All of that is untrusted.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
+
+void vm_forget_process(struct vm *vm)
+{
+    vm->pid_source = loop_remove(vm->pid_source);
+    vm->client = vmm_client_free(vm->client);
+    cleanup_close(&vm->pidfd);
+    vm->pid = 0;
+    vm->stop_sent = false;
+    vm->kill_sent = false;
+    vm->told = VM_TOLD_NOTHING;
+}
+
+/* What the process itself said, if it said anything. */
+static bool cause_of_page(const struct stats_page *page, enum vm_cause *ret_cause)
+{
+    static const int causes[EXIT_REASON_COUNT] = {
+        [EXIT_REASON_POWEROFF] = VM_CAUSE_POWEROFF,
+        [EXIT_REASON_REBOOT] = VM_CAUSE_REBOOT,
+        [EXIT_REASON_PANIC] = VM_CAUSE_PANIC,
+        [EXIT_REASON_TRIPLE_FAULT] = VM_CAUSE_TRIPLE_FAULT,
+        [EXIT_REASON_KVM_ERROR] = VM_CAUSE_KVM_ERROR,
+        [EXIT_REASON_VMM_ERROR] = VM_CAUSE_VMM_ERROR,
+        [EXIT_REASON_CONFIG] = VM_CAUSE_CONFIG,
+    };
+
+    if (page->exit_reason == EXIT_REASON_NONE || page->exit_reason >= EXIT_REASON_COUNT)
+        return false;
+    *ret_cause = (enum vm_cause)causes[page->exit_reason];
+    return true;
+}
+
+/* Untrusted text, into JSON and logs. */
+static void clean_text(char *text)
+{
+    for (char *c = text; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
+/* An earlier agent ended before it had told the VMM what to be: nothing of the guest ever ran. */
+static void begin_again(struct node *node, struct vm *vm)
+{
+    vm->timer = loop_cancel(vm->timer);
+    vm_forget_process(vm);
+    vm->state = VM_CREATING;
+    vm->start_due = vm->spec.desired_running;
+    vm_step(node, vm);
+}
+
+/* The process is gone.  reaped: `status` is its wait status. */
+static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
+{
+    struct stats_page page;
+    enum vm_cause cause;
+    char text[120] = "";
+    int detail = 0;
+
+    if (vm->launch_error != 0) {
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
+        return;
+    }
+    if (jail_read_page(node->jail, vm->head.instance, &page) < 0 && !reaped && !vm->kill_sent &&
+        vm->state == VM_STARTING) {
+        begin_again(node, vm);
+        return;
+    }
+    if (cause_of_page(&page, &cause)) {
+        detail = page.exit_detail;
+        snprintf(text, sizeof text, "%s", page.exit_text);
+        clean_text(text);
+    } else if (jail_was_oom_killed(node->jail, vm->head.instance)) {
+        cause = VM_CAUSE_OOM;
+    } else if (vm->kill_sent) {
+        cause = VM_CAUSE_KILLED;
+    } else if (!reaped) {
+        cause = VM_CAUSE_UNKNOWN;
+    } else {
+        cause = VM_CAUSE_VMM_ERROR;
+        detail = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
+        snprintf(text, sizeof text, "%s %d", WIFSIGNALED(status) ? "signal" : "exit status",
+                 detail);
+    }
+    vm_ended(node, vm, cause, detail, text);
+}
+
+void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted)
+{
+    memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id); /* that reboot is dealt with */
+    if (host_rebooted)
+        vm_ended(node, vm, VM_CAUSE_HOST_REBOOT, 0, "");
+    else
+        conclude(node, vm, /* reaped= */ false, 0);
+}
+
+static void on_process_end(void *context, uint32_t events)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+    int status = 0;
+    int result = process_reap(vm->pidfd, &status);
+
+    (void)events;
+    if (result == -EAGAIN)
+        return;
+    conclude(closure->node, vm, result == 0, status);
+}
+
+void vm_watch_process(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (loop_add(node->loop, vm->pidfd, EPOLLIN, on_process_end, &vm->closure, &vm->pid_source,
+                 &err) < 0) {
+        log_error(node->log, "vm %s: cannot watch its process: %s", vm->head.id, err.message);
+        process_kill(vm->pidfd, SIGKILL);
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);
+    }
+}

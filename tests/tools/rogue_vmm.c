@@ -1,0 +1,126 @@
+/* rogue_vmm.c - stands in for warren-vmm in tests/integration/agent: takes its configuration as
+ * that does, says that it runs, and then does what its VM's command line names, without any filter:
+ *
+ *   flood-ready, flood-state    messages without end; exits with 7 when the connection is closed
+ *   garbage                     messages of no known kind or size, the same
+ *   fds                         messages with fds, the same
+ *   writes                      writes to its log and its page file as much as it can, then waits
+ *   lies                        fills its page with nonsense, then exits with 9
+ *   deaf                        waits, and does nothing that it is asked for */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "vmm/control_protocol.h"
+
+#define CLOSED_STATUS 7
+#define LIES_STATUS   9
+
+static int receive(int connection, struct vmm_configure *ret_configure, int *ret_page)
+{
+    char control[CMSG_SPACE(64 * sizeof(int))];
+    struct iovec part = { .iov_base = ret_configure, .iov_len = sizeof *ret_configure };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
+    };
+    const struct cmsghdr *fds;
+    int first[2];
+
+    if (recvmsg(connection, &message, 0) != sizeof *ret_configure)
+        return -1;
+    fds = CMSG_FIRSTHDR(&message);
+    if (!fds || fds->cmsg_len < CMSG_LEN(sizeof first))
+        return -1;
+    memcpy(first, CMSG_DATA(fds), sizeof first); /* kvm, page */
+    *ret_page = first[1];
+    return 0;
+}
+
+/* Until the other end has had enough. */
+static void flood(int connection, const void *bytes, size_t size)
+{
+    while (send(connection, bytes, size, MSG_NOSIGNAL) >= 0)
+        ;
+    _exit(CLOSED_STATUS);
+}
+
+static void flood_fds(int connection, const void *bytes, size_t size)
+{
+    char control[CMSG_SPACE(8 * sizeof(int))] = { 0 };
+    struct iovec part = { .iov_base = (void *)bytes, .iov_len = size };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
+    };
+    struct cmsghdr *fds = CMSG_FIRSTHDR(&message);
+    const int some[8] = { 2, 2, 2, 2, 2, 2, 2, 2 };
+
+    fds->cmsg_level = SOL_SOCKET;
+    fds->cmsg_type = SCM_RIGHTS;
+    fds->cmsg_len = CMSG_LEN(sizeof some);
+    memcpy(CMSG_DATA(fds), some, sizeof some);
+    while (sendmsg(connection, &message, MSG_NOSIGNAL) >= 0)
+        ;
+    _exit(CLOSED_STATUS);
+}
+
+static void write_all(int page)
+{
+    static char block[1 << 16];
+
+    memset(block, 'x', sizeof block);
+    for (int i = 0; i < 4096; i++) { /* 256 MiB each, if they were taken */
+        if (write(VMM_LOG_FD, block, sizeof block) < 0 &&
+            pwrite(page, block, sizeof block, (off_t)i * (off_t)sizeof block) < 0)
+            continue;
+    }
+    if (ftruncate(page, 1 << 30) == 0)
+        _exit(1);
+}
+
+static void lie(int page)
+{
+    char *bytes = mmap(NULL, VMM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, page, 0);
+    struct stats_page *stats = (struct stats_page *)bytes;
+
+    if (bytes == MAP_FAILED)
+        _exit(1);
+    memset(bytes, 0xff, VMM_PAGE_BYTES);
+    stats->magic = STATS_PAGE_MAGIC;
+    stats->exit_reason = EXIT_REASON_PANIC;
+    _exit(LIES_STATUS);
+}
+
+int main(void)
+{
+    static struct vmm_configure configure;
+    struct vmm_state state = {
+        .header = { VMM_MESSAGE_READY, VMM_PROTOCOL_VERSION, sizeof state, 0 }, .running = 1
+    };
+    int page = -1;
+    int connection = accept(VMM_LISTENER_FD, NULL, NULL);
+
+    if (connection < 0 || receive(connection, &configure, &page) < 0 ||
+        send(connection, &state, sizeof state, MSG_NOSIGNAL) < 0)
+        return 1;
+    if (strcmp(configure.cmdline, "flood-ready") == 0)
+        flood(connection, &state, sizeof state);
+    state.header.type = VMM_MESSAGE_STATE;
+    if (strcmp(configure.cmdline, "flood-state") == 0)
+        flood(connection, &state, sizeof state);
+    if (strcmp(configure.cmdline, "garbage") == 0)
+        flood(connection, &configure, sizeof configure);
+    state.header.type = 12345;
+    if (strcmp(configure.cmdline, "fds") == 0)
+        flood_fds(connection, &state, sizeof state);
+    if (strcmp(configure.cmdline, "writes") == 0)
+        write_all(page);
+    if (strcmp(configure.cmdline, "lies") == 0)
+        lie(page);
+    for (;;)
+        pause();
+}
