@@ -109,7 +109,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
 
 # Tools that integration tests use.
-TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
     $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
@@ -121,6 +121,10 @@ $(BUILD)/tests/rogue_vmm: tests/tools/rogue_vmm.c vmm/control_protocol.h vmm/sta
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -static -o $@ $<
+$(BUILD)/tests/fail_malloc.so: tests/tools/fail_malloc.c
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
 .SECONDARY:
 
 check: ## layers, format, clang-tidy, cppcheck, lengths, banned calls

@@ -1,5 +1,5 @@
-# agent_lib.sh - sourced by tests/integration/agent and agent_kills: its directories, network namespace and uids
-# are the test's own, and all of it is gone at the end.
+# agent_lib.sh - sourced by tests/integration/agent, agent_kills and agent_faults: its directories,
+# network namespace and uids are the test's own, and all of it is gone at the end.
 #
 #   . tests/integration/agent_lib.sh
 #   lib_begin NAME BUILD                     work directory $work, namespace, clean-up at exit
@@ -156,6 +156,7 @@ wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
 vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
+ready_is() { api GET "/v1/$1" && status_is 200 .status.state ready; }
 vm_pid() { api GET "/v1/vms/$1" && field .status.pid; }
 
 # What of this agent is still there though everything was deleted, one line each.

@@ -412,6 +412,7 @@ static void a_directory_that_is_not_there_is_an_error(void **state)
 /* In place of the C library's, for SQLite, too: how often the disk was waited for. */
 static unsigned syncs;
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): theirs is reserved */
 int fdatasync(int fd)
 {
     __atomic_add_fetch(&syncs, 1, __ATOMIC_SEQ_CST);
