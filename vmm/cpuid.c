@@ -11,10 +11,12 @@
 _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, entries),
                "one layout");
 
+#define LEAF1_ECX_VMX          (1u << 5)
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
 #define AMD1_ECX_CMP_LEGACY    (1u << 1)
+#define AMD1_ECX_SVM           (1u << 2)
 
 #define LEVEL_SMT  1u
 #define LEVEL_CORE 2u
@@ -41,10 +43,17 @@ struct vcpu_place {
     bool has_tsc_deadline;
 };
 
+static void clear_leaf(struct kvm_cpuid_entry2 *entry)
+{
+    entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+}
+
+/* No virtualization in the guest: nested state is large, hard to carry to another host, and KVM's
+ * part with the most bugs for a hostile guest to find. */
 static void adapt_features(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
 {
     entry->ebx = (entry->ebx & 0xff00) | place->index << 24 | place->count << 16 | (8u << 8);
-    entry->ecx |= LEAF1_ECX_HYPERVISOR;
+    entry->ecx = (entry->ecx & ~LEAF1_ECX_VMX) | LEAF1_ECX_HYPERVISOR;
     if (place->has_tsc_deadline)
         entry->ecx |= LEAF1_ECX_TSC_DEADLINE;
     entry->edx &= ~LEAF1_EDX_HTT;
@@ -94,14 +103,15 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
     case 0xa: /* no performance counters: they tell guests about each other */
     case 0x80000022:
     case 0x80000026: /* AMD's other extended topology: 0xb says the same */
-        entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+    case 0x8000000a: /* what SVM has */
+        clear_leaf(entry);
         break;
     case 0xb:
     case 0x1f:
         adapt_topology(entry, place);
         break;
     case 0x80000001:
-        entry->ecx &= ~AMD1_ECX_CMP_LEGACY;
+        entry->ecx &= ~(AMD1_ECX_CMP_LEGACY | AMD1_ECX_SVM);
         if (place->count > 1)
             entry->ecx |= AMD1_ECX_CMP_LEGACY;
         break;

@@ -12,14 +12,15 @@
 
 static const struct kvm_cpuid_entry2 host[] = {
     { .function = 0, .eax = 0x1f },
-    { .function = 1, .ebx = 0x07100800, .edx = 0x178bfbff },
+    { .function = 1, .ebx = 0x07100800, .ecx = 0x20, .edx = 0x178bfbff },
     { .function = 4, .index = 0, .eax = 0x1c004121 },
     { .function = 4, .index = 1, .eax = 0x1c03c163 },
     { .function = 4, .index = 2, .eax = 0 },
     { .function = 0xa, .eax = 0x07300404 },
     { .function = 0xb, .index = 0, .eax = 1, .ebx = 2, .ecx = 0x100, .edx = 7 },
-    { .function = 0x80000001, .ecx = 2 },
+    { .function = 0x80000001, .ecx = 6 },
     { .function = 0x80000008, .ecx = 0x700f, .eax = 0x3030 },
+    { .function = 0x8000000a, .eax = 1, .ebx = 8, .edx = 0x19 },
     { .function = 0x8000001e, .eax = 7, .ebx = 0x103, .ecx = 1 },
 };
 
@@ -92,12 +93,27 @@ static void one_vcpu_is_alone(void **state)
     assert_int_equal(cpuid.count, ARRAY_LENGTH(host) + 2);
 }
 
+static void guests_see_no_virtualization(void **state)
+{
+    struct cpuid cpuid;
+    const struct kvm_cpuid_entry2 *svm;
+
+    (void)state;
+    make(&cpuid);
+    cpuid_adapt(&cpuid, 1, 2, true);
+    assert_int_equal(find(&cpuid, 1, 0)->ecx >> 5 & 1, 0);          /* VMX */
+    assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx >> 2 & 1, 0); /* SVM */
+    svm = find(&cpuid, 0x8000000a, 0);
+    assert_int_equal(svm->eax | svm->ebx | svm->ecx | svm->edx, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_vcpu_has_its_apic_id),
         cmocka_unit_test(cores_are_of_one_package),
         cmocka_unit_test(one_vcpu_is_alone),
+        cmocka_unit_test(guests_see_no_virtualization),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
