@@ -69,7 +69,8 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
 
 static size_t fds_expected(const struct vmm_configure *configure)
 {
-    return 3u + configure->has_initrd + configure->disk_count + configure->nic_count;
+    return 3u + configure->has_initrd + configure->restore + configure->disk_count +
+           configure->nic_count;
 }
 
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
@@ -94,6 +95,8 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
                            configure->memory_bytes);
     if (configure->has_initrd > 1)
         return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
+    if (configure->restore > 1 || (configure->restore && configure->has_initrd))
+        return error_field(err, EINVAL, "restore", "is not 0 or 1, or goes with an initrd");
     if (configure->disk_count > VMM_DISKS_MAX)
         return error_field(err, EINVAL, "disk_count", "%u is above %d", configure->disk_count,
                            VMM_DISKS_MAX);
@@ -120,8 +123,10 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
 {
     ret_fds->kvm = *fds++;
     ret_fds->page = *fds++;
-    ret_fds->kernel = *fds++;
+    ret_fds->kernel = configure->restore ? -1 : *fds++;
     ret_fds->initrd = configure->has_initrd ? *fds++ : -1;
+    ret_fds->state = configure->restore ? *fds++ : -1;
+    ret_fds->memory = configure->restore ? *fds++ : -1;
     for (int i = 0; i < configure->disk_count; i++)
         ret_fds->disks[i] = *fds++;
     for (int i = 0; i < configure->nic_count; i++)

@@ -10,7 +10,7 @@ struct error;
 #define CONFIG_FDS_MAX (4 + VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct config_fds {
-    int kvm, page, kernel, initrd; /* initrd: -1 = none; all borrowed */
+    int kvm, page, kernel, initrd, state, memory; /* -1 = none; all borrowed */
     int disks[VMM_DISKS_MAX];
     int nics[VMM_NICS_MAX];
 };

@@ -40,12 +40,13 @@ static void control_disconnect(struct control *control)
     cleanup_close(&control->fd);
 }
 
-static void control_send_state(struct control *control, enum vmm_message_type type)
+static void control_send_state(struct control *control, enum vmm_message_type type, int result)
 {
     struct vmm_state state = {
         .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof state },
         .running = control->running,
         .paused = control->paused,
+        .result = result,
     };
     struct error err = { 0 };
 
@@ -84,7 +85,7 @@ static bool on_pause(struct control *control, const void *message)
         control->ops->pause(control->context);
         control->paused = true;
     }
-    control_send_state(control, VMM_MESSAGE_STATE);
+    control_send_state(control, VMM_MESSAGE_STATE, 0);
     return true;
 }
 
@@ -95,14 +96,36 @@ static bool on_resume(struct control *control, const void *message)
         control->paused = false;
         control->ops->resume(control->context);
     }
-    control_send_state(control, VMM_MESSAGE_STATE);
+    control_send_state(control, VMM_MESSAGE_STATE, 0);
     return true;
 }
 
 static bool on_ping(struct control *control, const void *message)
 {
     (void)message;
-    control_send_state(control, VMM_MESSAGE_STATE);
+    control_send_state(control, VMM_MESSAGE_STATE, 0);
+    return true;
+}
+
+static void close_fds(int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        cleanup_close(&fds[i]);
+}
+
+static bool on_snapshot(struct control *control, const void *message)
+{
+    struct error err = { 0 };
+    int result;
+
+    (void)message;
+    if (!control->paused || control->fd_count != 2)
+        result = error_set(&err, EINVAL, "snapshot: not paused, or not two files");
+    else
+        result = control->ops->snapshot(control->context, control->fds[0], control->fds[1], &err);
+    if (result < 0)
+        log_warning(control->log, "%s", err.message);
+    control_send_state(control, VMM_MESSAGE_SNAPSHOT_DONE, result);
     return true;
 }
 
@@ -115,13 +138,8 @@ static const struct {
     [VMM_MESSAGE_PING] = { sizeof(struct vmm_message_header), on_ping },
     [VMM_MESSAGE_PAUSE] = { sizeof(struct vmm_message_header), on_pause },
     [VMM_MESSAGE_RESUME] = { sizeof(struct vmm_message_header), on_resume },
+    [VMM_MESSAGE_SNAPSHOT] = { sizeof(struct vmm_message_header), on_snapshot },
 };
-
-static void close_fds(int *fds, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        cleanup_close(&fds[i]);
-}
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,
                            size_t size)
@@ -132,8 +150,8 @@ static bool control_handle(struct control *control, const struct vmm_message_hea
     return messages[header->type].handle(control, header);
 }
 
-/* Before the configuration has come, messages may carry fds and go where it belongs; afterwards
- * they are headers only, and fds with them are closed. */
+/* Before the configuration has come, messages go where it belongs; afterwards they are headers
+ * only. Fds that a message was not meant to have are closed. */
 static bool control_receive(struct control *control)
 {
     struct error err = { 0 };
@@ -141,11 +159,19 @@ static bool control_receive(struct control *control)
 
     if (control->configured) {
         struct vmm_message_header header;
+        bool stays;
 
-        size = seqpacket_receive(control->fd, &header, sizeof header, NULL, NULL, &err);
-        if (size == -EAGAIN)
-            return true;
-        return size > 0 && control_handle(control, &header, (size_t)size);
+        control->fd_count = CONFIG_FDS_MAX;
+        size = seqpacket_receive(control->fd, &header, sizeof header, control->fds,
+                                 &control->fd_count, &err);
+        if (size <= 0) {
+            control->fd_count = 0;
+            return size == -EAGAIN;
+        }
+        stays = control_handle(control, &header, (size_t)size);
+        close_fds(control->fds, control->fd_count);
+        control->fd_count = 0;
+        return stays;
     }
     control->fd_count = CONFIG_FDS_MAX;
     size = seqpacket_receive(control->fd, &control->configure, sizeof control->configure,
@@ -289,5 +315,5 @@ void control_ready(struct control *control, const char *id, const struct control
     control->ops = ops;
     control->context = context;
     control->running = true;
-    control_send_state(control, VMM_MESSAGE_READY);
+    control_send_state(control, VMM_MESSAGE_READY, 0);
 }

@@ -26,6 +26,8 @@ struct control_ops {
     void (*press_power_button)(void *context);
     void (*pause)(void *context); /* returns when the vCPUs are held */
     void (*resume)(void *context);
+    /* Only while paused.  The fds are the caller's. */
+    int (*snapshot)(void *context, int state_fd, int memory_fd, struct error *err);
 };
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is

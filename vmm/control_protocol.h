@@ -10,8 +10,10 @@
  *   agent -> VMM   POWER_BUTTON        ACPI power button through the GED.  No answer
  *   agent -> VMM   PAUSE, RESUME       Answer: STATE, once it is so.  While paused nothing but this
  *                                      socket is served
+ *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
+ *                                      SNAPSHOT_DONE, when both are on their disk, or with an error
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
- *   VMM -> agent   READY, STATE        both are struct vmm_state
+ *   VMM -> agent   READY, STATE, SNAPSHOT_DONE    all are struct vmm_state
  *
  * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
  * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection
@@ -41,8 +43,10 @@ enum vmm_message_type {
     VMM_MESSAGE_PING,
     VMM_MESSAGE_PAUSE,
     VMM_MESSAGE_RESUME,
+    VMM_MESSAGE_SNAPSHOT,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
+    VMM_MESSAGE_SNAPSHOT_DONE,
 };
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
@@ -55,7 +59,8 @@ struct vmm_message_header {
 };
 
 /* The fds that come with CONFIGURE, in this order:
- *   kvm (/dev/kvm), page (stats_page.h), kernel, initrd if has_initrd, disks[disk_count],
+ *   kvm (/dev/kvm), page (stats_page.h), then kernel and, if has_initrd, initrd; or, to restore a
+ *   snapshot, its state and its memory file; disks[disk_count],
  *   nics[nic_count] (tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
 struct vmm_disk {
     uint8_t read_only;
@@ -88,7 +93,8 @@ struct vmm_configure {
     uint8_t has_initrd;
     uint8_t disk_count;
     uint8_t nic_count;
-    uint8_t reserved[5];
+    uint8_t restore; /* 1: of a snapshot of a machine with the same configuration */
+    uint8_t reserved[4];
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
     char cmdline[VMM_CMDLINE_MAX + 1]; /* NUL terminated */
@@ -100,4 +106,6 @@ struct vmm_state {
     char id[64];
     uint32_t running; /* 1 once the vCPUs were let go */
     uint32_t paused;  /* 1 while they are held */
+    int32_t result;   /* of what was asked: 0 or -errno; the log says more */
+    uint32_t reserved;
 };

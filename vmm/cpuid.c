@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include "base/cleanup.h"
@@ -35,6 +36,47 @@ void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from)
     cpuid->count = from->count;
     cpuid->padding = 0;
     memcpy(cpuid->entries, from->entries, from->count * sizeof from->entries[0]);
+}
+
+/* The registers of a leaf that are sets of features. */
+static const struct feature_leaf {
+    uint32_t function, index;
+    bool eax, ebx, ecx, edx;
+} feature_leaves[] = {
+    { 1, 0, false, false, true, true },           { 7, 0, false, true, true, true },
+    { 7, 1, true, false, false, true },           { 0xd, 0, true, false, false, false },
+    { 0xd, 1, true, false, false, false },        { 0x80000001, 0, false, false, true, true },
+    { 0x80000008, 0, false, true, false, false }, { 0x40000001, 0, true, false, false, false },
+};
+
+static struct kvm_cpuid_entry2 find_leaf(const struct cpuid *cpuid, uint32_t function,
+                                         uint32_t index)
+{
+    for (uint32_t i = 0; i < cpuid->count && i < CPUID_ENTRIES_MAX; i++)
+        if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
+            return cpuid->entries[i];
+    return (struct kvm_cpuid_entry2){ 0 };
+}
+
+bool cpuid_is_within(const struct cpuid *wanted, const struct cpuid *host, char *ret_what,
+                     size_t size)
+{
+    if (wanted->count > CPUID_ENTRIES_MAX) {
+        snprintf(ret_what, size, "room for %u CPUID entries", wanted->count);
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(feature_leaves); i++) {
+        const struct feature_leaf *leaf = &feature_leaves[i];
+        struct kvm_cpuid_entry2 want = find_leaf(wanted, leaf->function, leaf->index);
+        struct kvm_cpuid_entry2 have = find_leaf(host, leaf->function, leaf->index);
+
+        if ((leaf->eax && (want.eax & ~have.eax)) || (leaf->ebx && (want.ebx & ~have.ebx)) ||
+            (leaf->ecx && (want.ecx & ~have.ecx)) || (leaf->edx && (want.edx & ~have.edx))) {
+            snprintf(ret_what, size, "features of CPUID leaf %#x", leaf->function);
+            return false;
+        }
+    }
+    return true;
 }
 
 struct vcpu_place {

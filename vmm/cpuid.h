@@ -4,6 +4,7 @@
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
@@ -18,6 +19,9 @@ struct cpuid {
 
 struct vmm_cpuid;
 
+/* Has `host` every feature bit of `wanted`?  If not, *ret_what says which leaf lacks some. */
+bool cpuid_is_within(const struct cpuid *wanted, const struct cpuid *host, char *ret_what,
+                     size_t size);
 /* A copy of what the agent has asked KVM. */
 void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from);
 /* Main thread; about 10 KiB: keep one for all vCPUs. */

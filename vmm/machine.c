@@ -18,11 +18,14 @@
 #include "vmm/guest_memory.h"
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
+#include "vmm/kvm_state.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/pci.h"
 #include "vmm/platform.h"
 #include "vmm/power.h"
 #include "vmm/serial.h"
+#include "vmm/snapshot.h"
+#include "vmm/transfer.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_gate.h"
 #include "vmm/virtio_block.h"
@@ -41,6 +44,7 @@ struct machine {
     struct pci_root *pci;
     struct vcpu_entry entry;
     struct vcpu_gate gate;
+    struct cpuid cpuid;  /* what the vCPUs' was made of */
     unsigned vcpu_count; /* of those created */
     struct vcpu vcpus[VMM_VCPUS_MAX];
 };
@@ -61,6 +65,8 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
 
     if (result < 0)
         return result;
+    if (configure->restore)
+        return snapshot_map(fds->memory, machine->memory, err);
     size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables, err);
     if (size < 0)
         return size;
@@ -130,17 +136,10 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
     return result;
 }
 
-static int build_vcpus(struct machine *machine, const struct vmm_configure *configure,
-                       struct error *err)
+static int build_vcpus(struct machine *machine, unsigned count, struct error *err)
 {
-    struct cpuid cpuid;
-    unsigned count = configure->vcpus;
+    struct cpuid cpuid = machine->cpuid;
     int result = 0;
-
-    if (configure->cpuid.count > 0)
-        cpuid_copy(&cpuid, &configure->cpuid);
-    else
-        result = cpuid_supported(machine->kvm.kvm_fd, &cpuid, err);
 
     for (unsigned i = 0; i < count && result == 0; i++) {
         struct vcpu *vcpu = &machine->vcpus[i];
@@ -158,6 +157,94 @@ static int build_vcpus(struct machine *machine, const struct vmm_configure *conf
         if (result == 0)
             machine->vcpu_count++;
     }
+    return result;
+}
+
+static int choose_cpuid(struct machine *machine, const struct vmm_configure *configure,
+                        struct error *err)
+{
+    if (configure->cpuid.count == 0)
+        return cpuid_supported(machine->kvm.kvm_fd, &machine->cpuid, err);
+    cpuid_copy(&machine->cpuid, &configure->cpuid);
+    return 0;
+}
+
+/* --- snapshots --- */
+
+/* The guest keeps the processor that it knows; this host must have all of it. */
+static void transfer_cpuid(struct machine *machine, struct transfer *transfer)
+{
+    struct cpuid host = machine->cpuid;
+    char what[64];
+
+    transfer_item(transfer, "CPUID", &machine->cpuid, sizeof machine->cpuid);
+    if (transfer->loading && transfer_is_good(transfer) &&
+        !cpuid_is_within(&machine->cpuid, &host, what, sizeof what))
+        transfer_refuse(transfer, ENOTSUP, "this host's processor lacks %s", what);
+}
+
+/* After the CPUID: everything else, which needs the vCPUs. */
+static void transfer_machine(struct machine *machine, struct transfer *transfer)
+{
+    unsigned count = machine->vcpu_count;
+
+    transfer_item(transfer, "vCPUs", &count, sizeof count);
+    if (count != machine->vcpu_count)
+        transfer_refuse(transfer, EINVAL, "of %u vCPUs, not %u", count, machine->vcpu_count);
+    kvm_transfer(&machine->kvm, transfer);
+    serial_transfer(machine->serial, transfer);
+    power_transfer(machine->power, transfer);
+    pci_root_transfer(machine->pci, transfer);
+    for (unsigned i = 0; i < machine->vcpu_count && transfer_is_good(transfer); i++)
+        vcpu_transfer(&machine->vcpus[i], transfer);
+    kvm_transfer_clock(&machine->kvm, transfer);
+}
+
+static int restore(struct machine *machine, const struct vmm_configure *configure, int state_fd,
+                   struct error *err)
+{
+    struct transfer transfer = { 0 };
+    int result = snapshot_read(state_fd, machine->memory, &transfer, err);
+
+    if (result < 0)
+        return result;
+    transfer_cpuid(machine, &transfer);
+    result = transfer.result;
+    if (result == 0)
+        result = build_vcpus(machine, configure->vcpus, err);
+    if (result == 0) {
+        transfer_machine(machine, &transfer);
+        result = transfer.result;
+    }
+    free(transfer.bytes);
+    return result;
+}
+
+int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err)
+{
+    struct transfer transfer = { .err = err };
+    int result;
+
+    transfer_cpuid(machine, &transfer);
+    transfer_machine(machine, &transfer);
+    result = transfer.result;
+    if (result == 0)
+        result = snapshot_write(state_fd, memory_fd, machine->memory, &transfer, err);
+    free(transfer.bytes);
+    return result;
+}
+
+/* --- the whole --- */
+
+static int build_start(struct machine *machine, const struct vmm_configure *configure,
+                       const struct config_fds *fds, struct error *err)
+{
+    int result = choose_cpuid(machine, configure, err);
+
+    if (result == 0 && configure->restore)
+        return restore(machine, configure, fds->state, err);
+    if (result == 0)
+        result = build_vcpus(machine, configure->vcpus, err);
     if (result == 0)
         result = vcpu_set_entry(&machine->vcpus[0], &machine->entry, err);
     return result;
@@ -184,7 +271,7 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
     if (result == 0)
         result = build_devices(machine, configure, fds, err);
     if (result == 0)
-        result = build_vcpus(machine, configure, err);
+        result = build_start(machine, configure, fds, err);
     if (result < 0) {
         machine_free(machine);
         return result;

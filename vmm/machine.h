@@ -8,8 +8,8 @@ struct loop;
 struct machine; /* opaque; see machine.c */
 struct vmm_configure;
 
-/* Loads the kernel, creates VM, devices and vCPUs.  What is passed is borrowed; of the fds, disks
- * and nics must stay open as long as the machine, the others may be closed. */
+/* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
+ * the fds, disks and nics must stay open as long as the machine, the others may be closed. */
 int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
                 struct exit_record *record, struct loop *loop, struct machine **ret_machine,
                 struct error *err);
@@ -24,3 +24,5 @@ void machine_press_power_button(struct machine *machine);
 /* Returns when no vCPU runs guest code, each between two instructions; and lets them go on. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
+/* While paused: writes both files (snapshot.h). */
+int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err);

@@ -80,6 +80,8 @@ static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error 
     cleanup_close(&named.page);
     cleanup_close(&named.kernel);
     cleanup_close(&named.initrd);
+    cleanup_close(&named.state);
+    cleanup_close(&named.memory);
     if (!FILTERS_ARE_BUILT)
         log_warning(&vmm->log, "a sanitizer build: system calls are not filtered");
     return machine_start(vmm->machine, err);
@@ -100,10 +102,16 @@ static void resume_guest(void *context)
     machine_resume(context);
 }
 
+static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
+{
+    return machine_snapshot(context, state_fd, memory_fd, err);
+}
+
 static const struct control_ops control_ops = {
     .press_power_button = press_power_button,
     .pause = pause_guest,
     .resume = resume_guest,
+    .snapshot = snapshot_guest,
 };
 
 int main(void)

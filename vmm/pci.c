@@ -7,6 +7,7 @@
 #include "vmm/mmio_bus.h"
 #include "vmm/pci_msix.h"
 #include "vmm/platform.h"
+#include "vmm/transfer.h"
 
 /* Offsets in configuration space, PCI 3.0 6.1 */
 #define CONFIG_COMMAND            0x04
@@ -212,6 +213,56 @@ static void root_config_write(struct pci_root *root, unsigned slot, uint64_t off
     }
     function_apply(function, (unsigned)offset, width);
     pthread_mutex_unlock(&function->lock);
+}
+
+/* --- snapshots --- */
+
+/* Loaded as if the guest wrote it: only writable bits, and with their effects. */
+static void function_transfer(struct pci_function *function, struct transfer *transfer)
+{
+    uint8_t config[PCI_CONFIG_BYTES];
+
+    memcpy(config, function->config, sizeof config);
+    transfer_item(transfer, "PCI configuration", config, sizeof config);
+    if (transfer->loading && transfer_is_good(transfer) &&
+        memcmp(config, function->config, CONFIG_COMMAND) != 0)
+        transfer_refuse(transfer, EINVAL, "another kind of device is in PCI slot %u",
+                        function->slot);
+    for (unsigned i = 0; transfer->loading && i < PCI_CONFIG_BYTES; i++)
+        function->config[i] = (uint8_t)((function->config[i] & ~function->writable[i]) |
+                                        (config[i] & function->writable[i]));
+    if (function->msix)
+        pci_msix_transfer(function->msix, transfer);
+    if (function->ops->transfer)
+        function->ops->transfer(function->owner, transfer);
+    if (!transfer->loading || !transfer_is_good(transfer))
+        return;
+    function_decode(function);
+    if (function->msix) {
+        uint32_t control = config_get(function, function->msix_offset + 2u, 2);
+
+        pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE,
+                         control & MSIX_CONTROL_MASKED);
+    }
+}
+
+void pci_root_transfer(struct pci_root *root, struct transfer *transfer)
+{
+    transfer_item(transfer, "PCI address", &root->port_address, sizeof root->port_address);
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+        struct pci_function *function = root->functions[slot];
+        uint8_t there = function != NULL;
+
+        transfer_item(transfer, "PCI slot", &there, sizeof there);
+        if (there != (function != NULL))
+            transfer_refuse(transfer, EINVAL, "PCI slot %u has %s device", slot,
+                            there ? "no" : "a");
+        if (function && transfer_is_good(transfer)) {
+            pthread_mutex_lock(&function->lock);
+            function_transfer(function, transfer);
+            pthread_mutex_unlock(&function->lock);
+        }
+    }
 }
 
 /* --- the two ways to it --- */

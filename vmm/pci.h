@@ -19,6 +19,7 @@ struct guest_memory;
 struct irq_router;
 struct pci_msix;
 struct pci_root; /* opaque; see pci.c */
+struct transfer;
 
 #define PCI_SLOTS        32
 #define PCI_BARS         6
@@ -36,6 +37,8 @@ struct pci_function_ops {
     /* The BAR now answers at this guest address.  Called when it differs from the last one that was
      * told (the first is what pci_function_bar says).  May be NULL. */
     void (*bar_moved)(void *owner, unsigned bar, uint64_t address);
+    /* Registers of the owner, after those of the function; may be NULL. */
+    void (*transfer)(void *owner, struct transfer *transfer);
     void (*free)(void *owner);
 };
 
@@ -75,6 +78,9 @@ int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmi
 /* Frees every function and its device; before the loop, the router and the memory, and after the
  * vCPU threads and buses stopped.  Accepts NULL. */
 struct pci_root *pci_root_free(struct pci_root *root);
+
+/* All functions, into a snapshot or out of one of a machine with the same functions. */
+void pci_root_transfer(struct pci_root *root, struct transfer *transfer);
 
 struct guest_memory *pci_root_memory(const struct pci_root *root);
 int pci_root_vm_fd(const struct pci_root *root);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "vmm/irq.h"
+#include "vmm/transfer.h"
 
 #define ENTRY_BYTES       16
 #define ENTRY_WORDS       4
@@ -78,8 +79,9 @@ static void vector_send(const struct pci_msix *msix, struct msix_vector *vector)
         vector->pending = false;
 }
 
-/* After the guest changed a mask or a message; vCPU threads only, so that routing needs no place in
- * the loop thread's system call filter.  A message that KVM refuses stays pending. */
+/* After the guest changed a mask or a message; vCPU threads only, or a snapshot is loaded, so that
+ * routing needs no place in the loop thread's system call filter.  A message that KVM refuses stays
+ * pending. */
 static void vector_update(struct pci_msix *msix, struct msix_vector *vector)
 {
     uint64_t address = vector->words[WORD_ADDRESS_LOW] | (uint64_t)vector->words[WORD_ADDRESS_HIGH]
@@ -154,4 +156,18 @@ void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint
         value >>= 32;
     }
     vector_update(msix, vector);
+}
+
+void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer)
+{
+    for (unsigned i = 0; i < msix->count; i++) {
+        struct msix_vector *vector = &msix->vectors[i];
+        uint8_t pending = vector->pending;
+
+        transfer_item(transfer, "MSI-X entry", vector->words, sizeof vector->words);
+        transfer_item(transfer, "MSI-X pending", &pending, sizeof pending);
+        vector->words[WORD_ADDRESS_LOW] &= ~ADDRESS_LOW_FIXED;
+        vector->words[WORD_CONTROL] &= CONTROL_MASKED;
+        vector->pending = pending != 0;
+    }
 }

@@ -10,6 +10,7 @@
 struct error;
 struct irq_router;
 struct pci_msix; /* opaque; see pci_msix.c */
+struct transfer;
 
 #define PCI_MSIX_VECTORS_MAX 64
 #define PCI_MSIX_PBA_OFFSET  0x800 /* in its BAR; the table is at 0 */
@@ -24,4 +25,6 @@ void pci_msix_control(struct pci_msix *msix, bool enabled, bool masked);
 /* BAR accesses: only aligned ones of 4 and 8 bytes exist (6.8.2). */
 uint64_t pci_msix_read(struct pci_msix *msix, uint64_t offset, unsigned width);
 void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value);
+/* Table and pending bits; what is loaded is routed by the next pci_msix_control. */
+void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer);
 void pci_msix_raise(struct pci_msix *msix, unsigned vector);

@@ -10,6 +10,7 @@
 #include "vmm/exit_record.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
+#include "vmm/transfer.h"
 
 #define SLEEP_ENABLE      0x20 /* SLP_EN */
 #define SLEEP_TYPE(value) ((value) >> 2 & 7)
@@ -128,6 +129,14 @@ struct power *power_free(struct power *power)
 {
     free(power);
     return NULL;
+}
+
+void power_transfer(struct power *power, struct transfer *transfer)
+{
+    uint32_t events = atomic_load(&power->ged_events);
+
+    transfer_item(transfer, "power events", &events, sizeof events);
+    atomic_store(&power->ged_events, events);
 }
 
 void power_press_button(struct power *power)

@@ -7,6 +7,7 @@ struct bus;
 struct error;
 struct exit_record;
 struct power;
+struct transfer;
 
 /* Adds itself to the ports.  ged_interrupt: an eventfd that pulses the event device's pin; it and
  * record are borrowed. */
@@ -14,5 +15,6 @@ int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
               struct power **ret_power, struct error *err);
 struct power *power_free(struct power *power);
 
+void power_transfer(struct power *power, struct transfer *transfer);
 /* Any thread. */
 void power_press_button(struct power *power);

@@ -5,10 +5,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
 #include "vmm/stats_page.h"
+#include "vmm/transfer.h"
 
 enum serial_register {
     REGISTER_DATA, /* RBR, THR; divisor low with DLAB */
@@ -250,6 +252,25 @@ struct serial *serial_free(struct serial *serial)
         free(serial);
     }
     return NULL;
+}
+
+void serial_transfer(struct serial *serial, struct transfer *transfer)
+{
+    uint8_t *registers[] = { &serial->ier,       &serial->fcr,     &serial->lcr,
+                             &serial->mcr,       &serial->scratch, &serial->divisor[0],
+                             &serial->divisor[1] };
+    uint8_t flags[] = { serial->asserted, serial->thr_empty_pending };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(registers); i++)
+        transfer_item(transfer, "serial register", registers[i], 1);
+    transfer_item(transfer, "serial flags", flags, sizeof flags);
+    transfer_item(transfer, "serial input", serial->received, sizeof serial->received);
+    transfer_item(transfer, "serial input", &serial->received_first, sizeof serial->received_first);
+    transfer_item(transfer, "serial input", &serial->received_count, sizeof serial->received_count);
+    if (serial->received_first >= RECEIVE_BYTES || serial->received_count > RECEIVE_BYTES)
+        transfer_refuse(transfer, EINVAL, "the serial port's input");
+    serial->asserted = flags[0];
+    serial->thr_empty_pending = flags[1];
 }
 
 size_t serial_input(struct serial *serial, const void *bytes, size_t size)

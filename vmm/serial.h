@@ -8,12 +8,15 @@ struct bus;
 struct error;
 struct serial;
 struct stats_page;
+struct transfer;
 
 /* Adds itself to the ports.  interrupt: an eventfd that pulses its pin; it and page are borrowed.
  */
 int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
                struct serial **ret_serial, struct error *err);
 struct serial *serial_free(struct serial *serial);
+
+void serial_transfer(struct serial *serial, struct transfer *transfer);
 
 /* Puts bytes into the receive FIFO; returns how many fit.  Any thread. */
 size_t serial_input(struct serial *serial, const void *bytes, size_t size);

@@ -1,6 +1,8 @@
 /* virtio_device.c - see virtio_device.h. */
 #include "vmm/virtio_device.h"
+#include <errno.h>
 #include <string.h>
+#include "vmm/transfer.h"
 
 #define CONFIG_BYTES_MAX 256
 
@@ -119,6 +121,27 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
         device->status |= VIRTIO_STATUS_FEATURES_OK;
     if ((added & VIRTIO_STATUS_DRIVER_OK) && (device->status & VIRTIO_STATUS_FEATURES_OK))
         device_start(device);
+}
+
+/* A live device's queues are looked at: kicks of before the snapshot are not in it. */
+void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer)
+{
+    transfer_item(transfer, "device status", &device->status, sizeof device->status);
+    transfer_item(transfer, "device features", &device->driver_features,
+                  sizeof device->driver_features);
+    transfer_item(transfer, "device generation", &device->config_generation,
+                  sizeof device->config_generation);
+    if ((device->status & VIRTIO_STATUS_FEATURES_OK) && !features_are_acceptable(device))
+        transfer_refuse(transfer, ENOTSUP, "virtio %s: features that are not offered here",
+                        device->ops->name);
+    for (unsigned i = 0; i < device->ops->queue_count; i++)
+        virtqueue_transfer(&device->queues[i], transfer);
+    if (device->ops->transfer)
+        device->ops->transfer(device->owner, transfer);
+    for (unsigned i = 0; transfer->loading && i < device->ops->queue_count; i++)
+        if (transfer_is_good(transfer) && virtio_device_is_live(device) &&
+            device->queues[i].enabled)
+            virtio_device_kick(device, i);
 }
 
 uint32_t virtio_device_offered(const struct virtio_device *device, uint32_t index)

@@ -20,6 +20,7 @@
 #include "vmm/virtqueue.h"
 
 struct guest_memory;
+struct transfer;
 
 #define VIRTIO_DEVICE_QUEUES_MAX 8
 
@@ -53,6 +54,9 @@ struct virtio_device_ops {
     /* On the loop's thread, queue enabled and device live: handle what waits, a bounded amount, and
      * virtio_device_kick for the rest. */
     void (*process_queue)(void *owner, unsigned queue);
+    /* What the driver told the device beyond features and queues, into and out of a snapshot;
+     * requests are done or put back.  NULL = nothing. */
+    void (*transfer)(void *owner, struct transfer *transfer);
     /* Forget everything about the driver; the queues are reset after it.  May be NULL. */
     void (*reset)(void *owner);
     /* The device is freed; the loop's thread, no lock needed any more. */
@@ -112,6 +116,7 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue);
 void virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
                         void *owner, const struct guest_memory *memory);
 void virtio_device_process(struct virtio_device *device, unsigned queue);
+void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer);
 /* A write of the status register.  Bits that are cleared one by one, skipped or out of order
  * (3.1.1) change nothing; 0 resets. */
 void virtio_device_set_status(struct virtio_device *device, uint8_t status);

@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "vmm/pci.h"
 #include "vmm/pci_msix.h"
+#include "vmm/transfer.h"
 #include "vmm/virtio_device.h"
 
 #define VIRTIO_PCI_VENDOR      0x1af4
@@ -437,6 +438,25 @@ static void registers_moved(void *owner, unsigned bar, uint64_t address)
     pci->notify_address = notify_address;
 }
 
+/* --- snapshots --- */
+
+static void virtio_pci_transfer(void *owner, struct transfer *transfer)
+{
+    struct virtio_pci *pci = owner;
+
+    transfer_item(transfer, "offered select", &pci->offered_select, sizeof(pci->offered_select));
+    transfer_item(transfer, "accepted select", &pci->accepted_select, sizeof(pci->accepted_select));
+    transfer_item(transfer, "queue select", &pci->queue_select, sizeof(pci->queue_select));
+    transfer_item(transfer, "ISR", &pci->isr, sizeof(pci->isr));
+    transfer_item(transfer, "vector", &pci->config_vector, sizeof(pci->config_vector));
+    pci->config_vector = vector_checked(pci, pci->config_vector);
+    for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
+        transfer_item(transfer, "vector", &pci->queues[i].vector, sizeof(pci->queues[i].vector));
+        pci->queues[i].vector = vector_checked(pci, pci->queues[i].vector);
+    }
+    virtio_device_transfer(&pci->device, transfer);
+}
+
 /* --- making and freeing --- */
 
 static void virtio_pci_release(struct virtio_pci *pci)
@@ -464,6 +484,7 @@ static const struct pci_function_ops function_ops = {
     .config_read = config_window_read,
     .config_written = config_window_written,
     .bar_moved = registers_moved,
+    .transfer = virtio_pci_transfer,
     .free = virtio_pci_free,
 };
 

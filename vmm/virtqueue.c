@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 #include "vmm/guest_memory.h"
+#include "vmm/transfer.h"
 
 /* virtio 1.2, 2.7.5 to 2.7.8.  Little-endian, as is every host we run on. */
 struct virtqueue_descriptor {
@@ -97,6 +98,38 @@ int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index)
     queue->in_flight = 0;
     queue->enabled = true;
     return 0;
+}
+
+void virtqueue_transfer(struct virtqueue *queue, struct transfer *transfer)
+{
+    struct {
+        uint64_t descriptors, avail, used;
+        uint16_t size, next_avail, next_used;
+        uint8_t enabled, broken, indirect, event_index, padding[6];
+    } state = { queue->descriptor_address,
+                queue->avail_address,
+                queue->used_address,
+                queue->size,
+                queue->next_avail,
+                queue->next_used,
+                queue->enabled,
+                queue->broken,
+                queue->indirect,
+                queue->event_index,
+                { 0 } };
+
+    transfer_item(transfer, "virtqueue", &state, sizeof state);
+    if (!transfer->loading || !transfer_is_good(transfer))
+        return;
+    queue->descriptor_address = state.descriptors;
+    queue->avail_address = state.avail;
+    queue->used_address = state.used;
+    queue->size = state.size;
+    if (state.enabled && virtqueue_enable(queue, state.indirect, state.event_index) < 0)
+        transfer_refuse(transfer, EPROTO, "a virtqueue's rings are not in its memory");
+    queue->broken = state.broken;
+    queue->next_avail = state.next_avail;
+    queue->next_used = queue->published_used = queue->notified_used = state.next_used;
 }
 
 /* How many chains the driver has offered and we have not taken, or -EPROTO. */

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 struct guest_memory;
+struct transfer;
 struct virtqueue_descriptor; /* the ring's layout; see virtqueue.c */
 struct virtqueue_avail;
 struct virtqueue_used;
@@ -56,6 +57,10 @@ void virtqueue_reset(struct virtqueue *queue);
 /* Checks size, alignment, place and overlap of the three rings (2.7, 4.1.4.3) and maps them.
  * 0, or -EPROTO and the queue stays disabled. */
 int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index);
+
+/* Into and out of a snapshot (transfer.h); nothing is in flight.  A loaded one is checked like one
+ * that a driver enables. */
+void virtqueue_transfer(struct virtqueue *queue, struct transfer *transfer);
 
 /* Takes the next chain; at most `vectors_max` vectors are written to `vectors`.
  * 1 and *ret_chain; 0 if none waits; -E2BIG if the chain has more vectors (it stays in the queue;

@@ -2,6 +2,8 @@
  * guest's console and says why it ended.
  *
  *   build/tests/run_vmm --kernel build/guest.elf [--disk FILE] [--timeout 10]
+ *   build/tests/run_vmm --kernel build/guest.elf --snapshot PREFIX --snapshot-after MS
+ *   build/tests/run_vmm --restore PREFIX
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
  * after --timeout, 125 if it could not be started. */
@@ -40,7 +42,9 @@ struct run {
     const char *disks[VMM_DISKS_MAX];
     const char *taps[VMM_NICS_MAX];
     bool no_sandbox, measure, quiet;
-    int power_after_s, timeout_s; /* -1 = never */
+    int power_after_s, timeout_s;   /* -1 = never */
+    const char *snapshot, *restore; /* path prefixes of the files .state and .memory */
+    int snapshot_after_ms;
     struct vmm_configure configure;
 
     char directory[32], jail[40];
@@ -83,7 +87,9 @@ static void usage(void)
     fputs(
         "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
         "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
-        "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n",
+        "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
+        "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
+        "       run_vmm --restore PREFIX ...              instead of --kernel\n",
         stderr);
     exit(EXIT_NOT_STARTED);
 }
@@ -103,6 +109,9 @@ enum option_key {
     KEY_TIMEOUT,
     KEY_MEASURE,
     KEY_QUIET,
+    KEY_SNAPSHOT,
+    KEY_SNAPSHOT_AFTER,
+    KEY_RESTORE,
 };
 
 static const struct option options[] = {
@@ -120,6 +129,9 @@ static const struct option options[] = {
     { "timeout", required_argument, NULL, KEY_TIMEOUT },
     { "measure", no_argument, NULL, KEY_MEASURE },
     { "quiet", no_argument, NULL, KEY_QUIET },
+    { "snapshot", required_argument, NULL, KEY_SNAPSHOT },
+    { "snapshot-after", required_argument, NULL, KEY_SNAPSHOT_AFTER },
+    { "restore", required_argument, NULL, KEY_RESTORE },
     { NULL, 0, NULL, 0 },
 };
 
@@ -184,6 +196,15 @@ static void apply_option(struct run *run, int key)
     case KEY_QUIET:
         run->quiet = true;
         break;
+    case KEY_SNAPSHOT:
+        run->snapshot = optarg;
+        break;
+    case KEY_SNAPSHOT_AFTER:
+        run->snapshot_after_ms = atoi(optarg);
+        break;
+    case KEY_RESTORE:
+        run->restore = optarg;
+        break;
     default:
         usage();
     }
@@ -230,16 +251,29 @@ static void open_disk(struct run *run, int index)
     run->fds[run->fd_count++] = fd;
 }
 
-/* In the order that control_protocol.h demands. */
-static void open_all(struct run *run)
+/* PREFIX.state and PREFIX.memory. */
+static void open_snapshot(const char *prefix, int flags, int ret_fds[2])
+{
+    static const char *const names[] = { "state", "memory" };
+
+    for (int i = 0; i < 2; i++) {
+        char path[512];
+
+        snprintf(path, sizeof path, "%s.%s", prefix, names[i]);
+        ret_fds[i] = open(path, flags | O_CLOEXEC, 0600);
+        if (ret_fds[i] < 0) {
+            fprintf(stderr, "run_vmm: %s: %s\n", path, strerror(errno));
+            exit(EXIT_NOT_STARTED);
+        }
+    }
+}
+
+static void open_kernel(struct run *run)
 {
     struct vmm_configure *configure = &run->configure;
+    int kernel = open_or_exit(run->kernel, O_RDONLY);
     char magic[4] = "";
-    int kernel;
 
-    run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
-    make_page(run);
-    kernel = open_or_exit(run->kernel, O_RDONLY);
     if (pread(kernel, magic, sizeof magic, 0) < 0)
         perror(run->kernel);
     configure->kernel_format =
@@ -248,6 +282,23 @@ static void open_all(struct run *run)
     configure->has_initrd = run->initrd != NULL;
     if (run->initrd)
         run->fds[run->fd_count++] = open_or_exit(run->initrd, O_RDONLY);
+}
+
+/* In the order that control_protocol.h demands. */
+static void open_all(struct run *run)
+{
+    struct vmm_configure *configure = &run->configure;
+
+    run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
+    make_page(run);
+    configure->restore = run->restore != NULL;
+    if (run->restore) {
+        open_snapshot(run->restore, O_RDONLY, &run->fds[run->fd_count]);
+        run->fd_count += 2;
+        configure->kernel_format = VMM_KERNEL_ELF;
+    } else {
+        open_kernel(run);
+    }
     for (int i = 0; i < configure->disk_count; i++)
         open_disk(run, i);
     for (int i = 0; i < configure->nic_count; i++)
@@ -361,6 +412,43 @@ static void press_power_button(const struct run *run)
     fprintf(stderr, "run_vmm: power button pressed\n");
 }
 
+static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_count)
+{
+    struct vmm_message_header header = { .type = type,
+                                         .version = VMM_PROTOCOL_VERSION,
+                                         .size = sizeof header };
+    struct pollfd answer = { .fd = run->connection, .events = POLLIN };
+    struct vmm_state state;
+    struct error err = { 0 };
+
+    must(seqpacket_send(run->connection, &header, sizeof header, fds, fd_count, &err), &err);
+    do {
+        (void)poll(&answer, 1, -1);
+        must((int)seqpacket_receive(run->connection, &state, sizeof state, NULL, NULL, &err), &err);
+    } while (state.header.type == VMM_MESSAGE_READY);
+    if (state.result < 0) {
+        fprintf(stderr, "run_vmm: the VMM answered: %s\n", strerror(-state.result));
+        exit(EXIT_NOT_STARTED);
+    }
+}
+
+static void take_snapshot(struct run *run)
+{
+    int fds[2];
+    uint64_t begun = now_ns();
+
+    open_snapshot(run->snapshot, O_RDWR | O_CREAT | O_TRUNC, fds);
+    if (ftruncate(fds[1], (off_t)run->configure.memory_bytes) < 0)
+        perror("run_vmm: memory file");
+    ask(run, VMM_MESSAGE_PAUSE, NULL, 0);
+    ask(run, VMM_MESSAGE_SNAPSHOT, fds, 2);
+    fprintf(stderr, "run_vmm: snapshot taken in %" PRIu64 " us\n", (now_ns() - begun) / 1000);
+    close(fds[0]);
+    close(fds[1]);
+    show_console(run);
+    process_kill(run->pidfd, 9);
+}
+
 static bool is_due(const struct run *run, int seconds)
 {
     return seconds >= 0 && now_ns() - run->spawn_ns >= (uint64_t)seconds * 1000000000u;
@@ -380,6 +468,11 @@ static bool follow(struct run *run)
         if (is_due(run, run->power_after_s)) {
             press_power_button(run);
             run->power_after_s = -1;
+        }
+        if (run->snapshot &&
+            now_ns() - run->spawn_ns >= (uint64_t)run->snapshot_after_ms * 1000000u) {
+            take_snapshot(run);
+            run->snapshot = NULL;
         }
         if (is_due(run, run->timeout_s)) {
             process_kill(run->pidfd, 9);
@@ -416,7 +509,7 @@ int main(int argc, char **argv)
 
     while ((key = getopt_long(argc, argv, "", options, NULL)) != -1)
         apply_option(&run, key);
-    if (!run.kernel || optind != argc)
+    if ((!run.kernel && !run.restore) || optind != argc)
         usage();
     make_directory(&run);
     open_all(&run);

@@ -27,7 +27,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 
 struct fixture {
     char path[32];
-    int directory, listener, presses, pauses, resumes;
+    int directory, listener, presses, pauses, resumes, snapshots;
     struct loop *loop;
     struct control *control;
 };
@@ -134,7 +134,16 @@ static void release(void *context)
     f->resumes++;
 }
 
-static const struct control_ops ops = { press, hold, release };
+static int save(void *context, int state_fd, int memory_fd, struct error *err)
+{
+    struct fixture *f = context;
+
+    (void)err;
+    f->snapshots += fcntl(state_fd, F_GETFD) >= 0 && fcntl(memory_fd, F_GETFD) >= 0;
+    return 0;
+}
+
+static const struct control_ops ops = { press, hold, release, save };
 
 static void make_ready(struct fixture *f, int fd)
 {
@@ -151,11 +160,17 @@ static void make_ready(struct fixture *f, int fd)
     control_ready(f->control, "one", &ops, f);
 }
 
-static void post(int fd, uint32_t type)
+static void post_with(int fd, uint32_t type, size_t fd_count)
 {
     struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
 
-    assert_int_equal(seqpacket_send(fd, &header, sizeof header, NULL, 0, NULL), 0);
+    assert_int_equal(seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2 }, fd_count, NULL),
+                     0);
+}
+
+static void post(int fd, uint32_t type)
+{
+    post_with(fd, type, 0);
 }
 
 static void expect_state(int fd, bool paused)
@@ -193,6 +208,42 @@ static void a_paused_vmm_serves_control_only(void **state)
     expect_state(newer, true);
     expect_state(newer, true);
     expect_state(newer, false);
+}
+
+static void expect_snapshot(int fd, int result)
+{
+    struct vmm_state got;
+
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_SNAPSHOT_DONE);
+    assert_int_equal(got.result, result);
+}
+
+static void a_snapshot_needs_a_pause_and_two_files(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
+    turn(f);
+    expect_snapshot(fd, -EINVAL);
+    post(fd, VMM_MESSAGE_PAUSE);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 0);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 3);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
+    post_with(fd, VMM_MESSAGE_RESUME, 2); /* not meant to have any */
+    turn(f);
+    expect_state(fd, true);
+    expect_snapshot(fd, -EINVAL);
+    expect_snapshot(fd, -EINVAL);
+    expect_snapshot(fd, 0);
+    expect_state(fd, false);
+    assert_int_equal(f->snapshots, 1);
+    assert_int_equal(open_fds(), fds_before);
 }
 
 static void a_configured_vmm_answers(void **state)
@@ -328,6 +379,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),

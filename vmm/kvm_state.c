@@ -1,0 +1,163 @@
+#include "vmm/kvm_state.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include "base/cleanup.h"
+#include "vmm/kvm.h"
+#include "vmm/transfer.h"
+#include "vmm/vcpu.h"
+
+void kvm_transfer(const struct kvm *kvm, struct transfer *transfer)
+{
+    static const uint32_t chips[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+                                      KVM_IRQCHIP_IOAPIC };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(chips); i++) {
+        struct kvm_irqchip chip = { .chip_id = chips[i] };
+
+        if (!transfer->loading && ioctl(kvm->vm_fd, KVM_GET_IRQCHIP, &chip) < 0)
+            transfer_refuse(transfer, errno, "read interrupt chip %u", chips[i]);
+        transfer_item(transfer, "interrupt chip", &chip, sizeof chip);
+        chip.chip_id = chips[i];
+        if (transfer->loading && transfer_is_good(transfer) &&
+            ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, &chip) < 0)
+            transfer_refuse(transfer, errno, "set interrupt chip %u", chips[i]);
+    }
+}
+
+void kvm_transfer_clock(const struct kvm *kvm, struct transfer *transfer)
+{
+    struct kvm_clock_data clock = { 0 };
+
+    if (!transfer->loading && ioctl(kvm->vm_fd, KVM_GET_CLOCK, &clock) < 0)
+        transfer_refuse(transfer, errno, "read the clock");
+    transfer_item(transfer, "clock", &clock.clock, sizeof clock.clock);
+    clock.flags = 0;
+    if (transfer->loading && transfer_is_good(transfer) &&
+        ioctl(kvm->vm_fd, KVM_SET_CLOCK, &clock) < 0)
+        transfer_refuse(transfer, errno, "set the clock");
+}
+
+/* --- one vCPU --- */
+
+union vcpu_part {
+    struct kvm_sregs special;
+    struct kvm_regs general;
+    struct kvm_xsave extended;
+    struct kvm_xcrs control;
+    struct kvm_debugregs debug;
+    struct kvm_lapic_state apic;
+    struct kvm_vcpu_events events;
+    struct kvm_mp_state state;
+};
+
+struct part_kind {
+    const char *name;
+    unsigned long get, set;
+    size_t size;
+};
+
+/* In the order in which they are set: the APIC's base is among the special registers, its timer's
+ * mode decides what the TSC deadline means, and an event may only be pending in a vCPU that is
+ * otherwise complete. */
+static const struct part_kind parts_before_msrs[] = {
+    { "special registers", KVM_GET_SREGS, KVM_SET_SREGS, sizeof(struct kvm_sregs) },
+    { "registers", KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs) },
+    { "extended state", KVM_GET_XSAVE, KVM_SET_XSAVE, sizeof(struct kvm_xsave) },
+    { "extended control", KVM_GET_XCRS, KVM_SET_XCRS, sizeof(struct kvm_xcrs) },
+    { "debug registers", KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, sizeof(struct kvm_debugregs) },
+    { "local APIC", KVM_GET_LAPIC, KVM_SET_LAPIC, sizeof(struct kvm_lapic_state) },
+};
+static const struct part_kind parts_after_msrs[] = {
+    { "events", KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, sizeof(struct kvm_vcpu_events) },
+    { "run state", KVM_GET_MP_STATE, KVM_SET_MP_STATE, sizeof(struct kvm_mp_state) },
+};
+
+/* Those that a guest may have changed.  The TSC comes first, its deadline last (it is compared with
+ * the TSC when it is set); of those that this KVM lacks nothing is saved. */
+static const uint32_t msrs[] = {
+    0x10,       0x3b,       0x174,      0x175,      0x176,      0x1a0,      0x277,      0x2ff,
+    0x250,      0x258,      0x259,      0x268,      0x269,      0x26a,      0x26b,      0x26c,
+    0x26d,      0x26e,      0x26f,      0x48,       0xda0,      0x17a,      0xc0000081, 0xc0000082,
+    0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03,
+    0x4b564d04, 0x4b564d05, 0x4b564d06, 0x6e0,
+};
+
+struct one_msr {
+    struct kvm_msrs header;
+    struct kvm_msr_entry entry;
+};
+
+static void transfer_parts(int fd, struct transfer *transfer, const struct part_kind *parts,
+                           size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        union vcpu_part part;
+
+        memset(&part, 0, sizeof part);
+        if (!transfer->loading && ioctl(fd, parts[i].get, &part) < 0)
+            transfer_refuse(transfer, errno, "read a vCPU's %s", parts[i].name);
+        transfer_item(transfer, parts[i].name, &part, parts[i].size);
+        if (transfer->loading && transfer_is_good(transfer) && ioctl(fd, parts[i].set, &part) < 0)
+            transfer_refuse(transfer, errno, "set a vCPU's %s", parts[i].name);
+    }
+}
+
+static void save_msrs(int fd, struct transfer *transfer)
+{
+    struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(msrs); i++) {
+        struct one_msr msr = { .header.nmsrs = 1, .entry.index = msrs[i] };
+
+        if (ioctl(fd, KVM_GET_MSRS, &msr) == 1)
+            entries[i] = msr.entry; /* else its index stays 0 */
+    }
+    transfer_item(transfer, "MSRs", entries, sizeof entries);
+}
+
+/* Only those of the list: a state that names others is not ours.  Some may be read but not set;
+ * that matters if they are in use. */
+static void load_msrs(int fd, struct transfer *transfer)
+{
+    struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
+
+    transfer_item(transfer, "MSRs", entries, sizeof entries);
+    for (size_t i = 0; i < ARRAY_LENGTH(msrs) && transfer_is_good(transfer); i++) {
+        struct one_msr msr = { .header.nmsrs = 1, .entry = entries[i] };
+
+        if (entries[i].index == 0)
+            continue;
+        if (entries[i].index != msrs[i])
+            transfer_refuse(transfer, EINVAL, "MSR %#x is not expected", entries[i].index);
+        else if (ioctl(fd, KVM_SET_MSRS, &msr) != 1 && entries[i].data != 0)
+            transfer_refuse(transfer, ENOTSUP, "this host's KVM does not take MSR %#x",
+                            entries[i].index);
+    }
+}
+
+/* A guest has measured its TSC once and for all. */
+static void transfer_tsc_rate(int fd, struct transfer *transfer)
+{
+    int here = ioctl(fd, KVM_GET_TSC_KHZ, 0);
+    int khz = here;
+
+    transfer_item(transfer, "TSC rate", &khz, sizeof khz);
+    if (transfer->loading && transfer_is_good(transfer) && khz != here &&
+        ioctl(fd, KVM_SET_TSC_KHZ, khz) < 0)
+        transfer_refuse(transfer, ENOTSUP, "its TSC runs at %d kHz, this host's at %d", khz, here);
+}
+
+void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer)
+{
+    transfer_tsc_rate(vcpu->fd, transfer);
+    transfer_parts(vcpu->fd, transfer, parts_before_msrs, ARRAY_LENGTH(parts_before_msrs));
+    if (transfer->loading)
+        load_msrs(vcpu->fd, transfer);
+    else
+        save_msrs(vcpu->fd, transfer);
+    transfer_parts(vcpu->fd, transfer, parts_after_msrs, ARRAY_LENGTH(parts_after_msrs));
+}

@@ -1,0 +1,170 @@
+#include "vmm/snapshot.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/guest_memory.h"
+#include "vmm/transfer.h"
+
+#define PAGE_BYTES       4096u
+#define RUN_BYTES        (1u << 20)
+#define SNAPSHOT_MAGIC   "WARRENVM"
+#define SNAPSHOT_VERSION 1u
+
+struct snapshot_header {
+    char magic[8];
+    uint32_t version; /* of the items and of this header */
+    uint32_t reserved;
+    uint64_t memory_bytes;
+    uint64_t state_bytes; /* that follow */
+};
+
+static int write_all(int fd, const void *bytes, size_t size, uint64_t offset)
+{
+    while (size > 0) {
+        ssize_t done = pwrite(fd, bytes, size, (off_t)offset);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? -errno : -EIO;
+        bytes = (const uint8_t *)bytes + done;
+        offset += (uint64_t)done;
+        size -= (size_t)done;
+    }
+    return 0;
+}
+
+static bool is_zero(const uint8_t *page)
+{
+    uint64_t any = 0;
+
+    for (unsigned i = 0; i < PAGE_BYTES; i += sizeof any) {
+        uint64_t word;
+
+        memcpy(&word, page + i, sizeof word);
+        any |= word;
+    }
+    return any == 0;
+}
+
+/* In runs of pages that hold anything. */
+static int write_region(int fd, const struct guest_memory_region *region, uint64_t offset)
+{
+    uint64_t start = 0;
+    int result = 0;
+
+    while (start < region->size && result == 0) {
+        uint64_t end = start;
+
+        while (end < region->size && end - start < RUN_BYTES && !is_zero(region->host + end))
+            end += PAGE_BYTES;
+        if (end > start)
+            result = write_all(fd, region->host + start, end - start, offset + start);
+        start = end > start ? end : start + PAGE_BYTES;
+    }
+    return result;
+}
+
+static uint64_t memory_size(const struct guest_memory *memory)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < guest_memory_region_count(memory); i++)
+        bytes += guest_memory_region(memory, i).size;
+    return bytes;
+}
+
+int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
+                   const struct transfer *transfer, struct error *err)
+{
+    struct snapshot_header header = {
+        .magic = SNAPSHOT_MAGIC,
+        .version = SNAPSHOT_VERSION,
+        .memory_bytes = memory_size(memory),
+        .state_bytes = transfer->size,
+    };
+    uint64_t offset = 0;
+    int result = 0;
+
+    for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
+        struct guest_memory_region region = guest_memory_region(memory, i);
+
+        result = write_region(memory_fd, &region, offset);
+        offset += region.size;
+    }
+    if (result == 0)
+        result = write_all(state_fd, transfer->bytes, transfer->size, sizeof header);
+    if (result == 0)
+        result = write_all(state_fd, &header, sizeof header, 0);
+    if (result == 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
+        result = -errno;
+    return result < 0 ? error_set(err, result, "write a snapshot: %s", strerror(-result)) : 0;
+}
+
+static int check_header(const struct snapshot_header *header, const struct guest_memory *memory,
+                        struct error *err)
+{
+    if (memcmp(header->magic, SNAPSHOT_MAGIC, sizeof header->magic) != 0)
+        return error_set(err, EINVAL, "snapshot: the state file is none");
+    if (header->version != SNAPSHOT_VERSION)
+        return error_set(err, ENOTSUP, "snapshot: version %u, this VMM reads %u", header->version,
+                         SNAPSHOT_VERSION);
+    if (header->memory_bytes != memory_size(memory))
+        return error_set(err, EINVAL, "snapshot: of %llu MiB of memory, not %llu",
+                         (unsigned long long)header->memory_bytes >> 20,
+                         (unsigned long long)memory_size(memory) >> 20);
+    if (header->state_bytes == 0 || header->state_bytes > SNAPSHOT_STATE_MAX)
+        return error_set(err, EINVAL, "snapshot: a state of %llu bytes",
+                         (unsigned long long)header->state_bytes);
+    return 0;
+}
+
+int snapshot_read(int state_fd, const struct guest_memory *memory, struct transfer *ret_transfer,
+                  struct error *err)
+{
+    struct snapshot_header header;
+    auto_free uint8_t *bytes = NULL;
+    uint8_t behind;
+    int result;
+
+    if (pread(state_fd, &header, sizeof header, 0) != sizeof header)
+        return error_set(err, EINVAL, "snapshot: the state file is too short");
+    result = check_header(&header, memory, err);
+    if (result < 0)
+        return result;
+    bytes = malloc(header.state_bytes);
+    if (!bytes)
+        return error_set(err, ENOMEM, "snapshot");
+    if (pread(state_fd, bytes, header.state_bytes, sizeof header) != (ssize_t)header.state_bytes ||
+        pread(state_fd, &behind, 1, (off_t)(sizeof header + header.state_bytes)) != 0)
+        return error_set(err, EINVAL, "snapshot: the state file is not %llu bytes long",
+                         (unsigned long long)(sizeof header + header.state_bytes));
+    *ret_transfer = (struct transfer){
+        .loading = true, .bytes = take_pointer(bytes), .size = header.state_bytes, .err = err
+    };
+    return 0;
+}
+
+int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err)
+{
+    uint64_t bytes = memory_size(memory), offset = 0;
+    off_t end = lseek(memory_fd, 0, SEEK_END);
+    int result = 0;
+
+    if (end < 0 || (uint64_t)end != bytes) /* a shorter one would be a SIGBUS later */
+        return error_set(err, EINVAL, "snapshot: the memory file is not %llu bytes long",
+                         (unsigned long long)bytes);
+    for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
+        struct guest_memory_region region = guest_memory_region(memory, i);
+
+        result =
+            guest_memory_map_file(memory, region.guest_start, region.size, memory_fd, offset, err);
+        offset += region.size;
+    }
+    return result;
+}

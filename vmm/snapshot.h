@@ -1,0 +1,24 @@
+/* snapshot.h - the two files of a snapshot: `state`, what transfer.h collects behind a header, and
+ * `memory`, guest RAM as it is laid out in guest_memory.h, sparse.  Both are opened by the agent,
+ * which also vouches for them: it keeps a keyed digest of the state.  What is read is checked all
+ * the same.
+ *
+ * Memory is restored by mapping the file copy-on-write: nothing is read before it is used, and all
+ * VMs of one snapshot share its clean pages.  Main thread. */
+#pragma once
+#include <stdint.h>
+
+struct error;
+struct guest_memory;
+struct transfer;
+
+#define SNAPSHOT_STATE_MAX (4u << 20) /* bytes */
+
+/* Both files are empty, `memory_fd` already of the RAM's size.  Pages of zeroes become holes. */
+int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
+                   const struct transfer *transfer, struct error *err);
+/* Reads and checks the state: ret_transfer's bytes are malloc'ed. */
+int snapshot_read(int state_fd, const struct guest_memory *memory, struct transfer *ret_transfer,
+                  struct error *err);
+/* Before KVM sees the memory. */
+int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err);
