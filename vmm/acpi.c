@@ -4,7 +4,6 @@
 #include <stdbool.h>
 #include <string.h>
 #include "base/error.h"
-#include "vmm/aml.h"
 #include "vmm/platform.h"
 
 #define OEM_ID       "WARREN"
@@ -173,123 +172,18 @@ static uint64_t builder_add_table(struct builder *builder, const void *table, si
     return address;
 }
 
-/* --- DSDT --- */
+/* --- the tables --- */
 
-static void describe_serial(struct aml *aml)
-{
-    aml_device(aml, "COM1");
-    aml_name(aml, "_HID");
-    aml_eisa_id(aml, "PNP0501");
-    aml_name(aml, "_UID");
-    aml_integer(aml, 1);
-    aml_name(aml, "_CRS");
-    aml_resources(aml);
-    aml_resource_io(aml, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1_SIZE);
-    aml_resource_interrupt(aml, PLATFORM_PIN_COM1);
-    aml_end(aml);
-    aml_end(aml);
-}
+/* vmm/dsdt.asl, as compiled. */
+static const
+#include "vmm/dsdt.inc"
 
-/* The host bridge, and ECAM as somebody else's resource: Linux uses ECAM only if it is reserved. */
-static void describe_pci(struct aml *aml)
-{
-    aml_device(aml, "PCI0");
-    aml_name(aml, "_HID");
-    aml_eisa_id(aml, "PNP0A08");
-    aml_name(aml, "_CID");
-    aml_eisa_id(aml, "PNP0A03");
-    aml_name(aml, "_SEG");
-    aml_integer(aml, 0);
-    aml_name(aml, "_BBN");
-    aml_integer(aml, 0);
-    aml_name(aml, "_UID");
-    aml_integer(aml, 0);
-    aml_name(aml, "_CRS");
-    aml_resources(aml);
-    aml_resource_bus_numbers(aml, 0, PLATFORM_ECAM_BUSES);
-    aml_resource_io(aml, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE);
-    aml_resource_memory_window(aml, (uint32_t)PLATFORM_PCI32_START, (uint32_t)PLATFORM_PCI32_SIZE);
-    aml_end(aml);
-    aml_end(aml);
-    aml_device(aml, "MBRD");
-    aml_name(aml, "_HID");
-    aml_eisa_id(aml, "PNP0C02");
-    aml_name(aml, "_UID");
-    aml_integer(aml, 0);
-    aml_name(aml, "_CRS");
-    aml_resources(aml);
-    aml_resource_memory_fixed(aml, (uint32_t)PLATFORM_ECAM_START, (uint32_t)PLATFORM_ECAM_SIZE);
-    aml_end(aml);
-    aml_end(aml);
-}
-
-/* The generic event device (5.6.9): its interrupt runs _EVT, which reads what happened. */
-static void describe_events(struct aml *aml)
-{
-    aml_device(aml, "PWRB");
-    aml_name(aml, "_HID");
-    aml_eisa_id(aml, "PNP0C0C");
-    aml_name(aml, "_UID");
-    aml_integer(aml, 0);
-    aml_end(aml);
-    aml_device(aml, "GED_");
-    aml_name(aml, "_HID");
-    aml_string(aml, "ACPI0013");
-    aml_name(aml, "_UID");
-    aml_integer(aml, 0);
-    aml_name(aml, "_CRS");
-    aml_resources(aml);
-    aml_resource_interrupt(aml, PLATFORM_PIN_GED);
-    aml_end(aml);
-    aml_io_register(aml, "GEDR", "GEVT", PLATFORM_PORT_GED, 4);
-    aml_method(aml, "_EVT", 1, true);
-    aml_store_to_local(aml, "GEVT", 0);
-    aml_if_local_and(aml, 0, GED_EVENT_POWER_BUTTON);
-    aml_notify(aml, "\\_SB_.PWRB", 0x80);
-    aml_end(aml);
-    aml_end(aml);
-    aml_end(aml);
-}
-
-static void describe_pvpanic(struct aml *aml)
-{
-    aml_device(aml, "PEVT");
-    aml_name(aml, "_HID");
-    aml_string(aml, "QEMU0001");
-    aml_name(aml, "_STA");
-    aml_integer(aml, 0xf);
-    aml_name(aml, "_CRS");
-    aml_resources(aml);
-    aml_resource_io(aml, PLATFORM_PORT_PVPANIC, 1);
-    aml_end(aml);
-    aml_end(aml);
-}
-
-static uint64_t build_dsdt(struct builder *builder)
-{
-    uint8_t bytes[1024];
-    struct acpi_header header = header_of("DSDT", 2);
-    struct aml aml;
-
-    memcpy(bytes, &header, sizeof header);
-    aml_init(&aml, bytes + sizeof header, sizeof bytes - sizeof header);
-    aml_scope(&aml, "\\_SB_");
-    describe_serial(&aml);
-    describe_pci(&aml);
-    describe_events(&aml);
-    describe_pvpanic(&aml);
-    aml_end(&aml);
-    aml_name(&aml, "_S5_");
-    aml_package(&aml, 4);
-    aml_integer(&aml, PLATFORM_SLEEP_TYPE_S5);
-    for (int i = 0; i < 3; i++)
-        aml_integer(&aml, 0);
-    aml_end(&aml);
-    builder->failed |= aml.failed || aml.depth > 0;
-    return builder_add_table(builder, bytes, sizeof header + aml.size);
-}
-
-/* --- the others --- */
+    /* The compiler of the DSDT cannot compute them. */
+    _Static_assert(PLATFORM_PCI32_LAST == PLATFORM_PCI32_START + PLATFORM_PCI32_SIZE - 1,
+                   "PCI window");
+_Static_assert(PLATFORM_ECAM_LAST_BUS == PLATFORM_ECAM_BUSES - 1 &&
+                   PLATFORM_ECAM_SIZE == PLATFORM_ECAM_BUSES * 0x100000ull,
+               "1 MiB a bus");
 
 static struct acpi_address port_byte(uint16_t port)
 {
@@ -361,7 +255,8 @@ int acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX],
     uint64_t rsdp_address;
 
     (void)builder_add(&builder, sizeof rsdp, &rsdp_address);
-    xsdt.tables[0] = build_fadt(&builder, build_dsdt(&builder));
+    xsdt.tables[0] =
+        build_fadt(&builder, builder_add_table(&builder, dsdt_aml_code, sizeof dsdt_aml_code));
     xsdt.tables[1] = build_madt(&builder, vcpus);
     xsdt.tables[2] = build_mcfg(&builder);
     rsdp.xsdt = builder_add_table(&builder, &xsdt, sizeof xsdt);

@@ -11,15 +11,17 @@
  *   4 GiB        the rest of RAM         PLATFORM_PCI64_START  64-bit PCI window */
 #pragma once
 
-#define PLATFORM_PCI32_START  0xc0000000ull
-#define PLATFORM_PCI32_SIZE   0x20000000ull
-#define PLATFORM_ECAM_START   0xe0000000ull
-#define PLATFORM_ECAM_BUSES   1
-#define PLATFORM_ECAM_SIZE    (PLATFORM_ECAM_BUSES * 0x100000ull)
-#define PLATFORM_IOAPIC_START 0xfec00000ull
-#define PLATFORM_LAPIC_START  0xfee00000ull
-#define PLATFORM_IDENTITY_MAP 0xfffbc000ull
-#define PLATFORM_TSS_START    0xfffbd000ull /* three pages */
+#define PLATFORM_PCI32_START   0xc0000000ull
+#define PLATFORM_PCI32_SIZE    0x20000000ull
+#define PLATFORM_PCI32_LAST    0xdfffffffull
+#define PLATFORM_ECAM_START    0xe0000000ull
+#define PLATFORM_ECAM_BUSES    1
+#define PLATFORM_ECAM_LAST_BUS 0
+#define PLATFORM_ECAM_SIZE     0x100000ull
+#define PLATFORM_IOAPIC_START  0xfec00000ull
+#define PLATFORM_LAPIC_START   0xfee00000ull
+#define PLATFORM_IDENTITY_MAP  0xfffbc000ull
+#define PLATFORM_TSS_START     0xfffbd000ull /* three pages */
 
 /* Above the largest RAM (512 GiB + 4 GiB).  Nothing is put there today: virtio BARs are small and
  * live in the 32-bit window, which every guest can map. */

@@ -9,6 +9,15 @@ $(BUILD)/vmm/filters.inc: $(BUILD)/vmm/build_filters
 
 $(BUILD)/vmm/filter.o: $(BUILD)/vmm/filters.inc
 
+# The DSDT: iasl knows C's comments and operators, not the suffixes of its numbers.
+$(BUILD)/vmm/dsdt.inc: vmm/dsdt.asl vmm/platform.h
+	@mkdir -p $(@D)
+	@echo '  ASL  $<'
+	@$(CC) -E -P -x c -imacros vmm/platform.h $< | sed -E 's/\b(0x[0-9a-f]+|[0-9]+)u?l*\b/\1/g' >$(@D)/dsdt.dsl
+	@iasl -we -p $(@D)/dsdt -tc $(@D)/dsdt.dsl >$(@D)/dsdt.log 2>&1 || { cat $(@D)/dsdt.log; exit 1; }
+	@mv $(@D)/dsdt.hex $@
+$(BUILD)/vmm/acpi.o $(BUILD)/static/vmm/acpi.o: $(BUILD)/vmm/dsdt.inc
+
 # Starts one VMM by hand, without an agent.
 $(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)

@@ -1,0 +1,75 @@
+/* dsdt.asl - what a guest is told of the machine beyond tables (ACPI 6.4, chapter 19), compiled at
+ * build time.  Read by the C preprocessor, so that its numbers are platform.h's; in resources they are
+ * plain ones: iasl (20200925) miscounts the bytes of those that it has to compute. */
+DefinitionBlock ("", "DSDT", 2, "WARREN", "WARRENVM", 1)
+{
+    Scope (\_SB)
+    {
+        Device (COM1)
+        {
+            Name (_HID, EisaId ("PNP0501"))
+            Name (_UID, 1)
+            Name (_CRS, ResourceTemplate () {
+                IO (Decode16, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1, 1, PLATFORM_PORT_COM1_SIZE)
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { PLATFORM_PIN_COM1 }
+            })
+        }
+        /* The host bridge, and ECAM as somebody else's resource: Linux uses ECAM only if it is
+         * reserved. */
+        Device (PCI0)
+        {
+            Name (_HID, EisaId ("PNP0A08"))
+            Name (_CID, EisaId ("PNP0A03"))
+            Name (_SEG, 0)
+            Name (_BBN, 0)
+            Name (_UID, 0)
+            Name (_CRS, ResourceTemplate () {
+                WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
+                               0, 0, PLATFORM_ECAM_LAST_BUS, 0, PLATFORM_ECAM_BUSES)
+                IO (Decode16, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_ADDRESS, 1,
+                    PLATFORM_PORT_PCI_SIZE)
+                DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+                             0, PLATFORM_PCI32_START, PLATFORM_PCI32_LAST,
+                             0, PLATFORM_PCI32_SIZE)
+            })
+        }
+        Device (MBRD)
+        {
+            Name (_HID, EisaId ("PNP0C02"))
+            Name (_UID, 0)
+            Name (_CRS, ResourceTemplate () {
+                Memory32Fixed (ReadWrite, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE)
+            })
+        }
+        Device (PWRB)
+        {
+            Name (_HID, EisaId ("PNP0C0C"))
+            Name (_UID, 0)
+        }
+        /* The generic event device (5.6.9): its interrupt runs _EVT, which reads what happened. */
+        Device (GED)
+        {
+            Name (_HID, "ACPI0013")
+            Name (_UID, 0)
+            Name (_CRS, ResourceTemplate () {
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { PLATFORM_PIN_GED }
+            })
+            OperationRegion (GEDR, SystemIO, PLATFORM_PORT_GED, 4)
+            Field (GEDR, DWordAcc, NoLock, WriteAsZeros) { GEVT, 32 }
+            Method (_EVT, 1, Serialized)
+            {
+                Local0 = GEVT
+                If (Local0 & GED_EVENT_POWER_BUTTON) { Notify (\_SB.PWRB, 0x80) }
+            }
+        }
+        Device (PEVT)
+        {
+            Name (_HID, "QEMU0001")
+            Name (_STA, 0xf)
+            Name (_CRS, ResourceTemplate () {
+                IO (Decode16, PLATFORM_PORT_PVPANIC, PLATFORM_PORT_PVPANIC, 1, 1)
+            })
+        }
+    }
+    Name (_S5, Package () { PLATFORM_SLEEP_TYPE_S5, 0, 0, 0 })
+}
