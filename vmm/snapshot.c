@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -26,7 +27,8 @@ struct snapshot_header {
 static int write_all(int fd, const void *bytes, size_t size, uint64_t offset)
 {
     while (size > 0) {
-        ssize_t done = pwrite(fd, bytes, size, (off_t)offset);
+        struct iovec part = { (void *)bytes, size };
+        ssize_t done = pwritev(fd, &part, 1, (off_t)offset);
 
         if (done < 0 && errno == EINTR)
             continue;
