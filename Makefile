@@ -67,7 +67,7 @@ $(BUILD)/%.a:
 VMM_STATIC := $(if $(SANITIZE),,-static)
 ifeq ($(SANITIZE),)
 VMM_CC      ?= musl-gcc
-VMM_BASE    := base/error.c base/log.c base/loop.c base/sandbox.c base/seqpacket.c
+VMM_BASE    := base/delta_format.c base/error.c base/log.c base/loop.c base/sandbox.c base/seqpacket.c base/sparse_file.c
 VMM_OBJECTS := $(patsubst %.c,$(BUILD)/static/%.o,$(VMM_MAIN) $(VMM_SRC) $(VMM_BASE))
 $(BUILD)/static/%.o: %.c
 	@mkdir -p $(@D)

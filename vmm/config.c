@@ -51,6 +51,9 @@ static int validate_disk(const struct vmm_disk *disk, int index, struct error *e
         disk->size_bytes > DISK_BYTES_MAX)
         return error_field(err, EINVAL, field, "%" PRIu64 " is not a positive multiple of %u",
                            disk->size_bytes, SECTOR_BYTES);
+    memcpy(field + 9, "format", sizeof "format");
+    if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
+        return error_field(err, EINVAL, field, "%u is unknown", disk->format);
     return 0;
 }
 
@@ -69,8 +72,12 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
 
 static size_t fds_expected(const struct vmm_configure *configure)
 {
-    return 3u + configure->has_initrd + configure->restore + configure->disk_count +
-           configure->nic_count;
+    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count +
+                   configure->nic_count;
+
+    for (int i = 0; i < configure->disk_count; i++)
+        count += configure->disks[i].format == VMM_DISK_DELTA;
+    return count;
 }
 
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
@@ -127,8 +134,10 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
     ret_fds->initrd = configure->has_initrd ? *fds++ : -1;
     ret_fds->state = configure->restore ? *fds++ : -1;
     ret_fds->memory = configure->restore ? *fds++ : -1;
-    for (int i = 0; i < configure->disk_count; i++)
+    for (int i = 0; i < configure->disk_count; i++) {
+        ret_fds->bases[i] = configure->disks[i].format == VMM_DISK_DELTA ? *fds++ : -1;
         ret_fds->disks[i] = *fds++;
+    }
     for (int i = 0; i < configure->nic_count; i++)
         ret_fds->nics[i] = *fds++;
 }

@@ -6,12 +6,13 @@
 
 struct error;
 
-/* kvm, page, kernel, initrd, disks, nics */
-#define CONFIG_FDS_MAX (4 + VMM_DISKS_MAX + VMM_NICS_MAX)
+/* kvm, page, kernel, initrd, disks with their bases, nics */
+#define CONFIG_FDS_MAX (4 + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct config_fds {
     int kvm, page, kernel, initrd, state, memory; /* -1 = none; all borrowed */
     int disks[VMM_DISKS_MAX];
+    int bases[VMM_DISKS_MAX]; /* -1 = the disk is raw */
     int nics[VMM_NICS_MAX];
 };
 

@@ -51,6 +51,8 @@ enum vmm_message_type {
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
 
+enum vmm_disk_format { VMM_DISK_RAW = 1, VMM_DISK_DELTA /* base/delta_format.h */ };
+
 struct vmm_message_header {
     uint32_t type;
     uint32_t version;
@@ -60,12 +62,14 @@ struct vmm_message_header {
 
 /* The fds that come with CONFIGURE, in this order:
  *   kvm (/dev/kvm), page (stats_page.h), then kernel and, if has_initrd, initrd; or, to restore a
- *   snapshot, its state and its memory file; disks[disk_count],
+ *   snapshot, its state and its memory file; for each of disks[disk_count] its base (read-only) if
+ *   it is a delta, then its file,
  *   nics[nic_count] (tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
 struct vmm_disk {
     uint8_t read_only;
-    uint8_t reserved[7];
-    uint64_t size_bytes; /* multiple of 512; the file is at least that long */
+    uint8_t format; /* enum vmm_disk_format */
+    uint8_t reserved[6];
+    uint64_t size_bytes; /* multiple of 512; raw: the file is at least that long; delta: the same */
     char serial[20];     /* virtio-blk GET_ID, NUL padded */
     char reserved2[4];
 };

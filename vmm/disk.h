@@ -20,7 +20,7 @@ enum disk_operation {
 struct disk_request {
     enum disk_operation operation;
     bool may_unmap;        /* DISK_WRITE_ZEROES: may free the space, too */
-    uint64_t offset, size; /* bytes; both 0 for DISK_FLUSH */
+    uint64_t offset, size; /* bytes; both 0 for DISK_FLUSH; the engine may change offset */
     struct iovec *vectors; /* `size` bytes in guest RAM; borrowed; the engine may change them */
     unsigned vector_count; /* 0 where nothing is transferred */
     /* 0, -EOPNOTSUPP, or -errno. */

@@ -16,16 +16,12 @@ struct disk_raw {
     int fd; /* borrowed */
 };
 
-/* preadv and pwritev may do less than asked; a file that ends inside the disk is an error. */
-static int raw_transfer(const struct disk_raw *raw, struct disk_request *request)
+int disk_raw_transfer(int fd, enum disk_operation operation, struct iovec *vectors, unsigned count,
+                      uint64_t offset)
 {
-    uint64_t offset = request->offset;
-    unsigned count = request->vector_count;
-
     while (count > 0) {
-        ssize_t done = request->operation == DISK_READ
-                           ? preadv(raw->fd, request->vectors, (int)count, (off_t)offset)
-                           : pwritev(raw->fd, request->vectors, (int)count, (off_t)offset);
+        ssize_t done = operation == DISK_READ ? preadv(fd, vectors, (int)count, (off_t)offset)
+                                              : pwritev(fd, vectors, (int)count, (off_t)offset);
 
         if (done < 0 && errno == EINTR)
             continue;
@@ -34,18 +30,17 @@ static int raw_transfer(const struct disk_raw *raw, struct disk_request *request
         if (done == 0)
             return -EIO;
         offset += (uint64_t)done;
-        count = io_vector_slice(request->vectors, count, (uint64_t)done, UINT64_MAX);
+        count = io_vector_slice(vectors, count, (uint64_t)done, UINT64_MAX);
     }
     return 0;
 }
 
-static int raw_allocate(const struct disk_raw *raw, int mode, const struct disk_request *request)
+int disk_raw_allocate(int fd, int mode, uint64_t offset, uint64_t size)
 {
     int result;
 
     do
-        result = fallocate(raw->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)request->offset,
-                           (off_t)request->size);
+        result = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
     while (result < 0 && errno == EINTR);
     return result < 0 ? -errno : 0;
 }
@@ -74,9 +69,9 @@ static int raw_write_zeroes(const struct disk_raw *raw, const struct disk_reques
     int result = -EOPNOTSUPP;
 
     if (request->may_unmap)
-        result = raw_allocate(raw, FALLOC_FL_PUNCH_HOLE, request);
+        result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
     if (result == -EOPNOTSUPP)
-        result = raw_allocate(raw, FALLOC_FL_ZERO_RANGE, request);
+        result = disk_raw_allocate(raw->fd, FALLOC_FL_ZERO_RANGE, request->offset, request->size);
     if (result == -EOPNOTSUPP)
         result = raw_write_zeroes_by_hand(raw, request);
     return result;
@@ -90,13 +85,14 @@ static void raw_submit(struct disk *disk, struct disk_request *request)
     switch (request->operation) {
     case DISK_READ:
     case DISK_WRITE:
-        result = raw_transfer(raw, request);
+        result = disk_raw_transfer(raw->fd, request->operation, request->vectors,
+                                   request->vector_count, request->offset);
         break;
     case DISK_FLUSH:
         result = fdatasync(raw->fd) < 0 ? -errno : 0;
         break;
     case DISK_DISCARD:
-        result = raw_allocate(raw, FALLOC_FL_PUNCH_HOLE, request);
+        result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
         break;
     case DISK_WRITE_ZEROES:
         result = raw_write_zeroes(raw, request);

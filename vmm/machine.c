@@ -96,11 +96,13 @@ static int build_board(struct machine *machine, struct error *err)
     return result;
 }
 
-static int add_disk(struct machine *machine, const struct vmm_disk *disk, int fd,
+static int add_disk(struct machine *machine, const struct vmm_disk *disk, int fd, int base_fd,
                     struct stats_disk *stats, struct error *err)
 {
     struct virtio_block_spec spec = {
         .fd = fd,
+        .base_fd = base_fd,
+        .is_delta = disk->format == VMM_DISK_DELTA,
         .read_only = disk->read_only,
         .size_bytes = disk->size_bytes,
         .stats = stats,
@@ -128,7 +130,8 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
                               machine->kvm.vm_fd, &machine->pci, err);
 
     for (int i = 0; i < configure->disk_count && result == 0; i++)
-        result = add_disk(machine, &configure->disks[i], fds->disks[i], &page->disks[i], err);
+        result = add_disk(machine, &configure->disks[i], fds->disks[i], fds->bases[i],
+                          &page->disks[i], err);
     for (int i = 0; i < configure->nic_count && result == 0; i++)
         result = add_nic(machine, &configure->nics[i], fds->nics[i], &page->nics[i], err);
     if (result == 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "vmm/disk.h"
+#include "vmm/disk_delta.h"
 #include "vmm/disk_raw.h"
 #include "vmm/io_vector.h"
 #include "vmm/stats_counter.h"
@@ -443,7 +444,9 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     memcpy(block->serial, spec->serial, sizeof(block->serial));
     block_reset_requests(block);
 
-    result = disk_raw_new(spec->fd, &block->disk, err);
+    result = spec->is_delta
+                 ? disk_delta_new(spec->base_fd, spec->fd, spec->size_bytes, &block->disk, err)
+                 : disk_raw_new(spec->fd, &block->disk, err);
     if (result == 0)
         result =
             virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);

@@ -13,8 +13,8 @@ struct stats_disk;
 #define VIRTIO_BLOCK_SECTOR_BYTES 512
 
 struct virtio_block_spec {
-    int fd; /* raw file; borrowed, outlives the device */
-    bool read_only;
+    int fd, base_fd; /* raw file, or delta and its base; borrowed, outlive the device */
+    bool is_delta, read_only;
     uint64_t size_bytes;                    /* multiple of 512; the file is at least that long */
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */

@@ -140,6 +140,7 @@ static void add_disk(struct run *run, const char *path, bool read_only)
     if (run->configure.disk_count == VMM_DISKS_MAX)
         usage();
     run->configure.disks[run->configure.disk_count].read_only = read_only;
+    run->configure.disks[run->configure.disk_count].format = VMM_DISK_RAW;
     run->disks[run->configure.disk_count++] = path;
 }
 

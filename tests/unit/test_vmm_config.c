@@ -24,7 +24,7 @@ static struct vmm_configure valid(void)
         .has_initrd = 1,
         .disk_count = 1,
         .nic_count = 2,
-        .disks = { { .size_bytes = 4096 } },
+        .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW } },
         .cmdline = "console=ttyS0",
     };
 
@@ -48,10 +48,28 @@ static void a_valid_one_is_taken(void **state)
     assert_int_equal(named.initrd, 13);
     assert_int_equal(named.disks[0], 14);
     assert_int_equal(named.nics[1], 16);
+    assert_int_equal(named.bases[0], -1);
     configure.has_initrd = 0;
     config_name_fds(&configure, fds, &named);
     assert_int_equal(named.initrd, -1);
     assert_int_equal(named.disks[0], 13);
+}
+
+static void a_delta_comes_with_its_base(void **state)
+{
+    struct vmm_configure configure = valid();
+    int fds[VALID_FDS + 1] = { 10, 11, 12, 13, 14, 15, 16, 17 };
+    struct config_fds named;
+
+    (void)state;
+    configure.disks[0].format = VMM_DISK_DELTA;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, NULL), -EINVAL);
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 1, NULL), 0);
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.bases[0], 14);
+    assert_int_equal(named.disks[0], 15);
+    assert_int_equal(named.nics[0], 16);
+    assert_int_equal(named.nics[1], 17);
 }
 
 #define FAULT(function, statement)                \
@@ -80,6 +98,8 @@ FAULT(endless_cmdline, memset(c->cmdline, 'a', sizeof c->cmdline))
 FAULT(odd_disk, c->disks[0].size_bytes = 513)
 FAULT(empty_disk, c->disks[0].size_bytes = 0)
 FAULT(huge_disk, c->disks[0].size_bytes = UINT64_MAX - 511)
+FAULT(no_format, c->disks[0].format = 0)
+FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
 FAULT(tiny_mtu, c->nics[0].mtu = 67)
 
@@ -108,6 +128,8 @@ static const struct {
     { odd_disk, "disks[0].size_bytes" },
     { empty_disk, "disks[0].size_bytes" },
     { huge_disk, "disks[0].size_bytes" },
+    { no_format, "disks[0].format" },
+    { strange_format, "disks[0].format" },
     { multicast, "nics[1].mac" },
     { tiny_mtu, "nics[0].mtu" },
 };
@@ -138,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_valid_one_is_taken),
+        cmocka_unit_test(a_delta_comes_with_its_base),
         cmocka_unit_test(each_bad_field_is_named),
         cmocka_unit_test(short_and_long_messages_are_refused),
     };

@@ -1,0 +1,101 @@
+#include "storage/delta_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/delta_format.h"
+#include "base/error.h"
+
+/* The bitmap's area is a hole at first, so room to grow costs nothing. */
+#define GROW_FACTOR   4
+#define GROW_AT_LEAST (1ull << 40)
+
+static uint64_t bitmap_room(uint64_t size_bytes)
+{
+    uint64_t largest = size_bytes * GROW_FACTOR;
+    struct delta_header header;
+
+    if (largest < GROW_AT_LEAST)
+        largest = GROW_AT_LEAST;
+    if (largest > DELTA_VIRTUAL_MAX)
+        largest = DELTA_VIRTUAL_MAX;
+    header.virtual_bytes = largest;
+    return delta_bitmap_used(&header);
+}
+
+static int write_header(int fd, struct delta_header *header, struct error *err)
+{
+    header->checksum = delta_checksum(header);
+    if (pwrite(fd, header, sizeof *header, 0) != sizeof *header)
+        return error_set(err, errno ? errno : EIO, "write the delta's header: %s", strerror(errno));
+    return 0;
+}
+
+static uint64_t file_bytes(const struct delta_header *header)
+{
+    return delta_data_offset(header) + header->virtual_bytes;
+}
+
+int delta_file_init(int fd, uint64_t size_bytes, uint64_t base_bytes, const char *base_uid,
+                    struct error *err)
+{
+    struct delta_header header = {
+        .version = DELTA_VERSION,
+        .block_bytes = DELTA_BLOCK_BYTES,
+        .virtual_bytes = size_bytes,
+        .base_bytes = base_bytes,
+    };
+
+    if (size_bytes == 0 || size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes > DELTA_VIRTUAL_MAX ||
+        base_bytes > size_bytes || strlen(base_uid) >= sizeof header.base_uid)
+        return error_set(err, EINVAL, "a delta of %llu bytes over %llu cannot be",
+                         (unsigned long long)size_bytes, (unsigned long long)base_bytes);
+    memcpy(header.magic, DELTA_MAGIC, sizeof header.magic);
+    header.bitmap_bytes = bitmap_room(size_bytes);
+    snprintf(header.base_uid, sizeof header.base_uid, "%s", base_uid);
+    if (ftruncate(fd, (off_t)file_bytes(&header)) < 0)
+        return error_set(err, errno, "set the delta's length: %s", strerror(errno));
+    return write_header(fd, &header, err);
+}
+
+int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *err)
+{
+    struct delta_header header;
+    int result = delta_header_read(fd, base_fd, &header, err);
+
+    if (result == 0 && strcmp(header.base_uid, base_uid) != 0)
+        result = error_set(err, EINVAL, "the delta file: it was made over another image");
+    return result;
+}
+
+int delta_file_grow(int fd, uint64_t size_bytes, struct error *err)
+{
+    uint8_t bytes[sizeof(struct delta_header)];
+    struct delta_header header;
+    struct stat status;
+    ssize_t got = pread(fd, bytes, sizeof bytes, 0);
+    int result;
+
+    if (got < 0 || fstat(fd, &status) < 0)
+        return error_set(err, errno, "the delta file: read it: %s", strerror(errno));
+    result = delta_header_parse(bytes, (size_t)got, (uint64_t)status.st_size, &header, err);
+    if (result < 0)
+        return result;
+    if (size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes < header.virtual_bytes)
+        return error_set(err, EINVAL, "a delta can only grow, by whole blocks");
+    if (size_bytes / DELTA_BLOCK_BYTES > header.bitmap_bytes * 8)
+        return error_set(err, EFBIG, "the delta was made with room for at most %llu MiB",
+                         (unsigned long long)(header.bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
+    header.virtual_bytes = size_bytes;
+    /* The header is smaller than a sector, so it is the old one or the new one. */
+    if ((uint64_t)status.st_size < file_bytes(&header) &&
+        (ftruncate(fd, (off_t)file_bytes(&header)) < 0 || fsync(fd) < 0))
+        return error_set(err, errno, "grow the delta: %s", strerror(errno));
+    result = write_header(fd, &header, err);
+    if (result == 0 && fsync(fd) < 0)
+        result = error_set(err, errno, "grow the delta: %s", strerror(errno));
+    return result;
+}
