@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/worker.h"
 #include "storage/image.h"
+#include "storage/volume.h"
 
 static const char *const kind_names[IMAGE_KIND_COUNT] = {
     [IMAGE_KERNEL] = "kernel",
@@ -179,8 +180,13 @@ static int image_may_remove(struct node *node, const struct resource *resource, 
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *volume = (const struct volume *)volumes->items[i];
 
-        if (volume->state == PROGRESS_WORKING && strcmp(volume->image, resource->id) == 0)
+        if (strcmp(volume->image, resource->id) != 0)
+            continue;
+        if (volume->state == PROGRESS_WORKING)
             return error_set(err, EBUSY, "image %s is being copied to volume %s", resource->id,
+                             volume->head.id);
+        if (volume->state == PROGRESS_READY && volume->format == VOLUME_DELTA)
+            return error_set(err, EBUSY, "image %s is the base of volume %s", resource->id,
                              volume->head.id);
     }
     return 0;

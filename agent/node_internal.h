@@ -52,6 +52,8 @@ struct volume {
     uint64_t size_bytes;
     uint64_t allocated_bytes; /* as last looked at */
     char image[ID_MAX + 1];   /* "" = empty */
+    int clone;                /* enum volume_clone of storage/volume.h: as asked for */
+    int format;               /* enum volume_format: as made; of a delta, image must stay */
     bool job_running;
 };
 

@@ -16,13 +16,26 @@
 
 #define VOLUME_SIZE_MIB_MAX (64ll << 20) /* 64 TiB */
 
+/* Those that can be asked for; VOLUME_CLONE_BEST is for who does not ask. */
+static const char *const clone_names[] = { "copy", "reflink", "delta" };
+#define CLONE_OF_NAME(index) ((index) + VOLUME_CLONE_COPY)
+_Static_assert(CLONE_OF_NAME(ARRAY_LENGTH(clone_names)) == VOLUME_CLONE_COUNT, "a name for each");
+
+static const char *const format_names[VOLUME_FORMAT_COUNT] = {
+    [VOLUME_RAW] = "raw",
+    [VOLUME_DELTA] = "delta",
+};
+
 struct volume_job {
     struct node *node;
     struct volume *volume;
     uint32_t instance;
     uint32_t image; /* 0 = none */
+    char image_uid[UID_TEXT];
+    enum volume_clone clone;
     uint64_t size_bytes;
-    uint64_t allocated_bytes; /* result */
+    enum volume_format format; /* results */
+    uint64_t allocated_bytes;
 };
 
 static void volume_free(struct resource *resource)
@@ -37,10 +50,15 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
     struct volume *volume;
     const char *image;
     int64_t size_mib;
+    int clone;
 
     json_reader_init(&reader, spec, "", err);
     size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX, JSON_REQUIRED, 0);
     image = json_read_id(&reader, "image", JSON_OPTIONAL);
+    clone =
+        json_read_enum(&reader, "clone", clone_names, ARRAY_LENGTH(clone_names), JSON_NULLABLE, -1);
+    if (clone >= 0 && !image)
+        json_reader_fail(&reader, "clone", "is for volumes with an image");
     if (json_reader_end(&reader) < 0)
         return reader.result;
     volume = calloc(1, sizeof *volume);
@@ -52,6 +70,9 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
         snprintf(volume->image, sizeof volume->image, "%s", image);
         json_object_set_new(volume->head.spec, "image", json_string(image));
     }
+    volume->clone = clone < 0 ? VOLUME_CLONE_BEST : CLONE_OF_NAME(clone);
+    if (clone >= 0)
+        json_object_set_new(volume->head.spec, "clone", json_string(clone_names[clone]));
     *ret_resource = &volume->head;
     return 0;
 }
@@ -90,17 +111,19 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
 static int run_create(void *argument, struct error *err)
 {
     struct volume_job *job = argument;
+    struct volume_source source = { .image_uid = job->image_uid, .clone = job->clone };
     auto_close int image_fd = -1;
     int result = 0;
 
     if (job->image)
         result = image_open(job->node->images, job->image, &image_fd, err);
+    source.image_fd = image_fd;
     if (result == 0)
-        result = volume_create(job->node->volumes, job->instance, job->size_bytes, image_fd, NULL,
-                               NULL, err);
+        result = volume_create(job->node->volumes, job->instance, job->size_bytes,
+                               job->image ? &source : NULL, &job->format, err);
     /* It gets its name only when it is whole: an agent that ended then could not record it. */
     if (result == -EEXIST)
-        result = 0;
+        result = volume_find(job->node->volumes, job->instance, &job->format, err);
     if (result == 0)
         volume_allocated_bytes(job->node->volumes, job->instance, &job->allocated_bytes, NULL);
     return result;
@@ -121,6 +144,7 @@ static void is_created(void *argument, int result, const struct error *err)
 
     volume->job_running = false;
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
+    volume->format = job->format;
     volume->allocated_bytes = job->allocated_bytes;
     node_retry_over(&volume->head);
     snprintf(volume->reason, sizeof volume->reason, "%.150s", result < 0 ? err->message : "");
@@ -171,7 +195,10 @@ static void submit(struct node *node, struct volume *volume, const struct image 
                                 .volume = volume,
                                 .instance = volume->head.instance,
                                 .image = image ? image->head.instance : 0,
+                                .clone = (enum volume_clone)volume->clone,
                                 .size_bytes = volume->size_bytes };
+    if (image)
+        memcpy(job->image_uid, image->head.uid, sizeof job->image_uid);
     if (worker_submit(node->disk_worker, run, done, job, &err) < 0) {
         free(job);
         volume_stuck(node, volume, "queue its work", &err);
@@ -254,10 +281,12 @@ static json_t *volume_status(const struct node *node, const struct resource *res
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
     return json_pack(
-        "{s:s, s:o, s:I, s:o}", "state",
+        "{s:s, s:o, s:o, s:I, s:o}", "state",
         resource->deleting ? "deleting" : progress_state_name(volume->state, "creating"), "reason",
-        volume->reason[0] ? json_string(volume->reason) : json_null(), "allocated_bytes",
-        (json_int_t)allocated, "used_by", user ? json_string(user->head.id) : json_null());
+        volume->reason[0] ? json_string(volume->reason) : json_null(), "format",
+        volume->state == PROGRESS_READY ? json_string(format_names[volume->format]) : json_null(),
+        "allocated_bytes", (json_int_t)allocated, "used_by",
+        user ? json_string(user->head.id) : json_null());
 }
 
 static int volume_restore(struct resource *resource, const json_t *status, struct error *err)
@@ -265,6 +294,7 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
     struct volume *volume = (struct volume *)resource;
     const char *state = json_string_value(json_object_get(status, "state"));
     const char *reason = json_string_value(json_object_get(status, "reason"));
+    const char *format = json_string_value(json_object_get(status, "format"));
 
     if (!state)
         return error_set(err, EINVAL, "it has no state");
@@ -272,6 +302,8 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
     volume->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
                     : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
                                                    : PROGRESS_WORKING;
+    volume->format =
+        format && strcmp(format, format_names[VOLUME_DELTA]) == 0 ? VOLUME_DELTA : VOLUME_RAW;
     volume->allocated_bytes =
         (uint64_t)json_integer_value(json_object_get(status, "allocated_bytes"));
     snprintf(volume->reason, sizeof volume->reason, "%s", reason ? reason : "");

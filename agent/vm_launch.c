@@ -3,7 +3,6 @@
  *
  * A job has copies of all it needs.  The VM lives until its jobs are back (vm->jobs). */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/vm_files.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -20,13 +20,10 @@
 #include "base/loop.h"
 #include "base/process.h"
 #include "base/worker.h"
-#include "storage/image.h"
 #include "storage/volume.h"
 
 /* From spawn to READY; loading a kernel from a slow disk included. */
 #define START_TIMEOUT_MS 30000
-
-#define FILES_MAX (4 + VMM_DISKS_MAX) /* kvm, page, kernel, initrd, disks */
 
 struct nic_job {
     struct node *node;
@@ -41,19 +38,10 @@ struct process_job {
     struct vm *vm;
     uint32_t instance;
     char hostname[ID_MAX + 1];
-    uint32_t kernel;
-    uint32_t initrd; /* 0 = none */
-    unsigned disk_count;
-    struct {
-        uint32_t volume;
-        bool read_only;
-    } disks[VMM_DISKS_MAX];
-    uint64_t max_file_bytes;
     bool remove; /* clean-up: the directory, too */
 
     struct jail_process process;
-    int files[FILES_MAX]; /* owned, in the order of the protocol */
-    unsigned file_count;
+    struct vm_files files;
 };
 
 static int64_t now_ns(void)
@@ -110,39 +98,16 @@ static int nics_down(void *argument, struct error *err)
     return first;
 }
 
-static int open_files(struct process_job *job, struct error *err)
-{
-    struct node *node = job->node;
-    int *files = job->files;
-    int result;
-
-    files[0] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (files[0] < 0)
-        return error_set(err, ENODEV, "open /dev/kvm: %s", strerror(errno));
-    files[1] = take_fd(&job->process.page_fd);
-    job->file_count = 2;
-    result = image_open(node->images, job->kernel, &files[job->file_count], err);
-    job->file_count += result == 0;
-    if (result == 0 && job->initrd) {
-        result = image_open(node->images, job->initrd, &files[job->file_count], err);
-        job->file_count += result == 0;
-    }
-    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
-        result = volume_open(node->volumes, job->disks[i].volume, job->disks[i].read_only,
-                             &files[job->file_count], err);
-        job->file_count += result == 0;
-    }
-    return result;
-}
-
 static int start_process(void *argument, struct error *err)
 {
     struct process_job *job = argument;
     const struct jail_spec spec = { .hostname = job->hostname,
-                                    .max_file_bytes = job->max_file_bytes };
+                                    .max_file_bytes = job->files.max_file_bytes };
     int result = jail_start(job->node->jail, job->instance, &spec, &job->process, err);
 
-    return result < 0 ? result : open_files(job, err);
+    if (result < 0)
+        return result;
+    return vm_files_open(job->node, take_fd(&job->process.page_fd), &job->files, err);
 }
 
 static int clean_process(void *argument, struct error *err)
@@ -200,6 +165,8 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
 
         configure.disks[i].read_only = spec->disks[i].read_only;
+        configure.disks[i].format =
+            volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
         configure.disks[i].size_bytes = volume ? volume->size_bytes : 0;
         strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
     }
@@ -213,7 +180,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
                         struct error *err)
 {
     struct vmm_configure configure;
-    int fds[FILES_MAX + VMM_NICS_MAX];
+    int fds[VM_FILES_MAX + VMM_NICS_MAX];
     size_t count = 0;
     int result;
 
@@ -221,8 +188,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
                             &vm->closure, &vm->client, err);
     if (result < 0)
         return result;
-    for (unsigned i = 0; i < job->file_count; i++)
-        fds[count++] = job->files[i];
+    for (unsigned i = 0; i < job->files.count; i++)
+        fds[count++] = job->files.fds[i];
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
         fds[count++] = vm->tap_fds[i];
     fill_configure(node, vm, &configure);
@@ -238,8 +205,7 @@ static void close_taps(struct vm *vm)
 
 static void free_process_job(struct process_job *job)
 {
-    for (unsigned i = 0; i < job->file_count; i++)
-        cleanup_close(&job->files[i]);
+    vm_files_close(&job->files);
     cleanup_close(&job->process.pidfd);
     cleanup_close(&job->process.control_fd);
     cleanup_close(&job->process.page_fd);
@@ -339,8 +305,6 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
 static struct process_job *process_job_new(struct node *node, struct vm *vm)
 {
     struct process_job *job = calloc(1, sizeof *job);
-    const struct image *kernel = node_find_image(node, vm->spec.kernel);
-    const struct image *initrd = vm->spec.initrd[0] ? node_find_image(node, vm->spec.initrd) : NULL;
 
     if (!job)
         return NULL;
@@ -348,9 +312,6 @@ static struct process_job *process_job_new(struct node *node, struct vm *vm)
         .node = node,
         .vm = vm,
         .instance = vm->head.instance,
-        .kernel = kernel ? kernel->head.instance : 0,
-        .initrd = initrd ? initrd->head.instance : 0,
-        .disk_count = vm->spec.disk_count,
         .process = { .pidfd = -1,
                      .control_fd = -1,
                      .page_fd = -1,
@@ -358,14 +319,7 @@ static struct process_job *process_job_new(struct node *node, struct vm *vm)
         .remove = vm->head.deleting,
     };
     memcpy(job->hostname, vm->head.id, sizeof job->hostname);
-    for (unsigned i = 0; i < job->disk_count; i++) {
-        const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
-
-        job->disks[i].volume = volume ? volume->head.instance : 0;
-        job->disks[i].read_only = vm->spec.disks[i].read_only;
-        if (volume && !job->disks[i].read_only && volume->size_bytes > job->max_file_bytes)
-            job->max_file_bytes = volume->size_bytes;
-    }
+    vm_files_choose(node, vm, &job->files);
     return job;
 }
 

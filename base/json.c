@@ -103,6 +103,8 @@ static const json_t *look_up(struct json_reader *reader, const char *key,
     if (reader->seen_count < JSON_MEMBERS_MAX)
         reader->seen[reader->seen_count++] = key;
     value = json_object_get(reader->object, key);
+    if (presence == JSON_NULLABLE && json_is_null(value))
+        return NULL;
     if (!value && presence == JSON_REQUIRED)
         json_reader_fail(reader, key, "is missing");
     return value;

@@ -24,7 +24,8 @@ int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *
 /* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
 char *json_canonical(const json_t *json);
 
-enum json_presence { JSON_OPTIONAL, JSON_REQUIRED };
+/* A nullable one may be absent or null, which is the same. */
+enum json_presence { JSON_OPTIONAL, JSON_REQUIRED, JSON_NULLABLE };
 
 struct json_reader {
     const json_t *object; /* borrowed */

@@ -16,7 +16,7 @@
 static uint64_t bitmap_room(uint64_t size_bytes)
 {
     uint64_t largest = size_bytes * GROW_FACTOR;
-    struct delta_header header;
+    struct delta_header header = { .version = DELTA_VERSION };
 
     if (largest < GROW_AT_LEAST)
         largest = GROW_AT_LEAST;
@@ -61,6 +61,12 @@ int delta_file_init(int fd, uint64_t size_bytes, uint64_t base_bytes, const char
     return write_header(fd, &header, err);
 }
 
+/* A larger disk never gets a smaller bitmap. */
+uint64_t delta_file_bytes_max(uint64_t size_bytes)
+{
+    return DELTA_BITMAP_OFFSET + bitmap_room(size_bytes) + size_bytes;
+}
+
 int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *err)
 {
     struct delta_header header;
@@ -85,10 +91,11 @@ int delta_file_grow(int fd, uint64_t size_bytes, struct error *err)
     if (result < 0)
         return result;
     if (size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes < header.virtual_bytes)
-        return error_set(err, EINVAL, "a delta can only grow, by whole blocks");
+        return error_field(err, EINVAL, "spec.size_mib", "a delta can only grow, by whole blocks");
     if (size_bytes / DELTA_BLOCK_BYTES > header.bitmap_bytes * 8)
-        return error_set(err, EFBIG, "the delta was made with room for at most %llu MiB",
-                         (unsigned long long)(header.bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
+        return error_field(err, EFBIG, "spec.size_mib",
+                           "the delta was made with room for at most %llu MiB",
+                           (unsigned long long)(header.bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
     header.virtual_bytes = size_bytes;
     /* The header is smaller than a sector, so it is the old one or the new one. */
     if ((uint64_t)status.st_size < file_bytes(&header) &&

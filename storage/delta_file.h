@@ -10,9 +10,12 @@ struct error;
  */
 int delta_file_init(int fd, uint64_t size_bytes, uint64_t base_bytes, const char *base_uid,
                     struct error *err);
+/* Of one whose disk has size_bytes now, however it came to have them. */
+uint64_t delta_file_bytes_max(uint64_t size_bytes);
 /* 0 if it is a delta over that base, else -EINVAL with the reason.  Its bitmap is judged by who
  * loads it. */
 int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *err);
 /* Durably; size_bytes: whole blocks, not less than it has (-EINVAL); -EFBIG if its bitmap has no
- * room for so many.  After a power cut it has the one size or the other. */
+ * room for so many; both with field "spec.size_mib".  After a power cut it has the one size or the
+ * other. */
 int delta_file_grow(int fd, uint64_t size_bytes, struct error *err);

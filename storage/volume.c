@@ -13,11 +13,16 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "storage/delta_file.h"
 #include "storage/instance_name.h"
 
-#define READY  ".raw"
 #define UNDONE ".raw.tmp"
 #define FIELD  "spec.size_mib"
+
+static const char *const ready_suffixes[VOLUME_FORMAT_COUNT] = {
+    [VOLUME_RAW] = ".raw",
+    [VOLUME_DELTA] = ".delta",
+};
 
 struct volume_store {
     int dir_fd; /* borrowed */
@@ -33,6 +38,11 @@ static struct volume_name volume_name(uint32_t instance, const char *suffix)
 
     snprintf(name.text, sizeof name.text, "%" PRIu32 "%s", instance, suffix);
     return name;
+}
+
+static struct volume_name ready_name(uint32_t instance, enum volume_format format)
+{
+    return volume_name(instance, ready_suffixes[format]);
 }
 
 int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err)
@@ -72,25 +82,57 @@ static int check_size(uint64_t size_bytes, int image_fd, uint64_t *ret_image_byt
     return 0;
 }
 
-static int fill(int fd, uint64_t size_bytes, int image_fd, uint64_t image_bytes,
-                sparse_progress_fn *progress, void *context, struct error *err)
+/* -EOPNOTSUPP if the file system cannot, and fd is as it was. */
+static int fill_reflink(int fd, const struct volume_source *source, struct error *err)
 {
+    int result = sparse_clone(source->image_fd, fd);
+
+    if (result == -EOPNOTSUPP)
+        return error_field(err, EOPNOTSUPP, "spec.clone",
+                           "the file system cannot share blocks with the image: "
+                           "\"delta\" and \"copy\" work everywhere");
+    return result < 0 ? error_set(err, result, "clone the image: %s", strerror(-result)) : 0;
+}
+
+static int fill_delta(int fd, uint64_t size_bytes, const struct volume_source *source,
+                      uint64_t image_bytes, enum volume_format *ret_format, struct error *err)
+{
+    int result = delta_file_init(fd, size_bytes, image_bytes, source->image_uid, err);
+
+    if (result == 0)
+        *ret_format = VOLUME_DELTA;
+    return result;
+}
+
+static int fill(int fd, uint64_t size_bytes, const struct volume_source *source,
+                uint64_t image_bytes, enum volume_format *ret_format, struct error *err)
+{
+    enum volume_format format = VOLUME_RAW;
     int result = 0;
 
-    if (image_fd >= 0)
-        result = sparse_copy(image_fd, fd, image_bytes, progress, context, err);
-    if (result == 0 && ftruncate(fd, (off_t)size_bytes) < 0)
+    if (source && source->clone == VOLUME_CLONE_COPY)
+        result =
+            sparse_copy(source->image_fd, fd, image_bytes, source->progress, source->context, err);
+    else if (source && source->clone != VOLUME_CLONE_DELTA)
+        result = fill_reflink(fd, source, err);
+    if (source && (source->clone == VOLUME_CLONE_DELTA ||
+                   (source->clone == VOLUME_CLONE_BEST && result == -EOPNOTSUPP)))
+        result = fill_delta(fd, size_bytes, source, image_bytes, &format, err);
+    else if (result == 0 && ftruncate(fd, (off_t)size_bytes) < 0)
         result = error_set(err, errno, "set the volume's size: %s", strerror(errno));
     if (result == 0 && fsync(fd) < 0)
         result = error_set(err, errno, "sync the volume: %s", strerror(errno));
+    if (result == 0)
+        *ret_format = format;
     return result;
 }
 
 /* From undone to ready, never over one that is there. */
-static int publish(const struct volume_store *store, uint32_t instance, struct error *err)
+static int publish(const struct volume_store *store, uint32_t instance, enum volume_format format,
+                   struct error *err)
 {
     struct volume_name undone = volume_name(instance, UNDONE);
-    struct volume_name ready = volume_name(instance, READY);
+    struct volume_name ready = ready_name(instance, format);
 
     if (renameat2(store->dir_fd, undone.text, store->dir_fd, ready.text, RENAME_NOREPLACE) < 0)
         return error_set(err, errno, "name the volume: %s", strerror(errno));
@@ -100,17 +142,18 @@ static int publish(const struct volume_store *store, uint32_t instance, struct e
 }
 
 int volume_create(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
-                  int image_fd, sparse_progress_fn *progress, void *context, struct error *err)
+                  const struct volume_source *source, enum volume_format *ret_format,
+                  struct error *err)
 {
     struct volume_name undone = volume_name(instance, UNDONE);
-    struct volume_name ready = volume_name(instance, READY);
     auto_close int fd = -1;
+    enum volume_format format = VOLUME_RAW;
     uint64_t image_bytes = 0;
-    int result = check_size(size_bytes, image_fd, &image_bytes, err);
+    int result = check_size(size_bytes, source ? source->image_fd : -1, &image_bytes, err);
 
     if (result < 0)
         return result;
-    if (faccessat(store->dir_fd, ready.text, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    if (volume_find(store, instance, &format, NULL) == 0)
         return error_set(err, EEXIST, "the volume is there already");
     /* Left by an agent that ended half-way. */
     if (unlinkat(store->dir_fd, undone.text, 0) < 0 && errno != ENOENT)
@@ -119,11 +162,13 @@ int volume_create(const struct volume_store *store, uint32_t instance, uint64_t 
                 0600);
     if (fd < 0)
         return error_set(err, errno, "create the volume: %s", strerror(errno));
-    result = fill(fd, size_bytes, image_fd, image_bytes, progress, context, err);
+    result = fill(fd, size_bytes, source, image_bytes, &format, err);
     if (result == 0)
-        result = publish(store, instance, err);
+        result = publish(store, instance, format, err);
     if (result < 0)
         (void)unlinkat(store->dir_fd, undone.text, 0);
+    else
+        *ret_format = format;
     return result;
 }
 
@@ -134,14 +179,27 @@ static int unlink_if_there(const struct volume_store *store, const char *name)
     return unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+int volume_find(const struct volume_store *store, uint32_t instance, enum volume_format *ret_format,
+                struct error *err)
+{
+    for (int format = 0; format < VOLUME_FORMAT_COUNT; format++) {
+        struct volume_name ready = ready_name(instance, (enum volume_format)format);
+
+        if (faccessat(store->dir_fd, ready.text, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+            *ret_format = (enum volume_format)format;
+            return 0;
+        }
+    }
+    return error_set(err, ENOENT, "the volume is not there");
+}
+
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
 {
-    struct volume_name ready = volume_name(instance, READY);
     struct volume_name undone = volume_name(instance, UNDONE);
-    int result = unlink_if_there(store, ready.text);
+    int result = unlink_if_there(store, undone.text);
 
-    if (result == 0)
-        result = unlink_if_there(store, undone.text);
+    for (int format = 0; result == 0 && format < VOLUME_FORMAT_COUNT; format++)
+        result = unlink_if_there(store, ready_name(instance, (enum volume_format)format).text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the volume: %s", strerror(-result)) : 0;
@@ -151,11 +209,14 @@ static int sweep_one(const struct volume_store *store, const char *name, const u
                      size_t count)
 {
     uint32_t instance;
+    bool is_ready = false;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
         return unlink_if_there(store, name);
+    for (int format = 0; !is_ready && format < VOLUME_FORMAT_COUNT; format++)
+        is_ready = instance_name_parse(name, ready_suffixes[format], &instance) == 0;
     /* What we did not name is not ours. */
-    if (instance_name_parse(name, READY, &instance) < 0)
+    if (!is_ready)
         return 0;
     for (size_t i = 0; i < count; i++)
         if (keep[i] == instance)
@@ -180,10 +241,11 @@ int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t 
     return result < 0 ? error_set(err, result, "sweep the volumes: %s", strerror(-result)) : 0;
 }
 
-static int open_plain(const struct volume_store *store, uint32_t instance, int flags,
-                      struct stat *ret_status, struct error *err)
+static int open_plain(const struct volume_store *store, uint32_t instance,
+                      enum volume_format format, int flags, struct stat *ret_status,
+                      struct error *err)
 {
-    struct volume_name name = volume_name(instance, READY);
+    struct volume_name name = ready_name(instance, format);
     auto_close int fd =
         openat(store->dir_fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
@@ -200,11 +262,16 @@ static int open_plain(const struct volume_store *store, uint32_t instance, int f
 int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
                   struct error *err)
 {
+    enum volume_format format;
     struct stat status;
-    auto_close int fd = open_plain(store, instance, O_RDWR, &status, err);
+    int result = volume_find(store, instance, &format, err);
+    auto_close int fd =
+        result < 0 ? result : open_plain(store, instance, format, O_RDWR, &status, err);
 
     if (fd < 0)
         return fd;
+    if (format == VOLUME_DELTA)
+        return delta_file_grow(fd, size_bytes, err);
     if (size_bytes % VOLUME_BLOCK_BYTES != 0 || size_bytes > INT64_MAX)
         return error_field(err, EINVAL, FIELD, "a volume's size is a multiple of %d bytes",
                            VOLUME_BLOCK_BYTES);
@@ -216,11 +283,13 @@ int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t 
     return 0;
 }
 
-int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, int *ret_fd,
-                struct error *err)
+int volume_open(const struct volume_store *store, uint32_t instance, bool read_only,
+                const struct volume_base *base, int *ret_fd, struct error *err)
 {
     struct stat status;
-    auto_close int fd = open_plain(store, instance, read_only ? O_RDONLY : O_RDWR, &status, err);
+    auto_close int fd = open_plain(store, instance, base ? VOLUME_DELTA : VOLUME_RAW,
+                                   read_only ? O_RDONLY : O_RDWR, &status, err);
+    int result = 0;
 
     if (fd < 0)
         return fd;
@@ -230,18 +299,29 @@ int volume_open(const struct volume_store *store, uint32_t instance, bool read_o
             return error_set(err, EBUSY, "the volume is open in another VM");
         return error_set(err, errno, "lock the volume: %s", strerror(errno));
     }
-    *ret_fd = take_fd(&fd);
-    return 0;
+    if (base)
+        result = delta_file_check(fd, base->image_fd, base->image_uid, err);
+    if (result == 0)
+        *ret_fd = take_fd(&fd);
+    return result;
 }
 
 int volume_allocated_bytes(const struct volume_store *store, uint32_t instance, uint64_t *ret_bytes,
                            struct error *err)
 {
-    struct volume_name name = volume_name(instance, READY);
+    enum volume_format format;
     struct stat status;
+    int result = volume_find(store, instance, &format, err);
 
-    if (fstatat(store->dir_fd, name.text, &status, AT_SYMLINK_NOFOLLOW) < 0)
+    if (result < 0)
+        return result;
+    if (fstatat(store->dir_fd, ready_name(instance, format).text, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return error_set(err, errno, "look at the volume: %s", strerror(errno));
     *ret_bytes = (uint64_t)status.st_blocks * 512;
     return 0;
+}
+
+uint64_t volume_file_bytes(uint64_t size_bytes, enum volume_format format)
+{
+    return format == VOLUME_DELTA ? delta_file_bytes_max(size_bytes) : size_bytes;
 }

@@ -1,4 +1,6 @@
-/* volume.h - sparse disks, one raw file each: <state-dir>/volumes/<instance>.raw.
+/* volume.h - sparse disks, one file each: <state-dir>/volumes/<instance>.raw, or .delta, which has
+ * only what was written since, over an image (base/delta_format.h) that must stay as long as it
+ * does.
  *
  * Functions that block on the disk are for a worker; different threads may use one store.  A volume
  * is there whole and synced, or not at all. */
@@ -17,12 +19,32 @@ struct volume_store;
 int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err);
 struct volume_store *volume_store_free(struct volume_store *store); /* NULL in, NULL out */
 
-/* size_bytes: a multiple of VOLUME_BLOCK_BYTES.  image_fd: borrowed, the volume begins with its
- * bytes, by reflink where the file system can, else as a copy that keeps holes; -1 = empty. -EINVAL
- * with field "spec.size_mib" if the image is larger.  progress may be NULL.  -EEXIST if the
- * instance has a volume.  Blocks. */
+enum volume_format { VOLUME_RAW, VOLUME_DELTA, VOLUME_FORMAT_COUNT };
+
+enum volume_clone {
+    VOLUME_CLONE_BEST,    /* reflink where the file system can, else delta: never a copy */
+    VOLUME_CLONE_COPY,    /* needs nothing of the image; shares blocks where the file system can */
+    VOLUME_CLONE_REFLINK, /* shares blocks; -EOPNOTSUPP with field "spec.clone" if that cannot be */
+    VOLUME_CLONE_DELTA,
+    VOLUME_CLONE_COUNT
+};
+
+struct volume_source {     /* what a volume begins with */
+    int image_fd;          /* borrowed */
+    const char *image_uid; /* borrowed; noted in a delta */
+    enum volume_clone clone;
+    sparse_progress_fn *progress; /* of a copy; may be NULL */
+    void *context;
+};
+
+/* size_bytes: a multiple of VOLUME_BLOCK_BYTES.  source: NULL = empty.  -EINVAL with field
+ * "spec.size_mib" if the image is larger.  -EEXIST if the instance has a volume.  Blocks. */
 int volume_create(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
-                  int image_fd, sparse_progress_fn *progress, void *context, struct error *err);
+                  const struct volume_source *source, enum volume_format *ret_format,
+                  struct error *err);
+/* The format it was made in, by its file's name; -ENOENT. */
+int volume_find(const struct volume_store *store, uint32_t instance, enum volume_format *ret_format,
+                struct error *err);
 /* 0 too if it is not there.  Blocks. */
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err);
 /* Removes every volume but those in keep[], and what unfinished creations left.  Blocks; no
@@ -33,11 +55,19 @@ int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t 
 int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
                   struct error *err);
 
-/* An owned fd, locked: one writer, or any number of readers, may have the volume open at a time,
- * however the fd travels; -EBUSY.  The lock goes with the last copy of the fd. */
-int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, int *ret_fd,
-                struct error *err);
+struct volume_base {       /* of a delta */
+    int image_fd;          /* borrowed */
+    const char *image_uid; /* borrowed */
+};
 
-/* What it occupies on disk, blocks shared with an image included. */
+/* base: NULL for a raw volume; else it is a delta, and -EINVAL with the reason if its file is none
+ * over that image.  An owned fd, locked: one writer, or any number of readers, may have the volume
+ * open at a time, however the fd travels; -EBUSY.  The lock goes with the last copy of the fd. */
+int volume_open(const struct volume_store *store, uint32_t instance, bool read_only,
+                const struct volume_base *base, int *ret_fd, struct error *err);
+
+/* No file of a volume of that size and format is longer. */
+uint64_t volume_file_bytes(uint64_t size_bytes, enum volume_format format);
+/* What it occupies on disk, blocks shared with an image by reflink included. */
 int volume_allocated_bytes(const struct volume_store *store, uint32_t instance, uint64_t *ret_bytes,
                            struct error *err);

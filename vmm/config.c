@@ -72,12 +72,11 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
 
 static size_t fds_expected(const struct vmm_configure *configure)
 {
-    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count +
-                   configure->nic_count;
+    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count;
 
     for (int i = 0; i < configure->disk_count; i++)
         count += configure->disks[i].format == VMM_DISK_DELTA;
-    return count;
+    return count + configure->nic_count;
 }
 
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,

@@ -184,7 +184,7 @@ static void check_cut(const struct run *f, const uint8_t *window, unsigned point
     for (unsigned i = 0; i < f->count; i++) {
         if (f->states[i].flush && f->states[i].finished <= point)
             first = i;
-        if (f->states[i].begun > point && end > i)
+        if (end == f->count && f->states[i].begun > point)
             end = i;
     }
     for (size_t at = 0; at < WINDOW_BYTES; at += grain) {

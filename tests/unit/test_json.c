@@ -169,6 +169,13 @@ static void booleans_and_enums(void **state)
     assert_int_equal(json_read_enum(&read.reader, "e", names, 2, JSON_REQUIRED, 0), 1);
     assert_int_equal(json_read_enum(&read.reader, "absent2", names, 2, JSON_OPTIONAL, 1), 1);
     finish(&read, 0, "");
+    start(&read, "{\"e\":null}", "");
+    assert_int_equal(json_read_enum(&read.reader, "e", names, 2, JSON_NULLABLE, -1), -1);
+    assert_int_equal(json_read_enum(&read.reader, "absent", names, 2, JSON_NULLABLE, -1), -1);
+    finish(&read, 0, "");
+    start(&read, "{\"e\":null}", "");
+    json_read_enum(&read.reader, "e", names, 2, JSON_OPTIONAL, -1);
+    finish(&read, -EINVAL, "e");
     start(&read, "{\"b\":1}", "");
     assert_false(json_read_bool(&read.reader, "b", false));
     finish(&read, -EINVAL, "b");

@@ -60,6 +60,23 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* image: -1 = none */
+static int create(struct fixture *f, uint32_t instance, uint64_t size, int image,
+                  sparse_progress_fn *progress, void *context)
+{
+    struct volume_source source = { .image_fd = image,
+                                    .image_uid = "uid",
+                                    .clone = VOLUME_CLONE_COPY,
+                                    .progress = progress,
+                                    .context = context };
+    enum volume_format format = VOLUME_FORMAT_COUNT;
+    int result =
+        volume_create(f->store, instance, size, image < 0 ? NULL : &source, &format, &f->err);
+
+    assert_int_equal(format, result == 0 ? VOLUME_RAW : VOLUME_FORMAT_COUNT);
+    return result;
+}
+
 static unsigned count_files(const struct fixture *f)
 {
     DIR *dir = opendir(f->path);
@@ -106,10 +123,10 @@ static void an_empty_volume_is_all_hole(void **state)
     uint64_t bytes = 1;
     struct stat status;
 
-    assert_int_equal(volume_create(f->store, 3, 1ull << 40, -1, NULL, NULL, &f->err), 0);
+    assert_int_equal(create(f, 3, 1ull << 40, -1, NULL, NULL), 0);
     assert_int_equal(volume_allocated_bytes(f->store, 3, &bytes, &f->err), 0);
     assert_true(bytes <= 64 << 10);
-    assert_int_equal(volume_open(f->store, 3, false, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 3, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 1ull << 40);
     assert_int_equal(status.st_mode & 07777, 0600);
@@ -123,7 +140,7 @@ static void sizes_that_cannot_be_are_refused(void **state)
     struct fixture *f = *state;
 
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
-        assert_int_equal(volume_create(f->store, 1, sizes[i], -1, NULL, NULL, &f->err), -EINVAL);
+        assert_int_equal(create(f, 1, sizes[i], -1, NULL, NULL), -EINVAL);
         assert_string_equal(f->err.field, "spec.size_mib");
     }
     assert_int_equal(count_files(f), 0);
@@ -133,8 +150,8 @@ static void a_taken_instance_is_refused(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), 0);
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), -EEXIST);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), 0);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), -EEXIST);
     assert_int_equal(count_files(f), 1);
 }
 
@@ -156,10 +173,9 @@ static void a_copy_has_the_bytes_and_keeps_the_holes(void **state)
     uint64_t bytes;
     struct stat status;
 
-    assert_int_equal(volume_create(f->store, 2, 64 * MIB, image, count_progress, &done, &f->err),
-                     0);
+    assert_int_equal(create(f, 2, 64 * MIB, image, count_progress, &done), 0);
     assert_int_equal(done, 16 * MIB);
-    assert_int_equal(volume_open(f->store, 2, false, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 2, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 64 * MIB);
     assert_same_bytes(image, fd, 16 * MIB);
@@ -193,8 +209,7 @@ static void reflinks_are_used_where_there_are_any(void **state)
     sync();
     assert_int_equal(fstatvfs(f->dir_fd, &before), 0);
     for (uint32_t instance = 10; instance < 20; instance++)
-        assert_int_equal(volume_create(f->store, instance, 16 * MIB, image, NULL, NULL, &f->err),
-                         0);
+        assert_int_equal(create(f, instance, 16 * MIB, image, NULL, NULL), 0);
     sync();
     assert_int_equal(fstatvfs(f->dir_fd, &after), 0);
     assert_true((before.f_bfree - after.f_bfree) * before.f_frsize < 10 * MIB);
@@ -206,7 +221,7 @@ static void an_image_larger_than_the_volume_is_refused(void **state)
     struct fixture *f = *state;
     auto_close int image = make_image(f);
 
-    assert_int_equal(volume_create(f->store, 1, 15 * MIB, image, NULL, NULL, &f->err), -EINVAL);
+    assert_int_equal(create(f, 1, 15 * MIB, image, NULL, NULL), -EINVAL);
     assert_string_equal(f->err.field, "spec.size_mib");
     assert_non_null(strstr(f->err.message, "at least 16 MiB"));
     assert_int_equal(count_files(f), 1);
@@ -225,8 +240,7 @@ static void a_stopped_copy_leaves_nothing(void **state)
     struct fixture *f = *state;
     auto_close int image = make_image(f);
 
-    assert_int_equal(volume_create(f->store, 1, 16 * MIB, image, stop_at_once, NULL, &f->err),
-                     -ECANCELED);
+    assert_int_equal(create(f, 1, 16 * MIB, image, stop_at_once, NULL), -ECANCELED);
     assert_int_equal(count_files(f), 1);
 }
 
@@ -236,7 +250,7 @@ static void leftovers_of_a_dead_agent_do_not_disturb(void **state)
     auto_close int old = openat(f->dir_fd, "1.raw.tmp", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
     assert_int_equal(write(old, "old", 3), 3);
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), 0);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), 0);
     assert_int_equal(count_files(f), 1);
 }
 
@@ -248,11 +262,11 @@ static void a_symbolic_link_is_not_followed(void **state)
     assert_int_equal(symlinkat("/etc/passwd", f->dir_fd, "1.raw"), 0);
     assert_int_equal(symlinkat("/nowhere/file", f->dir_fd, "2.raw.tmp"), 0);
     assert_int_equal(mkfifoat(f->dir_fd, "3.raw", 0600), 0);
-    assert_int_equal(volume_open(f->store, 1, true, &fd, &f->err), -ELOOP);
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), -EEXIST);
-    assert_int_equal(volume_create(f->store, 2, MIB, -1, NULL, NULL, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 3, true, &fd, &f->err), -EINVAL);
-    assert_int_equal(volume_open(f->store, 4, true, &fd, &f->err), -ENOENT);
+    assert_int_equal(volume_open(f->store, 1, true, NULL, &fd, &f->err), -ELOOP);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), -EEXIST);
+    assert_int_equal(create(f, 2, MIB, -1, NULL, NULL), 0);
+    assert_int_equal(volume_open(f->store, 3, true, NULL, &fd, &f->err), -EINVAL);
+    assert_int_equal(volume_open(f->store, 4, true, NULL, &fd, &f->err), -ENOENT);
     assert_int_equal(fd, -1);
 }
 
@@ -264,17 +278,17 @@ static void one_writer_or_many_readers(void **state)
     auto_close int first = -1;
     auto_close int second = -1;
 
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, false, &writer, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, false, &first, &f->err), -EBUSY);
-    assert_int_equal(volume_open(f->store, 1, true, &first, &f->err), -EBUSY);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), 0);
+    assert_int_equal(volume_open(f->store, 1, false, NULL, &writer, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, NULL, &first, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), -EBUSY);
     copy = fcntl(writer, F_DUPFD_CLOEXEC, 0); /* as a VMM has it */
     cleanup_close(&writer);
-    assert_int_equal(volume_open(f->store, 1, true, &first, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), -EBUSY);
     cleanup_close(&copy);
-    assert_int_equal(volume_open(f->store, 1, true, &first, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, true, &second, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, false, &writer, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, true, NULL, &second, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, NULL, &writer, &f->err), -EBUSY);
 }
 
 static void a_volume_only_grows(void **state)
@@ -283,14 +297,14 @@ static void a_volume_only_grows(void **state)
     auto_close int fd = -1;
     struct stat status;
 
-    assert_int_equal(volume_create(f->store, 1, 2 * MIB, -1, NULL, NULL, &f->err), 0);
+    assert_int_equal(create(f, 1, 2 * MIB, -1, NULL, NULL), 0);
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB, &f->err), 0);
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB, &f->err), 0);
     assert_int_equal(volume_resize(f->store, 1, MIB, &f->err), -EINVAL);
     assert_string_equal(f->err.field, "spec.size_mib");
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB + 1, &f->err), -EINVAL);
     assert_int_equal(volume_resize(f->store, 2, 8 * MIB, &f->err), -ENOENT);
-    assert_int_equal(volume_open(f->store, 1, false, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 8 * MIB);
 }
@@ -299,7 +313,7 @@ static void removal_can_be_repeated(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(volume_create(f->store, 1, MIB, -1, NULL, NULL, &f->err), 0);
+    assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), 0);
     assert_int_equal(volume_remove(f->store, 1, &f->err), 0);
     assert_int_equal(volume_remove(f->store, 1, &f->err), 0);
     assert_int_equal(count_files(f), 0);
@@ -328,6 +342,90 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     assert_int_equal(count_files(f), ARRAY_LENGTH(left));
     for (size_t i = 0; i < ARRAY_LENGTH(left); i++)
         assert_int_equal(faccessat(f->dir_fd, left[i], F_OK, 0), 0);
+}
+
+/* --- clones --- */
+
+static int clone_as(struct fixture *f, uint32_t instance, int image, enum volume_clone clone,
+                    enum volume_format *ret_format)
+{
+    struct volume_source source = { .image_fd = image, .image_uid = "uid", .clone = clone };
+
+    return volume_create(f->store, instance, 64 * MIB, &source, ret_format, &f->err);
+}
+
+static void a_delta_costs_nothing_and_needs_its_image(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int image = make_image(f);
+    const uint32_t keep = 1;
+    struct volume_base base = { image, "uid" };
+    struct volume_base other = { image, "another" };
+    enum volume_format format = VOLUME_FORMAT_COUNT;
+    auto_close int fd = -1;
+    auto_close int second = -1;
+    struct stat status;
+    uint64_t bytes;
+
+    assert_int_equal(clone_as(f, 1, image, VOLUME_CLONE_DELTA, &format), 0);
+    assert_int_equal(format, VOLUME_DELTA);
+    assert_int_equal(clone_as(f, 1, image, VOLUME_CLONE_COPY, &format), -EEXIST);
+    assert_int_equal(volume_find(f->store, 1, &format, &f->err), 0);
+    assert_int_equal(format, VOLUME_DELTA);
+    assert_int_equal(volume_allocated_bytes(f->store, 1, &bytes, &f->err), 0);
+    assert_true(bytes <= 16 << 10);
+    assert_int_equal(volume_open(f->store, 1, false, NULL, &fd, &f->err), -ENOENT);
+    assert_int_equal(volume_open(f->store, 1, false, &other, &fd, &f->err), -EINVAL);
+    assert_int_equal(volume_open(f->store, 1, false, &base, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, true, &base, &second, &f->err), -EBUSY);
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_int_equal(status.st_size, volume_file_bytes(64 * MIB, VOLUME_DELTA));
+    assert_int_equal(volume_resize(f->store, 1, 128 * MIB, &f->err), 0);
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true((uint64_t)status.st_size <= volume_file_bytes(128 * MIB, VOLUME_DELTA));
+    assert_int_equal(volume_resize(f->store, 1, 64 * MIB, &f->err), -EINVAL);
+    assert_string_equal(f->err.field, "spec.size_mib");
+    assert_int_equal(volume_sweep(f->store, &keep, 1, &f->err), 0);
+    assert_int_equal(volume_find(f->store, 1, &format, &f->err), 0);
+    assert_int_equal(volume_remove(f->store, 1, &f->err), 0);
+    assert_int_equal(volume_find(f->store, 1, &format, &f->err), -ENOENT);
+    assert_int_equal(clone_as(f, 2, image, VOLUME_CLONE_DELTA, &format), 0);
+    assert_int_equal(volume_sweep(f->store, NULL, 0, &f->err), 0);
+    assert_int_equal(volume_find(f->store, 2, &format, &f->err), -ENOENT);
+    assert_int_equal(count_files(f), 1);
+}
+
+/* A hole of 100 GiB is as good as data here: nothing of it is looked at. */
+static void a_large_image_is_cloned_without_a_copy(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int image = openat(f->dir_fd, "image", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct volume_source source = { .image_fd = image, .image_uid = "uid" };
+    enum volume_format format = VOLUME_FORMAT_COUNT;
+    uint64_t bytes;
+
+    assert_int_equal(ftruncate(image, 100ll << 30), 0);
+    source.clone = VOLUME_CLONE_DELTA;
+    assert_int_equal(volume_create(f->store, 1, 200ull << 30, &source, &format, &f->err), 0);
+    assert_int_equal(format, VOLUME_DELTA);
+    assert_int_equal(volume_allocated_bytes(f->store, 1, &bytes, &f->err), 0);
+    assert_true(bytes <= 16 << 10);
+}
+
+static void the_best_clone_is_a_reflink_or_else_a_delta(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int image = make_image(f);
+    auto_close int probe = openat(f->dir_fd, "probe", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    bool can = sparse_clone(image, probe) == 0;
+    enum volume_format format = VOLUME_FORMAT_COUNT;
+
+    assert_int_equal(clone_as(f, 1, image, VOLUME_CLONE_BEST, &format), 0);
+    assert_int_equal(format, can ? VOLUME_RAW : VOLUME_DELTA);
+    assert_int_equal(clone_as(f, 2, image, VOLUME_CLONE_REFLINK, &format), can ? 0 : -EOPNOTSUPP);
+    if (!can)
+        assert_string_equal(f->err.field, "spec.clone");
+    assert_int_equal(count_files(f), can ? 4 : 3);
 }
 
 static void zeros_are_not_written(void **state)
@@ -365,6 +463,9 @@ int main(void)
         ON_A_STORE(a_volume_only_grows),
         ON_A_STORE(removal_can_be_repeated),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
+        ON_A_STORE(a_delta_costs_nothing_and_needs_its_image),
+        ON_A_STORE(a_large_image_is_cloned_without_a_copy),
+        ON_A_STORE(the_best_clone_is_a_reflink_or_else_a_delta),
         ON_A_STORE(zeros_are_not_written),
     };
 
