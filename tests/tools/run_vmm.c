@@ -466,7 +466,7 @@ static bool follow(struct run *run)
         show_console(run);
         if (ready > 0)
             return true;
-        if (is_due(run, run->power_after_s)) {
+        if (is_due(run, run->power_after_s) && run->page->start_ns != 0) {
             press_power_button(run);
             run->power_after_s = -1;
         }
