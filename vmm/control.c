@@ -60,7 +60,7 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
     }
 }
 
-/* --- messages; each returns whether the connection stays --- */
+/* --- messages of the size that the table says; each returns whether the connection stays --- */
 
 /* A second one does not come here: it is longer than what is received by then. */
 static bool on_configure(struct control *control, const void *message)
@@ -129,6 +129,19 @@ static bool on_snapshot(struct control *control, const void *message)
     return true;
 }
 
+static bool on_console_input(struct control *control, const void *message)
+{
+    const struct vmm_console_input *input = message;
+    bool taken;
+
+    if (input->count == 0 || input->count > sizeof input->bytes)
+        return false;
+    taken = control->ops && !control->paused &&
+            control->ops->console_input(control->context, input->bytes, input->count);
+    control_send_state(control, VMM_MESSAGE_INPUT_TAKEN, taken ? 0 : -EAGAIN);
+    return true;
+}
+
 static const struct {
     size_t size;
     bool (*handle)(struct control *control, const void *message);
@@ -139,6 +152,7 @@ static const struct {
     [VMM_MESSAGE_PAUSE] = { sizeof(struct vmm_message_header), on_pause },
     [VMM_MESSAGE_RESUME] = { sizeof(struct vmm_message_header), on_resume },
     [VMM_MESSAGE_SNAPSHOT] = { sizeof(struct vmm_message_header), on_snapshot },
+    [VMM_MESSAGE_CONSOLE_INPUT] = { sizeof(struct vmm_console_input), on_console_input },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,
@@ -150,25 +164,25 @@ static bool control_handle(struct control *control, const struct vmm_message_hea
     return messages[header->type].handle(control, header);
 }
 
-/* Before the configuration has come, messages go where it belongs; afterwards they are headers
- * only. Fds that a message was not meant to have are closed. */
+/* Before the configuration has come, messages go where it belongs; afterwards console input is the
+ * longest.  Fds that a message was not meant to have are closed. */
 static bool control_receive(struct control *control)
 {
     struct error err = { 0 };
     ssize_t size;
 
     if (control->configured) {
-        struct vmm_message_header header;
+        struct vmm_console_input message;
         bool stays;
 
         control->fd_count = CONFIG_FDS_MAX;
-        size = seqpacket_receive(control->fd, &header, sizeof header, control->fds,
+        size = seqpacket_receive(control->fd, &message, sizeof message, control->fds,
                                  &control->fd_count, &err);
         if (size <= 0) {
             control->fd_count = 0;
             return size == -EAGAIN;
         }
-        stays = control_handle(control, &header, (size_t)size);
+        stays = control_handle(control, &message.header, (size_t)size);
         close_fds(control->fds, control->fd_count);
         control->fd_count = 0;
         return stays;

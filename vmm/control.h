@@ -1,6 +1,7 @@
 /* control.h - the VMM's side of control_protocol.h: one listener, one connection at a time, root's
  * only.  Main thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include "vmm/control_protocol.h"
 
@@ -28,6 +29,8 @@ struct control_ops {
     void (*resume)(void *context);
     /* Only while paused.  The fds are the caller's. */
     int (*snapshot)(void *context, int state_fd, int memory_fd, struct error *err);
+    /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
+    bool (*console_input)(void *context, const void *bytes, size_t size);
 };
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is

@@ -13,7 +13,9 @@
  *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
  *                                      SNAPSHOT_DONE, when both are on their disk, or with an error
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
- *   VMM -> agent   READY, STATE, SNAPSHOT_DONE    all are struct vmm_state
+ *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
+ *                                      0 = all of it, -EAGAIN = nothing, there is no room
+ *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
  *
  * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
  * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection
@@ -36,6 +38,7 @@
 #define VMM_CMDLINE_MAX 2047
 #define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
 #define VMM_MEMORY_MIN  (1ull << 20)
+#define VMM_INPUT_MAX   4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */
 
 enum vmm_message_type {
     VMM_MESSAGE_CONFIGURE = 1,
@@ -44,9 +47,11 @@ enum vmm_message_type {
     VMM_MESSAGE_PAUSE,
     VMM_MESSAGE_RESUME,
     VMM_MESSAGE_SNAPSHOT,
+    VMM_MESSAGE_CONSOLE_INPUT,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
+    VMM_MESSAGE_INPUT_TAKEN,
 };
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
@@ -103,6 +108,13 @@ struct vmm_configure {
     struct vmm_nic nics[VMM_NICS_MAX];
     char cmdline[VMM_CMDLINE_MAX + 1]; /* NUL terminated */
     struct vmm_cpuid cpuid;
+};
+
+struct vmm_console_input {
+    struct vmm_message_header header;
+    uint32_t count; /* of bytes, 1 to VMM_INPUT_MAX */
+    uint32_t reserved;
+    uint8_t bytes[VMM_INPUT_MAX];
 };
 
 struct vmm_state {

@@ -358,3 +358,8 @@ void machine_press_power_button(struct machine *machine)
 {
     power_press_button(machine->power);
 }
+
+bool machine_console_input(struct machine *machine, const void *bytes, size_t size)
+{
+    return serial_input(machine->serial, bytes, size);
+}

@@ -1,5 +1,7 @@
 /* machine.h - one virtual machine, put together from a validated configuration.  Main thread. */
 #pragma once
+#include <stdbool.h>
+#include <stddef.h>
 
 struct config_fds;
 struct error;
@@ -26,3 +28,5 @@ void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 /* While paused: writes both files (snapshot.h). */
 int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err);
+/* For the serial port: all of it, or false and nothing. */
+bool machine_console_input(struct machine *machine, const void *bytes, size_t size);

@@ -107,11 +107,17 @@ static int snapshot_guest(void *context, int state_fd, int memory_fd, struct err
     return machine_snapshot(context, state_fd, memory_fd, err);
 }
 
+static bool console_input(void *context, const void *bytes, size_t size)
+{
+    return machine_console_input(context, bytes, size);
+}
+
 static const struct control_ops control_ops = {
     .press_power_button = press_power_button,
     .pause = pause_guest,
     .resume = resume_guest,
     .snapshot = snapshot_guest,
+    .console_input = console_input,
 };
 
 int main(void)

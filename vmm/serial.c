@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/control_protocol.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
 #include "vmm/stats_page.h"
@@ -52,6 +53,8 @@ struct serial {
     uint8_t ier, fcr, lcr, mcr, scratch, divisor[2];
     uint8_t received[RECEIVE_BYTES];
     unsigned received_first, received_count;
+    uint8_t queue[VMM_INPUT_MAX]; /* what waits for room in the FIFO, the oldest first */
+    unsigned queue_first, queue_count;
 };
 
 static uint8_t serial_pending(const struct serial *serial)
@@ -63,11 +66,28 @@ static uint8_t serial_pending(const struct serial *serial)
     return IIR_NONE;
 }
 
-static void serial_update_line(struct serial *serial)
+static bool serial_receive(struct serial *serial, uint8_t byte)
 {
-    bool level = serial_pending(serial) != IIR_NONE;
-    uint64_t one = 1;
+    if (serial->received_count == RECEIVE_BYTES)
+        return false;
+    serial->received[(serial->received_first + serial->received_count) % RECEIVE_BYTES] = byte;
+    serial->received_count++;
+    return true;
+}
 
+/* After every access: the line delivers what there is room for, and the interrupt follows.  In loop
+ * mode nothing comes in from outside. */
+static void serial_update(struct serial *serial)
+{
+    uint64_t one = 1;
+    bool level;
+
+    while (!(serial->mcr & MCR_LOOP) && serial->queue_count > 0 &&
+           serial_receive(serial, serial->queue[serial->queue_first])) {
+        serial->queue_first = (serial->queue_first + 1) % VMM_INPUT_MAX;
+        serial->queue_count--;
+    }
+    level = serial_pending(serial) != IIR_NONE;
     if (level && !serial->asserted && write(serial->interrupt, &one, sizeof one) < 0) {
         /* the counter is full: a pulse is already on its way */
     }
@@ -81,15 +101,6 @@ static void serial_transmit(struct serial *serial, uint8_t byte)
 
     ring[written % CONSOLE_RING_BYTES] = byte;
     __atomic_store_n(&serial->page->console_bytes, written + 1, __ATOMIC_RELEASE);
-}
-
-static bool serial_receive(struct serial *serial, uint8_t byte)
-{
-    if (serial->received_count == RECEIVE_BYTES)
-        return false;
-    serial->received[(serial->received_first + serial->received_count) % RECEIVE_BYTES] = byte;
-    serial->received_count++;
-    return true;
 }
 
 static uint8_t serial_take(struct serial *serial)
@@ -181,8 +192,10 @@ static void serial_write_register(struct serial *serial, unsigned offset, uint8_
         break;
     case REGISTER_IIR:
         serial->fcr = value;
-        if (value & FCR_RESET_RX)
+        if (value & FCR_RESET_RX) {
             serial->received_count = 0;
+            serial->asserted = false; /* the line falls; what waits in the queue raises it again */
+        }
         break;
     case REGISTER_LCR:
         serial->lcr = value;
@@ -207,7 +220,7 @@ static uint64_t serial_read(void *device, uint64_t offset, unsigned width)
 
     pthread_mutex_lock(&serial->lock);
     value = serial_read_register(serial, (unsigned)offset);
-    serial_update_line(serial);
+    serial_update(serial);
     pthread_mutex_unlock(&serial->lock);
     return width == 1 ? value : value | ~0xffull;
 }
@@ -219,7 +232,7 @@ static void serial_write(void *device, uint64_t offset, unsigned width, uint64_t
     (void)width;
     pthread_mutex_lock(&serial->lock);
     serial_write_register(serial, (unsigned)offset, (uint8_t)value);
-    serial_update_line(serial);
+    serial_update(serial);
     pthread_mutex_unlock(&serial->lock);
 }
 
@@ -267,20 +280,26 @@ void serial_transfer(struct serial *serial, struct transfer *transfer)
     transfer_item(transfer, "serial input", serial->received, sizeof serial->received);
     transfer_item(transfer, "serial input", &serial->received_first, sizeof serial->received_first);
     transfer_item(transfer, "serial input", &serial->received_count, sizeof serial->received_count);
-    if (serial->received_first >= RECEIVE_BYTES || serial->received_count > RECEIVE_BYTES)
+    transfer_item(transfer, "serial queue", serial->queue, sizeof serial->queue);
+    transfer_item(transfer, "serial queue", &serial->queue_first, sizeof serial->queue_first);
+    transfer_item(transfer, "serial queue", &serial->queue_count, sizeof serial->queue_count);
+    if (serial->received_first >= RECEIVE_BYTES || serial->received_count > RECEIVE_BYTES ||
+        serial->queue_first >= VMM_INPUT_MAX || serial->queue_count > VMM_INPUT_MAX)
         transfer_refuse(transfer, EINVAL, "the serial port's input");
     serial->asserted = flags[0];
     serial->thr_empty_pending = flags[1];
 }
 
-size_t serial_input(struct serial *serial, const void *bytes, size_t size)
+bool serial_input(struct serial *serial, const void *bytes, size_t size)
 {
-    size_t taken = 0;
+    const uint8_t *from = bytes;
+    bool fits;
 
     pthread_mutex_lock(&serial->lock);
-    while (taken < size && serial_receive(serial, ((const uint8_t *)bytes)[taken]))
-        taken++;
-    serial_update_line(serial);
+    fits = size <= VMM_INPUT_MAX - serial->queue_count;
+    for (size_t i = 0; fits && i < size; i++)
+        serial->queue[(serial->queue_first + serial->queue_count++) % VMM_INPUT_MAX] = from[i];
+    serial_update(serial);
     pthread_mutex_unlock(&serial->lock);
-    return taken;
+    return fits;
 }

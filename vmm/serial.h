@@ -1,6 +1,7 @@
 /* serial.h - COM1, a 16550A (National PC16550D data sheet), whose output goes into the console ring
  * of the shared page.  Any vCPU thread; it never waits: the ring overwrites its oldest bytes. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,5 +19,6 @@ struct serial *serial_free(struct serial *serial);
 
 void serial_transfer(struct serial *serial, struct transfer *transfer);
 
-/* Puts bytes into the receive FIFO; returns how many fit.  Any thread. */
-size_t serial_input(struct serial *serial, const void *bytes, size_t size);
+/* Queues bytes for the receive FIFO: all of them, or none (false) if they do not fit into what is
+ * free of VMM_INPUT_MAX.  Any thread; it never waits. */
+bool serial_input(struct serial *serial, const void *bytes, size_t size);

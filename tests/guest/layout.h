@@ -15,3 +15,4 @@
 
 #define GUEST_STACK_BYTES 8192
 #define COM1_PORT         0x3f8
+#define COM1_PIN          4

@@ -18,6 +18,11 @@
 #define TRAMPOLINE_LAST  0x9e000
 #define LINE_BYTES       64
 
+#define COM1_INTERRUPT_ENABLE 1
+#define COM1_LINE_STATUS      5
+#define COM1_RECEIVED         0x01
+#define COM1_DATA_READY       0x01
+
 extern uint8_t ap_trampoline[]; /* start.S */
 extern uint8_t ap_trampoline_end[];
 
@@ -164,6 +169,24 @@ void machine_serial(struct guest *guest, unsigned index, char **arguments, unsig
     for (uint64_t i = 0; i < kib * 1024 / LINE_BYTES; i++)
         console_bytes(line, LINE_BYTES);
     console_print("serial %u KiB ok\n", kib);
+}
+
+/* Gives back what comes in on the serial port, for ever; asleep in between, woken by its interrupt.
+ */
+void machine_echo(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)index, (void)arguments, (void)count;
+    apic_route_pin(COM1_PIN, VECTOR_DEVICE);
+    port_write8(COM1_PORT + COM1_INTERRUPT_ENABLE, COM1_RECEIVED);
+    console_print("echo\n");
+    for (;;) {
+        while ((port_read8(COM1_PORT + COM1_LINE_STATUS) & COM1_DATA_READY) != 0) {
+            char byte = (char)port_read8(COM1_PORT);
+
+            console_bytes(&byte, 1);
+        }
+        guest_wait(guest, WAIT_FOREVER);
+    }
 }
 
 /* spin: for ever; spin:MS: so long. */

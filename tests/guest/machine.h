@@ -8,6 +8,7 @@ void machine_pci(struct guest *guest, unsigned index, char **arguments, unsigned
 void machine_processors(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_touch(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_serial(struct guest *guest, unsigned index, char **arguments, unsigned count);
+void machine_echo(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_spin(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_sleep(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_tick(struct guest *guest, unsigned index, char **arguments, unsigned count);

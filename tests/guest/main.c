@@ -75,6 +75,7 @@ static const struct command {
     { "triple", power_triple_fault },
     { "panic", power_panic },
     { "power", power_button },
+    { "echo", machine_echo },
 };
 
 /* "blk1:read:5" is the command blk with index 1 and two arguments. */

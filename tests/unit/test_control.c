@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 struct fixture {
     char path[32];
     int directory, listener, presses, pauses, resumes, snapshots;
+    char input[VMM_INPUT_MAX];
+    size_t input_size, input_room;
     struct loop *loop;
     struct control *control;
 };
@@ -143,7 +146,18 @@ static int save(void *context, int state_fd, int memory_fd, struct error *err)
     return 0;
 }
 
-static const struct control_ops ops = { press, hold, release, save };
+static bool take_input(void *context, const void *bytes, size_t size)
+{
+    struct fixture *f = context;
+
+    if (size > f->input_room)
+        return false;
+    memcpy(f->input, bytes, size);
+    f->input_size = size;
+    return true;
+}
+
+static const struct control_ops ops = { press, hold, release, save, take_input };
 
 static void make_ready(struct fixture *f, int fd)
 {
@@ -258,6 +272,60 @@ static void a_configured_vmm_answers(void **state)
     send_header(f, fd, VMM_MESSAGE_POWER_BUTTON);
     assert_int_equal(f->presses, 1);
     assert_int_equal(answer(fd), -EAGAIN);
+}
+
+static struct vmm_console_input input_message(uint32_t count)
+{
+    struct vmm_console_input input = {
+        .header = { VMM_MESSAGE_CONSOLE_INPUT, VMM_PROTOCOL_VERSION, sizeof input, 0 },
+        .count = count,
+    };
+
+    memset(input.bytes, 'i', sizeof input.bytes);
+    return input;
+}
+
+static void console_input_is_taken_whole_or_not(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    struct vmm_console_input input = input_message(VMM_INPUT_MAX);
+    struct vmm_state got;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    for (int round = 0; round < 2; round++) {
+        f->input_room = round == 0 ? VMM_INPUT_MAX : VMM_INPUT_MAX - 1;
+        assert_int_equal(seqpacket_send(fd, &input, sizeof input, NULL, 0, NULL), 0);
+        turn(f);
+        assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+        assert_int_equal(got.header.type, VMM_MESSAGE_INPUT_TAKEN);
+        assert_int_equal(got.result, round == 0 ? 0 : -EAGAIN);
+    }
+    assert_int_equal(f->input_size, VMM_INPUT_MAX);
+    assert_memory_equal(f->input, input.bytes, VMM_INPUT_MAX);
+}
+
+static void wrong_console_input_hangs_up(void **state)
+{
+    static const uint32_t counts[] = { 0, VMM_INPUT_MAX + 1, UINT32_MAX };
+    struct fixture *f = *state;
+    struct vmm_console_input input;
+    int first = dial(f);
+
+    make_ready(f, first);
+    f->input_room = VMM_INPUT_MAX;
+    for (size_t i = 0; i < ARRAY_LENGTH(counts) + 1; i++) {
+        auto_close int fd = dial(f);
+
+        input = input_message(i < ARRAY_LENGTH(counts) ? counts[i] : 1);
+        input.header.size -= i == ARRAY_LENGTH(counts); /* the last is short instead */
+        assert_int_equal(seqpacket_send(fd, &input, input.header.size, NULL, 0, NULL), 0);
+        turn(f);
+        assert_int_equal(answer(fd), 0);
+    }
+    assert_int_equal(f->input_size, 0);
+    close(first);
 }
 
 static void a_second_configuration_hangs_up(void **state)
@@ -381,6 +449,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "vmm/control_protocol.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
 #include "vmm/serial.h"
@@ -158,17 +159,68 @@ static void input_interrupts_and_is_bounded(void **state)
     struct fixture *f = *state;
 
     out(f, IER, 1);
-    assert_int_equal(serial_input(f->serial, "0123456789abcdefXYZ", 19), 16);
+    assert_true(serial_input(f->serial, "0123456789abcdefXYZ", 19));
     assert_int_equal(pulses(f), 1);
     assert_int_equal(in(f, IIR) & 0x0f, 4);
-    for (int i = 0; i < 16; i++)
-        assert_int_equal(in(f, DATA), "0123456789abcdef"[i]);
+    for (int i = 0; i < 19; i++)
+        assert_int_equal(in(f, DATA), "0123456789abcdefXYZ"[i]);
     assert_int_equal(in(f, IIR) & 0x0f, 1);
     assert_int_equal(in(f, DATA), 0);
-    assert_int_equal(serial_input(f->serial, "Q", 1), 1);
+    assert_int_equal(pulses(f), 0);
+    assert_true(serial_input(f->serial, "Q", 1));
     assert_int_equal(pulses(f), 1);
     out(f, IIR, 3); /* FCR: reset the receiver */
     assert_int_equal(in(f, LSR) & 1, 0);
+}
+
+/* All or nothing, in order, however the queue wraps around. */
+static void input_waits_in_a_queue(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t bytes[VMM_INPUT_MAX];
+    uint8_t next = 0;
+
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)i;
+    assert_true(serial_input(f->serial, bytes, sizeof bytes));
+    assert_true(serial_input(f->serial, bytes, 16)); /* as many are in the FIFO already */
+    assert_false(serial_input(f->serial, bytes, 1));
+    for (int i = 0; i < 256; i++)
+        assert_int_equal(in(f, DATA), next++);
+    assert_false(serial_input(f->serial, bytes, 257)); /* and nothing of it */
+    assert_true(serial_input(f->serial, bytes + 16, 240));
+    assert_true(serial_input(f->serial, bytes, 16));
+    assert_false(serial_input(f->serial, bytes, 1));
+    for (size_t i = 0; i < VMM_INPUT_MAX + 16; i++) {
+        assert_int_equal(in(f, LSR) & 1, 1);
+        assert_int_equal(in(f, DATA), next++);
+    }
+    assert_int_equal(in(f, LSR) & 1, 0);
+}
+
+static void what_is_queued_outlives_a_reset_and_loop_mode(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(serial_input(f->serial, "0123456789abcdefXYZ", 19));
+    out(f, IER, 1);
+    assert_int_equal(pulses(f), 1);
+    out(f, IIR, 3); /* FCR: what the FIFO held is the guest's to lose, what waits outside is not */
+    assert_int_equal(pulses(f), 1);
+    assert_int_equal(in(f, DATA), 'X');
+    assert_int_equal(in(f, DATA), 'Y');
+    assert_int_equal(in(f, DATA), 'Z');
+    out(f, MCR, 0x10); /* loop: the line outside is cut */
+    assert_true(serial_input(f->serial, "in", 2));
+    assert_int_equal(in(f, LSR) & 1, 0);
+    out(f, DATA, 'L');
+    assert_int_equal(in(f, DATA), 'L');
+    assert_int_equal(in(f, LSR) & 1, 0);
+    (void)pulses(f);
+    out(f, MCR, 0x08);
+    assert_int_equal(pulses(f), 1);
+    assert_int_equal(in(f, DATA), 'i');
+    assert_int_equal(in(f, DATA), 'n');
 }
 
 static void wide_accesses_are_harmless(void **state)
@@ -192,6 +244,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(it_is_a_16550a, set_up, tear_down),
         cmocka_unit_test_setup_teardown(loop_mode_follows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(input_interrupts_and_is_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(input_waits_in_a_queue, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_queued_outlives_a_reset_and_loop_mode, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(wide_accesses_are_harmless, set_up, tear_down),
     };
 
