@@ -466,17 +466,24 @@ int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_cou
 
 /* --- reading what a VMM wrote --- */
 
-int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page)
+int jail_open_page(const struct jail *jail, uint32_t instance)
 {
     auto_close int dir_fd = open_dir(jail, instance, NULL);
-    auto_close int fd = -1;
+    int fd;
 
-    *ret_page = (struct stats_page){ 0 };
     if (dir_fd < 0)
         return dir_fd;
     fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page)
+{
+    auto_close int fd = jail_open_page(jail, instance);
+
+    *ret_page = (struct stats_page){ 0 };
     if (fd < 0)
-        return -errno;
+        return fd;
     if (pread(fd, ret_page, sizeof *ret_page, 0) != sizeof *ret_page ||
         ret_page->magic != STATS_PAGE_MAGIC) {
         *ret_page = (struct stats_page){ 0 };
@@ -489,8 +496,7 @@ int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err)
 {
-    auto_close int dir_fd = open_dir(jail, instance, NULL);
-    auto_close int fd = -1;
+    auto_close int fd = jail_open_page(jail, instance);
     auto_free char *ring = malloc(CONSOLE_RING_BYTES);
     auto_free char *bytes = malloc(CONSOLE_RING_BYTES);
     struct stats_page page = { 0 };
@@ -499,8 +505,6 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
 
     if (!ring || !bytes)
         return error_set(err, EAGAIN, "memory is short; try again");
-    if (dir_fd >= 0)
-        fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || pread(fd, &page, sizeof page, 0) != sizeof page ||
         pread(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET) != CONSOLE_RING_BYTES)
         page.console_bytes = 0;

@@ -231,6 +231,8 @@ static void print_node(FILE *out, const struct node *node)
                 node_promised_mib(node, NULL) << 20);
     print_gauge(out, "warren_database_healthy", "0 after a commit failed",
                 node->database_error == 0);
+    print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",
+                node_console_followers(node));
     database_statistics(node->database, &commits, &seconds);
     head(out, "warren_database_commit_seconds", "summary", "Commits of the state database");
     fprintf(out,

@@ -91,7 +91,8 @@ typedef void node_wait_fn(void *context, bool reached);
 struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const char *id,
                               enum node_wait_for what, int64_t generation, int64_t timeout_ms,
                               node_wait_fn *done, void *context);
-/* Answers all who wait, and who will, with what there is: the agent is about to end. */
+/* Answers all who wait, and who will, with what there is, and ends streams: the agent is about to
+ * end. */
 void node_end_waits(struct node *node);
 /* Before `done` was called only. */
 void node_wait_cancel(struct node_waiter *waiter);
@@ -99,6 +100,17 @@ void node_wait_cancel(struct node_waiter *waiter);
 /* The last `tail` bytes of the VM's console (malloc'ed). */
 int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
                  struct error *err);
+/* The same, and then what comes: an owned stream socket to read from, until the VM is deleted (it
+ * goes on over stops and starts) or the node ends.  Closing it ends the following.  Who reads too
+ * slowly loses bytes and reads a line that says how many.  -EAGAIN: too many follow already. */
+int node_console_follow(struct node *node, const char *id, size_t tail, int *ret_fd,
+                        struct error *err);
+/* Types on it: all 1 to NODE_INPUT_MAX bytes (-> 0), or none: -EBUSY if the VM does not run,
+ * -EAGAIN if its guest has not read what it was sent before.  bytes are borrowed until this
+ * returns. */
+#define NODE_INPUT_MAX 4096
+void node_console_input(struct node *node, const char *id, const void *bytes, size_t size,
+                        node_done_fn *done, void *context);
 
 /* GET /v1/node. */
 json_t *node_info(struct node *node);

@@ -1,4 +1,4 @@
-/* GET /v1/node, readiness, and a VM's console. */
+/* GET /v1/node, and readiness. */
 #include <errno.h>
 #include <stdio.h>
 #include <sys/sysinfo.h>
@@ -77,14 +77,4 @@ int node_ready(struct node *node, struct error *err)
     if (access("/dev/kvm", R_OK | W_OK) != 0)
         return error_set(err, EAGAIN, "/dev/kvm is not there: VMs cannot start");
     return 0;
-}
-
-int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
-                 struct error *err)
-{
-    const struct vm *vm = node_find_vm(node, id);
-
-    if (!vm)
-        return error_set(err, ENOENT, "there is no vm %s", id);
-    return jail_read_console(node->jail, vm->head.instance, tail, ret_bytes, ret_size, err);
 }

@@ -14,6 +14,8 @@
 #include "net/network.h"
 #include "scheduler/admission.h"
 
+struct console_follower;
+struct console_input;
 struct database;
 struct image_import;
 struct image_store;
@@ -136,7 +138,8 @@ struct vm {
     int log_fd;  /* owned; what its process logs, until its clean-up reads it; -1 = none */
     struct loop_source *pid_source;
     struct vmm_client *client;
-    int64_t launch_ns; /* CLOCK_MONOTONIC, for the start latency */
+    struct console_input *inputs; /* sent to the VMM and not yet answered, oldest first */
+    int64_t launch_ns;            /* CLOCK_MONOTONIC, for the start latency */
 };
 
 struct change;
@@ -162,6 +165,8 @@ struct node {
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
     bool waits_ended; /* nobody is let wait any more */
+    struct console_follower *followers;
+    struct loop_timer *follow_timer; /* while there are followers */
     bool
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];
@@ -250,6 +255,8 @@ void node_wake_volumes(struct node *node);
 
 json_t *resource_json(const struct node *node, const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);
+
+unsigned node_console_followers(const struct node *node);
 
 /* --- VMs --- */
 

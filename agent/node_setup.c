@@ -10,6 +10,7 @@
 
 #include "agent/jail.h"
 #include "agent/jail_files.h"
+#include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -185,6 +186,7 @@ struct node *node_free(struct node *node)
         return NULL;
     node->ending = true;
     node->tick = loop_cancel(node->tick);
+    node_console_end(node);
     /* Their last jobs may queue changes: the database goes last. */
     node->launch_worker = worker_free(node->launch_worker);
     node->net_worker = worker_free(node->net_worker);

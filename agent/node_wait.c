@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "base/loop.h"
 
@@ -155,6 +156,7 @@ struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const 
 void node_end_waits(struct node *node)
 {
     node->waits_ended = true;
+    node_console_end(node);
     while (node->waiters) {
         struct node_waiter *waiter = node->waiters;
 

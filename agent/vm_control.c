@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
@@ -60,10 +61,19 @@ static void on_closed(void *context)
     struct vm_closure *closure = context;
 
     closure->vm->client = vmm_client_free(closure->vm->client);
+    vm_console_forget(closure->vm);
+}
+
+static void on_input(void *context, bool taken)
+{
+    struct vm_closure *closure = context;
+
+    vm_console_answered(closure->vm, taken);
 }
 
 const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
+    .input = on_input,
     .closed = on_closed,
 };

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "agent/jail.h"
+#include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -19,6 +20,7 @@ void vm_forget_process(struct vm *vm)
 {
     vm->pid_source = loop_remove(vm->pid_source);
     vm->client = vmm_client_free(vm->client);
+    vm_console_forget(vm);
     cleanup_close(&vm->pidfd);
     vm->pid = 0;
     vm->stop_sent = false;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/jail.h"
+#include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/vm_files.h"
 #include "agent/vmm_client.h"
@@ -345,6 +346,7 @@ void vm_launch(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
 
+    vm_console_catch_up(node, vm);
     vm->placed = true;
     vm->launch_error = 0;
     vm->launch_message[0] = '\0';

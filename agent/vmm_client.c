@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -34,6 +35,10 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     if (state->header.type == VMM_MESSAGE_STATE && client->states_owed > 0) {
         client->states_owed--;
         client->ops->state(client->context, state->running != 0, state->paused != 0);
+        return true;
+    }
+    if (state->header.type == VMM_MESSAGE_INPUT_TAKEN) {
+        client->ops->input(client->context, state->result == 0);
         return true;
     }
     return false;
@@ -115,6 +120,22 @@ int vmm_client_power_button(struct vmm_client *client, struct error *err)
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
 {
     return ask_state(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
+}
+
+int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,
+                             struct error *err)
+{
+    struct vmm_console_input input = {
+        .header = { .type = VMM_MESSAGE_CONSOLE_INPUT,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof input },
+        .count = (uint32_t)size,
+    };
+
+    if (size == 0 || size > sizeof input.bytes)
+        return error_set(err, EINVAL, "console input of %zu bytes", size);
+    memcpy(input.bytes, bytes, size);
+    return seqpacket_send(client->fd, &input, sizeof input, NULL, 0, err);
 }
 
 int vmm_client_ping(struct vmm_client *client, struct error *err)

@@ -15,7 +15,8 @@ struct vmm_client_ops {
     void (*ready)(void *context); /* its vCPUs run */
     /* The answer to a ping, and to pause and resume. */
     void (*state)(void *context, bool running, bool paused);
-    void (*closed)(void *context); /* no more will come; free the client */
+    void (*input)(void *context, bool taken); /* the answer to console input, in order */
+    void (*closed)(void *context);            /* no more will come; free the client */
 };
 
 /* Takes control_fd over in every case. */
@@ -28,4 +29,7 @@ int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *
                          const int *fds, size_t fd_count, struct error *err);
 int vmm_client_power_button(struct vmm_client *client, struct error *err);
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
+/* size: 1 to VMM_INPUT_MAX.  -EAGAIN if the VMM's socket is full. */
+int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,
+                             struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

@@ -15,6 +15,7 @@ void resource_delete(struct request *request);
 void vm_action(struct request *request); /* route->argument is the enum vm_action */
 void vm_wait(struct request *request);
 void vm_console(struct request *request);
+void vm_console_input(struct request *request);
 
 /* node_handlers.c */
 void node_show(struct request *request);

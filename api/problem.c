@@ -7,29 +7,33 @@
 #include "base/error.h"
 
 static const struct problem problems[] = {
-    /* code, status, name, title, retry after */
-    { EINVAL, 400, "invalid", "The request is invalid", NULL },
-    { ENOENT, 404, "not-found", "There is no such resource", NULL },
-    { PROBLEM_METHOD_NOT_ALLOWED, 405, "method-not-allowed", "The method is not allowed here",
+    /* code, status, name, title, retry after, upgrade */
+    { EINVAL, 400, "invalid", "The request is invalid", NULL, NULL },
+    { ENOENT, 404, "not-found", "There is no such resource", NULL, NULL },
+    { PROBLEM_METHOD_NOT_ALLOWED, 405, "method-not-allowed", "The method is not allowed here", NULL,
       NULL },
-    { EEXIST, 409, "conflict", "It exists with another specification", NULL },
-    { EBUSY, 409, "busy", "The resource is in use or in the wrong state", NULL },
-    { EADDRINUSE, 409, "overlap", "The address range overlaps another", NULL },
-    { ESTALE, 412, "precondition-failed", "The precondition does not hold", NULL },
-    { PROBLEM_MEDIA_TYPE, 415, "unsupported-media-type", "The content type is not supported",
+    { EEXIST, 409, "conflict", "It exists with another specification", NULL, NULL },
+    { EBUSY, 409, "busy", "The resource is in use or in the wrong state", NULL, NULL },
+    { EADDRINUSE, 409, "overlap", "The address range overlaps another", NULL, NULL },
+    { ESTALE, 412, "precondition-failed", "The precondition does not hold", NULL, NULL },
+    { PROBLEM_TOO_LARGE, 413, "too-large", "The body is too large", NULL, NULL },
+    { PROBLEM_MEDIA_TYPE, 415, "unsupported-media-type", "The content type is not supported", NULL,
       NULL },
-    { EAGAIN, 503, "unavailable", "The node cannot serve this now", "1" },
-    { PROBLEM_TOO_MANY_OUTSTANDING, 503, "unavailable", "The node cannot serve this now", "1" },
-    { EMFILE, 503, "unavailable", "The node cannot serve this now", "1" },
-    { ENFILE, 503, "unavailable", "The node cannot serve this now", "1" },
-    { ENODEV, 503, "no-kvm", "The node has no usable KVM", "60" },
-    { ENOSPC, 507, "disk-full", "The node's disk space is used up or promised", NULL },
-    { EDQUOT, 507, "disk-full", "The node's disk space is used up or promised", NULL },
-    { ENOMEM, 507, "memory-committed", "The node's memory is used up or promised", NULL },
-    { EADDRNOTAVAIL, 507, "network-full", "The network has no address or port left", NULL },
+    { PROBLEM_UPGRADE, 426, "upgrade-required", "This is a stream of bytes both ways", NULL,
+      STREAM_PROTOCOL },
+    { EAGAIN, 503, "unavailable", "The node cannot serve this now", "1", NULL },
+    { PROBLEM_TOO_MANY_OUTSTANDING, 503, "unavailable", "The node cannot serve this now", "1",
+      NULL },
+    { EMFILE, 503, "unavailable", "The node cannot serve this now", "1", NULL },
+    { ENFILE, 503, "unavailable", "The node cannot serve this now", "1", NULL },
+    { ENODEV, 503, "no-kvm", "The node has no usable KVM", "60", NULL },
+    { ENOSPC, 507, "disk-full", "The node's disk space is used up or promised", NULL, NULL },
+    { EDQUOT, 507, "disk-full", "The node's disk space is used up or promised", NULL, NULL },
+    { ENOMEM, 507, "memory-committed", "The node's memory is used up or promised", NULL, NULL },
+    { EADDRNOTAVAIL, 507, "network-full", "The network has no address or port left", NULL, NULL },
 };
 
-static const struct problem internal_problem = { 0, 500, "internal", "Internal error", NULL };
+static const struct problem internal_problem = { 0, 500, "internal", "Internal error", NULL, NULL };
 
 const struct problem *problem_of(int code)
 {

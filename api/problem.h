@@ -10,12 +10,17 @@ struct problem {
     const char *name;        /* type is "urn:warren:problem:" name */
     const char *title;       /* fixed for a type */
     const char *retry_after; /* seconds; NULL = no such header */
+    const char *upgrade;     /* the same */
 };
 
 /* Codes beyond node.h's that requests themselves fail with. */
 #define PROBLEM_METHOD_NOT_ALLOWED   EOPNOTSUPP
 #define PROBLEM_MEDIA_TYPE           EMEDIUMTYPE
 #define PROBLEM_TOO_MANY_OUTSTANDING ENOBUFS
+#define PROBLEM_TOO_LARGE            E2BIG
+#define PROBLEM_UPGRADE              ENOPROTOOPT
+/* What streams of bytes both ways are called in Upgrade headers. */
+#define STREAM_PROTOCOL "warren-stream"
 
 /* Never NULL: unknown codes are "internal" (500). */
 const struct problem *problem_of(int code);

@@ -27,6 +27,7 @@ struct request *request_free(struct request *request)
     free(request->if_match);
     free(request->if_none_match);
     free(request->content_type);
+    free(request->upgrade);
     free(request->allow);
     free(request->body);
     free(request);
@@ -57,7 +58,8 @@ int request_new(struct wire_message *message, const struct request_sink *sink, s
         !copy_string(message->strings[WIRE_TARGET], &request->path) ||
         !copy_string(message->strings[WIRE_IF_MATCH], &request->if_match) ||
         !copy_string(message->strings[WIRE_IF_NONE_MATCH], &request->if_none_match) ||
-        !copy_string(message->strings[WIRE_CONTENT_TYPE], &request->content_type)) {
+        !copy_string(message->strings[WIRE_CONTENT_TYPE], &request->content_type) ||
+        !copy_string(message->strings[WIRE_UPGRADE], &request->upgrade)) {
         request_free(request);
         return error_set(err, ENOMEM, "no memory for a request");
     }
@@ -90,18 +92,49 @@ static bool media_type_is(const char *value, const char *type)
     return strlen(type) == length && strncasecmp(value, type, length) == 0;
 }
 
-int request_json(struct request *request, const char *const *types, json_t **ret_json,
-                 struct error *err)
+static int check_media_type(const struct request *request, const char *const *types,
+                            struct error *err)
 {
     const char *const *type = types;
-    json_t *json = NULL;
-    int r;
 
     while (*type && !(request->content_type && media_type_is(request->content_type, *type)))
         type++;
-    if (!*type)
-        return error_field(err, PROBLEM_MEDIA_TYPE, "Content-Type",
-                           "the body's content type must be %s", types[0]);
+    return *type ? 0
+                 : error_field(err, PROBLEM_MEDIA_TYPE, "Content-Type",
+                               "the body's content type must be %s", types[0]);
+}
+
+int request_check_bytes(const struct request *request, const char *const *types, size_t max,
+                        struct error *err)
+{
+    int r = check_media_type(request, types, err);
+
+    if (r < 0)
+        return r;
+    if (request->body_size == 0)
+        return error_field(err, EINVAL, "body", "the body must have 1 to %zu bytes", max);
+    if (request->body_size > max)
+        return error_field(err, PROBLEM_TOO_LARGE, "body",
+                           "the body has %zu bytes, the most is %zu", request->body_size, max);
+    return 0;
+}
+
+int request_check_upgrade(const struct request *request, const char *protocol, struct error *err)
+{
+    if (request->upgrade && strcasecmp(request->upgrade, protocol) == 0)
+        return 0;
+    return error_field(err, PROBLEM_UPGRADE, "Upgrade",
+                       "send the headers \"Connection: Upgrade\" and \"Upgrade: %s\"", protocol);
+}
+
+int request_json(struct request *request, const char *const *types, json_t **ret_json,
+                 struct error *err)
+{
+    json_t *json = NULL;
+    int r = check_media_type(request, types, err);
+
+    if (r < 0)
+        return r;
     if (request->body_size == 0)
         return error_field(err, EINVAL, "body", "the request needs a JSON object as its body");
     r = json_parse(request->body, request->body_size, &json, err);
@@ -169,6 +202,7 @@ static void request_reply(struct request *request, struct wire_message *reply,
         reply->strings[WIRE_LOCATION] = headers->location;
         reply->strings[WIRE_ALLOW] = headers->allow;
         reply->strings[WIRE_RETRY_AFTER] = headers->retry_after;
+        reply->strings[WIRE_UPGRADE] = headers->upgrade;
     }
     request->sink.reply(request->sink.context, request, reply);
     request_free(request);
@@ -213,10 +247,37 @@ void request_reply_text(struct request *request, int status, const char *content
     request_reply(request, &reply, NULL);
 }
 
+void request_reply_empty(struct request *request)
+{
+    struct wire_message reply = { .status = 204 };
+
+    request_reply(request, &reply, NULL);
+}
+
+void request_reply_stream(struct request *request, const char *content_type, int fd)
+{
+    auto_close int owned = fd;
+    struct wire_message reply = { .status = 200, .has_stream = true, .stream_fd = owned };
+
+    reply.strings[WIRE_CONTENT_TYPE] = content_type;
+    request_reply(request, &reply, NULL);
+}
+
+void request_reply_upgrade(struct request *request, const char *protocol, int fd)
+{
+    auto_close int owned = fd;
+    struct wire_message reply = { .status = 101, .has_stream = true, .stream_fd = owned };
+    struct reply_headers headers = { .upgrade = protocol };
+
+    request_reply(request, &reply, &headers);
+}
+
 void request_reply_error(struct request *request, const struct error *err)
 {
     const struct problem *problem = problem_of(err->code);
-    struct reply_headers headers = { .allow = request->allow, .retry_after = problem->retry_after };
+    struct reply_headers headers = { .allow = request->allow,
+                                     .retry_after = problem->retry_after,
+                                     .upgrade = problem->upgrade };
     json_t *document = problem_document(err);
 
     request_reply_document(request, problem->status, "application/problem+json", document,

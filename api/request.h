@@ -29,14 +29,14 @@ struct request {
     uint64_t id;          /* warren-api's */
     struct request *next; /* in the service's table of what is outstanding */
     struct request_sink sink;
-    struct node *node;                             /* borrowed */
-    struct api_metrics *metrics;                   /* borrowed */
-    const struct route *route;                     /* NULL until routed */
-    int64_t started_us;                            /* CLOCK_MONOTONIC */
-    char *method, *path;                           /* owned; path without the query */
-    struct query query;                            /* points into path's buffer */
-    char *if_match, *if_none_match, *content_type; /* owned; NULL = absent */
-    char *body;                                    /* owned; a NUL behind; NULL if empty */
+    struct node *node;                                       /* borrowed */
+    struct api_metrics *metrics;                             /* borrowed */
+    const struct route *route;                               /* NULL until routed */
+    int64_t started_us;                                      /* CLOCK_MONOTONIC */
+    char *method, *path;                                     /* owned; path without the query */
+    struct query query;                                      /* points into path's buffer */
+    char *if_match, *if_none_match, *content_type, *upgrade; /* owned; NULL = absent */
+    char *body; /* owned; a NUL behind; NULL if empty */
     size_t body_size;
     char parameter[ID_MAX + 1]; /* the path's {id}; "" if it has none */
     char *allow;                /* owned; for 405 */
@@ -74,13 +74,19 @@ static inline void request_on_abandon(struct request *request, void (*hook)(stru
  * `types` (NULL ended). */
 int request_json(struct request *request, const char *const *types, json_t **ret_json,
                  struct error *err);
+/* Is the body of one of these content types, and has it 1 to max bytes?  -EMEDIUMTYPE (415),
+ * -EINVAL, -E2BIG (413). */
+int request_check_bytes(const struct request *request, const char *const *types, size_t max,
+                        struct error *err);
+/* Does the client want to go on with this protocol?  -EPROTO (426), naming it. */
+int request_check_upgrade(const struct request *request, const char *protocol, struct error *err);
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);
 
 /* Headers of a reply beside its content type; NULL = none. */
 struct reply_headers {
-    const char *etag, *location, *allow, *retry_after;
+    const char *etag, *location, *allow, *retry_after, *upgrade;
 };
 
 /* Each frees the request.  body: taken; NULL is answered as 500. */
@@ -89,5 +95,12 @@ void request_reply_json(struct request *request, int status, json_t *body,
 /* bytes: borrowed. */
 void request_reply_text(struct request *request, int status, const char *content_type,
                         const char *bytes, size_t size);
+/* Without a body: 204. */
+void request_reply_empty(struct request *request);
+/* 200: the client gets what can be read from the stream socket fd, which is taken, until its end.
+ */
+void request_reply_stream(struct request *request, const char *content_type, int fd);
+/* 101: the client and fd, taken, are connected.  After request_check_upgrade only. */
+void request_reply_upgrade(struct request *request, const char *protocol, int fd);
 /* A problem document; see problem.h for how codes become statuses. */
 void request_reply_error(struct request *request, const struct error *err);

@@ -13,7 +13,7 @@ static const char *const page_queries[] = { "limit", "cursor", NULL };
 static const char *const wait_queries[] = { "wait", NULL };
 static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
-static const char *const console_queries[] = { "tail", NULL };
+static const char *const console_queries[] = { "tail", "follow", NULL };
 
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
 static const struct route routes[] = {
@@ -48,6 +48,8 @@ static const struct route routes[] = {
     { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
     { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
       console_queries },
+    { "POST", "/v1/vms/{id}/console/input", "typeOnVmConsole", vm_console_input, RESOURCE_VM, true,
+      NULL },
     { "GET", "/v1/operations", "listOperations", resource_list, RESOURCE_OPERATION, false,
       page_queries },
     { "GET", "/v1/operations/{id}", "getOperation", resource_get, RESOURCE_OPERATION, false, NULL },

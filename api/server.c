@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include "api/server_stream.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -122,9 +123,9 @@ static int server_start_daemon(struct server *server, int listen_fd, unsigned in
     const union MHD_DaemonInfo *info;
 
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, exchange_handle, server,
-        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL,
+        exchange_handle, server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        connection_limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_CONNECTION, connection_notify, server, MHD_OPTION_NOTIFY_COMPLETED,
         exchange_completed, server, MHD_OPTION_URI_LOG_CALLBACK, exchange_note_target, server,
@@ -205,6 +206,7 @@ struct server *server_free(struct server *server)
     for (struct server_connection *c = server->connections; c; c = c->next) {
         if (c->state == CONNECTION_WAITING)
             MHD_resume_connection(c->mhd);
+        stream_let_go(c);
     }
     loop_remove(server->daemon_source);
     if (server->daemon)

@@ -2,7 +2,7 @@
  *
  * It parses what strangers send and knows nothing else: each request becomes one message to
  * warrend, each reply one response.  While warrend works on a request the connection is suspended,
- * its socket watched for the client's leaving. */
+ * its socket watched for the client's leaving.  A reply may be a stream: see server_stream.h. */
 #pragma once
 #include <microhttpd.h>
 #include <stdbool.h>
@@ -15,12 +15,13 @@ struct error;
 struct loop;
 struct loop_source;
 struct server;
+struct server_relay; /* see server_stream.c */
 
 /* Absolute, from the moment named; a client that is slower is disconnected. */
 #define SERVER_HEADER_MS 10000 /* from connecting to the end of the first request's headers */
 #define SERVER_IDLE_MS   30000 /* from a response's end to the end of the next request's headers */
 #define SERVER_BODY_MS   30000 /* from the end of the headers to the end of the body */
-#define SERVER_SEND_MS   60000 /* from the reply to the response's end */
+#define SERVER_SEND_MS   60000 /* from the reply to the response's end; a stream: for each block */
 
 #define SERVER_DRAIN_MS 250 /* when draining: for a request of which nothing may have come yet */
 
@@ -56,6 +57,10 @@ struct server_connection {
     size_t body_size, body_room;
     struct wire_message reply; /* kind 0 until it is there; its strings are in reply_text */
     char *reply_text;
+
+    struct loop_source *stream_source; /* while a stream waits for more, suspended */
+    bool client_left;                  /* meanwhile */
+    struct server_relay *relay;        /* owned; after 101 */
 };
 
 #define SERVER_TABLE_SIZE 4096 /* power of two */

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include "api/server.h"
 #include "api/server_problem.h"
+#include "api/server_stream.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -72,6 +73,7 @@ static void body_release(struct server_connection *connection)
 static void connection_reset(struct server_connection *connection)
 {
     connection->hangup = loop_remove(connection->hangup);
+    stream_end(connection);
     body_release(connection);
     free(connection->target);
     connection->target = NULL;
@@ -140,7 +142,7 @@ static const struct {
 } reply_headers[] = {
     { WIRE_CONTENT_TYPE, "Content-Type" }, { WIRE_ETAG, "ETag" },
     { WIRE_LOCATION, "Location" },         { WIRE_ALLOW, "Allow" },
-    { WIRE_RETRY_AFTER, "Retry-After" },
+    { WIRE_RETRY_AFTER, "Retry-After" },   { WIRE_UPGRADE, "Upgrade" },
 };
 
 static enum MHD_Result exchange_respond(struct server_connection *connection)
@@ -149,7 +151,9 @@ static enum MHD_Result exchange_respond(struct server_connection *connection)
     struct MHD_Response *response;
     enum MHD_Result result;
 
-    if (reply->body)
+    if (reply->has_stream)
+        response = stream_response(connection);
+    else if (reply->body)
         response = MHD_create_response_from_buffer(reply->body_size, take_pointer(reply->body),
                                                    MHD_RESPMEM_MUST_FREE);
     else
@@ -164,7 +168,8 @@ static enum MHD_Result exchange_respond(struct server_connection *connection)
     }
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (connection->server->draining || connection->server->connection_count > SERVER_KEPT_MAX)
+    if (reply->status != 101 &&
+        (connection->server->draining || connection->server->connection_count > SERVER_KEPT_MAX))
         MHD_add_response_header(response, "Connection", "close");
     connection_enter(connection, CONNECTION_SENDING);
     result = MHD_queue_response(connection->mhd, reply->status, response);
@@ -185,7 +190,8 @@ static bool keep_reply(struct server_connection *connection, struct wire_message
         return false;
     connection->reply = *reply;
     connection->reply_text = to;
-    reply->body = NULL; /* taken */
+    reply->body = NULL; /* taken, as is the stream */
+    reply->has_stream = false;
     for (int i = 0; i < WIRE_STRING_COUNT; i++) {
         size_t length = reply->strings[i] ? strlen(reply->strings[i]) + 1 : 0;
 
@@ -233,7 +239,7 @@ static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const 
 
 /* Hands the complete request to warrend and suspends the connection until its reply. */
 static enum MHD_Result exchange_submit(struct server_connection *connection, const char *method,
-                                       const struct server_headers *headers)
+                                       const char *version, const struct server_headers *headers)
 {
     struct server *server = connection->server;
     struct wire_message message = { .kind = WIRE_REQUEST,
@@ -245,6 +251,7 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     message.strings[WIRE_CONTENT_TYPE] = headers->values[HEADER_CONTENT_TYPE];
     message.strings[WIRE_IF_MATCH] = headers->values[HEADER_IF_MATCH];
     message.strings[WIRE_IF_NONE_MATCH] = headers->values[HEADER_IF_NONE_MATCH];
+    message.strings[WIRE_UPGRADE] = server_headers_upgrade(headers, version);
     if (loop_add(server->loop, connection->fd, 0, client_left, connection, &connection->hangup,
                  NULL) < 0)
         return exchange_refuse(connection, SERVER_NO_REPLY);
@@ -291,7 +298,8 @@ static enum MHD_Result exchange_begin(struct server_connection *connection, cons
 
 /* Further calls: parts of the body, then one with *upload_size 0. */
 static enum MHD_Result exchange_receive(struct server_connection *connection, const char *method,
-                                        const char *upload, size_t *upload_size)
+                                        const char *version, const char *upload,
+                                        size_t *upload_size)
 {
     struct server_headers headers = { 0 };
 
@@ -306,7 +314,7 @@ static enum MHD_Result exchange_receive(struct server_connection *connection, co
     if (connection->body_size != connection->body_room)
         return MHD_NO;
     MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, &headers);
-    return exchange_submit(connection, method, &headers);
+    return exchange_submit(connection, method, version, &headers);
 }
 
 enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -324,7 +332,7 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
     case CONNECTION_HEADER:
         return exchange_begin(connection, method, version);
     case CONNECTION_BODY:
-        return exchange_receive(connection, method, upload, upload_size);
+        return exchange_receive(connection, method, version, upload, upload_size);
     case CONNECTION_REPLIED:
         if (connection->reply.kind == WIRE_REPLY)
             return exchange_respond(connection);

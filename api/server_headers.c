@@ -13,6 +13,8 @@ static const char *const names[HEADER_COUNT] = {
     [HEADER_CONTENT_TYPE] = "Content-Type",
     [HEADER_IF_MATCH] = "If-Match",
     [HEADER_IF_NONE_MATCH] = "If-None-Match",
+    [HEADER_CONNECTION] = "Connection",
+    [HEADER_UPGRADE] = "Upgrade",
 };
 
 /* What warrend's wire takes of each; longer ones are nobody's honest value. */
@@ -24,6 +26,8 @@ static const size_t value_max[HEADER_COUNT] = {
     [HEADER_CONTENT_TYPE] = 128,
     [HEADER_IF_MATCH] = 256,
     [HEADER_IF_NONE_MATCH] = 256,
+    [HEADER_CONNECTION] = 256,
+    [HEADER_UPGRADE] = 64,
 };
 
 /* tchar of RFC 9110, 5.6.2 */
@@ -126,4 +130,23 @@ enum server_refusal server_headers_check(struct server_headers *headers, const c
     if (values[HEADER_CONTENT_ENCODING])
         refuse(headers, SERVER_MEDIA_TYPE);
     return headers->refusal;
+}
+
+const char *server_headers_upgrade(const struct server_headers *headers, const char *version)
+{
+    static const char wanted[] = "upgrade";
+    const char *list = headers->values[HEADER_CONNECTION];
+
+    if (!list || !headers->values[HEADER_UPGRADE] || strcmp(version, "HTTP/1.1") != 0)
+        return NULL;
+    while (*list) {
+        size_t length;
+
+        list += strspn(list, ", ");
+        length = strcspn(list, ", ");
+        if (length == strlen(wanted) && strncasecmp(list, wanted, length) == 0)
+            return headers->values[HEADER_UPGRADE];
+        list += length;
+    }
+    return NULL;
 }

@@ -34,6 +34,8 @@ enum server_header {
     HEADER_CONTENT_TYPE,
     HEADER_IF_MATCH,
     HEADER_IF_NONE_MATCH,
+    HEADER_CONNECTION,
+    HEADER_UPGRADE,
     HEADER_COUNT
 };
 
@@ -50,3 +52,6 @@ void server_headers_add(struct server_headers *headers, const char *name, size_t
 /* What is to be said of all of them and of the request line.  Sets content_length. */
 enum server_refusal server_headers_check(struct server_headers *headers, const char *method,
                                          const char *target, const char *version);
+/* The protocol that an HTTP/1.1 client wants to go on with (RFC 9110, 7.8); NULL without one, or if
+ * its Connection header does not list "upgrade".  Borrowed. */
+const char *server_headers_upgrade(const struct server_headers *headers, const char *version);

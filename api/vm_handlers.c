@@ -7,6 +7,7 @@
 #include "api/router.h"
 #include "base/cleanup.h"
 
+#define CONSOLE_TYPE         "text/plain; charset=utf-8"
 #define CONSOLE_TAIL_DEFAULT (64 * 1024)
 #define CONSOLE_TAIL_MAX     (1024 * 1024)
 #define WAIT_SECONDS_DEFAULT 60
@@ -105,18 +106,62 @@ void vm_wait(struct request *request)
         wait_reply(request, false);
 }
 
-void vm_console(struct request *request)
+static void console_follow(struct request *request, size_t tail)
+{
+    struct error err = { 0 };
+    int fd;
+
+    if (node_console_follow(request->node, request->parameter, tail, &fd, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        request_reply_stream(request, CONSOLE_TYPE, fd);
+}
+
+static void console_show(struct request *request, size_t tail)
 {
     struct error err = { 0 };
     auto_free char *bytes = NULL;
-    int64_t tail = 0;
     size_t size = 0;
+
+    if (node_console(request->node, request->parameter, tail, &bytes, &size, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        request_reply_text(request, 200, CONSOLE_TYPE, bytes, size);
+}
+
+void vm_console(struct request *request)
+{
+    struct error err = { 0 };
+    int64_t tail = 0, follow = 0;
 
     if (query_integer(&request->query, "tail", 0, CONSOLE_TAIL_MAX, CONSOLE_TAIL_DEFAULT, &tail,
                       &err) < 0 ||
-        node_console(request->node, request->parameter, (size_t)tail, &bytes, &size, &err) < 0) {
+        query_integer(&request->query, "follow", 0, 1, 0, &follow, &err) < 0)
         request_reply_error(request, &err);
-        return;
-    }
-    request_reply_text(request, 200, "text/plain; charset=utf-8", bytes, size);
+    else if (follow)
+        console_follow(request, (size_t)tail);
+    else
+        console_show(request, (size_t)tail);
+}
+
+static void console_typed(void *context, int result, const struct error *err)
+{
+    struct request *request = context;
+
+    if (result < 0)
+        request_reply_error(request, err);
+    else
+        request_reply_empty(request);
+}
+
+void vm_console_input(struct request *request)
+{
+    static const char *const types[] = { "text/plain", "application/octet-stream", NULL };
+    struct error err = { 0 };
+
+    if (request_check_bytes(request, types, NODE_INPUT_MAX, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        node_console_input(request->node, request->parameter, request->body, request->body_size,
+                           console_typed, request);
 }

@@ -2,6 +2,7 @@
  * body unless it is in the memfd. */
 #include "api/wire.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 #define WIRE_MAGIC         0x57524e31u /* "WRN1": changes with the layout */
 #define WIRE_ABSENT        0xffffu
 #define WIRE_FLAG_BODY_FD  1u
-#define WIRE_FLAGS_ALLOWED WIRE_FLAG_BODY_FD
+#define WIRE_FLAG_STREAM   2u
+#define WIRE_FLAGS_ALLOWED (WIRE_FLAG_BODY_FD | WIRE_FLAG_STREAM)
 
 struct wire_header {
     uint32_t magic;
@@ -22,7 +24,7 @@ struct wire_header {
     uint32_t flags;
     uint32_t body_size;
     uint16_t lengths[WIRE_STRING_COUNT]; /* without the NUL; WIRE_ABSENT */
-    uint16_t padding[3];                 /* zero */
+    uint16_t padding[2];                 /* zero */
 };
 _Static_assert(sizeof(struct wire_header) == 48, "no hidden padding on the wire");
 
@@ -40,6 +42,7 @@ static const struct wire_string_rule {
     [WIRE_LOCATION] = { "location", 256, 1u << WIRE_REPLY },
     [WIRE_ALLOW] = { "allow", 64, 1u << WIRE_REPLY },
     [WIRE_RETRY_AFTER] = { "retry_after", 16, 1u << WIRE_REPLY },
+    [WIRE_UPGRADE] = { "upgrade", 64, 1u << WIRE_REQUEST | 1u << WIRE_REPLY },
 };
 
 static const size_t body_max[WIRE_KIND_COUNT] = {
@@ -57,14 +60,21 @@ static bool wire_string_is_clean(const char *text, size_t length)
     return true;
 }
 
+static bool wire_status_is_valid(const struct wire_message *message)
+{
+    if (message->kind != WIRE_REPLY)
+        return message->status == 0 && !message->has_stream;
+    if (message->has_stream)
+        return (message->status == 200 || message->status == 101) && message->body_size == 0;
+    return message->status >= 200 && message->status <= 599;
+}
+
 /* What holds for a message whichever way it goes. */
 static int wire_message_check(const struct wire_message *message, struct error *err)
 {
-    bool reply = message->kind == WIRE_REPLY;
-
     if (message->kind < WIRE_REQUEST || message->kind >= WIRE_KIND_COUNT)
         return error_set(err, EINVAL, "wire message of unknown kind %d", (int)message->kind);
-    if (reply ? (message->status < 200 || message->status > 599) : message->status != 0)
+    if (!wire_status_is_valid(message))
         return error_set(err, EINVAL, "wire message with status %d", message->status);
     if (message->kind == WIRE_REQUEST &&
         (!message->strings[WIRE_METHOD] || !message->strings[WIRE_TARGET]))
@@ -130,7 +140,12 @@ int wire_pack(const struct wire_message *message, void *buffer, size_t size, siz
     header.id = message->id;
     header.body_size = (uint32_t)message->body_size;
     used = wire_put_strings(message, &header, buffer);
-    if (message->body_size > size - used) {
+    if (message->has_stream) {
+        fd = fcntl(message->stream_fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return error_set(err, errno, "pass a stream");
+        header.flags |= WIRE_FLAG_STREAM;
+    } else if (message->body_size > size - used) {
         fd = sealed_memfd(message->body, message->body_size, err);
         if (fd < 0)
             return fd;
@@ -148,15 +163,15 @@ int wire_pack(const struct wire_message *message, void *buffer, size_t size, siz
 static int wire_header_check(const struct wire_header *header, int fd, struct error *err)
 {
     bool in_fd = header->flags & WIRE_FLAG_BODY_FD;
+    bool stream = header->flags & WIRE_FLAG_STREAM;
 
     if (header->magic != WIRE_MAGIC)
         return error_set(err, EINVAL, "wire message of another version");
     if (header->kind < WIRE_REQUEST || header->kind >= WIRE_KIND_COUNT)
         return error_set(err, EINVAL, "wire message of unknown kind %d", header->kind);
-    if (header->flags & ~WIRE_FLAGS_ALLOWED || header->padding[0] || header->padding[1] ||
-        header->padding[2])
+    if (header->flags & ~WIRE_FLAGS_ALLOWED || header->padding[0] || header->padding[1])
         return error_set(err, EINVAL, "wire message with unknown flags");
-    if (in_fd != (fd >= 0) || (in_fd && header->body_size == 0))
+    if ((in_fd || stream) != (fd >= 0) || (in_fd && (stream || header->body_size == 0)))
         return error_set(err, EINVAL, "wire message whose body and fd disagree");
     return 0;
 }
@@ -231,13 +246,16 @@ int wire_unpack(const void *bytes, size_t size, int fd, struct wire_message *ret
     message.id = header.id;
     message.status = header.status;
     message.body_size = header.body_size;
+    message.has_stream = header.flags & WIRE_FLAG_STREAM;
+    message.stream_fd = message.has_stream ? fd : -1;
     r = wire_take_strings(&header, bytes, size, &message, &used, err);
     if (r < 0)
         return r;
     r = wire_message_check(&message, err);
     if (r < 0)
         return r;
-    r = wire_take_body(&message, (const char *)bytes + used, size - used, fd, err);
+    r = wire_take_body(&message, (const char *)bytes + used, size - used,
+                       message.has_stream ? -1 : fd, err);
     if (r < 0)
         return r;
     *ret_message = message;
@@ -249,4 +267,7 @@ void wire_message_clear(struct wire_message *message)
     free(message->body);
     message->body = NULL;
     message->body_size = 0;
+    if (message->has_stream)
+        close(message->stream_fd);
+    message->has_stream = false;
 }

@@ -7,8 +7,13 @@
  * back was partly written by guests and users.  Everything is validated in wire_unpack: lengths,
  * kinds, which strings a kind may carry, and that no string holds a control character (so that no
  * header can be smuggled in).  A body that does not fit into one message travels as a sealed memfd.
- * Any thread; no state. */
+ *
+ * What has no known length is a stream: the reply carries a socket, warren-api sends the client
+ * what it reads there until its end (status 200), or copies bytes both ways between the two (101).
+ * Who passes the socket owns the other end, bounds what waits in it, and sees the client's leaving
+ * as its hang-up.  Any thread; no state. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +31,8 @@ enum wire_string {
     WIRE_LOCATION,
     WIRE_ALLOW,
     WIRE_RETRY_AFTER,
+    WIRE_UPGRADE, /* the protocol asked for; in a reply the one that follows, or must be asked for
+                   */
     WIRE_STRING_COUNT
 };
 
@@ -36,18 +43,21 @@ enum wire_string {
 struct wire_message {
     enum wire_kind kind;
     uint64_t id;                            /* chosen by warren-api, never used twice in its life */
-    uint16_t status;                        /* REPLY: HTTP status 200-599; else 0 */
+    uint16_t status;                        /* REPLY: HTTP status 200-599, 101; else 0 */
     const char *strings[WIRE_STRING_COUNT]; /* NULL = absent; borrowed */
     char *body; /* to pack: borrowed.  Unpacked: owned (malloc'ed, a NUL behind); NULL if empty */
     size_t body_size;
+    bool has_stream; /* a REPLY without a body, status 200 or 101 (and that only with a stream) */
+    int stream_fd;   /* a stream socket.  To pack: borrowed.  Unpacked: owned */
 };
 
 /* Writes at most `size` bytes to buffer; *ret_fd becomes an owned memfd with the body, or -1.
  * -EINVAL: a string or the body is not allowed there or too long. */
 int wire_pack(const struct wire_message *message, void *buffer, size_t size, size_t *ret_size,
               int *ret_fd, struct error *err);
-/* fd: the one that came with the message, or -1; borrowed.  The strings point into `bytes`. */
+/* fd: the one that came with the message, or -1; borrowed, but if the message has a stream it is
+ * stream_fd, and the message's own from then on.  The strings point into `bytes`. */
 int wire_unpack(const void *bytes, size_t size, int fd, struct wire_message *ret_message,
                 struct error *err);
-/* Frees the body of an unpacked message. */
+/* Frees the body and closes the stream of an unpacked message. */
 void wire_message_clear(struct wire_message *message);

@@ -116,6 +116,8 @@ static int wire_link_receive(struct wire_link *link, struct error *err)
     r = wire_unpack(link->buffer, (size_t)size, fds > 0 ? fd : -1, &message, err);
     if (r < 0)
         return r;
+    if (message.has_stream)
+        (void)take_fd(&fd); /* it is the message's */
     if (!(link->options.kinds & 1u << message.kind)) {
         wire_message_clear(&message);
         return error_set(err, EINVAL, "wire message of the wrong direction");

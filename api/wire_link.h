@@ -8,8 +8,8 @@ struct error;
 struct loop;
 struct wire_link; /* opaque; see wire_link.c */
 
-/* May take message->body (set it to NULL); the strings live until it returns.  May free the link.
- */
+/* May take message->body (set it to NULL) and the stream (set has_stream to false); the strings
+ * live until it returns.  May free the link. */
 typedef void wire_link_message_fn(void *context, struct wire_message *message);
 /* The peer is gone (err->code EPIPE) or misbehaved (EINVAL, ENOBUFS).  Called once, never from
  * within wire_link_send; nothing follows.  May free the link. */

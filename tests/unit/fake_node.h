@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include "agent/node.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -25,6 +27,8 @@ struct node {
     int uids;
     int outstanding; /* changes and waits not yet answered */
     bool not_ready;
+    int followed;    /* the node's end of the last stream; 0 = none */
+    char typed[128]; /* the last console input */
 };
 
 struct fake_change {
@@ -261,6 +265,37 @@ int node_console(struct node *node, const char *id, size_t tail, char **ret_byte
     return 0;
 }
 
+/* Its other end is node->followed; the last one's. */
+int node_console_follow(struct node *node, const char *id, size_t tail, int *ret_fd,
+                        struct error *err)
+{
+    int pair[2];
+
+    (void)tail;
+    if (!fake_find(node, RESOURCE_VM, id))
+        return error_set(err, ENOENT, "vms has no %s", id);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return error_set(err, errno, "make a stream");
+    if (node->followed > 0)
+        close(node->followed);
+    node->followed = pair[0];
+    *ret_fd = pair[1];
+    return 0;
+}
+
+void node_console_input(struct node *node, const char *id, const void *bytes, size_t size,
+                        node_done_fn *done, void *context)
+{
+    struct error err = { 0 };
+
+    if (fake_find(node, RESOURCE_VM, id)) {
+        snprintf(node->typed, sizeof(node->typed), "%.*s", (int)size, (const char *)bytes);
+        done(context, 0, &err);
+    } else {
+        done(context, error_set(&err, ENOENT, "vms has no %s", id), &err);
+    }
+}
+
 json_t *node_info(struct node *node)
 {
     (void)node;
@@ -293,5 +328,7 @@ static void fake_node_free(struct node *node)
 {
     for (int i = 0; i < FAKE_RESOURCES; i++)
         json_decref(node->resources[i].spec);
+    if (node->followed > 0)
+        close(node->followed);
     free(node);
 }

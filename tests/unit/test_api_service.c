@@ -318,6 +318,46 @@ static void a_large_answer_comes_whole(void **state)
     assert_int_equal(strlen(strstr(f->answer, "\r\n\r\n") + 4), 1048576);
 }
 
+/* Until the answer ends in `end`; NULL: until the node's end of the stream is closed. */
+static void follow_until(struct fixture *f, int fd, const char *end)
+{
+    size_t used = 0;
+    char byte;
+
+    for (int turns = 0; turns < 5000; turns++) {
+        ssize_t n = recv(fd, f->answer + used, ANSWER_MAX - used, 0);
+
+        used += n > 0 ? (size_t)n : 0;
+        f->answer[used] = '\0';
+        if (end && used >= strlen(end) && strcmp(f->answer + used - strlen(end), end) == 0)
+            return;
+        if (!end && f->node->followed > 0 && recv(f->node->followed, &byte, 1, 0) == 0)
+            return;
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    }
+    fail_msg("only this came: %.200s", f->answer);
+}
+
+static void a_console_is_followed(void **state)
+{
+    static const char bytes[] = REQUEST("GET /v1/vms/a/console?follow=1", "");
+    struct fixture *f = *state;
+    int fd;
+
+    assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
+    fd = client_connect(f);
+    client_send(f, fd, bytes, strlen(bytes));
+    follow_until(f, fd, "\r\n\r\n");
+    assert_non_null(strstr(f->answer, "Transfer-Encoding: chunked\r\n"));
+    assert_non_null(strstr(f->answer, "Content-Type: text/plain; charset=utf-8\r\n"));
+    assert_int_equal(write(f->node->followed, "login: ", 7), 7);
+    follow_until(f, fd, "7\r\nlogin: \r\n");
+    assert_int_equal(ask(f, REQUEST("GET /healthz", "")), 200); /* beside it */
+    shutdown(fd, SHUT_RDWR);
+    follow_until(f, fd, NULL);
+    close(fd);
+}
+
 static void a_client_that_leaves_is_noticed(void **state)
 {
     static const char bytes[] = REQUEST("GET /v1/vms/a/wait?for=deleted&timeout=600", "");
@@ -479,13 +519,21 @@ static void it_gives_up_every_privilege(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(requests_reach_the_node),           CASE(head_has_no_body),
-        CASE(a_connection_serves_many_requests), CASE(doubtful_framing_is_refused_and_closed),
-        CASE(odd_paths_are_not_decoded),         CASE(headers_have_a_limit),
-        CASE(a_whole_mebibyte_is_taken),         CASE(a_large_answer_comes_whole),
-        CASE(a_client_that_leaves_is_noticed),   CASE(a_half_closed_client_gets_its_answer),
-        CASE(a_killed_process_is_replaced),      CASE(draining_answers_what_is_under_way),
-        CASE(it_gives_up_every_privilege),       CASE(a_child_that_cannot_be_watched_is_reaped),
+        CASE(requests_reach_the_node),
+        CASE(head_has_no_body),
+        CASE(a_connection_serves_many_requests),
+        CASE(doubtful_framing_is_refused_and_closed),
+        CASE(odd_paths_are_not_decoded),
+        CASE(headers_have_a_limit),
+        CASE(a_whole_mebibyte_is_taken),
+        CASE(a_large_answer_comes_whole),
+        CASE(a_console_is_followed),
+        CASE(a_client_that_leaves_is_noticed),
+        CASE(a_half_closed_client_gets_its_answer),
+        CASE(a_killed_process_is_replaced),
+        CASE(draining_answers_what_is_under_way),
+        CASE(it_gives_up_every_privilege),
+        CASE(a_child_that_cannot_be_watched_is_reaped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -156,9 +156,9 @@ static void every_operation_is_a_route_and_the_reverse(void **state)
 
 static void every_problem_is_in_the_contract(void **state)
 {
-    static const int codes[] = { EINVAL,     ENOENT,        EOPNOTSUPP,  EEXIST, EBUSY,
-                                 EADDRINUSE, ESTALE,        EAGAIN,      ENODEV, ENOSPC,
-                                 ENOMEM,     EADDRNOTAVAIL, EMEDIUMTYPE, EIO };
+    static const int codes[] = { EINVAL,      ENOENT, EOPNOTSUPP, EEXIST,     EBUSY,  EADDRINUSE,
+                                 ESTALE,      EAGAIN, ENODEV,     ENOSPC,     ENOMEM, EADDRNOTAVAIL,
+                                 EMEDIUMTYPE, EIO,    E2BIG,      ENOPROTOOPT };
     size_t size;
 
     (void)state;
@@ -243,6 +243,32 @@ static void put_creates_confirms_and_refuses(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/images/k", "{\"kind\":\"kernel\"}"), 201);
     assert_string_equal(f->location, "/v1/operations/op-1");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/b?wait=5", "{}"), 201);
+}
+
+static void console_input_is_checked(void **state)
+{
+    struct fixture *f = *state;
+    static char long_body[NODE_INPUT_MAX + 2];
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(
+        ASK(f, "POST", "/v1/vms/a/console/input", "hello", .content_type = "text/plain"), 204);
+    assert_string_equal(f->node->typed, "hello");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/console/input", "x"), 415);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/console/input", .content_type = "text/plain"), 400);
+    assert_string_equal(member(f, "field"), "body");
+    memset(long_body, 'x', NODE_INPUT_MAX + 1);
+    assert_int_equal(
+        ASK(f, "POST", "/v1/vms/a/console/input", long_body, .content_type = "text/plain"), 413);
+    assert_string_equal(f->node->typed, "hello");
+    long_body[NODE_INPUT_MAX] = '\0';
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/console/input", long_body,
+                         .content_type = "application/octet-stream"),
+                     204);
+    assert_int_equal(
+        ASK(f, "POST", "/v1/vms/absent/console/input", "x", .content_type = "text/plain"), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/console?follow=2"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/absent/console?follow=1"), 404);
 }
 
 static void errors_have_their_statuses(void **state)
@@ -436,6 +462,7 @@ int main(void)
         cmocka_unit_test(half_a_character_does_not_spoil_a_problem),
         CASE(what_has_no_route_is_refused),
         CASE(put_creates_confirms_and_refuses),
+        CASE(console_input_is_checked),
         CASE(errors_have_their_statuses),
         CASE(bodies_are_json_objects_of_the_right_type),
         CASE(conditions_hold_or_412),

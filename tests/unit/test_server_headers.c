@@ -102,10 +102,41 @@ static void many_or_long_headers_are_refused(void **state)
     assert_int_equal(headers.refusal, SERVER_HEADERS_TOO_LARGE);
 }
 
+static void an_upgrade_needs_both_headers(void **state)
+{
+    static const struct {
+        const char *connection, *upgrade, *version, *expected;
+    } cases[] = {
+        { "Upgrade", "warren-stream", "HTTP/1.1", "warren-stream" },
+        { "keep-alive, upgrade", "x", "HTTP/1.1", "x" },
+        { "UPGRADE,close", "x", "HTTP/1.1", "x" },
+        { "upgraded", "x", "HTTP/1.1", NULL },
+        { "keep-alive", "x", "HTTP/1.1", NULL },
+        { "", "x", "HTTP/1.1", NULL },
+        { ", ,", "x", "HTTP/1.1", NULL },
+        { NULL, "x", "HTTP/1.1", NULL },
+        { "Upgrade", NULL, "HTTP/1.1", NULL },
+        { "Upgrade", "x", "HTTP/1.0", NULL },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        struct server_headers headers = { 0 };
+        const char *found;
+
+        headers.values[HEADER_CONNECTION] = cases[i].connection;
+        headers.values[HEADER_UPGRADE] = cases[i].upgrade;
+        found = server_headers_upgrade(&headers, cases[i].version);
+        if (!found != !cases[i].expected || (found && strcmp(found, cases[i].expected) != 0))
+            fail_msg("case %zu: %s", i, found ? found : "none");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_doubt_has_its_refusal),
+        cmocka_unit_test(an_upgrade_needs_both_headers),
         cmocka_unit_test(targets_are_paths),
         cmocka_unit_test(many_or_long_headers_are_refused),
     };

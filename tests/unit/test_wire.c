@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "api/wire.h"
@@ -74,6 +75,56 @@ static void a_large_body_travels_in_a_sealed_memfd(void **state)
         assert_int_equal(ftruncate(unsealed, 300000), 0);
         assert_true(wire_unpack(bytes, size, unsealed, &out, NULL) < 0);
     }
+}
+
+static void a_stream_travels_with_its_reply(void **state)
+{
+    struct wire_message in = { .kind = WIRE_REPLY, .id = 9, .status = 101, .has_stream = true };
+    struct wire_message out;
+    char bytes[SEQPACKET_MESSAGE_MAX], got[2] = "";
+    auto_close int fd = -1;
+    int pair[2];
+    size_t size = 0;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    in.stream_fd = pair[1];
+    in.strings[WIRE_UPGRADE] = "warren-stream";
+    assert_int_equal(wire_pack(&in, bytes, sizeof(bytes), &size, &fd, NULL), 0);
+    close(pair[1]);
+    assert_int_equal(wire_unpack(bytes, size, -1, &out, NULL), -EINVAL);
+    assert_int_equal(wire_unpack(bytes, size, fd, &out, NULL), 0);
+    assert_true(out.has_stream);
+    assert_int_equal(out.status, 101);
+    assert_int_equal(write(out.stream_fd, "x", 1), 1);
+    (void)take_fd(&fd);
+    wire_message_clear(&out); /* and it was the last that had it open */
+    assert_int_equal(read(pair[0], got, 2), 1);
+    assert_int_equal(read(pair[0], got, 2), 0);
+    close(pair[0]);
+}
+
+static void streams_are_for_good_replies_only(void **state)
+{
+    static const struct wire_message bad[] = {
+        { .kind = WIRE_REPLY, .status = 101 },
+        { .kind = WIRE_REPLY, .status = 404, .has_stream = true },
+        { .kind = WIRE_REPLY, .status = 100, .has_stream = true },
+        { .kind = WIRE_REPLY, .status = 200, .has_stream = true, .body = "x", .body_size = 1 },
+        { .kind = WIRE_ABANDON, .has_stream = true },
+    };
+    struct wire_message good = { .kind = WIRE_REPLY, .status = 200 }, out;
+    char bytes[SEQPACKET_MESSAGE_MAX];
+    size_t size;
+    int fd;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)
+        assert_int_equal(wire_pack(&bad[i], bytes, sizeof(bytes), &size, &fd, NULL), -EINVAL);
+    assert_int_equal(wire_pack(&good, bytes, sizeof(bytes), &size, &fd, NULL), 0);
+    assert_int_equal(wire_unpack(bytes, size, 0, &out, NULL), -EINVAL); /* an fd for nothing */
+    bytes[16] = 3;                                                      /* flags: body and stream */
+    assert_int_equal(wire_unpack(bytes, size, 0, &out, NULL), -EINVAL);
 }
 
 static void what_would_smuggle_a_header_is_not_packed(void **state)
@@ -158,6 +209,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_comes_back_as_it_was),
         cmocka_unit_test(a_large_body_travels_in_a_sealed_memfd),
+        cmocka_unit_test(a_stream_travels_with_its_reply),
+        cmocka_unit_test(streams_are_for_good_replies_only),
         cmocka_unit_test(what_would_smuggle_a_header_is_not_packed),
         cmocka_unit_test(a_request_without_a_target_is_refused),
         cmocka_unit_test(every_truncation_is_refused),
