@@ -48,7 +48,7 @@ all: programs $(BUILD)/guest.elf
 help:
 	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
 
--include tests/guest/guest.mk vmm/vmm.mk net/net.mk
+-include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk
 
 programs: $(PROGRAMS)
 

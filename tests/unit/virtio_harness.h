@@ -84,17 +84,10 @@ struct ring_buffer {
     uint16_t flags; /* RING_WRITE or 0 */
 };
 
-static inline void harness_open(struct harness *h)
+/* Takes kvm_fd and vm_fd; both -1 = without a VM. */
+static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
 {
-    memset(h, 0, sizeof(*h));
-    h->slot = 1;
-    h->vm_fd = -1;
-    h->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (h->kvm_fd >= 0) {
-        h->vm_fd = ioctl(h->kvm_fd, KVM_CREATE_VM, 0);
-        assert_true(h->vm_fd >= 0);
-        assert_int_equal(ioctl(h->vm_fd, KVM_CREATE_IRQCHIP, 0), 0);
-    }
+    *h = (struct harness){ .slot = 1, .kvm_fd = kvm_fd, .vm_fd = vm_fd };
     assert_int_equal(guest_memory_new(HARNESS_MEMORY, &h->memory, &h->err), 0);
     assert_int_equal(bus_new(&h->ports, &h->err), 0);
     assert_int_equal(bus_new(&h->mmio, &h->err), 0);
@@ -102,6 +95,18 @@ static inline void harness_open(struct harness *h)
     assert_int_equal(loop_new(&h->loop, &h->err), 0);
     assert_int_equal(
         pci_root_new(h->memory, h->ports, h->mmio, h->router, h->vm_fd, &h->root, &h->err), 0);
+}
+
+static inline void harness_open(struct harness *h)
+{
+    int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm_fd = -1;
+
+    if (kvm_fd >= 0) {
+        vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+        assert_true(vm_fd >= 0);
+        assert_int_equal(ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0), 0);
+    }
+    harness_open_on(h, kvm_fd, vm_fd);
 }
 
 static inline void harness_close(struct harness *h)

@@ -1,0 +1,166 @@
+/* fuzz_vmm_control.c - what an agent sends to a VMM: messages of any bytes on a real socket, the
+ * configuration's validation, and what follows once it is configured. */
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "tests/fuzz/fuzz.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "vmm/config.h"
+#include "vmm/control.h"
+
+#define MESSAGES_MAX 8
+
+static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "fuzz" };
+
+struct control_fuzz {
+    struct loop *loop;
+    struct control *control;
+    int listener, peer, presses;
+};
+
+static void press(void *context)
+{
+    struct control_fuzz *f = context;
+
+    f->presses++;
+}
+
+/* An address that the kernel picks: no file is left. */
+static void control_open(struct control_fuzz *f)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    socklen_t size = sizeof(sa_family_t);
+
+    f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    FUZZ_REQUIRE(bind(f->listener, (struct sockaddr *)&address, size) == 0);
+    FUZZ_REQUIRE(listen(f->listener, 4) == 0);
+    size = sizeof(address);
+    FUZZ_REQUIRE(getsockname(f->listener, (struct sockaddr *)&address, &size) == 0);
+    FUZZ_REQUIRE(loop_new(&f->loop, NULL) == 0);
+    FUZZ_REQUIRE(control_new(f->loop, f->listener, &quiet, &f->control, NULL) == 0);
+    f->peer = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    FUZZ_REQUIRE(connect(f->peer, (struct sockaddr *)&address, size) == 0);
+}
+
+static void control_end(struct control_fuzz *f)
+{
+    control_free(f->control);
+    loop_free(f->loop);
+    close(f->peer);
+    close(f->listener);
+}
+
+static void send_message(struct control_fuzz *f, const void *bytes, size_t size, unsigned fd_count)
+{
+    int fds[32] = { 0 };
+    struct iovec part = { (void *)(uintptr_t)bytes, size };
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(fds))];
+    } control = { 0 };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+    for (unsigned i = 0; i < fd_count; i++)
+        fds[i] = f->peer;
+    if (fd_count > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), fds, fd_count * sizeof(int));
+    }
+    (void)sendmsg(f->peer, &message, MSG_NOSIGNAL);
+}
+
+/* A configuration that is right but for the fields that the bytes overwrite. */
+static void put_configuration(struct fuzz_input *input, struct vmm_configure *configure)
+{
+    *configure = (struct vmm_configure){
+        .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof(*configure), 0 },
+        .id = "fuzz",
+        .vcpus = 1,
+        .kernel_format = VMM_KERNEL_ELF,
+        .memory_bytes = 8ull << 20,
+        .disk_count = 1,
+        .disks = { { .size_bytes = 4096 } },
+        .nic_count = 1,
+    };
+    for (unsigned patches = (unsigned)fuzz_take(input, 1) % 8; patches > 0; patches--) {
+        size_t offset = fuzz_take(input, 2) % sizeof(*configure);
+        uint64_t value = fuzz_take(input, 8);
+        size_t room = sizeof(*configure) - offset;
+
+        memcpy((uint8_t *)configure + offset, &value, room < 8 ? room : 8);
+    }
+}
+
+/* Of a valid one, everything has its bounds. */
+static void validate(const struct vmm_configure *configure, size_t size, size_t fd_count)
+{
+    struct config_fds names;
+    int fds[CONFIG_FDS_MAX] = { 0 };
+
+    if (config_validate(configure, size, fd_count, NULL) < 0)
+        return;
+    FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX && size == sizeof(*configure));
+    FUZZ_REQUIRE(configure->vcpus >= 1 && configure->vcpus <= VMM_VCPUS_MAX);
+    FUZZ_REQUIRE(configure->disk_count <= VMM_DISKS_MAX && configure->nic_count <= VMM_NICS_MAX);
+    FUZZ_REQUIRE(memchr(configure->id, 0, sizeof(configure->id)));
+    FUZZ_REQUIRE(memchr(configure->cmdline, 0, sizeof(configure->cmdline)));
+    FUZZ_REQUIRE(configure->cpuid.count <= VMM_CPUID_MAX);
+    config_name_fds(configure, fds, &names);
+}
+
+static void one_message(struct control_fuzz *f, struct fuzz_input *input)
+{
+    struct vmm_configure configure;
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+    unsigned fd_count = (unsigned)fuzz_take(input, 1) % 30;
+    size_t size = fuzz_take(input, 1);
+
+    if (how & 1) {
+        put_configuration(input, &configure);
+        size = how & 2 ? sizeof(configure) - size : sizeof(configure);
+        validate(&configure, size, fd_count);
+        send_message(f, &configure, size, fd_count);
+    } else {
+        struct vmm_message_header header = { (uint32_t)fuzz_take(input, 1), 1, sizeof(header), 0 };
+
+        if (how & 2)
+            header.size = (uint32_t)fuzz_take(input, 4);
+        memset(&configure, 0, sizeof(configure));
+        memcpy(&configure, &header, sizeof(header));
+        send_message(f, &configure, how & 4 ? size : sizeof(header), fd_count);
+    }
+}
+
+FUZZ_TARGET(vmm_control)
+{
+    static struct vmm_configure configure;
+    struct fuzz_input input = { bytes, size };
+    struct control_fuzz f = { 0 };
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count = 0;
+    bool configured = false;
+
+    if (geteuid() != 0)
+        return FUZZ_ABSENT;
+    control_open(&f);
+    for (unsigned i = 0; i < MESSAGES_MAX && input.size > 0; i++) {
+        one_message(&f, &input);
+        (void)loop_turn(f.loop, 0, NULL); /* accepts */
+        (void)loop_turn(f.loop, 0, NULL);
+        if (configured || control_wait_configure(f.control, 0, &configure, fds, &fd_count, NULL) < 0)
+            continue;
+        configured = true;
+        FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX);
+        validate(&configure, configure.header.size, fd_count);
+        for (size_t k = 0; k < fd_count; k++)
+            close(fds[k]);
+        control_ready(f.control, "fuzz", press, &f);
+    }
+    control_end(&f);
+    return 0;
+}
