@@ -2,6 +2,7 @@
  * libmicrohttpd splits is split here as it does: METHOD TARGET VERSION, `Name: value` lines, an empty
  * line, the body. */
 #include "tests/fuzz/fuzz.h"
+#include "agent/node_internal.h"
 #include "api/request.h"
 #include "api/router.h"
 #include "api/server_headers.h"
@@ -30,15 +31,17 @@ static void read_request(struct wire_message *message)
     static const char *const types[] = { "application/json", "application/merge-patch+json", NULL };
     const struct request_sink sink = { .reply = reply_none };
     struct request *request = NULL;
+    struct node node = { 0 }; /* without a resource */
     struct node_condition condition;
+    struct error err = { 0 };
     json_t *json = NULL;
 
-    if (request_new(message, &sink, NULL, NULL, &request, NULL) < 0)
+    if (request_new(message, &sink, &node, NULL, &request, &err) < 0)
         return;
-    if (request_parse_target(request, NULL) == 0 && router_match(request, NULL) == 0) {
+    if (request_parse_target(request, &err) == 0 && router_match(request, &err) == 0) {
         FUZZ_REQUIRE(request->route);
-        (void)request_condition(request, RESOURCE_VM, true, &condition, NULL);
-        if (request->route->has_body && request_json(request, types, &json, NULL) == 0)
+        (void)request_condition(request, RESOURCE_VM, true, &condition, &err);
+        if (request->route->has_body && request_json(request, types, &json, &err) == 0)
             json_decref(json);
     }
     request_free(request);

@@ -4,17 +4,19 @@
 #include "tests/fuzz/fuzz.h"
 #include "agent/node_internal.h"
 #include "agent/vm_spec.h"
+#include "base/error.h"
 #include "base/json.h"
 
 /* What was taken has bounds, and its canonical form is taken again and stays as it is. */
 static void check_spec(const struct resource_ops *ops, struct resource *resource)
 {
     struct resource *again = NULL;
+    struct error err = { 0 };
     char *text = json_canonical(resource->spec);
     json_t *json = NULL;
 
     FUZZ_REQUIRE(text && json_parse(text, strlen(text), &json, NULL) == 0);
-    FUZZ_REQUIRE(ops->parse(json, &again, NULL) == 0);
+    FUZZ_REQUIRE(ops->parse(json, &again, &err) == 0);
     FUZZ_REQUIRE(json_equal(again->spec, resource->spec));
     json_decref(json);
     free(text);
@@ -39,11 +41,12 @@ FUZZ_TARGET(spec)
     const struct resource_ops *const kinds[] = { &vm_ops, &network_ops, &volume_ops, &image_ops };
     const struct resource_ops *ops = kinds[size > 0 ? bytes[0] & 3 : 0];
     struct resource *resource = NULL;
+    struct error err = { 0 };
     json_t *json = NULL;
 
-    if (size == 0 || json_parse((const char *)bytes + 1, size - 1, &json, NULL) < 0)
+    if (size == 0 || json_parse((const char *)bytes + 1, size - 1, &json, &err) < 0)
         return 0;
-    if (ops->parse(json, &resource, NULL) == 0) {
+    if (ops->parse(json, &resource, &err) == 0) {
         check_spec(ops, resource);
         ops->free(resource);
     }
