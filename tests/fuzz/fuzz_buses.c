@@ -1,6 +1,6 @@
-/* fuzz_buses.c - ports and memory as a guest's instructions reach them, of any width and place: a serial
- * port, configuration space by ports and by ECAM, BARs of two devices that the guest may lay over
- * each other, MSI-X tables. */
+/* fuzz_buses.c - ports and memory as a guest's instructions reach them, of any width and place: a
+ * serial port, configuration space by ports and by ECAM, BARs of two devices that the guest may lay
+ * over each other, MSI-X tables. */
 #include "tests/fuzz/fuzz_machine.h"
 #include <sys/eventfd.h>
 #include "vmm/serial.h"

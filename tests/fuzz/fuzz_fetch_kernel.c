@@ -10,7 +10,8 @@ FUZZ_TARGET(fetch_kernel)
     struct kernel_image image = { 0 };
     enum kernel_format format = 0;
     uint64_t unpacked = 0;
-    uint8_t *copy = malloc(size ? size : 1); /* exactly as long: a sanitizer sees each byte too far */
+    uint8_t *copy =
+        malloc(size ? size : 1); /* exactly as long: a sanitizer sees each byte too far */
     int fd = memfd_create("kernel", MFD_CLOEXEC);
 
     FUZZ_REQUIRE(copy);

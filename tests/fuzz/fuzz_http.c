@@ -1,6 +1,6 @@
-/* fuzz_http.c - a request from its header lines to the route, condition and body that warrend reads.  What
- * libmicrohttpd splits is split here as it does: METHOD TARGET VERSION, `Name: value` lines, an empty
- * line, the body. */
+/* fuzz_http.c - a request from its header lines to the route, condition and body that warrend
+ * reads.  What libmicrohttpd splits is split here as it does: METHOD TARGET VERSION, `Name: value`
+ * lines, an empty line, the body. */
 #include "tests/fuzz/fuzz.h"
 #include "agent/node_internal.h"
 #include "api/request.h"
@@ -61,9 +61,9 @@ static void pass_over(const struct wire_message *message)
     FUZZ_REQUIRE(wire_unpack(buffer, size, fd, &received, NULL) == 0);
     FUZZ_REQUIRE(received.body_size == message->body_size);
     for (unsigned i = 0; i < WIRE_STRING_COUNT; i++)
-        FUZZ_REQUIRE(!message->strings[i] == !received.strings[i] &&
-                     (!message->strings[i] ||
-                      strcmp(message->strings[i], received.strings[i]) == 0));
+        FUZZ_REQUIRE(
+            !message->strings[i] == !received.strings[i] &&
+            (!message->strings[i] || strcmp(message->strings[i], received.strings[i]) == 0));
     read_request(&received);
     wire_message_clear(&received);
 }

@@ -1,9 +1,10 @@
 /* fuzz_machine.h - a guest's driver as a program of bytes: registers, rings, descriptors, memory,
  * configuration space and kicks in any order, against one virtio device of the harness.
  *
- * Each step is an operation's byte and what it takes.  The numbers that matter (places near the end of RAM,
- * sizes near the limits) have short codes, so that mutations find them.  After the program an
- * orderly driver must get its device to work again: nothing a guest did may last beyond a reset. */
+ * Each step is an operation's byte and what it takes.  The numbers that matter (places near the end
+ * of RAM, sizes near the limits) have short codes, so that mutations find them.  After the program
+ * an orderly driver must get its device to work again: nothing a guest did may last beyond a reset.
+ */
 #pragma once
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/virtio_harness.h"

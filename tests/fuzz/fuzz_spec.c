@@ -1,5 +1,5 @@
-/* fuzz_spec.c - JSON bodies of the API as specs of images, volumes, networks and VMs, as warrend reads
- * them.  The first byte chooses the kind. */
+/* fuzz_spec.c - JSON bodies of the API as specs of images, volumes, networks and VMs, as warrend
+ * reads them.  The first byte chooses the kind. */
 #include <jansson.h>
 #include "tests/fuzz/fuzz.h"
 #include "agent/node_internal.h"

@@ -1,5 +1,5 @@
-/* fuzz_virtio_net.c - the network device under a hostile driver (fuzz_machine.h), over a real tap in a
- * network namespace of the process's own; a packet socket on it is the host's end. */
+/* fuzz_virtio_net.c - the network device under a hostile driver (fuzz_machine.h), over a real tap
+ * in a network namespace of the process's own; a packet socket on it is the host's end. */
 #include "tests/fuzz/fuzz_machine.h"
 #include <arpa/inet.h>
 #include <linux/if_ether.h>

@@ -152,7 +152,8 @@ FUZZ_TARGET(vmm_control)
         one_message(&f, &input);
         (void)loop_turn(f.loop, 0, NULL); /* accepts */
         (void)loop_turn(f.loop, 0, NULL);
-        if (configured || control_wait_configure(f.control, 0, &configure, fds, &fd_count, NULL) < 0)
+        if (configured ||
+            control_wait_configure(f.control, 0, &configure, fds, &fd_count, NULL) < 0)
             continue;
         configured = true;
         FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX);
