@@ -1,78 +1,24 @@
 /* fuzz_virtio_net.c - the network device under a hostile driver (fuzz_machine.h), over a real tap
  * in a network namespace of the process's own; a packet socket on it is the host's end. */
 #include "tests/fuzz/fuzz_machine.h"
-#include <arpa/inet.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <sched.h>
-#include <sys/socket.h>
+#include "tests/unit/tap_harness.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
-#define TYPE        0x88b5 /* for local experiments: the host's stack leaves it alone */
-#define FRAME_BYTES 9014
-#define RX          0
-#define TX          1
+#define RX 0
+#define TX 1
 
 /* One tap for all inputs: closing one takes the kernel 20 ms. */
-struct net_host {
-    int tap_fd, host_fd;
-};
-
-static bool tap_open(struct net_host *host)
+static const struct tap_harness *host_get(void)
 {
-    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(TYPE) };
-    int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    int header_bytes = VIRTIO_NET_HEADER_BYTES;
-    bool good;
-
-    host->tap_fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    host->host_fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(TYPE));
-    memcpy(request.ifr_name, "fuzz0", 6);
-    good = ioctl(host->tap_fd, TUNSETIFF, &request) == 0 &&
-           ioctl(host->tap_fd, TUNSETVNETHDRSZ, &header_bytes) == 0;
-    request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_NOARP;
-    good = good && ioctl(control, SIOCSIFFLAGS, &request) == 0;
-    request.ifr_mtu = FRAME_BYTES - 14;
-    good = good && ioctl(control, SIOCSIFMTU, &request) == 0;
-    address.sll_ifindex = (int)if_nametoindex("fuzz0");
-    good = good && bind(host->host_fd, (struct sockaddr *)&address, sizeof(address)) == 0;
-    close(control);
-    return good;
-}
-
-/* The host's stack would talk to its neighbours over the tap by itself. */
-static void silence_ipv6(void)
-{
-    int fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0 && write(fd, "1", 1) == 1)
-        close(fd);
-}
-
-static const struct net_host *host_get(void)
-{
-    static struct net_host host = { -1, -1 };
+    static struct tap_harness host = { -1, -1 };
     static bool tried, good;
 
     if (!tried)
-        good = unshare(CLONE_NEWNET) == 0 && (silence_ipv6(), tap_open(&host));
+        good = tap_harness_enter() && tap_harness_open(&host);
     tried = true;
     return good ? &host : NULL;
-}
-
-static void host_send(const struct net_host *host, size_t size)
-{
-    static uint8_t frame[FRAME_BYTES];
-
-    memset(frame, 0xff, 6);
-    frame[12] = TYPE >> 8;
-    frame[13] = TYPE & 0xff;
-    (void)send(host->host_fd, frame, size < 14 ? 14 : size > FRAME_BYTES ? FRAME_BYTES : size, 0);
 }
 
 static void net_step_receive(struct fuzz_machine *m)
@@ -81,7 +27,7 @@ static void net_step_receive(struct fuzz_machine *m)
     struct ring_buffer buffer = { .flags = RING_WRITE };
 
     if (how & 1) {
-        host_send(m->device, fuzz_take(&m->input, 2));
+        (void)tap_host_send(m->device, fuzz_take(&m->input, 2));
     } else {
         buffer.address = fuzz_address(m);
         buffer.length = fuzz_length(m);
@@ -94,8 +40,9 @@ static void net_step_receive(struct fuzz_machine *m)
 
 static void net_step_transmit(struct fuzz_machine *m)
 {
-    static const uint8_t broadcast[14] = { 255, 255, 255, 255, 255, 255,       2,
-                                           0,   0,   0,   0,   1,   TYPE >> 8, TYPE & 0xff };
+    static const uint8_t broadcast[14] = {
+        255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, TAP_TYPE >> 8, TAP_TYPE & 0xff
+    };
     const struct net_header header = {
         .flags = (uint8_t)fuzz_take(&m->input, 1),
         .gso_type = (uint8_t)fuzz_take(&m->input, 1),
@@ -126,32 +73,21 @@ static void net_step(struct fuzz_machine *m)
         net_step_transmit(m);
 }
 
-static void drain(const struct net_host *host)
-{
-    uint8_t bytes[64];
-
-    while (read(host->tap_fd, bytes, sizeof(bytes)) > 0)
-        continue;
-    while (recv(host->host_fd, bytes, sizeof(bytes), 0) > 0)
-        continue;
-}
-
 /* A frame each way. */
 static void net_probe(struct fuzz_machine *m)
 {
-    const struct net_host *host = m->device;
+    const struct tap_harness *host = m->device;
     const struct ring_buffer buffer = { DATA_BASE + 0x10000, 2048, RING_WRITE };
-    uint8_t bytes[64];
     uint32_t head, used;
 
-    drain(host);
+    tap_drain(host);
     ring_offer(&m->h, RX, &buffer, 1);
     ring_kick(&m->h, RX);
     if (ring_take(&m->h, RX, &head, &used)) { /* it held one of before */
         ring_offer(&m->h, RX, &buffer, 1);
         ring_kick(&m->h, RX);
     }
-    host_send(host, 60);
+    (void)tap_host_send(host, 60);
     harness_run(&m->h);
     FUZZ_REQUIRE(ring_take(&m->h, RX, &head, &used) && used == VIRTIO_NET_HEADER_BYTES + 60);
 
@@ -163,12 +99,12 @@ static void net_probe(struct fuzz_machine *m)
     m->input = (struct fuzz_input){ (const uint8_t[15]){ [10] = 0xf0, [11] = 60 }, 15 };
     net_step_transmit(m);
     FUZZ_REQUIRE(ring_take(&m->h, TX, &head, &used));
-    FUZZ_REQUIRE(recv(host->host_fd, bytes, sizeof(bytes), 0) == 60);
+    FUZZ_REQUIRE(tap_host_receive(host) == 60);
 }
 
 FUZZ_TARGET(virtio_net)
 {
-    const struct net_host *host = host_get();
+    const struct tap_harness *host = host_get();
     struct stats_nic stats = { 0 };
     struct virtio_net_spec spec = { .mtu = 1500, .mac = { 2, 0, 0, 0, 0, 1 }, .stats = &stats };
     struct fuzz_machine m = { .step = net_step, .probe = net_probe };
@@ -181,6 +117,6 @@ FUZZ_TARGET(virtio_net)
     FUZZ_REQUIRE(virtio_net_add(m.h.root, &spec, m.h.loop, &m.h.err) == 0);
     fuzz_run(&m, bytes, size);
     harness_close(&m.h);
-    drain(host);
+    tap_drain(host);
     return 0;
 }
