@@ -99,7 +99,7 @@ $(BUILD)/%.o: %.c
 	@$(CC) $(CFLAGS) -c -o $@ $<
 
 tests: $(TESTS)
-$(BUILD)/tests/test_jail: | $(BUILD)/warren-vmm
+$(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a

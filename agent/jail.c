@@ -218,12 +218,11 @@ static int open_dir(const struct jail *jail, uint32_t instance, struct error *er
 /* All blocks are there before the VMM maps it: no store of it can meet a full disk. */
 static int make_page(int dir_fd, struct error *err)
 {
-    auto_close int fd =
-        openat(dir_fd, "page", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    auto_close int fd = jail_create_file(dir_fd, "page", O_RDWR);
     int code;
 
     if (fd < 0)
-        return error_set(err, errno, "create the VM's page");
+        return error_set(err, -fd, "create the VM's page");
     code = posix_fallocate(fd, 0, VMM_PAGE_BYTES);
     if (code != 0)
         return error_set(err, code, "allocate the VM's page");
@@ -243,8 +242,10 @@ static int write_identity(int dir_fd, pid_t pid, struct error *err)
     length = snprintf(text, sizeof text, "%d %" PRIu64 " %s\n", (int)identity.pid,
                       identity.start_ticks, identity.boot_id);
     /* By rename: a half-written one is never seen. */
-    fd = openat(dir_fd, "process.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, text, (size_t)length) != length ||
+    fd = jail_create_file(dir_fd, "process.new", O_WRONLY);
+    if (fd < 0)
+        return error_set(err, -fd, "note the VM's process");
+    if (write(fd, text, (size_t)length) != length ||
         renameat(dir_fd, "process.new", dir_fd, "process") < 0)
         return error_set(err, errno ? errno : EIO, "note the VM's process");
     return 0;
@@ -469,12 +470,8 @@ int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_cou
 int jail_open_page(const struct jail *jail, uint32_t instance)
 {
     auto_close int dir_fd = open_dir(jail, instance, NULL);
-    int fd;
 
-    if (dir_fd < 0)
-        return dir_fd;
-    fd = openat(dir_fd, "page", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    return dir_fd < 0 ? dir_fd : jail_open_file(dir_fd, "page");
 }
 
 int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page)

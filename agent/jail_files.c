@@ -24,13 +24,33 @@ int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct
     return 0;
 }
 
+int jail_open_file(int dir_fd, const char *name)
+{
+    auto_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat status;
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return -errno;
+    return S_ISREG(status.st_mode) ? take_fd(&fd) : -EINVAL;
+}
+
+int jail_create_file(int dir_fd, const char *name, int flags)
+{
+    int fd;
+
+    if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
+        return -errno;
+    fd = openat(dir_fd, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
 int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size)
 {
-    auto_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    auto_close int fd = jail_open_file(dir_fd, name);
     ssize_t got;
 
     if (fd < 0)
-        return -errno;
+        return fd;
     got = read(fd, ret_text, size - 1);
     if (got < 0)
         return -errno;

@@ -8,6 +8,11 @@ struct error;
 
 /* Makes it unless it is there, and opens it; a symlink in its last part is refused.  Owned fd. */
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err);
+/* A regular file to read: no symlink, no FIFO that would make us wait.  Owned fd, or -errno. */
+int jail_open_file(int dir_fd, const char *name);
+/* A new empty file (mode 0600), in place of whatever has this name and without touching it, should
+ * it be a link to somewhere else.  `flags`: access mode, O_APPEND.  Owned fd, or -errno. */
+int jail_create_file(int dir_fd, const char *name, int flags);
 /* A small file as a string, cut at size - 1; 0 or -errno. */
 int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size);
 int jail_write_text(int dir_fd, const char *name, const char *text);
