@@ -6,6 +6,7 @@
 #include "tests/guest/console.h"
 #include "tests/guest/cpu.h"
 #include "tests/guest/guest.h"
+#include "tests/guest/hostile.h"
 #include "tests/guest/machine.h"
 #include "tests/guest/memory.h"
 #include "tests/guest/net.h"
@@ -76,6 +77,7 @@ static const struct command {
     { "panic", power_panic },
     { "power", power_button },
     { "echo", machine_echo },
+    { "hostile", hostile_run },
 };
 
 /* "blk1:read:5" is the command blk with index 1 and two arguments. */
