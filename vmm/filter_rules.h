@@ -62,9 +62,7 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_KVMCLOCK_CTRL),
     IOCTL(KVM_IRQFD),
     IOCTL(KVM_SET_GSI_ROUTING),
-    IOCTL(KVM_IOEVENTFD),
-    IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
-    ALWAYS(read),
+    IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
     ALWAYS(write),
     ALWAYS(futex),
     ALWAYS(brk),
@@ -93,19 +91,14 @@ static const struct filter_rule device_rules[] = {
     /* eventfds, taps, disks, the log */
     ALWAYS(read),
     ALWAYS(write),
-    ALWAYS(readv),
     ALWAYS(writev),
-    ALWAYS(pread64),
     ALWAYS(pwrite64),
     ALWAYS(preadv),
     ALWAYS(pwritev),
     ALWAYS(fdatasync),
     ALWAYS(fallocate),
     ALWAYS(getrandom),
-    IOCTL(KVM_IRQFD),
-    IOCTL(KVM_SET_GSI_ROUTING),
-    IOCTL(KVM_IOEVENTFD),
-    IOCTL(TUNSETOFFLOAD),
+    IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
     /* a snapshot: what KVM keeps of a held machine, read only */
     IOCTL(KVM_GET_IRQCHIP),
     IOCTL(KVM_GET_CLOCK),

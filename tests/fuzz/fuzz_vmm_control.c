@@ -16,7 +16,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "f
 struct control_fuzz {
     struct loop *loop;
     struct control *control;
-    int listener, peer, presses;
+    int listener, peer, presses, pauses;
 };
 
 static void press(void *context)
@@ -25,6 +25,22 @@ static void press(void *context)
 
     f->presses++;
 }
+
+static void pause_machine(void *context)
+{
+    struct control_fuzz *f = context;
+
+    FUZZ_REQUIRE(++f->pauses == 1);
+}
+
+static void resume_machine(void *context)
+{
+    struct control_fuzz *f = context;
+
+    FUZZ_REQUIRE(--f->pauses == 0);
+}
+
+static const struct control_ops ops = { press, pause_machine, resume_machine };
 
 /* An address that the kernel picks: no file is left. */
 static void control_open(struct control_fuzz *f)
@@ -136,6 +152,19 @@ static void one_message(struct control_fuzz *f, struct fuzz_input *input)
     }
 }
 
+/* While it is paused control looks at nothing but its socket, so what ends that is there already.
+ */
+static void send_resume(struct control_fuzz *f, bool configured)
+{
+    const struct vmm_message_header resume = { VMM_MESSAGE_RESUME, 1, sizeof(resume), 0 };
+    uint8_t bytes[256];
+
+    while (recv(f->peer, bytes, sizeof(bytes), 0) > 0)
+        continue;
+    if (configured)
+        send_message(f, &resume, sizeof(resume), 0);
+}
+
 FUZZ_TARGET(vmm_control)
 {
     static struct vmm_configure configure;
@@ -150,6 +179,7 @@ FUZZ_TARGET(vmm_control)
     control_open(&f);
     for (unsigned i = 0; i < MESSAGES_MAX && input.size > 0; i++) {
         one_message(&f, &input);
+        send_resume(&f, configured);
         (void)loop_turn(f.loop, 0, NULL); /* accepts */
         (void)loop_turn(f.loop, 0, NULL);
         if (configured ||
@@ -160,8 +190,9 @@ FUZZ_TARGET(vmm_control)
         validate(&configure, configure.header.size, fd_count);
         for (size_t k = 0; k < fd_count; k++)
             close(fds[k]);
-        control_ready(f.control, "fuzz", press, &f);
+        control_ready(f.control, "fuzz", &ops, &f);
     }
+    FUZZ_REQUIRE(f.pauses == 0);
     control_end(&f);
     return 0;
 }

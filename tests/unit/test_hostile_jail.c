@@ -158,7 +158,9 @@ static void case_23_links_and_fifos_are_not_read(void **state)
     assert_secret_is_safe(p);
 }
 
-static void end(struct jail_process *process)
+static const struct jail_spec spec = { .hostname = "vm", .max_file_bytes = VMM_PAGE_BYTES };
+
+static void end(const struct place *p, struct jail_process *process)
 {
     int status;
 
@@ -168,6 +170,8 @@ static void end(struct jail_process *process)
     cleanup_close(&process->pidfd);
     cleanup_close(&process->control_fd);
     cleanup_close(&process->page_fd);
+    jail_keep_log(p->jail, 7, process->log_fd);
+    cleanup_close(&process->log_fd);
 }
 
 /* Starting where something was planted: it starts with files of its own, or says why not. */
@@ -188,9 +192,9 @@ static void case_23_a_start_writes_through_no_link(void **state)
             struct error err = { 0 };
 
             plant(p, evils[i], names[k]);
-            if (jail_start(p->jail, 7, "vm", &process, &err) == 0) {
+            if (jail_start(p->jail, 7, &spec, &process, &err) == 0) {
                 started++;
-                end(&process);
+                end(p, &process);
             } else {
                 assert_true(err.message[0] != '\0');
             }
@@ -281,7 +285,7 @@ static void case_24_no_descriptor_is_inherited(void **state)
     careless[3] = socket(AF_UNIX, SOCK_STREAM, 0);
     careless[4] = dup2(careless[0], 200);
     careless[5] = memfd_create("careless", 0);
-    assert_int_equal(jail_start(p->jail, 7, "vm", &process, NULL), 0);
+    assert_int_equal(jail_start(p->jail, 7, &spec, &process, NULL), 0);
     usleep(50000); /* it opens its own */
     snprintf(path, sizeof path, "/proc/%d/fd", process.pid);
     directory = opendir(path);
@@ -298,7 +302,7 @@ static void case_24_no_descriptor_is_inherited(void **state)
             fail_msg("the VMM has fd %s: %s", entry->d_name, target);
     }
     closedir(directory);
-    end(&process);
+    end(p, &process);
     assert_in_range(count, 4, 8); /* null, null, log, listener; loop, connection */
     for (size_t i = 0; i < ARRAY_LENGTH(careless); i++)
         close(careless[i]);
