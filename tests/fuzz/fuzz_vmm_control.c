@@ -40,7 +40,16 @@ static void resume_machine(void *context)
     FUZZ_REQUIRE(--f->pauses == 0);
 }
 
-static const struct control_ops ops = { press, pause_machine, resume_machine };
+static int take_snapshot(void *context, int state_fd, int memory_fd, struct error *err)
+{
+    const struct control_fuzz *f = context;
+
+    (void)err;
+    FUZZ_REQUIRE(f->pauses == 1 && state_fd >= 0 && memory_fd >= 0);
+    return 0;
+}
+
+static const struct control_ops ops = { press, pause_machine, resume_machine, take_snapshot };
 
 /* An address that the kernel picks: no file is left. */
 static void control_open(struct control_fuzz *f)
