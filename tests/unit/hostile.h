@@ -6,6 +6,7 @@
 #pragma once
 #include "tests/unit/virtio_harness.h"
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "vmm/stats_page.h"
@@ -27,8 +28,9 @@
 
 enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13 };
 enum { OK, IO_ERROR, UNSUPPORTED };
-#define DISK_FEATURES ((1ull << 9) | (1ull << 13) | (1ull << 14)) /* flush, discard, write zeroes \
-                                                                   */
+#define DISK_FEATURES                                                           \
+    ((1ull << 9) | (1ull << 13) | (1ull << 14)) /* flush, discard, write zeroes \
+                                                 */
 #define ALL_FEATURES \
     (VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | VIRTIO_FEATURE_RING_RESET)
 
@@ -53,14 +55,12 @@ static inline void hostile_add(struct hostile *f, bool read_only)
 
 static inline struct hostile *hostile_new(bool read_only)
 {
-    char name[] = "/tmp/test_hostile.XXXXXX";
     struct hostile *f = calloc(1, sizeof(*f));
 
     assert_non_null(f);
     harness_open(&f->h);
-    f->fd = mkstemp(name);
+    f->fd = memfd_create("disk", MFD_CLOEXEC); /* thousands of flushes are no test of the disk */
     assert_true(f->fd >= 0);
-    unlink(name);
     assert_int_equal(ftruncate(f->fd, DISK_BYTES), 0);
     hostile_add(f, read_only);
     return f;
