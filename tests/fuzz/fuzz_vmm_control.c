@@ -49,7 +49,18 @@ static int take_snapshot(void *context, int state_fd, int memory_fd, struct erro
     return 0;
 }
 
-static const struct control_ops ops = { press, pause_machine, resume_machine, take_snapshot };
+static bool take_input(void *context, const void *bytes, size_t size)
+{
+    const struct control_fuzz *f = context;
+    uint8_t copy[VMM_INPUT_MAX];
+
+    FUZZ_REQUIRE(f->pauses == 0 && size > 0 && size <= sizeof(copy));
+    memcpy(copy, bytes, size); /* all of it is there to be read */
+    return copy[size - 1] != 0;
+}
+
+static const struct control_ops ops = { press, pause_machine, resume_machine, take_snapshot,
+                                        take_input };
 
 /* An address that the kernel picks: no file is left. */
 static void control_open(struct control_fuzz *f)
