@@ -210,7 +210,7 @@ static const struct use {
     { DEVICES, "preadv", "vmm/disk_raw.c", "preadv(fd" },
     { DEVICES, "pwritev", "vmm/disk_raw.c", "pwritev(fd" },
     { DEVICES, "fdatasync", "vmm/disk_raw.c", "fdatasync(raw->fd" },
-    { DEVICES, "fallocate", "vmm/disk_raw.c", "fallocate(raw->fd" },
+    { DEVICES, "fallocate", "vmm/disk_raw.c", "fallocate(" },
     { DEVICES, "getrandom", "vmm/virtio_rng.c", "getrandom(" },
 };
 
