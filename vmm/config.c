@@ -109,6 +109,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (configure->nic_count > VMM_NICS_MAX)
         return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
                            VMM_NICS_MAX);
+    if (!config_balloon_is_valid(&configure->balloon, configure->memory_bytes))
+        return error_field(err, EINVAL, "balloon", "target_mib %" PRIu32 " or deflate_on_oom %u",
+                           configure->balloon.target_mib, configure->balloon.deflate_on_oom);
     if (configure->cpuid.count > VMM_CPUID_MAX)
         return error_field(err, EINVAL, "cpuid", "%" PRIu32 " entries are above %d",
                            configure->cpuid.count, VMM_CPUID_MAX);

@@ -1,6 +1,7 @@
 /* config.h - checks the one message a VMM is configured by (control_protocol.h) before anything is
  * built from it, and names the fds that came with it.  Main thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include "vmm/control_protocol.h"
 
@@ -19,6 +20,10 @@ struct config_fds {
 /* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
                     struct error *err);
+static inline bool config_balloon_is_valid(const struct vmm_balloon *balloon, uint64_t memory_bytes)
+{
+    return (uint64_t)balloon->target_mib << 20 < memory_bytes && balloon->deflate_on_oom <= 1;
+}
 /* Of a valid message: which fd is what. */
 void config_name_fds(const struct vmm_configure *configure, const int *fds,
                      struct config_fds *ret_fds);

@@ -100,6 +100,17 @@ static bool on_resume(struct control *control, const void *message)
     return true;
 }
 
+static bool on_balloon(struct control *control, const void *message)
+{
+    const struct vmm_balloon_change *change = message;
+
+    if (!config_balloon_is_valid(&change->balloon, control->configure.memory_bytes))
+        return false;
+    if (control->ops)
+        control->ops->change_balloon(control->context, &change->balloon);
+    return true;
+}
+
 static bool on_ping(struct control *control, const void *message)
 {
     (void)message;
@@ -153,6 +164,7 @@ static const struct {
     [VMM_MESSAGE_RESUME] = { sizeof(struct vmm_message_header), on_resume },
     [VMM_MESSAGE_SNAPSHOT] = { sizeof(struct vmm_message_header), on_snapshot },
     [VMM_MESSAGE_CONSOLE_INPUT] = { sizeof(struct vmm_console_input), on_console_input },
+    [VMM_MESSAGE_BALLOON] = { sizeof(struct vmm_balloon_change), on_balloon },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

@@ -31,6 +31,7 @@ struct control_ops {
     int (*snapshot)(void *context, int state_fd, int memory_fd, struct error *err);
     /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
     bool (*console_input)(void *context, const void *bytes, size_t size);
+    void (*change_balloon)(void *context, const struct vmm_balloon *balloon); /* valid */
 };
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is

@@ -13,6 +13,7 @@
  *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
  *                                      SNAPSHOT_DONE, when both are on their disk, or with an error
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
+ *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
  *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
  *                                      0 = all of it, -EAGAIN = nothing, there is no room
  *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
@@ -48,6 +49,7 @@ enum vmm_message_type {
     VMM_MESSAGE_RESUME,
     VMM_MESSAGE_SNAPSHOT,
     VMM_MESSAGE_CONSOLE_INPUT,
+    VMM_MESSAGE_BALLOON,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -84,6 +86,13 @@ struct vmm_nic {
     uint16_t mtu; /* 0 = not told */
 };
 
+struct vmm_balloon {
+    uint32_t target_mib;       /* below the VM's memory */
+    uint16_t stats_interval_s; /* how often the guest is asked; 0 = never */
+    uint8_t deflate_on_oom;    /* 0 or 1; of CONFIGURE only */
+    uint8_t reserved;
+};
+
 /* What KVM supports on this host (KVM_GET_SUPPORTED_CPUID).  The same for every VM, and a question
  * that costs 0.7 ms where the host is a VM itself, so the agent asks once.  Laid out as struct
  * kvm_cpuid2; count 0 = the VMM asks itself. */
@@ -106,6 +115,7 @@ struct vmm_configure {
     uint8_t reserved[4];
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
+    struct vmm_balloon balloon;
     char cmdline[VMM_CMDLINE_MAX + 1]; /* NUL terminated */
     struct vmm_cpuid cpuid;
 };
@@ -115,6 +125,11 @@ struct vmm_console_input {
     uint32_t count; /* of bytes, 1 to VMM_INPUT_MAX */
     uint32_t reserved;
     uint8_t bytes[VMM_INPUT_MAX];
+};
+
+struct vmm_balloon_change {
+    struct vmm_message_header header;
+    struct vmm_balloon balloon;
 };
 
 struct vmm_state {

@@ -43,16 +43,16 @@ struct filter_rule {
             }                                      \
         }                                          \
     }
-/* Memory of malloc: private, of no file, not executable. */
-#define ANONYMOUS_MMAP                                                      \
-    {                                                                       \
-        SCMP_SYS(mmap), 2,                                                  \
-        {                                                                   \
-            { 2, PROT_EXEC, 0 },                                            \
-            {                                                               \
-                3, MAP_ANONYMOUS | MAP_PRIVATE, MAP_ANONYMOUS | MAP_PRIVATE \
-            }                                                               \
-        }                                                                   \
+/* Private memory of no file, not executable. */
+#define ANONYMOUS_MMAP(more)                                        \
+    {                                                               \
+        SCMP_SYS(mmap), 2,                                          \
+        {                                                           \
+            { 2, PROT_EXEC, 0 },                                    \
+            {                                                       \
+                3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) \
+            }                                                       \
+        }                                                           \
     }
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
@@ -67,7 +67,7 @@ static const struct filter_rule vcpu_rules[] = {
     ALWAYS(futex),
     ALWAYS(brk),
     ALWAYS(munmap),
-    ANONYMOUS_MMAP,
+    ANONYMOUS_MMAP(0), /* malloc */
     ALWAYS(clock_gettime),
     ALWAYS(rt_sigreturn),
     ALWAYS(exit_group),
@@ -116,8 +116,10 @@ static const struct filter_rule device_rules[] = {
     ALWAYS(brk),
     ALWAYS(munmap),
     ALWAYS(mremap),
-    ALWAYS(madvise),
-    ANONYMOUS_MMAP,
+    ANONYMOUS_MMAP(0),
+    /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */
+    { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_DONTNEED } } },
+    ANONYMOUS_MMAP(MAP_FIXED | MAP_NORESERVE),
     /* the end */
     ALWAYS(rt_sigreturn),
     ALWAYS(exit_group),

@@ -8,12 +8,17 @@
 #include "base/error.h"
 
 #define PAGE_BYTES 4096u
+#define FILES_MAX  24 /* a kernel's segments (boot_elf.h), an initrd */
 
 struct guest_memory {
     void *host; /* owned: one mapping, the regions one behind the other */
     uint64_t bytes;
     size_t count;
     struct guest_memory_region regions[2];
+    size_t file_count;
+    struct file_range {
+        uint8_t *start, *end;
+    } files[FILES_MAX]; /* where files are mapped */
 };
 
 int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err)
@@ -107,9 +112,53 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
 
     if (!to || (guest | size | offset) % PAGE_BYTES != 0)
         return error_set(err, EINVAL, "file range does not fit the guest's pages");
+    if (memory->file_count == FILES_MAX)
+        return error_set(err, E2BIG, "more than %d mapped parts of files", FILES_MAX);
     if (mmap(to, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
              (off_t)offset) == MAP_FAILED)
         return error_set(err, errno, "map a file into guest memory");
     (void)madvise(to, size, MADV_DONTDUMP);
+    memory->files[memory->file_count++] = (struct file_range){ to, (uint8_t *)to + size };
     return 0;
+}
+
+/* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped. */
+static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, uint8_t *end)
+{
+    bool in_file = false;
+
+    for (size_t i = 0; i < memory->file_count; i++) {
+        const struct file_range *file = &memory->files[i];
+        bool here = start >= file->start && start < file->end;
+        uint8_t *edge = here ? file->end : file->start;
+
+        in_file |= here;
+        if (edge > start && edge < end)
+            end = edge;
+    }
+    /* MADV_DONTNEED would bring the file's content back.  Each hole in it is a mapping more; at
+     * vm.max_map_count of them the kernel refuses. */
+    if (in_file)
+        (void)mmap(start, (size_t)(end - start), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    else
+        (void)madvise(start, (size_t)(end - start), MADV_DONTNEED);
+    return end;
+}
+
+void guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size)
+{
+    uint8_t *end = (uint8_t *)host + size - ((uintptr_t)host + size) % PAGE_BYTES;
+    uint8_t *start = (uint8_t *)host + -(uintptr_t)host % PAGE_BYTES;
+
+    while (start < end)
+        start = discard_part(memory, start, end);
+}
+
+void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size)
+{
+    void *host = guest_memory_map(memory, guest, size);
+
+    if (host)
+        guest_memory_discard_mapped(memory, host, size);
 }

@@ -37,7 +37,12 @@ bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const
 
 /* Puts file content there, copy-on-write: pages that the guest only reads stay shared with every
  * other VM through the page cache.  All three are multiples of a page; the file has the range and
- * is never shortened.  Discarding such a range brings the file's content back, not zeroes.  Before
- * the vCPUs run only. */
+ * is never shortened.  Before the vCPUs run only. */
 int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t size, int fd,
                           uint64_t offset, struct error *err);
+
+/* Gives the host back the whole pages inside [host, host+size), which guest_memory_map gave: they
+ * read as zeroes, or, where the kernel refuses, stay as they are.  Loop thread. */
+void guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size);
+/* The same for a range that is wholly RAM; for any other, nothing. */
+void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size);

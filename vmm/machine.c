@@ -28,6 +28,7 @@
 #include "vmm/transfer.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_gate.h"
+#include "vmm/virtio_balloon.h"
 #include "vmm/virtio_block.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_rng.h"
@@ -42,6 +43,7 @@ struct machine {
     struct serial *serial;
     struct power *power;
     struct pci_root *pci;
+    struct virtio_balloon *balloon; /* borrowed */
     struct vcpu_entry entry;
     struct vcpu_gate gate;
     struct cpuid cpuid;  /* what the vCPUs' was made of */
@@ -136,6 +138,9 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
         result = add_nic(machine, &configure->nics[i], fds->nics[i], &page->nics[i], err);
     if (result == 0)
         result = virtio_rng_add(machine->pci, &page->rng_bytes, machine->loop, err);
+    if (result == 0)
+        result = virtio_balloon_add(machine->pci, &configure->balloon, machine->memory,
+                                    &page->balloon, machine->loop, &machine->balloon, err);
     return result;
 }
 
@@ -362,4 +367,9 @@ void machine_press_power_button(struct machine *machine)
 bool machine_console_input(struct machine *machine, const void *bytes, size_t size)
 {
     return serial_input(machine->serial, bytes, size);
+}
+
+void machine_change_balloon(struct machine *machine, const struct vmm_balloon *balloon)
+{
+    virtio_balloon_change(machine->balloon, balloon);
 }

@@ -8,6 +8,7 @@ struct error;
 struct exit_record;
 struct loop;
 struct machine; /* opaque; see machine.c */
+struct vmm_balloon;
 struct vmm_configure;
 
 /* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
@@ -30,3 +31,4 @@ void machine_resume(struct machine *machine);
 int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err);
 /* For the serial port: all of it, or false and nothing. */
 bool machine_console_input(struct machine *machine, const void *bytes, size_t size);
+void machine_change_balloon(struct machine *machine, const struct vmm_balloon *balloon); /* valid */

@@ -112,12 +112,18 @@ static bool console_input(void *context, const void *bytes, size_t size)
     return machine_console_input(context, bytes, size);
 }
 
+static void change_balloon(void *context, const struct vmm_balloon *balloon)
+{
+    machine_change_balloon(context, balloon);
+}
+
 static const struct control_ops control_ops = {
     .press_power_button = press_power_button,
     .pause = pause_guest,
     .resume = resume_guest,
     .snapshot = snapshot_guest,
     .console_input = console_input,
+    .change_balloon = change_balloon,
 };
 
 int main(void)

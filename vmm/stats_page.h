@@ -16,6 +16,7 @@
 #define STATS_DISKS_MAX    8
 #define STATS_NICS_MAX     8
 #define STATS_VCPUS_MAX    32
+#define STATS_GUEST_MAX    10
 #define CONSOLE_RING_BYTES 65536 /* power of two */
 #define CONSOLE_OFFSET     4096
 #define VMM_PAGE_BYTES     (CONSOLE_OFFSET + CONSOLE_RING_BYTES)
@@ -43,6 +44,15 @@ struct stats_nic {
     uint64_t tx_frames, tx_bytes, tx_dropped;
 };
 
+/* The guest's words are its own: `actual` and `guest` may lie. */
+struct stats_balloon {
+    uint64_t target_bytes, actual_bytes;     /* asked of the guest; what it says it gave */
+    uint64_t inflated_bytes, reported_bytes; /* given by inflating, by reporting, ever */
+    uint64_t guest_ms;               /* CLOCK_MONOTONIC of the guest's statistics; 0 = none came */
+    uint64_t guest_known;            /* a bit for each of them that came */
+    uint64_t guest[STATS_GUEST_MAX]; /* by tag, virtio 1.2, 5.5.6.3 */
+};
+
 struct stats_page {
     uint32_t magic; /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
     uint32_t version;
@@ -58,6 +68,7 @@ struct stats_page {
     struct stats_disk disks[STATS_DISKS_MAX];
     struct stats_nic nics[STATS_NICS_MAX];
     uint64_t rng_bytes;
+    struct stats_balloon balloon;
 };
 
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");

@@ -5,6 +5,7 @@
 #include "vmm/transfer.h"
 
 #define CONFIG_BYTES_MAX 256
+#define TURN_CHAINS      8 /* by device_serve, then the others' turn */
 
 #define COMMON_FEATURES                                                                \
     (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | \
@@ -52,9 +53,41 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
     device->transport_ops->kick(device->transport, queue);
 }
 
+void virtio_device_config_changed(struct virtio_device *device)
+{
+    device->config_generation++;
+    if (device->status & VIRTIO_STATUS_DRIVER_OK)
+        device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
+}
+
+static void device_serve(struct virtio_device *device, unsigned queue)
+{
+    unsigned served = 0;
+
+    do {
+        int result;
+
+        virtqueue_disable_kicks(&device->queues[queue]);
+        while ((result = device->ops->serve(device->owner, queue)) > 0) {
+            if (++served == TURN_CHAINS) {
+                virtio_device_kick(device, queue);
+                return;
+            }
+        }
+        if (result < 0) {
+            virtio_device_fault(device, device->ops->name);
+            return;
+        }
+    } while (virtqueue_enable_kicks(&device->queues[queue], 0));
+}
+
 void virtio_device_process(struct virtio_device *device, unsigned queue)
 {
-    if (virtio_device_is_live(device) && device->queues[queue].enabled)
+    if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
+        return;
+    if (device->ops->serve)
+        device_serve(device, queue);
+    else
         device->ops->process_queue(device->owner, queue);
 }
 

@@ -51,12 +51,17 @@ struct virtio_device_ops {
     bool (*accept_features)(void *owner, uint64_t features);
     /* Fills `config_bytes` bytes. */
     void (*read_config)(void *owner, void *config);
+    /* The driver writes a field; NULL = none is writable.  On a vCPU thread. */
+    void (*write_config)(void *owner, uint64_t offset, unsigned size, uint64_t value);
     /* On the loop's thread, queue enabled and device live: handle what waits, a bounded amount, and
      * virtio_device_kick for the rest. */
     void (*process_queue)(void *owner, unsigned queue);
     /* What the driver told the device beyond features and queues, into and out of a snapshot;
      * requests are done or put back.  NULL = nothing. */
     void (*transfer)(void *owner, struct transfer *transfer);
+    /* Instead of it, for simple devices: one chain.  1; 0 if none waits; -EPROTO stops the device.
+     */
+    int (*serve)(void *owner, unsigned queue);
     /* Forget everything about the driver; the queues are reset after it.  May be NULL. */
     void (*reset)(void *owner);
     /* The device is freed; the loop's thread, no lock needed any more. */
@@ -110,6 +115,8 @@ void virtio_device_fault(struct virtio_device *device, const char *reason);
 /* Publishes what was put into the queue and interrupts the driver if it wants that. */
 void virtio_device_complete(struct virtio_device *device, unsigned queue);
 void virtio_device_kick(struct virtio_device *device, unsigned queue);
+/* What read_config fills in has changed: tells the driver. */
+void virtio_device_config_changed(struct virtio_device *device);
 
 /* --- for transports --- */
 

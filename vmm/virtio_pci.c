@@ -362,7 +362,9 @@ static void registers_write(void *owner, unsigned bar, uint64_t offset, unsigned
             in_page / VIRTIO_PCI_NOTIFY_STRIDE < pci->device.ops->queue_count)
             virtio_pci_kick(pci, (unsigned)(in_page / VIRTIO_PCI_NOTIFY_STRIDE));
         break;
-    default: /* no device has a writable configuration field yet */
+    case VIRTIO_PCI_DEVICE_OFFSET:
+        if (pci->device.ops->write_config)
+            pci->device.ops->write_config(pci->device.owner, in_page, width, value);
         break;
     }
 }

@@ -16,6 +16,7 @@
  *                block: preadv, pwritev, pwrite64, fdatasync, fallocate
  *                net: read, writev, ioctl TUNSETOFFLOAD (0x400454d0), all on the tap
  *                rng: getrandom
+ *                balloon: madvise (MADV_DONTNEED), mmap (anonymous memory over a file's)
  *
  *   vCPU thread: write of eventfds, futex; ioctls of the VM: KVM_SET_GSI_ROUTING and KVM_IRQFD
  *                (irq.c, when MSI-X is programmed), KVM_IOEVENTFD (when a guest moves a BAR).

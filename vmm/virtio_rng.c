@@ -12,7 +12,6 @@
 #define RNG_DEVICE_ID  4
 #define RNG_PCI_CLASS  0x00ff00
 #define RNG_QUEUE_SIZE 64
-#define TURN_REQUESTS  8 /* at most 512 KiB of random numbers, then the others' turn */
 
 struct virtio_rng {
     struct virtio_device *device; /* borrowed */
@@ -44,9 +43,10 @@ static uint32_t rng_fill(const struct iovec *vectors, unsigned count)
     return filled;
 }
 
-/* 1, 0 if none waits, -EPROTO. */
-static int rng_serve(struct virtio_rng *rng, struct virtqueue *queue)
+static int rng_serve(void *owner, unsigned index)
 {
+    struct virtio_rng *rng = owner;
+    struct virtqueue *queue = virtio_device_queue(rng->device, index);
     struct virtqueue_chain chain;
     int result = virtqueue_pop(queue, rng->vectors, VIRTQUEUE_SIZE_MAX, &chain);
 
@@ -61,32 +61,8 @@ static int rng_serve(struct virtio_rng *rng, struct virtqueue *queue)
 
     stats_add(rng->stats_bytes, filled);
     virtqueue_put(queue, chain.head, filled);
-    virtio_device_complete(rng->device, 0);
+    virtio_device_complete(rng->device, index);
     return 1;
-}
-
-static void rng_process_queue(void *owner, unsigned index)
-{
-    struct virtio_rng *rng = owner;
-    struct virtqueue *queue = virtio_device_queue(rng->device, index);
-    unsigned served = 0;
-
-    do {
-        int result = 1;
-
-        virtqueue_disable_kicks(queue);
-        while (result > 0) {
-            if (served++ == TURN_REQUESTS) {
-                virtio_device_kick(rng->device, index);
-                return;
-            }
-            result = rng_serve(rng, queue);
-        }
-        if (result < 0) {
-            virtio_device_fault(rng->device, "entropy request");
-            return;
-        }
-    } while (virtqueue_enable_kicks(queue, 0));
 }
 
 static uint64_t rng_offer_features(void *owner)
@@ -108,7 +84,7 @@ static const struct virtio_device_ops rng_ops = {
     .queue_size = RNG_QUEUE_SIZE,
     .offer_features = rng_offer_features,
     .read_config = rng_read_config,
-    .process_queue = rng_process_queue,
+    .serve = rng_serve,
     .free = free,
 };
 

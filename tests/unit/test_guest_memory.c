@@ -106,6 +106,44 @@ static void files_are_mapped_copy_on_write(void **state)
     assert_true(guest_memory_map_file(*state, GUEST_HOLE_START, 4096, fd, 0, NULL) < 0);
 }
 
+/* Pages around a file's, over its edges, and of both regions at once. */
+static void discarded_pages_read_as_zeroes(void **state)
+{
+    static const struct {
+        uint64_t guest, size, zero_from, zero_to; /* in pages from MIB; what must be zero then */
+    } cases[] = {
+        { 0, 16, 0, 16 }, { 2, 4, 2, 6 },    { 6, 2, 6, 8 },  { 7, 9, 7, 16 },
+        { 0, 5, 0, 5 },   { 11, 5, 11, 16 }, { 4, 8, 4, 12 }, { 5, 0, 0, 0 },
+    };
+    auto_close int fd = memfd_create("file", MFD_CLOEXEC);
+    char page[4096], first;
+
+    memset(page, 'f', sizeof page);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(write(fd, page, sizeof page), sizeof page);
+    for (size_t c = 0; c < ARRAY_LENGTH(cases); c++) {
+        struct guest_memory *memory = NULL;
+
+        assert_int_equal(guest_memory_new(4 * MIB, &memory, NULL), 0);
+        assert_int_equal(guest_memory_map_file(memory, MIB + 8 * 4096, 4 * 4096, fd, 0, NULL), 0);
+        assert_int_equal(guest_memory_map_file(memory, MIB + 4 * 4096, 4 * 4096, fd, 0, NULL), 0);
+        for (int i = 0; i < 16; i++)
+            if (i < 4 || i >= 12 || i % 2)
+                assert_true(guest_memory_write(memory, MIB + i * 4096u, page, sizeof page));
+        guest_memory_discard(memory, MIB + cases[c].guest * 4096, cases[c].size * 4096);
+        for (unsigned i = 0; i < 16; i++) {
+            assert_true(guest_memory_read(memory, MIB + i * 4096 + 4095, &first, 1));
+            if ((first == 0) != (i >= cases[c].zero_from && i < cases[c].zero_to))
+                fail_msg("case %zu, page %u", c, i);
+        }
+        guest_memory_free(memory);
+    }
+    guest_memory_discard(*state, GUEST_HOLE_START - 4096, 8192); /* none of these is RAM alone */
+    guest_memory_discard(*state, GUEST_HOLE_START, 4096);
+    guest_memory_discard(*state, UINT64_MAX - 4095, 4096);
+    guest_memory_discard(*state, 4096, UINT64_MAX);
+}
+
 static void sizes_are_checked(void **state)
 {
     struct guest_memory *memory = NULL;
@@ -124,6 +162,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(edges_are_exact, set_up, tear_down),
         cmocka_unit_test_setup_teardown(copies_are_whole_or_not_at_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_are_mapped_copy_on_write, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(discarded_pages_read_as_zeroes, set_up, tear_down),
         cmocka_unit_test(sizes_are_checked),
     };
 

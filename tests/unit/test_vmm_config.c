@@ -90,6 +90,9 @@ FAULT(no_memory, c->memory_bytes = 0)
 FAULT(much_memory, c->memory_bytes = VMM_MEMORY_MAX + (1u << 20))
 FAULT(odd_memory, c->memory_bytes += 4096)
 FAULT(wrapping_memory, c->memory_bytes = UINT64_MAX - (1u << 20) + 1)
+FAULT(whole_balloon, c->balloon.target_mib = 128)
+FAULT(wrapping_balloon, c->balloon.target_mib = UINT32_MAX)
+FAULT(odd_balloon, c->balloon.deflate_on_oom = 2)
 FAULT(bad_initrd, c->has_initrd = 2)
 FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
 FAULT(many_nics, c->nic_count = 255)
@@ -120,6 +123,9 @@ static const struct {
     { much_memory, "memory_bytes" },
     { odd_memory, "memory_bytes" },
     { wrapping_memory, "memory_bytes" },
+    { whole_balloon, "balloon" },
+    { wrapping_balloon, "balloon" },
+    { odd_balloon, "balloon" },
     { bad_initrd, "has_initrd" },
     { many_disks, "disk_count" },
     { many_nics, "nic_count" },

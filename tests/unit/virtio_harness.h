@@ -27,7 +27,9 @@
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_pci.h"
 
-#define HARNESS_MEMORY   (4ull << 20)
+#ifndef HARNESS_MEMORY
+#define HARNESS_MEMORY (4ull << 20)
+#endif
 #define RING_BASE(queue) (0x10000ull + (queue)*0x4000ull)
 #define DATA_BASE        0x100000ull
 
@@ -188,6 +190,12 @@ static inline void status_put(struct harness *h, uint8_t status)
 static inline uint64_t device_config_get(struct harness *h, unsigned offset, unsigned width)
 {
     return mmio_get(h, bar_address(h, 0) + VIRTIO_PCI_DEVICE_OFFSET + offset, width);
+}
+
+static inline void device_config_put(struct harness *h, unsigned offset, unsigned width,
+                                     uint64_t value)
+{
+    mmio_put(h, bar_address(h, 0) + VIRTIO_PCI_DEVICE_OFFSET + offset, width, value);
 }
 
 static inline void guest_put(struct harness *h, uint64_t address, const void *bytes, size_t size)
