@@ -144,7 +144,7 @@ test-integration: all tests test-tools ## the agent with the test guest on /dev/
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
 	tests/run-host $(BUILD)
-bench: all ## name value unit goal ok|short
+bench: all $(BUILD)/tests/balloon_bench ## name value unit goal ok|short
 	tests/bench/run
 clean:
 	rm -rf $(BUILD)

@@ -22,3 +22,8 @@ $(BUILD)/vmm/acpi.o $(BUILD)/static/vmm/acpi.o: $(BUILD)/vmm/dsdt.inc
 $(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
+
+# The balloon's speed, for tests/bench/run.
+$(BUILD)/tests/balloon_bench: $(BUILD)/tests/tools/balloon_bench.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS) -lcmocka $(LIBS_BASE)
