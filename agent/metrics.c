@@ -18,6 +18,7 @@ struct vm_sample {
     uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes,
         vcpu_exits;
     double cpu_seconds;
+    struct stats_balloon balloon;
     unsigned disk_count, nic_count;
     const struct vm_spec *spec;
     struct stats_disk disks[STATS_DISKS_MAX];
@@ -46,6 +47,31 @@ static const struct family vm_families[] = {
       offsetof(struct vm_sample, console_bytes) },
     { "warren_vm_rng_bytes_total", "counter", "Random bytes given to the guest",
       offsetof(struct vm_sample, rng_bytes) },
+    { "warren_vm_balloon_target_bytes", "gauge", "Memory that the guest is asked to give back",
+      offsetof(struct vm_sample, balloon.target_bytes) },
+    { "warren_vm_balloon_bytes", "gauge", "Memory that the guest says it has given back",
+      offsetof(struct vm_sample, balloon.actual_bytes) },
+    { "warren_vm_balloon_inflated_bytes_total", "counter", "Memory given back by the balloon",
+      offsetof(struct vm_sample, balloon.inflated_bytes) },
+    { "warren_vm_balloon_reported_bytes_total", "counter", "Memory reported as free, and taken",
+      offsetof(struct vm_sample, balloon.reported_bytes) },
+};
+
+/* What guests say of their memory; the tags of virtio 1.2, 5.5.6.3. */
+static const struct guest_family {
+    const char *name;
+    const char *type;
+    const char *help;
+    unsigned tag;
+} guest_families[] = {
+    { "warren_vm_memory_total_bytes", "gauge", "Memory that the guest sees", 5 },
+    { "warren_vm_memory_free_bytes", "gauge", "Memory that the guest does not use", 4 },
+    { "warren_vm_memory_available_bytes", "gauge", "Memory free or easily freed in the guest", 6 },
+    { "warren_vm_memory_cached_bytes", "gauge", "Memory that caches files in the guest", 7 },
+    { "warren_vm_memory_swap_in_bytes_total", "counter", "Memory swapped in by the guest", 0 },
+    { "warren_vm_memory_swap_out_bytes_total", "counter", "Memory swapped out by the guest", 1 },
+    { "warren_vm_memory_major_faults_total", "counter", "Page faults in the guest that waited", 2 },
+    { "warren_vm_memory_minor_faults_total", "counter", "Other page faults in the guest", 3 },
 };
 
 static const struct family disk_families[] = {
@@ -129,6 +155,7 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
     jail_read_page(node->jail, vm->head.instance, &page);
     sample->console_bytes = page.console_bytes;
     sample->rng_bytes = page.rng_bytes;
+    sample->balloon = page.balloon;
     for (unsigned i = 0; i < vm->spec.vcpus && i < STATS_VCPUS_MAX; i++)
         sample->vcpu_exits += page.vcpu_exits[i];
     memcpy(sample->disks, page.disks, sizeof sample->disks);
@@ -164,6 +191,20 @@ static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
     for (size_t i = 0; i < count; i++)
         fprintf(out, "warren_vm_cpu_seconds_total{vm=\"%s\"} %.2f\n", samples[i].id,
                 samples[i].cpu_seconds);
+}
+
+/* A guest that has not said it has no line. */
+static void print_guests(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    for (size_t f = 0; f < ARRAY_LENGTH(guest_families); f++) {
+        const struct guest_family *family = &guest_families[f];
+
+        head(out, family->name, family->type, family->help);
+        for (size_t i = 0; i < count; i++)
+            if (samples[i].balloon.guest_known >> family->tag & 1)
+                fprintf(out, "%s{vm=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
+                        samples[i].balloon.guest[family->tag]);
+    }
 }
 
 static void print_disks(FILE *out, const struct vm_sample *samples, size_t count)
@@ -261,6 +302,7 @@ char *node_metrics(struct node *node, size_t *ret_size)
             sample_vm(node, (const struct vm *)vms->items[i], &samples[count++]);
     print_node(out, node);
     print_vms(out, samples, count);
+    print_guests(out, samples, count);
     print_disks(out, samples, count);
     print_nics(out, samples, count);
     fclose(out);

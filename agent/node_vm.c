@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/vm_balloon.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "net/address_pool.h"
@@ -317,7 +318,6 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     char since[TIMESTAMP_TEXT];
     json_t *status;
 
-    (void)node;
     timestamp_format(vm->since_ms, since);
     status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o}", "state",
                        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
@@ -325,6 +325,8 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
                        vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
                        "exit", exit_json(vm), "nics", nics_json(vm), "restarts", (int)vm->restarts,
                        "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null());
+    if (status && !stored)
+        vm_balloon_status(node, vm, status);
     if (status && stored) {
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));

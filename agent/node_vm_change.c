@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/node_change.h"
+#include "agent/vm_balloon.h"
 #include "base/cleanup.h"
 
 static struct vm *target_vm(const struct change *change)
@@ -74,6 +75,8 @@ void change_apply_vm(struct change *change)
         vm->start_due = false;
     }
     vm->head.stuck = false; /* who asks does not wait for the next try */
+    if (change->verb == CHANGE_PATCH && json_object_get(change->body, "balloon"))
+        vm_balloon_tell(change->node, vm);
     vm_step(change->node, vm);
 }
 
@@ -105,9 +108,10 @@ static void merge(json_t *target, const json_t *patch)
 
 int change_begin_patch(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "labels",    "restart",       "on_reboot",
-                                              "autostart", "desired_state", "stop_timeout_seconds",
-                                              NULL };
+    static const char *const changeable[] = { "labels",        "restart",
+                                              "on_reboot",     "autostart",
+                                              "desired_state", "stop_timeout_seconds",
+                                              "balloon",       NULL };
     struct vm *vm = target_vm(change);
     json_t *merged;
     json_t *canonical;

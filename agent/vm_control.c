@@ -4,6 +4,7 @@
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/vm_balloon.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
 #include "base/process.h"
@@ -31,6 +32,7 @@ static void on_ready(void *context)
         node->start_seconds += vm->launch_ns > 0 ? (double)(now_ns() - vm->launch_ns) / 1e9 : 0;
         vm_set_state(node, vm, VM_RUNNING, "");
     }
+    vm_balloon_tell(node, vm); /* its size may have changed since CONFIGURE */
     vm_step(node, vm);
 }
 
@@ -52,6 +54,7 @@ static void on_state(void *context, bool running, bool paused)
     next = vm_lifecycle_next(vm->state, paused ? VM_EVENT_HELD : VM_EVENT_RELEASED);
     if (next != VM_NONE)
         vm_set_state(closure->node, vm, next, next == VM_PAUSED ? "pause" : "");
+    vm_balloon_tell(closure->node, vm); /* or before its adoption */
     vm_step(closure->node, vm);
 }
 

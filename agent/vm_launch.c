@@ -13,6 +13,7 @@
 #include "agent/jail.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/vm_balloon.h"
 #include "agent/vm_files.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -146,9 +147,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     const struct vm_spec *spec = &vm->spec;
     const struct image *kernel = node_find_image(node, spec->kernel);
     struct vmm_configure configure = {
-        .header = { .type = VMM_MESSAGE_CONFIGURE,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof configure },
+        .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
         .vcpus = spec->vcpus,
         .kernel_format = kernel && strcmp(kernel->kernel_format, "bzimage") == 0
                              ? VMM_KERNEL_BZIMAGE
@@ -157,6 +156,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         .has_initrd = spec->initrd[0] != '\0',
         .disk_count = (uint8_t)spec->disk_count,
         .nic_count = (uint8_t)spec->nic_count,
+        .balloon = vm_balloon_config(spec),
     };
 
     configure.cpuid = *jail_cpuid(node->jail);
@@ -183,10 +183,9 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     struct vmm_configure configure;
     int fds[VM_FILES_MAX + VMM_NICS_MAX];
     size_t count = 0;
-    int result;
+    int result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
+                                &vm->closure, &vm->client, err);
 
-    result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
-                            &vm->closure, &vm->client, err);
     if (result < 0)
         return result;
     for (unsigned i = 0; i < job->files.count; i++)

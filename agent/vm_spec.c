@@ -76,6 +76,27 @@ static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec,
     return json_reader_end(&reader);
 }
 
+/* NULL: every default. */
+static int parse_balloon(const json_t *json, struct vm_spec *spec, struct error *err)
+{
+    struct vm_balloon_spec *balloon = &spec->balloon;
+    struct json_reader reader;
+
+    *balloon = (struct vm_balloon_spec){ 0, VM_STATS_INTERVAL_DEFAULT_S, true };
+    if (!json)
+        return 0;
+    json_reader_init(&reader, json, "balloon", err);
+    balloon->amount_mib = (unsigned)json_read_integer(&reader, "amount_mib", 0,
+                                                      VM_MEMORY_MIB_MAX - 1, JSON_OPTIONAL, 0);
+    balloon->deflate_on_oom = json_read_bool(&reader, "deflate_on_oom", true);
+    balloon->stats_interval_s =
+        (unsigned)json_read_integer(&reader, "stats_interval_seconds", 0, VM_STATS_INTERVAL_MAX_S,
+                                    JSON_OPTIONAL, VM_STATS_INTERVAL_DEFAULT_S);
+    if (balloon->amount_mib >= spec->memory_mib)
+        json_reader_fail(&reader, "amount_mib", "must be below memory_mib, %u", spec->memory_mib);
+    return json_reader_end(&reader);
+}
+
 /* Each item of an array by its own function, with its path. */
 static int parse_items(const json_t *array, const char *name,
                        int (*parse)(const json_t *, const char *, struct vm_spec *, struct error *),
@@ -112,7 +133,7 @@ static int check_labels(json_t *labels, struct error *err)
 }
 
 static int parse_parts(const json_t *boot, const json_t *disks, const json_t *nics,
-                       struct vm_spec *spec, struct error *err)
+                       const json_t *balloon, struct vm_spec *spec, struct error *err)
 {
     int result = parse_boot(boot, spec, err);
 
@@ -120,6 +141,8 @@ static int parse_parts(const json_t *boot, const json_t *disks, const json_t *ni
         result = parse_items(disks, "disks", parse_disk, spec, err);
     if (result == 0)
         result = parse_items(nics, "nics", parse_nic, spec, err);
+    if (result == 0)
+        result = parse_balloon(balloon, spec, err);
     return result == 0 ? check_labels(spec->labels, err) : result;
 }
 
@@ -130,6 +153,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     const json_t *boot;
     const json_t *disks;
     const json_t *nics;
+    const json_t *balloon;
     const json_t *labels;
     int result;
 
@@ -140,6 +164,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     boot = json_read_object(&reader, "boot", JSON_REQUIRED);
     disks = json_read_array(&reader, "disks", VMM_DISKS_MAX, JSON_OPTIONAL);
     nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
+    balloon = json_read_object(&reader, "balloon", JSON_OPTIONAL);
     labels = json_read_object(&reader, "labels", JSON_OPTIONAL);
     spec.restart = (enum vm_restart)json_read_enum(&reader, "restart", vm_restart_names,
                                                    VM_RESTART_COUNT, JSON_OPTIONAL, 0);
@@ -157,7 +182,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     spec.labels = labels ? json_deep_copy(labels) : json_object();
     if (!spec.labels)
         return error_set(err, ENOMEM, "read a VM's spec");
-    result = parse_parts(boot, disks, nics, &spec, err);
+    result = parse_parts(boot, disks, nics, balloon, &spec, err);
     if (result < 0) {
         vm_spec_clear(&spec);
         return result;
@@ -211,14 +236,18 @@ json_t *vm_spec_json(const struct vm_spec *spec)
 {
     json_t *boot = json_pack("{s:s, s:s}", "kernel", spec->kernel, "cmdline", spec->cmdline);
 
+    json_t *balloon = json_pack("{s:i, s:b, s:i}", "amount_mib", (int)spec->balloon.amount_mib,
+                                "deflate_on_oom", spec->balloon.deflate_on_oom,
+                                "stats_interval_seconds", (int)spec->balloon.stats_interval_s);
+
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
-    return json_pack("{s:i, s:i, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "vcpus",
+    return json_pack("{s:i, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "vcpus",
                      (int)spec->vcpus, "memory_mib", (int)spec->memory_mib, "boot", boot, "disks",
-                     disks_json(spec), "nics", nics_json(spec), "labels", spec->labels, "restart",
-                     vm_restart_names[spec->restart], "autostart", spec->autostart, "on_reboot",
-                     vm_on_reboot_names[spec->on_reboot], "desired_state",
-                     desired_names[spec->desired_running], "stop_timeout_seconds",
+                     disks_json(spec), "nics", nics_json(spec), "balloon", balloon, "labels",
+                     spec->labels, "restart", vm_restart_names[spec->restart], "autostart",
+                     spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot],
+                     "desired_state", desired_names[spec->desired_running], "stop_timeout_seconds",
                      (int)spec->stop_timeout_s);
 }
 

@@ -9,11 +9,13 @@
 
 struct error;
 
-#define VM_MEMORY_MIB_MIN         2
-#define VM_MEMORY_MIB_MAX         (512 * 1024)
-#define VM_LABELS_MAX             32
-#define VM_STOP_TIMEOUT_DEFAULT_S 60
-#define VM_STOP_TIMEOUT_MAX_S     3600
+#define VM_MEMORY_MIB_MIN           2
+#define VM_MEMORY_MIB_MAX           (512 * 1024)
+#define VM_LABELS_MAX               32
+#define VM_STOP_TIMEOUT_DEFAULT_S   60
+#define VM_STOP_TIMEOUT_MAX_S       3600
+#define VM_STATS_INTERVAL_DEFAULT_S 5
+#define VM_STATS_INTERVAL_MAX_S     3600
 
 struct vm_disk_spec {
     char name[ID_MAX + 1];
@@ -30,6 +32,12 @@ struct vm_nic_spec {
     uint32_t ipv4; /* host order */
 };
 
+struct vm_balloon_spec {
+    unsigned amount_mib;       /* below the VM's memory */
+    unsigned stats_interval_s; /* 0 = the guest is not asked */
+    bool deflate_on_oom;
+};
+
 struct vm_spec {
     unsigned vcpus;
     unsigned memory_mib;
@@ -40,6 +48,7 @@ struct vm_spec {
     unsigned nic_count;
     struct vm_disk_spec disks[VMM_DISKS_MAX];
     struct vm_nic_spec nics[VMM_NICS_MAX];
+    struct vm_balloon_spec balloon;
     json_t *labels; /* owned; object of strings */
     enum vm_restart restart;
     enum vm_on_reboot on_reboot;

@@ -142,3 +142,16 @@ int vmm_client_ping(struct vmm_client *client, struct error *err)
 {
     return ask_state(client, VMM_MESSAGE_PING, err);
 }
+
+int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *balloon,
+                       struct error *err)
+{
+    struct vmm_balloon_change change = {
+        .header = { .type = VMM_MESSAGE_BALLOON,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof change },
+        .balloon = *balloon,
+    };
+
+    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}

@@ -32,4 +32,7 @@ int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
 /* size: 1 to VMM_INPUT_MAX.  -EAGAIN if the VMM's socket is full. */
 int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,
                              struct error *err);
+/* Valid: below its memory. */
+int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *balloon,
+                       struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

@@ -2,6 +2,7 @@
  * prints. */
 #include <stddef.h>
 #include "tests/guest/apic.h"
+#include "tests/guest/balloon.h"
 #include "tests/guest/block.h"
 #include "tests/guest/console.h"
 #include "tests/guest/cpu.h"
@@ -58,6 +59,7 @@ static const struct command {
     { "latency", run_latency },
     { "net", net_run },
     { "rng", rng_run },
+    { "balloon", balloon_run },
     { "pci", machine_pci },
     { "info", machine_info },
     { "smp", machine_processors },

@@ -46,7 +46,8 @@ static void the_least_has_every_default(void **state)
     text = json_canonical(canonical);
     assert_string_equal(
         text,
-        "{\"autostart\":false,\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
+        "{\"autostart\":false,\"balloon\":{\"amount_mib\":0,\"deflate_on_oom\":true,"
+        "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
         "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_mib\":128,\"nics\":[],"
         "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
     free(text);
@@ -57,7 +58,9 @@ static void the_least_has_every_default(void **state)
 
 static void everything_comes_back_as_it_was(void **state)
 {
-    static const char all[] = "{\"autostart\":true,\"boot\":{\"cmdline\":\"console=ttyS0 "
+    static const char all[] = "{\"autostart\":true,\"balloon\":{\"amount_mib\":524287,"
+                              "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
+                              "\"cmdline\":\"console=ttyS0 "
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
                               "\"desired_state\":\"stopped\",\"disks\":[{\"name\":\"root\",\"read_"
                               "only\":true,\"volume\":\"v\"}],"
@@ -82,61 +85,71 @@ static void everything_comes_back_as_it_was(void **state)
     vm_spec_clear(&spec);
 }
 
+static const struct {
+    const char *text, *field;
+} mistakes[] = {
+    { "{" BOOT "}", "memory_mib" },
+    { "{\"memory_mib\":1," BOOT "}", "memory_mib" },
+    { "{\"memory_mib\":524289," BOOT "}", "memory_mib" },
+    { "{\"memory_mib\":18014398509481985," BOOT "}", "memory_mib" },
+    { "{\"memory_mib\":16}", "boot" },
+    { "{\"memory_mib\":16,\"boot\":{}}", "boot.kernel" },
+    { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"../k\"}}", "boot.kernel" },
+    { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"initrd\":\"\"}}", "boot.initrd" },
+    { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\nb\"}}", "boot.cmdline" },
+    { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\tb\"}}", "boot.cmdline" },
+    { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"x\":1}}", "boot.x" },
+    { "{\"memory_mib\":16,\"vcpus\":0," BOOT "}", "vcpus" },
+    { "{\"memory_mib\":16,\"vcpus\":33," BOOT "}", "vcpus" },
+    { "{\"memory_mib\":16,\"restart\":\"maybe\"," BOOT "}", "restart" },
+    { "{\"memory_mib\":16,\"on_reboot\":1," BOOT "}", "on_reboot" },
+    { "{\"memory_mib\":16,\"autostart\":\"yes\"," BOOT "}", "autostart" },
+    { "{\"memory_mib\":16,\"desired_state\":\"failed\"," BOOT "}", "desired_state" },
+    { "{\"memory_mib\":16,\"stop_timeout_seconds\":0," BOOT "}", "stop_timeout_seconds" },
+    { "{\"memory_mib\":16,\"disks\":{}," BOOT "}", "disks" },
+    { "{\"memory_mib\":16,\"disks\":[7]," BOOT "}", "disks[0]" },
+    { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"a\","
+      "\"volume\":\"w\"}]," BOOT "}",
+      "disks[1].name" },
+    { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"b\","
+      "\"volume\":\"v\"}]," BOOT "}",
+      "disks[1].volume" },
+    { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\"}]," BOOT "}", "nics[0].network" },
+    { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\"},{\"name\":\"a\","
+      "\"network\":\"n\"}]," BOOT "}",
+      "nics[1].name" },
+    { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"mac\":\"03:00:00:00:00:"
+      "01\"}]," BOOT "}",
+      "nics[0].mac" },
+    { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"ipv4\":\"10.0.0\"}]"
+      "," BOOT "}",
+      "nics[0].ipv4" },
+    { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
+    { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
+    { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
+    { "{\"memory_mib\":16,\"balloon\":7," BOOT "}", "balloon" },
+    { "{\"memory_mib\":16,\"balloon\":{\"amount_mib\":16}," BOOT "}", "balloon.amount_mib" },
+    { "{\"memory_mib\":16,\"balloon\":{\"amount_mib\":-1}," BOOT "}", "balloon.amount_mib" },
+    { "{\"memory_mib\":16,\"balloon\":{\"amount_mib\":17592186044417}," BOOT "}",
+      "balloon.amount_mib" },
+    { "{\"memory_mib\":16,\"balloon\":{\"deflate_on_oom\":1}," BOOT "}", "balloon.deflate_on_oom" },
+    { "{\"memory_mib\":16,\"balloon\":{\"stats_interval_seconds\":3601}," BOOT "}",
+      "balloon.stats_interval_seconds" },
+    { "{\"memory_mib\":16,\"balloon\":{\"x\":1}," BOOT "}", "balloon.x" },
+    { "{\"memory_mib\":16,\"mystery\":1," BOOT "}", "mystery" },
+    { "[]", "" },
+};
+
 static void what_is_wrong_is_named(void **state)
 {
-    static const struct {
-        const char *text, *field;
-    } bad[] = {
-        { "{" BOOT "}", "memory_mib" },
-        { "{\"memory_mib\":1," BOOT "}", "memory_mib" },
-        { "{\"memory_mib\":524289," BOOT "}", "memory_mib" },
-        { "{\"memory_mib\":18014398509481985," BOOT "}", "memory_mib" },
-        { "{\"memory_mib\":16}", "boot" },
-        { "{\"memory_mib\":16,\"boot\":{}}", "boot.kernel" },
-        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"../k\"}}", "boot.kernel" },
-        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"initrd\":\"\"}}", "boot.initrd" },
-        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\nb\"}}", "boot.cmdline" },
-        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\tb\"}}", "boot.cmdline" },
-        { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"x\":1}}", "boot.x" },
-        { "{\"memory_mib\":16,\"vcpus\":0," BOOT "}", "vcpus" },
-        { "{\"memory_mib\":16,\"vcpus\":33," BOOT "}", "vcpus" },
-        { "{\"memory_mib\":16,\"restart\":\"maybe\"," BOOT "}", "restart" },
-        { "{\"memory_mib\":16,\"on_reboot\":1," BOOT "}", "on_reboot" },
-        { "{\"memory_mib\":16,\"autostart\":\"yes\"," BOOT "}", "autostart" },
-        { "{\"memory_mib\":16,\"desired_state\":\"failed\"," BOOT "}", "desired_state" },
-        { "{\"memory_mib\":16,\"stop_timeout_seconds\":0," BOOT "}", "stop_timeout_seconds" },
-        { "{\"memory_mib\":16,\"disks\":{}," BOOT "}", "disks" },
-        { "{\"memory_mib\":16,\"disks\":[7]," BOOT "}", "disks[0]" },
-        { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"a\","
-          "\"volume\":\"w\"}]," BOOT "}",
-          "disks[1].name" },
-        { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"b\","
-          "\"volume\":\"v\"}]," BOOT "}",
-          "disks[1].volume" },
-        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\"}]," BOOT "}", "nics[0].network" },
-        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\"},{\"name\":\"a\","
-          "\"network\":\"n\"}]," BOOT "}",
-          "nics[1].name" },
-        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"mac\":\"03:00:00:00:00:"
-          "01\"}]," BOOT "}",
-          "nics[0].mac" },
-        { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"ipv4\":\"10.0.0\"}]"
-          "," BOOT "}",
-          "nics[0].ipv4" },
-        { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
-        { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
-        { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
-        { "{\"memory_mib\":16,\"mystery\":1," BOOT "}", "mystery" },
-        { "[]", "" },
-    };
-
     (void)state;
-    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(mistakes); i++) {
         struct vm_spec spec = { .vcpus = 77 };
         struct error err = { 0 };
 
-        if (parse(bad[i].text, &spec, &err) != -EINVAL || strcmp(err.field, bad[i].field) != 0)
-            fail_msg("%s: blamed \"%s\": %s", bad[i].text, err.field, err.message);
+        if (parse(mistakes[i].text, &spec, &err) != -EINVAL ||
+            strcmp(err.field, mistakes[i].field) != 0)
+            fail_msg("%s: blamed \"%s\": %s", mistakes[i].text, err.field, err.message);
         assert_int_equal(spec.vcpus, 77); /* untouched */
     }
 }

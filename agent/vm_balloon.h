@@ -1,0 +1,16 @@
+/* vm_balloon.h - a VM's balloon: what its VMM is told, and what is known of it.  Loop thread. */
+#pragma once
+#include <jansson.h>
+#include "vmm/control_protocol.h"
+
+struct node;
+struct vm;
+struct vm_spec;
+
+struct vmm_balloon vm_balloon_config(const struct vm_spec *spec);
+
+/* Tells a running VMM what the spec says; called when it may have missed a change. */
+void vm_balloon_tell(const struct node *node, struct vm *vm);
+
+/* Adds `balloon` and `memory` to a status; null where nothing is known. */
+void vm_balloon_status(const struct node *node, const struct vm *vm, json_t *status);
