@@ -59,8 +59,14 @@ static bool take_input(void *context, const void *bytes, size_t size)
     return copy[size - 1] != 0;
 }
 
-static const struct control_ops ops = { press, pause_machine, resume_machine, take_snapshot,
-                                        take_input };
+static void change_balloon(void *context, const struct vmm_balloon *balloon)
+{
+    (void)context;
+    FUZZ_REQUIRE(balloon->deflate_on_oom <= 1);
+}
+
+static const struct control_ops ops = { press,         pause_machine, resume_machine,
+                                        take_snapshot, take_input,    change_balloon };
 
 /* An address that the kernel picks: no file is left. */
 static void control_open(struct control_fuzz *f)

@@ -335,162 +335,161 @@ static void wrong_console_input_hangs_up(void **state)
     }
     assert_int_equal(f->input_size, 0);
     close(first);
-    static void a_balloon_is_told_its_size(void **state)
-    {
-        struct fixture *f = *state;
-        struct vmm_balloon_change change = {
-            .header = { VMM_MESSAGE_BALLOON, VMM_PROTOCOL_VERSION, sizeof change, 0 },
-            .balloon = { .target_mib = 63, .stats_interval_s = 5 },
-        };
+}
+
+static void a_balloon_is_told_its_size(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_balloon_change change = {
+        .header = { VMM_MESSAGE_BALLOON, VMM_PROTOCOL_VERSION, sizeof change, 0 },
+        .balloon = { .target_mib = 63, .stats_interval_s = 5 },
+    };
+    auto_close int fd = dial(f);
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->target_mib, 63);
+    assert_int_equal(answer(fd), -EAGAIN);
+    change.balloon.target_mib = 64; /* all of its memory */
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->target_mib, 63);
+    assert_int_equal(answer(fd), 0);
+}
+
+static void a_second_configuration_hangs_up(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure = configure_message();
+    auto_close int fd = dial(f);
+    int before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    before = open_fds();
+    assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(fd), 0);
+    assert_int_equal(open_fds(), before - 1); /* its connection; no fd leaked */
+    auto_close int again = dial(f);
+
+    send_header(f, again, VMM_MESSAGE_PING);
+    assert_int_equal(answer(again), VMM_MESSAGE_STATE);
+}
+
+static void bad_messages_hang_up(void **state)
+{
+    static const struct vmm_message_header headers[] = {
+        { 0, 1, sizeof headers[0], 0 },
+        { 3000000000u, 1, sizeof headers[0], 0 },
+        { VMM_MESSAGE_READY, 1, sizeof headers[0], 0 },
+        { VMM_MESSAGE_PING, 1, sizeof headers[0] + 1, 0 },
+        { VMM_MESSAGE_CONFIGURE, 1, sizeof headers[0], 0 },
+    };
+    struct fixture *f = *state;
+    int before = open_fds();
+
+    for (size_t i = 0; i < ARRAY_LENGTH(headers); i++) {
         auto_close int fd = dial(f);
 
-        make_ready(f, fd);
-        assert_int_equal(answer(fd), VMM_MESSAGE_READY);
-        assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
-        turn(f);
-        assert_int_equal(f->target_mib, 63);
-        assert_int_equal(answer(fd), -EAGAIN);
-        change.balloon.target_mib = 64; /* all of its memory */
-        assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
-        turn(f);
-        assert_int_equal(f->target_mib, 63);
-        assert_int_equal(answer(fd), 0);
-    }
-
-    static void a_second_configuration_hangs_up(void **state)
-    {
-        struct fixture *f = *state;
-        struct vmm_configure configure = configure_message();
-        auto_close int fd = dial(f);
-        int before;
-
-        make_ready(f, fd);
-        assert_int_equal(answer(fd), VMM_MESSAGE_READY);
-        before = open_fds();
-        assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0 }, 1, NULL),
-                         0);
-        turn(f);
-        assert_int_equal(answer(fd), 0);
-        assert_int_equal(open_fds(), before - 1); /* its connection; no fd leaked */
-        auto_close int again = dial(f);
-
-        send_header(f, again, VMM_MESSAGE_PING);
-        assert_int_equal(answer(again), VMM_MESSAGE_STATE);
-    }
-
-    static void bad_messages_hang_up(void **state)
-    {
-        static const struct vmm_message_header headers[] = {
-            { 0, 1, sizeof headers[0], 0 },
-            { 3000000000u, 1, sizeof headers[0], 0 },
-            { VMM_MESSAGE_READY, 1, sizeof headers[0], 0 },
-            { VMM_MESSAGE_PING, 1, sizeof headers[0] + 1, 0 },
-            { VMM_MESSAGE_CONFIGURE, 1, sizeof headers[0], 0 },
-        };
-        struct fixture *f = *state;
-        int before = open_fds();
-
-        for (size_t i = 0; i < ARRAY_LENGTH(headers); i++) {
-            auto_close int fd = dial(f);
-
-            assert_int_equal(
-                seqpacket_send(fd, &headers[i], sizeof headers[i], (int[]){ 0, 0, 0 }, 3, NULL), 0);
-            turn(f);
-            assert_int_equal(answer(fd), 0);
-        }
-        auto_close int short_fd = dial(f);
-
-        assert_int_equal(seqpacket_send(short_fd, "x", 1, NULL, 0, NULL), 0);
-        turn(f);
-        assert_int_equal(answer(short_fd), 0);
-        assert_int_equal(open_fds(), before + 1);
-    }
-
-    static void the_newest_connection_wins(void **state)
-    {
-        struct fixture *f = *state;
-        auto_close int first = dial(f);
-
-        make_ready(f, first);
-        assert_int_equal(answer(first), VMM_MESSAGE_READY);
-        auto_close int second = dial(f);
-
-        assert_int_equal(answer(first), 0);
-        send_header(f, second, VMM_MESSAGE_PING);
-        assert_int_equal(answer(second), VMM_MESSAGE_STATE);
-    }
-
-    static void waiting_has_an_end(void **state)
-    {
-        struct fixture *f = *state;
-        struct vmm_configure configure;
-        int fds[CONFIG_FDS_MAX];
-        int silent = dial(f);
-        size_t fd_count;
-
-        assert_int_equal(control_wait_configure(f->control, 20, &configure, fds, &fd_count, NULL),
-                         -ETIMEDOUT);
-        close(silent);
-    }
-
-    /* An agent that was killed between starting and configuring us leaves nothing behind. */
-    static void an_agent_that_goes_ends_the_waiting(void **state)
-    {
-        struct fixture *f = *state;
-        struct vmm_configure configure;
-        int fds[CONFIG_FDS_MAX];
-        size_t fd_count;
-
-        close(dial(f));
         assert_int_equal(
-            control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
-            -ECONNRESET);
+            seqpacket_send(fd, &headers[i], sizeof headers[i], (int[]){ 0, 0, 0 }, 3, NULL), 0);
+        turn(f);
+        assert_int_equal(answer(fd), 0);
     }
+    auto_close int short_fd = dial(f);
 
-    /* Needs root to become somebody else; the socket itself is opened for all. */
-    static void only_root_is_heard(void **state)
-    {
-        struct fixture *f = *state;
-        pid_t pid;
-        int status;
+    assert_int_equal(seqpacket_send(short_fd, "x", 1, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(short_fd), 0);
+    assert_int_equal(open_fds(), before + 1);
+}
 
-        if (geteuid() != 0)
-            skip();
-        assert_int_equal(fchmodat(f->directory, "control", 0777, 0), 0);
-        assert_int_equal(fchmod(f->directory, 0755), 0);
-        pid = fork();
-        if (pid == 0) {
-            int fd;
+static void the_newest_connection_wins(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int first = dial(f);
 
-            if (setuid(65534) < 0)
-                _exit(2);
-            fd = seqpacket_connect(f->directory, "control", NULL);
-            for (int i = 0; fd >= 0 && i < 500 && answer(fd) == -EAGAIN; i++)
-                usleep(10000);
-            _exit(fd >= 0 && answer(fd) == 0 ? 0 : 1);
-        }
-        while (waitpid(pid, &status, WNOHANG) == 0)
-            turn(f);
-        assert_int_equal(status, 0);
+    make_ready(f, first);
+    assert_int_equal(answer(first), VMM_MESSAGE_READY);
+    auto_close int second = dial(f);
+
+    assert_int_equal(answer(first), 0);
+    send_header(f, second, VMM_MESSAGE_PING);
+    assert_int_equal(answer(second), VMM_MESSAGE_STATE);
+}
+
+static void waiting_has_an_end(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    int silent = dial(f);
+    size_t fd_count;
+
+    assert_int_equal(control_wait_configure(f->control, 20, &configure, fds, &fd_count, NULL),
+                     -ETIMEDOUT);
+    close(silent);
+}
+
+/* An agent that was killed between starting and configuring us leaves nothing behind. */
+static void an_agent_that_goes_ends_the_waiting(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    close(dial(f));
+    assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
+                     -ECONNRESET);
+}
+
+/* Needs root to become somebody else; the socket itself is opened for all. */
+static void only_root_is_heard(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid;
+    int status;
+
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(fchmodat(f->directory, "control", 0777, 0), 0);
+    assert_int_equal(fchmod(f->directory, 0755), 0);
+    pid = fork();
+    if (pid == 0) {
+        int fd;
+
+        if (setuid(65534) < 0)
+            _exit(2);
+        fd = seqpacket_connect(f->directory, "control", NULL);
+        for (int i = 0; fd >= 0 && i < 500 && answer(fd) == -EAGAIN; i++)
+            usleep(10000);
+        _exit(fd >= 0 && answer(fd) == 0 ? 0 : 1);
     }
+    while (waitpid(pid, &status, WNOHANG) == 0)
+        turn(f);
+    assert_int_equal(status, 0);
+}
 
-    int main(void)
-    {
-        const struct CMUnitTest tests[] = {
-            cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up,
-                                            tear_down),
-            cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(waiting_has_an_end, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(an_agent_that_goes_ends_the_waiting, set_up, tear_down),
-            cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
-        };
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(waiting_has_an_end, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_agent_that_goes_ends_the_waiting, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
+    };
 
-        return cmocka_run_group_tests(tests, NULL, NULL);
-    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
