@@ -45,11 +45,13 @@ void *malloc(size_t size)
     return fails() ? NULL : __libc_malloc(size);
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): as in glibc */
 void *calloc(size_t count, size_t size)
 {
     return fails() ? NULL : __libc_calloc(count, size);
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): as in glibc */
 void *realloc(void *memory, size_t size)
 {
     return fails() ? NULL : __libc_realloc(memory, size);
