@@ -12,6 +12,7 @@
 #include "vmm/acpi.h"
 #include "vmm/boot_linux.h"
 #include "vmm/config.h"
+#include "vmm/control.h"
 #include "vmm/cpuid.h"
 #include "vmm/exit_record.h"
 #include "vmm/filter.h"
@@ -228,20 +229,6 @@ static int restore(struct machine *machine, const struct vmm_configure *configur
     return result;
 }
 
-int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err)
-{
-    struct transfer transfer = { .err = err };
-    int result;
-
-    transfer_cpuid(machine, &transfer);
-    transfer_machine(machine, &transfer);
-    result = transfer.result;
-    if (result == 0)
-        result = snapshot_write(state_fd, memory_fd, machine->memory, &transfer, err);
-    free(transfer.bytes);
-    return result;
-}
-
 /* --- the whole --- */
 
 static int build_start(struct machine *machine, const struct vmm_configure *configure,
@@ -344,32 +331,64 @@ int machine_start(struct machine *machine, struct error *err)
     return 0;
 }
 
-void machine_pause(struct machine *machine)
+/* --- what the agent asks for (control.h) --- */
+
+static void press_power_button(void *context)
 {
+    struct machine *machine = context;
+
+    power_press_button(machine->power);
+}
+
+/* Each vCPU is held between two instructions. */
+static void pause_guest(void *context)
+{
+    struct machine *machine = context;
+
     vcpu_gate_close(&machine->gate);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         vcpu_call(&machine->vcpus[i]);
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
 }
 
-void machine_resume(struct machine *machine)
+static void resume_guest(void *context)
 {
+    struct machine *machine = context;
+
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         vcpu_release(&machine->vcpus[i]);
     vcpu_gate_open(&machine->gate);
 }
 
-void machine_press_power_button(struct machine *machine)
+static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
 {
-    power_press_button(machine->power);
+    struct machine *machine = context;
+    struct transfer transfer = { .err = err };
+    int result;
+
+    transfer_cpuid(machine, &transfer);
+    transfer_machine(machine, &transfer);
+    result = transfer.result;
+    if (result == 0)
+        result = snapshot_write(state_fd, memory_fd, machine->memory, &transfer, err);
+    free(transfer.bytes);
+    return result;
 }
 
-bool machine_console_input(struct machine *machine, const void *bytes, size_t size)
+static bool console_input(void *context, const void *bytes, size_t size)
 {
+    struct machine *machine = context;
+
     return serial_input(machine->serial, bytes, size);
 }
 
-void machine_change_balloon(struct machine *machine, const struct vmm_balloon *balloon)
+static void change_balloon(void *context, const struct vmm_balloon *balloon)
 {
+    struct machine *machine = context;
+
     virtio_balloon_change(machine->balloon, balloon);
 }
+
+const struct control_ops machine_control_ops = {
+    press_power_button, pause_guest, resume_guest, snapshot_guest, console_input, change_balloon,
+};

@@ -4,11 +4,11 @@
 #include <stddef.h>
 
 struct config_fds;
+struct control_ops;
 struct error;
 struct exit_record;
 struct loop;
 struct machine; /* opaque; see machine.c */
-struct vmm_balloon;
 struct vmm_configure;
 
 /* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
@@ -22,13 +22,5 @@ struct machine *machine_free(struct machine *machine);
 /* Starts the vCPU threads, filters the calling thread, then lets the guest run. */
 int machine_start(struct machine *machine, struct error *err);
 
-void machine_press_power_button(struct machine *machine);
-
-/* Returns when no vCPU runs guest code, each between two instructions; and lets them go on. */
-void machine_pause(struct machine *machine);
-void machine_resume(struct machine *machine);
-/* While paused: writes both files (snapshot.h). */
-int machine_snapshot(struct machine *machine, int state_fd, int memory_fd, struct error *err);
-/* For the serial port: all of it, or false and nothing. */
-bool machine_console_input(struct machine *machine, const void *bytes, size_t size);
-void machine_change_balloon(struct machine *machine, const struct vmm_balloon *balloon); /* valid */
+/* With the started machine as their context. */
+extern const struct control_ops machine_control_ops;

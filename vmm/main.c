@@ -87,45 +87,6 @@ static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error 
     return machine_start(vmm->machine, err);
 }
 
-static void press_power_button(void *context)
-{
-    machine_press_power_button(context);
-}
-
-static void pause_guest(void *context)
-{
-    machine_pause(context);
-}
-
-static void resume_guest(void *context)
-{
-    machine_resume(context);
-}
-
-static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
-{
-    return machine_snapshot(context, state_fd, memory_fd, err);
-}
-
-static bool console_input(void *context, const void *bytes, size_t size)
-{
-    return machine_console_input(context, bytes, size);
-}
-
-static void change_balloon(void *context, const struct vmm_balloon *balloon)
-{
-    machine_change_balloon(context, balloon);
-}
-
-static const struct control_ops control_ops = {
-    .press_power_button = press_power_button,
-    .pause = pause_guest,
-    .resume = resume_guest,
-    .snapshot = snapshot_guest,
-    .console_input = console_input,
-    .change_balloon = change_balloon,
-};
-
 int main(void)
 {
     struct vmm vmm = { .log = { .fd = VMM_LOG_FD, .level = LOG_LEVEL_INFO, .name = "vmm" } };
@@ -137,7 +98,7 @@ int main(void)
     vmm.record.log = &vmm.log;
     if (wait_configure(&vmm, fds, &fd_count, &err) < 0 || build(&vmm, fds, fd_count, &err) < 0)
         exit_record_fail(&vmm.record, EXIT_REASON_CONFIG, &err);
-    control_ready(vmm.control, vmm.configure.id, &control_ops, vmm.machine);
+    control_ready(vmm.control, vmm.configure.id, &machine_control_ops, vmm.machine);
     (void)loop_run(vmm.loop, &err);
     exit_record_fail(&vmm.record, EXIT_REASON_VMM_ERROR, &err);
 }

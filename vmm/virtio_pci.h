@@ -9,17 +9,6 @@
  *
  * The lock rule stands in virtio_device.h; the mutex is that of the PCI function, which pci.c
  * holds around every register access.
- *
- * System calls at run time, for the seccomp filters (vmm/filter_rules.h); none of them makes an fd:
- *
- *   loop thread: read and write of eventfds, futex, epoll_ctl (EPOLL_CTL_MOD); and
- *                block: preadv, pwritev, pwrite64, fdatasync, fallocate
- *                net: read, writev, ioctl TUNSETOFFLOAD (0x400454d0), all on the tap
- *                rng: getrandom
- *                balloon: madvise (MADV_DONTNEED), mmap (anonymous memory over a file's)
- *
- *   vCPU thread: write of eventfds, futex; ioctls of the VM: KVM_SET_GSI_ROUTING and KVM_IRQFD
- *                (irq.c, when MSI-X is programmed), KVM_IOEVENTFD (when a guest moves a BAR).
  */
 #pragma once
 #include <stdint.h>
