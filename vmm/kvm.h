@@ -8,6 +8,7 @@
 
 struct error;
 struct guest_memory;
+struct transfer;
 
 struct kvm {
     int kvm_fd;       /* borrowed: /dev/kvm */
@@ -19,3 +20,8 @@ struct kvm {
 /* Checks what the host's KVM can do, creates the VM with `memory` in it and its interrupt chips. */
 int kvm_open(int kvm_fd, const struct guest_memory *memory, struct kvm *ret_kvm, struct error *err);
 void kvm_close(struct kvm *kvm);
+
+/* kvm_state.c: what KVM itself keeps, into and out of a snapshot (transfer.h); after the vCPUs
+ * exist. The clock comes last, so that the guest's time goes on from where it was held. */
+void kvm_transfer(const struct kvm *kvm, struct transfer *transfer);
+void kvm_transfer_clock(const struct kvm *kvm, struct transfer *transfer);

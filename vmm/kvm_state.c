@@ -1,5 +1,4 @@
-#include "vmm/kvm_state.h"
-
+/* kvm_state.c - the transfers of kvm.h and vcpu.h. */
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdint.h>

@@ -19,7 +19,6 @@
 #include "vmm/guest_memory.h"
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
-#include "vmm/kvm_state.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/pci.h"
 #include "vmm/platform.h"

@@ -1,8 +1,5 @@
 /* machine.h - one virtual machine, put together from a validated configuration.  Main thread. */
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
-
 struct config_fds;
 struct control_ops;
 struct error;

@@ -8,7 +8,7 @@
  *   0xc000'0000  32-bit PCI window       0xe000'0000  ECAM, one bus
  *   0xfec0'0000  IOAPIC                  0xfee0'0000  LAPIC
  *   0xfffb'c000  identity map and TSS pages that KVM needs on old Intel hosts
- *   4 GiB        the rest of RAM         PLATFORM_PCI64_START  64-bit PCI window */
+ *   4 GiB        the rest of RAM */
 #pragma once
 
 #define PLATFORM_PCI32_START   0xc0000000ull
@@ -22,11 +22,6 @@
 #define PLATFORM_LAPIC_START   0xfee00000ull
 #define PLATFORM_IDENTITY_MAP  0xfffbc000ull
 #define PLATFORM_TSS_START     0xfffbd000ull /* three pages */
-
-/* Above the largest RAM (512 GiB + 4 GiB).  Nothing is put there today: virtio BARs are small and
- * live in the 32-bit window, which every guest can map. */
-#define PLATFORM_PCI64_START 0x10000000000ull /* 1 TiB */
-#define PLATFORM_PCI64_SIZE  0x1000000000ull  /* 64 GiB */
 
 /* I/O ports */
 #define PLATFORM_PORT_I8042_COMMAND 0x64 /* of a keyboard controller that can only reset */

@@ -41,16 +41,13 @@ static int write_all(int fd, const void *bytes, size_t size, uint64_t offset)
     return 0;
 }
 
-static bool is_zero(const uint8_t *page)
+static bool is_zero(const void *page)
 {
+    const uint64_t *words = page;
     uint64_t any = 0;
 
-    for (unsigned i = 0; i < PAGE_BYTES; i += sizeof any) {
-        uint64_t word;
-
-        memcpy(&word, page + i, sizeof word);
-        any |= word;
-    }
+    for (unsigned i = 0; i < PAGE_BYTES / sizeof any; i++)
+        any |= words[i];
     return any == 0;
 }
 

@@ -11,6 +11,7 @@ struct error;
 struct exit_record;
 struct kvm;
 struct kvm_run;
+struct transfer;
 struct vcpu_gate;
 
 /* How the first vCPU enters the kernel (boot_linux.h); the others wait for their INIT and SIPI. */
@@ -50,6 +51,7 @@ int vcpu_start(struct vcpu *vcpu, struct error *err);
  * opening it. */
 void vcpu_call(struct vcpu *vcpu);
 void vcpu_release(struct vcpu *vcpu);
+void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer); /* kvm_state.c */
 
 /* The descriptors that boot code finds: null, null, code, data, TSS.  The selectors are those of
  * the Linux boot protocol (__BOOT_CS 0x10, __BOOT_DS 0x18). */

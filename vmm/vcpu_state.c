@@ -58,28 +58,13 @@ static struct kvm_segment task_segment(void)
     };
 }
 
-static uint64_t descriptor(const struct kvm_segment *segment)
-{
-    uint64_t limit = segment->g ? segment->limit >> 12 : segment->limit;
-    uint64_t access = (uint64_t)segment->type | (uint64_t)segment->s << 4 |
-                      (uint64_t)segment->dpl << 5 | (uint64_t)segment->present << 7;
-    uint64_t flags =
-        (uint64_t)segment->l << 1 | (uint64_t)segment->db << 2 | (uint64_t)segment->g << 3;
-
-    return (limit & 0xffff) | (segment->base & 0xffffff) << 16 | access << 40 |
-           (limit >> 16 & 0xf) << 48 | flags << 52 | (segment->base >> 24 & 0xff) << 56;
-}
-
+/* The same segments as descriptors. */
 void vcpu_gdt(enum vcpu_mode mode, uint64_t ret_gdt[VCPU_GDT_ENTRIES])
 {
-    struct kvm_segment code = code_segment(mode);
-    struct kvm_segment data = flat_segment(SELECTOR_DATA, TYPE_DATA_WRITE);
-    struct kvm_segment task = task_segment();
-
     ret_gdt[0] = ret_gdt[1] = 0;
-    ret_gdt[2] = descriptor(&code);
-    ret_gdt[3] = descriptor(&data);
-    ret_gdt[4] = descriptor(&task);
+    ret_gdt[2] = mode == VCPU_MODE_LONG_64 ? 0x00af9b000000ffff : 0x00cf9b000000ffff;
+    ret_gdt[3] = 0x00cf93000000ffff;
+    ret_gdt[4] = 0x00008b0000000067;
 }
 
 static int set_special(int fd, const struct vcpu_entry *entry, struct error *err)

@@ -100,7 +100,7 @@ static const struct bad_range {
     { PLATFORM_ECAM_START, 16 },
     { PLATFORM_IOAPIC_START, 4 },
     { PLATFORM_LAPIC_START, 4096 },
-    { PLATFORM_PCI64_START, 16 },
+    { 1ull << 40, 16 },
 };
 
 static void case_03_buffers_that_are_no_ram(void **state)
