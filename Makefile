@@ -101,6 +101,9 @@ $(BUILD)/%.o: %.c
 tests: $(TESTS)
 $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
+# Its faults come in the place of what the block device calls.
+$(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
+    syscall uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
@@ -109,6 +112,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
 
 # Tools that integration tests use.
+BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench
 TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
@@ -125,6 +129,10 @@ $(BUILD)/tests/fail_malloc.so: tests/tools/fail_malloc.c
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
+$(BUILD)/tests/disk_bench: $(BUILD)/tests/tools/disk_bench.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS)
 .SECONDARY:
 
 check: ## layers, format, clang-tidy, cppcheck, lengths, banned calls
@@ -144,7 +152,7 @@ test-integration: all tests test-tools ## the agent with the test guest on /dev/
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
 	tests/run-host $(BUILD)
-bench: all $(BUILD)/tests/balloon_bench ## name value unit goal ok|short
+bench: all $(BENCH_TOOLS) ## name value unit goal ok|short
 	tests/bench/run
 clean:
 	rm -rf $(BUILD)

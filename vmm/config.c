@@ -44,6 +44,7 @@ static int validate_header(const struct vmm_configure *configure, size_t size, s
 
 static int validate_disk(const struct vmm_disk *disk, int index, struct error *err)
 {
+    const struct vmm_rate_limit *limit = &disk->rate_limit;
     char field[32] = "disks[0].size_bytes";
 
     field[6] = (char)('0' + index);
@@ -51,6 +52,10 @@ static int validate_disk(const struct vmm_disk *disk, int index, struct error *e
         disk->size_bytes > DISK_BYTES_MAX)
         return error_field(err, EINVAL, field, "%" PRIu64 " is not a positive multiple of %u",
                            disk->size_bytes, SECTOR_BYTES);
+    memcpy(field + 9, "rate_limit", sizeof "rate_limit");
+    if ((limit->bytes_per_second | limit->bytes_burst | limit->operations_per_second |
+         limit->operations_burst) > VMM_RATE_MAX)
+        return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
     memcpy(field + 9, "format", sizeof "format");
     if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
         return error_field(err, EINVAL, field, "%u is unknown", disk->format);

@@ -72,6 +72,14 @@ struct vmm_message_header {
  *   snapshot, its state and its memory file; for each of disks[disk_count] its base (read-only) if
  *   it is a delta, then its file,
  *   nics[nic_count] (tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
+
+/* At most so much in a second, and beyond that a burst, once; see rate_limit.h. */
+#define VMM_RATE_MAX ((1ull << 40) - 1) /* of each field; all bits: see config.c */
+struct vmm_rate_limit {
+    uint64_t bytes_per_second, bytes_burst; /* a rate of 0 = no limit */
+    uint64_t operations_per_second, operations_burst;
+};
+
 struct vmm_disk {
     uint8_t read_only;
     uint8_t format; /* enum vmm_disk_format */
@@ -79,6 +87,7 @@ struct vmm_disk {
     uint64_t size_bytes; /* multiple of 512; raw: the file is at least that long; delta: the same */
     char serial[20];     /* virtio-blk GET_ID, NUL padded */
     char reserved2[4];
+    struct vmm_rate_limit rate_limit;
 };
 
 struct vmm_nic {

@@ -1,13 +1,18 @@
 /* disk.h - what a virtual disk does with its blocks, whatever file format or engine is behind it.
  * virtio_block.c gives requests that are inside the disk and aligned to 512 bytes; an engine does
- * them and calls `done` on the loop's thread with the device's lock held: from inside disk_submit
- * (disk_raw.c), or later. */
+ * them and calls `done` from inside disk_submit, disk_run or disk_drain; `done` may submit the
+ * request anew.  All calls come with the device's lock held, on the loop's thread but for
+ * DISK_CANCEL. */
 #pragma once
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
 struct disk;
+
+/* Requests that may be submitted and not done. */
+#define DISK_IN_FLIGHT_MAX 64
 
 enum disk_operation {
     DISK_READ,
@@ -27,21 +32,48 @@ struct disk_request {
     void (*done)(struct disk_request *request, int result);
 };
 
+enum disk_drain {
+    DISK_FINISH, /* all that was submitted is done */
+    DISK_CANCEL, /* only what is under way; nobody wants the results.  On any thread */
+};
+
 struct disk_ops {
     void (*submit)(struct disk *disk, struct disk_request *request);
     void (*free)(struct disk *disk);
+    void (*run)(struct disk *disk);
+    void (*drain)(struct disk *disk);
 };
 
+#define DISK_EVENTS 2
 struct disk { /* first member of every kind */
     const struct disk_ops *ops;
+    int event_fds[DISK_EVENTS]; /* borrowed; EPOLLIN | EPOLLET calls for disk_run; -1 = no need */
+    bool cancelling;            /* a drain is on, and nothing begins */
 };
 
 static inline void disk_submit(struct disk *disk, struct disk_request *request)
 {
-    disk->ops->submit(disk, request);
+    if (disk->cancelling)
+        request->done(request, -ECANCELED);
+    else
+        disk->ops->submit(disk, request);
 }
 
-static inline void disk_free(struct disk *disk) /* accepts NULL */
+/* Begins what was submitted, calls `done` of what has ended. */
+static inline void disk_run(struct disk *disk)
+{
+    disk->ops->run(disk);
+}
+
+/* Every `done` is called, and nothing is in flight any more. */
+static inline void disk_drain(struct disk *disk, enum disk_drain how)
+{
+    disk->cancelling = how == DISK_CANCEL;
+    disk->ops->drain(disk);
+    disk->cancelling = false;
+}
+
+static inline void disk_free(struct disk *disk) /* accepts NULL; nothing may be in flight */
 {
     if (disk)
         disk->ops->free(disk);

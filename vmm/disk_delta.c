@@ -206,10 +206,32 @@ static void delta_free(struct disk *disk)
     free(delta);
 }
 
-static const struct disk_ops delta_ops = { .submit = delta_submit, .free = delta_free };
+static void delta_run(struct disk *disk)
+{
+    struct disk_delta *delta = (struct disk_delta *)disk;
 
-int disk_delta_new(int base_fd, int delta_fd, uint64_t size_bytes, struct disk **ret_disk,
-                   struct error *err)
+    disk_run(delta->files[IN_BASE].disk);
+    disk_run(delta->files[IN_DELTA].disk);
+}
+
+static void delta_drain(struct disk *disk)
+{
+    struct disk_delta *delta = (struct disk_delta *)disk;
+    enum disk_drain how = disk->cancelling ? DISK_CANCEL : DISK_FINISH;
+
+    disk_drain(delta->files[IN_BASE].disk, how);
+    disk_drain(delta->files[IN_DELTA].disk, how);
+}
+
+static const struct disk_ops delta_ops = {
+    .submit = delta_submit,
+    .free = delta_free,
+    .run = delta_run,
+    .drain = delta_drain,
+};
+
+int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t size_bytes,
+                   struct disk **ret_disk, struct error *err)
 {
     struct disk_delta *delta;
     struct delta_header header;
@@ -235,12 +257,14 @@ int disk_delta_new(int base_fd, int delta_fd, uint64_t size_bytes, struct disk *
     if (result == 0)
         result = delta_bitmap_read(delta_fd, &header, delta->bits, err);
     if (result == 0)
-        result = disk_raw_new(base_fd, &delta->files[IN_BASE].disk, err);
+        result = disk_raw_new(base_fd, engine, &delta->files[IN_BASE].disk, err);
     if (result == 0)
-        result = disk_raw_new(delta_fd, &delta->files[IN_DELTA].disk, err);
+        result = disk_raw_new(delta_fd, engine, &delta->files[IN_DELTA].disk, err);
     if (result < 0)
         delta_free(&delta->disk);
-    else
+    for (int i = 0; result == 0 && i < DISK_EVENTS; i++)
+        delta->disk.event_fds[i] = delta->files[i].disk->event_fds[0];
+    if (result == 0)
         *ret_disk = &delta->disk;
     return result;
 }

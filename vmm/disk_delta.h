@@ -2,6 +2,7 @@
  * one of the two files goes to that file's engine as it is; the rest is done at once. */
 #pragma once
 #include <stdint.h>
+#include "vmm/disk_raw.h"
 
 struct disk;
 struct error;
@@ -9,5 +10,5 @@ struct error;
 /* The fds are borrowed and outlive the disk; base is only read.  -EINVAL with the reason if they
  * are no delta of size_bytes and its base.  Before the filters: it asks for the files' sizes and
  * holes. */
-int disk_delta_new(int base_fd, int delta_fd, uint64_t size_bytes, struct disk **ret_disk,
-                   struct error *err);
+int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t size_bytes,
+                   struct disk **ret_disk, struct error *err);

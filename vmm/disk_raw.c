@@ -1,20 +1,25 @@
 /* disk_raw.c - see disk_raw.h. */
 #include "vmm/disk_raw.h"
 #include <errno.h>
-#include <linux/falloc.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "vmm/disk.h"
 #include "vmm/io_vector.h"
+#include "vmm/uring.h"
 
-#define ZERO_CHUNK_BYTES 4096
+#define DIRECT_ALIGNMENT 4096 /* no file system asks for more */
 
 struct disk_raw {
     struct disk disk;
-    int fd; /* borrowed */
+    int fd;            /* borrowed */
+    bool direct;       /* O_DIRECT */
+    struct uring ring; /* its fd is -1: there is none */
 };
+
+/* --- by system calls --- */
 
 int disk_raw_transfer(int fd, enum disk_operation operation, struct iovec *vectors, unsigned count,
                       uint64_t offset)
@@ -45,25 +50,8 @@ int disk_raw_allocate(int fd, int mode, uint64_t offset, uint64_t size)
     return result < 0 ? -errno : 0;
 }
 
-static int raw_write_zeroes_by_hand(const struct disk_raw *raw, const struct disk_request *request)
-{
-    static const uint8_t zeroes[ZERO_CHUNK_BYTES];
-
-    for (uint64_t done = 0; done < request->size;) {
-        uint64_t left = request->size - done;
-        ssize_t part = pwrite(raw->fd, zeroes, left < sizeof(zeroes) ? left : sizeof(zeroes),
-                              (off_t)(request->offset + done));
-
-        if (part < 0 && errno != EINTR)
-            return -errno;
-        if (part > 0)
-            done += (uint64_t)part;
-    }
-    return 0;
-}
-
-/* Freed space reads as zero; if the driver wants the space kept, or the file system cannot free it,
- * the next way down is taken. */
+/* Freed space reads as zero; if the driver wants it kept, or the file system cannot free it, the
+ * range is zeroed in place, or the driver told to write zeroes itself. */
 static int raw_write_zeroes(const struct disk_raw *raw, const struct disk_request *request)
 {
     int result = -EOPNOTSUPP;
@@ -72,50 +60,155 @@ static int raw_write_zeroes(const struct disk_raw *raw, const struct disk_reques
         result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
     if (result == -EOPNOTSUPP)
         result = disk_raw_allocate(raw->fd, FALLOC_FL_ZERO_RANGE, request->offset, request->size);
-    if (result == -EOPNOTSUPP)
-        result = raw_write_zeroes_by_hand(raw, request);
+    return result;
+}
+
+static int raw_do(const struct disk_raw *raw, struct disk_request *request)
+{
+    if (request->operation == DISK_FLUSH)
+        return fdatasync(raw->fd) < 0 ? -errno : 0;
+    if (request->operation == DISK_DISCARD)
+        return disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
+    if (request->operation == DISK_WRITE_ZEROES)
+        return raw_write_zeroes(raw, request);
+    return disk_raw_transfer(raw->fd, request->operation, request->vectors, request->vector_count,
+                             request->offset);
+}
+
+/* --- by the ring --- */
+
+static void raw_queue(struct disk_raw *raw, struct disk_request *request)
+{
+    static const uint8_t operations[] = {
+        [DISK_READ] = IORING_OP_READV,
+        [DISK_WRITE] = IORING_OP_WRITEV,
+        [DISK_FLUSH] = IORING_OP_FSYNC,
+        [DISK_DISCARD] = IORING_OP_FALLOCATE,
+        [DISK_WRITE_ZEROES] = IORING_OP_FALLOCATE,
+    };
+    struct io_uring_sqe *entry = uring_queue(&raw->ring);
+
+    entry->opcode = operations[request->operation];
+    entry->user_data = (uintptr_t)request;
+    entry->off = request->offset;
+    if (entry->opcode == IORING_OP_FALLOCATE) { /* has its size in addr and its mode in len */
+        entry->addr = request->size;
+        entry->len = FALLOC_FL_KEEP_SIZE;
+        entry->len |= request->operation == DISK_DISCARD || request->may_unmap
+                          ? FALLOC_FL_PUNCH_HOLE
+                          : FALLOC_FL_ZERO_RANGE;
+    } else if (entry->opcode == IORING_OP_FSYNC) {
+        entry->fsync_flags = IORING_FSYNC_DATASYNC;
+    } else {
+        entry->addr = (uintptr_t)request->vectors;
+        entry->len = request->vector_count;
+    }
+}
+
+/* What the ring left undone, though it may be possible, is done by system calls. */
+static int raw_finish(const struct disk_raw *raw, struct disk_request *request, int result)
+{
+    bool transfer = request->operation == DISK_READ || request->operation == DISK_WRITE;
+
+    if (transfer && result >= 0) {
+        request->offset += (uint64_t)result;
+        request->vector_count =
+            io_vector_slice(request->vectors, request->vector_count, (uint64_t)result, UINT64_MAX);
+        if (request->vector_count == 0)
+            return 0;
+    } else if (result != -EAGAIN && result != -EINTR && result != -ECANCELED &&
+               result != -EOPNOTSUPP) {
+        return result;
+    }
+    return raw->disk.cancelling ? -ECANCELED : raw_do(raw, request);
+}
+
+static void raw_run(struct disk *disk)
+{
+    struct disk_raw *raw = (struct disk_raw *)disk;
+    struct disk_request *request;
+    int result;
+
+    if (raw->ring.fd < 0)
+        return;
+    do { /* again for what `done` submits */
+        uring_submit(&raw->ring);
+        while ((request = uring_take(&raw->ring, &result)))
+            request->done(request, raw_finish(raw, request, result));
+    } while (raw->ring.queued > 0);
+}
+
+/* While cancelling nothing is queued, and so nothing but uring_wait is called. */
+static void raw_drain(struct disk *disk)
+{
+    struct disk_raw *raw = (struct disk_raw *)disk;
+
+    for (raw_run(disk); raw->ring.fd >= 0 && raw->ring.in_flight > 0; raw_run(disk))
+        uring_wait(&raw->ring);
+}
+
+/* --- the disk --- */
+
+static bool raw_is_aligned(const struct disk_request *request)
+{
+    uint64_t bits = request->offset;
+
+    for (unsigned i = 0; i < request->vector_count; i++)
+        bits |= (uintptr_t)request->vectors[i].iov_base | request->vectors[i].iov_len;
+    return bits % DIRECT_ALIGNMENT == 0;
+}
+
+/* Through the page cache, and alone: it handles whole pages, parts of which others may write. */
+static int raw_do_unaligned(struct disk_raw *raw, struct disk_request *request)
+{
+    int result;
+
+    raw_drain(&raw->disk);
+    if (fcntl(raw->fd, F_SETFL, 0) < 0)
+        return -errno;
+    result = raw_do(raw, request);
+    raw->direct = fcntl(raw->fd, F_SETFL, O_DIRECT) == 0;
     return result;
 }
 
 static void raw_submit(struct disk *disk, struct disk_request *request)
 {
-    const struct disk_raw *raw = (const struct disk_raw *)disk;
-    int result = -EINVAL;
+    struct disk_raw *raw = (struct disk_raw *)disk;
 
-    switch (request->operation) {
-    case DISK_READ:
-    case DISK_WRITE:
-        result = disk_raw_transfer(raw->fd, request->operation, request->vectors,
-                                   request->vector_count, request->offset);
-        break;
-    case DISK_FLUSH:
-        result = fdatasync(raw->fd) < 0 ? -errno : 0;
-        break;
-    case DISK_DISCARD:
-        result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
-        break;
-    case DISK_WRITE_ZEROES:
-        result = raw_write_zeroes(raw, request);
-        break;
-    }
-    request->done(request, result);
+    if (raw->direct && request->vector_count > 0 && !raw_is_aligned(request))
+        request->done(request, raw_do_unaligned(raw, request));
+    else if (raw->ring.fd >= 0)
+        raw_queue(raw, request);
+    else
+        request->done(request, raw_do(raw, request));
 }
 
 static void raw_free(struct disk *disk)
 {
+    uring_close(&((struct disk_raw *)disk)->ring);
     free(disk);
 }
 
-static const struct disk_ops raw_ops = { .submit = raw_submit, .free = raw_free };
+static const struct disk_ops raw_ops = {
+    .submit = raw_submit,
+    .free = raw_free,
+    .run = raw_run,
+    .drain = raw_drain,
+};
 
-int disk_raw_new(int fd, struct disk **ret_disk, struct error *err)
+int disk_raw_new(int fd, enum disk_engine engine, struct disk **ret_disk, struct error *err)
 {
     struct disk_raw *raw = calloc(1, sizeof(*raw));
 
     if (!raw)
         return error_set(err, ENOMEM, "raw disk");
-    raw->disk.ops = &raw_ops;
+    raw->disk = (struct disk){ .ops = &raw_ops, .event_fds = { -1, -1 } };
     raw->fd = fd;
+    raw->direct = fcntl(fd, F_GETFL) & O_DIRECT;
+    raw->ring.fd = raw->ring.event_fd = -1;
+    if (engine == DISK_ENGINE_RING)
+        (void)uring_open(&raw->ring, &fd, 1, DISK_IN_FLIGHT_MAX);
+    raw->disk.event_fds[0] = raw->ring.event_fd;
     *ret_disk = &raw->disk;
     return 0;
 }

@@ -1,12 +1,19 @@
-/* disk_raw.h - a disk that is a plain (sparse) file, byte for byte; synchronous: preadv, pwritev,
- * fdatasync and fallocate on the loop's thread.  The content is never interpreted. */
+/* disk_raw.h - a disk that is a plain (sparse) file, byte for byte.  The content is never
+ * interpreted.
+ *
+ * By a ring (uring.h), so that the loop's thread does not wait; and by system calls, which do,
+ * where there is no io_uring, and for what the ring could not finish.  O_DIRECT of the file is
+ * respected, but requests that are not aligned to 4096 bytes go through the page cache. */
 #pragma once
 #include "vmm/disk.h"
 
 struct error;
 
-/* fd is borrowed.  The file is at least as long as the disk and is never resized here. */
-int disk_raw_new(int fd, struct disk **ret_disk, struct error *err);
+enum disk_engine { DISK_ENGINE_RING, DISK_ENGINE_CALLS };
+
+/* fd is borrowed.  The file is at least as long as the disk and is never resized here.  Without
+ * io_uring, DISK_ENGINE_RING becomes DISK_ENGINE_CALLS.  Before the system call filters. */
+int disk_raw_new(int fd, enum disk_engine engine, struct disk **ret_disk, struct error *err);
 
 /* At once and whole; 0 or -errno.  DISK_READ or else a write; -EIO where the file ends; the vectors
  * are changed.  mode: of fallocate; the file keeps its size. */

@@ -4,6 +4,7 @@
  * A call may stand in several rules: each is another way to be allowed.  All conditions of one rule
  * must hold.  Nothing here opens, connects, executes, clones or makes memory executable. */
 #pragma once
+#include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <seccomp.h>
@@ -25,35 +26,13 @@ struct filter_rule {
     } conditions[FILTER_CONDITIONS_MAX];
 };
 
-#define ALWAYS(name)       \
-    {                      \
-        SCMP_SYS(name), 0, \
-        {                  \
-            {              \
-                0, 0, 0    \
-            }              \
-        }                  \
-    }
-#define IOCTL(request)                             \
-    {                                              \
-        SCMP_SYS(ioctl), 1,                        \
-        {                                          \
-            {                                      \
-                1, 0xffffffff, (uint32_t)(request) \
-            }                                      \
-        }                                          \
-    }
+/* clang-format off */
+#define ALWAYS(name)   { SCMP_SYS(name), 0, { { 0, 0, 0 } } }
+#define IOCTL(request) { SCMP_SYS(ioctl), 1, { { 1, 0xffffffff, (uint32_t)(request) } } }
 /* Private memory of no file, not executable. */
-#define ANONYMOUS_MMAP(more)                                        \
-    {                                                               \
-        SCMP_SYS(mmap), 2,                                          \
-        {                                                           \
-            { 2, PROT_EXEC, 0 },                                    \
-            {                                                       \
-                3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) \
-            }                                                       \
-        }                                                           \
-    }
+#define ANONYMOUS_MMAP(more) { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, \
+                               { 3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) } } }
+/* clang-format on */
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
 static const struct filter_rule vcpu_rules[] = {
@@ -63,6 +42,7 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_IRQFD),
     IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
+    ALWAYS(read), /* a reset waits for what a disk has in flight */
     ALWAYS(write),
     ALWAYS(futex),
     ALWAYS(brk),
@@ -92,11 +72,14 @@ static const struct filter_rule device_rules[] = {
     ALWAYS(read),
     ALWAYS(write),
     ALWAYS(writev),
-    ALWAYS(pwrite64),
     ALWAYS(preadv),
     ALWAYS(pwritev),
     ALWAYS(fdatasync),
     ALWAYS(fallocate),
+    /* disks' rings, which were restricted before (uring.h); none can be made or changed any more */
+    ALWAYS(io_uring_enter),
+    /* O_DIRECT off and on again around a request that is not aligned for it */
+    { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } },
     ALWAYS(getrandom),
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
     /* a snapshot: what KVM keeps of a held machine, read only */

@@ -108,6 +108,8 @@ static int add_disk(struct machine *machine, const struct vmm_disk *disk, int fd
         .read_only = disk->read_only,
         .size_bytes = disk->size_bytes,
         .stats = stats,
+        .engine = DISK_ENGINE_RING,
+        .rate_limit = disk->rate_limit,
     };
 
     memcpy(spec.serial, disk->serial, sizeof spec.serial);
@@ -348,6 +350,7 @@ static void pause_guest(void *context)
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         vcpu_call(&machine->vcpus[i]);
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
+    pci_root_drain(machine->pci);
 }
 
 static void resume_guest(void *context)

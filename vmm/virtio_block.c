@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include "base/error.h"
+#include "base/loop.h"
 #include "vmm/disk.h"
 #include "vmm/disk_delta.h"
-#include "vmm/disk_raw.h"
 #include "vmm/io_vector.h"
 #include "vmm/stats_counter.h"
 #include "vmm/stats_page.h"
@@ -28,7 +29,7 @@
 #define FEATURE_DISCARD      (1ull << 13)
 #define FEATURE_WRITE_ZEROES (1ull << 14)
 
-/* A request is done in one go on the loop's thread, so its size is bounded: segments of at most
+/* A request may be done in one go on the loop's thread, so its size is bounded: segments of at most
  * SEGMENT_BYTES, two descriptors of a chain being header and status.  Larger ones fail. */
 #define SEGMENT_BYTES     (128u << 10)
 #define SEGMENTS          (BLOCK_QUEUE_SIZE - 2)
@@ -91,15 +92,17 @@ struct block_request {
 struct virtio_block {
     struct virtio_device *device; /* borrowed */
     struct disk *disk;            /* owned */
-    struct stats_disk *stats;     /* borrowed */
+    struct loop_source *sources[DISK_EVENTS];
+    struct stats_disk *stats; /* borrowed */
+    struct virtio_throttle throttle;
     bool read_only;
     uint64_t sectors;
     char serial[VIRTIO_BLOCK_SERIAL_BYTES];
     uint64_t turn_bytes;
     /* A stack of free requests, lowest on top, so that few pages of the array are ever touched. */
     uint16_t free_count;
-    uint16_t free_requests[BLOCK_QUEUE_SIZE];
-    struct block_request requests[BLOCK_QUEUE_SIZE];
+    uint16_t free_requests[DISK_IN_FLIGHT_MAX];
+    struct block_request requests[DISK_IN_FLIGHT_MAX];
 };
 
 /* --- ending a request --- */
@@ -115,6 +118,8 @@ static void request_finish(struct block_request *request, enum block_status stat
     __atomic_store_n(request->status, (uint8_t)status, __ATOMIC_RELAXED);
     virtqueue_put(virtio_device_queue(block->device, 0), request->chain.head, request->written + 1);
     virtio_device_complete(block->device, 0);
+    if (block->free_count == 0) /* the queue may have waited for this */
+        virtio_device_kick(block->device, 0);
     block->free_requests[block->free_count++] = (uint16_t)(request - block->requests);
 }
 
@@ -180,6 +185,7 @@ static enum block_status request_submit(struct block_request *request,
     request->disk.offset = sector * SECTOR;
     request->disk.size = size;
     request->disk.done = request_done;
+    rate_limit_spend(&request->block->throttle.limit, request->disk.vector_count > 0 ? size : 0);
     disk_submit(request->block->disk, &request->disk);
     return STATUS_PENDING;
 }
@@ -319,10 +325,9 @@ static bool request_start(struct block_request *request)
 
 /* --- the device --- */
 
-/* 1, 0 if no request waits, -EPROTO if the driver broke a rule. */
+/* A request is free.  1, 0 if none waits, -EPROTO if the driver broke a rule. */
 static int block_take_request(struct virtio_block *block)
 {
-    /* Not more than the queue's size can be in flight, so one is free. */
     uint16_t index = block->free_requests[block->free_count - 1];
     struct block_request *request = &block->requests[index];
     int result = virtqueue_pop(virtio_device_queue(block->device, 0), request->vectors,
@@ -346,24 +351,41 @@ static void block_process_queue(void *owner, unsigned index)
     struct virtio_block *block = owner;
     struct virtqueue *queue = virtio_device_queue(block->device, index);
     unsigned taken = 0;
+    bool later = false; /* something brings us back to what waits */
+    int result;
 
     block->turn_bytes = 0;
     do {
-        int result = 1;
-
         virtqueue_disable_kicks(queue);
-        while (result > 0) {
+        do {
             if (taken++ == TURN_REQUESTS || block->turn_bytes >= TURN_BYTES) {
                 virtio_device_kick(block->device, index);
-                return;
+                later = true;
             }
-            result = block->free_count > 0 ? block_take_request(block) : 0;
-        }
-        if (result < 0) {
-            virtio_device_fault(block->device, "block request");
-            return;
-        }
-    } while (virtqueue_enable_kicks(queue, 0));
+            later = later || block->free_count == 0 || virtio_throttle_holds(&block->throttle);
+            result = later ? 0 : block_take_request(block);
+        } while (result > 0);
+    } while (result == 0 && !later && virtqueue_enable_kicks(queue, 0));
+    disk_run(block->disk); /* all of the turn by one system call */
+    if (result < 0)
+        virtio_device_fault(block->device, "block request");
+}
+
+static void block_disk_event(void *context, uint32_t events)
+{
+    struct virtio_block *block = context;
+
+    (void)events;
+    virtio_device_lock(block->device);
+    disk_run(block->disk);
+    virtio_device_unlock(block->device);
+}
+
+static void block_drain(void *owner, bool finish)
+{
+    struct virtio_block *block = owner;
+
+    disk_drain(block->disk, finish ? DISK_FINISH : DISK_CANCEL);
 }
 
 static uint64_t block_offer_features(void *owner)
@@ -399,17 +421,15 @@ static void block_read_config(void *owner, void *config)
     memcpy(config, &values, sizeof(values));
 }
 
-static void block_reset_requests(struct virtio_block *block)
-{
-    block->free_count = BLOCK_QUEUE_SIZE;
-    for (unsigned i = 0; i < BLOCK_QUEUE_SIZE; i++)
-        block->free_requests[i] = (uint16_t)(BLOCK_QUEUE_SIZE - 1 - i);
-}
-
 static void block_free(void *owner)
 {
     struct virtio_block *block = owner;
 
+    if (block->disk)
+        disk_drain(block->disk, DISK_CANCEL);
+    loop_cancel(block->throttle.timer);
+    for (unsigned i = 0; i < DISK_EVENTS; i++)
+        loop_remove(block->sources[i]);
     disk_free(block->disk);
     free(block);
 }
@@ -423,6 +443,7 @@ static const struct virtio_device_ops block_ops = {
     .offer_features = block_offer_features,
     .read_config = block_read_config,
     .process_queue = block_process_queue,
+    .drain = block_drain,
     .free = block_free,
 };
 
@@ -442,15 +463,23 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     block->read_only = spec->read_only;
     block->sectors = spec->size_bytes / SECTOR;
     memcpy(block->serial, spec->serial, sizeof(block->serial));
-    block_reset_requests(block);
+    block->free_count = DISK_IN_FLIGHT_MAX;
+    for (unsigned i = 0; i < DISK_IN_FLIGHT_MAX; i++)
+        block->free_requests[i] = (uint16_t)(DISK_IN_FLIGHT_MAX - 1 - i);
 
-    result = spec->is_delta
-                 ? disk_delta_new(spec->base_fd, spec->fd, spec->size_bytes, &block->disk, err)
-                 : disk_raw_new(spec->fd, &block->disk, err);
+    result = spec->is_delta ? disk_delta_new(spec->base_fd, spec->fd, spec->engine,
+                                             spec->size_bytes, &block->disk, err)
+                            : disk_raw_new(spec->fd, spec->engine, &block->disk, err);
+    for (unsigned i = 0; result == 0 && i < DISK_EVENTS; i++)
+        if (block->disk->event_fds[i] >= 0)
+            result = loop_add(loop, block->disk->event_fds[i], EPOLLIN | EPOLLET, block_disk_event,
+                              block, &block->sources[i], err);
     if (result == 0)
         result =
             virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
     if (result != 0)
         block_free(block);
+    else
+        virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
     return result;
 }

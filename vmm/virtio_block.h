@@ -1,8 +1,10 @@
-/* virtio_block.h - virtio block device (virtio 1.2, 5.2): one queue; read, write, flush, get id,
- * discard, write zeroes. */
+/* virtio_block.h - virtio block device (virtio 1.2, 5.2): read, write, flush, get id, discard,
+ * write zeroes; one or more queues that share the requests in flight. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "vmm/control_protocol.h"
+#include "vmm/disk_raw.h"
 
 struct error;
 struct loop;
@@ -18,6 +20,8 @@ struct virtio_block_spec {
     uint64_t size_bytes;                    /* multiple of 512; the file is at least that long */
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */
+    enum disk_engine engine;
+    struct vmm_rate_limit rate_limit;
 };
 
 /* Main thread, before the vCPUs run; the root owns the device. */

@@ -2,6 +2,7 @@
 #include "vmm/virtio_device.h"
 #include <errno.h>
 #include <string.h>
+#include "base/loop.h"
 #include "vmm/transfer.h"
 
 #define CONFIG_BYTES_MAX 256
@@ -53,6 +54,35 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
     device->transport_ops->kick(device->transport, queue);
 }
 
+void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
+                          struct virtio_device *device, struct loop *loop)
+{
+    *throttle = (struct virtio_throttle){ .device = device, .loop = loop };
+    rate_limit_init(&throttle->limit, spec, loop_now_ms());
+}
+
+static void throttle_opens(void *context)
+{
+    struct virtio_throttle *throttle = context;
+
+    throttle->timer = NULL;
+    for (unsigned i = 0; i < throttle->device->ops->queue_count; i++)
+        virtio_device_kick(throttle->device, i);
+}
+
+bool virtio_throttle_holds(struct virtio_throttle *throttle)
+{
+    int64_t ms = rate_limit_wait(&throttle->limit, loop_now_ms());
+
+    if (ms == 0)
+        return false;
+    if (!throttle->timer)
+        throttle->timer = loop_after(throttle->loop, ms, throttle_opens, throttle);
+    if (!throttle->timer) /* memory is short: look again at once */
+        throttle_opens(throttle);
+    return true;
+}
+
 void virtio_device_config_changed(struct virtio_device *device)
 {
     device->config_generation++;
@@ -91,8 +121,15 @@ void virtio_device_process(struct virtio_device *device, unsigned queue)
         device->ops->process_queue(device->owner, queue);
 }
 
+void virtio_device_drain(struct virtio_device *device, bool finish)
+{
+    if (device->ops->drain)
+        device->ops->drain(device->owner, finish);
+}
+
 static void device_reset(struct virtio_device *device)
 {
+    virtio_device_drain(device, /* finish= */ false);
     if (device->ops->reset)
         device->ops->reset(device->owner);
     for (unsigned i = 0; i < device->ops->queue_count; i++)
@@ -223,9 +260,11 @@ void virtio_device_enable_queue(struct virtio_device *device, unsigned queue)
 
 void virtio_device_reset_queue(struct virtio_device *device, unsigned queue)
 {
-    if (queue < device->ops->queue_count && device->queues[queue].enabled &&
-        (virtio_device_features(device) & VIRTIO_FEATURE_RING_RESET))
-        virtqueue_reset(&device->queues[queue]);
+    if (queue >= device->ops->queue_count || !device->queues[queue].enabled ||
+        !(virtio_device_features(device) & VIRTIO_FEATURE_RING_RESET))
+        return;
+    virtio_device_drain(device, /* finish= */ false);
+    virtqueue_reset(&device->queues[queue]);
 }
 
 bool virtio_device_read_config(struct virtio_device *device, uint64_t offset, void *to,

@@ -17,9 +17,12 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "vmm/rate_limit.h"
 #include "vmm/virtqueue.h"
 
 struct guest_memory;
+struct loop;
+struct loop_timer;
 struct transfer;
 
 #define VIRTIO_DEVICE_QUEUES_MAX 8
@@ -62,6 +65,10 @@ struct virtio_device_ops {
     /* Instead of it, for simple devices: one chain.  1; 0 if none waits; -EPROTO stops the device.
      */
     int (*serve)(void *owner, unsigned queue);
+    /* Afterwards nothing is under way that touches guest memory: finished, on the loop's thread,
+     * for a pause; or, on any thread, as good as forgotten, for a reset of the device or of a
+     * queue. NULL = never is. */
+    void (*drain)(void *owner, bool finish);
     /* Forget everything about the driver; the queues are reset after it.  May be NULL. */
     void (*reset)(void *owner);
     /* The device is freed; the loop's thread, no lock needed any more. */
@@ -118,11 +125,24 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue);
 /* What read_config fills in has changed: tells the driver. */
 void virtio_device_config_changed(struct virtio_device *device);
 
+/* A rate limit in front of a device's queues; loop thread; loop_cancel its timer in the end. */
+struct virtio_throttle {
+    struct rate_limit limit;
+    struct virtio_device *device; /* borrowed, as the loop */
+    struct loop *loop;
+    struct loop_timer *timer; /* owned */
+};
+void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
+                          struct virtio_device *device, struct loop *loop);
+/* True if all has to wait now: the device's queues will be kicked. */
+bool virtio_throttle_holds(struct virtio_throttle *throttle);
+
 /* --- for transports --- */
 
 void virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
                         void *owner, const struct guest_memory *memory);
 void virtio_device_process(struct virtio_device *device, unsigned queue);
+void virtio_device_drain(struct virtio_device *device, bool finish);
 void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer);
 /* A write of the status register.  Bits that are cleared one by one, skipped or out of order
  * (3.1.1) change nothing; 0 resets. */

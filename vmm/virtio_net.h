@@ -5,10 +5,7 @@
  * host and guest speak the same header.  The guest's is checked and rebuilt before the host's
  * kernel sees it.  When the guest has no buffer for a frame, the frame is held and the tap is not
  * watched until the guest offers some; the tap's own queue bounds what waits.  What the tap does
- * not take when transmitting is dropped and counted.
- *
- * System calls, besides those that virtio_pci.h lists for the loop's thread: fcntl F_SETFL and
- * ioctl TUNGETVNETHDRSZ when the device is added. */
+ * not take when transmitting is dropped and counted. */
 #pragma once
 #include <stdint.h>
 

@@ -8,8 +8,7 @@
  * the same eventfd.  There is no INTx: a driver without MSI-X has to poll the used rings.
  *
  * The lock rule stands in virtio_device.h; the mutex is that of the PCI function, which pci.c
- * holds around every register access.
- */
+ * holds around every register access. */
 #pragma once
 #include <stdint.h>
 

@@ -204,6 +204,7 @@ static int submit(struct disk *disk, enum disk_operation operation, uint64_t off
         at += part;
     }
     disk_submit(disk, &done.request);
+    disk_drain(disk, DISK_FINISH);
     assert_true(done.called);
     return done.result;
 }
@@ -231,10 +232,14 @@ static void read_window(struct disk *disk, uint8_t ret_bytes[WINDOW_BYTES])
     assert_int_equal(submit(disk, DISK_READ, WINDOW_START, ret_bytes, WINDOW_BYTES, false), 0);
 }
 
+/* Only calls are recorded. */
+static enum disk_engine engine = DISK_ENGINE_CALLS;
+
 static void fixture_open(struct fixture *f)
 {
     recorder_clear(f->delta_fd);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, DISK_BYTES, &f->disk, &f->err), 0);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &f->disk, &f->err),
+                     0);
 }
 
 static void fixture_close(struct fixture *f)

@@ -237,8 +237,8 @@ static unsigned cut_everywhere(struct run *f, struct image *image, unsigned grai
             uint8_t window[WINDOW_BYTES];
             struct disk *disk;
 
-            assert_int_equal(disk_delta_new(f->disk.base_fd, fd, DISK_BYTES, &disk, &f->disk.err),
-                             0);
+            assert_int_equal(
+                disk_delta_new(f->disk.base_fd, fd, engine, DISK_BYTES, &disk, &f->disk.err), 0);
             read_window(disk, window);
             disk_free(disk);
             check_cut(f, window, point, grain);

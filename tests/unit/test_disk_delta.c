@@ -182,7 +182,8 @@ static void assert_refused(struct fixture *f, const char *reason)
 
     assert_int_equal(delta_file_check(f->delta_fd, f->base_fd, BASE_UID, &f->err), -EINVAL);
     assert_non_null(strstr(f->err.message, reason));
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, DISK_BYTES, &disk, &f->err), -EINVAL);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
+                     -EINVAL);
     assert_non_null(strstr(f->err.message, reason));
     assert_null(disk);
 }
@@ -267,8 +268,9 @@ static void short_files_and_other_bases_are_refused(void **state)
     struct stat status;
 
     assert_int_equal(delta_file_check(f->delta_fd, f->base_fd, "another", &f->err), -EINVAL);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, DISK_BYTES + BLOCK, &disk, &f->err),
-                     -EINVAL);
+    assert_int_equal(
+        disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES + BLOCK, &disk, &f->err),
+        -EINVAL);
     assert_int_equal(ftruncate(f->base_fd, BASE_BYTES - 1), 0);
     assert_refused(f, "its base has");
     assert_int_equal(ftruncate(f->base_fd, BASE_BYTES), 0);
@@ -288,13 +290,15 @@ static void a_bitmap_that_knows_too_much_is_refused(void **state)
     uint8_t bits = 0x80;
 
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK + BITMAP_USED - 1), 1);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, DISK_BYTES, &disk, &f->err), -EINVAL);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
+                     -EINVAL);
     assert_non_null(strstr(f->err.message, "behind the disk's end"));
     bits = 0;
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK + BITMAP_USED - 1), 1);
     bits = 0xff; /* the first eight blocks of the disk: holes */
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK), 1);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, DISK_BYTES, &disk, &f->err), 0);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
+                     0);
     disk_free(disk);
 }
 
@@ -308,12 +312,57 @@ static void a_delta_grows_within_its_bitmap(void **state)
     assert_int_equal(delta_file_grow(f->delta_fd, (1ull << 40) + BLOCK, &f->err), -EFBIG);
     assert_int_equal(delta_file_grow(f->delta_fd, 1ull << 39, &f->err), 0);
     disk_free(f->disk);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, 1ull << 39, &f->disk, &f->err), 0);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, 1ull << 39, &f->disk, &f->err),
+                     0);
     read_window(f->disk, bytes);
     base_fill(want, WINDOW_START, WINDOW_BYTES);
     assert_memory_equal(bytes, want, WINDOW_BYTES);
     assert_int_equal(submit(f->disk, DISK_READ, (1ull << 39) - SECTOR, bytes, SECTOR, false), 0);
     assert_true(all_zero(bytes, SECTOR));
+}
+
+/* Through the engines that a VM has: what goes to them, and what is done at once, is one disk. */
+static void by_rings_it_is_the_same_disk(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t want[WINDOW_BYTES], bytes[WINDOW_BYTES], part[WINDOW_BYTES];
+
+    base_fill(want, WINDOW_START, WINDOW_BYTES);
+    for (unsigned i = 0; i < 400; i++) {
+        uint64_t at = (uint64_t)rand() % (WINDOW_BYTES / SECTOR) * SECTOR;
+        uint64_t size = (1 + (uint64_t)rand() % 40) * SECTOR;
+        static const enum disk_operation operations[] = { DISK_WRITE, DISK_WRITE, DISK_WRITE_ZEROES,
+                                                          DISK_FLUSH };
+        enum disk_operation operation = operations[rand() % 4];
+
+        size = size < WINDOW_BYTES - at ? size : WINDOW_BYTES - at;
+        memset(part, operation == DISK_WRITE ? (int)(1 + i % 250) : 0, size);
+        if (operation == DISK_FLUSH)
+            assert_int_equal(submit(f->disk, DISK_FLUSH, 0, NULL, 0, false), 0);
+        else
+            memcpy(want + at, part, size);
+        if (operation == DISK_WRITE)
+            assert_int_equal(submit(f->disk, operation, WINDOW_START + at, part, size, false), 0);
+        if (operation == DISK_WRITE_ZEROES)
+            assert_int_equal(submit(f->disk, operation, WINDOW_START + at, NULL, size, true), 0);
+        if (i % 20 == 0) {
+            read_window(f->disk, bytes);
+            assert_memory_equal(bytes, want, WINDOW_BYTES);
+        }
+        recorder_clear(f->delta_fd);
+    }
+    read_window(f->disk, bytes);
+    assert_memory_equal(bytes, want, WINDOW_BYTES);
+}
+
+static int set_up_rings(void **state)
+{
+    int result;
+
+    engine = DISK_ENGINE_RING;
+    result = set_up(state);
+    engine = DISK_ENGINE_CALLS;
+    return result;
 }
 
 #define ON_A_DISK(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -332,6 +381,7 @@ int main(void)
         ON_A_DISK(short_files_and_other_bases_are_refused),
         ON_A_DISK(a_bitmap_that_knows_too_much_is_refused),
         ON_A_DISK(a_delta_grows_within_its_bitmap),
+        cmocka_unit_test_setup_teardown(by_rings_it_is_the_same_disk, set_up_rings, tear_down),
     };
 
     return cmocka_run_group_tests_name("disk_delta", tests, NULL, NULL);

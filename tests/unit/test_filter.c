@@ -75,6 +75,10 @@ static const struct call forbidden[] = {
     { "ptrace", SYS_ptrace, { 0 } },
     { "kill", SYS_kill, { 1, 0 } },
     { "io_uring_setup", SYS_io_uring_setup, { 1 } },
+    { "io_uring_register", SYS_io_uring_register, { -1 } },
+    { "fcntl F_DUPFD", SYS_fcntl, { -1, F_DUPFD } },
+    { "pread64", SYS_pread64, { -1 } },
+    { "pwrite64", SYS_pwrite64, { -1 } },
     { "bpf", SYS_bpf, { 0 } },
     { "mprotect", SYS_mprotect, { 0 } },
     { "mmap executable", SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, ANONYMOUS, -1, 0 } },
@@ -97,7 +101,7 @@ static const struct call forbidden[] = {
     { "x32 read", SYS_read | 0x40000000, { -1 } },
 };
 
-static const struct call allowed[FILTER_COUNT][7] = {
+static const struct call allowed[FILTER_COUNT][9] = {
     [FILTER_VCPU] = {
         { "ioctl KVM_RUN", SYS_ioctl, { -1, KVM_RUN } },
         { "ioctl KVM_IRQFD", SYS_ioctl, { -1, KVM_IRQFD } },
@@ -114,6 +118,8 @@ static const struct call allowed[FILTER_COUNT][7] = {
         { "madvise MADV_DONTNEED", SYS_madvise, { 0, 0, MADV_DONTNEED } },
         { "mmap over a file", SYS_mmap,
           { 1, 4096, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
+        { "io_uring_enter", SYS_io_uring_enter, { -1 } },
+        { "fcntl F_SETFL", SYS_fcntl, { -1, F_SETFL } },
     },
 };
 
@@ -148,11 +154,13 @@ static void each_kind_has_its_own(void **state)
 {
     static const struct call run = { "KVM_RUN", SYS_ioctl, { -1, KVM_RUN } };
     static const struct call accept = { "accept4", SYS_accept4, { VMM_LISTENER_FD } };
+    static const struct call enter = { "io_uring_enter", SYS_io_uring_enter, { -1 } };
 
     (void)state;
     need_filters();
     assert_int_equal(outcome(FILTER_DEVICES, &run), SIGSYS);
     assert_int_equal(outcome(FILTER_VCPU, &accept), SIGSYS);
+    assert_int_equal(outcome(FILTER_VCPU, &enter), SIGSYS);
 }
 
 /* --- each rule has its use --- */
@@ -217,7 +225,9 @@ static const struct use {
     { DEVICES, "close", "vmm/control.c", "cleanup_close(&control->fd)" },
     { DEVICES, "read", "vmm/virtio_net.c", "read(net->tap_fd" },
     { DEVICES, "writev", "vmm/virtio_net.c", "writev(net->tap_fd" },
-    { DEVICES, "pwrite64", "vmm/disk_raw.c", "pwrite(raw->fd" },
+    { VCPU, "read", "vmm/uring.c", "read(ring->event_fd" },
+    { DEVICES, "io_uring_enter", "vmm/uring.c", "SYS_io_uring_enter" },
+    { DEVICES, "fcntl", "vmm/disk_raw.c", "fcntl(raw->fd, F_SETFL" },
     { DEVICES, "preadv", "vmm/disk_raw.c", "preadv(fd" },
     { DEVICES, "pwritev", "vmm/disk_raw.c", "pwritev(fd" },
     { DEVICES, "fdatasync", "vmm/disk_raw.c", "fdatasync(raw->fd" },

@@ -101,6 +101,8 @@ FAULT(endless_cmdline, memset(c->cmdline, 'a', sizeof c->cmdline))
 FAULT(odd_disk, c->disks[0].size_bytes = 513)
 FAULT(empty_disk, c->disks[0].size_bytes = 0)
 FAULT(huge_disk, c->disks[0].size_bytes = UINT64_MAX - 511)
+FAULT(fast_disk, c->disks[0].rate_limit.operations_burst = VMM_RATE_MAX + 1)
+FAULT(faster_disk, c->disks[0].rate_limit.bytes_per_second = UINT64_MAX)
 FAULT(no_format, c->disks[0].format = 0)
 FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
@@ -134,6 +136,8 @@ static const struct {
     { odd_disk, "disks[0].size_bytes" },
     { empty_disk, "disks[0].size_bytes" },
     { huge_disk, "disks[0].size_bytes" },
+    { fast_disk, "disks[0].rate_limit" },
+    { faster_disk, "disks[0].rate_limit" },
     { no_format, "disks[0].format" },
     { strange_format, "disks[0].format" },
     { multicast, "nics[1].mac" },

@@ -104,7 +104,9 @@ static inline void harness_open(struct harness *h)
     int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm_fd = -1;
 
     if (kvm_fd >= 0) {
-        vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+        do /* a ring that an earlier test closed may interrupt it */
+            vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+        while (vm_fd < 0 && errno == EINTR);
         assert_true(vm_fd >= 0);
         assert_int_equal(ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0), 0);
     }

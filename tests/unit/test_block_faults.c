@@ -1,0 +1,568 @@
+/* test_block_faults.c - what a guest sees of a host that fails, and a driver that resets the device
+ * while its requests are in flight.
+ *
+ * The linker puts __wrap_X in the place of every system call the block device makes (Makefile), and
+ * of the ring's results. */
+#include "tests/unit/virtio_harness.h"
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include "vmm/disk.h"
+#include "vmm/stats_page.h"
+#include "vmm/uring.h"
+#include "vmm/virtio_block.h"
+
+#define DISK_BYTES (1u << 20)
+#define DATA_BYTES 4096u
+#define HEADER     DATA_BASE
+#define STATUS     (DATA_BASE + 0x100)
+#define DATA       (DATA_BASE + 0x1000)
+#define FEATURES   (1ull << 9 | 1ull << 13 | 1ull << 14) /* flush, discard, write zeroes */
+#define WAIT_MS    10000
+
+enum { IN = 0, OUT = 1, FLUSH = 4, DISCARD = 11, WRITE_ZEROES = 13 };
+enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
+
+/* --- faults --- */
+
+enum call { PREADV, PWRITEV, FDATASYNC, FALLOCATE, FCNTL, ENTER, TAKE, CALLS };
+#define SHORT 0 /* instead of an errno: less than asked, or nothing */
+
+static struct {
+    enum call call;
+    int code;
+    unsigned times, met; /* how often it is to come, how often it has */
+} fault;
+
+static unsigned made[CALLS]; /* calls, failed or not */
+static int disk_fd;
+
+static bool fails(enum call call)
+{
+    made[call]++;
+    if (fault.call != call || fault.met >= fault.times)
+        return false;
+    fault.met++;
+    errno = fault.code;
+    return true;
+}
+
+#define REAL(type, name, ...)        \
+    type __real_##name(__VA_ARGS__); \
+    type __wrap_##name(__VA_ARGS__); \
+    type __wrap_##name(__VA_ARGS__)
+
+REAL(ssize_t, preadv, int fd, const struct iovec *vectors, int count, off_t offset)
+{
+    struct iovec less = { vectors->iov_base, 512 };
+
+    if (!fails(PREADV))
+        return __real_preadv(fd, vectors, count, offset);
+    return fault.code == SHORT ? __real_preadv(fd, &less, 1, offset) : -1;
+}
+
+REAL(ssize_t, pwritev, int fd, const struct iovec *vectors, int count, off_t offset)
+{
+    struct iovec less = { vectors->iov_base, 512 };
+
+    if (!fails(PWRITEV))
+        return __real_pwritev(fd, vectors, count, offset);
+    return fault.code == SHORT ? __real_pwritev(fd, &less, 1, offset) : -1;
+}
+
+REAL(int, fdatasync, int fd)
+{
+    return fails(FDATASYNC) ? -1 : __real_fdatasync(fd);
+}
+
+REAL(int, fallocate, int fd, int mode, off_t offset, off_t size)
+{
+    return fails(FALLOCATE) ? -1 : __real_fallocate(fd, mode, offset, size);
+}
+
+REAL(int, fcntl, int fd, int what, long argument)
+{
+    return fails(FCNTL) ? -1 : __real_fcntl(fd, what, argument);
+}
+
+REAL(long, syscall, long number, long a, long b, long c, long d, long e, long f)
+{
+    if (number == SYS_io_uring_enter && fails(ENTER))
+        return fault.code == SHORT ? 0 : -1;
+    return __real_syscall(number, a, b, c, d, e, f);
+}
+
+/* All was transferred, but an eighth of it is told: the rest is spoilt. */
+static void cut_short(struct disk_request *request)
+{
+    static const uint8_t wrong[512] __attribute__((aligned(4096))) = { 0xbd };
+    uint64_t end = request->offset + request->size;
+
+    if (request->operation == DISK_READ && request->vector_count > 0)
+        memset((uint8_t *)request->vectors->iov_base + request->size / 8, 0xbd,
+               request->vectors->iov_len - request->size / 8);
+    if (request->operation == DISK_WRITE)
+        for (uint64_t at = request->offset + request->size / 8; at < end; at += sizeof(wrong))
+            assert_int_equal(pwrite(disk_fd, wrong, sizeof(wrong), (off_t)at), sizeof(wrong));
+}
+
+REAL(void *, uring_take, struct uring *ring, int *ret_result)
+{
+    void *tag = __real_uring_take(ring, ret_result);
+
+    if (tag && *ret_result >= 0 && fails(TAKE)) {
+        if (fault.code == SHORT && *ret_result > 0)
+            cut_short(tag);
+        *ret_result = fault.code == SHORT ? *ret_result / 8 : -fault.code;
+    }
+    return tag;
+}
+
+/* --- a guest --- */
+
+struct fixture {
+    struct harness h;
+    struct stats_disk stats;
+    int fd, feeder; /* feeder: the other end, if the disk is a pipe */
+};
+
+static void open_disk(struct fixture *f, enum disk_engine engine)
+{
+    const struct virtio_block_spec spec = {
+        .fd = f->fd, .size_bytes = DISK_BYTES, .stats = &f->stats, .engine = engine
+    };
+
+    memset(&fault, 0, sizeof(fault));
+    disk_fd = f->fd;
+    harness_open(&f->h);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
+}
+
+static int file_open(int flags)
+{
+    char name[] = "test_block_faults.XXXXXX"; /* here: a tmpfs has no O_DIRECT */
+    int fd = mkostemp(name, flags);
+
+    assert_true(fd >= 0);
+    unlink(name);
+    assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
+    return fd;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    memset(&fault, 0, sizeof(fault));
+    harness_close(&f->h);
+    close(f->fd);
+    if (f->feeder > 0)
+        close(f->feeder);
+    free(f);
+    return 0;
+}
+
+static int set_up(void **state, int flags, enum disk_engine engine)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    f->fd = file_open(flags);
+    open_disk(f, engine);
+    *state = f;
+    return 0;
+}
+
+static int set_up_ring(void **state)
+{
+    return set_up(state, 0, DISK_ENGINE_RING);
+}
+
+static int set_up_calls(void **state)
+{
+    return set_up(state, 0, DISK_ENGINE_CALLS);
+}
+
+static int set_up_direct_ring(void **state)
+{
+    return set_up(state, O_DIRECT, DISK_ENGINE_RING);
+}
+
+static int set_up_direct_calls(void **state)
+{
+    return set_up(state, O_DIRECT, DISK_ENGINE_CALLS);
+}
+
+/* `size` bytes at `data`; false if the chain has none. */
+static void offer(struct fixture *f, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
+{
+    const struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header = { type, 0, sector };
+    const uint8_t untouched = UNTOUCHED;
+    struct ring_buffer buffers[3] = { { HEADER, 16, 0 },
+                                      { data, size, type == IN ? RING_WRITE : 0 },
+                                      { STATUS, 1, RING_WRITE } };
+
+    guest_put(&f->h, HEADER, &header, sizeof(header));
+    guest_put(&f->h, STATUS, &untouched, 1);
+    if (size == 0)
+        buffers[1] = buffers[2];
+    ring_offer(&f->h, 0, buffers, size == 0 ? 2 : 3);
+}
+
+static int answer(struct fixture *f)
+{
+    int64_t end_ms = loop_now_ms() + WAIT_MS;
+    uint32_t head, used;
+
+    while (!ring_take(&f->h, 0, &head, &used)) {
+        if (loop_now_ms() > end_ms)
+            return -1;
+        assert_int_equal(loop_turn(f->h.loop, 10, &f->h.err), 0);
+    }
+    return guest_get8(&f->h, STATUS);
+}
+
+static int request(struct fixture *f, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
+{
+    offer(f, type, sector, data, size);
+    ring_kick(&f->h, 0);
+    return answer(f);
+}
+
+static void fill(uint8_t *bytes, unsigned seed)
+{
+    for (unsigned i = 0; i < DATA_BYTES; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 256 + seed);
+}
+
+/* What is in the file now, past whatever cache. */
+static void assert_stored(struct fixture *f, uint64_t sector, const uint8_t *bytes)
+{
+    static uint8_t stored[DATA_BYTES] __attribute__((aligned(4096)));
+
+    memset(&fault, 0, sizeof(fault));
+    assert_int_equal(pread(f->fd, stored, sizeof(stored), (off_t)(sector * 512)), sizeof(stored));
+    assert_memory_equal(stored, bytes, sizeof(stored));
+}
+
+/* Writes, reads, and does all else once, under one fault: each ends well or as an I/O error, and
+ * what ended well is true. */
+static void do_all(struct fixture *f, uint64_t data, unsigned seed)
+{
+    const struct {
+        uint64_t sector;
+        uint32_t sectors, flags;
+    } range = { 64, 8, seed & 1 };
+    uint8_t bytes[DATA_BYTES], back[DATA_BYTES];
+    int status[6];
+    unsigned met = fault.met, times = fault.times;
+
+    fill(bytes, seed);
+    guest_put(&f->h, data, bytes, sizeof(bytes));
+    status[0] = request(f, OUT, 8, data, DATA_BYTES);
+    if (status[0] == OK) {
+        fault.times = 0;
+        memset(back, 0, sizeof(back));
+        guest_put(&f->h, data, back, sizeof(back));
+        assert_int_equal(request(f, IN, 8, data, DATA_BYTES), OK);
+        guest_get(&f->h, data, back, sizeof(back));
+        assert_memory_equal(back, bytes, sizeof(back));
+        fault.times = times;
+    }
+    fault.met = met;
+    status[1] = request(f, IN, 8, data, DATA_BYTES);
+    guest_get(&f->h, data, back, sizeof(back));
+    if (status[0] == OK && status[1] == OK)
+        assert_memory_equal(back, bytes, sizeof(back));
+    fault.met = met;
+    status[2] = request(f, FLUSH, 0, 0, 0);
+    guest_put(&f->h, data, &range, sizeof(range));
+    fault.met = met;
+    status[3] = request(f, DISCARD, 0, data, sizeof(range));
+    fault.met = met;
+    status[4] = request(f, WRITE_ZEROES, 0, data, sizeof(range));
+    for (unsigned i = 0; i < 5; i++)
+        if (status[i] != OK && status[i] != IO_ERROR && !(i >= 3 && status[i] == UNSUPPORTED))
+            fail_msg("call %d, error %d, %u times: request %u answered %d", (int)fault.call,
+                     fault.code, fault.times, i, status[i]);
+}
+
+static void each_fault_is_an_answer(void **state)
+{
+    static const int codes[] = { SHORT, EAGAIN, EINTR, ENOSPC, EIO, ENOMEM, EBUSY, EINVAL };
+    struct fixture *f = *state;
+    unsigned seed = 0;
+
+    for (unsigned call = 0; call < CALLS; call++) {
+        for (unsigned i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+            for (unsigned times = 1; times <= 3; times++) {
+                fault.call = call;
+                fault.code = codes[i];
+                fault.times = times;
+                fault.met = 0;
+                do_all(f, DATA + 512 * (seed % 2), seed); /* every other one is not aligned */
+                fault.times = 0;
+                do_all(f, DATA, ++seed);
+                assert_int_equal(status_get(&f->h), 15);
+            }
+        }
+    }
+}
+
+/* The host is full: an error of the guest's, and no more than that (testing.md: ENOSPC). */
+static void a_full_host_is_an_io_error(void **state)
+{
+    static const struct {
+        enum call call;
+        int code;
+    } faults[] = { { TAKE, ENOSPC }, { TAKE, EIO } };
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 2; i++) {
+        fault.call = faults[i].call;
+        fault.code = faults[i].code;
+        fault.times = 1;
+        fault.met = 0;
+        assert_int_equal(request(f, OUT, 0, DATA, DATA_BYTES), IO_ERROR);
+        assert_int_equal(fault.met, 1);
+        assert_int_equal(request(f, OUT, 0, DATA, DATA_BYTES), OK);
+    }
+    assert_int_equal(f->stats.errors, 2);
+}
+
+/* The rest of a short transfer, and what the kernel could not take, is done by system calls. */
+static void what_the_ring_leaves_is_done_all_the_same(void **state)
+{
+    static const int codes[] = { SHORT, EAGAIN, EINTR, ECANCELED };
+    struct fixture *f = *state;
+    uint8_t bytes[DATA_BYTES];
+
+    for (enum call call = ENTER; call <= TAKE; call++) {
+        for (unsigned i = 0; i < 4; i++) {
+            fill(bytes, i + call);
+            guest_put(&f->h, DATA, bytes, sizeof(bytes));
+            fault.call = call;
+            fault.code = codes[i];
+            fault.times = 1;
+            fault.met = 0;
+            assert_int_equal(request(f, OUT, 16, DATA, DATA_BYTES), OK);
+            assert_int_equal(fault.met, 1);
+            assert_stored(f, 16, bytes);
+        }
+    }
+    fault.call = ENTER; /* and if the kernel never takes anything any more */
+    fault.code = EAGAIN;
+    fault.times = UINT32_MAX;
+    assert_int_equal(request(f, OUT, 16, DATA, DATA_BYTES), OK);
+    assert_int_equal(request(f, IN, 16, DATA, DATA_BYTES), OK);
+}
+
+/* O_DIRECT, and buffers, sizes and places that it does not take. */
+static void a_direct_disk_takes_any_request(void **state)
+{
+    static const struct {
+        uint32_t address, size;
+        uint64_t sector;
+    } cases[] = { { 0, 4096, 0 }, { 512, 4096, 8 }, { 1, 4096, 16 }, { 0, 512, 24 },
+                  { 3, 512, 33 }, { 0, 1536, 41 },  { 0, 4096, 49 } };
+    struct fixture *f = *state;
+    uint8_t bytes[DATA_BYTES], back[DATA_BYTES];
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t data = DATA + cases[i].address;
+
+        fill(bytes, i);
+        guest_put(&f->h, data, bytes, cases[i].size);
+        assert_int_equal(request(f, OUT, cases[i].sector, data, cases[i].size), OK);
+        memset(back, 0, sizeof(back));
+        guest_put(&f->h, data, back, cases[i].size);
+        assert_int_equal(request(f, IN, cases[i].sector, data, cases[i].size), OK);
+        guest_get(&f->h, data, back, cases[i].size);
+        assert_memory_equal(back, bytes, cases[i].size);
+        assert_true(fcntl(f->fd, F_GETFL, 0) & O_DIRECT);
+    }
+    assert_int_equal(f->stats.errors, 0);
+}
+
+/* --- reset with requests in flight --- */
+
+/* A pipe for a disk: reads stay in flight until it is fed. */
+static int set_up_pipe(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    int ends[2];
+
+    assert_non_null(f);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    f->fd = ends[0];
+    f->feeder = ends[1];
+    open_disk(f, DISK_ENGINE_RING);
+    *state = f;
+    return 0;
+}
+
+#define IN_FLIGHT 8
+
+static void feed(struct fixture *f, unsigned requests)
+{
+    static const uint8_t bytes[IN_FLIGHT * 512] = { [0 ... IN_FLIGHT * 512 - 1] = 0x5a };
+
+    assert_int_equal(write(f->feeder, bytes, requests * 512), requests * 512);
+}
+
+static void *feed_later(void *argument)
+{
+    usleep(50000);
+    feed(argument, IN_FLIGHT);
+    return NULL;
+}
+
+static void *reset_device(void *argument)
+{
+    status_put(&((struct fixture *)argument)->h, 0);
+    return NULL;
+}
+
+static void put_in_flight(struct fixture *f)
+{
+    uint32_t head, used;
+
+    for (unsigned i = 0; i < IN_FLIGHT; i++)
+        offer(f, IN, i, DATA + i * 512, 512);
+    ring_kick(&f->h, 0);
+    assert_false(ring_take(&f->h, 0, &head, &used));
+}
+
+/* Nothing of before the reset touches memory any more, and the device works. */
+static void assert_forgotten(struct fixture *f)
+{
+    uint8_t bytes[IN_FLIGHT * 512] = { 0 }, back[sizeof(bytes)];
+
+    guest_put(&f->h, DATA, bytes, sizeof(bytes));
+    feed(f, 1);
+    harness_run(&f->h);
+    guest_get(&f->h, DATA, back, sizeof(back));
+    assert_memory_equal(back, bytes, sizeof(back));
+    driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
+    assert_int_equal(request(f, IN, 0, DATA, 512), OK);
+}
+
+static void a_reset_waits_for_what_is_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t feeder;
+
+    put_in_flight(f);
+    assert_int_equal(pthread_create(&feeder, NULL, feed_later, f), 0);
+    status_put(&f->h, 0);
+    assert_int_equal(status_get(&f->h), 0);
+    assert_int_equal(pthread_join(feeder, NULL), 0);
+    assert_forgotten(f);
+}
+
+/* As a vCPU does it: another thread than that which submitted. */
+static void a_reset_by_another_thread_waits_too(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t feeder, vcpu;
+
+    put_in_flight(f);
+    assert_int_equal(pthread_create(&feeder, NULL, feed_later, f), 0);
+    assert_int_equal(pthread_create(&vcpu, NULL, reset_device, f), 0);
+    assert_int_equal(pthread_join(vcpu, NULL), 0);
+    assert_int_equal(pthread_join(feeder, NULL), 0);
+    assert_int_equal(status_get(&f->h), 0);
+    assert_forgotten(f);
+}
+
+static void a_queue_reset_waits_too(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t feeder;
+
+    put_in_flight(f);
+    assert_int_equal(pthread_create(&feeder, NULL, feed_later, f), 0);
+    reg_put(&f->h, REG_QUEUE_SELECT, 2, 0);
+    reg_put(&f->h, REG_QUEUE_RESET, 2, 1);
+    assert_int_equal(reg_get(&f->h, REG_QUEUE_RESET, 2), 0);
+    assert_int_equal(reg_get(&f->h, REG_QUEUE_ENABLE, 2), 0);
+    assert_int_equal(pthread_join(feeder, NULL), 0);
+    assert_forgotten(f);
+}
+
+/* A cancelled request begins nothing: no call that a vCPU's filter forbids. */
+static void a_reset_begins_nothing(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t feeder;
+
+    put_in_flight(f);
+    assert_int_equal(pthread_create(&feeder, NULL, feed_later, f), 0);
+    fault.call = TAKE;
+    fault.code = EAGAIN; /* which is done by preadv otherwise */
+    fault.times = 1;
+    memset(made, 0, sizeof(made));
+    status_put(&f->h, 0);
+    assert_int_equal(fault.met, 1);
+    assert_int_equal(f->stats.errors, 1);
+    for (unsigned call = 0; call < TAKE; call++)
+        assert_int_equal(made[call], 0);
+    assert_int_equal(pthread_join(feeder, NULL), 0);
+    assert_forgotten(f);
+}
+
+/* More than the disk takes at once: the others wait in the queue, and come when there is room. */
+static void a_flood_is_bounded_and_done(void **state)
+{
+    const struct ring_buffer buffers[3] = { { HEADER, 16, 0 },
+                                            { DATA, 512, RING_WRITE },
+                                            { STATUS, 1, RING_WRITE } };
+    const uint8_t header[16] = { IN };
+    struct fixture *f = *state;
+    unsigned answered = 0;
+
+    driver_start(&f->h, FEATURES, 256);
+    guest_put(&f->h, HEADER, header, sizeof(header));
+    for (unsigned i = 0; i < 85; i++)
+        ring_offer(&f->h, 0, buffers, 3);
+    ring_kick(&f->h, 0);
+    for (unsigned i = 0; i < 11; i++)
+        feed(f, IN_FLIGHT);
+    while (answered < 85 && answer(f) == OK)
+        answered++;
+    assert_int_equal(answered, 85);
+}
+
+int main(void)
+{
+#define TEST(name, how) cmocka_unit_test_setup_teardown(name, how, tear_down)
+    const struct CMUnitTest any[] = {
+        TEST(each_fault_is_an_answer, set_up_calls),
+        TEST(a_direct_disk_takes_any_request, set_up_direct_calls),
+        TEST(each_fault_is_an_answer, set_up_direct_calls),
+    };
+    const struct CMUnitTest ring[] = {
+        TEST(each_fault_is_an_answer, set_up_ring),
+        TEST(each_fault_is_an_answer, set_up_direct_ring),
+        TEST(a_full_host_is_an_io_error, set_up_ring),
+        TEST(what_the_ring_leaves_is_done_all_the_same, set_up_ring),
+        TEST(a_direct_disk_takes_any_request, set_up_direct_ring),
+        TEST(a_reset_waits_for_what_is_in_flight, set_up_pipe),
+        TEST(a_reset_by_another_thread_waits_too, set_up_pipe),
+        TEST(a_queue_reset_waits_too, set_up_pipe),
+        TEST(a_reset_begins_nothing, set_up_pipe),
+        TEST(a_flood_is_bounded_and_done, set_up_pipe),
+    };
+    const int none = -1;
+    struct uring probe;
+    int failed = cmocka_run_group_tests(any, NULL, NULL);
+
+    if (uring_open(&probe, &none, 1, 1) == -EPERM || probe.fd < 0)
+        return failed; /* this host has no io_uring for us */
+    uring_close(&probe);
+    return failed + cmocka_run_group_tests(ring, NULL, NULL);
+}

@@ -1,0 +1,58 @@
+/* rate_limit.c - see rate_limit.h. */
+#include "vmm/rate_limit.h"
+
+#define HOLD_MS 100
+/* Beyond what is real, so that nothing overflows. */
+#define AMOUNT_MAX (1ull << 40)
+#define DEBT_MAX   (1ll << 60)
+
+static struct rate_bucket bucket_make(uint64_t per_second, uint64_t burst, int64_t now_ms)
+{
+    return (struct rate_bucket){ (int64_t)per_second, (int64_t)burst * 1000,
+                                 (int64_t)per_second * HOLD_MS, now_ms };
+}
+
+void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
+{
+    limit->bytes = bucket_make(spec->bytes_per_second, spec->bytes_burst, now_ms);
+    limit->operations = bucket_make(spec->operations_per_second, spec->operations_burst, now_ms);
+}
+
+static int64_t bucket_wait(struct rate_bucket *bucket, int64_t now_ms)
+{
+    int64_t rate = bucket->per_second, full = rate * HOLD_MS;
+    int64_t elapsed = now_ms - bucket->filled_ms;
+
+    if (rate == 0)
+        return 0;
+    if (elapsed > 0) {
+        bucket->filled_ms = now_ms;
+        bucket->level =
+            elapsed >= (full - bucket->level) / rate ? full : bucket->level + elapsed * rate;
+    }
+    return bucket->burst > 0 || bucket->level > 0 ? 0 : -bucket->level / rate + 1;
+}
+
+int64_t rate_limit_wait(struct rate_limit *limit, int64_t now_ms)
+{
+    int64_t bytes = bucket_wait(&limit->bytes, now_ms);
+    int64_t operations = bucket_wait(&limit->operations, now_ms);
+
+    return bytes > operations ? bytes : operations;
+}
+
+static void bucket_spend(struct rate_bucket *bucket, uint64_t amount)
+{
+    int64_t left = (int64_t)amount * 1000;
+    int64_t of_burst = left < bucket->burst ? left : bucket->burst;
+
+    bucket->burst -= of_burst;
+    if (bucket->per_second > 0)
+        bucket->level -= left - of_burst;
+}
+
+void rate_limit_spend(struct rate_limit *limit, uint64_t bytes)
+{
+    bucket_spend(&limit->bytes, bytes);
+    bucket_spend(&limit->operations, 1);
+}

@@ -1,0 +1,26 @@
+/* rate_limit.h - a token bucket each for bytes and operations.  Pure: the caller gives the clock.
+ *
+ * A bucket fills at its rate and holds a tenth of a second's worth.  Whatever comes passes while
+ * both hold anything, and may leave them in debt: so any size passes, and over time exactly the
+ * rate does. The burst is spent first, and once.  Counted in thousandths, which is what a rate of 1
+ * gives in a millisecond: nothing is lost to rounding. */
+#pragma once
+#include <stdint.h>
+#include "vmm/control_protocol.h"
+
+struct rate_bucket {
+    int64_t per_second;   /* 0 = no limit */
+    int64_t burst, level; /* thousandths; a negative level is a debt */
+    int64_t filled_ms;
+};
+
+struct rate_limit {
+    struct rate_bucket bytes, operations;
+};
+
+/* No field of `spec` is above VMM_RATE_MAX.  While the clock goes back, nothing is added. */
+void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms);
+/* Milliseconds until something may pass; 0 = now. */
+int64_t rate_limit_wait(struct rate_limit *limit, int64_t now_ms);
+/* One operation of so many bytes, at most VMM_RATE_MAX, has passed: rate_limit_wait said 0. */
+void rate_limit_spend(struct rate_limit *limit, uint64_t bytes);
