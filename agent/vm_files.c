@@ -3,12 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/node_internal.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/image.h"
 #include "storage/volume.h"
+
+/* Of a volume that another process seems to hold. */
+#define VOLUME_WAIT_MS  2000
+#define VOLUME_PAUSE_MS 2
 
 static uint32_t instance_of(const struct image *image)
 {
@@ -36,6 +41,7 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         if (base)
             memcpy(disk->base_uid, base->head.uid, sizeof disk->base_uid);
         disk->read_only = spec->disks[i].read_only;
+        disk->direct = spec->disks[i].cache == VM_CACHE_NONE;
         if (volume && !disk->read_only) {
             uint64_t bytes =
                 volume_file_bytes(volume->size_bytes, (enum volume_format)volume->format);
@@ -65,9 +71,16 @@ static int open_disk(const struct node *node, const struct vm_file_disk *disk,
         result = open_image(node, disk->base, files, err);
         base.image_fd = files->fds[files->count - 1];
     }
-    if (result == 0)
-        result = volume_open(node->volumes, disk->volume, disk->read_only,
+    /* The kernel takes a VMM's rings down some milliseconds after its process has ended, and until
+     * then they hold its volumes. */
+    for (int waited_ms = 0; result == 0; waited_ms += VOLUME_PAUSE_MS) {
+        result = volume_open(node->volumes, disk->volume, disk->read_only, disk->direct,
                              disk->base ? &base : NULL, &files->fds[files->count], err);
+        if (result != -EBUSY || waited_ms >= VOLUME_WAIT_MS)
+            break;
+        usleep(VOLUME_PAUSE_MS * 1000);
+        result = 0;
+    }
     files->count += result == 0;
     return result;
 }

@@ -21,6 +21,7 @@ struct vm_files {
         uint32_t base; /* the image's instance, if the volume is a delta; else 0 */
         char base_uid[UID_TEXT];
         bool read_only;
+        bool direct; /* past the page cache */
     } disks[VMM_DISKS_MAX];
     uint64_t max_file_bytes; /* of the largest that may be written to */
 

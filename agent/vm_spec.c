@@ -11,6 +11,7 @@
 #include "net/mac.h"
 
 static const char *const desired_names[] = { "stopped", "running" };
+static const char *const cache_names[VM_CACHE_COUNT] = { "buffered", "none" };
 
 static void copy_id(char to[ID_MAX + 1], const char *from)
 {
@@ -32,15 +33,49 @@ static int parse_boot(const json_t *json, struct vm_spec *spec, struct error *er
     return json_reader_end(&reader);
 }
 
+static uint64_t read_rate(struct json_reader *reader, const char *key)
+{
+    return (uint64_t)json_read_integer(reader, key, 0, VMM_RATE_MAX, JSON_OPTIONAL, 0);
+}
+
+/* `item` is the path of what is limited; absent limits are none. */
+static int parse_rate_limit(const json_t *json, const char *item, struct vmm_rate_limit *ret_limit,
+                            struct error *err)
+{
+    struct json_reader reader;
+    char path[64];
+
+    *ret_limit = (struct vmm_rate_limit){ 0 };
+    if (!json)
+        return 0;
+    snprintf(path, sizeof path, "%s.rate_limit", item);
+    json_reader_init(&reader, json, path, err);
+    ret_limit->bytes_per_second = read_rate(&reader, "bytes_per_second");
+    ret_limit->bytes_burst = read_rate(&reader, "bytes_burst");
+    ret_limit->operations_per_second = read_rate(&reader, "ops_per_second");
+    ret_limit->operations_burst = read_rate(&reader, "ops_burst");
+    if (ret_limit->bytes_burst > 0 && ret_limit->bytes_per_second == 0)
+        json_reader_fail(&reader, "bytes_burst", "needs bytes_per_second");
+    if (ret_limit->operations_burst > 0 && ret_limit->operations_per_second == 0)
+        json_reader_fail(&reader, "ops_burst", "needs ops_per_second");
+    return json_reader_end(&reader);
+}
+
 static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
 {
     struct vm_disk_spec *disk = &spec->disks[spec->disk_count];
     struct json_reader reader;
+    const json_t *rate_limit;
+    int result;
 
     json_reader_init(&reader, json, path, err);
     copy_id(disk->name, json_read_id(&reader, "name", JSON_REQUIRED));
     copy_id(disk->volume, json_read_id(&reader, "volume", JSON_REQUIRED));
     disk->read_only = json_read_bool(&reader, "read_only", false);
+    disk->cache = (enum vm_cache)json_read_enum(&reader, "cache", cache_names, VM_CACHE_COUNT,
+                                                JSON_OPTIONAL, VM_CACHE_BUFFERED);
+    rate_limit = json_read_object(&reader, "rate_limit", JSON_OPTIONAL);
+    disk->has_rate_limit = rate_limit != NULL;
     for (unsigned i = 0; i < spec->disk_count; i++) {
         if (strcmp(spec->disks[i].name, disk->name) == 0)
             json_reader_fail(&reader, "name", "is the name of an earlier disk too");
@@ -48,7 +83,8 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
             json_reader_fail(&reader, "volume", "is the volume of an earlier disk too");
     }
     spec->disk_count++;
-    return json_reader_end(&reader);
+    result = json_reader_end(&reader);
+    return result < 0 ? result : parse_rate_limit(rate_limit, path, &disk->rate_limit, err);
 }
 
 static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
@@ -199,14 +235,27 @@ void vm_spec_clear(struct vm_spec *spec)
 
 /* --- and back --- */
 
+static json_t *rate_limit_json(const struct vmm_rate_limit *limit)
+{
+    return json_pack(
+        "{s:I, s:I, s:I, s:I}", "bytes_per_second", (json_int_t)limit->bytes_per_second,
+        "bytes_burst", (json_int_t)limit->bytes_burst, "ops_per_second",
+        (json_int_t)limit->operations_per_second, "ops_burst", (json_int_t)limit->operations_burst);
+}
+
 static json_t *disks_json(const struct vm_spec *spec)
 {
     json_t *array = json_array();
 
-    for (unsigned i = 0; i < spec->disk_count; i++)
-        json_array_append_new(array, json_pack("{s:s, s:s, s:b}", "name", spec->disks[i].name,
-                                               "volume", spec->disks[i].volume, "read_only",
-                                               spec->disks[i].read_only));
+    for (unsigned i = 0; i < spec->disk_count; i++) {
+        const struct vm_disk_spec *disk = &spec->disks[i];
+        json_t *item = json_pack("{s:s, s:s, s:b, s:s}", "name", disk->name, "volume", disk->volume,
+                                 "read_only", disk->read_only, "cache", cache_names[disk->cache]);
+
+        if (disk->has_rate_limit)
+            json_object_set_new(item, "rate_limit", rate_limit_json(&disk->rate_limit));
+        json_array_append_new(array, item);
+    }
     return array;
 }
 

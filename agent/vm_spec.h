@@ -17,10 +17,16 @@ struct error;
 #define VM_STATS_INTERVAL_DEFAULT_S 5
 #define VM_STATS_INTERVAL_MAX_S     3600
 
+/* Of the host, for a disk. */
+enum vm_cache { VM_CACHE_BUFFERED, VM_CACHE_NONE, VM_CACHE_COUNT };
+
 struct vm_disk_spec {
     char name[ID_MAX + 1];
     char volume[ID_MAX + 1];
     bool read_only;
+    enum vm_cache cache;
+    bool has_rate_limit;
+    struct vmm_rate_limit rate_limit;
 };
 
 struct vm_nic_spec {

@@ -283,14 +283,19 @@ int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t 
     return 0;
 }
 
-int volume_open(const struct volume_store *store, uint32_t instance, bool read_only,
+int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, bool direct,
                 const struct volume_base *base, int *ret_fd, struct error *err)
 {
+    int flags = (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
     struct stat status;
-    auto_close int fd = open_plain(store, instance, base ? VOLUME_DELTA : VOLUME_RAW,
-                                   read_only ? O_RDONLY : O_RDWR, &status, err);
     int result = 0;
+    auto_close int fd =
+        open_plain(store, instance, base ? VOLUME_DELTA : VOLUME_RAW, flags, &status, err);
 
+    if (base && direct)
+        return error_set(err, EINVAL, "cache none is for volumes that are no delta");
+    if (fd == -EINVAL && direct)
+        return error_wrap(err, "cache none may be impossible there");
     if (fd < 0)
         return fd;
     /* flock belongs to the open file description: copies of the fd in a VMM hold it, too. */

@@ -62,8 +62,9 @@ struct volume_base {       /* of a delta */
 
 /* base: NULL for a raw volume; else it is a delta, and -EINVAL with the reason if its file is none
  * over that image.  An owned fd, locked: one writer, or any number of readers, may have the volume
- * open at a time, however the fd travels; -EBUSY.  The lock goes with the last copy of the fd. */
-int volume_open(const struct volume_store *store, uint32_t instance, bool read_only,
+ * open at a time, however the fd travels; -EBUSY.  The lock goes with the last copy of the fd.
+ * direct: past the host's page cache; -EINVAL where the file system cannot, and for a delta. */
+int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, bool direct,
                 const struct volume_base *base, int *ret_fd, struct error *err);
 
 /* No file of a volume of that size and format is longer. */

@@ -33,6 +33,7 @@ static int parse(const char *text, struct vm_spec *ret_spec, struct error *err)
 }
 
 #define BOOT "\"boot\":{\"kernel\":\"k\"}"
+#define DISK "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"a\",\"volume\":\"v\","
 
 static void the_least_has_every_default(void **state)
 {
@@ -62,8 +63,10 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
                               "\"cmdline\":\"console=ttyS0 "
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-                              "\"desired_state\":\"stopped\",\"disks\":[{\"name\":\"root\",\"read_"
-                              "only\":true,\"volume\":\"v\"}],"
+                              "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
+                              "\"name\":\"root\",\"rate_limit\":{\"bytes_burst\":1099511627775,"
+                              "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
+                              "\"read_only\":true,\"volume\":\"v\"}],"
                               "\"labels\":{\"a\":\"b\"},\"memory_mib\":524288,"
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
                               "\"name\":\"eth0\",\"network\":\"n\"}],"
@@ -114,6 +117,15 @@ static const struct {
     { "{\"memory_mib\":16,\"disks\":[{\"name\":\"a\",\"volume\":\"v\"},{\"name\":\"b\","
       "\"volume\":\"v\"}]," BOOT "}",
       "disks[1].volume" },
+    { DISK "\"cache\":\"writeback\"}]}", "disks[0].cache" },
+    { DISK "\"rate_limit\":[]}]}", "disks[0].rate_limit" },
+    { DISK "\"rate_limit\":{\"bytes_per_second\":-1}}]}", "disks[0].rate_limit.bytes_per_second" },
+    { DISK "\"rate_limit\":{\"ops_per_second\":1099511627776}}]}",
+      "disks[0].rate_limit.ops_per_second" },
+    { DISK "\"rate_limit\":{\"ops_burst\":1}}]}", "disks[0].rate_limit.ops_burst" },
+    { DISK "\"rate_limit\":{\"ops_per_second\":5,\"bytes_burst\":1}}]}",
+      "disks[0].rate_limit.bytes_burst" },
+    { DISK "\"rate_limit\":{\"size\":1}}]}", "disks[0].rate_limit.size" },
     { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\"}]," BOOT "}", "nics[0].network" },
     { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\"},{\"name\":\"a\","
       "\"network\":\"n\"}]," BOOT "}",

@@ -126,7 +126,7 @@ static void an_empty_volume_is_all_hole(void **state)
     assert_int_equal(create(f, 3, 1ull << 40, -1, NULL, NULL), 0);
     assert_int_equal(volume_allocated_bytes(f->store, 3, &bytes, &f->err), 0);
     assert_true(bytes <= 64 << 10);
-    assert_int_equal(volume_open(f->store, 3, false, NULL, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 3, false, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 1ull << 40);
     assert_int_equal(status.st_mode & 07777, 0600);
@@ -175,7 +175,7 @@ static void a_copy_has_the_bytes_and_keeps_the_holes(void **state)
 
     assert_int_equal(create(f, 2, 64 * MIB, image, count_progress, &done), 0);
     assert_int_equal(done, 16 * MIB);
-    assert_int_equal(volume_open(f->store, 2, false, NULL, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 2, false, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 64 * MIB);
     assert_same_bytes(image, fd, 16 * MIB);
@@ -262,11 +262,11 @@ static void a_symbolic_link_is_not_followed(void **state)
     assert_int_equal(symlinkat("/etc/passwd", f->dir_fd, "1.raw"), 0);
     assert_int_equal(symlinkat("/nowhere/file", f->dir_fd, "2.raw.tmp"), 0);
     assert_int_equal(mkfifoat(f->dir_fd, "3.raw", 0600), 0);
-    assert_int_equal(volume_open(f->store, 1, true, NULL, &fd, &f->err), -ELOOP);
+    assert_int_equal(volume_open(f->store, 1, true, false, NULL, &fd, &f->err), -ELOOP);
     assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), -EEXIST);
     assert_int_equal(create(f, 2, MIB, -1, NULL, NULL), 0);
-    assert_int_equal(volume_open(f->store, 3, true, NULL, &fd, &f->err), -EINVAL);
-    assert_int_equal(volume_open(f->store, 4, true, NULL, &fd, &f->err), -ENOENT);
+    assert_int_equal(volume_open(f->store, 3, true, false, NULL, &fd, &f->err), -EINVAL);
+    assert_int_equal(volume_open(f->store, 4, true, false, NULL, &fd, &f->err), -ENOENT);
     assert_int_equal(fd, -1);
 }
 
@@ -279,16 +279,16 @@ static void one_writer_or_many_readers(void **state)
     auto_close int second = -1;
 
     assert_int_equal(create(f, 1, MIB, -1, NULL, NULL), 0);
-    assert_int_equal(volume_open(f->store, 1, false, NULL, &writer, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, false, NULL, &first, &f->err), -EBUSY);
-    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, false, false, NULL, &writer, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, false, NULL, &first, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, false, NULL, &first, &f->err), -EBUSY);
     copy = fcntl(writer, F_DUPFD_CLOEXEC, 0); /* as a VMM has it */
     cleanup_close(&writer);
-    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, false, NULL, &first, &f->err), -EBUSY);
     cleanup_close(&copy);
-    assert_int_equal(volume_open(f->store, 1, true, NULL, &first, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, true, NULL, &second, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, false, NULL, &writer, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, true, false, NULL, &first, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, true, false, NULL, &second, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, false, NULL, &writer, &f->err), -EBUSY);
 }
 
 static void a_volume_only_grows(void **state)
@@ -304,7 +304,7 @@ static void a_volume_only_grows(void **state)
     assert_string_equal(f->err.field, "spec.size_mib");
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB + 1, &f->err), -EINVAL);
     assert_int_equal(volume_resize(f->store, 2, 8 * MIB, &f->err), -ENOENT);
-    assert_int_equal(volume_open(f->store, 1, false, NULL, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, false, false, NULL, &fd, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, 8 * MIB);
 }
@@ -374,10 +374,10 @@ static void a_delta_costs_nothing_and_needs_its_image(void **state)
     assert_int_equal(format, VOLUME_DELTA);
     assert_int_equal(volume_allocated_bytes(f->store, 1, &bytes, &f->err), 0);
     assert_true(bytes <= 16 << 10);
-    assert_int_equal(volume_open(f->store, 1, false, NULL, &fd, &f->err), -ENOENT);
-    assert_int_equal(volume_open(f->store, 1, false, &other, &fd, &f->err), -EINVAL);
-    assert_int_equal(volume_open(f->store, 1, false, &base, &fd, &f->err), 0);
-    assert_int_equal(volume_open(f->store, 1, true, &base, &second, &f->err), -EBUSY);
+    assert_int_equal(volume_open(f->store, 1, false, false, NULL, &fd, &f->err), -ENOENT);
+    assert_int_equal(volume_open(f->store, 1, false, false, &other, &fd, &f->err), -EINVAL);
+    assert_int_equal(volume_open(f->store, 1, false, false, &base, &fd, &f->err), 0);
+    assert_int_equal(volume_open(f->store, 1, true, false, &base, &second, &f->err), -EBUSY);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, volume_file_bytes(64 * MIB, VOLUME_DELTA));
     assert_int_equal(volume_resize(f->store, 1, 128 * MIB, &f->err), 0);
