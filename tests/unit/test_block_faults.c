@@ -226,10 +226,18 @@ static int answer(struct fixture *f)
     return guest_get8(&f->h, STATUS);
 }
 
+/* Not ring_kick, which waits for what is in flight. */
+static void kick_only(struct fixture *f)
+{
+    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    for (unsigned i = 0; i < 16; i++)
+        assert_int_equal(loop_turn(f->h.loop, 0, &f->h.err), 0);
+}
+
 static int request(struct fixture *f, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
 {
     offer(f, type, sector, data, size);
-    ring_kick(&f->h, 0);
+    kick_only(f);
     return answer(f);
 }
 
@@ -433,7 +441,7 @@ static void put_in_flight(struct fixture *f)
 
     for (unsigned i = 0; i < IN_FLIGHT; i++)
         offer(f, IN, i, DATA + i * 512, 512);
-    ring_kick(&f->h, 0);
+    kick_only(f);
     assert_false(ring_take(&f->h, 0, &head, &used));
 }
 
@@ -529,7 +537,7 @@ static void a_flood_is_bounded_and_done(void **state)
     guest_put(&f->h, HEADER, header, sizeof(header));
     for (unsigned i = 0; i < 85; i++)
         ring_offer(&f->h, 0, buffers, 3);
-    ring_kick(&f->h, 0);
+    kick_only(f);
     for (unsigned i = 0; i < 11; i++)
         feed(f, IN_FLIGHT);
     while (answered < 85 && answer(f) == OK)
