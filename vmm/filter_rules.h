@@ -42,7 +42,7 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_IRQFD),
     IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
-    ALWAYS(read), /* a reset waits for what a disk has in flight */
+    ALWAYS(read),         /* a reset waits for what a disk has in flight */
     ALWAYS(write),
     ALWAYS(futex),
     ALWAYS(brk),

@@ -322,8 +322,6 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, unsigned width
     }
 }
 
-/* --- BAR 0 --- */
-
 static uint64_t registers_read(void *owner, unsigned bar, uint64_t offset, unsigned width)
 {
     struct virtio_pci *pci = owner;

@@ -129,8 +129,9 @@ int main(int argc, char **argv)
     if (loop_new(&loop, &err) < 0 ||
         disk_raw_new(fd, strcmp(argv[8], "calls") == 0 ? DISK_ENGINE_CALLS : DISK_ENGINE_RING,
                      &bench.disk, &err) < 0 ||
-        (bench.disk->event_fds[0] >= 0 && loop_add(loop, bench.disk->event_fds[0], EPOLLIN | EPOLLET,
-                                               disk_event, &bench, &source, &err) < 0)) {
+        (bench.disk->event_fds[0] >= 0 &&
+         loop_add(loop, bench.disk->event_fds[0], EPOLLIN | EPOLLET, disk_event, &bench, &source,
+                  &err) < 0)) {
         fprintf(stderr, "disk_bench: %s\n", err.message);
         return 1;
     }
