@@ -32,49 +32,32 @@ struct filter_rule {
 /* Private memory of no file, not executable. */
 #define ANONYMOUS_MMAP(more) { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, \
                                { 3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) } } }
-/* clang-format on */
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
 static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_RUN),
     IOCTL(KVM_GET_REGS), /* for the exit record of a KVM error */
-    IOCTL(KVM_KVMCLOCK_CTRL),
-    IOCTL(KVM_IRQFD),
-    IOCTL(KVM_SET_GSI_ROUTING),
+    IOCTL(KVM_KVMCLOCK_CTRL), IOCTL(KVM_IRQFD), IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
     ALWAYS(read),         /* a reset waits for what a disk has in flight */
-    ALWAYS(write),
-    ALWAYS(futex),
-    ALWAYS(brk),
-    ALWAYS(munmap),
+    ALWAYS(write), ALWAYS(futex), ALWAYS(brk), ALWAYS(munmap),
     ANONYMOUS_MMAP(0), /* malloc */
-    ALWAYS(clock_gettime),
-    ALWAYS(rt_sigreturn),
-    ALWAYS(exit_group),
+    ALWAYS(clock_gettime), ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
 
 static const struct filter_rule device_rules[] = {
     /* the loop */
     ALWAYS(epoll_pwait), /* what musl makes of epoll_wait */
-    ALWAYS(epoll_ctl),
-    ALWAYS(clock_gettime),
-    ALWAYS(futex),
+    ALWAYS(epoll_ctl), ALWAYS(clock_gettime), ALWAYS(futex),
     /* control: the one listener, and its connections */
     { SCMP_SYS(accept4), 1, { { 0, 0xffffffff, VMM_LISTENER_FD } } },
     { SCMP_SYS(getsockopt), 2, { { 1, 0xffffffff, SOL_SOCKET }, { 2, 0xffffffff, SO_PEERCRED } } },
-    ALWAYS(recvmsg),
-    ALWAYS(sendmsg),
-    ALWAYS(close),
+    ALWAYS(recvmsg), ALWAYS(sendmsg), ALWAYS(close),
     /* pausing: vCPUs are called by a signal, and only control is looked at */
     ALWAYS(poll),
     { SCMP_SYS(tkill), 1, { { 1, 0xffffffff, VCPU_GATE_SIGNAL } } },
     /* eventfds, taps, disks, the log */
-    ALWAYS(read),
-    ALWAYS(write),
-    ALWAYS(writev),
-    ALWAYS(preadv),
-    ALWAYS(pwritev),
-    ALWAYS(fdatasync),
+    ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(preadv), ALWAYS(pwritev), ALWAYS(fdatasync),
     ALWAYS(fallocate),
     /* disks' rings, which were restricted before (uring.h); none can be made or changed any more */
     ALWAYS(io_uring_enter),
@@ -83,27 +66,15 @@ static const struct filter_rule device_rules[] = {
     ALWAYS(getrandom),
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
     /* a snapshot: what KVM keeps of a held machine, read only */
-    IOCTL(KVM_GET_IRQCHIP),
-    IOCTL(KVM_GET_CLOCK),
-    IOCTL(KVM_GET_TSC_KHZ),
-    IOCTL(KVM_GET_SREGS),
-    IOCTL(KVM_GET_REGS),
-    IOCTL(KVM_GET_XSAVE),
-    IOCTL(KVM_GET_XCRS),
-    IOCTL(KVM_GET_DEBUGREGS),
-    IOCTL(KVM_GET_LAPIC),
-    IOCTL(KVM_GET_MSRS),
-    IOCTL(KVM_GET_VCPU_EVENTS),
-    IOCTL(KVM_GET_MP_STATE),
+    IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),
+    IOCTL(KVM_GET_REGS), IOCTL(KVM_GET_XSAVE), IOCTL(KVM_GET_XCRS), IOCTL(KVM_GET_DEBUGREGS),
+    IOCTL(KVM_GET_LAPIC), IOCTL(KVM_GET_MSRS), IOCTL(KVM_GET_VCPU_EVENTS), IOCTL(KVM_GET_MP_STATE),
     /* malloc */
-    ALWAYS(brk),
-    ALWAYS(munmap),
-    ALWAYS(mremap),
-    ANONYMOUS_MMAP(0),
+    ALWAYS(brk), ALWAYS(munmap), ALWAYS(mremap), ANONYMOUS_MMAP(0),
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */
     { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_DONTNEED } } },
     ANONYMOUS_MMAP(MAP_FIXED | MAP_NORESERVE),
     /* the end */
-    ALWAYS(rt_sigreturn),
-    ALWAYS(exit_group),
+    ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
+/* clang-format on */

@@ -126,24 +126,20 @@ static void request_finish(struct block_request *request, enum block_status stat
 static void request_count(const struct block_request *request)
 {
     struct stats_disk *stats = request->block->stats;
+    enum disk_operation what = request->disk.operation;
 
-    switch (request->disk.operation) {
-    case DISK_READ:
-        stats_add(&stats->read_ops, 1);
-        stats_add(&stats->read_bytes, request->disk.size);
-        break;
-    case DISK_WRITE:
-        stats_add(&stats->write_ops, 1);
-        stats_add(&stats->write_bytes, request->disk.size);
-        break;
-    case DISK_FLUSH:
+    if (what == DISK_FLUSH) {
         stats_add(&stats->flush_ops, 1);
-        break;
-    default:
-        stats_add(&stats->discard_ops, 1);
-        stats_add(&stats->discard_bytes, request->disk.size);
-        break;
+        return;
     }
+    stats_add(what == DISK_READ    ? &stats->read_ops
+              : what == DISK_WRITE ? &stats->write_ops
+                                   : &stats->discard_ops,
+              1);
+    stats_add(what == DISK_READ    ? &stats->read_bytes
+              : what == DISK_WRITE ? &stats->write_bytes
+                                   : &stats->discard_bytes,
+              request->disk.size);
 }
 
 static void request_done(struct disk_request *disk, int result)

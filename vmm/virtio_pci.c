@@ -407,8 +407,6 @@ static void config_window_written(void *owner, unsigned offset, unsigned width)
                                          : window.extra & ((1u << 8 * window.size) - 1));
 }
 
-/* --- ioeventfds --- */
-
 /* Any width of write to one queue's notify register. */
 static int ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify_address,
                          uint32_t flags)
@@ -461,8 +459,6 @@ static void virtio_pci_transfer(void *owner, struct transfer *transfer)
     }
     virtio_device_transfer(&pci->device, transfer);
 }
-
-/* --- making and freeing --- */
 
 static void virtio_pci_release(struct virtio_pci *pci)
 {
