@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/console_cursor.h"
@@ -70,14 +71,29 @@ static void follower_free(struct console_follower *follower)
     free(follower);
 }
 
+/* Each start of a VM makes its page anew: what was in the old one was read before (catch_up).  The
+ * page of a VM that is deleted is read to its end, though it has no name any more. */
+static void open_page(struct console_follower *follower)
+{
+    struct stat status;
+    int fd;
+
+    if (follower->page_fd >= 0 && fstat(follower->page_fd, &status) == 0 && status.st_nlink > 0)
+        return;
+    fd = jail_open_page(follower->node->jail, follower->instance);
+    if (fd < 0)
+        return;
+    cleanup_close(&follower->page_fd);
+    follower->page_fd = fd;
+}
+
 /* False while there is no page, or one not yet begun. */
 static bool read_place(struct console_follower *follower, uint64_t *ret_start_ns,
                        uint64_t *ret_total)
 {
     struct stats_page page;
 
-    if (follower->page_fd < 0)
-        follower->page_fd = jail_open_page(follower->node->jail, follower->instance);
+    open_page(follower);
     if (follower->page_fd < 0 || pread(follower->page_fd, &page, sizeof page, 0) != sizeof page ||
         page.magic != STATS_PAGE_MAGIC)
         return false;
