@@ -52,56 +52,43 @@ int disk_raw_allocate(int fd, int mode, uint64_t offset, uint64_t size)
 
 /* Freed space reads as zero; if the driver wants it kept, or the file system cannot free it, the
  * range is zeroed in place, or the driver told to write zeroes itself. */
-static int raw_write_zeroes(const struct disk_raw *raw, const struct disk_request *request)
+static int raw_do(const struct disk_raw *raw, struct disk_request *request)
 {
     int result = -EOPNOTSUPP;
 
-    if (request->may_unmap)
-        result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
-    if (result == -EOPNOTSUPP)
-        result = disk_raw_allocate(raw->fd, FALLOC_FL_ZERO_RANGE, request->offset, request->size);
-    return result;
-}
-
-static int raw_do(const struct disk_raw *raw, struct disk_request *request)
-{
     if (request->operation == DISK_FLUSH)
         return fdatasync(raw->fd) < 0 ? -errno : 0;
-    if (request->operation == DISK_DISCARD)
-        return disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
-    if (request->operation == DISK_WRITE_ZEROES)
-        return raw_write_zeroes(raw, request);
-    return disk_raw_transfer(raw->fd, request->operation, request->vectors, request->vector_count,
-                             request->offset);
+    if (request->operation == DISK_READ || request->operation == DISK_WRITE)
+        return disk_raw_transfer(raw->fd, request->operation, request->vectors,
+                                 request->vector_count, request->offset);
+    if (request->operation == DISK_DISCARD || request->may_unmap)
+        result = disk_raw_allocate(raw->fd, FALLOC_FL_PUNCH_HOLE, request->offset, request->size);
+    if (request->operation == DISK_WRITE_ZEROES && result == -EOPNOTSUPP)
+        result = disk_raw_allocate(raw->fd, FALLOC_FL_ZERO_RANGE, request->offset, request->size);
+    return result;
 }
 
 /* --- by the ring --- */
 
 static void raw_queue(struct disk_raw *raw, struct disk_request *request)
 {
-    static const uint8_t operations[] = {
-        [DISK_READ] = IORING_OP_READV,
-        [DISK_WRITE] = IORING_OP_WRITEV,
-        [DISK_FLUSH] = IORING_OP_FSYNC,
-        [DISK_DISCARD] = IORING_OP_FALLOCATE,
-        [DISK_WRITE_ZEROES] = IORING_OP_FALLOCATE,
-    };
     struct io_uring_sqe *entry = uring_queue(&raw->ring);
 
-    entry->opcode = operations[request->operation];
     entry->user_data = (uintptr_t)request;
     entry->off = request->offset;
-    if (entry->opcode == IORING_OP_FALLOCATE) { /* has its size in addr and its mode in len */
-        entry->addr = request->size;
-        entry->len = FALLOC_FL_KEEP_SIZE;
-        entry->len |= request->operation == DISK_DISCARD || request->may_unmap
-                          ? FALLOC_FL_PUNCH_HOLE
-                          : FALLOC_FL_ZERO_RANGE;
-    } else if (entry->opcode == IORING_OP_FSYNC) {
+    if (request->operation == DISK_FLUSH) {
+        entry->opcode = IORING_OP_FSYNC;
         entry->fsync_flags = IORING_FSYNC_DATASYNC;
-    } else {
+    } else if (request->operation == DISK_READ || request->operation == DISK_WRITE) {
+        entry->opcode = request->operation == DISK_READ ? IORING_OP_READV : IORING_OP_WRITEV;
         entry->addr = (uintptr_t)request->vectors;
         entry->len = request->vector_count;
+    } else { /* has its size in addr and its mode in len */
+        bool punch = request->operation == DISK_DISCARD || request->may_unmap;
+
+        entry->opcode = IORING_OP_FALLOCATE;
+        entry->addr = request->size;
+        entry->len = FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     }
 }
 
@@ -138,13 +125,15 @@ static void raw_run(struct disk *disk)
     } while (raw->ring.queued > 0);
 }
 
-/* While cancelling nothing is queued, and so nothing but uring_wait is called. */
+/* While cancelling nothing is queued, and so nothing but read is called. */
 static void raw_drain(struct disk *disk)
 {
     struct disk_raw *raw = (struct disk_raw *)disk;
+    uint64_t count;
 
     for (raw_run(disk); raw->ring.fd >= 0 && raw->ring.in_flight > 0; raw_run(disk))
-        uring_wait(&raw->ring);
+        if (read(raw->ring.event_fd, &count, sizeof count) < 0)
+            continue; /* a signal: look, and wait again */
 }
 
 /* --- the disk --- */

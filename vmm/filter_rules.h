@@ -40,8 +40,8 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_KVMCLOCK_CTRL), IOCTL(KVM_IRQFD), IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
     ALWAYS(read),         /* a reset waits for what a disk has in flight */
-    ALWAYS(write), ALWAYS(futex), ALWAYS(brk), ALWAYS(munmap),
-    ANONYMOUS_MMAP(0), /* malloc */
+    ALWAYS(write), ALWAYS(futex),
+    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), /* malloc */
     ALWAYS(clock_gettime), ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
 
@@ -56,14 +56,10 @@ static const struct filter_rule device_rules[] = {
     /* pausing: vCPUs are called by a signal, and only control is looked at */
     ALWAYS(poll),
     { SCMP_SYS(tkill), 1, { { 1, 0xffffffff, VCPU_GATE_SIGNAL } } },
-    /* eventfds, taps, disks, the log */
-    ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(preadv), ALWAYS(pwritev), ALWAYS(fdatasync),
-    ALWAYS(fallocate),
-    /* disks' rings, which were restricted before (uring.h); none can be made or changed any more */
-    ALWAYS(io_uring_enter),
-    /* O_DIRECT off and on again around a request that is not aligned for it */
-    { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } },
-    ALWAYS(getrandom),
+    /* eventfds, taps, the log; disks, by rings that were restricted before (uring.h), or without */
+    ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(getrandom), ALWAYS(io_uring_enter),
+    ALWAYS(preadv), ALWAYS(pwritev), ALWAYS(fdatasync), ALWAYS(fallocate),
+    { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } }, /* O_DIRECT: raw_do_unaligned */
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
     /* a snapshot: what KVM keeps of a held machine, read only */
     IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),

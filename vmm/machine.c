@@ -14,6 +14,7 @@
 #include "vmm/config.h"
 #include "vmm/control.h"
 #include "vmm/cpuid.h"
+#include "vmm/disk.h"
 #include "vmm/exit_record.h"
 #include "vmm/filter.h"
 #include "vmm/guest_memory.h"
@@ -43,7 +44,8 @@ struct machine {
     struct serial *serial;
     struct power *power;
     struct pci_root *pci;
-    struct virtio_balloon *balloon; /* borrowed */
+    struct disk *disks[VMM_DISKS_MAX]; /* borrowed; NULL = none */
+    struct virtio_balloon *balloon;    /* borrowed */
     struct vcpu_entry entry;
     struct vcpu_gate gate;
     struct cpuid cpuid;  /* what the vCPUs' was made of */
@@ -98,17 +100,18 @@ static int build_board(struct machine *machine, struct error *err)
     return result;
 }
 
-static int add_disk(struct machine *machine, const struct vmm_disk *disk, int fd, int base_fd,
-                    struct stats_disk *stats, struct error *err)
+static int add_disk(struct machine *machine, const struct vmm_disk *disk,
+                    const struct config_fds *fds, int index, struct error *err)
 {
     struct virtio_block_spec spec = {
-        .fd = fd,
-        .base_fd = base_fd,
+        .fd = fds->disks[index],
+        .base_fd = fds->bases[index],
         .is_delta = disk->format == VMM_DISK_DELTA,
         .read_only = disk->read_only,
         .size_bytes = disk->size_bytes,
-        .stats = stats,
+        .stats = &machine->record->page->disks[index],
         .engine = DISK_ENGINE_RING,
+        .ret_disk = &machine->disks[index],
         .rate_limit = disk->rate_limit,
     };
 
@@ -134,8 +137,7 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
                               machine->kvm.vm_fd, &machine->pci, err);
 
     for (int i = 0; i < configure->disk_count && result == 0; i++)
-        result = add_disk(machine, &configure->disks[i], fds->disks[i], fds->bases[i],
-                          &page->disks[i], err);
+        result = add_disk(machine, &configure->disks[i], fds, i, err);
     for (int i = 0; i < configure->nic_count && result == 0; i++)
         result = add_nic(machine, &configure->nics[i], fds->nics[i], &page->nics[i], err);
     if (result == 0)
@@ -350,7 +352,9 @@ static void pause_guest(void *context)
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         vcpu_call(&machine->vcpus[i]);
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
-    pci_root_drain(machine->pci);
+    for (int i = 0; i < VMM_DISKS_MAX; i++) /* nobody else has the devices' locks now */
+        if (machine->disks[i])
+            disk_drain(machine->disks[i], DISK_FINISH);
 }
 
 static void resume_guest(void *context)

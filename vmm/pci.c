@@ -246,19 +246,6 @@ static void function_transfer(struct pci_function *function, struct transfer *tr
     }
 }
 
-void pci_root_drain(struct pci_root *root)
-{
-    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-        struct pci_function *function = root->functions[slot];
-
-        if (!function || !function->ops->drain)
-            continue;
-        pthread_mutex_lock(&function->lock);
-        function->ops->drain(function->owner);
-        pthread_mutex_unlock(&function->lock);
-    }
-}
-
 void pci_root_transfer(struct pci_root *root, struct transfer *transfer)
 {
     transfer_item(transfer, "PCI address", &root->port_address, sizeof root->port_address);

@@ -39,7 +39,6 @@ struct pci_function_ops {
     void (*bar_moved)(void *owner, unsigned bar, uint64_t address);
     /* Registers of the owner, after those of the function; may be NULL. */
     void (*transfer)(void *owner, struct transfer *transfer);
-    void (*drain)(void *owner); /* finishes what is under way; main thread */
     void (*free)(void *owner);
 };
 
@@ -81,7 +80,6 @@ int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmi
 struct pci_root *pci_root_free(struct pci_root *root);
 
 /* All functions, into a snapshot or out of one of a machine with the same functions. */
-void pci_root_drain(struct pci_root *root);
 void pci_root_transfer(struct pci_root *root, struct transfer *transfer);
 
 struct guest_memory *pci_root_memory(const struct pci_root *root);

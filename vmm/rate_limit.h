@@ -1,9 +1,8 @@
 /* rate_limit.h - a token bucket each for bytes and operations.  Pure: the caller gives the clock.
  *
- * A bucket fills at its rate and holds a tenth of a second's worth.  Whatever comes passes while
- * both hold anything, and may leave them in debt: so any size passes, and over time exactly the
- * rate does. The burst is spent first, and once.  Counted in thousandths, which is what a rate of 1
- * gives in a millisecond: nothing is lost to rounding. */
+ * A bucket fills at its rate and holds a tenth of a second's worth.  While both hold anything, what
+ * comes passes whole, into debt if need be; over time exactly the rate does.  The burst is spent
+ * first, and once.  Counted in thousandths, what 1/s gives in a ms: nothing is lost to rounding. */
 #pragma once
 #include <stdint.h>
 #include "vmm/control_protocol.h"

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -13,11 +12,8 @@
 static const struct io_uring_restriction restrictions[] = {
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
-    { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
-    { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE },
-    { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
     { .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE },
 };
 
@@ -40,7 +36,7 @@ static bool uring_prepare(struct uring *ring, const int *fds, unsigned fd_count)
 {
     static const uint32_t workers[2] = { 4, 4 }; /* at most: they are pids of the VM's cgroup */
 
-    ring->event_fd = eventfd(0, EFD_CLOEXEC); /* blocking, for uring_wait */
+    ring->event_fd = eventfd(0, EFD_CLOEXEC); /* blocking: see raw_drain */
     ring->rings = mmap(NULL, rings_bytes(ring), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
                        ring->fd, IORING_OFF_SQ_RING);
     ring->entries =
@@ -91,8 +87,7 @@ struct io_uring_sqe *uring_queue(struct uring *ring)
     struct io_uring_sqe *entry = uring_entry(ring, ring->tail++);
 
     ring->queued++;
-    memset(entry, 0, sizeof(*entry));
-    entry->flags = IOSQE_FIXED_FILE;
+    *entry = (struct io_uring_sqe){ .flags = IOSQE_FIXED_FILE };
     return entry;
 }
 
@@ -129,12 +124,4 @@ void *uring_take(struct uring *ring, int *ret_result)
     ring->in_flight--;
     __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
     return tag;
-}
-
-void uring_wait(struct uring *ring)
-{
-    uint64_t count;
-
-    if (read(ring->event_fd, &count, sizeof(count)) < 0)
-        return; /* a signal came */
 }

@@ -2,14 +2,13 @@
  * io_uring passes by the system call filters, so a ring is made before they are loaded: disabled,
  * restricted to a few operations on registered files, then enabled.  Nothing lifts a restriction.
  *
- * Who has a ring serializes its calls.  uring_submit is for the loop's thread; the others, on any
- * thread, call nothing but read. */
+ * Who has a ring serializes its calls.  Only uring_submit makes a system call. */
 #pragma once
 #include <linux/io_uring.h>
 
 struct uring {
     int fd;       /* owned; -1 = none: the rest is meaningless */
-    int event_fd; /* owned; for EPOLLIN | EPOLLET, never read by the loop: something has ended */
+    int event_fd; /* owned, blocking: something ended; the loop never reads it (EPOLLET) */
     unsigned queued, refused, in_flight; /* operations; those refused are queued, too */
     unsigned tail; /* of what is queued; the kernel knows all but the last `queued` */
     struct io_uring_params layout;
@@ -28,5 +27,3 @@ struct io_uring_sqe *uring_queue(struct uring *ring);
 void uring_submit(struct uring *ring);
 /* user_data and result of what has ended, one after the other; NULL = none left. */
 void *uring_take(struct uring *ring, int *ret_result);
-/* Returns when something has ended since it last did, or for no reason. */
-void uring_wait(struct uring *ring);

@@ -128,18 +128,15 @@ static void request_count(const struct block_request *request)
     struct stats_disk *stats = request->block->stats;
     enum disk_operation what = request->disk.operation;
 
-    if (what == DISK_FLUSH) {
-        stats_add(&stats->flush_ops, 1);
-        return;
-    }
     stats_add(what == DISK_READ    ? &stats->read_ops
               : what == DISK_WRITE ? &stats->write_ops
+              : what == DISK_FLUSH ? &stats->flush_ops
                                    : &stats->discard_ops,
               1);
     stats_add(what == DISK_READ    ? &stats->read_bytes
               : what == DISK_WRITE ? &stats->write_bytes
                                    : &stats->discard_bytes,
-              request->disk.size);
+              request->disk.size); /* 0 of a flush */
 }
 
 static void request_done(struct disk_request *disk, int result)
@@ -377,11 +374,11 @@ static void block_disk_event(void *context, uint32_t events)
     virtio_device_unlock(block->device);
 }
 
-static void block_drain(void *owner, bool finish)
+static void block_drain(void *owner)
 {
     struct virtio_block *block = owner;
 
-    disk_drain(block->disk, finish ? DISK_FINISH : DISK_CANCEL);
+    disk_drain(block->disk, DISK_CANCEL);
 }
 
 static uint64_t block_offer_features(void *owner)
@@ -475,7 +472,9 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
             virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
     if (result != 0)
         block_free(block);
-    else
+    else if (spec->ret_disk)
+        *spec->ret_disk = block->disk;
+    if (result == 0)
         virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
     return result;
 }

@@ -21,6 +21,7 @@ struct virtio_block_spec {
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */
     enum disk_engine engine;
+    struct disk **ret_disk; /* borrowed from the device, for disk_drain; NULL = not wanted */
     struct vmm_rate_limit rate_limit;
 };
 

@@ -121,15 +121,15 @@ void virtio_device_process(struct virtio_device *device, unsigned queue)
         device->ops->process_queue(device->owner, queue);
 }
 
-void virtio_device_drain(struct virtio_device *device, bool finish)
+static void device_drain(struct virtio_device *device)
 {
     if (device->ops->drain)
-        device->ops->drain(device->owner, finish);
+        device->ops->drain(device->owner);
 }
 
 static void device_reset(struct virtio_device *device)
 {
-    virtio_device_drain(device, /* finish= */ false);
+    device_drain(device);
     if (device->ops->reset)
         device->ops->reset(device->owner);
     for (unsigned i = 0; i < device->ops->queue_count; i++)
@@ -263,7 +263,7 @@ void virtio_device_reset_queue(struct virtio_device *device, unsigned queue)
     if (queue >= device->ops->queue_count || !device->queues[queue].enabled ||
         !(virtio_device_features(device) & VIRTIO_FEATURE_RING_RESET))
         return;
-    virtio_device_drain(device, /* finish= */ false);
+    device_drain(device);
     virtqueue_reset(&device->queues[queue]);
 }
 

@@ -65,10 +65,9 @@ struct virtio_device_ops {
     /* Instead of it, for simple devices: one chain.  1; 0 if none waits; -EPROTO stops the device.
      */
     int (*serve)(void *owner, unsigned queue);
-    /* Afterwards nothing is under way that touches guest memory: finished, on the loop's thread,
-     * for a pause; or, on any thread, as good as forgotten, for a reset of the device or of a
-     * queue. NULL = never is. */
-    void (*drain)(void *owner, bool finish);
+    /* Afterwards nothing is under way that touches guest memory; before a reset of the device or of
+     * a queue, so on any thread, and nobody wants the results.  NULL = never is. */
+    void (*drain)(void *owner);
     /* Forget everything about the driver; the queues are reset after it.  May be NULL. */
     void (*reset)(void *owner);
     /* The device is freed; the loop's thread, no lock needed any more. */
@@ -142,7 +141,6 @@ bool virtio_throttle_holds(struct virtio_throttle *throttle);
 void virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
                         void *owner, const struct guest_memory *memory);
 void virtio_device_process(struct virtio_device *device, unsigned queue);
-void virtio_device_drain(struct virtio_device *device, bool finish);
 void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer);
 /* A write of the status register.  Bits that are cleared one by one, skipped or out of order
  * (3.1.1) change nothing; 0 resets. */

@@ -438,11 +438,6 @@ static void registers_moved(void *owner, unsigned bar, uint64_t address)
 
 /* --- snapshots --- */
 
-static void virtio_pci_drain(void *owner)
-{
-    virtio_device_drain(&((struct virtio_pci *)owner)->device, /* finish= */ true);
-}
-
 static void virtio_pci_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_pci *pci = owner;
@@ -486,7 +481,6 @@ static const struct pci_function_ops function_ops = {
     .config_written = config_window_written,
     .bar_moved = registers_moved,
     .transfer = virtio_pci_transfer,
-    .drain = virtio_pci_drain,
     .free = virtio_pci_free,
 };
 

@@ -225,7 +225,7 @@ static const struct use {
     { DEVICES, "close", "vmm/control.c", "cleanup_close(&control->fd)" },
     { DEVICES, "read", "vmm/virtio_net.c", "read(net->tap_fd" },
     { DEVICES, "writev", "vmm/virtio_net.c", "writev(net->tap_fd" },
-    { VCPU, "read", "vmm/uring.c", "read(ring->event_fd" },
+    { VCPU, "read", "vmm/disk_raw.c", "read(raw->ring.event_fd" },
     { DEVICES, "io_uring_enter", "vmm/uring.c", "SYS_io_uring_enter" },
     { DEVICES, "fcntl", "vmm/disk_raw.c", "fcntl(raw->fd, F_SETFL" },
     { DEVICES, "preadv", "vmm/disk_raw.c", "preadv(fd" },
