@@ -11,6 +11,7 @@
 #include "vmm/io_vector.h"
 #include "vmm/stats_counter.h"
 #include "vmm/stats_page.h"
+#include "vmm/transfer.h"
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_pci.h"
 
@@ -381,6 +382,31 @@ static void block_drain(void *owner)
     disk_drain(block->disk, DISK_CANCEL);
 }
 
+struct block_flush {
+    struct disk_request disk; /* first */
+    int result;
+};
+
+static void flush_done(struct disk_request *disk, int result)
+{
+    ((struct block_flush *)disk)->result = result;
+}
+
+/* Nothing of ours is in a snapshot, but what it relies on must be in the disk's files: which blocks
+ * a delta holds is in memory until a flush. */
+static void block_transfer(void *owner, struct transfer *transfer)
+{
+    struct virtio_block *block = owner;
+    struct block_flush flush = { { .operation = DISK_FLUSH, .done = flush_done }, 0 };
+
+    if (transfer->loading)
+        return;
+    disk_submit(block->disk, &flush.disk);
+    disk_drain(block->disk, DISK_FINISH);
+    if (flush.result < 0)
+        transfer_refuse(transfer, -flush.result, "a disk cannot be flushed");
+}
+
 static uint64_t block_offer_features(void *owner)
 {
     const struct virtio_block *block = owner;
@@ -436,6 +462,7 @@ static const struct virtio_device_ops block_ops = {
     .offer_features = block_offer_features,
     .read_config = block_read_config,
     .process_queue = block_process_queue,
+    .transfer = block_transfer,
     .drain = block_drain,
     .free = block_free,
 };

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include "vmm/transfer.h"
 #include "vmm/disk.h"
 #include "vmm/stats_page.h"
 #include "vmm/uring.h"
@@ -321,6 +322,28 @@ static void each_fault_is_an_answer(void **state)
     }
 }
 
+/* A snapshot relies on the disk's files as they are then. */
+static void a_snapshot_flushes_or_is_none(void **state)
+{
+    struct fixture *f = *state;
+    struct error err = { 0 };
+    unsigned before = made[FDATASYNC];
+    struct transfer good = { .err = &err }, bad = { .err = &err };
+
+    fault.times = 0;
+    pci_root_transfer(f->h.root, &good);
+    assert_int_equal(good.result, 0);
+    assert_int_equal(made[FDATASYNC], before + 1);
+    fault.call = FDATASYNC;
+    fault.code = EIO;
+    fault.times = 1;
+    fault.met = 0;
+    pci_root_transfer(f->h.root, &bad);
+    assert_int_equal(bad.result, -EIO);
+    free(good.bytes);
+    free(bad.bytes);
+}
+
 /* The host is full: an error of the guest's, and no more than that (testing.md: ENOSPC). */
 static void a_full_host_is_an_io_error(void **state)
 {
@@ -550,6 +573,7 @@ int main(void)
 #define TEST(name, how) cmocka_unit_test_setup_teardown(name, how, tear_down)
     const struct CMUnitTest any[] = {
         TEST(each_fault_is_an_answer, set_up_calls),
+        TEST(a_snapshot_flushes_or_is_none, set_up_calls),
         TEST(a_direct_disk_takes_any_request, set_up_direct_calls),
         TEST(each_fault_is_an_answer, set_up_direct_calls),
     };
