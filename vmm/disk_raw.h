@@ -2,7 +2,8 @@
  * interpreted.
  *
  * By a ring (uring.h), so that the loop's thread does not wait; and by system calls, which do,
- * where there is no io_uring, and for what the ring could not finish.  O_DIRECT of the file is
+ * where there is no io_uring, for what the ring could not finish, and for small writes to the page
+ * cache (ten times faster so on ext4).  O_DIRECT of the file is
  * respected, but requests that are not aligned to 4096 bytes go through the page cache. */
 #pragma once
 #include "vmm/disk.h"
