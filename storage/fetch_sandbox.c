@@ -97,7 +97,7 @@ static int make_root(const struct fetch_sandbox_spec *spec, struct error *err)
 /* For every import. */
 static const int calls[] = {
     SCMP_SYS(read),          SCMP_SYS(write),
-    SCMP_SYS(pread64),       SCMP_SYS(pwrite64),
+    SCMP_SYS(pread64),       SCMP_SYS(pwritev),
     SCMP_SYS(lseek),         SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),    SCMP_SYS(ftruncate),
     SCMP_SYS(close),         SCMP_SYS(munmap),

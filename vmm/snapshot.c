@@ -1,18 +1,16 @@
 #include "vmm/snapshot.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/sparse_file.h"
+#include "vmm/disk_raw.h"
 #include "vmm/guest_memory.h"
 #include "vmm/transfer.h"
 
-#define PAGE_BYTES       4096u
-#define RUN_BYTES        (1u << 20)
 #define SNAPSHOT_MAGIC   "WARRENVM"
 #define SNAPSHOT_VERSION 1u
 
@@ -23,51 +21,6 @@ struct snapshot_header {
     uint64_t memory_bytes;
     uint64_t state_bytes; /* that follow */
 };
-
-static int write_all(int fd, const void *bytes, size_t size, uint64_t offset)
-{
-    while (size > 0) {
-        struct iovec part = { (void *)bytes, size };
-        ssize_t done = pwritev(fd, &part, 1, (off_t)offset);
-
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? -errno : -EIO;
-        bytes = (const uint8_t *)bytes + done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return 0;
-}
-
-static bool is_zero(const void *page)
-{
-    const uint64_t *words = page;
-    uint64_t any = 0;
-
-    for (unsigned i = 0; i < PAGE_BYTES / sizeof any; i++)
-        any |= words[i];
-    return any == 0;
-}
-
-/* In runs of pages that hold anything. */
-static int write_region(int fd, const struct guest_memory_region *region, uint64_t offset)
-{
-    uint64_t start = 0;
-    int result = 0;
-
-    while (start < region->size && result == 0) {
-        uint64_t end = start;
-
-        while (end < region->size && end - start < RUN_BYTES && !is_zero(region->host + end))
-            end += PAGE_BYTES;
-        if (end > start)
-            result = write_all(fd, region->host + start, end - start, offset + start);
-        start = end > start ? end : start + PAGE_BYTES;
-    }
-    return result;
-}
 
 static uint64_t memory_size(const struct guest_memory *memory)
 {
@@ -87,19 +40,18 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
         .memory_bytes = memory_size(memory),
         .state_bytes = transfer->size,
     };
+    struct iovec parts[] = { { &header, sizeof header }, { transfer->bytes, transfer->size } };
     uint64_t offset = 0;
     int result = 0;
 
     for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
         struct guest_memory_region region = guest_memory_region(memory, i);
 
-        result = write_region(memory_fd, &region, offset);
+        result = sparse_write(memory_fd, region.host, region.size, offset);
         offset += region.size;
     }
     if (result == 0)
-        result = write_all(state_fd, transfer->bytes, transfer->size, sizeof header);
-    if (result == 0)
-        result = write_all(state_fd, &header, sizeof header, 0);
+        result = disk_raw_transfer(state_fd, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
     if (result == 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
         result = -errno;
     return result < 0 ? error_set(err, result, "write a snapshot: %s", strerror(-result)) : 0;
