@@ -1,6 +1,5 @@
 /* What a VM's process says over its control connection, and what becomes of it. */
 #include <signal.h>
-#include <time.h>
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
@@ -8,14 +7,6 @@
 #include "agent/vmm_client.h"
 #include "base/loop.h"
 #include "base/process.h"
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static void on_ready(void *context)
 {
@@ -29,7 +20,8 @@ static void on_ready(void *context)
     if (next == VM_RUNNING) {
         vm->timer = loop_cancel(vm->timer);
         node->starts += vm->launch_ns > 0; /* an adopted one was launched by another agent */
-        node->start_seconds += vm->launch_ns > 0 ? (double)(now_ns() - vm->launch_ns) / 1e9 : 0;
+        node->start_seconds +=
+            vm->launch_ns > 0 ? (double)(loop_now_ns() - vm->launch_ns) / 1e9 : 0;
         vm_set_state(node, vm, VM_RUNNING, "");
     }
     vm_balloon_tell(node, vm); /* its size may have changed since CONFIGURE */

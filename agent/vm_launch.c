@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent/jail.h"
@@ -45,14 +44,6 @@ struct process_job {
     struct jail_process process;
     struct vm_files files;
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
                    struct nic_config *ret_config)
@@ -350,7 +341,7 @@ void vm_launch(struct node *node, struct vm *vm)
     vm->placed = true;
     vm->launch_error = 0;
     vm->launch_message[0] = '\0';
-    vm->launch_ns = now_ns();
+    vm->launch_ns = loop_now_ns();
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");
     if (submit_process(node, vm, start_process, process_is_started, &err) < 0) {

@@ -30,7 +30,8 @@ int loop_add(struct loop *loop, int fd, uint32_t events, loop_fd_fn *callback, v
 int loop_change(struct loop_source *source, uint32_t events, struct error *err);
 struct loop_source *loop_remove(struct loop_source *source); /* accepts NULL, returns NULL */
 
-/* CLOCK_MONOTONIC milliseconds. */
+/* CLOCK_MONOTONIC. */
+int64_t loop_now_ns(void);
 int64_t loop_now_ms(void);
 /* Fires once, `ms` from now; then it is gone.  Cancel only one that has not fired: set your pointer
  * to NULL in the callback.  NULL is returned only when memory is short. */

@@ -1,3 +1,4 @@
+#include "net/firewall.h"
 #include "net/findings.h"
 
 #include <jansson.h>
@@ -92,13 +93,13 @@ static void look_at_nftables(struct findings *findings, struct nftables *nftable
     auto_free char *text = NULL;
     json_t *list;
     const json_t *item;
-    char own[24];
+    char own[FIREWALL_TABLE_NAME];
     size_t index;
 
     if (nftables_query(nftables, "list chains", &text, NULL) < 0)
         return;
     list = json_loads(text, 0, NULL);
-    snprintf(own, sizeof own, "warren_%s", prefix);
+    firewall_table_name(prefix, own);
     json_array_foreach(json_object_get(list, "nftables"), index, item)
     {
         const json_t *chain = json_object_get(item, "chain");

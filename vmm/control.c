@@ -176,40 +176,26 @@ static bool control_handle(struct control *control, const struct vmm_message_hea
     return messages[header->type].handle(control, header);
 }
 
-/* Before the configuration has come, messages go where it belongs; afterwards console input is the
- * longest.  Fds that a message was not meant to have are closed. */
+/* Until the configuration has come, messages go where it belongs, and its fds stay; afterwards
+ * console input is the longest.  Fds that a message was not meant to have are closed. */
 static bool control_receive(struct control *control)
 {
+    bool waiting = !control->configured, stays;
+    struct vmm_console_input message;
+    void *to = waiting ? (void *)&control->configure : &message;
     struct error err = { 0 };
     ssize_t size;
 
-    if (control->configured) {
-        struct vmm_console_input message;
-        bool stays;
-
-        control->fd_count = CONFIG_FDS_MAX;
-        size = seqpacket_receive(control->fd, &message, sizeof message, control->fds,
-                                 &control->fd_count, &err);
-        if (size <= 0) {
-            control->fd_count = 0;
-            return size == -EAGAIN;
-        }
-        stays = control_handle(control, &message.header, (size_t)size);
-        close_fds(control->fds, control->fd_count);
-        control->fd_count = 0;
-        return stays;
-    }
     control->fd_count = CONFIG_FDS_MAX;
-    size = seqpacket_receive(control->fd, &control->configure, sizeof control->configure,
+    size = seqpacket_receive(control->fd, to, waiting ? sizeof control->configure : sizeof message,
                              control->fds, &control->fd_count, &err);
     if (size <= 0) {
         control->fd_count = 0;
-        control->abandoned = size == 0;
+        control->abandoned = waiting && size == 0;
         return size == -EAGAIN;
     }
-    bool stays = control_handle(control, &control->configure.header, (size_t)size);
-
-    if (!control->configured) {
+    stays = control_handle(control, to, (size_t)size);
+    if (!waiting || !control->configured) {
         close_fds(control->fds, control->fd_count);
         control->fd_count = 0;
     }

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/loop.h"
 #include "vmm/acpi.h"
 #include "vmm/boot_linux.h"
 #include "vmm/config.h"
@@ -300,14 +300,6 @@ struct machine *machine_free(struct machine *machine)
     return NULL;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void on_signal(int signal)
 {
     (void)signal; /* it only ends a KVM_RUN */
@@ -328,7 +320,7 @@ int machine_start(struct machine *machine, struct error *err)
         result = filter_load(FILTER_DEVICES, err);
     if (result < 0)
         return result;
-    __atomic_store_n(&machine->record->page->start_ns, now_ns(), __ATOMIC_RELEASE);
+    __atomic_store_n(&machine->record->page->start_ns, (uint64_t)loop_now_ns(), __ATOMIC_RELEASE);
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
     vcpu_gate_open(&machine->gate);
     return 0;

@@ -163,17 +163,20 @@ static bool touches(unsigned offset, unsigned width, unsigned start, unsigned si
     return offset < start + size && start < offset + width;
 }
 
+static void function_apply_msix(struct pci_function *function)
+{
+    uint32_t control = config_get(function, function->msix_offset + 2u, 2);
+
+    pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE, control & MSIX_CONTROL_MASKED);
+}
+
 static void function_apply(struct pci_function *function, unsigned offset, unsigned width)
 {
     if (touches(offset, width, CONFIG_COMMAND, 2) ||
         touches(offset, width, CONFIG_BAR0, 4 * PCI_BARS))
         function_decode(function);
-    if (function->msix && touches(offset, width, function->msix_offset + 2u, 2)) {
-        uint32_t control = config_get(function, function->msix_offset + 2u, 2);
-
-        pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE,
-                         control & MSIX_CONTROL_MASKED);
-    }
+    if (function->msix && touches(offset, width, function->msix_offset + 2u, 2))
+        function_apply_msix(function);
     if (function->ops->config_written)
         function->ops->config_written(function->owner, offset, width);
 }
@@ -238,12 +241,8 @@ static void function_transfer(struct pci_function *function, struct transfer *tr
     if (!transfer->loading || !transfer_is_good(transfer))
         return;
     function_decode(function);
-    if (function->msix) {
-        uint32_t control = config_get(function, function->msix_offset + 2u, 2);
-
-        pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE,
-                         control & MSIX_CONTROL_MASKED);
-    }
+    if (function->msix)
+        function_apply_msix(function);
 }
 
 void pci_root_transfer(struct pci_root *root, struct transfer *transfer)
