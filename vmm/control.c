@@ -181,7 +181,7 @@ static bool control_handle(struct control *control, const struct vmm_message_hea
 static bool control_receive(struct control *control)
 {
     bool waiting = !control->configured, stays;
-    struct vmm_console_input message;
+    struct vmm_console_input message = { 0 };
     void *to = waiting ? (void *)&control->configure : &message;
     struct error err = { 0 };
     ssize_t size;
