@@ -38,7 +38,11 @@ struct jail {
     struct jail_cgroup cgroup;
     char empty_root[PATH_MAX];
     struct vmm_cpuid cpuid;
+    bool prepared; /* the launch worker stands in namespaces that nobody else has been in */
 };
+
+/* Made in advance (jail_prepare), or with the process. */
+#define OWN_NAMESPACES (CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
 /* --- the place --- */
 
@@ -270,9 +274,28 @@ static int make_log(int dir_fd, int *ret_vmm_fd, int *ret_fd, struct error *err)
     return 0;
 }
 
-static int spawn(const struct jail *jail, uint32_t instance, const struct jail_spec *jail_spec,
-                 int listener, int log_fd, int cgroup_fd, struct jail_process *process,
-                 struct error *err)
+struct start {
+    const struct jail_spec *spec;
+    struct jail_process *process;
+    int dir_fd;
+};
+
+/* All that the process needs only with CONFIGURE: half a millisecond that it does not wait for. */
+static int while_it_starts(void *context, pid_t pid, struct error *err)
+{
+    struct start *start = context;
+    int result = write_identity(start->dir_fd, pid, err);
+
+    if (result < 0)
+        return result;
+    start->process->page_fd = make_page(start->dir_fd, err);
+    if (start->process->page_fd < 0)
+        return start->process->page_fd;
+    return start->spec->meanwhile ? start->spec->meanwhile(start->spec->context, err) : 0;
+}
+
+static int spawn(struct jail *jail, uint32_t instance, struct start *start, int listener,
+                 int log_fd, int cgroup_fd, struct error *err)
 {
     static const char *const argv[] = { "warren-vmm", NULL };
     const int fds[] = { -1, -1, log_fd, listener };
@@ -283,27 +306,31 @@ static int spawn(const struct jail *jail, uint32_t instance, const struct jail_s
         .gid = user,
         .max_files = VMM_FILES_MAX,
         .max_processes = VMM_PROCESSES_MAX,
-        .max_file_bytes =
-            jail_spec->max_file_bytes > VMM_PAGE_BYTES ? jail_spec->max_file_bytes : VMM_PAGE_BYTES,
-        .hostname = jail_spec->hostname,
+        .max_file_bytes = start->spec->max_file_bytes > VMM_PAGE_BYTES ? start->spec->max_file_bytes
+                                                                       : VMM_PAGE_BYTES,
+        .hostname = start->spec->hostname,
     };
     struct process_spec spec = {
         .exec_fd = jail->vmm_exec_fd,
         .argv = argv,
-        .clone_flags = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+        .clone_flags = CLONE_NEWPID | (jail->prepared ? 0 : OWN_NAMESPACES),
         .cgroup_fd = cgroup_fd,
         .fds = fds,
         .fd_count = sizeof fds / sizeof fds[0],
         .sandbox = &sandbox,
         .new_session = true,
+        .meanwhile = while_it_starts,
+        .context = start,
     };
 
-    return process_spawn(&spec, &process->pid, &process->pidfd, err);
+    jail->prepared = false;
+    return process_spawn(&spec, &start->process->pid, &start->process->pidfd, err);
 }
 
-static int start_in(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
-                    int dir_fd, struct jail_process *process, struct error *err)
+static int start_in(struct jail *jail, uint32_t instance, const struct jail_spec *spec, int dir_fd,
+                    struct jail_process *process, struct error *err)
 {
+    struct start start = { .spec = spec, .process = process, .dir_fd = dir_fd };
     auto_close int cgroup_fd = -1;
     auto_close int listener = -1;
     auto_close int log_fd = -1;
@@ -318,23 +345,22 @@ static int start_in(const struct jail *jail, uint32_t instance, const struct jai
     process->control_fd = seqpacket_connect(dir_fd, "control.sock", err);
     if (process->control_fd < 0)
         return process->control_fd;
-    process->page_fd = make_page(dir_fd, err);
-    if (process->page_fd < 0)
-        return process->page_fd;
     result = make_log(dir_fd, &log_fd, &process->log_fd, err);
-    if (result < 0)
-        return result;
-    result = spawn(jail, instance, spec, listener, log_fd, cgroup_fd, process, err);
-    return result < 0 ? result : write_identity(dir_fd, process->pid, err);
+    return result < 0 ? result : spawn(jail, instance, &start, listener, log_fd, cgroup_fd, err);
 }
 
-int jail_start(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
+void jail_prepare(struct jail *jail)
+{
+    if (!jail->prepared)
+        jail->prepared = unshare(OWN_NAMESPACES) == 0;
+}
+
+int jail_start(struct jail *jail, uint32_t instance, const struct jail_spec *spec,
                struct jail_process *ret_process, struct error *err)
 {
     struct jail_process process = { .pidfd = -1, .control_fd = -1, .page_fd = -1, .log_fd = -1 };
     auto_close int dir_fd = -1;
     char name[16];
-    int status;
     int result;
 
     instance_name(instance, name);
@@ -345,12 +371,6 @@ int jail_start(const struct jail *jail, uint32_t instance, const struct jail_spe
         *ret_process = process;
         return 0;
     }
-    if (process.pidfd >= 0) {
-        process_kill(process.pidfd, SIGKILL);
-        while (process_reap(process.pidfd, &status) == -EAGAIN)
-            usleep(1000);
-    }
-    cleanup_close(&process.pidfd);
     cleanup_close(&process.control_fd);
     cleanup_close(&process.page_fd);
     cleanup_close(&process.log_fd);

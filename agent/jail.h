@@ -1,6 +1,6 @@
 /* jail.h - where a VM's process lives: its directory below the run directory, its cgroup, its user
- * and namespaces.  After jail_new read-only, so any thread may use it; what waits runs on the
- * launch worker.
+ * and namespaces.  After jail_new read-only, so any thread may use it, but for jail_prepare and
+ * jail_start, which only the launch worker does; what else waits runs there, too.
  *
  *   <run-dir>/empty              the empty directory that becomes every VMM's root
  *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), process (its identity),
@@ -50,14 +50,21 @@ struct jail_process {
 struct jail_spec {
     const char *hostname;    /* borrowed */
     uint64_t max_file_bytes; /* of the largest disk that it may write to; no file becomes larger */
+    /* What else is to be made ready while the process becomes a VMM; -errno ends the start. */
+    int (*meanwhile)(void *context, struct error *err);
+    void *context;
 };
 
 #define JAIL_LOG_BYTES 65536 /* of a VMM's log */
 
+/* Makes the namespaces of the next VM, a network's with them, by moving the calling thread into
+ * them: half a millisecond that its start does not take then.  Without it a start makes its own. */
+void jail_prepare(struct jail *jail);
+
 /* Makes directory, page, cgroup and socket, starts the VMM in them (waiting for CONFIGURE), and
  * notes its identity.  If we end before CONFIGURE, the next agent finds it unconfigured and ends
  * it. On failure nothing is left but the directory. */
-int jail_start(const struct jail *jail, uint32_t instance, const struct jail_spec *spec,
+int jail_start(struct jail *jail, uint32_t instance, const struct jail_spec *spec,
                struct jail_process *ret_process, struct error *err);
 /* The log of one that an earlier agent started.  Owned fd, or -1. */
 int jail_open_log(const struct jail *jail, uint32_t instance);

@@ -278,6 +278,8 @@ extern const struct vmm_client_ops vm_client_ops;
 
 /* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended.  vm_exit.c: the process's end. */
 void vm_launch(struct node *node, struct vm *vm);
+/* Gets ready on the launch worker what the next start can find ready. */
+void vm_launch_prepare(struct node *node);
 void vm_clean_up(struct node *node, struct vm *vm);
 void vm_forget_process(struct vm *vm);
 /* Its process, of an earlier agent, is gone. */

@@ -130,6 +130,8 @@ static int open_network(struct node *node, struct error *err)
 
 static int open_all(struct node *node, struct error *err)
 {
+    const struct worker_ops one_by_one = { .batch_max =
+                                               1 }; /* who is done need not wait for others */
     struct database_counters counters;
     int result = open_stores(node, err);
 
@@ -140,12 +142,15 @@ static int open_all(struct node *node, struct error *err)
         return result;
     node->last_instance = counters.instance;
     node->revision = counters.revision;
-    result = worker_new(node->loop, "network", NULL, &node->net_worker, err);
+    result = worker_new(node->loop, "network", &one_by_one, &node->net_worker, err);
     if (result == 0)
         result = worker_new(node->loop, "disk", NULL, &node->disk_worker, err);
     if (result == 0)
-        result = worker_new(node->loop, "launch", NULL, &node->launch_worker, err);
-    return result == 0 ? open_network(node, err) : result;
+        result = worker_new(node->loop, "launch", &one_by_one, &node->launch_worker, err);
+    if (result < 0)
+        return result;
+    vm_launch_prepare(node);
+    return open_network(node, err);
 }
 
 int node_new(struct loop *loop, const struct log *log, const struct config *config,

@@ -85,12 +85,12 @@ static int open_disk(const struct node *node, const struct vm_file_disk *disk,
     return result;
 }
 
-int vm_files_open(const struct node *node, int page_fd, struct vm_files *files, struct error *err)
+int vm_files_open(const struct node *node, struct vm_files *files, struct error *err)
 {
     int result;
 
     files->fds[0] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    files->fds[1] = page_fd;
+    files->fds[VM_FILES_PAGE] = -1;
     files->count = 2;
     if (files->fds[0] < 0)
         return error_set(err, ENODEV, "open /dev/kvm: %s", strerror(errno));

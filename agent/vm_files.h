@@ -10,7 +10,8 @@ struct node;
 struct vm;
 
 /* kvm, page, kernel, initrd, disks with their bases */
-#define VM_FILES_MAX (4 + 2 * VMM_DISKS_MAX)
+#define VM_FILES_MAX  (4 + 2 * VMM_DISKS_MAX)
+#define VM_FILES_PAGE 1
 
 struct vm_files {
     uint32_t kernel; /* instances; 0 = none */
@@ -31,6 +32,7 @@ struct vm_files {
 
 /* Loop thread. */
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files);
-/* Launch worker.  page_fd: taken.  On failure some are open: vm_files_close. */
-int vm_files_open(const struct node *node, int page_fd, struct vm_files *files, struct error *err);
+/* Launch worker.  All but the page, whose place is left at -1.  On failure some are open:
+ * vm_files_close. */
+int vm_files_open(const struct node *node, struct vm_files *files, struct error *err);
 void vm_files_close(struct vm_files *files);

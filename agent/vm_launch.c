@@ -91,16 +91,25 @@ static int nics_down(void *argument, struct error *err)
     return first;
 }
 
+static int open_files(void *context, struct error *err)
+{
+    struct process_job *job = context;
+
+    return vm_files_open(job->node, &job->files, err);
+}
+
 static int start_process(void *argument, struct error *err)
 {
     struct process_job *job = argument;
     const struct jail_spec spec = { .hostname = job->hostname,
-                                    .max_file_bytes = job->files.max_file_bytes };
+                                    .max_file_bytes = job->files.max_file_bytes,
+                                    .meanwhile = open_files,
+                                    .context = job };
     int result = jail_start(job->node->jail, job->instance, &spec, &job->process, err);
 
-    if (result < 0)
-        return result;
-    return vm_files_open(job->node, take_fd(&job->process.page_fd), &job->files, err);
+    if (result == 0)
+        job->files.fds[VM_FILES_PAGE] = take_fd(&job->process.page_fd);
+    return result;
 }
 
 static int clean_process(void *argument, struct error *err)
@@ -260,11 +269,34 @@ static void nics_are_up(void *argument, int result, const struct error *err)
     free(job);
 }
 
+static int prepare_next(void *argument, struct error *err)
+{
+    struct node *node = argument;
+
+    (void)err;
+    jail_prepare(node->jail);
+    return 0;
+}
+
+static void next_is_prepared(void *argument, int result, const struct error *err)
+{
+    (void)argument;
+    (void)result;
+    (void)err;
+}
+
+void vm_launch_prepare(struct node *node)
+{
+    /* If memory is short, the next start takes longer. */
+    (void)worker_submit(node->launch_worker, prepare_next, next_is_prepared, node, NULL);
+}
+
 static void process_is_started(void *argument, int result, const struct error *err)
 {
     struct process_job *job = argument;
     struct vm *vm = job->vm;
 
+    vm_launch_prepare(job->node);
     vm->launch = job;
     job_back(vm, result, err);
     if (vm->jobs == 0)

@@ -115,11 +115,17 @@ static void run_child(const struct process_spec *spec, int report_read, int repo
 }
 
 /* End of file means that exec closed the report fd. */
-static int await_exec(int report_fd, pid_t pid, struct error *err)
+static int await_exec(const struct process_spec *spec, int report_fd, pid_t pid, struct error *err)
 {
     struct spawn_failure failure;
     ssize_t got;
+    int result = spec->meanwhile ? spec->meanwhile(spec->context, pid, err) : 0;
 
+    if (result < 0) {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        return result;
+    }
     do
         got = read(report_fd, &failure, sizeof failure);
     while (got < 0 && errno == EINTR);
@@ -164,7 +170,7 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidf
     if (pid == 0)
         run_child(spec, report_read, report_write);
     close(take_fd(&report_write));
-    result = await_exec(report_read, (pid_t)pid, err);
+    result = await_exec(spec, report_read, (pid_t)pid, err);
     if (result < 0)
         return result;
     *ret_pid = (pid_t)pid;

@@ -18,6 +18,10 @@ struct process_spec {
     size_t fd_count; /* at least 3, at most PROCESS_FDS_MAX */
     const struct sandbox_spec *sandbox; /* entered before exec; NULL = none */
     bool new_session;
+    /* What the parent does while the child makes itself ready; NULL = nothing.  If it fails
+     * (-errno, *err filled), the child is killed, and that is the error. */
+    int (*meanwhile)(void *context, pid_t pid, struct error *err);
+    void *context;
 };
 #define PROCESS_FDS_MAX 80
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -173,6 +174,54 @@ static void a_vmm_starts_is_found_again_and_leaves_nothing(void **state)
     assert_int_equal(jail_remove(f->jail, 7, &f->err), 0);
     assert_false(is_there(f, "7"));
     assert_int_equal(jail_remove(f->jail, 7, &f->err), 0);
+}
+
+static ino_t namespace_of(pid_t pid, const char *name)
+{
+    char path[64];
+    struct stat status;
+
+    snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, name);
+    assert_int_equal(stat(path, &status), 0);
+    return status.st_ino;
+}
+
+/* As the launch worker does: prepared or not, each has namespaces that nobody else is in. */
+static void *start_three(void *context)
+{
+    static const char *const names[] = { "net", "ipc", "uts", "pid", "mnt" };
+    struct fixture *f = context;
+    struct jail_process processes[3];
+
+    for (unsigned i = 0; i < 3; i++) {
+        if (i != 1)
+            jail_prepare(f->jail);
+        assert_int_equal(jail_start(f->jail, 20 + i, &(struct jail_spec){ .hostname = "a" },
+                                    &processes[i], &f->err),
+                         0);
+    }
+    jail_prepare(f->jail);
+    for (unsigned n = 0; n < sizeof names / sizeof names[0]; n++)
+        for (unsigned i = 0; i < 3; i++) {
+            ino_t own = namespace_of(processes[i].pid, names[n]);
+
+            assert_int_not_equal(own, namespace_of(getpid(), names[n]));
+            assert_int_not_equal(own, namespace_of(gettid(), names[n]));
+            assert_int_not_equal(own, namespace_of(processes[(i + 1) % 3].pid, names[n]));
+        }
+    for (unsigned i = 0; i < 3; i++) {
+        end(&processes[i]);
+        jail_remove(f->jail, 20 + i, NULL);
+    }
+    return NULL;
+}
+
+static void each_vmm_has_namespaces_of_its_own(void **state)
+{
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, start_three, need_vmm(state)), 0);
+    pthread_join(thread, NULL);
 }
 
 static void a_second_start_begins_with_an_empty_page(void **state)
@@ -428,6 +477,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_vmm_starts_is_found_again_and_leaves_nothing),
+        TEST(each_vmm_has_namespaces_of_its_own),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),
