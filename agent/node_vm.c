@@ -7,6 +7,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "net/address_pool.h"
@@ -214,8 +215,11 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
 {
     const struct memory_capacity capacity = node_memory_capacity(node);
+    int result = admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_mib, err);
 
-    return admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_mib, err);
+    return result < 0
+               ? result
+               : vm_memory_admit(vm->spec.memory_backing, (uint64_t)vm->spec.memory_mib << 20, err);
 }
 
 static int vm_reserve(struct node *node, struct resource *resource, struct error *err)

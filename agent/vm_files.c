@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/node_internal.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/image.h"
@@ -27,6 +28,8 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
     *ret_files = (struct vm_files){
         .kernel = instance_of(node_find_image(node, spec->kernel)),
         .initrd = spec->initrd[0] ? instance_of(node_find_image(node, spec->initrd)) : 0,
+        .memory_backing = spec->memory_backing,
+        .memory_bytes = (uint64_t)spec->memory_mib << 20,
         .disk_count = spec->disk_count,
     };
     for (unsigned i = 0; i < spec->disk_count; i++) {
@@ -50,6 +53,19 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
                 ret_files->max_file_bytes = bytes;
         }
     }
+}
+
+static int open_memory(struct vm_files *files, struct error *err)
+{
+    int result;
+
+    if (!vmm_memory_has_file(files->memory_backing))
+        return 0;
+    result = vm_memory_open(files->memory_backing, files->memory_bytes, err);
+    if (result < 0)
+        return result;
+    files->fds[files->count++] = result;
+    return 0;
 }
 
 static int open_image(const struct node *node, uint32_t instance, struct vm_files *files,
@@ -94,7 +110,9 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
     files->count = 2;
     if (files->fds[0] < 0)
         return error_set(err, ENODEV, "open /dev/kvm: %s", strerror(errno));
-    result = open_image(node, files->kernel, files, err);
+    result = open_memory(files, err);
+    if (result == 0)
+        result = open_image(node, files->kernel, files, err);
     if (result == 0 && files->initrd)
         result = open_image(node, files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++)

@@ -9,13 +9,15 @@ struct error;
 struct node;
 struct vm;
 
-/* kvm, page, kernel, initrd, disks with their bases */
-#define VM_FILES_MAX  (4 + 2 * VMM_DISKS_MAX)
+/* kvm, page, RAM, kernel, initrd, disks with their bases */
+#define VM_FILES_MAX  (5 + 2 * VMM_DISKS_MAX)
 #define VM_FILES_PAGE 1
 
 struct vm_files {
     uint32_t kernel; /* instances; 0 = none */
     uint32_t initrd;
+    enum vmm_memory_backing memory_backing;
+    uint64_t memory_bytes;
     unsigned disk_count;
     struct vm_file_disk {
         uint32_t volume;

@@ -153,6 +153,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                              ? VMM_KERNEL_BZIMAGE
                              : VMM_KERNEL_ELF,
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
+        .memory_backing = (uint8_t)spec->memory_backing,
         .has_initrd = spec->initrd[0] != '\0',
         .disk_count = (uint8_t)spec->disk_count,
         .nic_count = (uint8_t)spec->nic_count,

@@ -47,6 +47,7 @@ struct vm_balloon_spec {
 struct vm_spec {
     unsigned vcpus;
     unsigned memory_mib;
+    enum vmm_memory_backing memory_backing;
     char kernel[ID_MAX + 1];
     char initrd[ID_MAX + 1]; /* "" = none */
     char cmdline[VMM_CMDLINE_MAX + 1];

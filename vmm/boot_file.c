@@ -60,7 +60,7 @@ int boot_file_load(int fd, uint64_t offset, uint64_t size, struct guest_memory *
     uint64_t head = -guest % BOOT_PAGE_BYTES, pages;
     int result;
 
-    if (head > size || (guest - offset) % BOOT_PAGE_BYTES != 0)
+    if (!guest_memory_maps_files(memory) || head > size || (guest - offset) % BOOT_PAGE_BYTES != 0)
         return read_to_guest(fd, offset, size, memory, guest, what, err);
     pages = (size - head) / BOOT_PAGE_BYTES * BOOT_PAGE_BYTES;
     result = read_to_guest(fd, offset, head, memory, guest, what, err);

@@ -77,7 +77,8 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
 
 static size_t fds_expected(const struct vmm_configure *configure)
 {
-    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count;
+    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count +
+                   vmm_memory_has_file(configure->memory_backing);
 
     for (int i = 0; i < configure->disk_count; i++)
         count += configure->disks[i].format == VMM_DISK_DELTA;
@@ -104,6 +105,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         configure->memory_bytes % MEMORY_STEP != 0)
         return error_field(err, EINVAL, "memory_bytes", "%" PRIu64 " is not 1 MiB to 512 GiB",
                            configure->memory_bytes);
+    if (configure->memory_backing >= VMM_MEMORY_COUNT)
+        return error_field(err, EINVAL, "memory_backing", "%u is unknown",
+                           configure->memory_backing);
     if (configure->has_initrd > 1)
         return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
     if (configure->restore > 1 || (configure->restore && configure->has_initrd))
@@ -137,6 +141,7 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
 {
     ret_fds->kvm = *fds++;
     ret_fds->page = *fds++;
+    ret_fds->ram = vmm_memory_has_file(configure->memory_backing) ? *fds++ : -1;
     ret_fds->kernel = configure->restore ? -1 : *fds++;
     ret_fds->initrd = configure->has_initrd ? *fds++ : -1;
     ret_fds->state = configure->restore ? *fds++ : -1;

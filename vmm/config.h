@@ -7,11 +7,11 @@
 
 struct error;
 
-/* kvm, page, kernel, initrd, disks with their bases, nics */
-#define CONFIG_FDS_MAX (4 + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
+/* kvm, page, RAM, kernel, initrd, disks with their bases, nics */
+#define CONFIG_FDS_MAX (5 + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct config_fds {
-    int kvm, page, kernel, initrd, state, memory; /* -1 = none; all borrowed */
+    int kvm, page, ram, kernel, initrd, state, memory; /* -1 = none; all borrowed */
     int disks[VMM_DISKS_MAX];
     int bases[VMM_DISKS_MAX]; /* -1 = the disk is raw */
     int nics[VMM_NICS_MAX];

@@ -26,6 +26,7 @@
  * lower one.  Integers are the host's. */
 #pragma once
 #include <linux/kvm.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include "vmm/stats_page.h"
 
@@ -58,6 +59,20 @@ enum vmm_message_type {
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
 
+/* What the guest's RAM is.  The last two are a memfd of the agent's, mapped shared: of 2 MiB pages
+ * that are reserved for it; or sealed against another size, to be forked. */
+enum vmm_memory_backing {
+    VMM_MEMORY_ANONYMOUS,
+    VMM_MEMORY_TRANSPARENT_HUGE,
+    VMM_MEMORY_HUGE_2M,
+    VMM_MEMORY_SHARED,
+    VMM_MEMORY_COUNT
+};
+static inline bool vmm_memory_has_file(uint32_t backing)
+{
+    return backing == VMM_MEMORY_HUGE_2M || backing == VMM_MEMORY_SHARED;
+}
+
 enum vmm_disk_format { VMM_DISK_RAW = 1, VMM_DISK_DELTA /* base/delta_format.h */ };
 
 struct vmm_message_header {
@@ -68,10 +83,10 @@ struct vmm_message_header {
 };
 
 /* The fds that come with CONFIGURE, in this order:
- *   kvm (/dev/kvm), page (stats_page.h), then kernel and, if has_initrd, initrd; or, to restore a
- *   snapshot, its state and its memory file; for each of disks[disk_count] its base (read-only) if
- *   it is a delta, then its file,
- *   nics[nic_count] (tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
+ *   kvm (/dev/kvm), page (stats_page.h), the guest's memory if vmm_memory_has_file, then kernel
+ * and, if has_initrd, initrd; or, to restore a snapshot, its state and its memory file; for each of
+ * disks[disk_count] its base (read-only) if it is a delta, then its file, nics[nic_count] (tap,
+ * IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
 
 /* At most so much in a second, and beyond that a burst, once; see rate_limit.h. */
 #define VMM_RATE_MAX ((1ull << 40) - 1) /* of each field; all bits: see config.c */
@@ -120,8 +135,9 @@ struct vmm_configure {
     uint8_t has_initrd;
     uint8_t disk_count;
     uint8_t nic_count;
-    uint8_t restore; /* 1: of a snapshot of a machine with the same configuration */
-    uint8_t reserved[4];
+    uint8_t restore;        /* 1: of a snapshot of a machine with the same configuration */
+    uint8_t memory_backing; /* enum vmm_memory_backing */
+    uint8_t reserved[3];
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
     struct vmm_balloon balloon;

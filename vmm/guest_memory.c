@@ -1,18 +1,28 @@
 #include "vmm/guest_memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/sparse_file.h"
 
 #define PAGE_BYTES 4096u
-#define FILES_MAX  24 /* a kernel's segments (boot_elf.h), an initrd */
+#define HUGE_BYTES (2u << 20)
+#define SAVE_BYTES (256u << 10) /* at a time */
+#define FILES_MAX  24           /* a kernel's segments (boot_elf.h), an initrd */
 
 struct guest_memory {
-    void *host; /* owned: one mapping, the regions one behind the other */
+    uint8_t *host; /* owned: one mapping, the regions one behind the other */
     uint64_t bytes;
+    int fd;              /* borrowed; what is mapped, shared; -1 = nothing */
+    uint64_t page_bytes; /* what can be discarded */
+    bool maps_files;
     size_t count;
     struct guest_memory_region regions[2];
     size_t file_count;
@@ -21,40 +31,104 @@ struct guest_memory {
     } files[FILES_MAX]; /* where files are mapped */
 };
 
-int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err)
+/* At a multiple of 2 MiB, as guest addresses are: else no huge page could be used for both. */
+static void *reserve(uint64_t bytes)
 {
-    uint64_t low = bytes < GUEST_HOLE_START ? bytes : GUEST_HOLE_START;
-    struct guest_memory *memory;
-    uint8_t *host;
+    uint64_t room = bytes + HUGE_BYTES;
+    uint8_t *start =
+        mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t before;
 
-    if (bytes == 0 || bytes % PAGE_BYTES != 0)
-        return error_set(err, EINVAL, "guest memory of %" PRIu64 " bytes", bytes);
+    if (start == MAP_FAILED)
+        return NULL;
+    before = -(uintptr_t)start % HUGE_BYTES;
+    if (before > 0)
+        munmap(start, before);
+    munmap(start + before + bytes, room - before - bytes);
+    return start + before;
+}
+
+static int populate(struct guest_memory *memory, const struct guest_memory_spec *spec,
+                    struct error *err)
+{
+    int flags = memory->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+    /* Where there are not enough huge pages, this is where it is known. */
+    if (mmap(memory->host, memory->bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, memory->fd,
+             0) == MAP_FAILED)
+        return error_set(err, errno, "map %" PRIu64 " MiB of guest memory: %s", memory->bytes >> 20,
+                         strerror(errno));
+    (void)madvise(memory->host, memory->bytes, MADV_DONTDUMP);
+    if (spec->backing == VMM_MEMORY_TRANSPARENT_HUGE &&
+        madvise(memory->host, memory->bytes, MADV_HUGEPAGE) < 0)
+        return error_set(err, errno, "this host's kernel has no transparent huge pages");
+    return 0;
+}
+
+static int check_spec(const struct guest_memory_spec *spec, uint64_t page_bytes, struct error *err)
+{
+    off_t end;
+
+    if (spec->bytes == 0 || spec->bytes % page_bytes != 0)
+        return error_set(err, EINVAL, "guest memory of %" PRIu64 " bytes", spec->bytes);
+    if (!vmm_memory_has_file(spec->backing))
+        return 0;
+    end = lseek(spec->fd, 0, SEEK_END);
+    if (end < 0 || (uint64_t)end != spec->bytes) /* a shorter one would be a SIGBUS later */
+        return error_set(err, EINVAL, "the guest's memory is a file of %lld bytes, not %" PRIu64,
+                         (long long)end, spec->bytes);
+    return 0;
+}
+
+int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory **ret_memory,
+                      struct error *err)
+{
+    uint64_t low = spec->bytes < GUEST_HOLE_START ? spec->bytes : GUEST_HOLE_START;
+    uint64_t page_bytes = spec->backing == VMM_MEMORY_HUGE_2M ? HUGE_BYTES : PAGE_BYTES;
+    struct guest_memory *memory;
+    int result = check_spec(spec, page_bytes, err);
+
+    if (result < 0)
+        return result;
     memory = calloc(1, sizeof *memory);
     if (!memory)
         return error_set(err, ENOMEM, "guest memory");
-    host = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                -1, 0);
-    if (host == MAP_FAILED) {
-        int code = errno;
-
-        free(memory);
-        return error_set(err, code, "map %" PRIu64 " MiB of guest memory", bytes >> 20);
+    *memory = (struct guest_memory){
+        .host = reserve(spec->bytes),
+        .bytes = spec->bytes,
+        .fd = vmm_memory_has_file(spec->backing) ? spec->fd : -1,
+        .page_bytes = page_bytes,
+        .maps_files = spec->backing == VMM_MEMORY_ANONYMOUS,
+    };
+    if (!memory->host)
+        result =
+            error_set(err, errno, "no room for %" PRIu64 " MiB of guest memory", spec->bytes >> 20);
+    else
+        result = populate(memory, spec, err);
+    if (result < 0) {
+        guest_memory_free(memory);
+        return result;
     }
-    (void)madvise(host, bytes, MADV_DONTDUMP);
-    memory->host = host;
-    memory->bytes = bytes;
-    memory->regions[memory->count++] = (struct guest_memory_region){ 0, low, host };
-    if (bytes > low)
+    memory->regions[memory->count++] = (struct guest_memory_region){ 0, low, memory->host };
+    if (spec->bytes > low)
         memory->regions[memory->count++] =
-            (struct guest_memory_region){ GUEST_HOLE_END, bytes - low, host + low };
+            (struct guest_memory_region){ GUEST_HOLE_END, spec->bytes - low, memory->host + low };
     *ret_memory = memory;
     return 0;
+}
+
+int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err)
+{
+    const struct guest_memory_spec spec = { .bytes = bytes, .backing = VMM_MEMORY_ANONYMOUS };
+
+    return guest_memory_make(&spec, ret_memory, err);
 }
 
 struct guest_memory *guest_memory_free(struct guest_memory *memory)
 {
     if (memory) {
-        munmap(memory->host, memory->bytes);
+        if (memory->host)
+            munmap(memory->host, memory->bytes);
         free(memory);
     }
     return NULL;
@@ -105,6 +179,11 @@ bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const
     return true;
 }
 
+bool guest_memory_maps_files(const struct guest_memory *memory)
+{
+    return memory->maps_files;
+}
+
 int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t size, int fd,
                           uint64_t offset, struct error *err)
 {
@@ -148,10 +227,13 @@ static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, 
 
 void guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size)
 {
-    uint8_t *end = (uint8_t *)host + size - ((uintptr_t)host + size) % PAGE_BYTES;
-    uint8_t *start = (uint8_t *)host + -(uintptr_t)host % PAGE_BYTES;
+    uint8_t *end = (uint8_t *)host + size - ((uintptr_t)host + size) % memory->page_bytes;
+    uint8_t *start = (uint8_t *)host + -(uintptr_t)host % memory->page_bytes;
 
-    while (start < end)
+    if (memory->fd >= 0 && start < end) /* MADV_DONTNEED would leave it in the file */
+        (void)fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        start - memory->host, end - start);
+    while (memory->fd < 0 && start < end)
         start = discard_part(memory, start, end);
 }
 
@@ -161,4 +243,33 @@ void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uin
 
     if (host)
         guest_memory_discard_mapped(memory, host, size);
+}
+
+bool guest_memory_refills(const struct guest_memory *memory)
+{
+    return memory->page_bytes == PAGE_BYTES;
+}
+
+int guest_memory_save(const struct guest_memory *memory, size_t index, int fd, uint64_t offset)
+{
+    struct guest_memory_region region = guest_memory_region(memory, index);
+    auto_free uint8_t *buffer = NULL;
+    int result = 0;
+
+    if (memory->fd < 0)
+        return sparse_write(fd, region.host, region.size, offset);
+    buffer = malloc(SAVE_BYTES);
+    if (!buffer)
+        return -ENOMEM;
+    for (uint64_t at = 0; at < region.size && result == 0;) {
+        uint64_t left = region.size - at;
+        struct iovec part = { buffer, left < SAVE_BYTES ? left : SAVE_BYTES };
+        ssize_t got = preadv(memory->fd, &part, 1, region.host - memory->host + (off_t)at);
+
+        if (got <= 0)
+            return got < 0 ? -errno : -EIO;
+        result = sparse_write(fd, buffer, (size_t)got, offset + at);
+        at += (uint64_t)got;
+    }
+    return result;
 }

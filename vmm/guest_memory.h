@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "vmm/control_protocol.h"
 
 struct error;
 struct guest_memory; /* opaque; see guest_memory.c */
@@ -19,7 +20,17 @@ struct guest_memory_region {
     uint8_t *host; /* borrowed */
 };
 
-/* Anonymous, unpopulated memory. */
+struct guest_memory_spec {
+    uint64_t bytes;                  /* whole pages of the backing */
+    enum vmm_memory_backing backing; /* control_protocol.h */
+    int fd; /* borrowed for as long as the memory lives: of a file of that size, where
+             * vmm_memory_has_file; else not looked at */
+};
+
+/* Unpopulated memory. */
+int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory **ret_memory,
+                      struct error *err);
+/* The same, anonymous. */
 int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err);
 struct guest_memory *guest_memory_free(struct guest_memory *memory);
 
@@ -35,14 +46,27 @@ bool guest_memory_read(const struct guest_memory *memory, uint64_t guest, void *
 bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const void *from,
                         uint64_t size);
 
+/* Only anonymous memory may have files mapped into it.  Into other memory they are read: a shared
+ * one is one file of its own, huge pages are not a file system's. */
+bool guest_memory_maps_files(const struct guest_memory *memory);
+
 /* Puts file content there, copy-on-write: pages that the guest only reads stay shared with every
  * other VM through the page cache.  All three are multiples of a page; the file has the range and
- * is never shortened.  Before the vCPUs run only. */
+ * is never shortened.  Before the vCPUs run only, and where guest_memory_maps_files. */
 int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t size, int fd,
                           uint64_t offset, struct error *err);
 
-/* Gives the host back the whole pages inside [host, host+size), which guest_memory_map gave: they
- * read as zeroes, or, where the kernel refuses, stay as they are.  Loop thread. */
+/* Gives the host back the whole pages (of 2 MiB, where the backing has such) inside
+ * [host, host+size), which guest_memory_map gave: they read as zeroes, or, where the kernel
+ * refuses, stay as they are.  Loop thread. */
 void guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size);
 /* The same for a range that is wholly RAM; for any other, nothing. */
 void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size);
+
+/* Can it take pages back that it discarded?  Not surely where others may have reserved them
+ * meanwhile; so a guest's own reports of free memory are not asked for there. */
+bool guest_memory_refills(const struct guest_memory *memory);
+
+/* Writes a region to `fd`, from `offset` on; pages of zeroes become holes.  Memory that the guest
+ * never used stays unused: reading it through its mapping would give a file's hole a page. */
+int guest_memory_save(const struct guest_memory *memory, size_t region, int fd, uint64_t offset);

@@ -63,9 +63,14 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
         .cmdline = configure->cmdline,
         .rsdp = BOOT_ACPI_START,
     };
+    const struct guest_memory_spec memory = {
+        .bytes = configure->memory_bytes,
+        .backing = (enum vmm_memory_backing)configure->memory_backing,
+        .fd = fds->ram,
+    };
     uint8_t tables[ACPI_BYTES_MAX];
     int size;
-    int result = guest_memory_new(configure->memory_bytes, &machine->memory, err);
+    int result = guest_memory_make(&memory, &machine->memory, err);
 
     if (result < 0)
         return result;

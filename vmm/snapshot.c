@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/sparse_file.h"
+#include "vmm/boot_file.h"
 #include "vmm/disk_raw.h"
 #include "vmm/guest_memory.h"
 #include "vmm/transfer.h"
@@ -47,7 +48,7 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
     for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
         struct guest_memory_region region = guest_memory_region(memory, i);
 
-        result = sparse_write(memory_fd, region.host, region.size, offset);
+        result = guest_memory_save(memory, i, memory_fd, offset);
         offset += region.size;
     }
     if (result == 0)
@@ -101,6 +102,23 @@ int snapshot_read(int state_fd, const struct guest_memory *memory, struct transf
     return 0;
 }
 
+/* What is there of it: the rest is zero, as the memory is. */
+static int read_region(int fd, uint64_t offset, struct guest_memory_region region,
+                       struct error *err)
+{
+    uint64_t at = offset, end = offset + region.size, start, stop;
+    int result;
+
+    while ((result = sparse_next_data(fd, at, end, &start, &stop)) > 0) {
+        result = boot_file_read(fd, start, region.host + (start - offset), stop - start,
+                                "snapshot's memory", err);
+        if (result < 0)
+            return result;
+        at = stop;
+    }
+    return result < 0 ? error_set(err, result, "look for data in a snapshot's memory") : 0;
+}
+
 int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err)
 {
     uint64_t bytes = memory_size(memory), offset = 0;
@@ -113,8 +131,11 @@ int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err)
     for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
         struct guest_memory_region region = guest_memory_region(memory, i);
 
-        result =
-            guest_memory_map_file(memory, region.guest_start, region.size, memory_fd, offset, err);
+        if (guest_memory_maps_files(memory))
+            result = guest_memory_map_file(memory, region.guest_start, region.size, memory_fd,
+                                           offset, err);
+        else
+            result = read_region(memory_fd, offset, region, err);
         offset += region.size;
     }
     return result;

@@ -4,7 +4,8 @@
  * the same.
  *
  * Memory is restored by mapping the file copy-on-write: nothing is read before it is used, and all
- * VMs of one snapshot share its clean pages.  Main thread. */
+ * VMs of one snapshot share its clean pages.  Into memory that is not anonymous it is read, all of
+ * it. Main thread. */
 #pragma once
 #include <stdint.h>
 

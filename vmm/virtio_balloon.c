@@ -163,7 +163,8 @@ static uint64_t balloon_offer_features(void *owner)
 {
     const struct virtio_balloon *balloon = owner;
 
-    return FEATURE_STATS_QUEUE | FEATURE_PAGE_REPORTING |
+    return FEATURE_STATS_QUEUE |
+           (guest_memory_refills(balloon->memory) ? FEATURE_PAGE_REPORTING : 0) |
            (balloon->config.deflate_on_oom ? FEATURE_DEFLATE_ON_OOM : 0);
 }
 

@@ -1,5 +1,6 @@
 /* virtio_balloon.h - virtio memory balloon (virtio 1.2, 5.5): gives the host back what the guest
- * gives up (inflate) or reports as free (always on), and takes the guest's memory statistics.
+ * gives up (inflate) or reports as free (offered always, but for reserved huge pages), and takes
+ * the guest's memory statistics.
  *
  * Nothing the driver says is trusted: the pages it names, inside RAM or not, are its own loss;
  * `actual` and the statistics are only passed on.  A deflated page comes back by a fault.

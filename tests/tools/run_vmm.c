@@ -35,7 +35,7 @@
 #define EXIT_NOT_STARTED 125
 #define JAIL_UID         64999
 #define TICK_MS          5
-#define FDS_MAX          (4 + VMM_DISKS_MAX + VMM_NICS_MAX)
+#define FDS_MAX          (5 + VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct run {
     const char *vmm, *kernel, *initrd;
@@ -87,6 +87,7 @@ static void usage(void)
     fputs(
         "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
         "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
+        "         [--memory-backing N]   enum vmm_memory_backing of control_protocol.h\n"
         "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
         "       run_vmm --restore PREFIX ...              instead of --kernel\n",
@@ -112,6 +113,7 @@ enum option_key {
     KEY_SNAPSHOT,
     KEY_SNAPSHOT_AFTER,
     KEY_RESTORE,
+    KEY_MEMORY_BACKING,
 };
 
 static const struct option options[] = {
@@ -132,6 +134,7 @@ static const struct option options[] = {
     { "snapshot", required_argument, NULL, KEY_SNAPSHOT },
     { "snapshot-after", required_argument, NULL, KEY_SNAPSHOT_AFTER },
     { "restore", required_argument, NULL, KEY_RESTORE },
+    { "memory-backing", required_argument, NULL, KEY_MEMORY_BACKING },
     { NULL, 0, NULL, 0 },
 };
 
@@ -171,6 +174,9 @@ static void apply_option(struct run *run, int key)
         break;
     case KEY_MEMORY:
         run->configure.memory_bytes = strtoull(optarg, NULL, 10) << 20;
+        break;
+    case KEY_MEMORY_BACKING:
+        run->configure.memory_backing = (uint8_t)atoi(optarg);
         break;
     case KEY_VCPUS:
         run->configure.vcpus = (uint32_t)atoi(optarg);
@@ -225,6 +231,18 @@ static void make_page(struct run *run)
         exit(EXIT_NOT_STARTED);
     }
     run->fds[run->fd_count++] = fd;
+}
+
+static int make_memory(const struct vmm_configure *configure)
+{
+    unsigned flags = configure->memory_backing == VMM_MEMORY_HUGE_2M ? MFD_HUGETLB : 0;
+    int fd = memfd_create("guest-memory", MFD_CLOEXEC | flags);
+
+    if (fd < 0 || ftruncate(fd, (off_t)configure->memory_bytes) < 0) {
+        perror("run_vmm: guest memory");
+        exit(EXIT_NOT_STARTED);
+    }
+    return fd;
 }
 
 static int open_tap(const char *name)
@@ -292,6 +310,8 @@ static void open_all(struct run *run)
 
     run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
     make_page(run);
+    if (vmm_memory_has_file(configure->memory_backing))
+        run->fds[run->fd_count++] = make_memory(configure);
     configure->restore = run->restore != NULL;
     if (run->restore) {
         open_snapshot(run->restore, O_RDONLY, &run->fds[run->fd_count]);

@@ -5,9 +5,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/guest_memory.h"
@@ -144,6 +147,110 @@ static void discarded_pages_read_as_zeroes(void **state)
     guest_memory_discard(*state, 4096, UINT64_MAX);
 }
 
+/* As the agent makes it; NULL: there are no huge pages to be had here. */
+static struct guest_memory *memory_of(enum vmm_memory_backing backing, uint64_t bytes, int *ret_fd)
+{
+    struct guest_memory_spec spec = { .bytes = bytes, .backing = backing, .fd = -1 };
+    struct guest_memory *memory = NULL;
+
+    if (vmm_memory_has_file(backing)) {
+        spec.fd = vm_memory_open(backing, bytes, NULL);
+        if (spec.fd < 0 && backing == VMM_MEMORY_HUGE_2M)
+            return NULL;
+        assert_true(spec.fd >= 0);
+    }
+    *ret_fd = spec.fd;
+    if (guest_memory_make(&spec, &memory, NULL) < 0)
+        assert_int_equal(backing, VMM_MEMORY_HUGE_2M);
+    return memory;
+}
+
+static uint64_t blocks_of(int fd)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(fd, &status), 0);
+    return (uint64_t)status.st_blocks * 512;
+}
+
+static void every_backing_is_memory(void **state)
+{
+    static const uint64_t bytes = 8 * MIB;
+
+    (void)state;
+    for (int backing = 0; backing < VMM_MEMORY_COUNT; backing++) {
+        auto_close int fd = -1;
+        struct guest_memory *memory = memory_of((enum vmm_memory_backing)backing, bytes, &fd);
+        uint64_t page = backing == VMM_MEMORY_HUGE_2M ? 2 * MIB : 4096;
+        char back[2] = "";
+
+        if (!memory) {
+            print_message("huge-2m: this host has no free huge pages\n");
+            continue;
+        }
+        assert_int_equal((uintptr_t)guest_memory_map(memory, 0, 1) % (2 * MIB), 0);
+        assert_int_equal(guest_memory_maps_files(memory), backing == VMM_MEMORY_ANONYMOUS);
+        assert_true(guest_memory_write(memory, 2 * MIB, "a", 1));
+        assert_true(guest_memory_write(memory, 2 * MIB + page, "b", 1));
+        /* Less than a page keeps everything; a page and a half is one page. */
+        guest_memory_discard(memory, 2 * MIB, page - 1);
+        guest_memory_discard(memory, 2 * MIB - page / 2, 3 * page / 2);
+        assert_true(guest_memory_read(memory, 2 * MIB, &back[0], 1));
+        assert_true(guest_memory_read(memory, 2 * MIB + page, &back[1], 1));
+        assert_memory_equal(back, "\0b", 2);
+        guest_memory_free(memory);
+    }
+}
+
+/* What is discarded is the host's again, and shared memory is seen by who else has the file. */
+static void shared_memory_is_the_file(void **state)
+{
+    auto_close int fd = -1;
+    struct guest_memory *memory = memory_of(VMM_MEMORY_SHARED, 8 * MIB, &fd);
+    char back = 0;
+
+    (void)state;
+    assert_true(guest_memory_write(memory, 3 * MIB, "x", 1));
+    assert_int_equal(pread(fd, &back, 1, 3 * MIB), 1);
+    assert_int_equal(back, 'x');
+    assert_int_equal(blocks_of(fd), 4096);
+    guest_memory_discard(memory, 0, 8 * MIB);
+    assert_int_equal(blocks_of(fd), 0);
+    assert_true(ftruncate(fd, 4 * MIB) < 0 && ftruncate(fd, 16 * MIB) < 0);
+    guest_memory_free(memory);
+}
+
+static void saving_uses_no_memory(void **state)
+{
+    auto_close int fd = -1, out = memfd_create("saved", MFD_CLOEXEC);
+    struct guest_memory *memory = memory_of(VMM_MEMORY_SHARED, 8 * MIB, &fd);
+    char back = 0;
+
+    (void)state;
+    assert_int_equal(ftruncate(out, MIB + 8 * MIB), 0);
+    assert_true(guest_memory_write(memory, 5 * MIB + 7, "x", 1));
+    assert_int_equal(guest_memory_save(memory, 0, out, MIB), 0);
+    assert_int_equal(blocks_of(fd), 4096);
+    assert_int_equal(blocks_of(out), 4096);
+    assert_int_equal(pread(out, &back, 1, MIB + 5 * MIB + 7), 1);
+    assert_int_equal(back, 'x');
+    guest_memory_free(memory);
+}
+
+static void files_of_another_size_are_refused(void **state)
+{
+    auto_close int fd = memfd_create("short", MFD_CLOEXEC);
+    const struct guest_memory_spec spec = { 4 * MIB, VMM_MEMORY_SHARED, fd };
+    const struct guest_memory_spec odd = { 3 * MIB, VMM_MEMORY_HUGE_2M, fd };
+    struct guest_memory *memory = NULL;
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 3 * MIB), 0);
+    assert_int_equal(guest_memory_make(&spec, &memory, NULL), -EINVAL);
+    assert_int_equal(guest_memory_make(&odd, &memory, NULL), -EINVAL);
+    assert_null(memory);
+}
+
 static void sizes_are_checked(void **state)
 {
     struct guest_memory *memory = NULL;
@@ -163,6 +270,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_are_whole_or_not_at_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_are_mapped_copy_on_write, set_up, tear_down),
         cmocka_unit_test_setup_teardown(discarded_pages_read_as_zeroes, set_up, tear_down),
+        cmocka_unit_test(every_backing_is_memory),
+        cmocka_unit_test(shared_memory_is_the_file),
+        cmocka_unit_test(saving_uses_no_memory),
+        cmocka_unit_test(files_of_another_size_are_refused),
         cmocka_unit_test(sizes_are_checked),
     };
 

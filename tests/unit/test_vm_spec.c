@@ -49,7 +49,8 @@ static void the_least_has_every_default(void **state)
         text,
         "{\"autostart\":false,\"balloon\":{\"amount_mib\":0,\"deflate_on_oom\":true,"
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
-        "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_mib\":128,\"nics\":[],"
+        "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
+        "\"memory_mib\":128,\"nics\":[],"
         "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
     free(text);
     json_decref(canonical);
@@ -67,7 +68,8 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"name\":\"root\",\"rate_limit\":{\"bytes_burst\":1099511627775,"
                               "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
                               "\"read_only\":true,\"volume\":\"v\"}],"
-                              "\"labels\":{\"a\":\"b\"},\"memory_mib\":524288,"
+                              "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
+                              "\"memory_mib\":524288,"
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
                               "\"name\":\"eth0\",\"network\":\"n\"}],"
                               "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
@@ -96,6 +98,8 @@ static const struct {
     { "{\"memory_mib\":524289," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":18014398509481985," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":16}", "boot" },
+    { "{\"memory_mib\":16,\"memory_backing\":\"huge-1g\"," BOOT "}", "memory_backing" },
+    { "{\"memory_mib\":17,\"memory_backing\":\"huge-2m\"," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":16,\"boot\":{}}", "boot.kernel" },
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"../k\"}}", "boot.kernel" },
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"initrd\":\"\"}}", "boot.initrd" },

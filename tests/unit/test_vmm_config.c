@@ -108,6 +108,16 @@ FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
 FAULT(tiny_mtu, c->nics[0].mtu = 67)
 
+static void strange_memory(struct vmm_configure *configure)
+{
+    configure->memory_backing = VMM_MEMORY_COUNT;
+}
+
+static void memory_without_fd(struct vmm_configure *configure)
+{
+    configure->memory_backing = VMM_MEMORY_SHARED;
+}
+
 static const struct {
     void (*damage)(struct vmm_configure *configure);
     const char *field;
@@ -128,6 +138,8 @@ static const struct {
     { whole_balloon, "balloon" },
     { wrapping_balloon, "balloon" },
     { odd_balloon, "balloon" },
+    { strange_memory, "memory_backing" },
+    { memory_without_fd, "fds" },
     { bad_initrd, "has_initrd" },
     { many_disks, "disk_count" },
     { many_nics, "nic_count" },

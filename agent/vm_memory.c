@@ -1,0 +1,69 @@
+#include "agent/vm_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "agent/jail_files.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define HUGE_POOL "/sys/kernel/mm/hugepages/hugepages-2048kB"
+
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21u << 26)
+#endif
+
+const char *const vm_memory_names[VMM_MEMORY_COUNT] = {
+    [VMM_MEMORY_ANONYMOUS] = "anonymous",
+    [VMM_MEMORY_TRANSPARENT_HUGE] = "transparent-huge",
+    [VMM_MEMORY_HUGE_2M] = "huge-2m",
+    [VMM_MEMORY_SHARED] = "shared",
+};
+
+/* 0 where there is none. */
+static uint64_t pool_count(const char *path)
+{
+    char text[32] = "";
+
+    return jail_read_text(AT_FDCWD, path, text, sizeof text) < 0 ? 0 : strtoull(text, NULL, 10);
+}
+
+int vm_memory_admit(uint32_t backing, uint64_t bytes, struct error *err)
+{
+    uint64_t pages = bytes >> 21, available, promised;
+
+    if (backing != VMM_MEMORY_HUGE_2M)
+        return 0;
+    available = pool_count(HUGE_POOL "/free_hugepages");
+    promised = pool_count(HUGE_POOL "/resv_hugepages");
+    available = available > promised ? available - promised : 0;
+    if (pages <= available)
+        return 0;
+    return error_field(err, ENOMEM, "memory_backing",
+                       "memory_backing: %" PRIu64 " huge pages are needed, this host has %" PRIu64
+                       " left: raise vm.nr_hugepages, or choose another backing",
+                       pages, available);
+}
+
+int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    auto_close int fd = -1;
+
+    if (backing == VMM_MEMORY_HUGE_2M)
+        flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+    fd = memfd_create("guest-memory", flags);
+    if (fd < 0)
+        return error_set(err, errno, "make a file of guest memory (%s): %s",
+                         vm_memory_names[backing], strerror(errno));
+    if (ftruncate(fd, (off_t)bytes) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return error_set(err, errno, "size %" PRIu64 " MiB of guest memory: %s", bytes >> 20,
+                         strerror(errno));
+    return take_fd(&fd);
+}
