@@ -9,8 +9,9 @@
  * Error codes, and what the API makes of them:
  *   EINVAL invalid (400, field set)    ENOENT not found (404)       EEXIST other spec (409, field)
  *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
- *   ENOSPC disk-full (507)             ENOMEM memory-committed (507) EADDRNOTAVAIL network-full
- * (507) EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
+ *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
+ *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
+ *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>

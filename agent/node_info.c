@@ -42,6 +42,17 @@ static uint64_t promised_disk(const struct node *node)
     return promised;
 }
 
+/* Names that a VM's spec may have here. */
+static json_t *cpus_json(const struct node *node)
+{
+    json_t *names = json_array();
+
+    for (int i = 0; i < CPU_BASELINE_COUNT; i++)
+        if (cpu_baseline_check((enum cpu_baseline)i, jail_cpuid(node->jail), NULL) == 0)
+            json_array_append_new(names, json_string(cpu_baseline_names[i]));
+    return names;
+}
+
 json_t *node_info(struct node *node)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
@@ -53,7 +64,7 @@ json_t *node_info(struct node *node)
     space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
     return json_pack(
         "{s:s, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i, "
-        "s:i}, s:I, s:o}",
+        "s:i}, s:I, s:o, s:o}",
         "version", WARREN_VERSION, "kernel", uts.release, "hostname", uts.nodename, "cpus",
         get_nprocs(), "memory", "total_mib", (json_int_t)capacity.host_mib, "reserved_mib",
         (json_int_t)capacity.reserve_mib, "allocatable_mib",
@@ -65,7 +76,7 @@ json_t *node_info(struct node *node)
         "images", (int)node->tables[RESOURCE_IMAGE].count, "volumes",
         (int)node->tables[RESOURCE_VOLUME].count, "networks",
         (int)node->tables[RESOURCE_NETWORK].count, "revision", (json_int_t)node->revision,
-        "findings", findings_json(node));
+        "findings", findings_json(node), "cpu_baselines", cpus_json(node));
 }
 
 int node_ready(struct node *node, struct error *err)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_memory.h"
@@ -217,9 +218,9 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
     const struct memory_capacity capacity = node_memory_capacity(node);
     int result = admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_mib, err);
 
-    return result < 0
-               ? result
-               : vm_memory_admit(vm->spec.memory_backing, (uint64_t)vm->spec.memory_mib << 20, err);
+    if (result == 0)
+        result = vm_memory_admit(vm->spec.memory_backing, (uint64_t)vm->spec.memory_mib << 20, err);
+    return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 
 static int vm_reserve(struct node *node, struct resource *resource, struct error *err)

@@ -195,6 +195,9 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
         fds[count++] = vm->tap_fds[i];
     fill_configure(node, vm, &configure);
+    result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);
+    if (result < 0)
+        return result;
     vm_await_ready(node, vm);
     return vmm_client_configure(vm->client, &configure, fds, count, err);
 }

@@ -196,6 +196,8 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
 
     json_reader_init(&reader, json, "", err);
     spec.vcpus = (unsigned)json_read_integer(&reader, "vcpus", 1, VMM_VCPUS_MAX, JSON_OPTIONAL, 1);
+    spec.cpu = (enum cpu_baseline)json_read_enum(&reader, "cpu", cpu_baseline_names,
+                                                 CPU_BASELINE_COUNT, JSON_OPTIONAL, CPU_HOST);
     spec.memory_mib = (unsigned)json_read_integer(&reader, "memory_mib", VM_MEMORY_MIB_MIN,
                                                   VM_MEMORY_MIB_MAX, JSON_REQUIRED, 0);
     spec.memory_backing = (enum vmm_memory_backing)json_read_enum(
@@ -296,13 +298,13 @@ json_t *vm_spec_json(const struct vm_spec *spec)
 
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
-    return json_pack("{s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "vcpus",
-                     (int)spec->vcpus, "memory_mib", (int)spec->memory_mib, "memory_backing",
-                     vm_memory_names[spec->memory_backing], "boot", boot, "disks", disks_json(spec),
-                     "nics", nics_json(spec), "balloon", balloon, "labels", spec->labels, "restart",
-                     vm_restart_names[spec->restart], "autostart", spec->autostart, "on_reboot",
-                     vm_on_reboot_names[spec->on_reboot], "desired_state",
-                     desired_names[spec->desired_running], "stop_timeout_seconds",
+    return json_pack("{s:s, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}",
+                     "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
+                     (int)spec->memory_mib, "memory_backing", vm_memory_names[spec->memory_backing],
+                     "boot", boot, "disks", disks_json(spec), "nics", nics_json(spec), "balloon",
+                     balloon, "labels", spec->labels, "restart", vm_restart_names[spec->restart],
+                     "autostart", spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot],
+                     "desired_state", desired_names[spec->desired_running], "stop_timeout_seconds",
                      (int)spec->stop_timeout_s);
 }
 

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "agent/cpu_baseline.h"
 #include "agent/vm_lifecycle.h"
 #include "base/id.h"
 #include "vmm/control_protocol.h"
@@ -48,6 +49,7 @@ struct vm_spec {
     unsigned vcpus;
     unsigned memory_mib;
     enum vmm_memory_backing memory_backing;
+    enum cpu_baseline cpu;
     char kernel[ID_MAX + 1];
     char initrd[ID_MAX + 1]; /* "" = none */
     char cmdline[VMM_CMDLINE_MAX + 1];

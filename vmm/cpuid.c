@@ -47,6 +47,7 @@ static const struct feature_leaf {
     { 7, 1, true, false, false, true },           { 0xd, 0, true, false, false, false },
     { 0xd, 1, true, false, false, false },        { 0x80000001, 0, false, false, true, true },
     { 0x80000008, 0, false, true, false, false }, { 0x40000001, 0, true, false, false, false },
+    { 0x80000021, 0, true, false, false, false },
 };
 
 static struct kvm_cpuid_entry2 find_leaf(const struct cpuid *cpuid, uint32_t function,
