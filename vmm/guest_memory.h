@@ -67,6 +67,6 @@ void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uin
  * meanwhile; so a guest's own reports of free memory are not asked for there. */
 bool guest_memory_refills(const struct guest_memory *memory);
 
-/* Writes a region to `fd`, from `offset` on; pages of zeroes become holes.  Memory that the guest
- * never used stays unused: reading it through its mapping would give a file's hole a page. */
-int guest_memory_save(const struct guest_memory *memory, size_t region, int fd, uint64_t offset);
+/* Writes region `index` to `fd`, from `offset` on; pages of zeroes become holes.  Memory that the
+ * guest never used stays unused: reading it through its mapping would give a file's hole a page. */
+int guest_memory_save(const struct guest_memory *memory, size_t index, int fd, uint64_t offset);

@@ -49,7 +49,8 @@ static void the_least_has_every_default(void **state)
         text,
         "{\"autostart\":false,\"balloon\":{\"amount_mib\":0,\"deflate_on_oom\":true,"
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
-        "\"cpu\":\"host\",\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
+        "\"cpu\":\"host\","
+        "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
         "\"memory_mib\":128,\"nics\":[],"
         "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
     free(text);
@@ -64,7 +65,8 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
                               "\"cmdline\":\"console=ttyS0 "
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-                              "\"cpu\":\"x86-64-v3\",\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
+                              "\"cpu\":\"x86-64-v3\","
+                              "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
                               "\"name\":\"root\",\"rate_limit\":{\"bytes_burst\":1099511627775,"
                               "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
                               "\"read_only\":true,\"volume\":\"v\"}],"
