@@ -110,8 +110,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
                            configure->memory_backing);
     if (configure->has_initrd > 1)
         return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
-    if (configure->restore > 1 || (configure->restore && configure->has_initrd))
-        return error_field(err, EINVAL, "restore", "is not 0 or 1, or goes with an initrd");
+    if (configure->restore > VMM_LAYERS_MAX || (configure->restore && configure->has_initrd))
+        return error_field(err, EINVAL, "restore", "is not 0 to %d, or goes with an initrd",
+                           VMM_LAYERS_MAX);
     if (configure->disk_count > VMM_DISKS_MAX)
         return error_field(err, EINVAL, "disk_count", "%u is above %d", configure->disk_count,
                            VMM_DISKS_MAX);
@@ -145,7 +146,8 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
     ret_fds->kernel = configure->restore ? -1 : *fds++;
     ret_fds->initrd = configure->has_initrd ? *fds++ : -1;
     ret_fds->state = configure->restore ? *fds++ : -1;
-    ret_fds->memory = configure->restore ? *fds++ : -1;
+    for (int i = 0; i < configure->restore; i++)
+        ret_fds->layers[i] = *fds++;
     for (int i = 0; i < configure->disk_count; i++) {
         ret_fds->bases[i] = configure->disks[i].format == VMM_DISK_DELTA ? *fds++ : -1;
         ret_fds->disks[i] = *fds++;

@@ -7,11 +7,12 @@
 
 struct error;
 
-/* kvm, page, RAM, kernel, initrd, disks with their bases, nics */
-#define CONFIG_FDS_MAX (5 + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
+/* kvm, page, RAM, state, memory's layers (or kernel, initrd), disks with their bases, nics */
+#define CONFIG_FDS_MAX (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct config_fds {
-    int kvm, page, ram, kernel, initrd, state, memory; /* -1 = none; all borrowed */
+    int kvm, page, ram, kernel, initrd, state; /* -1 = none; all borrowed */
+    int layers[VMM_LAYERS_MAX];                /* as many as `restore` says */
     int disks[VMM_DISKS_MAX];
     int bases[VMM_DISKS_MAX]; /* -1 = the disk is raw */
     int nics[VMM_NICS_MAX];

@@ -40,7 +40,8 @@ static void control_disconnect(struct control *control)
     cleanup_close(&control->fd);
 }
 
-static void control_send_state(struct control *control, enum vmm_message_type type, int result)
+static void control_answer(struct control *control, enum vmm_message_type type, int result,
+                           const int *fds, size_t fd_count)
 {
     struct vmm_state state = {
         .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof state },
@@ -54,10 +55,15 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
         return;
     if (control->id)
         snprintf(state.id, sizeof state.id, "%s", control->id);
-    if (seqpacket_send(control->fd, &state, sizeof state, NULL, 0, &err) < 0) {
+    if (seqpacket_send(control->fd, &state, sizeof state, fds, fd_count, &err) < 0) {
         log_warning(control->log, "control: %s", err.message);
         control_disconnect(control);
     }
+}
+
+static void control_send_state(struct control *control, enum vmm_message_type type, int result)
+{
+    control_answer(control, type, result, NULL, 0);
 }
 
 /* --- messages of the size that the table says; each returns whether the connection stays --- */
@@ -140,6 +146,24 @@ static bool on_snapshot(struct control *control, const void *message)
     return true;
 }
 
+static bool on_fork(struct control *control, const void *message)
+{
+    int layers[VMM_LAYERS_MAX];
+    size_t count = 0;
+    struct error err = { 0 };
+    int result;
+
+    (void)message;
+    if (!control->paused || control->fd_count != 3)
+        result = error_set(&err, EINVAL, "fork: not paused, or not three files");
+    else
+        result = control->ops->fork(control->context, control->fds, layers, &count, &err);
+    if (result < 0)
+        log_warning(control->log, "%s", err.message);
+    control_answer(control, VMM_MESSAGE_SNAPSHOT_DONE, result, layers, count);
+    return true;
+}
+
 static bool on_console_input(struct control *control, const void *message)
 {
     const struct vmm_console_input *input = message;
@@ -164,6 +188,7 @@ static const struct {
     [VMM_MESSAGE_RESUME] = { sizeof(struct vmm_message_header), on_resume },
     [VMM_MESSAGE_SNAPSHOT] = { sizeof(struct vmm_message_header), on_snapshot },
     [VMM_MESSAGE_CONSOLE_INPUT] = { sizeof(struct vmm_console_input), on_console_input },
+    [VMM_MESSAGE_FORK] = { sizeof(struct vmm_message_header), on_fork },
     [VMM_MESSAGE_BALLOON] = { sizeof(struct vmm_balloon_change), on_balloon },
 };
 

@@ -29,6 +29,9 @@ struct control_ops {
     void (*resume)(void *context);
     /* Only while paused.  The fds are the caller's. */
     int (*snapshot)(void *context, int state_fd, int memory_fd, struct error *err);
+    /* fds: as the message says; ret_layers: borrowed. */
+    int (*fork)(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX], size_t *ret_count,
+                struct error *err);
     /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
     bool (*console_input)(void *context, const void *bytes, size_t size);
     void (*change_balloon)(void *context, const struct vmm_balloon *balloon); /* valid */

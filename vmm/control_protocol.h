@@ -12,11 +12,13 @@
  *                                      socket is served
  *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
  *                                      SNAPSHOT_DONE, when both are on their disk, or with an error
- *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
- *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
- *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
- *                                      0 = all of it, -EAGAIN = nothing, there is no room
- *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
+ *   agent -> VMM   FORK + 3 fds        while paused; where its state goes, its /proc/PID/pagemap,
+ * and an empty memfd of the RAM's size for what changed since the memory's layers.  Answer:
+ * SNAPSHOT_DONE, with the layers of which a fork's memory consists (guest_memory.h) agent -> VMM
+ * PING                Answer: STATE (re-adoption, liveness) agent -> VMM   BALLOON struct
+ * vmm_balloon_change.  No answer; see stats_page.h agent -> VMM   CONSOLE_INPUT       for the
+ * guest's serial port.  Answer: INPUT_TAKEN, in order: 0 = all of it, -EAGAIN = nothing, there is
+ * no room VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
  *
  * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
  * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection
@@ -40,6 +42,7 @@
 #define VMM_CMDLINE_MAX 2047
 #define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
 #define VMM_MEMORY_MIN  (1ull << 20)
+#define VMM_LAYERS_MAX  8    /* files that a restored VM's memory consists of */
 #define VMM_INPUT_MAX   4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */
 
 enum vmm_message_type {
@@ -51,6 +54,7 @@ enum vmm_message_type {
     VMM_MESSAGE_SNAPSHOT,
     VMM_MESSAGE_CONSOLE_INPUT,
     VMM_MESSAGE_BALLOON,
+    VMM_MESSAGE_FORK,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -84,8 +88,8 @@ struct vmm_message_header {
 
 /* The fds that come with CONFIGURE, in this order:
  *   kvm (/dev/kvm), page (stats_page.h), the guest's memory if vmm_memory_has_file, then kernel
- * and, if has_initrd, initrd; or, to restore a snapshot, its state and its memory file; for each of
- * disks[disk_count] its base (read-only) if it is a delta, then its file, nics[nic_count] (tap,
+ * and, if has_initrd, initrd; or, to restore a snapshot, its state and its memory's files; for each
+ * of disks[disk_count] its base (read-only) if it is a delta, then its file, nics[nic_count] (tap,
  * IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
 
 /* At most so much in a second, and beyond that a burst, once; see rate_limit.h. */
@@ -135,7 +139,8 @@ struct vmm_configure {
     uint8_t has_initrd;
     uint8_t disk_count;
     uint8_t nic_count;
-    uint8_t restore;        /* 1: of a snapshot of a machine with the same configuration */
+    uint8_t restore; /* of how many files its memory consists: a machine of the same configuration,
+                      * snapshotted or forked; 0 = boot */
     uint8_t memory_backing; /* enum vmm_memory_backing */
     uint8_t reserved[3];
     struct vmm_disk disks[VMM_DISKS_MAX];

@@ -65,6 +65,9 @@ static const struct filter_rule device_rules[] = {
     IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),
     IOCTL(KVM_GET_REGS), IOCTL(KVM_GET_XSAVE), IOCTL(KVM_GET_XCRS), IOCTL(KVM_GET_DEBUGREGS),
     IOCTL(KVM_GET_LAPIC), IOCTL(KVM_GET_MSRS), IOCTL(KVM_GET_VCPU_EVENTS), IOCTL(KVM_GET_MP_STATE),
+    /* a fork: the guest's memory becomes copy-on-write */
+    { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
+                           { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
     /* malloc */
     ALWAYS(brk), ALWAYS(munmap), ALWAYS(mremap), ANONYMOUS_MMAP(0),
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */

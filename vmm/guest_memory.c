@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/sparse_file.h"
+#include "vmm/disk_raw.h"
 
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20)
@@ -23,6 +24,9 @@ struct guest_memory {
     int fd;              /* borrowed; what is mapped, shared; -1 = nothing */
     uint64_t page_bytes; /* what can be discarded */
     bool maps_files;
+    bool can_freeze; /* `fd` can become a layer */
+    size_t layer_count;
+    int layers[VMM_LAYERS_MAX]; /* borrowed */
     size_t count;
     struct guest_memory_region regions[2];
     size_t file_count;
@@ -99,6 +103,7 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
         .fd = vmm_memory_has_file(spec->backing) ? spec->fd : -1,
         .page_bytes = page_bytes,
         .maps_files = spec->backing == VMM_MEMORY_ANONYMOUS,
+        .can_freeze = spec->backing == VMM_MEMORY_SHARED,
     };
     if (!memory->host)
         result =
@@ -198,6 +203,139 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
         return error_set(err, errno, "map a file into guest memory");
     (void)madvise(to, size, MADV_DONTDUMP);
     memory->files[memory->file_count++] = (struct file_range){ to, (uint8_t *)to + size };
+    return 0;
+}
+
+/* --- layers --- */
+
+#define COPY_BYTES \
+    (64u << 10)            /* a smaller part is copied: mappings are bounded (vm.max_map_count) */
+#define PAGEMAP_STEP 4096u /* pages */
+/* Documentation/admin-guide/mm/pagemap.rst: a page of a file, or shared, has the last. */
+#define PAGEMAP_PRESENT (1ull << 63)
+#define PAGEMAP_SWAPPED (1ull << 62)
+#define PAGEMAP_OF_FILE (1ull << 61)
+
+static int map_private(struct guest_memory *memory, int fd, uint64_t start, uint64_t end)
+{
+    return mmap(memory->host + start, end - start, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)start) == MAP_FAILED
+               ? -errno
+               : 0;
+}
+
+/* All of RAM is a file's from now on. */
+static int map_first(struct guest_memory *memory, int fd)
+{
+    int result = map_private(memory, fd, 0, memory->bytes);
+
+    if (result < 0)
+        return result;
+    memory->files[0] = (struct file_range){ memory->host, memory->host + memory->bytes };
+    memory->file_count = 1;
+    memory->layers[memory->layer_count++] = fd;
+    return 0;
+}
+
+static int map_over(struct guest_memory *memory, int fd)
+{
+    uint64_t start, end = 0;
+    int result;
+
+    while ((result = sparse_next_data(fd, end, memory->bytes, &start, &end)) > 0) {
+        struct iovec part = { memory->host + start, end - start };
+
+        if ((start | end) % PAGE_BYTES != 0)
+            return -EINVAL;
+        if (end - start >= COPY_BYTES)
+            result = map_private(memory, fd, start, end);
+        else
+            result = disk_raw_transfer(fd, DISK_READ, &part, 1, start);
+        if (result < 0)
+            return result;
+    }
+    if (result == 0)
+        memory->layers[memory->layer_count++] = fd;
+    return result;
+}
+
+int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err)
+{
+    off_t size = lseek(fd, 0, SEEK_END);
+    int result;
+
+    if (size < 0 || (uint64_t)size != memory->bytes) /* a shorter one would be a SIGBUS later */
+        return error_set(err, EINVAL, "the memory file is of %lld bytes, not %" PRIu64,
+                         (long long)size, memory->bytes);
+    if (memory->layer_count == VMM_LAYERS_MAX)
+        return error_set(err, E2BIG, "memory of more than %d files", VMM_LAYERS_MAX);
+    result = memory->layer_count == 0 ? map_first(memory, fd) : map_over(memory, fd);
+    return result < 0 ? error_set(err, result, "map memory: %s", strerror(-result)) : 0;
+}
+
+/* The pages of [at, at + count) that are ours alone, in runs. */
+static int save_private(const struct guest_memory *memory, const uint64_t *entries, uint64_t at,
+                        size_t count, int fd)
+{
+    int result = 0;
+
+    for (size_t i = 0, end; i < count && result == 0; i = end + 1) {
+        struct iovec part = { .iov_base = memory->host + at + i * PAGE_BYTES };
+
+        for (end = i; end < count && (entries[end] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) &&
+                      !(entries[end] & PAGEMAP_OF_FILE);
+             end++)
+            part.iov_len += PAGE_BYTES;
+        if (end > i)
+            result = disk_raw_transfer(fd, DISK_WRITE, &part, 1, at + i * PAGE_BYTES);
+    }
+    return result;
+}
+
+static int save_changes(const struct guest_memory *memory, int pagemap_fd, int fd)
+{
+    auto_free uint64_t *entries = malloc(PAGEMAP_STEP * sizeof *entries);
+    int result = entries ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; at < memory->bytes && result == 0; at += PAGEMAP_STEP * PAGE_BYTES) {
+        uint64_t left = (memory->bytes - at) / PAGE_BYTES;
+        size_t count = left < PAGEMAP_STEP ? (size_t)left : PAGEMAP_STEP;
+        struct iovec part = { entries, count * sizeof *entries };
+
+        result = disk_raw_transfer(pagemap_fd, DISK_READ, &part, 1,
+                                   ((uintptr_t)memory->host + at) / PAGE_BYTES * sizeof *entries);
+        if (result == 0)
+            result = save_private(memory, entries, at, count, fd);
+    }
+    return result;
+}
+
+static int freeze(struct guest_memory *memory)
+{
+    int result = map_first(memory, memory->fd);
+
+    if (result == 0)
+        memory->fd = -1;
+    return result;
+}
+
+int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
+                      int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err)
+{
+    size_t count = memory->layer_count;
+    int result;
+
+    if (count == 0 && !memory->can_freeze)
+        return error_set(err, ENOTSUP, "fork: the memory is neither shared nor restored");
+    if (count == VMM_LAYERS_MAX)
+        return error_set(err, E2BIG, "fork: memory of more than %d files", VMM_LAYERS_MAX);
+    result = count == 0 ? freeze(memory) : save_changes(memory, pagemap_fd, changes_fd);
+    if (result < 0)
+        return error_set(err, result, "fork: %s", strerror(-result));
+    memcpy(ret_layers, memory->layers, sizeof memory->layers);
+    if (count > 0)
+        ret_layers[count++] = changes_fd;
+    *ret_count = count > 0 ? count : 1;
     return 0;
 }
 

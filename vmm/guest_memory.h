@@ -56,6 +56,21 @@ bool guest_memory_maps_files(const struct guest_memory *memory);
 int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t size, int fd,
                           uint64_t offset, struct error *err);
 
+/* --- memory of layers: the guest's own changes (private pages) over files of the RAM's size, each
+ * of which counts where it has data, over those before.  Restored memory is, and a fork's. --- */
+
+/* Lays one more over what is there; fd: borrowed for as long as the memory lives.  Before the vCPUs
+ * run only, and where guest_memory_maps_files. */
+int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
+/* For a fork, with the guest paused: all that the guest has is in files afterwards, for its copies
+ * to be laid over.  Shared memory's own file becomes the first, never written to again; else what
+ * changed since the layers is written to `changes_fd` (empty, of the RAM's size), as pagemap_fd
+ * (our own /proc/self/pagemap) tells it.  The files are put into ret_layers, borrowed.
+ *
+ * What was discarded since then may read in the copies as it did before. */
+int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
+                      int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err);
+
 /* Gives the host back the whole pages (of 2 MiB, where the backing has such) inside
  * [host, host+size), which guest_memory_map gave: they read as zeroes, or, where the kernel
  * refuses, stay as they are.  Loop thread. */

@@ -75,7 +75,7 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
     if (result < 0)
         return result;
     if (configure->restore)
-        return snapshot_map(fds->memory, machine->memory, err);
+        return snapshot_map(fds->layers, configure->restore, machine->memory, err);
     size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables, err);
     if (size < 0)
         return size;
@@ -363,9 +363,9 @@ static void resume_guest(void *context)
     vcpu_gate_open(&machine->gate);
 }
 
-static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
+/* memory_fd -1: the state alone. */
+static int save(struct machine *machine, int state_fd, int memory_fd, struct error *err)
 {
-    struct machine *machine = context;
     struct transfer transfer = { .err = err };
     int result;
 
@@ -376,6 +376,22 @@ static int snapshot_guest(void *context, int state_fd, int memory_fd, struct err
         result = snapshot_write(state_fd, memory_fd, machine->memory, &transfer, err);
     free(transfer.bytes);
     return result;
+}
+
+static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
+{
+    return save(context, state_fd, memory_fd, err);
+}
+
+static int fork_guest(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+                      size_t *ret_count, struct error *err)
+{
+    struct machine *machine = context;
+    int result = save(machine, fds[0], -1, err);
+
+    return result < 0
+               ? result
+               : guest_memory_fork(machine->memory, fds[1], fds[2], ret_layers, ret_count, err);
 }
 
 static bool console_input(void *context, const void *bytes, size_t size)
@@ -393,5 +409,11 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
 }
 
 const struct control_ops machine_control_ops = {
-    press_power_button, pause_guest, resume_guest, snapshot_guest, console_input, change_balloon,
+    .press_power_button = press_power_button,
+    .pause = pause_guest,
+    .resume = resume_guest,
+    .snapshot = snapshot_guest,
+    .fork = fork_guest,
+    .console_input = console_input,
+    .change_balloon = change_balloon,
 };

@@ -81,7 +81,6 @@ static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error 
     cleanup_close(&named.kernel);
     cleanup_close(&named.initrd);
     cleanup_close(&named.state);
-    cleanup_close(&named.memory);
     if (!FILTERS_ARE_BUILT)
         log_warning(&vmm->log, "a sanitizer build: system calls are not filtered");
     return machine_start(vmm->machine, err);

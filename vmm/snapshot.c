@@ -45,7 +45,8 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
     uint64_t offset = 0;
     int result = 0;
 
-    for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
+    for (size_t i = 0; memory_fd >= 0 && i < guest_memory_region_count(memory) && result == 0;
+         i++) {
         struct guest_memory_region region = guest_memory_region(memory, i);
 
         result = guest_memory_save(memory, i, memory_fd, offset);
@@ -53,7 +54,7 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
     }
     if (result == 0)
         result = disk_raw_transfer(state_fd, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
-    if (result == 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
+    if (result == 0 && memory_fd >= 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
         result = -errno;
     return result < 0 ? error_set(err, result, "write a snapshot: %s", strerror(-result)) : 0;
 }
@@ -119,24 +120,29 @@ static int read_region(int fd, uint64_t offset, struct guest_memory_region regio
     return result < 0 ? error_set(err, result, "look for data in a snapshot's memory") : 0;
 }
 
-int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err)
+static int read_layer(int fd, struct guest_memory *memory, struct error *err)
 {
-    uint64_t bytes = memory_size(memory), offset = 0;
-    off_t end = lseek(memory_fd, 0, SEEK_END);
+    uint64_t offset = 0;
     int result = 0;
 
-    if (end < 0 || (uint64_t)end != bytes) /* a shorter one would be a SIGBUS later */
-        return error_set(err, EINVAL, "snapshot: the memory file is not %llu bytes long",
-                         (unsigned long long)bytes);
+    if (lseek(fd, 0, SEEK_END) != (off_t)memory_size(memory))
+        return error_set(err, EINVAL, "the memory file is not of %llu bytes",
+                         (unsigned long long)memory_size(memory));
     for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
         struct guest_memory_region region = guest_memory_region(memory, i);
 
-        if (guest_memory_maps_files(memory))
-            result = guest_memory_map_file(memory, region.guest_start, region.size, memory_fd,
-                                           offset, err);
-        else
-            result = read_region(memory_fd, offset, region, err);
+        result = read_region(fd, offset, region, err);
         offset += region.size;
     }
+    return result;
+}
+
+int snapshot_map(const int *layer_fds, size_t count, struct guest_memory *memory, struct error *err)
+{
+    int result = 0;
+
+    for (size_t i = 0; i < count && result == 0; i++)
+        result = guest_memory_maps_files(memory) ? guest_memory_lay(memory, layer_fds[i], err)
+                                                 : read_layer(layer_fds[i], memory, err);
     return result;
 }

@@ -7,6 +7,7 @@
  * VMs of one snapshot share its clean pages.  Into memory that is not anonymous it is read, all of
  * it. Main thread. */
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
@@ -15,11 +16,13 @@ struct transfer;
 
 #define SNAPSHOT_STATE_MAX (4u << 20) /* bytes */
 
-/* Both files are empty, `memory_fd` already of the RAM's size.  Pages of zeroes become holes. */
+/* Both files are empty, `memory_fd` already of the RAM's size.  Pages of zeroes become holes.
+ * memory_fd -1: the state alone. */
 int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
                    const struct transfer *transfer, struct error *err);
 /* Reads and checks the state: ret_transfer's bytes are malloc'ed. */
 int snapshot_read(int state_fd, const struct guest_memory *memory, struct transfer *ret_transfer,
                   struct error *err);
-/* Before KVM sees the memory. */
-int snapshot_map(int memory_fd, struct guest_memory *memory, struct error *err);
+/* Before KVM sees the memory.  layer_fds: as guest_memory_lay. */
+int snapshot_map(const int *layer_fds, size_t count, struct guest_memory *memory,
+                 struct error *err);

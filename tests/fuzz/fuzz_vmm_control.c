@@ -49,6 +49,18 @@ static int take_snapshot(void *context, int state_fd, int memory_fd, struct erro
     return 0;
 }
 
+static int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+                     size_t *ret_count, struct error *err)
+{
+    const struct control_fuzz *f = context;
+
+    (void)err;
+    FUZZ_REQUIRE(f->pauses == 1 && fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0);
+    ret_layers[0] = fds[2];
+    *ret_count = 1;
+    return 0;
+}
+
 static bool take_input(void *context, const void *bytes, size_t size)
 {
     const struct control_fuzz *f = context;
@@ -65,8 +77,15 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
     FUZZ_REQUIRE(balloon->deflate_on_oom <= 1);
 }
 
-static const struct control_ops ops = { press,         pause_machine, resume_machine,
-                                        take_snapshot, take_input,    change_balloon };
+static const struct control_ops ops = {
+    .press_power_button = press,
+    .pause = pause_machine,
+    .resume = resume_machine,
+    .snapshot = take_snapshot,
+    .fork = make_fork,
+    .console_input = take_input,
+    .change_balloon = change_balloon,
+};
 
 /* An address that the kernel picks: no file is left. */
 static void control_open(struct control_fuzz *f)

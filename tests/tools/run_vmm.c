@@ -4,6 +4,7 @@
  *   build/tests/run_vmm --kernel build/guest.elf [--disk FILE] [--timeout 10]
  *   build/tests/run_vmm --kernel build/guest.elf --snapshot PREFIX --snapshot-after MS
  *   build/tests/run_vmm --restore PREFIX
+ *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
  * after --timeout, 125 if it could not be started. */
@@ -35,7 +36,8 @@
 #define EXIT_NOT_STARTED 125
 #define JAIL_UID         64999
 #define TICK_MS          5
-#define FDS_MAX          (5 + VMM_DISKS_MAX + VMM_NICS_MAX)
+#define FORKS_MAX        16
+#define FDS_MAX          (4 + VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct run {
     const char *vmm, *kernel, *initrd;
@@ -45,10 +47,14 @@ struct run {
     int power_after_s, timeout_s;   /* -1 = never */
     const char *snapshot, *restore; /* path prefixes of the files .state and .memory */
     int snapshot_after_ms;
+    const char *fork; /* path prefix of the forks' consoles */
+    int fork_after_ms[FORKS_MAX];
+    unsigned fork_count, forked;
     struct vmm_configure configure;
 
     char directory[32], jail[40];
     int directory_fd, listener, connection, pidfd;
+    pid_t pid;
     int fds[FDS_MAX];
     size_t fd_count;
     struct stats_page *page;
@@ -90,7 +96,9 @@ static void usage(void)
         "         [--memory-backing N]   enum vmm_memory_backing of control_protocol.h\n"
         "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
-        "       run_vmm --restore PREFIX ...              instead of --kernel\n",
+        "       run_vmm --restore PREFIX ...              instead of --kernel\n"
+        "         [--fork PREFIX --fork-after MS...]   a fork each time, its console to PREFIX.0, "
+        "...\n",
         stderr);
     exit(EXIT_NOT_STARTED);
 }
@@ -114,6 +122,8 @@ enum option_key {
     KEY_SNAPSHOT_AFTER,
     KEY_RESTORE,
     KEY_MEMORY_BACKING,
+    KEY_FORK,
+    KEY_FORK_AFTER,
 };
 
 static const struct option options[] = {
@@ -135,6 +145,8 @@ static const struct option options[] = {
     { "snapshot-after", required_argument, NULL, KEY_SNAPSHOT_AFTER },
     { "restore", required_argument, NULL, KEY_RESTORE },
     { "memory-backing", required_argument, NULL, KEY_MEMORY_BACKING },
+    { "fork", required_argument, NULL, KEY_FORK },
+    { "fork-after", required_argument, NULL, KEY_FORK_AFTER },
     { NULL, 0, NULL, 0 },
 };
 
@@ -211,6 +223,14 @@ static void apply_option(struct run *run, int key)
         break;
     case KEY_RESTORE:
         run->restore = optarg;
+        break;
+    case KEY_FORK:
+        run->fork = optarg;
+        break;
+    case KEY_FORK_AFTER:
+        if (run->fork_count == FORKS_MAX)
+            usage();
+        run->fork_after_ms[run->fork_count++] = atoi(optarg);
         break;
     default:
         usage();
@@ -380,21 +400,20 @@ static void spawn(struct run *run)
         .new_session = true,
     };
     struct error err = { 0 };
-    pid_t pid;
 
     if (run->no_sandbox) {
         spec.clone_flags = 0;
         spec.sandbox = NULL;
     }
     run->spawn_ns = now_ns();
-    must(process_spawn(&spec, &pid, &run->pidfd, &err), &err);
+    must(process_spawn(&spec, &run->pid, &run->pidfd, &err), &err);
     close(program);
     run->connection = seqpacket_connect(run->directory_fd, "control", &err);
     must(run->connection, &err);
     must(seqpacket_send(run->connection, &run->configure, sizeof run->configure, run->fds,
                         run->fd_count, &err),
          &err);
-    fprintf(stderr, "run_vmm: pid %d\n", (int)pid);
+    fprintf(stderr, "run_vmm: pid %d\n", (int)run->pid);
 }
 
 static void show_console(struct run *run)
@@ -433,7 +452,9 @@ static void press_power_button(const struct run *run)
     fprintf(stderr, "run_vmm: power button pressed\n");
 }
 
-static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_count)
+/* What it sends back is put into ret_fds, if there is room for any. */
+static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_count, int *ret_fds,
+                size_t *ret_count)
 {
     struct vmm_message_header header = { .type = type,
                                          .version = VMM_PROTOCOL_VERSION,
@@ -445,7 +466,9 @@ static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_
     must(seqpacket_send(run->connection, &header, sizeof header, fds, fd_count, &err), &err);
     do {
         (void)poll(&answer, 1, -1);
-        must((int)seqpacket_receive(run->connection, &state, sizeof state, NULL, NULL, &err), &err);
+        must(
+            (int)seqpacket_receive(run->connection, &state, sizeof state, ret_fds, ret_count, &err),
+            &err);
     } while (state.header.type == VMM_MESSAGE_READY);
     if (state.result < 0) {
         fprintf(stderr, "run_vmm: the VMM answered: %s\n", strerror(-state.result));
@@ -461,13 +484,70 @@ static void take_snapshot(struct run *run)
     open_snapshot(run->snapshot, O_RDWR | O_CREAT | O_TRUNC, fds);
     if (ftruncate(fds[1], (off_t)run->configure.memory_bytes) < 0)
         perror("run_vmm: memory file");
-    ask(run, VMM_MESSAGE_PAUSE, NULL, 0);
-    ask(run, VMM_MESSAGE_SNAPSHOT, fds, 2);
+    ask(run, VMM_MESSAGE_PAUSE, NULL, 0, NULL, NULL);
+    ask(run, VMM_MESSAGE_SNAPSHOT, fds, 2, NULL, NULL);
     fprintf(stderr, "run_vmm: snapshot taken in %" PRIu64 " us\n", (now_ns() - begun) / 1000);
     close(fds[0]);
     close(fds[1]);
     show_console(run);
     process_kill(run->pidfd, 9);
+}
+
+static bool follow(struct run *run);
+static int report(const struct run *run, bool ended);
+
+/* The child process: one more VMM, whose memory is the parent's. */
+static void run_fork(struct run *run, int state, const int *layers, size_t count)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, "%s.%u", run->fork, run->forked);
+    if (!freopen(path, "w", stdout)) {
+        perror(path);
+        exit(EXIT_NOT_STARTED);
+    }
+    run->fork_count = run->fd_count = run->console_shown = 0;
+    run->configure.memory_backing = VMM_MEMORY_ANONYMOUS;
+    run->configure.restore = (uint8_t)count;
+    make_directory(run);
+    run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
+    make_page(run);
+    run->fds[run->fd_count++] = state;
+    for (size_t i = 0; i < count; i++)
+        run->fds[run->fd_count++] = layers[i];
+    for (int i = 0; i < run->configure.disk_count; i++)
+        open_disk(run, i);
+    spawn(run);
+    if (run->measure)
+        measure(run);
+    state = report(run, follow(run));
+    remove_directory(run);
+    exit(state);
+}
+
+static void make_fork(struct run *run)
+{
+    int layers[VMM_LAYERS_MAX];
+    size_t count = VMM_LAYERS_MAX;
+    char path[64];
+    int fds[3] = { memfd_create("state", MFD_CLOEXEC), -1, make_memory(&run->configure) };
+    uint64_t begun = now_ns();
+
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)run->pid);
+    fds[1] = open_or_exit(path, O_RDONLY);
+    ask(run, VMM_MESSAGE_PAUSE, NULL, 0, NULL, NULL);
+    ask(run, VMM_MESSAGE_FORK, fds, 3, layers, &count);
+    ask(run, VMM_MESSAGE_RESUME, NULL, 0, NULL, NULL);
+    fprintf(stderr, "run_vmm: fork of %zu files in %" PRIu64 " us\n", count,
+            (now_ns() - begun) / 1000);
+    fflush(stdout);
+    if (fork() == 0)
+        run_fork(run, fds[0], layers, count);
+    run->forked++;
+    for (size_t i = 0; i < 3; i++)
+        close(fds[i]);
+    for (size_t i = 0; i < count; i++)
+        close(layers[i]);
 }
 
 static bool is_due(const struct run *run, int seconds)
@@ -495,6 +575,9 @@ static bool follow(struct run *run)
             take_snapshot(run);
             run->snapshot = NULL;
         }
+        if (run->forked < run->fork_count &&
+            now_ns() - run->spawn_ns >= (uint64_t)run->fork_after_ms[run->forked] * 1000000u)
+            make_fork(run);
         if (is_due(run, run->timeout_s)) {
             process_kill(run->pidfd, 9);
             return false;
@@ -540,5 +623,7 @@ int main(int argc, char **argv)
     ended = follow(&run);
     status = report(&run, ended);
     remove_directory(&run);
+    while (wait(NULL) > 0) /* forks */
+        ;
     return status;
 }

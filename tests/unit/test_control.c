@@ -148,6 +148,20 @@ static int save(void *context, int state_fd, int memory_fd, struct error *err)
     return 0;
 }
 
+/* A fork's memory: of the second and third file. */
+static int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+                     size_t *ret_count, struct error *err)
+{
+    struct fixture *f = context;
+
+    (void)err;
+    f->snapshots += fcntl(fds[0], F_GETFD) >= 0;
+    ret_layers[0] = fds[1];
+    ret_layers[1] = fds[2];
+    *ret_count = 2;
+    return 0;
+}
+
 static bool take_input(void *context, const void *bytes, size_t size)
 {
     struct fixture *f = context;
@@ -166,7 +180,15 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
     f->target_mib = balloon->target_mib;
 }
 
-static const struct control_ops ops = { press, hold, release, save, take_input, change_balloon };
+static const struct control_ops ops = {
+    .press_power_button = press,
+    .pause = hold,
+    .resume = release,
+    .snapshot = save,
+    .fork = make_fork,
+    .console_input = take_input,
+    .change_balloon = change_balloon,
+};
 
 static void make_ready(struct fixture *f, int fd)
 {
@@ -264,6 +286,39 @@ static void a_snapshot_needs_a_pause_and_two_files(void **state)
     expect_snapshot(fd, -EINVAL);
     expect_snapshot(fd, -EINVAL);
     expect_snapshot(fd, 0);
+    expect_state(fd, false);
+    assert_int_equal(f->snapshots, 1);
+    assert_int_equal(open_fds(), fds_before);
+}
+
+static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    struct vmm_state got;
+    int layers[VMM_LAYERS_MAX];
+    size_t count = VMM_LAYERS_MAX;
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    post_with(fd, VMM_MESSAGE_FORK, 3);
+    turn(f);
+    expect_snapshot(fd, -EINVAL);
+    post(fd, VMM_MESSAGE_PAUSE);
+    post_with(fd, VMM_MESSAGE_FORK, 2);
+    post_with(fd, VMM_MESSAGE_FORK, 3);
+    post(fd, VMM_MESSAGE_RESUME);
+    turn(f);
+    expect_state(fd, true);
+    expect_snapshot(fd, -EINVAL);
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, layers, &count, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_SNAPSHOT_DONE);
+    assert_int_equal(got.result, 0);
+    assert_int_equal(count, 2);
+    close(layers[0]);
+    close(layers[1]);
     expect_state(fd, false);
     assert_int_equal(f->snapshots, 1);
     assert_int_equal(open_fds(), fds_before);
@@ -479,6 +534,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_fork_needs_a_pause_and_three_files_and_answers_with_some,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),

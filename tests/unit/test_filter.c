@@ -101,7 +101,7 @@ static const struct call forbidden[] = {
     { "x32 read", SYS_read | 0x40000000, { -1 } },
 };
 
-static const struct call allowed[FILTER_COUNT][9] = {
+static const struct call allowed[FILTER_COUNT][10] = {
     [FILTER_VCPU] = {
         { "ioctl KVM_RUN", SYS_ioctl, { -1, KVM_RUN } },
         { "ioctl KVM_IRQFD", SYS_ioctl, { -1, KVM_IRQFD } },
@@ -118,6 +118,8 @@ static const struct call allowed[FILTER_COUNT][9] = {
         { "madvise MADV_DONTNEED", SYS_madvise, { 0, 0, MADV_DONTNEED } },
         { "mmap over a file", SYS_mmap,
           { 1, 4096, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
+        { "mmap a file privately", SYS_mmap,
+          { 1, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
         { "io_uring_enter", SYS_io_uring_enter, { -1 } },
         { "fcntl F_SETFL", SYS_fcntl, { -1, F_SETFL } },
     },

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -251,6 +252,131 @@ static void files_of_another_size_are_refused(void **state)
     assert_null(memory);
 }
 
+static int sealed_file(void)
+{
+    int fd = memfd_create("layer", MFD_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 8 * MIB), 0);
+    return fd;
+}
+
+static struct guest_memory *copy_of(const int *layers, size_t count)
+{
+    struct guest_memory *memory;
+
+    assert_int_equal(guest_memory_new(8 * MIB, &memory, NULL), 0);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(guest_memory_lay(memory, layers[i], NULL), 0);
+    return memory;
+}
+
+static int value_at(const struct guest_memory *memory, uint64_t guest)
+{
+    uint8_t byte;
+
+    assert_true(guest_memory_read(memory, guest, &byte, 1));
+    return byte;
+}
+
+static void fill(const struct guest_memory *memory, uint64_t guest, int value, uint64_t size)
+{
+    void *to = guest_memory_map(memory, guest, size);
+
+    assert_non_null(to);
+    memset(to, value, size);
+}
+
+static uint64_t allocated(int fd)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(fd, &status), 0);
+    return (uint64_t)status.st_blocks * 512;
+}
+
+/* Parent, its child, a sister made later, and the child's child: each sees what was at its birth,
+ * and no other's later changes.  Small changes are copied into a copy, large ones mapped. */
+static void forks_see_what_was_and_their_own_changes(void **state)
+{
+    auto_close int file = sealed_file();
+    auto_close int unused = sealed_file();
+    auto_close int later = sealed_file();
+    auto_close int childs = sealed_file();
+    auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    const struct guest_memory_spec spec = { 8 * MIB, VMM_MEMORY_SHARED, file };
+    struct guest_memory *parent, *child, *sister, *grandchild;
+    int layers[VMM_LAYERS_MAX];
+    size_t count;
+
+    (void)state;
+    assert_int_equal(guest_memory_make(&spec, &parent, NULL), 0);
+    fill(parent, 0, 1, 2 * MIB);
+    fill(parent, 4 * MIB, 2, 4096);
+    assert_int_equal(guest_memory_fork(parent, pagemap, unused, layers, &count, NULL), 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(allocated(unused), 0);
+    child = copy_of(layers, count);
+
+    fill(parent, 0, 3, MIB);           /* large: mapped in the sister */
+    fill(parent, 4 * MIB + 7, 4, 1);   /* small: copied */
+    fill(parent, 7 * MIB, 5, 8192);    /* was a hole */
+    fill(parent, MIB + 4096, 0, 4096); /* zeroes count */
+    fill(child, 0, 6, 4096);
+    assert_int_equal(value_at(child, 4096), 1);
+    assert_int_equal(value_at(child, 4 * MIB + 7), 2);
+    assert_int_equal(value_at(child, 7 * MIB), 0);
+    assert_int_equal(value_at(parent, 0), 3);
+
+    assert_int_equal(guest_memory_fork(parent, pagemap, later, layers, &count, NULL), 0);
+    assert_int_equal(count, 2);
+    assert_in_range(allocated(later), MIB + 4096 * 4, MIB + 4096 * 16);
+    sister = copy_of(layers, count);
+    fill(parent, 0, 7, MIB);
+    assert_int_equal(value_at(sister, 0), 3);
+    assert_int_equal(value_at(sister, MIB), 1);
+    assert_int_equal(value_at(sister, MIB + 4096), 0);
+    assert_int_equal(value_at(sister, MIB + 8192), 1);
+    assert_int_equal(value_at(sister, 4 * MIB), 2);
+    assert_int_equal(value_at(sister, 4 * MIB + 7), 4);
+    assert_int_equal(value_at(sister, 7 * MIB + 4096), 5);
+
+    assert_int_equal(guest_memory_fork(child, pagemap, childs, layers, &count, NULL), 0);
+    assert_int_equal(count, 2);
+    grandchild = copy_of(layers, count);
+    assert_int_equal(value_at(grandchild, 0), 6);
+    assert_int_equal(value_at(grandchild, 4096), 1);
+    guest_memory_discard(grandchild, 0, MIB); /* nothing of the files comes back */
+    assert_int_equal(value_at(grandchild, 4096), 0);
+    assert_int_equal(value_at(child, 4096), 1);
+    guest_memory_free(parent);
+    guest_memory_free(child);
+    guest_memory_free(sister);
+    guest_memory_free(grandchild);
+}
+
+static void forks_have_bounds(void **state)
+{
+    auto_close int file = sealed_file();
+    auto_close int shorter = memfd_create("short", MFD_CLOEXEC);
+    auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    struct guest_memory *memory;
+    int layers[VMM_LAYERS_MAX];
+    size_t count = 77;
+
+    (void)state;
+    assert_int_equal(guest_memory_new(8 * MIB, &memory, NULL), 0);
+    assert_int_equal(guest_memory_fork(memory, pagemap, file, layers, &count, NULL), -ENOTSUP);
+    assert_int_equal(ftruncate(shorter, 8 * MIB - 4096), 0);
+    assert_int_equal(guest_memory_lay(memory, shorter, NULL), -EINVAL);
+    for (int i = 0; i < VMM_LAYERS_MAX; i++)
+        assert_int_equal(guest_memory_lay(memory, file, NULL), 0);
+    assert_int_equal(guest_memory_lay(memory, file, NULL), -E2BIG);
+    assert_int_equal(guest_memory_fork(memory, pagemap, file, layers, &count, NULL), -E2BIG);
+    assert_int_equal(count, 77);
+    guest_memory_free(memory);
+}
+
 static void sizes_are_checked(void **state)
 {
     struct guest_memory *memory = NULL;
@@ -274,6 +400,8 @@ int main(void)
         cmocka_unit_test(shared_memory_is_the_file),
         cmocka_unit_test(saving_uses_no_memory),
         cmocka_unit_test(files_of_another_size_are_refused),
+        cmocka_unit_test(forks_see_what_was_and_their_own_changes),
+        cmocka_unit_test(forks_have_bounds),
         cmocka_unit_test(sizes_are_checked),
     };
 

@@ -171,7 +171,7 @@ static void memory_is_mapped_back_and_shared(void **state)
     one = 0;
     transfer_item(&in, "one", &one, sizeof one);
     assert_int_equal(one, 7);
-    assert_int_equal(snapshot_map(memory_fd, copy, &err), 0);
+    assert_int_equal(snapshot_map(&memory_fd, 1, copy, &err), 0);
     memset(page, 0, sizeof page);
     assert_true(guest_memory_read(copy, 0x3000, page, sizeof page));
     assert_int_equal(page[4095], 0xa5);
@@ -180,7 +180,7 @@ static void memory_is_mapped_back_and_shared(void **state)
     assert_int_equal(pread(memory_fd, page, 1, 0x3000), 1);
     assert_int_equal(page[0], 0xa5);
     assert_int_equal(ftruncate(memory_fd, MEMORY_BYTES - 4096), 0);
-    assert_int_equal(snapshot_map(memory_fd, copy, &err), -EINVAL);
+    assert_int_equal(snapshot_map(&memory_fd, 1, copy, &err), -EINVAL);
     free(in.bytes);
     free(out.bytes);
     guest_memory_free(memory);
