@@ -10,7 +10,6 @@
  * after --timeout, 125 if it could not be started. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
@@ -103,53 +102,6 @@ static void usage(void)
     exit(EXIT_NOT_STARTED);
 }
 
-enum option_key {
-    KEY_VMM = 256,
-    KEY_KERNEL,
-    KEY_INITRD,
-    KEY_CMDLINE,
-    KEY_MEMORY,
-    KEY_VCPUS,
-    KEY_DISK,
-    KEY_DISK_RO,
-    KEY_TAP,
-    KEY_NO_SANDBOX,
-    KEY_POWER_AFTER,
-    KEY_TIMEOUT,
-    KEY_MEASURE,
-    KEY_QUIET,
-    KEY_SNAPSHOT,
-    KEY_SNAPSHOT_AFTER,
-    KEY_RESTORE,
-    KEY_MEMORY_BACKING,
-    KEY_FORK,
-    KEY_FORK_AFTER,
-};
-
-static const struct option options[] = {
-    { "vmm", required_argument, NULL, KEY_VMM },
-    { "kernel", required_argument, NULL, KEY_KERNEL },
-    { "initrd", required_argument, NULL, KEY_INITRD },
-    { "cmdline", required_argument, NULL, KEY_CMDLINE },
-    { "memory", required_argument, NULL, KEY_MEMORY },
-    { "vcpus", required_argument, NULL, KEY_VCPUS },
-    { "disk", required_argument, NULL, KEY_DISK },
-    { "disk-ro", required_argument, NULL, KEY_DISK_RO },
-    { "tap", required_argument, NULL, KEY_TAP },
-    { "no-sandbox", no_argument, NULL, KEY_NO_SANDBOX },
-    { "power-after", required_argument, NULL, KEY_POWER_AFTER },
-    { "timeout", required_argument, NULL, KEY_TIMEOUT },
-    { "measure", no_argument, NULL, KEY_MEASURE },
-    { "quiet", no_argument, NULL, KEY_QUIET },
-    { "snapshot", required_argument, NULL, KEY_SNAPSHOT },
-    { "snapshot-after", required_argument, NULL, KEY_SNAPSHOT_AFTER },
-    { "restore", required_argument, NULL, KEY_RESTORE },
-    { "memory-backing", required_argument, NULL, KEY_MEMORY_BACKING },
-    { "fork", required_argument, NULL, KEY_FORK },
-    { "fork-after", required_argument, NULL, KEY_FORK_AFTER },
-    { NULL, 0, NULL, 0 },
-};
-
 static void add_disk(struct run *run, const char *path, bool read_only)
 {
     if (run->configure.disk_count == VMM_DISKS_MAX)
@@ -169,72 +121,67 @@ static void add_tap(struct run *run, const char *name)
     run->taps[run->configure.nic_count++] = name;
 }
 
-static void apply_option(struct run *run, int key)
+/* Options that are nothing but a text, a number or a switch of struct run; how many words it took.
+ */
+static int set_field(struct run *run, const char *name, const char *value)
 {
-    switch (key) {
-    case KEY_VMM:
-        run->vmm = optarg;
-        break;
-    case KEY_KERNEL:
-        run->kernel = optarg;
-        break;
-    case KEY_INITRD:
-        run->initrd = optarg;
-        break;
-    case KEY_CMDLINE:
-        snprintf(run->configure.cmdline, sizeof run->configure.cmdline, "%s", optarg);
-        break;
-    case KEY_MEMORY:
-        run->configure.memory_bytes = strtoull(optarg, NULL, 10) << 20;
-        break;
-    case KEY_MEMORY_BACKING:
-        run->configure.memory_backing = (uint8_t)atoi(optarg);
-        break;
-    case KEY_VCPUS:
-        run->configure.vcpus = (uint32_t)atoi(optarg);
-        break;
-    case KEY_DISK:
-    case KEY_DISK_RO:
-        add_disk(run, optarg, key == KEY_DISK_RO);
-        break;
-    case KEY_TAP:
-        add_tap(run, optarg);
-        break;
-    case KEY_NO_SANDBOX:
-        run->no_sandbox = true;
-        break;
-    case KEY_POWER_AFTER:
-        run->power_after_s = atoi(optarg);
-        break;
-    case KEY_TIMEOUT:
-        run->timeout_s = atoi(optarg);
-        break;
-    case KEY_MEASURE:
-        run->measure = true;
-        break;
-    case KEY_QUIET:
-        run->quiet = true;
-        break;
-    case KEY_SNAPSHOT:
-        run->snapshot = optarg;
-        break;
-    case KEY_SNAPSHOT_AFTER:
-        run->snapshot_after_ms = atoi(optarg);
-        break;
-    case KEY_RESTORE:
-        run->restore = optarg;
-        break;
-    case KEY_FORK:
-        run->fork = optarg;
-        break;
-    case KEY_FORK_AFTER:
-        if (run->fork_count == FORKS_MAX)
+    const struct {
+        const char *name, **text;
+        int *number;
+        bool *on;
+    } fields[] = {
+        { "--vmm", &run->vmm, NULL, NULL },
+        { "--kernel", &run->kernel, NULL, NULL },
+        { "--initrd", &run->initrd, NULL, NULL },
+        { "--snapshot", &run->snapshot, NULL, NULL },
+        { "--restore", &run->restore, NULL, NULL },
+        { "--fork", &run->fork, NULL, NULL },
+        { "--power-after", NULL, &run->power_after_s, NULL },
+        { "--timeout", NULL, &run->timeout_s, NULL },
+        { "--snapshot-after", NULL, &run->snapshot_after_ms, NULL },
+        { "--no-sandbox", NULL, NULL, &run->no_sandbox },
+        { "--measure", NULL, NULL, &run->measure },
+        { "--quiet", NULL, NULL, &run->quiet },
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(fields); i++) {
+        if (strcmp(name, fields[i].name) != 0)
+            continue;
+        if (fields[i].on)
+            *fields[i].on = true;
+        else if (!value)
             usage();
-        run->fork_after_ms[run->fork_count++] = atoi(optarg);
-        break;
-    default:
-        usage();
+        else if (fields[i].text)
+            *fields[i].text = value;
+        else
+            *fields[i].number = atoi(value);
+        return fields[i].on ? 1 : 2;
     }
+    return 0;
+}
+
+static void add_field(struct run *run, const char *name, const char *value)
+{
+    struct vmm_configure *configure = &run->configure;
+
+    if (!value)
+        usage();
+    else if (strcmp(name, "--cmdline") == 0)
+        snprintf(configure->cmdline, sizeof configure->cmdline, "%s", value);
+    else if (strcmp(name, "--memory") == 0)
+        configure->memory_bytes = strtoull(value, NULL, 10) << 20;
+    else if (strcmp(name, "--memory-backing") == 0)
+        configure->memory_backing = (uint8_t)atoi(value);
+    else if (strcmp(name, "--vcpus") == 0)
+        configure->vcpus = (uint32_t)atoi(value);
+    else if (strcmp(name, "--disk") == 0 || strcmp(name, "--disk-ro") == 0)
+        add_disk(run, value, name[6] != '\0');
+    else if (strcmp(name, "--tap") == 0)
+        add_tap(run, value);
+    else if (strcmp(name, "--fork-after") == 0 && run->fork_count < FORKS_MAX)
+        run->fork_after_ms[run->fork_count++] = atoi(value);
+    else
+        usage();
 }
 
 static void make_page(struct run *run)
@@ -609,11 +556,16 @@ int main(int argc, char **argv)
         .configure = { .vcpus = 1, .memory_bytes = 128ull << 20 },
     };
     bool ended;
-    int key, status;
+    int status;
 
-    while ((key = getopt_long(argc, argv, "", options, NULL)) != -1)
-        apply_option(&run, key);
-    if ((!run.kernel && !run.restore) || optind != argc)
+    for (int i = 1, taken; i < argc; i += taken) { /* argv ends with a NULL */
+        taken = set_field(&run, argv[i], argv[i + 1]);
+        if (taken == 0) {
+            add_field(&run, argv[i], argv[i + 1]);
+            taken = 2;
+        }
+    }
+    if (!run.kernel && !run.restore)
         usage();
     make_directory(&run);
     open_all(&run);
