@@ -33,7 +33,7 @@ AGENT_MAIN := agent/main.c
 AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(FETCH_SRC), \
               $(foreach d,agent api net scheduler storage,$(call sources_of,$(d))))
 
-LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables
+LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables -lnettle
 LIBS_API   := -lmicrohttpd -lseccomp
 LIBS_FETCH := -lcurl -larchive -lssl -lcrypto -lseccomp
 LIBS_BASE  := -ljansson

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node_snapshot.h"
 #include "agent/node_wait.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -14,10 +15,9 @@
 const struct resource_ops *resource_ops_of(enum resource_kind kind)
 {
     static const struct resource_ops *const all[RESOURCE_OPERATION] = {
-        [RESOURCE_IMAGE] = &image_ops,
-        [RESOURCE_VOLUME] = &volume_ops,
-        [RESOURCE_NETWORK] = &network_ops,
-        [RESOURCE_VM] = &vm_ops,
+        [RESOURCE_IMAGE] = &image_ops,       [RESOURCE_VOLUME] = &volume_ops,
+        [RESOURCE_NETWORK] = &network_ops,   [RESOURCE_VM] = &vm_ops,
+        [RESOURCE_SNAPSHOT] = &snapshot_ops,
     };
 
     return all[kind];
@@ -338,5 +338,15 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
         if (vm != except && counts)
             promised += vm->spec.memory_mib + VM_OVERHEAD_MIB;
     }
+    return promised;
+}
+
+uint64_t node_promised_disk(const struct node *node)
+{
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    uint64_t promised = snapshot_promised_bytes(node);
+
+    for (size_t i = 0; i < volumes->count; i++)
+        promised += ((const struct volume *)volumes->items[i])->size_bytes;
     return promised;
 }

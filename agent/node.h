@@ -1,4 +1,4 @@
-/* node.h - everything warrend knows and can be asked, as resources of five kinds.  Loop thread
+/* node.h - everything warrend knows and can be asked, as resources of six kinds.  Loop thread
  * only.
  *
  * This is what the HTTP handlers (api/) see of the agent.  Reads are answered at once from the
@@ -26,6 +26,7 @@ enum resource_kind {
     RESOURCE_VOLUME,
     RESOURCE_NETWORK,
     RESOURCE_VM,
+    RESOURCE_SNAPSHOT,
     RESOURCE_OPERATION, /* read only */
     RESOURCE_KIND_COUNT,
 };
@@ -74,7 +75,7 @@ void node_vm_action(struct node *node, const char *id, enum vm_action action,
 /* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), PAUSED,
  * SETTLED
  * (observed_generation is current and no transition under way), DELETED.  The other kinds: SETTLED
- * (image: ready or failed) and DELETED. */
+ * (image, snapshot: ready or failed) and DELETED. */
 enum node_wait_for {
     NODE_WAIT_RUNNING,
     NODE_WAIT_STOPPED,

@@ -5,12 +5,12 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/worker.h"
 #include "storage/image.h"
-#include "storage/volume.h"
 
 static const char *const kind_names[IMAGE_KIND_COUNT] = {
     [IMAGE_KERNEL] = "kernel",
@@ -168,6 +168,7 @@ static int image_may_remove(struct node *node, const struct resource *resource, 
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct snapshot *snapshot = snapshot_of_image(node, resource->id);
 
     (void)force;
     for (size_t i = 0; i < vms->count; i++) {
@@ -180,15 +181,16 @@ static int image_may_remove(struct node *node, const struct resource *resource, 
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *volume = (const struct volume *)volumes->items[i];
 
-        if (strcmp(volume->image, resource->id) != 0)
-            continue;
-        if (volume->state == PROGRESS_WORKING)
+        if (volume->state == PROGRESS_WORKING && strcmp(volume->source.image, resource->id) == 0)
             return error_set(err, EBUSY, "image %s is being copied to volume %s", resource->id,
                              volume->head.id);
-        if (volume->state == PROGRESS_READY && volume->format == VOLUME_DELTA)
+        if (strcmp(volume->base.image, resource->id) == 0)
             return error_set(err, EBUSY, "image %s is the base of volume %s", resource->id,
                              volume->head.id);
     }
+    if (snapshot)
+        return error_set(err, EBUSY, "image %s is in use by snapshot %s", resource->id,
+                         snapshot->head.id);
     return 0;
 }
 

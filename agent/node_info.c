@@ -32,16 +32,6 @@ static json_t *findings_json(const struct node *node)
     return findings;
 }
 
-static uint64_t promised_disk(const struct node *node)
-{
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    uint64_t promised = 0;
-
-    for (size_t i = 0; i < volumes->count; i++)
-        promised += ((const struct volume *)volumes->items[i])->size_bytes;
-    return promised;
-}
-
 /* Names that a VM's spec may have here. */
 static json_t *cpus_json(const struct node *node)
 {
@@ -64,7 +54,7 @@ json_t *node_info(struct node *node)
     space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
     return json_pack(
         "{s:s, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i, "
-        "s:i}, s:I, s:o, s:o}",
+        "s:i, s:i}, s:I, s:o, s:o}",
         "version", WARREN_VERSION, "kernel", uts.release, "hostname", uts.nodename, "cpus",
         get_nprocs(), "memory", "total_mib", (json_int_t)capacity.host_mib, "reserved_mib",
         (json_int_t)capacity.reserve_mib, "allocatable_mib",
@@ -72,11 +62,12 @@ json_t *node_info(struct node *node)
         (json_int_t)node_promised_mib(node, NULL), "disk", "total_bytes", (json_int_t)disk_bytes,
         "free_bytes", (json_int_t)disk_free, "allocatable_bytes",
         (json_int_t)(disk_bytes / 100) * node->config->disk_ratio_percent, "allocated_bytes",
-        (json_int_t)promised_disk(node), "counts", "vms", (int)node->tables[RESOURCE_VM].count,
+        (json_int_t)node_promised_disk(node), "counts", "vms", (int)node->tables[RESOURCE_VM].count,
         "images", (int)node->tables[RESOURCE_IMAGE].count, "volumes",
         (int)node->tables[RESOURCE_VOLUME].count, "networks",
-        (int)node->tables[RESOURCE_NETWORK].count, "revision", (json_int_t)node->revision,
-        "findings", findings_json(node), "cpu_baselines", cpus_json(node));
+        (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
+        (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
+        "findings", findings_json(node, "cpu_baselines", cpus_json(node));
 }
 
 int node_ready(struct node *node, struct error *err)

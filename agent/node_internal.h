@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "agent/config.h"
+#include "agent/disk_base.h"
 #include "agent/node.h"
 #include "agent/resource.h"
 #include "agent/vm_lifecycle.h"
@@ -25,6 +26,8 @@ struct loop;
 struct loop_source;
 struct loop_timer;
 struct process_job;
+struct snapshot;
+struct snapshot_store;
 struct volume_store;
 struct worker;
 struct vmm_client;
@@ -53,9 +56,10 @@ struct volume {
     char reason[160];
     uint64_t size_bytes;
     uint64_t allocated_bytes; /* as last looked at */
-    char image[ID_MAX + 1];   /* "" = empty */
+    struct disk_base source;  /* what it begins with */
     int clone;                /* enum volume_clone of storage/volume.h: as asked for */
-    int format;               /* enum volume_format: as made; of a delta, image must stay */
+    int format;               /* enum volume_format: as made */
+    struct disk_base base;    /* of a delta; it must stay */
     bool job_running;
 };
 
@@ -96,6 +100,15 @@ enum vm_intent {
 /* What its VMM was last told by this agent. */
 enum vm_told { VM_TOLD_NOTHING, VM_TOLD_PAUSE, VM_TOLD_RESUME };
 
+/* Of the snapshot that it boots from: once, for its disks move on. */
+enum vm_restore {
+    VM_RESTORE_NONE, /* it boots a kernel */
+    VM_RESTORE_DUE,
+    VM_RESTORE_UNDER_WAY, /* its process is to restore it */
+    VM_RESTORE_DONE,      /* its guest has run: from now on the snapshot's kernel boots */
+    VM_RESTORE_COUNT
+};
+
 struct vm;
 
 /* The context of a VM's timer and fds. */
@@ -118,11 +131,13 @@ struct vm {
     unsigned restarts;          /* by policy, ever */
     unsigned failures;          /* in a row; for the backoff */
     enum vm_intent intent;
+    enum vm_restore restore;
 
-    bool start_committing; /* a change that will start it is being committed */
-    bool start_due;        /* start as soon as nothing stands against it */
-    bool stop_sent;        /* the power button was pressed */
-    bool kill_sent;        /* the process got SIGKILL from us */
+    struct snapshot *snapshot; /* that is just being made of it */
+    bool start_committing;     /* a change that will start it is being committed */
+    bool start_due;            /* start as soon as nothing stands against it */
+    bool stop_sent;            /* the power button was pressed */
+    bool kill_sent;            /* the process got SIGKILL from us */
     enum vm_told told;
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
@@ -155,9 +170,11 @@ struct node {
     struct net_host *net;
     struct image_store *images;
     struct volume_store *volumes;
+    struct snapshot_store *snapshots;
     struct jail *jail;
     int images_dir_fd;
     int volumes_dir_fd;
+    int snapshots_dir_fd;
 
     struct resource_table tables[RESOURCE_OPERATION]; /* by kind; operations are views of images */
     uint32_t last_instance;
@@ -183,7 +200,7 @@ struct node {
     double start_seconds; /* sum over starts: launch to ready */
 };
 
-/* --- the four kinds --- */
+/* --- the five kinds --- */
 
 struct resource_ops {
     /* A new unlinked resource with its canonical spec, or -EINVAL naming the field. */
@@ -209,6 +226,7 @@ extern const struct resource_ops image_ops;
 extern const struct resource_ops volume_ops;
 extern const struct resource_ops network_ops;
 extern const struct resource_ops vm_ops;
+extern const struct resource_ops snapshot_ops;
 const struct resource_ops *resource_ops_of(enum resource_kind kind);
 
 /* --- services of node.c to the kinds --- */
@@ -229,7 +247,7 @@ void node_save_held(struct node *node, struct resource *resource);
 void node_notify(struct node *node, struct resource *resource);
 /* A deletion's work is done: removes the row, then the resource. */
 void node_gone(struct node *node, struct resource *resource);
-/* The VMs that wait for an image, volume or network look again. */
+/* The VMs that wait for an image, volume, network or snapshot look again. */
 void node_wake_vms(struct node *node);
 
 /* Writes what could not be written. */
@@ -250,7 +268,7 @@ void node_retry(struct node *node, struct resource *resource);
 /* It succeeded. */
 void node_retry_over(struct resource *resource);
 
-/* Volumes that wait for an image look again. */
+/* Volumes that wait for an image or a snapshot look again. */
 void node_wake_volumes(struct node *node);
 
 json_t *resource_json(const struct node *node, const struct resource *resource);
@@ -263,6 +281,8 @@ unsigned node_console_followers(const struct node *node);
 struct memory_capacity node_memory_capacity(const struct node *node);
 /* Memory of the VMs that run or are to run, overhead included, without `except` (may be NULL). */
 uint64_t node_promised_mib(const struct node *node, const struct vm *except);
+/* Bytes of disk that volumes and snapshots may take. */
+uint64_t node_promised_disk(const struct node *node);
 /* May it run?  -ENOMEM with the numbers. */
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err);
 
@@ -270,6 +290,12 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err);
  * anything changed. */
 void vm_step(struct node *node, struct vm *vm);
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason);
+/* Whose kernel, initrd and command line it boots: its own, or its snapshot's.  Borrowed. */
+const struct vm_spec *vm_boot_spec(const struct node *node, const struct vm *vm);
+/* Why it is paused. */
+const char *vm_pause_reason(const struct vm *vm);
+/* No snapshot holds it any more: it goes on as was asked. */
+void vm_release(struct node *node, struct vm *vm);
 /* The process ended, or could not be made. */
 void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);
 
@@ -285,6 +311,8 @@ void vm_forget_process(struct vm *vm);
 /* Its process, of an earlier agent, is gone. */
 void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted);
 void vm_watch_process(struct node *node, struct vm *vm);
+/* Of a process that was to restore it: has its guest run? */
+void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted);
 /* Ends it if it is not ready in time. */
 void vm_await_ready(struct node *node, struct vm *vm);
 void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,

@@ -12,6 +12,7 @@
 #include "agent/jail_files.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -22,6 +23,8 @@
 #include "base/worker.h"
 #include "storage/database.h"
 #include "storage/image.h"
+#include "storage/keyed_digest.h"
+#include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
 /* --- rows --- */
@@ -85,6 +88,7 @@ static int open_stores(struct node *node, struct error *err)
     const char *import_dirs[CONFIG_IMPORT_DIRS];
     char fetch_path[CONFIG_PATH_MAX + 32];
     auto_close int state_dir = -1;
+    struct keyed_digest_key key;
     struct image_store_config images = {
         .import_dirs = import_dirs,
         .import_dir_count = config->import_dir_count,
@@ -105,11 +109,17 @@ static int open_stores(struct node *node, struct error *err)
         result = jail_make_dir(state_dir, "images", 0700, &node->images_dir_fd, err);
     if (result == 0)
         result = jail_make_dir(state_dir, "volumes", 0700, &node->volumes_dir_fd, err);
+    if (result == 0)
+        result = jail_make_dir(state_dir, "snapshots", 0700, &node->snapshots_dir_fd, err);
+    if (result == 0)
+        result = keyed_digest_open_key(state_dir, &key, err);
     images.images_dir_fd = node->images_dir_fd;
     if (result == 0)
         result = image_store_new(&images, &node->images, err);
     if (result == 0)
         result = volume_store_new(node->volumes_dir_fd, &node->volumes, err);
+    if (result == 0)
+        result = snapshot_store_new(node->snapshots_dir_fd, &key, &node->snapshots, err);
     return result;
 }
 
@@ -172,7 +182,8 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
                            .config = config,
                            .jail = jail,
                            .images_dir_fd = -1,
-                           .volumes_dir_fd = -1 };
+                           .volumes_dir_fd = -1,
+                           .snapshots_dir_fd = -1 };
     memcpy(node->boot_id, self.boot_id, sizeof node->boot_id);
     sysinfo(&info);
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
@@ -183,6 +194,19 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
     }
     *ret_node = node;
     return 0;
+}
+
+/* Nobody would resume what is held for a snapshot before the next agent starts. */
+static void let_vms_go(struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+
+        if (snapshot_holds(vm->snapshot))
+            vm_release(node, vm);
+    }
 }
 
 struct node *node_free(struct node *node)
@@ -197,9 +221,11 @@ struct node *node_free(struct node *node)
     node->net_worker = worker_free(node->net_worker);
     node->disk_worker = worker_free(node->disk_worker);
     node->database = database_free(node->database);
+    let_vms_go(node);
     net_host_free(node->net);
     image_store_free(node->images);
     volume_store_free(node->volumes);
+    snapshot_store_free(node->snapshots);
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         struct resource_table *table = &node->tables[kind];
 
@@ -212,6 +238,7 @@ struct node *node_free(struct node *node)
     }
     cleanup_close(&node->images_dir_fd);
     cleanup_close(&node->volumes_dir_fd);
+    cleanup_close(&node->snapshots_dir_fd);
     free(node);
     return NULL;
 }

@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
@@ -14,6 +15,12 @@
 #include "net/address_pool.h"
 #include "scheduler/admission.h"
 #include "storage/image.h"
+
+static const char *const restore_names[VM_RESTORE_COUNT] = {
+    [VM_RESTORE_DUE] = "due",
+    [VM_RESTORE_UNDER_WAY] = "under-way",
+    [VM_RESTORE_DONE] = "done",
+};
 
 static const char *const intent_names[VM_INTENT_COUNT] = {
     [VM_INTENT_NONE] = "none",
@@ -66,6 +73,7 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
         vm_free(&vm->head);
         return result;
     }
+    vm->restore = vm->spec.snapshot[0] ? VM_RESTORE_DUE : VM_RESTORE_NONE;
     *ret_resource = &vm->head;
     return 0;
 }
@@ -109,6 +117,14 @@ static int check_disk(const struct node *node, const struct vm *vm, unsigned ind
     return 0;
 }
 
+static int address_taken(const struct vm *vm, const char *field, struct error *err)
+{
+    return error_field(err, EADDRINUSE, field, "%s: another nic has this address%s", field,
+                       vm->spec.snapshot[0]
+                           ? ", which a restored guest keeps: delete the other VM, or fork it"
+                           : "");
+}
+
 static int compare_addresses(const void *a, const void *b)
 {
     uint32_t left = *(const uint32_t *)a;
@@ -142,10 +158,10 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
     return used;
 }
 
-static int take_address(struct vm *vm, unsigned index, const struct network *network,
-                        const uint32_t *used, size_t used_count, struct error *err)
+static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec *nic,
+                        const struct network *network, const uint32_t *used, size_t used_count,
+                        struct error *err)
 {
-    const struct vm_nic_spec *nic = &vm->spec.nics[index];
     char field[32];
     int result;
 
@@ -166,7 +182,7 @@ static int take_address(struct vm *vm, unsigned index, const struct network *net
         return error_field(err, EINVAL, field, "%s: %.200s", field, reason);
     }
     if (bsearch(&nic->ipv4, used, used_count, sizeof *used, compare_addresses))
-        return error_field(err, EADDRINUSE, field, "%s: another nic has this address", field);
+        return address_taken(vm, field, err);
     vm->nics[index].ipv4 = nic->ipv4;
     return 0;
 }
@@ -190,27 +206,30 @@ static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned i
 
 static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
 {
-    const struct vm_nic_spec *nic = &vm->spec.nics[index];
-    const struct network *network = node_find_network(node, nic->network);
+    const struct snapshot *snapshot = node_find_snapshot(node, vm->spec.snapshot);
+    struct vm_nic_spec nic = vm->spec.nics[index];
+    const struct network *network = node_find_network(node, nic.network);
     auto_free uint32_t *used = NULL;
     size_t used_count = 0;
     char field[32];
 
     snprintf(field, sizeof field, "nics[%u].network", index);
     if (!network || resource_is_leaving(&network->head))
-        return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic->network);
-    if (nic->has_mac)
-        memcpy(vm->nics[index].mac, nic->mac, MAC_BYTES);
+        return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic.network);
+    if (snapshot && snapshot_check_nic(snapshot, index, &nic, err) < 0)
+        return -err->code;
+    if (nic.has_mac)
+        memcpy(vm->nics[index].mac, nic.mac, MAC_BYTES);
     else
         mac_derive(vm->head.instance, (uint8_t)index, vm->nics[index].mac);
     if (mac_is_used(node, vm, index)) {
         snprintf(field, sizeof field, "nics[%u].mac", index);
-        return error_field(err, EADDRINUSE, field, "%s: another nic has this address", field);
+        return address_taken(vm, field, err);
     }
-    used = used_addresses(node, vm, index, nic->network, &used_count);
+    used = used_addresses(node, vm, index, nic.network, &used_count);
     if (!used)
         return error_set(err, EAGAIN, "memory is short; try again");
-    return take_address(vm, index, network, used, used_count, err);
+    return take_address(vm, index, &nic, network, used, used_count, err);
 }
 
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
@@ -223,16 +242,42 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 
+static int check_snapshot(const struct node *node, const struct vm *vm, struct error *err)
+{
+    const char *id = vm->spec.snapshot;
+    const struct snapshot *snapshot = node_find_snapshot(node, id);
+
+    if (!snapshot || resource_is_leaving(&snapshot->head))
+        return error_field(err, EINVAL, "boot.snapshot", "boot.snapshot: there is no snapshot %s",
+                           id);
+    if (snapshot->state == PROGRESS_FAILED)
+        return error_field(err, EINVAL, "boot.snapshot", "boot.snapshot: snapshot %s failed", id);
+    return snapshot_check_vm(node, snapshot, vm, err);
+}
+
+/* A snapshot holds its kernel and initrd. */
+static int check_boot(const struct node *node, const struct vm *vm, struct error *err)
+{
+    int result;
+
+    if (vm->spec.snapshot[0])
+        return check_snapshot(node, vm, err);
+    result = check_image(node, vm->spec.kernel, IMAGE_KERNEL, "boot.kernel", err);
+    if (result == 0 && vm->spec.initrd[0])
+        result = check_image(node, vm->spec.initrd, IMAGE_INITRD, "boot.initrd", err);
+    return result;
+}
+
 static int vm_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct vm *vm = (struct vm *)resource;
-    int result = check_image(node, vm->spec.kernel, IMAGE_KERNEL, "boot.kernel", err);
+    int result = 0;
 
     vm->closure = (struct vm_closure){ .node = node, .vm = vm };
-    if (result == 0 && vm->spec.initrd[0])
-        result = check_image(node, vm->spec.initrd, IMAGE_INITRD, "boot.initrd", err);
     for (unsigned i = 0; result == 0 && i < vm->spec.disk_count; i++)
         result = check_disk(node, vm, i, err);
+    if (result == 0)
+        result = check_boot(node, vm, err);
     for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
         result = reserve_nic(node, vm, i, err);
     if (result == 0 && vm->spec.desired_running)
@@ -324,12 +369,14 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     json_t *status;
 
     timestamp_format(vm->since_ms, since);
-    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o}", "state",
+    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o, s:o}", "state",
                        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
                        "observed_generation", (json_int_t)vm->observed_generation, "reason",
                        vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
                        "exit", exit_json(vm), "nics", nics_json(vm), "restarts", (int)vm->restarts,
-                       "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null());
+                       "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
+                       restore_names[vm->restore] ? json_string(restore_names[vm->restore])
+                                                  : json_null());
     if (status && !stored)
         vm_balloon_status(node, vm, status);
     if (status && stored) {
@@ -397,6 +444,9 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     for (int intent = 0; intent < VM_INTENT_COUNT; intent++)
         if (strcmp(text_of(status, "intent"), intent_names[intent]) == 0)
             vm->intent = (enum vm_intent)intent;
+    for (int step = VM_RESTORE_DUE; step < VM_RESTORE_COUNT; step++)
+        if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
+            vm->restore = (enum vm_restore)step;
     restore_exit(vm, status);
     return restore_nics(vm, status, err);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/node_change.h"
+#include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "base/cleanup.h"
 
@@ -166,10 +167,13 @@ int change_begin_action(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
     enum vm_event event = actions[change->action].event;
+    /* One that only a snapshot holds counts as running: what is asked is done after that. */
+    enum vm_state state =
+        snapshot_holds(vm->snapshot) && vm->intent == VM_INTENT_NONE ? VM_RUNNING : vm->state;
     /* Down, but about to be started again, by policy or after a host's reboot. */
     bool revoked = event == VM_EVENT_STOP && vm->state == VM_STOPPED && vm->spec.desired_running;
 
-    if (!revoked && vm_lifecycle_next(vm->state, event) == VM_NONE)
+    if (!revoked && vm_lifecycle_next(state, event) == VM_NONE)
         return error_set(err, EBUSY, "%s is not possible while vm %s is %s", vm_event_name(event),
                          vm->head.id, vm_state_name(vm->state));
     if (event == VM_EVENT_START && vm_admit(change->node, vm, err) < 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -30,8 +31,8 @@ struct volume_job {
     struct node *node;
     struct volume *volume;
     uint32_t instance;
-    uint32_t image; /* 0 = none */
-    char image_uid[UID_TEXT];
+    bool has_source;
+    struct disk_base_file source;
     enum volume_clone clone;
     uint64_t size_bytes;
     enum volume_format format; /* results */
@@ -44,65 +45,135 @@ static void volume_free(struct resource *resource)
     free(resource);
 }
 
+/* Which image, or which disk of which snapshot. */
+static void parse_source(struct json_reader *reader, struct volume *volume)
+{
+    const char *const names[] = { "image", "snapshot", "disk" };
+    char *const ids[] = { volume->source.image, volume->source.snapshot, volume->source.disk };
+
+    for (unsigned i = 0; i < ARRAY_LENGTH(names); i++) {
+        const char *id = json_read_id(reader, names[i], JSON_OPTIONAL);
+
+        snprintf(ids[i], ID_MAX + 1, "%s", id ? id : "");
+    }
+    if (volume->source.image[0] && volume->source.snapshot[0])
+        json_reader_fail(reader, "snapshot", "cannot be together with an image");
+    if (!volume->source.snapshot[0] != !volume->source.disk[0])
+        json_reader_fail(reader, "disk", "names a disk of the snapshot: both or neither");
+}
+
+static json_t *volume_spec_json(const struct volume *volume)
+{
+    json_t *spec = json_object();
+    const struct disk_base *source = &volume->source;
+
+    if (volume->size_bytes > 0)
+        json_object_set_new(spec, "size_mib", json_integer((json_int_t)volume->size_bytes >> 20));
+    if (source->image[0])
+        json_object_set_new(spec, "image", json_string(source->image));
+    if (source->snapshot[0]) {
+        json_object_set_new(spec, "snapshot", json_string(source->snapshot));
+        json_object_set_new(spec, "disk", json_string(source->disk));
+    }
+    if (volume->clone != VOLUME_CLONE_BEST)
+        json_object_set_new(spec, "clone",
+                            json_string(clone_names[volume->clone - VOLUME_CLONE_COPY]));
+    return spec;
+}
+
 static int volume_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
 {
     struct json_reader reader;
-    struct volume *volume;
-    const char *image;
+    struct volume *volume = calloc(1, sizeof *volume);
     int64_t size_mib;
     int clone;
 
-    json_reader_init(&reader, spec, "", err);
-    size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX, JSON_REQUIRED, 0);
-    image = json_read_id(&reader, "image", JSON_OPTIONAL);
-    clone =
-        json_read_enum(&reader, "clone", clone_names, ARRAY_LENGTH(clone_names), JSON_NULLABLE, -1);
-    if (clone >= 0 && !image)
-        json_reader_fail(&reader, "clone", "is for volumes with an image");
-    if (json_reader_end(&reader) < 0)
-        return reader.result;
-    volume = calloc(1, sizeof *volume);
     if (!volume)
         return error_set(err, EAGAIN, "memory is short; try again");
-    volume->size_bytes = (uint64_t)size_mib << 20;
-    volume->head.spec = json_pack("{s:I}", "size_mib", (json_int_t)size_mib);
-    if (image) {
-        snprintf(volume->image, sizeof volume->image, "%s", image);
-        json_object_set_new(volume->head.spec, "image", json_string(image));
+    json_reader_init(&reader, spec, "", err);
+    parse_source(&reader, volume);
+    size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX,
+                                 volume->source.snapshot[0] ? JSON_OPTIONAL : JSON_REQUIRED, 0);
+    clone =
+        json_read_enum(&reader, "clone", clone_names, ARRAY_LENGTH(clone_names), JSON_NULLABLE, -1);
+    if (clone >= 0 && !disk_base_is_set(&volume->source))
+        json_reader_fail(&reader, "clone", "is for volumes with an image or a snapshot");
+    if (json_reader_end(&reader) < 0) {
+        free(volume);
+        return reader.result;
     }
+    volume->size_bytes = (uint64_t)size_mib << 20;
     volume->clone = clone < 0 ? VOLUME_CLONE_BEST : CLONE_OF_NAME(clone);
-    if (clone >= 0)
-        json_object_set_new(volume->head.spec, "clone", json_string(clone_names[clone]));
+    volume->head.spec = volume_spec_json(volume);
     *ret_resource = &volume->head;
+    return 0;
+}
+
+static int reserve_image(const struct node *node, const struct volume *volume, struct error *err)
+{
+    const char *id = volume->source.image;
+    const struct image *image = node_find_image(node, id);
+
+    if (!image || resource_is_leaving(&image->head))
+        return error_field(err, EINVAL, "image", "image: there is no image %s", id);
+    if (image->kind != IMAGE_DISK)
+        return error_field(err, EINVAL, "image", "image: image %s is not a disk", id);
+    if (image->state == PROGRESS_READY && image->size_bytes > volume->size_bytes)
+        return error_field(err, EINVAL, "size_mib", "size_mib: image %s needs at least %llu MiB",
+                           id, (unsigned long long)((image->size_bytes + (1 << 20) - 1) >> 20));
+    return 0;
+}
+
+/* The size, where none is asked for, is the disk's. */
+static int reserve_snapshot(const struct node *node, struct volume *volume, struct error *err)
+{
+    const struct disk_base *source = &volume->source;
+    const struct snapshot *snapshot = node_find_snapshot(node, source->snapshot);
+    const struct snapshot_disk *disk;
+    unsigned index;
+
+    if (!snapshot || resource_is_leaving(&snapshot->head))
+        return error_field(err, EINVAL, "snapshot", "snapshot: there is no snapshot %s",
+                           source->snapshot);
+    if (snapshot->state == PROGRESS_FAILED)
+        return error_field(err, EINVAL, "snapshot", "snapshot: snapshot %s failed",
+                           source->snapshot);
+    disk = snapshot_find_disk(snapshot, source->disk, &index);
+    if (!disk)
+        return error_field(err, EINVAL, "disk",
+                           "disk: snapshot %s has no disk %s (those that the VM could only read "
+                           "are not in it)",
+                           source->snapshot, source->disk);
+    if (disk->format == VOLUME_DELTA && volume->clone != VOLUME_CLONE_BEST)
+        return error_field(err, EINVAL, "clone",
+                           "clone: disk %s of snapshot %s is a delta, which can only be copied: "
+                           "leave it out",
+                           source->disk, source->snapshot);
+    if (volume->size_bytes == 0)
+        volume->size_bytes = disk->size_bytes;
+    if (volume->size_bytes < disk->size_bytes)
+        return error_field(err, EINVAL, "size_mib",
+                           "size_mib: disk %s of snapshot %s needs at least %llu MiB", source->disk,
+                           source->snapshot, (unsigned long long)disk->size_bytes >> 20);
     return 0;
 }
 
 static int volume_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct volume *volume = (struct volume *)resource;
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    uint64_t promised = 0;
     uint64_t total = 0;
     uint64_t available = 0;
+    int result = 0;
 
-    if (volume->image[0]) {
-        const struct image *image = node_find_image(node, volume->image);
-
-        if (!image || resource_is_leaving(&image->head))
-            return error_field(err, EINVAL, "image", "image: there is no image %s", volume->image);
-        if (image->kind != IMAGE_DISK)
-            return error_field(err, EINVAL, "image", "image: image %s is not a disk",
-                               volume->image);
-        if (image->state == PROGRESS_READY && image->size_bytes > volume->size_bytes)
-            return error_field(err, EINVAL, "size_mib",
-                               "size_mib: image %s needs at least %llu MiB", volume->image,
-                               (unsigned long long)((image->size_bytes + (1 << 20) - 1) >> 20));
-    }
-    for (size_t i = 0; i < volumes->count; i++)
-        promised += ((const struct volume *)volumes->items[i])->size_bytes;
-    if (space_filesystem(node->volumes_dir_fd, &total, &available, err) < 0)
-        return -err->code;
-    return space_admit(total, (uint64_t)node->config->disk_ratio_percent, promised,
+    if (volume->source.image[0])
+        result = reserve_image(node, volume, err);
+    else if (volume->source.snapshot[0])
+        result = reserve_snapshot(node, volume, err);
+    if (result == 0)
+        result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
+    if (result < 0)
+        return result;
+    return space_admit(total, (uint64_t)node->config->disk_ratio_percent, node_promised_disk(node),
                        volume->size_bytes, "size_mib", err);
 }
 
@@ -111,16 +182,18 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
 static int run_create(void *argument, struct error *err)
 {
     struct volume_job *job = argument;
-    struct volume_source source = { .image_uid = job->image_uid, .clone = job->clone };
-    auto_close int image_fd = -1;
+    struct volume_source source = { .image_uid = job->source.uid,
+                                    .is_delta = job->source.is_delta,
+                                    .clone = job->clone };
+    auto_close int source_fd = -1;
     int result = 0;
 
-    if (job->image)
-        result = image_open(job->node->images, job->image, &image_fd, err);
-    source.image_fd = image_fd;
+    if (job->has_source)
+        result = disk_base_open(job->node, &job->source, &source_fd, err);
+    source.image_fd = source_fd;
     if (result == 0)
         result = volume_create(job->node->volumes, job->instance, job->size_bytes,
-                               job->image ? &source : NULL, &job->format, err);
+                               job->has_source ? &source : NULL, &job->format, err);
     /* It gets its name only when it is whole: an agent that ended then could not record it. */
     if (result == -EEXIST)
         result = volume_find(job->node->volumes, job->instance, &job->format, err);
@@ -136,6 +209,20 @@ static int run_remove(void *argument, struct error *err)
     return volume_remove(job->node->volumes, job->instance, err);
 }
 
+/* A delta stands on what it began with, or on what that stands on. */
+static void note_base(const struct node *node, struct volume *volume)
+{
+    const struct snapshot *snapshot = node_find_snapshot(node, volume->source.snapshot);
+    const struct snapshot_disk *disk;
+    unsigned index;
+
+    volume->base = (struct disk_base){ 0 };
+    if (volume->state != PROGRESS_READY || volume->format != VOLUME_DELTA)
+        return;
+    disk = snapshot ? snapshot_find_disk(snapshot, volume->source.disk, &index) : NULL;
+    volume->base = disk && disk->format == VOLUME_DELTA ? disk->base : volume->source;
+}
+
 static void is_created(void *argument, int result, const struct error *err)
 {
     struct volume_job *job = argument;
@@ -146,6 +233,7 @@ static void is_created(void *argument, int result, const struct error *err)
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
     volume->format = job->format;
     volume->allocated_bytes = job->allocated_bytes;
+    note_base(node, volume);
     node_retry_over(&volume->head);
     snprintf(volume->reason, sizeof volume->reason, "%.150s", result < 0 ? err->message : "");
     if (result < 0)
@@ -180,8 +268,8 @@ static void is_removed(void *argument, int result, const struct error *err)
     free(job);
 }
 
-static void submit(struct node *node, struct volume *volume, const struct image *image,
-                   worker_run_fn *run, worker_done_fn *done)
+static void submit(struct node *node, struct volume *volume, worker_run_fn *run,
+                   worker_done_fn *done)
 {
     struct volume_job *job = malloc(sizeof *job);
     struct error err = { 0 };
@@ -194,11 +282,10 @@ static void submit(struct node *node, struct volume *volume, const struct image 
     *job = (struct volume_job){ .node = node,
                                 .volume = volume,
                                 .instance = volume->head.instance,
-                                .image = image ? image->head.instance : 0,
+                                .has_source = disk_base_is_set(&volume->source),
+                                .source = disk_base_file(node, &volume->source),
                                 .clone = (enum volume_clone)volume->clone,
                                 .size_bytes = volume->size_bytes };
-    if (image)
-        memcpy(job->image_uid, image->head.uid, sizeof job->image_uid);
     if (worker_submit(node->disk_worker, run, done, job, &err) < 0) {
         free(job);
         volume_stuck(node, volume, "queue its work", &err);
@@ -207,22 +294,39 @@ static void submit(struct node *node, struct volume *volume, const struct image 
     volume->job_running = true;
 }
 
-/* Waits for its image, if that is still imported: node_wake_volumes calls again. */
+/* How far what it begins with is; "" in ret_name: it begins with nothing. */
+static enum progress_state source_state(const struct node *node, const struct volume *volume,
+                                        char *ret_name, size_t size)
+{
+    const struct disk_base *source = &volume->source;
+    const struct image *image = node_find_image(node, source->image);
+    const struct snapshot *snapshot = node_find_snapshot(node, source->snapshot);
+
+    ret_name[0] = '\0';
+    if (!disk_base_is_set(source))
+        return PROGRESS_READY;
+    snprintf(ret_name, size, "%s %s", source->image[0] ? "image" : "snapshot",
+             source->image[0] ? source->image : source->snapshot);
+    return image ? image->state : snapshot ? snapshot->state : PROGRESS_FAILED;
+}
+
+/* Waits for its image or snapshot, if that is still made: node_wake_volumes calls again. */
 static void volume_begin(struct node *node, struct resource *resource)
 {
     struct volume *volume = (struct volume *)resource;
-    const struct image *image = volume->image[0] ? node_find_image(node, volume->image) : NULL;
+    char name[ID_MAX + 16];
+    enum progress_state source = source_state(node, volume, name, sizeof name);
 
-    if (volume->job_running || (image && image->state == PROGRESS_WORKING))
+    if (volume->job_running || source == PROGRESS_WORKING)
         return;
-    if (volume->image[0] && (!image || image->state == PROGRESS_FAILED)) {
+    if (source == PROGRESS_FAILED) {
         volume->state = PROGRESS_FAILED;
-        snprintf(volume->reason, sizeof volume->reason, "image %s is not there", volume->image);
+        snprintf(volume->reason, sizeof volume->reason, "%s is not there", name);
         node_save(node, resource);
         node_wake_vms(node);
         return;
     }
-    submit(node, volume, image, run_create, is_created);
+    submit(node, volume, run_create, is_created);
 }
 
 void node_wake_volumes(struct node *node)
@@ -267,7 +371,7 @@ static void volume_begin_remove(struct node *node, struct resource *resource)
     struct volume *volume = (struct volume *)resource;
 
     if (!volume->job_running)
-        submit(node, volume, NULL, run_remove, is_removed);
+        submit(node, volume, run_remove, is_removed);
 }
 
 /* --- status --- */
@@ -281,12 +385,13 @@ static json_t *volume_status(const struct node *node, const struct resource *res
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
     return json_pack(
-        "{s:s, s:o, s:o, s:I, s:o}", "state",
+        "{s:s, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
         resource->deleting ? "deleting" : progress_state_name(volume->state, "creating"), "reason",
         volume->reason[0] ? json_string(volume->reason) : json_null(), "format",
         volume->state == PROGRESS_READY ? json_string(format_names[volume->format]) : json_null(),
         "allocated_bytes", (json_int_t)allocated, "used_by",
-        user ? json_string(user->head.id) : json_null());
+        user ? json_string(user->head.id) : json_null(), "size_mib",
+        (json_int_t)(volume->size_bytes >> 20), "base", disk_base_json(&volume->base));
 }
 
 static int volume_restore(struct resource *resource, const json_t *status, struct error *err)
@@ -306,6 +411,10 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
         format && strcmp(format, format_names[VOLUME_DELTA]) == 0 ? VOLUME_DELTA : VOLUME_RAW;
     volume->allocated_bytes =
         (uint64_t)json_integer_value(json_object_get(status, "allocated_bytes"));
+    if (volume->size_bytes == 0)
+        volume->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_mib"))
+                             << 20;
+    disk_base_restore(&volume->base, json_object_get(status, "base"));
     snprintf(volume->reason, sizeof volume->reason, "%s", reason ? reason : "");
     return 0;
 }

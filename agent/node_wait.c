@@ -6,6 +6,7 @@
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "base/loop.h"
 
 struct node_waiter {
@@ -58,6 +59,8 @@ static enum progress_state progress_of(const struct resource *resource)
         return ((const struct image *)resource)->state;
     case RESOURCE_VOLUME:
         return ((const struct volume *)resource)->state;
+    case RESOURCE_SNAPSHOT:
+        return ((const struct snapshot *)resource)->state;
     default:
         return ((const struct network *)resource)->state;
     }

@@ -11,6 +11,7 @@
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_setup.h"
+#include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -18,6 +19,7 @@
 #include "base/loop.h"
 #include "base/process.h"
 #include "storage/image.h"
+#include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
 #define ORPHAN_WAIT_MS 2000
@@ -96,6 +98,8 @@ static void adopt(struct node *node, struct vm *vm)
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
     jail_read_page(node->jail, vm->head.instance, &page);
+    if (vm->restore == VM_RESTORE_UNDER_WAY && page.start_ns != 0)
+        vm->restore = VM_RESTORE_DONE;
     if (vm->state == VM_STARTING && page.start_ns != 0)
         vm_set_state(node, vm, VM_RUNNING, ""); /* even if it cannot be asked: it is not killed */
     else if (vm->state == VM_STARTING)
@@ -132,6 +136,7 @@ static void settle_missing(struct node *node, struct vm *vm)
     } else if (vm->state == VM_STARTING &&
                jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0) {
         /* The agent ended before there was a process: it is started as if for the first time. */
+        vm_restore_ended(node, vm, /* host_rebooted= */ false);
         vm->state = VM_CREATING;
         vm->start_due = vm->spec.desired_running;
         vm_step(node, vm);
@@ -219,6 +224,21 @@ static size_t list_instances(const struct resource_table *table, uint32_t *ret_i
     return count;
 }
 
+/* Failed ones have no files. */
+static int sweep_snapshots(struct node *node, struct error *err)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    auto_free uint32_t *keep = calloc(snapshots->count + 1, sizeof *keep);
+    size_t count = 0;
+
+    if (!keep)
+        return error_set(err, ENOMEM, "memory is short");
+    for (size_t i = 0; i < snapshots->count; i++)
+        if (((const struct snapshot *)snapshots->items[i])->state != PROGRESS_FAILED)
+            keep[count++] = snapshots->items[i]->instance;
+    return snapshot_store_sweep(node->snapshots, keep, count, err);
+}
+
 static int sweep_files(struct node *node, struct error *err)
 {
     const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
@@ -234,7 +254,8 @@ static int sweep_files(struct node *node, struct error *err)
     if (result < 0)
         return result;
     count = list_instances(volumes, keep, /* ready_images_only= */ false);
-    return volume_sweep(node->volumes, keep, count, err);
+    result = volume_sweep(node->volumes, keep, count, err);
+    return result < 0 ? result : sweep_snapshots(node, err);
 }
 
 /* Unfinished creations are begun again, unfinished deletions go on. */
@@ -247,7 +268,8 @@ static void go_on(struct node *node, enum resource_kind kind)
         bool working =
             kind == RESOURCE_NETWORK ||
             (kind == RESOURCE_IMAGE && ((struct image *)resource)->state == PROGRESS_WORKING) ||
-            (kind == RESOURCE_VOLUME && ((struct volume *)resource)->state == PROGRESS_WORKING);
+            (kind == RESOURCE_VOLUME && ((struct volume *)resource)->state == PROGRESS_WORKING) ||
+            (kind == RESOURCE_SNAPSHOT && ((struct snapshot *)resource)->state == PROGRESS_WORKING);
 
         if (resource->deleting)
             resource_ops_of(kind)->remove(node, resource);
@@ -277,6 +299,7 @@ int node_reconcile(struct node *node, struct error *err)
         log_error(node->log, "networks: %s", network_err.message);
     net_host_findings(node->net, node->findings, &node->finding_count, NULL);
     go_on(node, RESOURCE_IMAGE);
+    go_on(node, RESOURCE_SNAPSHOT);
     go_on(node, RESOURCE_VOLUME);
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)

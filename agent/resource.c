@@ -69,9 +69,9 @@ void resource_remove(struct resource_table *table, const struct resource *resour
 const char *resource_kind_name(enum resource_kind kind)
 {
     static const char *const names[RESOURCE_KIND_COUNT] = {
-        [RESOURCE_IMAGE] = "image",         [RESOURCE_VOLUME] = "volume",
-        [RESOURCE_NETWORK] = "network",     [RESOURCE_VM] = "vm",
-        [RESOURCE_OPERATION] = "operation",
+        [RESOURCE_IMAGE] = "image",       [RESOURCE_VOLUME] = "volume",
+        [RESOURCE_NETWORK] = "network",   [RESOURCE_VM] = "vm",
+        [RESOURCE_SNAPSHOT] = "snapshot", [RESOURCE_OPERATION] = "operation",
     };
 
     return names[kind];

@@ -3,6 +3,7 @@
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
@@ -15,6 +16,8 @@ static void on_ready(void *context)
     struct vm *vm = closure->vm;
     enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
 
+    if (vm->restore == VM_RESTORE_UNDER_WAY)
+        vm->restore = VM_RESTORE_DONE;
     if (next == VM_NONE)
         return;
     if (next == VM_RUNNING) {
@@ -45,7 +48,7 @@ static void on_state(void *context, bool running, bool paused)
         on_ready(context);
     next = vm_lifecycle_next(vm->state, paused ? VM_EVENT_HELD : VM_EVENT_RELEASED);
     if (next != VM_NONE)
-        vm_set_state(closure->node, vm, next, next == VM_PAUSED ? "pause" : "");
+        vm_set_state(closure->node, vm, next, next == VM_PAUSED ? vm_pause_reason(vm) : "");
     vm_balloon_tell(closure->node, vm); /* or before its adoption */
     vm_step(closure->node, vm);
 }
@@ -57,6 +60,16 @@ static void on_closed(void *context)
 
     closure->vm->client = vmm_client_free(closure->vm->client);
     vm_console_forget(closure->vm);
+    if (closure->vm->snapshot)
+        snapshot_vm_is_lost(closure->node, closure->vm->snapshot, "its VMM cannot be asked");
+}
+
+static void on_snapshot(void *context, int result)
+{
+    struct vm_closure *closure = context;
+
+    if (closure->vm->snapshot)
+        snapshot_is_written(closure->node, closure->vm->snapshot, result);
 }
 
 static void on_input(void *context, bool taken)
@@ -70,5 +83,6 @@ const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
+    .snapshot = on_snapshot,
     .closed = on_closed,
 };

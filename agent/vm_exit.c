@@ -55,10 +55,23 @@ static void clean_text(char *text)
             *c = '?';
 }
 
+/* Nobody knows it after a reboot of the host: a snapshot must not come back over disks that may
+ * have moved on. */
+void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted)
+{
+    struct stats_page page;
+
+    if (vm->restore != VM_RESTORE_UNDER_WAY)
+        return;
+    jail_read_page(node->jail, vm->head.instance, &page);
+    vm->restore = host_rebooted || page.start_ns != 0 ? VM_RESTORE_DONE : VM_RESTORE_DUE;
+}
+
 /* An earlier agent ended before it had told the VMM what to be: nothing of the guest ever ran. */
 static void begin_again(struct node *node, struct vm *vm)
 {
     vm->timer = loop_cancel(vm->timer);
+    vm_restore_ended(node, vm, /* host_rebooted= */ false);
     vm_forget_process(vm);
     vm->state = VM_CREATING;
     vm->start_due = vm->spec.desired_running;

@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/image.h"
+#include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
 /* Of a volume that another process seems to hold. */
@@ -21,28 +23,41 @@ static uint32_t instance_of(const struct image *image)
     return image ? image->head.instance : 0;
 }
 
+enum vmm_memory_backing vm_files_backing(const struct vm *vm)
+{
+    /* Restored memory is files already, and can be forked as it is. */
+    return vm->restore == VM_RESTORE_UNDER_WAY && vm->spec.memory_backing == VMM_MEMORY_SHARED
+               ? VMM_MEMORY_ANONYMOUS
+               : vm->spec.memory_backing;
+}
+
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files)
 {
     const struct vm_spec *spec = &vm->spec;
+    const struct vm_spec *boot = vm_boot_spec(node, vm);
 
     *ret_files = (struct vm_files){
-        .kernel = instance_of(node_find_image(node, spec->kernel)),
-        .initrd = spec->initrd[0] ? instance_of(node_find_image(node, spec->initrd)) : 0,
-        .memory_backing = spec->memory_backing,
+        .kernel = instance_of(node_find_image(node, boot->kernel)),
+        .initrd = instance_of(node_find_image(node, boot->initrd)),
+        .memory_backing = vm_files_backing(vm),
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
         .disk_count = spec->disk_count,
     };
+    if (vm->restore == VM_RESTORE_UNDER_WAY) {
+        const struct snapshot *snapshot = node_find_snapshot(node, spec->snapshot);
+
+        ret_files->snapshot = snapshot ? snapshot->head.instance : 0;
+        if (snapshot)
+            memcpy(ret_files->digest, snapshot->digest, sizeof ret_files->digest);
+    }
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
         struct vm_file_disk *disk = &ret_files->disks[i];
-        const struct image *base = NULL;
 
-        if (volume && volume->format == VOLUME_DELTA)
-            base = node_find_image(node, volume->image);
         disk->volume = volume ? volume->head.instance : 0;
-        disk->base = instance_of(base);
-        if (base)
-            memcpy(disk->base_uid, base->head.uid, sizeof disk->base_uid);
+        disk->is_delta = volume && volume->format == VOLUME_DELTA;
+        if (disk->is_delta)
+            disk->base = disk_base_file(node, &volume->base);
         disk->read_only = spec->disks[i].read_only;
         disk->direct = spec->disks[i].cache == VM_CACHE_NONE;
         if (volume && !disk->read_only) {
@@ -77,21 +92,33 @@ static int open_image(const struct node *node, uint32_t instance, struct vm_file
     return result;
 }
 
+/* As it was, or -EBADMSG. */
+static int open_snapshot(const struct node *node, struct vm_files *files, struct error *err)
+{
+    int *fds = &files->fds[files->count];
+    int result = snapshot_store_open(node->snapshots, files->snapshot, files->digest, &fds[0],
+                                     &fds[1], err);
+
+    files->count += result == 0 ? 2 : 0;
+    return result;
+}
+
 static int open_disk(const struct node *node, const struct vm_file_disk *disk,
                      struct vm_files *files, struct error *err)
 {
-    struct volume_base base = { .image_uid = disk->base_uid };
+    struct volume_base base = { .image_uid = disk->base.uid };
     int result = 0;
 
-    if (disk->base) {
-        result = open_image(node, disk->base, files, err);
-        base.image_fd = files->fds[files->count - 1];
+    if (disk->is_delta) {
+        result = disk_base_open(node, &disk->base, &files->fds[files->count], err);
+        base.image_fd = files->fds[files->count];
+        files->count += result == 0;
     }
     /* The kernel takes a VMM's rings down some milliseconds after its process has ended, and until
      * then they hold its volumes. */
     for (int waited_ms = 0; result == 0; waited_ms += VOLUME_PAUSE_MS) {
         result = volume_open(node->volumes, disk->volume, disk->read_only, disk->direct,
-                             disk->base ? &base : NULL, &files->fds[files->count], err);
+                             disk->is_delta ? &base : NULL, &files->fds[files->count], err);
         if (result != -EBUSY || waited_ms >= VOLUME_WAIT_MS)
             break;
         usleep(VOLUME_PAUSE_MS * 1000);
@@ -111,9 +138,11 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
     if (files->fds[0] < 0)
         return error_set(err, ENODEV, "open /dev/kvm: %s", strerror(errno));
     result = open_memory(files, err);
-    if (result == 0)
+    if (result == 0 && files->snapshot)
+        result = open_snapshot(node, files, err);
+    else if (result == 0)
         result = open_image(node, files->kernel, files, err);
-    if (result == 0 && files->initrd)
+    if (result == 0 && files->initrd && !files->snapshot)
         result = open_image(node, files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++)
         result = open_disk(node, &files->disks[i], files, err);

@@ -2,27 +2,30 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
-#include "base/id.h"
+#include "agent/disk_base.h"
+#include "storage/keyed_digest.h"
 #include "vmm/control_protocol.h"
 
 struct error;
 struct node;
 struct vm;
 
-/* kvm, page, RAM, kernel, initrd, disks with their bases */
+/* kvm, page, RAM, kernel and initrd or a snapshot's state and memory, disks with their bases */
 #define VM_FILES_MAX  (5 + 2 * VMM_DISKS_MAX)
 #define VM_FILES_PAGE 1
 
 struct vm_files {
     uint32_t kernel; /* instances; 0 = none */
     uint32_t initrd;
+    uint32_t snapshot; /* to be restored, in place of both */
+    char digest[KEYED_DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;
     uint64_t memory_bytes;
     unsigned disk_count;
     struct vm_file_disk {
         uint32_t volume;
-        uint32_t base; /* the image's instance, if the volume is a delta; else 0 */
-        char base_uid[UID_TEXT];
+        bool is_delta;
+        struct disk_base_file base; /* of a delta */
         bool read_only;
         bool direct; /* past the page cache */
     } disks[VMM_DISKS_MAX];
@@ -32,7 +35,8 @@ struct vm_files {
     unsigned count;
 };
 
-/* Loop thread. */
+/* What the memory of the process is, at its next start.  Loop thread, as the next. */
+enum vmm_memory_backing vm_files_backing(const struct vm *vm);
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files);
 /* Launch worker.  All but the page, whose place is left at -1.  On failure some are open:
  * vm_files_close. */

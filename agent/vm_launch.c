@@ -145,7 +145,9 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                            struct vmm_configure *ret_configure)
 {
     const struct vm_spec *spec = &vm->spec;
-    const struct image *kernel = node_find_image(node, spec->kernel);
+    const struct vm_spec *boot = vm_boot_spec(node, vm);
+    const struct image *kernel = node_find_image(node, boot->kernel);
+    bool restore = vm->restore == VM_RESTORE_UNDER_WAY;
     struct vmm_configure configure = {
         .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
         .vcpus = spec->vcpus,
@@ -153,8 +155,9 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                              ? VMM_KERNEL_BZIMAGE
                              : VMM_KERNEL_ELF,
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
-        .memory_backing = (uint8_t)spec->memory_backing,
-        .has_initrd = spec->initrd[0] != '\0',
+        .memory_backing = (uint8_t)vm_files_backing(vm),
+        .has_initrd = boot->initrd[0] != '\0' && !restore,
+        .restore = restore,
         .disk_count = (uint8_t)spec->disk_count,
         .nic_count = (uint8_t)spec->nic_count,
         .balloon = vm_balloon_config(spec),
@@ -162,7 +165,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
 
     configure.cpuid = *jail_cpuid(node->jail);
     memcpy(configure.id, vm->head.id, sizeof configure.id);
-    memcpy(configure.cmdline, spec->cmdline, sizeof configure.cmdline);
+    memcpy(configure.cmdline, boot->cmdline, sizeof configure.cmdline);
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
 
@@ -377,6 +380,8 @@ void vm_launch(struct node *node, struct vm *vm)
     vm->placed = true;
     vm->launch_error = 0;
     vm->launch_message[0] = '\0';
+    if (vm->restore == VM_RESTORE_DUE)
+        vm->restore = VM_RESTORE_UNDER_WAY;
     vm->launch_ns = loop_now_ns();
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");

@@ -24,13 +24,17 @@ static int parse_boot(const json_t *json, struct vm_spec *spec, struct error *er
     struct json_reader reader;
 
     json_reader_init(&reader, json, "boot", err);
-    copy_id(spec->kernel, json_read_id(&reader, "kernel", JSON_REQUIRED));
+    copy_id(spec->snapshot, json_read_id(&reader, "snapshot", JSON_OPTIONAL));
+    copy_id(spec->kernel,
+            json_read_id(&reader, "kernel", spec->snapshot[0] ? JSON_OPTIONAL : JSON_REQUIRED));
     copy_id(spec->initrd, json_read_id(&reader, "initrd", JSON_OPTIONAL));
     snprintf(spec->cmdline, sizeof spec->cmdline, "%s",
              json_read_string(&reader, "cmdline", VMM_CMDLINE_MAX, JSON_OPTIONAL, ""));
     for (const char *c = spec->cmdline; *c; c++)
         if ((unsigned char)*c < ' ')
             json_reader_fail(&reader, "cmdline", "must not contain control characters");
+    if (spec->snapshot[0] && (spec->kernel[0] || spec->initrd[0] || spec->cmdline[0]))
+        json_reader_fail(&reader, "snapshot", "is instead of kernel, initrd and cmdline");
     return json_reader_end(&reader);
 }
 
@@ -290,8 +294,9 @@ static json_t *nics_json(const struct vm_spec *spec)
 
 json_t *vm_spec_json(const struct vm_spec *spec)
 {
-    json_t *boot = json_pack("{s:s, s:s}", "kernel", spec->kernel, "cmdline", spec->cmdline);
-
+    json_t *boot = spec->snapshot[0]
+                       ? json_pack("{s:s}", "snapshot", spec->snapshot)
+                       : json_pack("{s:s, s:s}", "kernel", spec->kernel, "cmdline", spec->cmdline);
     json_t *balloon = json_pack("{s:i, s:b, s:i}", "amount_mib", (int)spec->balloon.amount_mib,
                                 "deflate_on_oom", spec->balloon.deflate_on_oom,
                                 "stats_interval_seconds", (int)spec->balloon.stats_interval_s);

@@ -50,6 +50,7 @@ struct vm_spec {
     unsigned memory_mib;
     enum vmm_memory_backing memory_backing;
     enum cpu_baseline cpu;
+    char snapshot[ID_MAX + 1]; /* "" = none; else what follows is "", and the snapshot's counts */
     char kernel[ID_MAX + 1];
     char initrd[ID_MAX + 1]; /* "" = none */
     char cmdline[VMM_CMDLINE_MAX + 1];

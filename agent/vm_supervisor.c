@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -76,22 +77,37 @@ static void press_power_button(struct node *node, struct vm *vm)
 
 /* --- pausing --- */
 
+static void tell_pause(struct node *node, struct vm *vm, bool pause)
+{
+    struct error err = { 0 };
+
+    vm->told = pause ? VM_TOLD_PAUSE : VM_TOLD_RESUME;
+    if (!vm->client || vmm_client_pause(vm->client, pause, &err) < 0)
+        log_error(node->log, "vm %s: cannot be asked to %s: %s", vm->head.id,
+                  pause ? "pause" : "resume", err.message);
+}
+
 /* One message for each change of mind; the answer sets the state.  Told again by the next agent:
  * it does not know what the last one said. */
 static void pause_or_resume(struct node *node, struct vm *vm)
 {
-    bool pause = vm->intent == VM_INTENT_PAUSE;
-    enum vm_told tell = pause ? VM_TOLD_PAUSE : VM_TOLD_RESUME;
-    struct error err = { 0 };
+    bool pause = vm->intent == VM_INTENT_PAUSE || snapshot_holds(vm->snapshot);
 
-    if (pause && vm->state == VM_RUNNING)
-        vm_set_state(node, vm, VM_PAUSING, "pause");
-    if (vm->told == tell || (!pause && vm->state == VM_RUNNING && vm->told == VM_TOLD_NOTHING))
+    if (pause && vm->state != VM_PAUSING)
+        vm_set_state(node, vm, vm->state == VM_RUNNING ? VM_PAUSING : vm->state,
+                     vm_pause_reason(vm));
+    if (vm->told == (pause ? VM_TOLD_PAUSE : VM_TOLD_RESUME) ||
+        (!pause && vm->state == VM_RUNNING && vm->told == VM_TOLD_NOTHING))
         return;
-    vm->told = tell;
-    if (!vm->client || vmm_client_pause(vm->client, pause, &err) < 0)
-        log_error(node->log, "vm %s: cannot be asked to %s: %s", vm->head.id,
-                  pause ? "pause" : "resume", err.message);
+    tell_pause(node, vm, pause);
+}
+
+/* Whatever else was asked meanwhile, a stop, say, needs a guest that runs. */
+void vm_release(struct node *node, struct vm *vm)
+{
+    if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->pidfd >= 0)
+        tell_pause(node, vm, false);
+    vm_step(node, vm);
 }
 
 /* --- starting --- */
@@ -101,10 +117,17 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
                               size_t size, bool *ret_never)
 {
     const struct vm_spec *spec = &vm->spec;
-    const char *images[2] = { spec->kernel, spec->initrd };
+    const struct vm_spec *boot = vm_boot_spec(node, vm);
+    const struct snapshot *snapshot = node_find_snapshot(node, spec->snapshot);
+    const char *images[2] = { boot->kernel, boot->initrd };
 
     ret_what[0] = '\0';
     *ret_never = false;
+    if (spec->snapshot[0] && (!snapshot || snapshot->state != PROGRESS_READY)) {
+        snprintf(ret_what, size, "snapshot %s is %s", spec->snapshot,
+                 snapshot ? progress_state_name(snapshot->state, "creating") : "gone");
+        *ret_never = !snapshot || snapshot->state == PROGRESS_FAILED;
+    }
     for (int i = 0; i < 2 && !ret_what[0]; i++) {
         const struct image *image = images[i][0] ? node_find_image(node, images[i]) : NULL;
 
@@ -160,6 +183,10 @@ static void step_live(struct node *node, struct vm *vm)
         if (!vm->head.deleting)
             vm_set_state(node, vm, VM_STOPPING, "kill");
         kill_process(node, vm);
+    } else if (snapshot_holds(vm->snapshot)) {
+        pause_or_resume(node, vm);
+        if (vm->state == VM_PAUSED)
+            snapshot_vm_is_held(node, vm->snapshot);
     } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT ||
                vm->state == VM_STOPPING) {
         /* A stop that was begun is finished, also if the VM is wanted again: the guest may have
@@ -296,8 +323,11 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
         vm->state, verdict.state == VM_FAILED ? VM_EVENT_EXIT_BAD : VM_EVENT_EXIT_GOOD);
 
     vm->timer = loop_cancel(vm->timer);
+    vm_restore_ended(node, vm, cause == VM_CAUSE_HOST_REBOOT);
     vm_forget_process(vm);
     record_exit(node, vm, cause, detail, text);
+    if (vm->snapshot)
+        snapshot_vm_is_lost(node, vm->snapshot, "the VM ended before it was written");
     if (vm->head.deleting) {
         vm_step(node, vm);
         return;

@@ -18,6 +18,7 @@ struct vmm_client {
     void *context;
     bool ready_told;      /* once per connection, no more */
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
+    unsigned snapshots_owed;
 };
 
 /* False if it is none that a VMM may send. */
@@ -35,6 +36,11 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     if (state->header.type == VMM_MESSAGE_STATE && client->states_owed > 0) {
         client->states_owed--;
         client->ops->state(client->context, state->running != 0, state->paused != 0);
+        return true;
+    }
+    if (state->header.type == VMM_MESSAGE_SNAPSHOT_DONE && client->snapshots_owed > 0) {
+        if (--client->snapshots_owed == 0) /* else it is of one that was given up */
+            client->ops->snapshot(client->context, state->result < 0 ? state->result : 0);
         return true;
     }
     if (state->header.type == VMM_MESSAGE_INPUT_TAKEN) {
@@ -95,18 +101,19 @@ int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *
     return seqpacket_send(client->fd, configure, sizeof *configure, fds, fd_count, err);
 }
 
-static int send_header(struct vmm_client *client, uint32_t type, struct error *err)
+static int send_header(struct vmm_client *client, uint32_t type, const int *fds, size_t fd_count,
+                       struct error *err)
 {
     struct vmm_message_header header = { .type = type,
                                          .version = VMM_PROTOCOL_VERSION,
                                          .size = sizeof header };
 
-    return seqpacket_send(client->fd, &header, sizeof header, NULL, 0, err);
+    return seqpacket_send(client->fd, &header, sizeof header, fds, fd_count, err);
 }
 
 static int ask_state(struct vmm_client *client, uint32_t type, struct error *err)
 {
-    int result = send_header(client, type, err);
+    int result = send_header(client, type, NULL, 0, err);
 
     client->states_owed += result == 0;
     return result;
@@ -114,12 +121,21 @@ static int ask_state(struct vmm_client *client, uint32_t type, struct error *err
 
 int vmm_client_power_button(struct vmm_client *client, struct error *err)
 {
-    return send_header(client, VMM_MESSAGE_POWER_BUTTON, err);
+    return send_header(client, VMM_MESSAGE_POWER_BUTTON, NULL, 0, err);
 }
 
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
 {
     return ask_state(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
+}
+
+int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, struct error *err)
+{
+    const int fds[] = { state_fd, memory_fd };
+    int result = send_header(client, VMM_MESSAGE_SNAPSHOT, fds, ARRAY_LENGTH(fds), err);
+
+    client->snapshots_owed += result == 0;
+    return result;
 }
 
 int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,

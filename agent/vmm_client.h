@@ -1,7 +1,7 @@
 /* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
  *
  * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
- * READY, one STATE for each question), ends the connection.  So none can keep the loop busy. */
+ * READY, one answer for each question), ends the connection.  So none can keep the loop busy. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,9 @@ struct vmm_client_ops {
     /* The answer to a ping, and to pause and resume. */
     void (*state)(void *context, bool running, bool paused);
     void (*input)(void *context, bool taken); /* the answer to console input, in order */
-    void (*closed)(void *context);            /* no more will come; free the client */
+    /* The answer to the last snapshot that was asked for: 0 or -errno. */
+    void (*snapshot)(void *context, int result);
+    void (*closed)(void *context); /* no more will come; free the client */
 };
 
 /* Takes control_fd over in every case. */
@@ -29,6 +31,8 @@ int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *
                          const int *fds, size_t fd_count, struct error *err);
 int vmm_client_power_button(struct vmm_client *client, struct error *err);
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
+/* While it is paused.  Both are borrowed, empty, the memory file of the RAM's size. */
+int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, struct error *err);
 /* size: 1 to VMM_INPUT_MAX.  -EAGAIN if the VMM's socket is full. */
 int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,
                              struct error *err);

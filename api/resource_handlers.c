@@ -16,9 +16,9 @@ static const char *const patch_types[] = { "application/merge-patch+json", "appl
                                            NULL };
 
 static const char *const collections[RESOURCE_KIND_COUNT] = {
-    [RESOURCE_IMAGE] = "images",         [RESOURCE_VOLUME] = "volumes",
-    [RESOURCE_NETWORK] = "networks",     [RESOURCE_VM] = "vms",
-    [RESOURCE_OPERATION] = "operations",
+    [RESOURCE_IMAGE] = "images",       [RESOURCE_VOLUME] = "volumes",
+    [RESOURCE_NETWORK] = "networks",   [RESOURCE_VM] = "vms",
+    [RESOURCE_SNAPSHOT] = "snapshots", [RESOURCE_OPERATION] = "operations",
 };
 
 /* VM actions have the action as argument; they and everything below /v1/vms are about VMs. */
@@ -102,9 +102,14 @@ void resource_list(struct request *request)
 /* Where the resource, or the work on it, can be looked at. */
 static char *location_of(const struct request *request, const json_t *resource, int status)
 {
+    bool is_put = strcmp(request->route->method, "PUT") == 0;
     const char *operation = NULL;
     char *location = NULL;
 
+    if (request->route->handler == vm_snapshot)
+        return asprintf(&location, "/v1/snapshots/%s", request->parameter) < 0 ? NULL : location;
+    if (!is_put)
+        return NULL;
     if (kind_of(request) == RESOURCE_IMAGE)
         operation =
             json_string_value(json_object_get(json_object_get(resource, "status"), "operation"));
@@ -126,7 +131,6 @@ static bool is_another(const struct request *request, const json_t *resource)
 void resource_finish(struct request *request)
 {
     json_t *resource = node_get(request->node, kind_of(request), request->parameter);
-    bool is_put = strcmp(request->route->method, "PUT") == 0;
     auto_free char *location = NULL;
     char etag[32];
     struct reply_headers headers = { .etag = etag };
@@ -140,8 +144,7 @@ void resource_finish(struct request *request)
                            NULL);
         return;
     }
-    if (is_put)
-        location = location_of(request, resource, request->step.status);
+    location = location_of(request, resource, request->step.status);
     headers.location = location;
     snprintf(etag, sizeof(etag), "\"%lld\"",
              (long long)json_integer_value(json_object_get(resource, "generation")));

@@ -1,5 +1,7 @@
-/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, wait, console. */
+/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, snapshot, wait,
+ * console. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "api/handlers.h"
@@ -34,6 +36,53 @@ void vm_action(struct request *request)
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
     node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
                    request);
+}
+
+/* {"id", and what else the snapshot is to be}: the resource's spec has the VM in the id's place. */
+static int snapshot_read_body(struct request *request, json_t **ret_spec, struct error *err)
+{
+    static const char *const types[] = { "application/json", NULL };
+    json_t *spec = NULL;
+    const char *id;
+    int r = request_json(request, types, &spec, err);
+
+    if (r < 0)
+        return r;
+    id = json_string_value(json_object_get(spec, "id"));
+    if (!id || !id_is_valid(id) || json_object_get(spec, "vm")) {
+        json_decref(spec);
+        return id && id_is_valid(id)
+                   ? error_field(err, EINVAL, "vm", "vm: is not a field here: it is the path's")
+                   : error_field(err, EINVAL, "id",
+                                 "id: the snapshot's is required: 1 to %d of "
+                                 "a-z, 0-9 and -, and not - first",
+                                 ID_MAX);
+    }
+    json_object_set_new(spec, "vm", json_string(request->parameter));
+    snprintf(request->parameter, sizeof request->parameter, "%s", id);
+    json_object_del(spec, "id");
+    *ret_spec = spec;
+    return 0;
+}
+
+/* From here on the request is about the snapshot. */
+void vm_snapshot(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    json_t *spec = NULL;
+
+    if (resource_read_wait(request, &err) < 0 || snapshot_read_body(request, &spec, &err) < 0 ||
+        request_condition(request, RESOURCE_SNAPSHOT, true, &condition, &err) < 0) {
+        json_decref(spec);
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    node_put(request->node, RESOURCE_SNAPSHOT, request->parameter, spec, condition,
+             resource_change_done, request);
+    json_decref(spec);
 }
 
 static const char *const wait_names[NODE_WAIT_COUNT] = {

@@ -39,3 +39,11 @@ int space_filesystem(int dir_fd, uint64_t *ret_bytes, uint64_t *ret_free_bytes, 
     *ret_free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
     return 0;
 }
+
+int space_check_free(uint64_t free_bytes, uint64_t wanted_bytes, struct error *err)
+{
+    if (wanted_bytes <= free_bytes)
+        return 0;
+    return error_set(err, ENOSPC, "%" PRIu64 " MiB are wanted, but %" PRIu64 " MiB are free",
+                     wanted_bytes >> 20, free_bytes >> 20);
+}

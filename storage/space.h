@@ -12,3 +12,6 @@ int space_admit(uint64_t filesystem_bytes, uint64_t ratio_percent, uint64_t prom
 
 /* Size, and what is free for us, of the file system a directory is on. */
 int space_filesystem(int dir_fd, uint64_t *ret_bytes, uint64_t *ret_free_bytes, struct error *err);
+
+/* Pure.  -ENOSPC with the numbers if so much cannot be written now. */
+int space_check_free(uint64_t free_bytes, uint64_t wanted_bytes, struct error *err);

@@ -64,17 +64,17 @@ struct volume_store *volume_store_free(struct volume_store *store)
 
 /* --- creation --- */
 
-static int check_size(uint64_t size_bytes, int image_fd, uint64_t *ret_image_bytes,
-                      struct error *err)
+static int check_size(uint64_t size_bytes, const struct volume_source *source,
+                      uint64_t *ret_image_bytes, struct error *err)
 {
     struct stat status = { .st_size = 0 };
 
     if (size_bytes == 0 || size_bytes % VOLUME_BLOCK_BYTES != 0 || size_bytes > INT64_MAX)
         return error_field(err, EINVAL, FIELD, "a volume's size is a multiple of %d bytes",
                            VOLUME_BLOCK_BYTES);
-    if (image_fd >= 0 && fstat(image_fd, &status) < 0)
+    if (source && fstat(source->image_fd, &status) < 0)
         return error_set(err, errno, "look at the image: %s", strerror(errno));
-    if ((uint64_t)status.st_size > size_bytes)
+    if (!(source && source->is_delta) && (uint64_t)status.st_size > size_bytes)
         return error_field(
             err, EINVAL, FIELD, "the image has %lld bytes: the volume must have at least %lld MiB",
             (long long)status.st_size, (long long)((status.st_size + (1 << 20) - 1) >> 20));
@@ -104,21 +104,34 @@ static int fill_delta(int fd, uint64_t size_bytes, const struct volume_source *s
     return result;
 }
 
+/* Never smaller than it was. */
+static int fill_copy_of_delta(int fd, uint64_t size_bytes, const struct volume_source *source,
+                              uint64_t file_bytes, struct error *err)
+{
+    int result =
+        sparse_copy(source->image_fd, fd, file_bytes, source->progress, source->context, err);
+
+    return result < 0 ? result : delta_file_grow(fd, size_bytes, err);
+}
+
 static int fill(int fd, uint64_t size_bytes, const struct volume_source *source,
                 uint64_t image_bytes, enum volume_format *ret_format, struct error *err)
 {
-    enum volume_format format = VOLUME_RAW;
+    enum volume_format format = source && source->is_delta ? VOLUME_DELTA : VOLUME_RAW;
     int result = 0;
 
-    if (source && source->clone == VOLUME_CLONE_COPY)
+    if (format == VOLUME_DELTA)
+        result = fill_copy_of_delta(fd, size_bytes, source, image_bytes, err);
+    else if (source && source->clone == VOLUME_CLONE_COPY)
         result =
             sparse_copy(source->image_fd, fd, image_bytes, source->progress, source->context, err);
     else if (source && source->clone != VOLUME_CLONE_DELTA)
         result = fill_reflink(fd, source, err);
-    if (source && (source->clone == VOLUME_CLONE_DELTA ||
-                   (source->clone == VOLUME_CLONE_BEST && result == -EOPNOTSUPP)))
+    if (format == VOLUME_RAW && source &&
+        (source->clone == VOLUME_CLONE_DELTA ||
+         (source->clone == VOLUME_CLONE_BEST && result == -EOPNOTSUPP)))
         result = fill_delta(fd, size_bytes, source, image_bytes, &format, err);
-    else if (result == 0 && ftruncate(fd, (off_t)size_bytes) < 0)
+    else if (result == 0 && format == VOLUME_RAW && ftruncate(fd, (off_t)size_bytes) < 0)
         result = error_set(err, errno, "set the volume's size: %s", strerror(errno));
     if (result == 0 && fsync(fd) < 0)
         result = error_set(err, errno, "sync the volume: %s", strerror(errno));
@@ -149,7 +162,7 @@ int volume_create(const struct volume_store *store, uint32_t instance, uint64_t 
     auto_close int fd = -1;
     enum volume_format format = VOLUME_RAW;
     uint64_t image_bytes = 0;
-    int result = check_size(size_bytes, source ? source->image_fd : -1, &image_bytes, err);
+    int result = check_size(size_bytes, source, &image_bytes, err);
 
     if (result < 0)
         return result;
@@ -309,6 +322,18 @@ int volume_open(const struct volume_store *store, uint32_t instance, bool read_o
     if (result == 0)
         *ret_fd = take_fd(&fd);
     return result;
+}
+
+int volume_open_held(const struct volume_store *store, uint32_t instance, enum volume_format format,
+                     int *ret_fd, struct error *err)
+{
+    struct stat status;
+    int fd = open_plain(store, instance, format, O_RDONLY, &status, err);
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
+    return 0;
 }
 
 int volume_allocated_bytes(const struct volume_store *store, uint32_t instance, uint64_t *ret_bytes,

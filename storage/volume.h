@@ -32,6 +32,7 @@ enum volume_clone {
 struct volume_source {     /* what a volume begins with */
     int image_fd;          /* borrowed */
     const char *image_uid; /* borrowed; noted in a delta */
+    bool is_delta; /* image_fd is a delta's file: the volume is a copy of it over the same base */
     enum volume_clone clone;
     sparse_progress_fn *progress; /* of a copy; may be NULL */
     void *context;
@@ -66,6 +67,10 @@ struct volume_base {       /* of a delta */
  * direct: past the host's page cache; -EINVAL where the file system cannot, and for a delta. */
 int volume_open(const struct volume_store *store, uint32_t instance, bool read_only, bool direct,
                 const struct volume_base *base, int *ret_fd, struct error *err);
+
+/* An owned fd to copy it by, read-only and without the lock: of a volume whose VM is held. */
+int volume_open_held(const struct volume_store *store, uint32_t instance, enum volume_format format,
+                     int *ret_fd, struct error *err);
 
 /* No file of a volume of that size and format is longer. */
 uint64_t volume_file_bytes(uint64_t size_bytes, enum volume_format format);

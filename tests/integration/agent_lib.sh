@@ -175,7 +175,7 @@ leftovers() {
     done
     lines=$(find "$(run_dir)/vms" "$(run_dir)/net" -mindepth 1 ! -name ip_forward ! -name 'sysctl*' 2>/dev/null)
     [ -z "$lines" ] || echo "$lines"
-    find "$(state_dir)/images" "$(state_dir)/volumes" -mindepth 1 2>/dev/null
+    find "$(state_dir)/images" "$(state_dir)/volumes" "$(state_dir)/snapshots" -mindepth 1 2>/dev/null
     grep " $work/$agent/" /proc/self/mountinfo | sed 's/^/mount /'
 }
 no_leftovers() {

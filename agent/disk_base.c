@@ -1,0 +1,61 @@
+#include "agent/disk_base.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
+#include "storage/image.h"
+#include "storage/snapshot_store.h"
+
+struct disk_base_file disk_base_file(const struct node *node, const struct disk_base *base)
+{
+    const struct image *image = base->image[0] ? node_find_image(node, base->image) : NULL;
+    const struct snapshot *snapshot =
+        base->snapshot[0] ? node_find_snapshot(node, base->snapshot) : NULL;
+    struct disk_base_file file = { 0 };
+    const struct snapshot_disk *disk =
+        snapshot ? snapshot_find_disk(snapshot, base->disk, &file.index) : NULL;
+
+    if (image) {
+        file.image = image->head.instance;
+        snprintf(file.uid, sizeof file.uid, "%s", image->head.uid);
+    } else if (disk) {
+        file.snapshot = snapshot->head.instance;
+        file.is_delta = disk->format == VOLUME_DELTA;
+        snprintf(file.uid, sizeof file.uid, "%s.%u", snapshot->head.uid, file.index % 10);
+    }
+    return file;
+}
+
+int disk_base_open(const struct node *node, const struct disk_base_file *file, int *ret_fd,
+                   struct error *err)
+{
+    if (file->image)
+        return image_open(node->images, file->image, ret_fd, err);
+    return snapshot_store_open_disk(node->snapshots, file->snapshot, file->index,
+                                    file->is_delta ? VOLUME_DELTA : VOLUME_RAW, ret_fd, err);
+}
+
+json_t *disk_base_json(const struct disk_base *base)
+{
+    if (base->image[0])
+        return json_pack("{s:s}", "image", base->image);
+    if (base->snapshot[0])
+        return json_pack("{s:s, s:s}", "snapshot", base->snapshot, "disk", base->disk);
+    return json_null();
+}
+
+static void restore_id(char to[ID_MAX + 1], const json_t *json, const char *key)
+{
+    const char *text = json_string_value(json_object_get(json, key));
+
+    snprintf(to, ID_MAX + 1, "%s", text ? text : "");
+}
+
+void disk_base_restore(struct disk_base *base, const json_t *json)
+{
+    restore_id(base->image, json, "image");
+    restore_id(base->snapshot, json, "snapshot");
+    restore_id(base->disk, json, "disk");
+}

@@ -1,0 +1,489 @@
+/* Snapshots as resources: what is read, reserved, shown and stored, who needs whom, and what a VM
+ * must be like to be restored from one.  The work is snapshot_work.c's. */
+#include "agent/node_snapshot.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "net/cidr.h"
+#include "net/mac.h"
+#include "storage/snapshot_store.h"
+#include "storage/space.h"
+#include "storage/volume.h"
+
+static const char *const mode_names[] = { "full" };
+static const char *const format_names[VOLUME_FORMAT_COUNT] = {
+    [VOLUME_RAW] = "raw",
+    [VOLUME_DELTA] = "delta",
+};
+
+struct snapshot *node_find_snapshot(const struct node *node, const char *id)
+{
+    return (struct snapshot *)node_find(node, RESOURCE_SNAPSHOT, id);
+}
+
+const struct vm_spec *vm_boot_spec(const struct node *node, const struct vm *vm)
+{
+    const struct snapshot *snapshot =
+        vm->spec.snapshot[0] ? node_find_snapshot(node, vm->spec.snapshot) : NULL;
+
+    return snapshot ? &snapshot->vm_spec : &vm->spec;
+}
+
+const struct snapshot_disk *snapshot_find_disk(const struct snapshot *snapshot, const char *name,
+                                               unsigned *ret_index)
+{
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        if (strcmp(snapshot->disks[i].name, name) != 0 || snapshot->disks[i].read_only)
+            continue;
+        *ret_index = i;
+        return &snapshot->disks[i];
+    }
+    return NULL;
+}
+
+/* --- parse --- */
+
+static void snapshot_free(struct resource *resource)
+{
+    struct snapshot *snapshot = (struct snapshot *)resource;
+
+    cleanup_close(&snapshot->state_fd);
+    cleanup_close(&snapshot->memory_fd);
+    vm_spec_clear(&snapshot->vm_spec);
+    json_decref(snapshot->vm_json);
+    json_decref(snapshot->head.spec);
+    free(snapshot);
+}
+
+static int snapshot_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
+{
+    struct json_reader reader;
+    struct snapshot *snapshot;
+    const char *vm;
+    int mode;
+
+    json_reader_init(&reader, spec, "", err);
+    vm = json_read_id(&reader, "vm", JSON_REQUIRED);
+    mode = json_read_enum(&reader, "mode", mode_names, ARRAY_LENGTH(mode_names), JSON_OPTIONAL, 0);
+    if (json_reader_end(&reader) < 0)
+        return reader.result;
+    snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot)
+        return error_set(err, EAGAIN, "memory is short; try again");
+    snapshot->state_fd = -1;
+    snapshot->memory_fd = -1;
+    snprintf(snapshot->vm, sizeof snapshot->vm, "%s", vm);
+    snapshot->head.spec = json_pack("{s:s, s:s}", "vm", vm, "mode", mode_names[mode]);
+    *ret_resource = &snapshot->head;
+    return 0;
+}
+
+/* --- reserve --- */
+
+/* The VM as it is, with the kernel that it would boot, not what it was itself restored from. */
+static int describe_vm(const struct node *node, const struct vm *vm, struct snapshot *snapshot,
+                       struct error *err)
+{
+    const struct vm_spec *boot = vm_boot_spec(node, vm);
+    struct vm_spec spec = vm->spec;
+
+    spec.snapshot[0] = '\0';
+    memcpy(spec.kernel, boot->kernel, sizeof spec.kernel);
+    memcpy(spec.initrd, boot->initrd, sizeof spec.initrd);
+    memcpy(spec.cmdline, boot->cmdline, sizeof spec.cmdline);
+    snapshot->vm_json = vm_spec_json(&spec);
+    memcpy(snapshot->vm_uid, vm->head.uid, sizeof snapshot->vm_uid);
+    memcpy(snapshot->nics, vm->nics, sizeof snapshot->nics);
+    snapshot->created_ms = timestamp_now_ms();
+    return vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
+}
+
+/* *ret_bytes: what its copies may take. */
+static void describe_disks(const struct node *node, struct snapshot *snapshot, uint64_t *ret_bytes)
+{
+    *ret_bytes = 0;
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const struct vm_disk_spec *spec = &snapshot->vm_spec.disks[i];
+        const struct volume *volume = node_find_volume(node, spec->volume);
+        struct snapshot_disk *disk = &snapshot->disks[i];
+        uint64_t bytes = 0;
+
+        memcpy(disk->name, spec->name, sizeof disk->name);
+        disk->read_only = spec->read_only;
+        if (!volume)
+            continue;
+        disk->size_bytes = volume->size_bytes;
+        disk->format = volume->format;
+        if (disk->read_only)
+            continue;
+        disk->base = volume->base;
+        volume_allocated_bytes(node->volumes, volume->head.instance, &bytes, NULL);
+        *ret_bytes += bytes;
+    }
+}
+
+uint64_t snapshot_promised_bytes(const struct node *node)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    uint64_t promised = 0;
+
+    for (size_t i = 0; i < snapshots->count; i++)
+        promised += ((const struct snapshot *)snapshots->items[i])->size_bytes;
+    return promised;
+}
+
+static int check_space(const struct node *node, uint64_t wanted, struct error *err)
+{
+    uint64_t total = 0;
+    uint64_t available = 0;
+    int result = space_filesystem(node->snapshots_dir_fd, &total, &available, err);
+
+    if (result == 0)
+        result = space_admit(total, (uint64_t)node->config->disk_ratio_percent,
+                             node_promised_disk(node), wanted, "", err);
+    return result == 0 ? space_check_free(available, wanted, err) : result;
+}
+
+/* Of those under way, the one that has the VM, or will have it. */
+static const struct snapshot *find_rival(const struct node *node, const char *vm)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; i < snapshots->count; i++) {
+        const struct snapshot *other = (const struct snapshot *)snapshots->items[i];
+
+        if (strcmp(other->vm, vm) == 0 && (other->step == SNAPSHOT_NEW || other->source))
+            return other;
+    }
+    return NULL;
+}
+
+int snapshot_check_source(const struct vm *vm, struct error *err)
+{
+    bool stays = vm->spec.desired_running && !resource_is_leaving(&vm->head) &&
+                 (vm->intent == VM_INTENT_NONE || vm->intent == VM_INTENT_PAUSE);
+
+    if ((vm->state == VM_RUNNING || vm->state == VM_PAUSED) && stays && vm->pidfd >= 0)
+        return 0;
+    return error_set(err, EBUSY, "vm %s is %s: only a VM that runs, or is paused, has a state",
+                     vm->head.id,
+                     stays || vm->state != VM_RUNNING ? vm_state_name(vm->state) : "about to stop");
+}
+
+static int snapshot_reserve(struct node *node, struct resource *resource, struct error *err)
+{
+    struct snapshot *snapshot = (struct snapshot *)resource;
+    const struct vm *vm = node_find_vm(node, snapshot->vm);
+    const struct snapshot *rival;
+    uint64_t disk_bytes = 0;
+    uint64_t wanted;
+    int result;
+
+    if (!vm)
+        return error_set(err, ENOENT, "there is no vm %s", snapshot->vm);
+    result = snapshot_check_source(vm, err);
+    if (result < 0)
+        return result;
+    rival = find_rival(node, snapshot->vm);
+    if (rival)
+        return error_set(err, EBUSY, "snapshot %s of vm %s is just being made", rival->head.id,
+                         snapshot->vm);
+    result = describe_vm(node, vm, snapshot, err);
+    if (result < 0)
+        return error_set(err, EAGAIN, "memory is short; try again");
+    describe_disks(node, snapshot, &disk_bytes);
+    wanted = ((uint64_t)vm->spec.memory_mib << 20) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;
+    result = check_space(node, wanted, err);
+    if (result < 0)
+        return result;
+    snapshot->size_bytes = wanted;
+    snapshot->step = SNAPSHOT_NEW;
+    return 0;
+}
+
+/* --- who needs whom --- */
+
+static bool has_base(const struct snapshot *snapshot, const char *image, const char *other)
+{
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const struct disk_base *base = &snapshot->disks[i].base;
+
+        if ((image && strcmp(base->image, image) == 0) ||
+            (other && strcmp(base->snapshot, other) == 0))
+            return true;
+    }
+    return false;
+}
+
+const struct snapshot *snapshot_of_image(const struct node *node, const char *image)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; i < snapshots->count; i++) {
+        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
+
+        if (snapshot->state == PROGRESS_FAILED)
+            continue;
+        if (strcmp(snapshot->vm_spec.kernel, image) == 0 ||
+            strcmp(snapshot->vm_spec.initrd, image) == 0 || has_base(snapshot, image, NULL))
+            return snapshot;
+    }
+    return NULL;
+}
+
+const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; i < snapshots->count; i++) {
+        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
+
+        if (snapshot->state != PROGRESS_FAILED && has_base(snapshot, NULL, id))
+            return snapshot;
+    }
+    return NULL;
+}
+
+static int snapshot_may_remove(struct node *node, const struct resource *resource, bool force,
+                               struct error *err)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct snapshot *other = snapshot_of_snapshot(node, resource->id);
+
+    (void)force;
+    for (size_t i = 0; i < vms->count; i++)
+        if (strcmp(((const struct vm *)vms->items[i])->spec.snapshot, resource->id) == 0)
+            return error_set(err, EBUSY, "snapshot %s is in use by vm %s", resource->id,
+                             vms->items[i]->id);
+    for (size_t i = 0; i < volumes->count; i++) {
+        const struct volume *volume = (const struct volume *)volumes->items[i];
+
+        if (strcmp(volume->base.snapshot, resource->id) == 0)
+            return error_set(err, EBUSY, "snapshot %s is the base of volume %s", resource->id,
+                             volume->head.id);
+        if (strcmp(volume->source.snapshot, resource->id) == 0 && volume->state == PROGRESS_WORKING)
+            return error_set(err, EBUSY, "snapshot %s is being copied to volume %s", resource->id,
+                             volume->head.id);
+    }
+    if (other)
+        return error_set(err, EBUSY, "snapshot %s is the base of snapshot %s", resource->id,
+                         other->head.id);
+    return 0;
+}
+
+/* --- what a restored VM must be --- */
+
+static int check_number(uint64_t has, uint64_t wanted, const char *field, struct error *err)
+{
+    return has == wanted
+               ? 0
+               : error_field(err, EINVAL, field, "%s: must be %llu, as in the snapshot, not %llu",
+                             field, (unsigned long long)wanted, (unsigned long long)has);
+}
+
+static int check_disk(const struct node *node, const struct snapshot *snapshot, const struct vm *vm,
+                      unsigned index, struct error *err)
+{
+    const struct vm_disk_spec *disk = &vm->spec.disks[index];
+    const struct snapshot_disk *was = &snapshot->disks[index];
+    const struct volume *volume = node_find_volume(node, disk->volume);
+    char field[32];
+
+    snprintf(field, sizeof field, "disks[%u].read_only", index);
+    if (disk->read_only != was->read_only)
+        return error_field(err, EINVAL, field, "%s: must be %s, as in the snapshot", field,
+                           was->read_only ? "true" : "false");
+    snprintf(field, sizeof field, "disks[%u].volume", index);
+    if (volume && volume->size_bytes != was->size_bytes)
+        return error_field(err, EINVAL, field,
+                           "%s: must have %llu MiB, as %s in the snapshot, not %llu", field,
+                           (unsigned long long)was->size_bytes >> 20, was->name,
+                           (unsigned long long)volume->size_bytes >> 20);
+    return 0;
+}
+
+int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, const struct vm *vm,
+                      struct error *err)
+{
+    const struct vm_spec *was = &snapshot->vm_spec;
+    const struct vm_spec *spec = &vm->spec;
+    int result = check_number(spec->vcpus, was->vcpus, "vcpus", err);
+
+    if (result == 0)
+        result = check_number(spec->memory_mib, was->memory_mib, "memory_mib", err);
+    if (result == 0 && spec->disk_count != was->disk_count)
+        result = error_field(err, EINVAL, "disks", "disks: must be %u, as in the snapshot, not %u",
+                             was->disk_count, spec->disk_count);
+    if (result == 0 && spec->nic_count != was->nic_count)
+        result = error_field(err, EINVAL, "nics", "nics: must be %u, as in the snapshot, not %u",
+                             was->nic_count, spec->nic_count);
+    if (result == 0 && spec->balloon.deflate_on_oom != was->balloon.deflate_on_oom)
+        result = error_field(err, EINVAL, "balloon.deflate_on_oom",
+                             "balloon.deflate_on_oom: must be %s, as in the snapshot",
+                             was->balloon.deflate_on_oom ? "true" : "false");
+    for (unsigned i = 0; result == 0 && i < spec->disk_count; i++)
+        result = check_disk(node, snapshot, vm, i, err);
+    return result;
+}
+
+int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct vm_nic_spec *nic,
+                       struct error *err)
+{
+    const struct vm_nic *was = &snapshot->nics[index];
+    char field[32];
+    char text[32];
+
+    snprintf(field, sizeof field, "nics[%u].mac", index);
+    mac_format(was->mac, text);
+    if (nic->has_mac && memcmp(nic->mac, was->mac, sizeof nic->mac) != 0)
+        return error_field(err, EINVAL, field, "%s: must be %s: the guest keeps what it had", field,
+                           text);
+    snprintf(field, sizeof field, "nics[%u].ipv4", index);
+    ipv4_format(was->ipv4, text);
+    if (nic->has_ipv4 && nic->ipv4 != was->ipv4)
+        return error_field(err, EINVAL, field, "%s: must be %s: the guest keeps what it had", field,
+                           text);
+    nic->has_mac = true;
+    memcpy(nic->mac, was->mac, sizeof nic->mac);
+    nic->has_ipv4 = true;
+    nic->ipv4 = was->ipv4;
+    return 0;
+}
+
+/* --- status --- */
+
+static json_t *disks_json(const struct snapshot *snapshot)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const struct snapshot_disk *disk = &snapshot->disks[i];
+
+        json_array_append_new(array,
+                              json_pack("{s:s, s:I, s:b, s:s, s:o}", "name", disk->name, "size_mib",
+                                        (json_int_t)(disk->size_bytes >> 20), "read_only",
+                                        disk->read_only, "format", format_names[disk->format],
+                                        "base", disk_base_json(&disk->base)));
+    }
+    return array;
+}
+
+static json_t *nics_json(const struct snapshot *snapshot)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
+        const struct vm_nic_spec *nic = &snapshot->vm_spec.nics[i];
+        char mac[MAC_TEXT];
+        char ipv4[IPV4_TEXT];
+
+        mac_format(snapshot->nics[i].mac, mac);
+        ipv4_format(snapshot->nics[i].ipv4, ipv4);
+        json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:s}", "name", nic->name, "network",
+                                               nic->network, "mac", mac, "ipv4", ipv4));
+    }
+    return array;
+}
+
+static json_t *snapshot_status(const struct node *node, const struct resource *resource,
+                               bool stored)
+{
+    const struct snapshot *snapshot = (const struct snapshot *)resource;
+    bool ready = snapshot->state == PROGRESS_READY;
+    char created[TIMESTAMP_TEXT];
+    json_t *status;
+
+    (void)node;
+    timestamp_format(snapshot->created_ms, created);
+    status = json_pack(
+        "{s:s, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
+        resource->deleting ? "deleting" : progress_state_name(snapshot->state, "creating"),
+        "reason", snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "size_bytes",
+        ready ? json_integer((json_int_t)snapshot->size_bytes) : json_null(), "vcpus",
+        (int)snapshot->vm_spec.vcpus, "memory_mib", (int)snapshot->vm_spec.memory_mib, "disks",
+        disks_json(snapshot), "nics", nics_json(snapshot), "created", created, "vm_uid",
+        snapshot->vm_uid, "vm_spec", snapshot->vm_json);
+    if (status && stored) {
+        json_object_set_new(status, "created_ms", json_integer(snapshot->created_ms));
+        json_object_set_new(status, "digest", json_string(snapshot->digest));
+        json_object_set_new(status, "promised_bytes",
+                            json_integer((json_int_t)snapshot->size_bytes));
+    }
+    return status;
+}
+
+/* --- restore: of what we wrote ourselves --- */
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+static int restore_parts(struct snapshot *snapshot, const json_t *status, struct error *err)
+{
+    const json_t *disks = json_object_get(status, "disks");
+    const json_t *nics = json_object_get(status, "nics");
+
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const json_t *json = json_array_get(disks, i);
+        struct snapshot_disk *disk = &snapshot->disks[i];
+
+        snprintf(disk->name, sizeof disk->name, "%s", text_of(json, "name"));
+        disk->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size_mib")) << 20;
+        disk->read_only = json_is_true(json_object_get(json, "read_only"));
+        disk->format = strcmp(text_of(json, "format"), format_names[VOLUME_DELTA]) == 0
+                           ? VOLUME_DELTA
+                           : VOLUME_RAW;
+        disk_base_restore(&disk->base, json_object_get(json, "base"));
+    }
+    for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
+        const json_t *nic = json_array_get(nics, i);
+
+        if (mac_parse(text_of(nic, "mac"), snapshot->nics[i].mac, err) < 0 ||
+            ipv4_parse(text_of(nic, "ipv4"), &snapshot->nics[i].ipv4, err) < 0)
+            return -err->code;
+    }
+    return 0;
+}
+
+static int snapshot_restore(struct resource *resource, const json_t *status, struct error *err)
+{
+    struct snapshot *snapshot = (struct snapshot *)resource;
+    const char *state = text_of(status, "state");
+    int result;
+
+    if (!state[0])
+        return error_set(err, EINVAL, "it has no state");
+    resource->deleting = strcmp(state, "deleting") == 0;
+    snapshot->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
+                      : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
+                                                     : PROGRESS_WORKING;
+    snprintf(snapshot->reason, sizeof snapshot->reason, "%s", text_of(status, "reason"));
+    snprintf(snapshot->vm_uid, sizeof snapshot->vm_uid, "%s", text_of(status, "vm_uid"));
+    snprintf(snapshot->digest, sizeof snapshot->digest, "%s", text_of(status, "digest"));
+    snapshot->created_ms = json_integer_value(json_object_get(status, "created_ms"));
+    snapshot->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "promised_bytes"));
+    snapshot->vm_json = json_deep_copy(json_object_get(status, "vm_spec"));
+    result = vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
+    return result < 0 ? result : restore_parts(snapshot, status, err);
+}
+
+const struct resource_ops snapshot_ops = {
+    .parse = snapshot_parse,
+    .reserve = snapshot_reserve,
+    .begin = snapshot_begin,
+    .may_remove = snapshot_may_remove,
+    .remove = snapshot_remove,
+    .status = snapshot_status,
+    .restore = snapshot_restore,
+    .free = snapshot_free,
+};

@@ -1,0 +1,82 @@
+/* node_snapshot.h - snapshots of VMs: what is known of one, and who needs it.  Loop thread only.
+ *
+ * node_snapshot.c is the resource, snapshot_work.c the way from a running VM to its files. */
+#pragma once
+#include "agent/disk_base.h"
+#include "agent/node_internal.h"
+#include "storage/keyed_digest.h"
+
+struct snapshot_job;
+
+struct snapshot_disk {
+    char name[ID_MAX + 1];
+    uint64_t size_bytes;
+    bool read_only;        /* then it is not copied: its volume is what it was */
+    int format;            /* enum volume_format */
+    struct disk_base base; /* of a delta */
+};
+
+/* In this order. */
+enum snapshot_step {
+    SNAPSHOT_FOUND, /* in its row only: an earlier agent began it */
+    SNAPSHOT_NEW,
+    SNAPSHOT_PREPARE, /* its files are being made */
+    SNAPSHOT_HOLD,    /* waits for its VM to be held */
+    SNAPSHOT_WRITE,   /* the VMM writes */
+    SNAPSHOT_COPY,    /* the disks are being copied */
+    SNAPSHOT_SEAL,    /* the VM goes on; files are synced */
+    SNAPSHOT_UNDO,
+};
+
+struct snapshot {
+    struct resource head;
+    enum progress_state state;
+    char reason[160];
+    char vm[ID_MAX + 1]; /* that was asked for */
+    char vm_uid[UID_TEXT];
+    json_t *vm_json;        /* owned; the VM's canonical spec, its boot never a snapshot */
+    struct vm_spec vm_spec; /* the same, owned */
+    struct snapshot_disk disks[VMM_DISKS_MAX];
+    struct vm_nic nics[VMM_NICS_MAX];
+    int64_t created_ms;
+    uint64_t size_bytes; /* on disk once it is ready; before, the most that it may take */
+    char digest[KEYED_DIGEST_TEXT];
+
+    enum snapshot_step step;
+    struct vm *source;        /* while it has to be there; its `snapshot` points back */
+    struct snapshot_job *job; /* on the disk worker; owned by it */
+    struct error error;       /* why it is undone; code 0 = it is not */
+    int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
+    uint64_t limit_bytes;     /* of the VMM's files before they were raised; 0 = they were not */
+};
+
+struct snapshot *node_find_snapshot(const struct node *node, const char *id);
+/* NULL if it has none of that name, or it was not copied. */
+const struct snapshot_disk *snapshot_find_disk(const struct snapshot *snapshot, const char *name,
+                                               unsigned *ret_index);
+/* The first that needs the image, or the other snapshot; NULL. */
+const struct snapshot *snapshot_of_image(const struct node *node, const char *image);
+const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *snapshot);
+/* Of all that exist, hidden ones too. */
+uint64_t snapshot_promised_bytes(const struct node *node);
+
+/* May it be snapshotted as it is now?  -EBUSY. */
+int snapshot_check_source(const struct vm *vm, struct error *err);
+/* Is the VM what can be restored from it?  -EINVAL with the field and what it must be. */
+int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, const struct vm *vm,
+                      struct error *err);
+/* Gives a nic of such a VM its addresses; -EINVAL if it asks for others. */
+int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct vm_nic_spec *nic,
+                       struct error *err);
+
+/* snapshot_work.c: begins it, or goes on with one that was found. */
+void snapshot_begin(struct node *node, struct resource *resource);
+void snapshot_remove(struct node *node, struct resource *resource);
+/* Its VM is held; called whenever that is looked at. */
+void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
+/* The VMM has answered: 0 or -errno. */
+void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result);
+/* Its VM ends, or cannot be asked any more. */
+void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why);
+/* Its VM is to be held for it now. */
+bool snapshot_holds(const struct snapshot *snapshot); /* accepts NULL */

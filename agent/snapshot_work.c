@@ -1,0 +1,384 @@
+/* The way of a snapshot: files are made, its VM is held, its VMM writes, the disks are copied, the
+ * VM goes on, the files are synced and summed up.  A failure anywhere leads to the last step, which
+ * undoes it; what the agent's end interrupts is found in its row, and undone by the next one, or
+ * finished if nothing but the row is missing. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "agent/node_snapshot.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/worker.h"
+#include "storage/snapshot_store.h"
+#include "storage/volume.h"
+
+struct snapshot_job {
+    struct node *node;
+    struct snapshot *snapshot;
+    uint32_t instance;
+    uint64_t memory_bytes;
+    bool cancelled; /* set by the loop, seen by the worker */
+    unsigned disk_count;
+    struct {
+        unsigned index;
+        uint32_t volume; /* instance */
+        enum volume_format format;
+    } disks[VMM_DISKS_MAX]; /* to be copied */
+
+    int state_fd, memory_fd; /* results; owned; else -1 */
+    struct snapshot_seal seal;
+};
+
+static void go_to(struct node *node, struct snapshot *snapshot, enum snapshot_step step);
+
+static void fail(struct node *node, struct snapshot *snapshot, const struct error *err)
+{
+    if (snapshot->error.code == 0)
+        snapshot->error = *err;
+    if (!snapshot->job)
+        go_to(node, snapshot, SNAPSHOT_UNDO);
+    else
+        __atomic_store_n(&snapshot->job->cancelled, true, __ATOMIC_RELAXED);
+}
+
+/* --- jobs, on the disk worker --- */
+
+static int run_prepare(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+
+    return snapshot_store_begin(job->node->snapshots, job->instance, job->memory_bytes,
+                                &job->state_fd, &job->memory_fd, err);
+}
+
+static int copy_progress(void *context, uint64_t done, uint64_t size)
+{
+    const struct snapshot_job *job = context;
+
+    (void)done;
+    (void)size;
+    return __atomic_load_n(&job->cancelled, __ATOMIC_RELAXED) ? -ECANCELED : 0;
+}
+
+static int run_copy(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+    int result = 0;
+
+    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
+        auto_close int fd = -1;
+
+        result = volume_open_held(job->node->volumes, job->disks[i].volume, job->disks[i].format,
+                                  &fd, err);
+        if (result == 0)
+            result =
+                snapshot_store_add_disk(job->node->snapshots, job->instance, job->disks[i].index,
+                                        job->disks[i].format, fd, copy_progress, job, err);
+    }
+    return result;
+}
+
+static int run_seal(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+
+    return snapshot_store_seal(job->node->snapshots, job->instance, &job->seal, err);
+}
+
+/* Of an earlier agent's: whole, or undone. */
+static int run_find(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+
+    if (snapshot_store_find(job->node->snapshots, job->instance) == 0)
+        return run_seal(argument, err);
+    return error_set(err, ECANCELED, "the agent ended while it was being made");
+}
+
+static int run_undo(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+
+    return snapshot_store_remove(job->node->snapshots, job->instance, err);
+}
+
+/* --- and back --- */
+
+static void is_ready(struct node *node, struct snapshot *snapshot, const struct snapshot_seal *seal)
+{
+    snapshot->state = PROGRESS_READY;
+    snapshot->size_bytes = seal->size_bytes;
+    memcpy(snapshot->digest, seal->digest, sizeof snapshot->digest);
+    node_save(node, &snapshot->head);
+    node_wake_volumes(node);
+    node_wake_vms(node);
+}
+
+static void is_undone(struct node *node, struct snapshot *snapshot, int result,
+                      const struct error *err)
+{
+    if (result < 0) {
+        snprintf(snapshot->reason, sizeof snapshot->reason, "%.150s", err->message);
+        node_retry_later(node, &snapshot->head, "remove", err);
+        node_save(node, &snapshot->head);
+        return;
+    }
+    node_retry_over(&snapshot->head);
+    if (snapshot->head.deleting) {
+        node_gone(node, &snapshot->head);
+        return;
+    }
+    log_warning(node->log, "snapshot %s: %s", snapshot->head.id, snapshot->error.message);
+    snapshot->state = PROGRESS_FAILED;
+    snapshot->size_bytes = 0;
+    snprintf(snapshot->reason, sizeof snapshot->reason, "%.150s", snapshot->error.message);
+    node_save(node, &snapshot->head);
+    node_wake_volumes(node);
+    node_wake_vms(node);
+}
+
+static void job_is_done(void *argument, int result, const struct error *err)
+{
+    struct snapshot_job *job = argument;
+    struct snapshot *snapshot = job->snapshot;
+    struct node *node = job->node;
+    struct snapshot_seal seal = job->seal;
+
+    snapshot->job = NULL;
+    snapshot->state_fd = take_fd(&job->state_fd);
+    snapshot->memory_fd = take_fd(&job->memory_fd);
+    free(job);
+    if (node->ending)
+        return; /* the next agent sees to it */
+    if (snapshot->step == SNAPSHOT_UNDO) {
+        is_undone(node, snapshot, result, err);
+    } else if (result < 0 || snapshot->error.code || snapshot->head.deleting) {
+        fail(node, snapshot, err); /* the first error counts */
+    } else if (snapshot->step == SNAPSHOT_FOUND || snapshot->step == SNAPSHOT_SEAL) {
+        is_ready(node, snapshot, &seal);
+    } else {
+        go_to(node, snapshot, snapshot->step + 1);
+    }
+}
+
+static void choose_disks(const struct node *node, const struct snapshot *snapshot,
+                         struct snapshot_job *job)
+{
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, snapshot->vm_spec.disks[i].volume);
+
+        if (snapshot->disks[i].read_only || !volume)
+            continue;
+        job->disks[job->disk_count].index = i;
+        job->disks[job->disk_count].volume = volume->head.instance;
+        job->disks[job->disk_count].format = (enum volume_format)snapshot->disks[i].format;
+        job->disk_count++;
+    }
+}
+
+static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *run)
+{
+    struct snapshot_job *job = malloc(sizeof *job);
+    struct error err = { .code = ENOMEM, .message = "memory is short" };
+
+    if (job) {
+        *job = (struct snapshot_job){
+            .node = node,
+            .snapshot = snapshot,
+            .instance = snapshot->head.instance,
+            .memory_bytes = (uint64_t)snapshot->vm_spec.memory_mib << 20,
+            .state_fd = take_fd(&snapshot->state_fd),
+            .memory_fd = take_fd(&snapshot->memory_fd),
+        };
+        choose_disks(node, snapshot, job);
+        if (worker_submit(node->disk_worker, run, job_is_done, job, &err) == 0) {
+            snapshot->job = job;
+            return;
+        }
+        free(job);
+    }
+    if (snapshot->step == SNAPSHOT_UNDO)
+        is_undone(node, snapshot, -err.code, &err);
+    else
+        fail(node, snapshot, &err);
+}
+
+/* --- the VM --- */
+
+bool snapshot_holds(const struct snapshot *snapshot)
+{
+    return snapshot && snapshot->step >= SNAPSHOT_HOLD && snapshot->step <= SNAPSHOT_COPY;
+}
+
+const char *vm_pause_reason(const struct vm *vm)
+{
+    return vm->intent == VM_INTENT_PAUSE ? "pause" : "snapshot";
+}
+
+static int take_vm(struct node *node, struct snapshot *snapshot, struct error *err)
+{
+    struct vm *vm = node_find_vm(node, snapshot->vm);
+
+    if (!vm || strcmp(vm->head.uid, snapshot->vm_uid) != 0)
+        return error_set(err, ENOENT, "vm %s is gone", snapshot->vm);
+    if (snapshot_check_source(vm, err) < 0)
+        return -err->code;
+    snapshot->source = vm;
+    vm->snapshot = snapshot;
+    return 0;
+}
+
+static void set_file_limit(const struct vm *vm, uint64_t bytes)
+{
+    const struct rlimit limit = { .rlim_cur = bytes, .rlim_max = bytes };
+
+    (void)prlimit(vm->pid, RLIMIT_FSIZE, &limit, NULL);
+}
+
+/* Its largest disk bounds what a VMM writes; its memory may be larger. */
+static int raise_file_limit(struct snapshot *snapshot, struct error *err)
+{
+    const struct vm *vm = snapshot->source;
+    uint64_t bytes = (uint64_t)snapshot->vm_spec.memory_mib << 20;
+    struct rlimit limit;
+
+    if (bytes < SNAPSHOT_STATE_BYTES_MAX)
+        bytes = SNAPSHOT_STATE_BYTES_MAX;
+    if (prlimit(vm->pid, RLIMIT_FSIZE, NULL, &limit) < 0)
+        return error_set(err, errno, "the limit of its VMM's files: %s", strerror(errno));
+    if (limit.rlim_cur >= bytes)
+        return 0;
+    snapshot->limit_bytes = limit.rlim_cur;
+    set_file_limit(vm, bytes);
+    return 0;
+}
+
+static void release_vm(struct node *node, struct snapshot *snapshot)
+{
+    struct vm *vm = take_pointer(snapshot->source);
+
+    cleanup_close(&snapshot->state_fd);
+    cleanup_close(&snapshot->memory_fd);
+    if (!vm)
+        return;
+    vm->snapshot = NULL;
+    if (snapshot->limit_bytes && vm->pidfd >= 0)
+        set_file_limit(vm, snapshot->limit_bytes);
+    snapshot->limit_bytes = 0;
+    vm_release(node, vm);
+}
+
+static void hold_vm(struct node *node, struct snapshot *snapshot)
+{
+    struct vm *vm = snapshot->source;
+    struct error err = { 0 };
+
+    if (vm->state != VM_RUNNING && vm->state != VM_PAUSING && vm->state != VM_PAUSED) {
+        error_set(&err, EBUSY, "the VM is %s", vm_state_name(vm->state));
+        fail(node, snapshot, &err);
+        return;
+    }
+    vm_step(node, vm);
+}
+
+void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
+{
+    struct vm *vm = snapshot->source;
+    struct error err = { 0 };
+    int result;
+
+    if (snapshot->step != SNAPSHOT_HOLD)
+        return;
+    snapshot->step = SNAPSHOT_WRITE;
+    result = vm->client ? raise_file_limit(snapshot, &err)
+                        : error_set(&err, ENOTCONN, "its VMM cannot be asked");
+    if (result == 0)
+        result = vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);
+    if (result < 0)
+        fail(node, snapshot, &err);
+}
+
+void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result)
+{
+    struct error err = { 0 };
+
+    if (snapshot->step != SNAPSHOT_WRITE)
+        return;
+    if (result < 0) {
+        error_set(&err, result, "its VMM could not write it: %s", strerror(-result));
+        fail(node, snapshot, &err);
+        return;
+    }
+    go_to(node, snapshot, SNAPSHOT_COPY);
+}
+
+void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why)
+{
+    struct error err = { 0 };
+
+    /* It goes its own way, and perhaps away. */
+    snapshot->source->snapshot = NULL;
+    snapshot->source = NULL;
+    snapshot->limit_bytes = 0;
+    error_set(&err, ECANCELED, "%s", why);
+    fail(node, snapshot, &err);
+}
+
+/* --- from step to step --- */
+
+static void go_to(struct node *node, struct snapshot *snapshot, enum snapshot_step step)
+{
+    struct error err = { 0 };
+
+    snapshot->step = step;
+    switch (step) {
+    case SNAPSHOT_FOUND:
+        submit(node, snapshot, run_find);
+        break;
+    case SNAPSHOT_PREPARE:
+        if (take_vm(node, snapshot, &err) < 0)
+            fail(node, snapshot, &err);
+        else
+            submit(node, snapshot, run_prepare);
+        break;
+    case SNAPSHOT_HOLD:
+        hold_vm(node, snapshot);
+        break;
+    case SNAPSHOT_COPY:
+        submit(node, snapshot, run_copy);
+        break;
+    case SNAPSHOT_SEAL:
+        release_vm(node, snapshot);
+        submit(node, snapshot, run_seal);
+        break;
+    case SNAPSHOT_UNDO:
+        release_vm(node, snapshot);
+        submit(node, snapshot, run_undo);
+        break;
+    case SNAPSHOT_NEW:
+    case SNAPSHOT_WRITE:
+        break;
+    }
+}
+
+void snapshot_begin(struct node *node, struct resource *resource)
+{
+    struct snapshot *snapshot = (struct snapshot *)resource;
+
+    if (!snapshot->job)
+        go_to(node, snapshot, snapshot->step == SNAPSHOT_NEW ? SNAPSHOT_PREPARE : snapshot->step);
+}
+
+void snapshot_remove(struct node *node, struct resource *resource)
+{
+    struct snapshot *snapshot = (struct snapshot *)resource;
+    struct error err = { 0 };
+
+    error_set(&err, ECANCELED, "it is being deleted");
+    fail(node, snapshot, &err);
+}

@@ -1,0 +1,97 @@
+#include "storage/keyed_digest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <nettle/hmac.h>
+#include <nettle/memops.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define KEY_NAME   "node.key"
+#define KEY_UNDONE "node.key.tmp"
+#define READ_BYTES 65536u
+
+/* Whole and on the disk, or not there. */
+static int make_key(int state_dir_fd, struct error *err)
+{
+    struct keyed_digest_key key;
+    auto_close int fd = openat(state_dir_fd, KEY_UNDONE,
+                               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0 || fchmod(fd, 0600) < 0 ||
+        getrandom(key.bytes, sizeof key.bytes, 0) != sizeof key.bytes)
+        return error_set(err, errno, "make the node's key: %s", strerror(errno));
+    if (write(fd, key.bytes, sizeof key.bytes) != sizeof key.bytes || fsync(fd) < 0 ||
+        renameat(state_dir_fd, KEY_UNDONE, state_dir_fd, KEY_NAME) < 0 || fsync(state_dir_fd) < 0)
+        return error_set(err, errno ? errno : EIO, "make the node's key: %s", strerror(errno));
+    return 0;
+}
+
+int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err)
+{
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    auto_close int fd = openat(state_dir_fd, KEY_NAME, flags);
+    struct keyed_digest_key key;
+    uint8_t behind;
+
+    if (fd < 0 && errno == ENOENT) {
+        int result = make_key(state_dir_fd, err);
+
+        if (result < 0)
+            return result;
+        fd = openat(state_dir_fd, KEY_NAME, flags);
+    }
+    if (fd < 0)
+        return error_set(err, errno, "open the node's key: %s", strerror(errno));
+    if (read(fd, key.bytes, sizeof key.bytes) != sizeof key.bytes || read(fd, &behind, 1) != 0)
+        return error_set(err, EINVAL,
+                         "%s in the state directory has not %d bytes: put back the right one, or "
+                         "remove it and do without the snapshots made so far",
+                         KEY_NAME, KEYED_DIGEST_KEY_BYTES);
+    *ret_key = key;
+    return 0;
+}
+
+int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
+                      char ret_text[KEYED_DIGEST_TEXT], struct error *err)
+{
+    auto_free uint8_t *bytes = malloc(READ_BYTES);
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    struct hmac_sha256_ctx hmac;
+    uint64_t at = 0;
+
+    if (!bytes)
+        return error_set(err, ENOMEM, "memory is short");
+    hmac_sha256_set_key(&hmac, sizeof key->bytes, key->bytes);
+    for (;;) {
+        ssize_t got = pread(fd, bytes, READ_BYTES, (off_t)at);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return error_set(err, errno, "read a file to sum it: %s", strerror(errno));
+        if (got == 0)
+            break;
+        at += (uint64_t)got;
+        if (at > max_bytes)
+            return error_set(err, EFBIG, "a file to be summed has more than %llu bytes",
+                             (unsigned long long)max_bytes);
+        hmac_sha256_update(&hmac, (size_t)got, bytes);
+    }
+    hmac_sha256_digest(&hmac, sizeof digest, digest);
+    for (size_t i = 0; i < sizeof digest; i++)
+        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
+    return 0;
+}
+
+bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT])
+{
+    return memeql_sec(a, b, KEYED_DIGEST_TEXT) != 0;
+}

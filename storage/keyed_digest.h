@@ -1,0 +1,26 @@
+/* keyed_digest.h - HMAC-SHA256 of files with the node's own key: they are what this node wrote,
+ * byte for byte.  Functions block on the disk; any thread.
+ *
+ * The key is <state-dir>/node.key, 32 random bytes, mode 0600, made once.  Nettle computes: the
+ * smallest library for it, and one that every node has already (dnsmasq needs it). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+#define KEYED_DIGEST_KEY_BYTES 32
+#define KEYED_DIGEST_TEXT      65 /* hexadecimal digits and a NUL */
+
+struct keyed_digest_key {
+    uint8_t bytes[KEYED_DIGEST_KEY_BYTES];
+};
+
+/* Makes the key, durably, where there is none.  -EINVAL if the file is none of ours. */
+int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err);
+
+/* Of the whole file.  -EFBIG if it has more than max_bytes. */
+int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
+                      char ret_text[KEYED_DIGEST_TEXT], struct error *err);
+/* In the same time wherever they differ. */
+bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT]);

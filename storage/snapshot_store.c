@@ -1,0 +1,311 @@
+#include "storage/snapshot_store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "storage/instance_name.h"
+
+#define UNDONE     ".tmp"
+#define OPEN_READ  (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+#define OPEN_DIR   (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+#define OPEN_WRITE (O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW)
+
+struct snapshot_store {
+    int dir_fd; /* borrowed */
+    struct keyed_digest_key key;
+};
+
+struct name {
+    char text[24];
+};
+
+static struct name dir_name(uint32_t instance, const char *suffix)
+{
+    struct name name;
+
+    snprintf(name.text, sizeof name.text, "%" PRIu32 "%s", instance, suffix);
+    return name;
+}
+
+static struct name disk_name(unsigned index, enum volume_format format)
+{
+    struct name name;
+
+    snprintf(name.text, sizeof name.text, "disk%u.%s", index,
+             format == VOLUME_DELTA ? "delta" : "raw");
+    return name;
+}
+
+int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
+                       struct snapshot_store **ret_store, struct error *err)
+{
+    struct snapshot_store *store = calloc(1, sizeof *store);
+
+    if (!store)
+        return error_set(err, ENOMEM, "no memory for the snapshot store");
+    store->dir_fd = snapshots_dir_fd;
+    store->key = *key;
+    *ret_store = store;
+    return 0;
+}
+
+struct snapshot_store *snapshot_store_free(struct snapshot_store *store)
+{
+    free(store);
+    return NULL;
+}
+
+/* Calls `each` for every entry of the directory at_fd/name but "." and ".."; its first error ends
+ * that. */
+static int for_each(int at_fd, const char *name, int (*each)(void *, int, const char *),
+                    void *context)
+{
+    auto_close int fd = openat(at_fd, name, OPEN_DIR);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int result = 0;
+
+    if (!dir)
+        return -errno;
+    (void)take_fd(&fd); /* the DIR's now */
+    while (result == 0 && (entry = readdir(dir)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            result = each(context, dirfd(dir), entry->d_name);
+    closedir(dir);
+    return result;
+}
+
+/* --- making --- */
+
+static int unlink_entry(void *context, int dir_fd, const char *name)
+{
+    (void)context;
+    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
+static int remove_dir(const struct snapshot_store *store, const char *name)
+{
+    int result = for_each(store->dir_fd, name, unlink_entry, NULL);
+
+    if (result == 0 && unlinkat(store->dir_fd, name, AT_REMOVEDIR) < 0)
+        result = -errno;
+    return result == -ENOENT ? 0 : result;
+}
+
+static int open_undone(const struct snapshot_store *store, uint32_t instance, struct error *err)
+{
+    int fd = openat(store->dir_fd, dir_name(instance, UNDONE).text, OPEN_DIR);
+
+    return fd < 0 ? error_set(err, errno, "open the snapshot: %s", strerror(errno)) : fd;
+}
+
+int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
+                         uint64_t memory_bytes, int *ret_state_fd, int *ret_memory_fd,
+                         struct error *err)
+{
+    struct name undone = dir_name(instance, UNDONE);
+    int result = remove_dir(store, undone.text);
+    auto_close int dir_fd = -1, state_fd = -1, memory_fd = -1;
+
+    if (result < 0)
+        return error_set(err, result, "remove an unfinished snapshot: %s", strerror(-result));
+    if (mkdirat(store->dir_fd, undone.text, 0700) < 0)
+        return error_set(err, errno, "make the snapshot's directory: %s", strerror(errno));
+    dir_fd = open_undone(store, instance, err);
+    if (dir_fd < 0)
+        return dir_fd;
+    state_fd = openat(dir_fd, "state", OPEN_WRITE, 0600);
+    memory_fd = openat(dir_fd, "memory", OPEN_WRITE, 0600);
+    if (state_fd < 0 || memory_fd < 0 || ftruncate(memory_fd, (off_t)memory_bytes) < 0)
+        return error_set(err, errno, "make the snapshot's files: %s", strerror(errno));
+    *ret_state_fd = take_fd(&state_fd);
+    *ret_memory_fd = take_fd(&memory_fd);
+    return 0;
+}
+
+int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                            enum volume_format format, int from_fd, sparse_progress_fn *progress,
+                            void *context, struct error *err)
+{
+    auto_close int dir_fd = open_undone(store, instance, err);
+    auto_close int fd = -1;
+    struct stat status;
+
+    if (dir_fd < 0)
+        return dir_fd;
+    fd = openat(dir_fd, disk_name(index, format).text, OPEN_WRITE, 0600);
+    if (fd < 0 || fstat(from_fd, &status) < 0)
+        return error_set(err, errno, "copy a disk: %s", strerror(errno));
+    return sparse_copy(from_fd, fd, (uint64_t)status.st_size, progress, context, err);
+}
+
+/* --- sealing --- */
+
+static int sync_entry(void *context, int dir_fd, const char *name)
+{
+    auto_close int fd = openat(dir_fd, name, OPEN_READ);
+
+    (void)context;
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+static int add_size(void *context, int dir_fd, const char *name)
+{
+    uint64_t *size_bytes = context;
+    struct stat status;
+
+    if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    *size_bytes += (uint64_t)status.st_blocks * 512;
+    return 0;
+}
+
+static int publish(const struct snapshot_store *store, uint32_t instance)
+{
+    struct name undone = dir_name(instance, UNDONE);
+    struct name ready = dir_name(instance, "");
+    auto_close int dir_fd = openat(store->dir_fd, undone.text, OPEN_DIR);
+    int result = dir_fd < 0 ? -errno : for_each(store->dir_fd, undone.text, sync_entry, NULL);
+
+    if (result < 0)
+        return result;
+    if (fsync(dir_fd) < 0 ||
+        renameat2(store->dir_fd, undone.text, store->dir_fd, ready.text, RENAME_NOREPLACE) < 0 ||
+        fsync(store->dir_fd) < 0)
+        return -errno;
+    return 0;
+}
+
+int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
+                        struct snapshot_seal *ret_seal, struct error *err)
+{
+    struct name ready = dir_name(instance, "");
+    struct snapshot_seal seal = { 0 };
+    auto_close int dir_fd = -1, state_fd = -1;
+    int result = 0;
+
+    if (snapshot_store_find(store, instance) < 0)
+        result = publish(store, instance);
+    if (result == 0)
+        result = for_each(store->dir_fd, ready.text, add_size, &seal.size_bytes);
+    if (result < 0)
+        return error_set(err, result, "sync the snapshot: %s", strerror(-result));
+    dir_fd = openat(store->dir_fd, ready.text, OPEN_DIR);
+    state_fd = dir_fd < 0 ? -1 : openat(dir_fd, "state", OPEN_READ);
+    if (state_fd < 0)
+        return error_set(err, errno, "open the snapshot's state: %s", strerror(errno));
+    result = keyed_digest_file(&store->key, state_fd, SNAPSHOT_STATE_BYTES_MAX, seal.digest, err);
+    if (result == 0)
+        *ret_seal = seal;
+    return result;
+}
+
+/* --- the rest of its life --- */
+
+int snapshot_store_find(const struct snapshot_store *store, uint32_t instance)
+{
+    return faccessat(store->dir_fd, dir_name(instance, "").text, F_OK, AT_SYMLINK_NOFOLLOW) < 0
+               ? -errno
+               : 0;
+}
+
+int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance, struct error *err)
+{
+    int result = remove_dir(store, dir_name(instance, UNDONE).text);
+
+    if (result == 0)
+        result = remove_dir(store, dir_name(instance, "").text);
+    if (result == 0 && fsync(store->dir_fd) < 0)
+        result = -errno;
+    return result < 0 ? error_set(err, result, "remove the snapshot: %s", strerror(-result)) : 0;
+}
+
+struct sweep {
+    const struct snapshot_store *store;
+    const uint32_t *keep;
+    size_t count;
+};
+
+static int sweep_entry(void *context, int dir_fd, const char *name)
+{
+    const struct sweep *sweep = context;
+    uint32_t instance;
+
+    (void)dir_fd;
+    if (instance_name_parse(name, UNDONE, &instance) == 0)
+        return remove_dir(sweep->store, name);
+    if (instance_name_parse(name, "", &instance) < 0)
+        return 0; /* what we did not name is not ours */
+    for (size_t i = 0; i < sweep->count; i++)
+        if (sweep->keep[i] == instance)
+            return 0;
+    return remove_dir(sweep->store, name);
+}
+
+int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,
+                         struct error *err)
+{
+    struct sweep sweep = { store, keep, count };
+    int result = for_each(store->dir_fd, ".", sweep_entry, &sweep);
+
+    return result < 0 ? error_set(err, result, "sweep the snapshots: %s", strerror(-result)) : 0;
+}
+
+static int open_file(const struct snapshot_store *store, uint32_t instance, const char *name,
+                     struct error *err)
+{
+    auto_close int dir_fd = openat(store->dir_fd, dir_name(instance, "").text, OPEN_DIR);
+    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, name, OPEN_READ);
+    struct stat status;
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_set(err, errno, "open the snapshot's %s: %s", name, strerror(errno));
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, EINVAL, "the snapshot's %s is not a regular file", name);
+    /* It was there for FIFOs; io_uring would take it as "fail rather than wait for the disk". */
+    if (fcntl(fd, F_SETFL, O_RDONLY) < 0)
+        return error_set(err, errno, "open the snapshot's %s: %s", name, strerror(errno));
+    return take_fd(&fd);
+}
+
+int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
+                        const char digest[KEYED_DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
+                        struct error *err)
+{
+    auto_close int state_fd = open_file(store, instance, "state", err);
+    auto_close int memory_fd = state_fd < 0 ? -1 : open_file(store, instance, "memory", err);
+    char found[KEYED_DIGEST_TEXT];
+    int result;
+
+    if (state_fd < 0 || memory_fd < 0)
+        return state_fd < 0 ? state_fd : memory_fd;
+    result = keyed_digest_file(&store->key, state_fd, SNAPSHOT_STATE_BYTES_MAX, found, err);
+    if (result < 0)
+        return result;
+    if (!keyed_digest_equal(found, digest))
+        return error_set(err, EBADMSG,
+                         "the snapshot's state is not what this node wrote: its digest is wrong");
+    *ret_state_fd = take_fd(&state_fd);
+    *ret_memory_fd = take_fd(&memory_fd);
+    return 0;
+}
+
+int snapshot_store_open_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                             enum volume_format format, int *ret_fd, struct error *err)
+{
+    int fd = open_file(store, instance, disk_name(index, format).text, err);
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
+    return 0;
+}

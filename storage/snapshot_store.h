@@ -1,0 +1,57 @@
+/* snapshot_store.h - the files of snapshots, a directory each: <state-dir>/snapshots/<instance>/
+ * with `state` and `memory`, which a VMM wrote (vmm/snapshot.h), and disk<N>.raw or disk<N>.delta,
+ * a copy of each disk that was written to.
+ *
+ * A directory has ".tmp" behind its name until all of it is whole and synced: it is there wholly,
+ * or not at all.  Nothing in it is changed after that.  Functions block on the disk: for a worker;
+ * different threads may use one store. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include "base/sparse_file.h"
+#include "storage/keyed_digest.h"
+#include "storage/volume.h"
+
+struct error;
+struct snapshot_store;
+
+#define SNAPSHOT_STATE_BYTES_MAX (8ull << 20)
+
+/* snapshots_dir_fd is borrowed. */
+int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
+                       struct snapshot_store **ret_store, struct error *err);
+struct snapshot_store *snapshot_store_free(struct snapshot_store *store); /* accepts NULL */
+
+/* Begins one: an empty state, and memory that is one hole.  Owned fds, for reading and writing. */
+int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
+                         uint64_t memory_bytes, int *ret_state_fd, int *ret_memory_fd,
+                         struct error *err);
+/* Copies a disk's file into the one that was begun: shared blocks where they can be, else its data
+ * only.  progress may be NULL. */
+int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                            enum volume_format format, int from_fd, sparse_progress_fn *progress,
+                            void *context, struct error *err);
+
+struct snapshot_seal {
+    uint64_t size_bytes;            /* that it takes on disk, shared blocks included */
+    char digest[KEYED_DIGEST_TEXT]; /* of its state */
+};
+
+/* Syncs the one that was begun, sums it up and gives it its name.  One that has its name already is
+ * only summed up: an agent that ended then could not record it. */
+int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
+                        struct snapshot_seal *ret_seal, struct error *err);
+/* 0 if it has its name, -ENOENT if not. */
+int snapshot_store_find(const struct snapshot_store *store, uint32_t instance);
+/* Finished or not; 0 too if it is not there. */
+int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance, struct error *err);
+/* Removes every snapshot but those in keep[], and what unfinished ones left. */
+int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,
+                         struct error *err);
+
+/* Owned fds, O_RDONLY.  -EBADMSG if its state has not this digest. */
+int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
+                        const char digest[KEYED_DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
+                        struct error *err);
+int snapshot_store_open_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                             enum volume_format format, int *ret_fd, struct error *err);
