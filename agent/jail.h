@@ -49,7 +49,7 @@ struct jail_process {
 
 struct jail_spec {
     const char *hostname;    /* borrowed */
-    uint64_t max_file_bytes; /* of the largest disk that it may write to; no file becomes larger */
+    uint64_t max_file_bytes; /* of the largest file that it may write to; none becomes larger */
     /* What else is to be made ready while the process becomes a VMM; -errno ends the start. */
     int (*meanwhile)(void *context, struct error *err);
     void *context;

@@ -47,7 +47,6 @@ struct snapshot {
     struct snapshot_job *job; /* on the disk worker; owned by it */
     struct error error;       /* why it is undone; code 0 = it is not */
     int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
-    uint64_t limit_bytes;     /* of the VMM's files before they were raised; 0 = they were not */
 };
 
 struct snapshot *node_find_snapshot(const struct node *node, const char *id);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
@@ -233,31 +232,6 @@ static int take_vm(struct node *node, struct snapshot *snapshot, struct error *e
     return 0;
 }
 
-static void set_file_limit(const struct vm *vm, uint64_t bytes)
-{
-    const struct rlimit limit = { .rlim_cur = bytes, .rlim_max = bytes };
-
-    (void)prlimit(vm->pid, RLIMIT_FSIZE, &limit, NULL);
-}
-
-/* Its largest disk bounds what a VMM writes; its memory may be larger. */
-static int raise_file_limit(struct snapshot *snapshot, struct error *err)
-{
-    const struct vm *vm = snapshot->source;
-    uint64_t bytes = (uint64_t)snapshot->vm_spec.memory_mib << 20;
-    struct rlimit limit;
-
-    if (bytes < SNAPSHOT_STATE_BYTES_MAX)
-        bytes = SNAPSHOT_STATE_BYTES_MAX;
-    if (prlimit(vm->pid, RLIMIT_FSIZE, NULL, &limit) < 0)
-        return error_set(err, errno, "the limit of its VMM's files: %s", strerror(errno));
-    if (limit.rlim_cur >= bytes)
-        return 0;
-    snapshot->limit_bytes = limit.rlim_cur;
-    set_file_limit(vm, bytes);
-    return 0;
-}
-
 static void release_vm(struct node *node, struct snapshot *snapshot)
 {
     struct vm *vm = take_pointer(snapshot->source);
@@ -267,9 +241,6 @@ static void release_vm(struct node *node, struct snapshot *snapshot)
     if (!vm)
         return;
     vm->snapshot = NULL;
-    if (snapshot->limit_bytes && vm->pidfd >= 0)
-        set_file_limit(vm, snapshot->limit_bytes);
-    snapshot->limit_bytes = 0;
     vm_release(node, vm);
 }
 
@@ -290,16 +261,15 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
 {
     struct vm *vm = snapshot->source;
     struct error err = { 0 };
-    int result;
 
     if (snapshot->step != SNAPSHOT_HOLD)
         return;
     snapshot->step = SNAPSHOT_WRITE;
-    result = vm->client ? raise_file_limit(snapshot, &err)
-                        : error_set(&err, ENOTCONN, "its VMM cannot be asked");
-    if (result == 0)
-        result = vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);
-    if (result < 0)
+    if (!vm->client)
+        error_set(&err, ENOTCONN, "its VMM cannot be asked");
+    else
+        vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);
+    if (err.code)
         fail(node, snapshot, &err);
 }
 
@@ -324,7 +294,6 @@ void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const cha
     /* It goes its own way, and perhaps away. */
     snapshot->source->snapshot = NULL;
     snapshot->source = NULL;
-    snapshot->limit_bytes = 0;
     error_set(&err, ECANCELED, "%s", why);
     fail(node, snapshot, &err);
 }

@@ -42,7 +42,10 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         .memory_backing = vm_files_backing(vm),
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
         .disk_count = spec->disk_count,
+        .max_file_bytes = (uint64_t)spec->memory_mib << 20,
     };
+    if (ret_files->max_file_bytes < SNAPSHOT_STATE_BYTES_MAX)
+        ret_files->max_file_bytes = SNAPSHOT_STATE_BYTES_MAX;
     if (vm->restore == VM_RESTORE_UNDER_WAY) {
         const struct snapshot *snapshot = node_find_snapshot(node, spec->snapshot);
 

@@ -29,7 +29,7 @@ struct vm_files {
         bool read_only;
         bool direct; /* past the page cache */
     } disks[VMM_DISKS_MAX];
-    uint64_t max_file_bytes; /* of the largest that may be written to */
+    uint64_t max_file_bytes; /* of the largest that may be written to: a disk, or a snapshot */
 
     int fds[VM_FILES_MAX]; /* owned, in the order of the protocol */
     unsigned count;

@@ -15,7 +15,7 @@
 struct error;
 struct snapshot_store;
 
-#define SNAPSHOT_STATE_BYTES_MAX (8ull << 20)
+#define SNAPSHOT_STATE_BYTES_MAX ((4ull << 20) + 4096) /* vmm/snapshot.h's, and its header */
 
 /* snapshots_dir_fd is borrowed. */
 int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
