@@ -187,15 +187,13 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
 
     if (!vm)
         return error_set(err, ENOENT, "there is no vm %s", snapshot->vm);
-    result = snapshot_check_source(vm, err);
-    if (result < 0)
-        return result;
     rival = find_rival(node, snapshot->vm);
     if (rival)
         return error_set(err, EBUSY, "snapshot %s of vm %s is just being made", rival->head.id,
                          snapshot->vm);
-    result = describe_vm(node, vm, snapshot, err);
-    if (result < 0)
+    if (snapshot_check_source(vm, err) < 0)
+        return -err->code;
+    if (describe_vm(node, vm, snapshot, err) < 0)
         return error_set(err, EAGAIN, "memory is short; try again");
     describe_disks(node, snapshot, &disk_bytes);
     wanted = ((uint64_t)vm->spec.memory_mib << 20) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;

@@ -61,7 +61,9 @@ static void on_closed(void *context)
     closure->vm->client = vmm_client_free(closure->vm->client);
     vm_console_forget(closure->vm);
     if (closure->vm->snapshot)
-        snapshot_vm_is_lost(closure->node, closure->vm->snapshot, "its VMM cannot be asked");
+        snapshot_vm_is_lost(closure->node, closure->vm->snapshot,
+                            closure->vm->kill_sent ? "the VM was killed"
+                                                   : "the VM ended, or its VMM does not answer");
 }
 
 static void on_snapshot(void *context, int result)

@@ -35,6 +35,7 @@ static const enum vm_state next_state[VM_STATE_COUNT][VM_EVENT_COUNT] = {
                      [VM_EVENT_RESUME] = VM_RUNNING,
                      [VM_EVENT_DELETE] = VM_DELETING,
                      [VM_EVENT_HELD] = VM_PAUSED,
+                     [VM_EVENT_RELEASED] = VM_RUNNING, /* it was never told, or is not to be */
                      [VM_EVENT_EXIT_GOOD] = VM_STOPPED,
                      [VM_EVENT_EXIT_BAD] = VM_FAILED },
     [VM_PAUSED] = { [VM_EVENT_KILL] = VM_STOPPING,

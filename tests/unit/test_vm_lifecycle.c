@@ -42,7 +42,7 @@ static void every_cell(void **state)
         { VM_STOPPED, { NONE, NONE, NONE, NONE } },
         { VM_STARTING, { NONE, NONE, NONE, NONE } },
         { VM_RUNNING, { VM_PAUSING, VM_RUNNING, VM_PAUSED, VM_RUNNING } },
-        { VM_PAUSING, { VM_PAUSING, VM_RUNNING, VM_PAUSED, NONE } },
+        { VM_PAUSING, { VM_PAUSING, VM_RUNNING, VM_PAUSED, VM_RUNNING } },
         { VM_PAUSED, { VM_PAUSED, VM_RUNNING, VM_PAUSED, VM_RUNNING } },
         { VM_STOPPING, { NONE, NONE, NONE, NONE } },
         { VM_FAILED, { NONE, NONE, NONE, NONE } },
