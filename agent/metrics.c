@@ -10,6 +10,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "base/cleanup.h"
 #include "storage/database.h"
 
@@ -256,6 +257,25 @@ static void print_counts(FILE *out, const struct node *node)
                 node->exits[cause]);
 }
 
+static void print_snapshots(FILE *out, const struct node *node)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    uint64_t states[PROGRESS_STATE_COUNT] = { 0 };
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < snapshots->count; i++) {
+        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
+
+        states[snapshot->state]++;
+        bytes += snapshot->state == PROGRESS_READY ? snapshot->size_bytes : 0;
+    }
+    head(out, "warren_snapshots", "gauge", "Snapshots by state");
+    for (int state = 0; state < PROGRESS_STATE_COUNT; state++)
+        fprintf(out, "warren_snapshots{state=\"%s\"} %" PRIu64 "\n",
+                progress_state_name((enum progress_state)state, "creating"), states[state]);
+    print_gauge(out, "warren_snapshot_bytes", "What the snapshots take on disk", bytes);
+}
+
 static void print_node(FILE *out, const struct node *node)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
@@ -263,6 +283,7 @@ static void print_node(FILE *out, const struct node *node)
     double seconds;
 
     print_counts(out, node);
+    print_snapshots(out, node);
     head(out, "warren_vm_start_seconds", "summary", "From the decision to start to running");
     fprintf(out, "warren_vm_start_seconds_sum %.6f\nwarren_vm_start_seconds_count %" PRIu64 "\n",
             node->start_seconds, node->starts);

@@ -67,7 +67,7 @@ json_t *node_info(struct node *node)
         (int)node->tables[RESOURCE_VOLUME].count, "networks",
         (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
         (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
-        "findings", findings_json(node, "cpu_baselines", cpus_json(node));
+        "findings", findings_json(node), "cpu_baselines", cpus_json(node));
 }
 
 int node_ready(struct node *node, struct error *err)
