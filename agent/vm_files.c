@@ -99,8 +99,8 @@ static int open_image(const struct node *node, uint32_t instance, struct vm_file
 static int open_snapshot(const struct node *node, struct vm_files *files, struct error *err)
 {
     int *fds = &files->fds[files->count];
-    int result = snapshot_store_open(node->snapshots, files->snapshot, files->digest, &fds[0],
-                                     &fds[1], err);
+    int result =
+        snapshot_store_open(node->snapshots, files->snapshot, files->digest, &fds[0], &fds[1], err);
 
     files->count += result == 0 ? 2 : 0;
     return result;
