@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LEASE_SECONDS 3600
+
 __attribute__((format(printf, 2, 3))) static void add(struct dhcp_arguments *arguments,
                                                       const char *format, ...)
 {
@@ -49,7 +51,7 @@ void dhcp_arguments_fill(struct dhcp_arguments *arguments, const char *prefix, c
     add(arguments, "--interface=%s", bridge);
     add(arguments, "--except-interface=lo");
     add(arguments, "--bind-interfaces");
-    add(arguments, "--dhcp-range=%s,static,%s,1h", address, netmask);
+    add(arguments, "--dhcp-range=%s,static,%s,%ds", address, netmask, LEASE_SECONDS);
     add(arguments, "--dhcp-authoritative");
     add(arguments, "--dhcp-hostsdir=%s/hosts", dir);
     add(arguments, "--dhcp-leasefile=%s/leases", dir);
@@ -130,4 +132,33 @@ void dhcp_release_fill(const struct network_config *network, uint32_t address,
     *options++ = 4;
     put_address(options, cidr_gateway(&network->cidr));
     options[4] = 255;
+}
+
+static uint8_t *put_option(uint8_t *to, uint8_t option, uint32_t value)
+{
+    *to++ = option;
+    *to++ = 4;
+    put_address(to, value);
+    return to + 4;
+}
+
+void dhcp_file_fill(const struct network_config *network, uint8_t ret_file[DHCP_FILE_BYTES])
+{
+    uint32_t gateway = cidr_gateway(&network->cidr);
+    uint8_t *at = ret_file;
+    char domain[NETWORK_ID_MAX + sizeof ".internal"];
+    int length = snprintf(domain, sizeof domain, "%s.internal", network->id);
+
+    memset(ret_file, 0, DHCP_FILE_BYTES);
+    at = put_option(at, 54, gateway); /* server */
+    at = put_option(at, 51, LEASE_SECONDS);
+    at = put_option(at, 1, cidr_netmask(&network->cidr));
+    at = put_option(at, 28, cidr_broadcast(&network->cidr));
+    at = put_option(at, 6, gateway); /* DNS */
+    if (network->nat)
+        at = put_option(at, 3, gateway); /* router */
+    *at++ = 15;
+    *at++ = (uint8_t)length;
+    memcpy(at, domain, (size_t)length);
+    at[length] = 255;
 }

@@ -31,3 +31,8 @@ bool dhcp_lease_line_holds(const char *line, uint32_t address, uint8_t ret_mac[M
 #define DHCP_RELEASE_BYTES 300
 void dhcp_release_fill(const struct network_config *network, uint32_t address,
                        const uint8_t mac[MAC_BYTES], uint8_t ret_packet[DHCP_RELEASE_BYTES]);
+
+/* The options of an answer to a guest that has its lease already (fork_rules.h), as the field
+ * "file" holds them (RFC 2132 section 9.3): what dnsmasq tells, but no name. */
+#define DHCP_FILE_BYTES 128
+void dhcp_file_fill(const struct network_config *network, uint8_t ret_file[DHCP_FILE_BYTES]);

@@ -3,17 +3,20 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <linux/fib_rules.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
+#include <linux/veth.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "net/netlink_socket.h"
 
 #define BUFFER_BYTES  32768 /* a dump's messages are at most this large */
 #define REQUEST_BYTES 1024
@@ -27,22 +30,17 @@ struct netlink {
 
 int netlink_new(struct netlink **ret_netlink, struct error *err)
 {
-    struct timeval patience = { .tv_sec = 10 };
     struct netlink *netlink = calloc(1, sizeof *netlink);
+    int result;
 
     if (!netlink)
         return error_set(err, ENOMEM, "open netlink");
-    netlink->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-    if (!netlink->socket || mnl_socket_bind(netlink->socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-        int code = errno;
-
+    result = netlink_socket_open(NETLINK_ROUTE, "netlink", &netlink->socket, err);
+    if (result < 0) {
         netlink_free(netlink);
-        return error_set(err, code, "open netlink");
+        return result;
     }
     netlink->port = mnl_socket_get_portid(netlink->socket);
-    /* The kernel answers at once; a lost answer must not stop the worker for ever. */
-    (void)setsockopt(mnl_socket_get_fd(netlink->socket), SOL_SOCKET, SO_RCVTIMEO, &patience,
-                     sizeof patience);
     *ret_netlink = netlink;
     return 0;
 }
@@ -415,7 +413,7 @@ int netlink_address_add(struct netlink *netlink, int index, uint32_t address, ui
     mnl_attr_put_u32(request.header, IFA_LOCAL, htonl(address));
     mnl_attr_put_u32(request.header, IFA_ADDRESS, htonl(address));
     mnl_attr_put_u32(request.header, IFA_BROADCAST, htonl(address | (0xffffffffu >> prefix)));
-    return acknowledge(netlink, &request, "set a bridge's address", err);
+    return acknowledge(netlink, &request, "set an interface's address", err);
 }
 
 int netlink_neighbour_add(struct netlink *netlink, int index, uint32_t address,
@@ -445,4 +443,99 @@ int netlink_neighbour_remove(struct netlink *netlink, int index, uint32_t addres
     if (result == -ENOENT || result == -ENODEV)
         return 0;
     return result < 0 ? error_set(err, result, "%s", inner.message) : 0;
+}
+
+int netlink_veth_add(struct netlink *netlink, const char *name, const char *peer_name,
+                     const uint8_t peer_mac[MAC_BYTES], int peer_namespace, struct error *err)
+{
+    struct request request;
+    struct nlattr *info;
+    struct nlattr *data;
+    struct nlattr *peer;
+
+    link_request(&request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, 0);
+    mnl_attr_put_strz(request.header, IFLA_IFNAME, name);
+    info = mnl_attr_nest_start(request.header, IFLA_LINKINFO);
+    mnl_attr_put_strz(request.header, IFLA_INFO_KIND, "veth");
+    data = mnl_attr_nest_start(request.header, IFLA_INFO_DATA);
+    peer = mnl_attr_nest_start(request.header, VETH_INFO_PEER);
+    memset(mnl_nlmsg_get_payload_tail(request.header), 0, sizeof(struct ifinfomsg));
+    request.header->nlmsg_len += MNL_ALIGN(sizeof(struct ifinfomsg));
+    mnl_attr_put_strz(request.header, IFLA_IFNAME, peer_name);
+    mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, peer_mac);
+    mnl_attr_put_u32(request.header, IFLA_NET_NS_FD, (uint32_t)peer_namespace);
+    mnl_attr_nest_end(request.header, peer);
+    mnl_attr_nest_end(request.header, data);
+    mnl_attr_nest_end(request.header, info);
+    return acknowledge(netlink, &request, "create a veth pair", err);
+}
+
+static void put_router(struct nlmsghdr *header, bool proxy_arp)
+{
+    struct nlattr *families = mnl_attr_nest_start(header, IFLA_AF_SPEC);
+    struct nlattr *ipv4 = mnl_attr_nest_start(header, AF_INET);
+    struct nlattr *settings = mnl_attr_nest_start(header, IFLA_INET_CONF);
+    struct nlattr *ipv6;
+
+    mnl_attr_put_u32(header, IPV4_DEVCONF_FORWARDING, 1);
+    mnl_attr_put_u32(header, IPV4_DEVCONF_PROXY_ARP, proxy_arp);
+    mnl_attr_put_u32(header, IPV4_DEVCONF_RP_FILTER, 0);
+    mnl_attr_put_u32(header, IPV4_DEVCONF_ACCEPT_REDIRECTS, 0);
+    mnl_attr_put_u32(header, IPV4_DEVCONF_SEND_REDIRECTS, 0);
+    mnl_attr_nest_end(header, settings);
+    mnl_attr_nest_end(header, ipv4);
+    ipv6 = mnl_attr_nest_start(header, AF_INET6);
+    mnl_attr_put_u8(header, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    mnl_attr_nest_end(header, ipv6);
+    mnl_attr_nest_end(header, families);
+}
+
+int netlink_router_up(struct netlink *netlink, int index, const uint8_t *mac, bool proxy_arp,
+                      struct error *err)
+{
+    struct request request;
+    struct ifinfomsg *message = link_request(&request, RTM_NEWLINK, 0, index);
+
+    message->ifi_flags = IFF_UP;
+    message->ifi_change = IFF_UP;
+    if (mac)
+        mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, mac);
+    put_router(request.header, proxy_arp);
+    return acknowledge(netlink, &request, "set a router's interface up", err);
+}
+
+int netlink_route_add(struct netlink *netlink, const struct netlink_route *route, struct error *err)
+{
+    struct request request;
+    struct rtmsg *message;
+
+    request_start(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
+    message->rtm_family = AF_INET;
+    message->rtm_dst_len = route->to.prefix;
+    message->rtm_table = route->table;
+    message->rtm_protocol = RTPROT_STATIC;
+    message->rtm_scope = route->gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+    message->rtm_type = RTN_UNICAST;
+    if (route->to.prefix)
+        mnl_attr_put_u32(request.header, RTA_DST, htonl(route->to.address));
+    if (route->gateway)
+        mnl_attr_put_u32(request.header, RTA_GATEWAY, htonl(route->gateway));
+    mnl_attr_put_u32(request.header, RTA_OIF, (uint32_t)route->index);
+    return acknowledge(netlink, &request, "add a route", err);
+}
+
+int netlink_rule_add(struct netlink *netlink, const char *from_interface, uint8_t table,
+                     struct error *err)
+{
+    struct request request;
+    struct fib_rule_hdr *message;
+
+    request_start(&request, RTM_NEWRULE, NLM_F_CREATE);
+    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
+    message->family = AF_INET;
+    message->table = table;
+    message->action = FR_ACT_TO_TBL;
+    mnl_attr_put_strz(request.header, FRA_IIFNAME, from_interface);
+    return acknowledge(netlink, &request, "add a routing rule", err);
 }

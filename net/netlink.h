@@ -33,6 +33,13 @@ struct netlink_neighbour {
     uint16_t state; /* NUD_* */
 };
 
+struct netlink_route {
+    struct cidr to;   /* prefix 0: default */
+    uint32_t gateway; /* 0 = on the link */
+    int index;
+    uint8_t table; /* RT_TABLE_MAIN or another */
+};
+
 int netlink_new(struct netlink **ret_netlink, struct error *err);
 struct netlink *netlink_free(struct netlink *netlink); /* accepts NULL, returns NULL */
 
@@ -70,3 +77,18 @@ int netlink_neighbour_add(struct netlink *netlink, int index, uint32_t address,
 /* Idempotent. */
 int netlink_neighbour_remove(struct netlink *netlink, int index, uint32_t address,
                              struct error *err);
+
+/* A veth pair, both down: `name` here, the peer in another namespace (borrowed fd).  -EEXIST if the
+ * name is taken. */
+int netlink_veth_add(struct netlink *netlink, const char *name, const char *peer_name,
+                     const uint8_t peer_mac[MAC_BYTES], int peer_namespace, struct error *err);
+/* Up, forwarding what comes in, without IPv6 addresses, redirects or its own check of sources; mac:
+ * NULL keeps it; proxy_arp: answers for what is routed elsewhere. */
+int netlink_router_up(struct netlink *netlink, int index, const uint8_t *mac, bool proxy_arp,
+                      struct error *err);
+/* Idempotent. */
+int netlink_route_add(struct netlink *netlink, const struct netlink_route *route,
+                      struct error *err);
+/* What comes from this interface is routed by that table first.  Not idempotent. */
+int netlink_rule_add(struct netlink *netlink, const char *from_interface, uint8_t table,
+                     struct error *err);

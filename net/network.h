@@ -45,6 +45,11 @@ struct nic_config {
     uint32_t ipv4;                     /* host order; address_pool_check */
     char hostname[NETWORK_ID_MAX + 1]; /* the VM's id */
     uid_t owner;                       /* of the tap: the VMM's user */
+    /* A copy of a running guest keeps what it had, in a network namespace of its own, which mac and
+     * ipv4 are the outside of (fork_rules.h). */
+    bool forked;
+    uint8_t inside_mac[MAC_BYTES];
+    uint32_t inside_ipv4; /* of the same network */
 };
 
 /* Opens netlink and nftables; changes nothing. */
@@ -72,7 +77,11 @@ int network_down(struct net_host *host, const struct network_config *config, str
 
 /* A tap without persistence: it goes with its last fd, the VMM's.  IFF_TAP|IFF_NO_PI|IFF_VNET_HDR,
  * header of 12 bytes, on the bridge, up, filtered; DHCP knows the guest.  *ret_tap_fd is owned,
- * non-blocking.  On failure nothing is left.  -EBUSY while a tap of that name lives. */
+ * non-blocking.  On failure nothing is left.  -EBUSY while a tap of that name lives.
+ *
+ * A forked nic is the same to the host, but what has the tap's name is one end of a veth pair.  The
+ * other end, the tap and the rules between are in a network namespace that nothing but the tap's fd
+ * holds: it goes, and the pair with it, a moment after that fd. */
 int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd, struct error *err);
 /* Idempotent.  The tap too is removed if it is still there. */
 int nic_down(struct net_host *host, const struct nic_config *config, struct error *err);

@@ -9,11 +9,11 @@
 #include <nftables/libnftables.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "net/firewall.h"
+#include "net/netlink_socket.h"
 
 #define BATCH_BYTES 4096 /* NFTABLES_ELEMENTS_MAX of them, added and removed */
 
@@ -32,8 +32,8 @@ struct batch {
 
 int nftables_new(struct nftables **ret_nftables, struct error *err)
 {
-    struct timeval patience = { .tv_sec = 10 };
     struct nftables *nftables = calloc(1, sizeof *nftables);
+    int result;
 
     if (!nftables)
         return error_set(err, ENOMEM, "open nftables");
@@ -43,16 +43,11 @@ int nftables_new(struct nftables **ret_nftables, struct error *err)
         nftables_free(nftables);
         return error_set(err, ENOMEM, "open nftables");
     }
-    nftables->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-    if (!nftables->socket || mnl_socket_bind(nftables->socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-        int code = errno;
-
+    result = netlink_socket_open(NETLINK_NETFILTER, "nftables", &nftables->socket, err);
+    if (result < 0) {
         nftables_free(nftables);
-        return error_set(err, code, "open nftables: %s", strerror(code));
+        return result;
     }
-    /* The kernel answers at once; a lost answer must not stop the worker for ever. */
-    (void)setsockopt(mnl_socket_get_fd(nftables->socket), SOL_SOCKET, SO_RCVTIMEO, &patience,
-                     sizeof patience);
     *ret_nftables = nftables;
     return 0;
 }

@@ -10,6 +10,7 @@
 #include "net/bridge.h"
 #include "net/dhcp.h"
 #include "net/firewall.h"
+#include "net/fork_namespace.h"
 #include "net/netlink.h"
 #include "net/network_internal.h"
 #include "net/nftables.h"
@@ -62,6 +63,16 @@ static int check_unique(const struct net_host *host, const struct nic_config *ni
     return 0;
 }
 
+static int check_inside(const struct network *network, const struct nic_config *nic,
+                        const uint8_t bridge_mac[MAC_BYTES], struct error *err)
+{
+    if ((nic->inside_mac[0] & 1) || memcmp(nic->inside_mac, bridge_mac, MAC_BYTES) == 0)
+        return error_field(err, EINVAL, "mac", "inside is a group address or the gateway's own");
+    if (nic->inside_ipv4 == nic->ipv4)
+        return error_field(err, EINVAL, "ipv4", "inside and outside are the same");
+    return address_pool_check(&network->config.cidr, nic->inside_ipv4, err);
+}
+
 static int check(const struct net_host *host, const struct network *network,
                  const struct nic_config *nic, struct error *err)
 {
@@ -76,6 +87,8 @@ static int check(const struct net_host *host, const struct network *network,
     if ((nic->mac[0] & 1) || memcmp(nic->mac, bridge_mac, MAC_BYTES) == 0)
         return error_field(err, EINVAL, "mac", "is a group address or the gateway's own");
     result = address_pool_check(&network->config.cidr, nic->ipv4, err);
+    if (result == 0 && nic->forked)
+        result = check_inside(network, nic, bridge_mac, err);
     return result < 0 ? result : check_unique(host, nic, err);
 }
 
@@ -94,7 +107,8 @@ static int change_rules(struct net_host *host, const struct nic_config *nic,
     return result == -ENOENT ? net_host_apply_rules(host, err) : result;
 }
 
-/* The tap is there and down.  Filtered, known to DHCP, on the bridge; then up. */
+/* The tap (of a forked nic: what has its name) is there and down.  Filtered, known to DHCP, on the
+ * bridge; then up. */
 static int connect_tap(struct net_host *host, struct network *network, const struct nic_config *nic,
                        const char *tap, struct error *err)
 {
@@ -137,12 +151,15 @@ int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd,
         result = check(host, network, nic, err);
     if (result < 0)
         return result;
-    result = tap_open(tap, nic->owner, &fd, err);
-    if (result == 0)
-        result = net_host_add_nic(host, nic, err);
+    if (nic->forked)
+        result = fork_namespace_open(host->netlink, &network->config, nic, tap, &fd, err);
+    else
+        result = tap_open(tap, nic->owner, &fd, err);
     if (result < 0)
         return result;
-    result = connect_tap(host, network, nic, tap, err);
+    result = net_host_add_nic(host, nic, err);
+    if (result == 0)
+        result = connect_tap(host, network, nic, tap, err);
     if (result < 0) {
         (void)nic_down(host, nic, NULL);
         return result;
