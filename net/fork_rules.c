@@ -50,7 +50,7 @@ static const char rules[] =
     " udp sport set 67 udp dport set 68 udp checksum set 0"
     " ip saddr set %6$s ip daddr set %3$s ether saddr set %5$s ether daddr set %1$s\n"
     "    @th,144,1 1 ip daddr set 255.255.255.255 ether daddr set ff:ff:ff:ff:ff:ff\n"
-    "    fwd to \"" FORK_TAP "\"\n"
+    "    fwd to iif\n"
     "  }\n"
     "}\n"
     "table ip warren_fork {\n"

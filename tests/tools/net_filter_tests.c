@@ -300,8 +300,8 @@ static pid_t start_outside(struct bed *bed)
     return pid;
 }
 
-static bool outside_answers(const struct guest *guest, uint32_t address, const char *text,
-                            const char *expected)
+bool outside_answers(const struct guest *guest, uint32_t address, const char *text,
+                     const char *expected)
 {
     struct frame frame;
 
@@ -357,26 +357,26 @@ static void check_bridge_netfilter(struct bed *bed, int value)
 
 void run_outside(struct bed *bed)
 {
-    uint32_t outside = 0xc0000202;
     pid_t pid = start_outside(bed);
     struct frame frame;
 
-    check(bed, outside_answers(&bed->a, outside, "hello", "seen 192.0.2.1"),
+    check(bed, outside_answers(&bed->a, OUTSIDE, "hello", "seen 192.0.2.1"),
           "nat: the outside is reached, by masquerade");
-    check(bed, outside_answers(&bed->d, outside, "hello", "seen 192.0.2.1"),
+    check(bed, outside_answers(&bed->d, OUTSIDE, "hello", "seen 192.0.2.1"),
           "and by isolated peers");
-    check(bed, !outside_answers(&bed->c, outside, "hello", "seen"),
+    check(bed, !outside_answers(&bed->c, OUTSIDE, "hello", "seen"),
           "isolated: the outside is not reached");
     check(bed, !outside_answers(&bed->a, 0xa9fea9fe, "hello", "seen"),
           "the metadata service of a cloud is not reached");
     guest_drain(&bed->a);
-    guest_udp(&bed->b, &frame, bed->b.gateway_mac, outside, OUTSIDE_PORT, "attack");
+    guest_udp(&bed->b, &frame, bed->b.gateway_mac, OUTSIDE, OUTSIDE_PORT, "attack");
     guest_send(&bed->b, &frame);
     check(bed, !guest_hears(&bed->a, "from-outside", &frame, 150),
           "the outside does not reach guests by itself");
     check_isolation(bed);
     check_bridge_netfilter(bed, 1);
     check_bridge_netfilter(bed, 0);
+    run_fork(bed);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
 }

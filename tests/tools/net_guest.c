@@ -143,8 +143,8 @@ void frame_arp(struct frame *frame, uint16_t operation, const uint8_t sender_mac
 void guest_udp(const struct guest *guest, struct frame *frame, const uint8_t to_mac[MAC_BYTES],
                uint32_t to, uint16_t to_port, const char *text)
 {
-    frame_start(frame, to_mac, guest->nic.mac, 0x0800);
-    frame_udp(frame, guest->nic.ipv4, 5000, to, to_port, text, strlen(text));
+    frame_start(frame, to_mac, guest->mac, 0x0800);
+    frame_udp(frame, guest->ipv4, 5000, to, to_port, text, strlen(text));
 }
 
 void guest_dhcp(const struct guest *guest, struct frame *frame, uint8_t type,
@@ -171,7 +171,7 @@ void guest_dhcp(const struct guest *guest, struct frame *frame, uint8_t type,
         frame_put(&bootp, more, sizeof more);
     }
     bootp.size = 300;
-    frame_start(frame, broadcast_mac, guest->nic.mac, 0x0800);
+    frame_start(frame, broadcast_mac, guest->mac, 0x0800);
     frame_udp(frame, 0, 68, 0xffffffff, 67, bootp.bytes, bootp.size);
 }
 
@@ -182,6 +182,19 @@ void guest_send(const struct guest *guest, const struct frame *frame)
     memcpy(packet + TAP_VNET_HEADER_BYTES, frame->bytes, frame->size);
     if (write(guest->fd, packet, TAP_VNET_HEADER_BYTES + frame->size) < 0)
         perror("write to tap");
+}
+
+/* As any guest does. */
+static void answer_arp(const struct guest *guest, const struct frame *asked)
+{
+    struct frame frame;
+
+    if (asked->size < 42 || asked->bytes[12] != 8 || asked->bytes[13] != 6 ||
+        asked->bytes[21] != 1 || get32(asked->bytes + 38) != guest->ipv4)
+        return;
+    frame_start(&frame, asked->bytes + MAC_BYTES, guest->mac, 0x0806);
+    frame_arp(&frame, 2, guest->mac, guest->ipv4, get32(asked->bytes + 28));
+    guest_send(guest, &frame);
 }
 
 bool guest_receive(const struct guest *guest, struct frame *frame, int timeout_ms)
@@ -197,6 +210,7 @@ bool guest_receive(const struct guest *guest, struct frame *frame, int timeout_m
         return false;
     frame->size = (size_t)got - TAP_VNET_HEADER_BYTES;
     memcpy(frame->bytes, packet + TAP_VNET_HEADER_BYTES, frame->size);
+    answer_arp(guest, frame);
     return true;
 }
 
@@ -221,8 +235,11 @@ bool guest_hears(const struct guest *guest, const char *text, struct frame *fram
     return false;
 }
 
-static void read_options(const uint8_t *at, const uint8_t *end, struct dhcp_answer *answer)
+/* Are there more in the field "file" (RFC 2132 section 9.3)? */
+static bool read_options(const uint8_t *at, const uint8_t *end, struct dhcp_answer *answer)
 {
+    bool more = false;
+
     while (at + 2 <= end && *at != 255 && at + 2 + at[1] <= end) {
         if (at[0] == 53)
             answer->type = at[2];
@@ -232,8 +249,11 @@ static void read_options(const uint8_t *at, const uint8_t *end, struct dhcp_answ
             answer->dns = get32(at + 2);
         else if (at[0] == 15)
             snprintf(answer->domain, sizeof answer->domain, "%.*s", at[1], (const char *)at + 2);
+        else if (at[0] == 52)
+            more = at[2] & 1;
         at += 2 + at[1];
     }
+    return more;
 }
 
 struct dhcp_answer guest_asks_dhcp(const struct guest *guest, uint8_t type, uint32_t requested)
@@ -243,16 +263,17 @@ struct dhcp_answer guest_asks_dhcp(const struct guest *guest, uint8_t type, uint
     struct frame frame;
 
     guest_drain(guest);
-    guest_dhcp(guest, &frame, type, guest->nic.mac, requested);
+    guest_dhcp(guest, &frame, type, guest->mac, requested);
     guest_send(guest, &frame);
     while (answer.type == 0 && guest_receive(guest, &frame, ANSWER_MS)) {
         const uint8_t *udp = frame.bytes + ETHERNET_BYTES + IPV4_BYTES;
 
         if (frame.size < bootp + 240 || udp[1] != 67 || udp[3] != 68 ||
-            memcmp(frame.bytes + bootp + 28, guest->nic.mac, MAC_BYTES) != 0)
+            memcmp(frame.bytes + bootp + 28, guest->mac, MAC_BYTES) != 0)
             continue;
         answer.address = get32(frame.bytes + bootp + 16);
-        read_options(frame.bytes + bootp + 240, frame.bytes + frame.size, &answer);
+        if (read_options(frame.bytes + bootp + 240, frame.bytes + frame.size, &answer))
+            (void)read_options(frame.bytes + bootp + 108, frame.bytes + bootp + 236, &answer);
     }
     return answer;
 }
@@ -284,8 +305,8 @@ uint32_t guest_resolves(const struct guest *guest, const char *name)
     memcpy(query + size, a_in, sizeof a_in);
     size += sizeof a_in;
     guest_drain(guest);
-    frame_start(&frame, guest->gateway_mac, guest->nic.mac, 0x0800);
-    frame_udp(&frame, guest->nic.ipv4, 5353, guest->gateway, 53, query, size);
+    frame_start(&frame, guest->gateway_mac, guest->mac, 0x0800);
+    frame_udp(&frame, guest->ipv4, 5353, guest->gateway, 53, query, size);
     guest_send(guest, &frame);
     while (guest_receive(guest, &frame, SILENCE_MS)) {
         const uint8_t *answer = frame.bytes + dns;
@@ -304,11 +325,25 @@ bool guest_connects(const struct guest *guest, uint16_t port)
     struct frame frame;
 
     guest_drain(guest);
-    frame_start(&frame, guest->gateway_mac, guest->nic.mac, 0x0800);
-    frame_tcp_syn(&frame, guest->nic.ipv4, guest->gateway, port);
+    frame_start(&frame, guest->gateway_mac, guest->mac, 0x0800);
+    frame_tcp_syn(&frame, guest->ipv4, guest->gateway, port);
     guest_send(guest, &frame);
     while (guest_receive(guest, &frame, SILENCE_MS))
         if (frame.size >= 54 && frame.bytes[12] == 8 && frame.bytes[23] == IPPROTO_TCP)
             return true;
+    return false;
+}
+
+bool guest_resolves_arp(const struct guest *guest, uint32_t target, int timeout_ms)
+{
+    struct frame frame;
+
+    guest_drain(guest);
+    frame_start(&frame, broadcast_mac, guest->mac, 0x0806);
+    frame_arp(&frame, 1, guest->mac, guest->ipv4, target);
+    guest_send(guest, &frame);
+    while (guest_receive(guest, &frame, timeout_ms))
+        if (frame.bytes[12] == 8 && frame.bytes[13] == 6 && frame.bytes[21] == 2)
+            return memcmp(frame.bytes + 22, guest->gateway_mac, MAC_BYTES) == 0;
     return false;
 }

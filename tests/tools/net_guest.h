@@ -11,6 +11,8 @@ struct guest {
     int fd; /* the tap's, owned */
     uint32_t gateway;
     uint8_t gateway_mac[MAC_BYTES];
+    uint8_t mac[MAC_BYTES]; /* what it has inside: the nic's, unless it is forked */
+    uint32_t ipv4;
     struct nic_config nic;
 };
 
@@ -41,7 +43,7 @@ void guest_dhcp(const struct guest *guest, struct frame *frame, uint8_t type,
                 const uint8_t hardware[MAC_BYTES], uint32_t requested);
 
 void guest_send(const struct guest *guest, const struct frame *frame);
-/* Next frame within the time; false if none came. */
+/* Next frame within the time; false if none came.  ARP for its own address is answered. */
 bool guest_receive(const struct guest *guest, struct frame *frame, int timeout_ms);
 void guest_drain(const struct guest *guest);
 /* Reads until a frame holds the text or the time is over; true with the frame if it came. */
@@ -59,5 +61,7 @@ struct dhcp_answer {
 struct dhcp_answer guest_asks_dhcp(const struct guest *guest, uint8_t type, uint32_t requested);
 /* Address of the name by the gateway's DNS; 0 if there is no answer or no such name. */
 uint32_t guest_resolves(const struct guest *guest, const char *name);
+/* Does somebody answer ARP for the address, with the gateway's MAC? */
+bool guest_resolves_arp(const struct guest *guest, uint32_t target, int timeout_ms);
 /* Did a TCP SYN to this port of the gateway get any answer? */
 bool guest_connects(const struct guest *guest, uint16_t port);

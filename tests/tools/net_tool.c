@@ -64,11 +64,34 @@ struct network_config make_network(uint32_t instance, const char *id, const char
     return network;
 }
 
+static void come_up(struct bed *bed, struct guest *guest)
+{
+    char name[128];
+
+    snprintf(name, sizeof name, "nic of %s comes up", guest->nic.hostname);
+    check(bed, nic_up(bed->host, &guest->nic, &guest->fd, &bed->err) == 0, name);
+    if (guest->fd < 0)
+        exit(1);
+}
+
+void join_fork(struct bed *bed, struct guest *guest, const struct guest *parent, uint32_t instance,
+               uint32_t last_byte, const char *hostname)
+{
+    *guest = *parent;
+    guest->fd = -1;
+    guest->nic.instance = instance;
+    guest->nic.ipv4 = (parent->nic.ipv4 & ~255u) + last_byte;
+    mac_derive(instance, 0, guest->nic.mac);
+    snprintf(guest->nic.hostname, sizeof guest->nic.hostname, "%s", hostname);
+    guest->nic.forked = true;
+    memcpy(guest->nic.inside_mac, parent->mac, MAC_BYTES);
+    guest->nic.inside_ipv4 = parent->ipv4;
+    come_up(bed, guest);
+}
+
 void join(struct bed *bed, struct guest *guest, const struct network_config *network,
           uint32_t instance, uint32_t last_byte, const char *hostname)
 {
-    char name[64];
-
     *guest = (struct guest){
         .fd = -1,
         .gateway = cidr_gateway(&network->cidr),
@@ -78,12 +101,11 @@ void join(struct bed *bed, struct guest *guest, const struct network_config *net
                  .owner = 64056 },
     };
     mac_derive(instance, 0, guest->nic.mac);
+    memcpy(guest->mac, guest->nic.mac, MAC_BYTES);
+    guest->ipv4 = guest->nic.ipv4;
     mac_derive_bridge(network->instance, guest->gateway_mac);
     snprintf(guest->nic.hostname, sizeof guest->nic.hostname, "%s", hostname);
-    snprintf(name, sizeof name, "nic of %s comes up", hostname);
-    check(bed, nic_up(bed->host, &guest->nic, &guest->fd, &bed->err) == 0, name);
-    if (guest->fd < 0)
-        exit(1);
+    come_up(bed, guest);
 }
 
 void host_sends(const struct guest *guest, const char *text)
@@ -180,27 +202,13 @@ static void bring_up(struct bed *bed)
     join(bed, &bed->e, &bed->peers, 0x14, 3, "vm-e");
 }
 
-static bool gets_arp_reply(const struct guest *guest, uint32_t target, int timeout_ms)
-{
-    struct frame frame;
-
-    guest_drain(guest);
-    frame_start(&frame, broadcast_mac, guest->nic.mac, 0x0806);
-    frame_arp(&frame, 1, guest->nic.mac, guest->nic.ipv4, target);
-    guest_send(guest, &frame);
-    while (guest_receive(guest, &frame, timeout_ms))
-        if (frame.bytes[12] == 8 && frame.bytes[13] == 6 && frame.bytes[21] == 2)
-            return memcmp(frame.bytes + 22, guest->gateway_mac, MAC_BYTES) == 0;
-    return false;
-}
-
 static void run_basics(struct bed *bed)
 {
     struct dhcp_answer answer;
     struct frame frame;
 
-    check(bed, gets_arp_reply(&bed->a, bed->a.gateway, 2000), "the gateway answers ARP");
-    check(bed, !gets_arp_reply(&bed->a, bed->c.gateway, 200),
+    check(bed, guest_resolves_arp(&bed->a, bed->a.gateway, 2000), "the gateway answers ARP");
+    check(bed, !guest_resolves_arp(&bed->a, bed->c.gateway, 200),
           "the host does not answer ARP for its other addresses");
     answer = guest_asks_dhcp(&bed->a, 1, 0);
     check(bed, answer.type == 2 && answer.address == bed->a.nic.ipv4, "DHCP offers the address");

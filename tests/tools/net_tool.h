@@ -30,6 +30,10 @@ struct network_config make_network(uint32_t instance, const char *id, const char
 void join(struct bed *bed, struct guest *guest, const struct network_config *network,
           uint32_t instance, uint32_t last_byte, const char *hostname);
 
+/* A fork of `parent`: its MAC and address inside, others outside. */
+void join_fork(struct bed *bed, struct guest *guest, const struct guest *parent, uint32_t instance,
+               uint32_t last_byte, const char *hostname);
+
 /* Sends `frame` (which holds `text`), then what surely passes; did `text` reach `to` before that?
  */
 bool passes(struct bed *bed, const struct guest *from, const struct frame *frame,
@@ -40,6 +44,11 @@ bool reaches_bridge(struct bed *bed, const struct guest *from, const struct fram
 /* A UDP datagram from the host to the guest. */
 void host_sends(const struct guest *guest, const char *text);
 
+/* Sends the text to the server outside; is what it answers as expected ("seen <address>")? */
+bool outside_answers(const struct guest *guest, uint32_t address, const char *text,
+                     const char *expected);
+#define OUTSIDE 0xc0000202 /* 192.0.2.2 */
+
 /* A command line of the test itself; true if it exits with 0. */
 bool shell(const char *command);
 /* Does its output hold the text? */
@@ -48,4 +57,6 @@ bool shell_prints(const char *command, const char *text);
 void run_spoofing(struct bed *bed);
 void run_host(struct bed *bed);
 void run_outside(struct bed *bed);
+/* Called while there is an outside. */
+void run_fork(struct bed *bed);
 void run_lifecycle(struct bed *bed);

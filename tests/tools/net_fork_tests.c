@@ -1,0 +1,401 @@
+/* net_fork_tests.c - guests that were copied while they ran: two of one parent, with its MAC and
+ * address inside, each in a namespace of its own.  Called while there is an outside. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/tools/net_tool.h"
+
+#define ETHERNET_BYTES 14
+#define MANY           50
+
+struct forks {
+    struct guest a1, a2; /* of a, which runs on */
+    struct guest c1, c2; /* of c: isolated */
+    struct guest d1;     /* of d: peer isolation */
+};
+
+static const char dhcp_mark[] = { (char)0xab, (char)0xcd, (char)0xef, 1, 0 }; /* the xid */
+
+static uint32_t source_of(const struct frame *frame)
+{
+    uint32_t wire;
+
+    memcpy(&wire, frame->bytes + ETHERNET_BYTES + 12, sizeof wire);
+    return ntohl(wire);
+}
+
+static uint32_t target_of(const struct frame *frame)
+{
+    uint32_t wire;
+
+    memcpy(&wire, frame->bytes + ETHERNET_BYTES + 16, sizeof wire);
+    return ntohl(wire);
+}
+
+/* A datagram to this address comes to `to`, and from whom `to` should see it come. */
+static bool reaches(const struct guest *from, uint32_t address, const struct guest *to,
+                    uint32_t seen_from, const char *text)
+{
+    struct frame frame;
+
+    guest_drain(to);
+    guest_udp(from, &frame, from->gateway_mac, address, 7, text);
+    guest_send(from, &frame);
+    if (!guest_hears(to, text, &frame, 500))
+        return false;
+    return source_of(&frame) == seen_from && target_of(&frame) == to->ipv4 &&
+           memcmp(frame.bytes, to->mac, MAC_BYTES) == 0;
+}
+
+static void check_basics(struct bed *bed, struct guest *fork, const char *name)
+{
+    struct frame frame;
+
+    printf("# %s\n", name);
+    check(bed, guest_resolves_arp(fork, fork->gateway, 1000), "the gateway answers ARP");
+    check(bed, guest_resolves_arp(fork, bed->b.ipv4, 1000), "and in a neighbour's name");
+    check(bed, !guest_resolves_arp(fork, fork->ipv4, 200), "but not in the guest's own");
+    check(bed, guest_resolves(fork, "vm-a.front.internal") == bed->a.ipv4, "DNS answers");
+    check(bed, guest_connects(fork, 53), "by TCP too");
+    guest_drain(fork);
+    host_sends(fork, "host-to-fork");
+    check(bed, guest_hears(fork, "host-to-fork", &frame, 500) && target_of(&frame) == fork->ipv4,
+          "the host reaches it by its outside address");
+    check(bed, outside_answers(fork, OUTSIDE, "hello", "seen 192.0.2.1"), "it reaches the outside");
+    check(bed, !outside_answers(fork, 0xa9fea9fe, "hello", "seen"),
+          "but not the metadata service of a cloud");
+    check(bed, !guest_connects(fork, 8080), "nor the host's services");
+}
+
+static void check_dhcp(struct bed *bed, struct guest *fork)
+{
+    struct dhcp_answer answer = guest_asks_dhcp(fork, 1, 0);
+    uint8_t other[MAC_BYTES] = { 2, 9, 9, 9, 9, 9 };
+    uint8_t zero[2] = { 0, 0 };
+    uint32_t wire = htonl(fork->ipv4);
+    struct frame frame;
+
+    check(bed,
+          answer.type == 2 && answer.address == fork->ipv4 && answer.router == fork->gateway &&
+              answer.dns == fork->gateway && strcmp(answer.domain, "front.internal") == 0,
+          "DHCP offers the inside address, and all as before");
+    answer = guest_asks_dhcp(fork, 3, fork->ipv4);
+    check(bed, answer.type == 5 && answer.address == fork->ipv4, "and acknowledges it");
+    guest_dhcp(fork, &frame, 3, fork->mac, 0);
+    memcpy(frame.bytes, fork->gateway_mac, MAC_BYTES);
+    frame.size = ETHERNET_BYTES;
+    struct frame bootp = frame;
+    guest_dhcp(fork, &bootp, 3, fork->mac, 0);
+    memcpy(bootp.bytes + 42 + 12, &wire, sizeof wire); /* ciaddr */
+    frame_udp(&frame, fork->ipv4, 68, fork->gateway, 67, bootp.bytes + 42, bootp.size - 42);
+    guest_drain(fork);
+    guest_send(fork, &frame);
+    check(bed,
+          guest_hears(fork, dhcp_mark, &frame, 500) && frame.bytes[42] == 2 &&
+              memcmp(frame.bytes + 42 + 240, "\x35\1\5", 3) == 0 &&
+              target_of(&frame) == fork->ipv4 && source_of(&frame) == fork->gateway &&
+              memcmp(frame.bytes, fork->mac, MAC_BYTES) == 0 &&
+              memcmp(frame.bytes + 40, zero, 2) == 0,
+          "a lease is renewed");
+    guest_dhcp(fork, &frame, 1, fork->mac, 0);
+    frame.bytes[42 + 10] = 0x80; /* the broadcast flag */
+    guest_drain(fork);
+    guest_send(fork, &frame);
+    check(bed,
+          guest_hears(fork, dhcp_mark, &frame, 500) && target_of(&frame) == 0xffffffff &&
+              memcmp(frame.bytes, broadcast_mac, MAC_BYTES) == 0,
+          "by broadcast if it asks for that");
+    guest_dhcp(fork, &frame, 1, other, 0);
+    guest_drain(fork);
+    guest_send(fork, &frame);
+    check(bed, !guest_hears(fork, dhcp_mark, &frame, 100), "another MAC address is not answered");
+    guest_dhcp(fork, &frame, 7 /* release */, fork->mac, 0);
+    check(bed, !reaches_bridge(bed, fork, &frame, dhcp_mark), "nothing of it goes outside");
+}
+
+static void check_neighbours(struct bed *bed, struct forks *f)
+{
+    struct frame frame;
+
+    check(bed, reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "fork-to-fork"),
+          "two forks of one parent: one reaches the other by its outside address");
+    check(bed, reaches(&f->a2, f->a1.nic.ipv4, &f->a1, f->a2.nic.ipv4, "and-back"), "and back");
+    check(bed, reaches(&f->a1, bed->b.ipv4, &bed->b, f->a1.nic.ipv4, "fork-to-b"),
+          "a fork reaches a neighbour");
+    guest_udp(&bed->b, &frame, f->a1.nic.mac, f->a1.nic.ipv4, 7, "b-to-fork");
+    guest_drain(&f->a1);
+    guest_send(&bed->b, &frame);
+    check(bed, guest_hears(&f->a1, "b-to-fork", &frame, 500) && source_of(&frame) == bed->b.ipv4,
+          "a neighbour reaches a fork");
+    guest_udp(&f->a1, &frame, bed->b.mac, bed->b.ipv4, 7, "by-old-mac");
+    check(bed, passes(bed, &f->a1, &frame, &bed->b, "by-old-mac"),
+          "also by the MAC address that it knew");
+    guest_udp(&bed->a, &frame, f->a1.nic.mac, f->a1.nic.ipv4, 7, "parent-to-fork");
+    guest_drain(&f->a1);
+    guest_send(&bed->a, &frame);
+    check(bed,
+          guest_hears(&f->a1, "parent-to-fork", &frame, 500) && source_of(&frame) == f->a1.nic.ipv4,
+          "its parent reaches it, under the fork's outside address");
+    check(bed, reaches(&f->a1, f->a1.nic.ipv4, &bed->a, f->a1.nic.ipv4, "fork-to-parent"),
+          "by which the fork reaches its parent");
+}
+
+/* "Port unreachable" about a datagram that the fork sent: a neighbour writes what it saw. */
+static void check_errors(struct bed *bed, struct guest *fork)
+{
+    struct guest *b = &bed->b;
+    uint8_t icmp[8 + 28] = { 3, 3 };
+    uint32_t sum = 0;
+    uint16_t folded;
+    struct frame frame;
+    struct frame seen;
+
+    guest_udp(fork, &frame, fork->gateway_mac, b->ipv4, 9, "what-port");
+    guest_drain(b);
+    guest_send(fork, &frame);
+    check(bed, guest_hears(b, "what-port", &seen, 500), "(a fork tries a port)");
+    memcpy(icmp + 8, seen.bytes + ETHERNET_BYTES, 28);
+    for (size_t i = 0; i < sizeof icmp; i += 2)
+        sum += (uint32_t)icmp[i] << 8 | icmp[i + 1];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    folded = htons((uint16_t)~sum);
+    memcpy(icmp + 2, &folded, 2);
+    frame_start(&frame, fork->nic.mac, b->mac, 0x0800);
+    frame_ipv4(&frame, b->ipv4, fork->nic.ipv4, IPPROTO_ICMP, sizeof icmp);
+    frame_put(&frame, icmp, sizeof icmp);
+    guest_drain(fork);
+    guest_send(b, &frame);
+    while (guest_receive(fork, &seen, 500)) {
+        uint32_t about;
+
+        memcpy(&about, seen.bytes + ETHERNET_BYTES + 20 + 8 + 12, sizeof about);
+        if (seen.bytes[23] == IPPROTO_ICMP && seen.bytes[34] == 3) {
+            check(bed, ntohl(about) == fork->ipv4, "an ICMP error is about the inside address");
+            return;
+        }
+    }
+    check(bed, false, "an ICMP error comes");
+}
+
+static void check_forged(struct bed *bed, const struct guest *fork, const struct frame *frame,
+                         const char *text, const char *name)
+{
+    struct frame copy = *frame;
+    bool to_neighbour = passes(bed, fork, &copy, &bed->b, text);
+
+    memcpy(copy.bytes, broadcast_mac, MAC_BYTES);
+    check(bed, !to_neighbour && !reaches_bridge(bed, fork, &copy, text), name);
+}
+
+static void check_spoofing(struct bed *bed, const struct guest *fork)
+{
+    static const uint8_t text_padding[46];
+    static const uint8_t tag[] = { 0, 5, 8, 0 };
+    static const uint16_t types[] = { 0x86dd, 0x88cc, 0x0026 };
+    uint8_t other[MAC_BYTES] = { 2, 9, 9, 9, 9, 9 };
+    const uint32_t addresses[] = { fork->ipv4 + 77, fork->nic.ipv4, bed->b.ipv4, fork->gateway };
+    struct frame frame;
+
+    frame_start(&frame, fork->gateway_mac, other, 0x0800);
+    frame_udp(&frame, fork->ipv4, 1, bed->b.ipv4, 9, "fork-mac", 8);
+    check_forged(bed, fork, &frame, "fork-mac", "a forged MAC is dropped");
+    frame_start(&frame, fork->gateway_mac, fork->nic.mac, 0x0800);
+    frame_udp(&frame, fork->ipv4, 1, bed->b.ipv4, 9, "fork-out-mac", 12);
+    check_forged(bed, fork, &frame, "fork-out-mac", "so is its outside MAC");
+    for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
+        frame_start(&frame, fork->gateway_mac, fork->mac, 0x0800);
+        frame_udp(&frame, addresses[i], 1, bed->b.ipv4, 9, "fork-ip", 7);
+        check_forged(bed, fork, &frame, "fork-ip", "a forged address is dropped");
+    }
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        frame_start(&frame, fork->gateway_mac, fork->mac, types[i]);
+        frame_put(&frame, "fork-type", 9);
+        frame_put(&frame, text_padding, sizeof text_padding);
+        check_forged(bed, fork, &frame, "fork-type", "other protocols are dropped");
+    }
+    frame_start(&frame, fork->gateway_mac, fork->mac, 0x8100);
+    frame_put(&frame, tag, sizeof tag);
+    frame_udp(&frame, fork->ipv4, 1, bed->b.ipv4, 9, "fork-tag", 8);
+    check_forged(bed, fork, &frame, "fork-tag", "a VLAN tag is dropped");
+    frame_start(&frame, broadcast_mac, fork->mac, 0x0800);
+    frame_udp(&frame, fork->ipv4, 67, bed->b.ipv4, 68, "fork-rogue", 10);
+    check_forged(bed, fork, &frame, "fork-rogue", "a rogue DHCP server is not heard");
+    frame_start(&frame, broadcast_mac, fork->mac, 0x0806);
+    frame_arp(&frame, 1, fork->mac, bed->b.ipv4, fork->gateway);
+    guest_drain(fork);
+    guest_send(fork, &frame);
+    check(bed, !guest_receive(fork, &frame, 100), "ARP in another's name is not answered");
+    frame_start(&frame, fork->gateway_mac, fork->mac, 0x0800);
+    frame_ping(&frame, fork->ipv4, fork->gateway);
+    guest_drain(fork);
+    guest_send(fork, &frame);
+    check(bed, !guest_receive(fork, &frame, 100), "the host does not answer ping");
+}
+
+static void check_modes(struct bed *bed, struct forks *f)
+{
+    struct dhcp_answer answer = guest_asks_dhcp(&f->c1, 1, 0);
+
+    check(bed, answer.address == f->c1.ipv4 && answer.router == 0,
+          "isolated: DHCP without a router");
+    check(bed, !outside_answers(&f->c1, OUTSIDE, "hello", "seen"), "the outside is not reached");
+    check(bed, guest_resolves(&f->c1, "ignore") == bed->c.ipv4, "DNS answers");
+    check(bed, reaches(&f->c1, f->c2.nic.ipv4, &f->c2, f->c1.nic.ipv4, "isolated-forks"),
+          "forks reach each other");
+    check(bed, !reaches(&f->c1, bed->a.ipv4, &bed->a, f->c1.nic.ipv4, "c-to-a"),
+          "another network is not reached");
+    check(bed, outside_answers(&f->d1, OUTSIDE, "hello", "seen 192.0.2.1"),
+          "peer isolation: the outside is reached");
+    check(bed, !reaches(&f->d1, bed->e.ipv4, &bed->e, f->d1.nic.ipv4, "d1-to-e"), "a peer is not");
+    check(bed, !reaches(&f->d1, f->d1.nic.ipv4, &bed->d, f->d1.nic.ipv4, "d1-to-d"),
+          "nor its parent");
+    check(bed, !reaches(&bed->e, f->d1.nic.ipv4, &f->d1, bed->e.ipv4, "e-to-d1"), "nor by a peer");
+}
+
+static bool is_gone(const char *interface, int wait_ms)
+{
+    while (if_nametoindex(interface) != 0 && wait_ms-- > 0)
+        usleep(1000);
+    return if_nametoindex(interface) == 0;
+}
+
+static void check_restore(struct bed *bed, struct forks *f)
+{
+    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
+    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic,
+                                 f->a1.nic,  f->a2.nic,  f->c1.nic,  f->c2.nic };
+
+    bed->host = net_host_free(bed->host);
+    check(bed, reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "no-agent"),
+          "without an agent forks talk on");
+    check(bed, net_host_new(&bed->options, &bed->host, &bed->err) == 0, "the agent starts again");
+    check(bed, net_host_restore(bed->host, networks, 3, nics, 9, &bed->err) == 0, "and restores");
+    check(bed, reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "new-agent"),
+          "forks talk on");
+    check(bed, is_gone(PREFIX "-84-0", 0), "one that no row names is cut off");
+    if (!shell("ip link del " PREFIX "-b1"))
+        check(bed, false, "(a bridge is lost)");
+    check(bed,
+          net_host_restore(bed->host, networks, 3, nics, 9, &bed->err) == 0 &&
+              reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "new-bridge"),
+          "a lost bridge comes back with its forks");
+}
+
+static void check_removal(struct bed *bed, struct forks *f)
+{
+    struct guest *all[] = { &f->a1, &f->a2, &f->c1, &f->c2, &f->d1 };
+    bool good = true;
+
+    check(bed, nic_down(bed->host, &f->a1.nic, &bed->err) == 0 && is_gone(PREFIX "-80-0", 0),
+          "a fork goes down while its VMM lives: it is cut off");
+    close(f->a2.fd);
+    check(bed, is_gone(PREFIX "-81-0", 5000), "a VMM ends: namespace and pair go by themselves");
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        good = nic_down(bed->host, &all[i]->nic, &bed->err) == 0 && good;
+    close(f->a1.fd);
+    close(f->c1.fd);
+    close(f->c2.fd);
+    close(f->d1.fd);
+    check(bed, good, "all go down");
+    check(bed, !shell_prints("ip -br link", PREFIX "-8"), "no interface is left");
+    check(bed, !shell_prints("nft list ruleset", PREFIX "-8"), "nor an element");
+    check(bed, !shell_prints("ip neigh show nud permanent", "10.77.0.8"), "nor a neighbour");
+}
+
+static void check_refusals(struct bed *bed, const struct guest *fork)
+{
+    struct nic_config nic = fork->nic;
+    int fd = -1;
+
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EBUSY, "a fork is not taken again");
+    nic.instance = 0x8f;
+    nic.ipv4 += 9;
+    nic.mac[4] = 0x8f;
+    nic.inside_ipv4 = fork->gateway;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "inside, the gateway's address");
+    nic.inside_ipv4 = bed->c.ipv4;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "another network's");
+    nic.inside_ipv4 = nic.ipv4;
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "and its own are refused");
+    nic.inside_ipv4 = fork->ipv4;
+    memcpy(nic.inside_mac, fork->gateway_mac, MAC_BYTES);
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "so is the gateway's MAC");
+    if (!shell("ip link add " PREFIX "-8f-0 type bridge"))
+        check(bed, false, "(somebody has the name)");
+    memcpy(nic.inside_mac, fork->mac, MAC_BYTES);
+    check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EBUSY && !is_gone(PREFIX "-8f-0", 0),
+          "and a name that somebody has");
+    if (!shell("ip link del " PREFIX "-8f-0"))
+        check(bed, false, "(nobody has the name)");
+    check(bed, fd == -1, "no fd comes of all that");
+}
+
+static double now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void measure(struct bed *bed)
+{
+    static struct guest many[MANY];
+    bool good = true;
+    double start = now_ms();
+    double up, closed;
+    int count = 0;
+
+    for (int i = 0; i < MANY && good; i++) {
+        many[i] = (struct guest){ .fd = -1, .nic = bed->a.nic };
+        many[i].nic.instance = 0x2000 + (uint32_t)i;
+        many[i].nic.ipv4 = bed->nat.cidr.address + 100 + (uint32_t)i;
+        many[i].nic.forked = true;
+        many[i].nic.inside_ipv4 = bed->a.ipv4;
+        memcpy(many[i].nic.inside_mac, bed->a.mac, MAC_BYTES);
+        mac_derive(many[i].nic.instance, 0, many[i].nic.mac);
+        snprintf(many[i].nic.hostname, sizeof many[i].nic.hostname, "fork-%d", i);
+        good = nic_up(bed->host, &many[i].nic, &many[i].fd, &bed->err) == 0;
+        count += good;
+    }
+    up = now_ms();
+    check(bed, good, "fifty forks come up");
+    for (int i = 0; i < count; i++)
+        close(many[i].fd);
+    closed = now_ms();
+    for (int i = 0; i < count; i++)
+        good = nic_down(bed->host, &many[i].nic, &bed->err) == 0 && good;
+    check(bed, good && !shell_prints("ip -br link", PREFIX "-20"), "and go down");
+    printf("# per forked nic: up %.2f ms, close %.2f ms, down %.2f ms\n", (up - start) / MANY,
+           (closed - up) / MANY, (now_ms() - closed) / MANY);
+}
+
+void run_fork(struct bed *bed)
+{
+    struct forks f;
+
+    join_fork(bed, &f.a1, &bed->a, 0x80, 80, "fork-a1");
+    join_fork(bed, &f.a2, &bed->a, 0x81, 81, "fork-a2");
+    join_fork(bed, &f.c1, &bed->c, 0x82, 82, "fork-c1");
+    join_fork(bed, &f.c2, &bed->c, 0x83, 83, "fork-c2");
+    join_fork(bed, &f.d1, &bed->d, 0x84, 84, "fork-d1");
+    check_basics(bed, &f.a1, "fork-a1");
+    check_basics(bed, &f.a2, "fork-a2");
+    check_dhcp(bed, &f.a1);
+    check_neighbours(bed, &f);
+    check_errors(bed, &f.a1);
+    check_spoofing(bed, &f.a1);
+    check_modes(bed, &f);
+    check_refusals(bed, &f.a1);
+    check_restore(bed, &f);
+    check_removal(bed, &f);
+    measure(bed);
+}
