@@ -7,6 +7,8 @@
 
 #include "net/interface_name.h"
 
+#define TABLE FIREWALL_TABLE_PREFIX "%2$s"
+
 /* Sets of the two tables.  "clients" holds iifname . Ethernet source . the hardware address inside
  * a DHCP request (BOOTP chaddr: 8 bytes UDP + 28, RFC 2131 section 2), so that a guest cannot ask
  * for, release or decline a neighbour's address.  "bridges" holds pairs (b, b): with br_netfilter
@@ -136,16 +138,15 @@ static char *text_close(struct text *text)
 /* Removing what may not be there: added first, in the same transaction. */
 static void put_table_removal(FILE *to, const char *family, const char *prefix)
 {
-    fprintf(to, "add table %s warren_%s\ndelete table %s warren_%s\n", family, prefix, family,
-            prefix);
+    fprintf(to, "add table %1$s " TABLE "\ndelete table %1$s " TABLE "\n", family, prefix);
 }
 
 static void put_element(FILE *to, enum firewall_change change, const char *prefix,
                         const char *family, const char *set, const char *element)
 {
-    fprintf(to, "add element %s warren_%s %s { %s }\n", family, prefix, set, element);
+    fprintf(to, "add element %1$s " TABLE " %3$s { %4$s }\n", family, prefix, set, element);
     if (change == FIREWALL_REMOVE)
-        fprintf(to, "delete element %s warren_%s %s { %s }\n", family, prefix, set, element);
+        fprintf(to, "delete element %1$s " TABLE " %3$s { %4$s }\n", family, prefix, set, element);
 }
 
 static void put_network(FILE *to, enum firewall_change change, const char *prefix,
@@ -215,7 +216,7 @@ void firewall_nic_elements(const char *prefix, const struct nic_config *nic,
 
 void firewall_table_name(const char *prefix, char ret_name[FIREWALL_TABLE_NAME])
 {
-    snprintf(ret_name, FIREWALL_TABLE_NAME, "warren_%s", prefix);
+    snprintf(ret_name, FIREWALL_TABLE_NAME, FIREWALL_TABLE_PREFIX "%s", prefix);
 }
 
 char *firewall_ruleset(const char *prefix, const struct network_config *networks,
@@ -227,9 +228,9 @@ char *firewall_ruleset(const char *prefix, const struct network_config *networks
         return NULL;
     put_table_removal(text.stream, "bridge", prefix);
     put_table_removal(text.stream, "inet", prefix);
-    fprintf(text.stream, "table bridge warren_%s {\n%s", prefix, bridge_sets);
+    fprintf(text.stream, "table bridge " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, bridge_sets);
     fprintf(text.stream, bridge_chains, prefix);
-    fprintf(text.stream, "}\ntable inet warren_%s {\n%s", prefix, inet_sets);
+    fprintf(text.stream, "}\ntable inet " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, inet_sets);
     fprintf(text.stream, inet_chains, prefix);
     fputs("}\n", text.stream);
     for (size_t i = 0; i < network_count; i++)

@@ -33,6 +33,7 @@ struct firewall_element {
 };
 void firewall_nic_elements(const char *prefix, const struct nic_config *nic,
                            struct firewall_element ret_elements[FIREWALL_NIC_ELEMENTS]);
+#define FIREWALL_TABLE_PREFIX "warren_" /* of every table of ours */
 /* Of both tables; text of at most FIREWALL_TABLE_NAME bytes. */
 #define FIREWALL_TABLE_NAME 32
 void firewall_table_name(const char *prefix, char ret_name[FIREWALL_TABLE_NAME]);

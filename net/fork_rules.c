@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "net/dhcp_text.h"
+#include "net/firewall.h"
 
 #define TEXT(number)     TEXT_OF(number)
 #define TEXT_OF(number)  #number
@@ -17,7 +18,7 @@
  * Of DHCP (RFC 2131 section 2; bits from the UDP header on) op is at 64, the flags at 144, yiaddr
  * at 192, siaddr at 224, chaddr at 288, "file" at 928, the cookie at 1952, options at 1984. */
 static const char rules[] =
-    "table netdev warren_fork {\n"
+    "table netdev " FIREWALL_TABLE_PREFIX "fork {\n"
     "  chain guest {\n"
     "    type filter hook ingress device \"" FORK_TAP "\" priority 0; policy drop;\n"
     "    ether saddr != %1$s drop\n"
@@ -53,7 +54,7 @@ static const char rules[] =
     "    fwd to iif\n"
     "  }\n"
     "}\n"
-    "table ip warren_fork {\n"
+    "table ip " FIREWALL_TABLE_PREFIX "fork {\n"
     "  chain prerouting {\n"
     "    type nat hook prerouting priority -100; policy accept;\n"
     "    ip daddr %4$s dnat to %3$s\n"
@@ -64,15 +65,20 @@ static const char rules[] =
     "  }\n"
     "  chain forward {\n"
     "    type filter hook forward priority 0; policy drop;\n"
-    "    ct state new ct count over " TEXT(
+    "    iifname \"" FORK_TAP "\" ct state new ct count over " TEXT(
         FORK_CONNECTIONS) " drop\n"
-                          "    iifname \"" FORK_TAP "\" oifname \"" FORK_UPLINK "\" accept\n"
-                          "    iifname \"" FORK_UPLINK "\" oifname \"" FORK_TAP "\" accept\n"
-                          "  }\n"
-                          "  chain input {\n"
-                          "    type filter hook input priority 0; policy drop;\n"
-                          "  }\n"
-                          "}\n";
+                          "    iifname \"" FORK_UPLINK "\" ct state new ct count over " TEXT(
+                              FORK_CONNECTIONS) " drop\n"
+                                                "    iifname \"" FORK_TAP
+                                                "\" oifname \"" FORK_UPLINK "\" accept\n"
+                                                "    iifname \"" FORK_UPLINK
+                                                "\" oifname \"" FORK_TAP "\" accept\n"
+                                                "  }\n"
+                                                "  chain input {\n"
+                                                "    type filter hook input priority 0; policy "
+                                                "drop;\n"
+                                                "  }\n"
+                                                "}\n";
 
 /* " @th,928,128 set 0x..." for each part of "file". */
 static void write_options(const struct network_config *network,

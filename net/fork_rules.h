@@ -12,7 +12,7 @@
  *   - DHCP is answered here, by rewriting the request: the lease is the guest's for good, whatever
  *     became of it outside.  It needs the message type to be the first option, as clients have it;
  *   - the namespace itself is no host: nothing is delivered to it;
- *   - at most FORK_CONNECTIONS are tracked: their memory is the host's. */
+ *   - at most FORK_CONNECTIONS each way are tracked: their memory is the host's. */
 #pragma once
 #include "net/network.h"
 

@@ -291,14 +291,16 @@ int network_dhcp_restart(struct net_host *host, uint32_t network_instance, struc
 /* Are both tables there? */
 static bool has_tables(struct net_host *host)
 {
+    char table[FIREWALL_TABLE_NAME];
     char text[96];
     auto_free char *bridge = NULL;
     auto_free char *inet = NULL;
 
-    snprintf(text, sizeof text, "list set bridge warren_%s gateways", host->prefix);
+    firewall_table_name(host->prefix, table);
+    snprintf(text, sizeof text, "list set bridge %s gateways", table);
     if (nftables_query(host->nftables, text, &bridge, NULL) < 0)
         return false;
-    snprintf(text, sizeof text, "list set inet warren_%s gateways", host->prefix);
+    snprintf(text, sizeof text, "list set inet %s gateways", table);
     return nftables_query(host->nftables, text, &inet, NULL) == 0;
 }
 
@@ -321,7 +323,8 @@ int net_host_findings(struct net_host *host, struct net_finding ret_findings[NET
     findings_collect(&findings, host->nftables, host->prefix, host->net_dir_fd);
     if (host->network_count > 0 && !has_tables(host))
         findings_add(&findings, "firewall-missing", true,
-                     "somebody removed the nftables tables warren_%s: guests are not filtered",
+                     "somebody removed the nftables tables " FIREWALL_TABLE_PREFIX
+                     "%s: guests are not filtered",
                      host->prefix);
     for (size_t i = 0; i < host->network_count; i++)
         if (dhcp_server_pidfd(host->networks[i].dhcp) < 0)

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "net/fork_rules.h"
 #include "tests/tools/net_tool.h"
 
 #define ETHERNET_BYTES 14
@@ -64,6 +65,8 @@ static void check_basics(struct bed *bed, struct guest *fork, const char *name)
     check(bed, !guest_resolves_arp(fork, fork->ipv4, 200), "but not in the guest's own");
     check(bed, guest_resolves(fork, "vm-a.front.internal") == bed->a.ipv4, "DNS answers");
     check(bed, guest_connects(fork, 53), "by TCP too");
+    check(bed, guest_resolves(&bed->b, fork->nic.hostname) == fork->nic.ipv4,
+          "and names its outside address to neighbours");
     guest_drain(fork);
     host_sends(fork, "host-to-fork");
     check(bed, guest_hears(fork, "host-to-fork", &frame, 500) && target_of(&frame) == fork->ipv4,
@@ -145,6 +148,33 @@ static void check_neighbours(struct bed *bed, struct forks *f)
           "its parent reaches it, under the fork's outside address");
     check(bed, reaches(&f->a1, f->a1.nic.ipv4, &bed->a, f->a1.nic.ipv4, "fork-to-parent"),
           "by which the fork reaches its parent");
+}
+
+/* New connections are refused at the limit, old ones go on. */
+static void check_limit(struct bed *bed, const struct guest *fork)
+{
+    uint16_t port = 0;
+    int heard = 0;
+    struct frame frame;
+    struct frame seen;
+
+    guest_drain(&bed->b);
+    for (int i = 0; i < FORK_CONNECTIONS + 500; i++) {
+        port = htons((uint16_t)(10000 + i));
+        guest_udp(fork, &frame, fork->gateway_mac, bed->b.ipv4, 7, "many-ports");
+        memcpy(frame.bytes + ETHERNET_BYTES + 20, &port, sizeof port);
+        guest_send(fork, &frame);
+        while (guest_receive(&bed->b, &seen, 0))
+            heard += frame_holds(&seen, "many-ports");
+    }
+    while (guest_receive(&bed->b, &seen, 50))
+        heard += frame_holds(&seen, "many-ports");
+    if (heard > FORK_CONNECTIONS || heard < FORK_CONNECTIONS - 100)
+        snprintf(bed->err.message, sizeof bed->err.message, "%d passed", heard);
+    check(bed, heard <= FORK_CONNECTIONS && heard >= FORK_CONNECTIONS - 100,
+          "a fork has so many connections and no more");
+    check(bed, !passes(bed, fork, &frame, &bed->b, "many-ports"), "(no new one)");
+    check(bed, guest_resolves(fork, "vm-a") == bed->a.ipv4, "but keeps those that were answered");
 }
 
 /* "Port unreachable" about a datagram that the fork sent: a neighbour writes what it saw. */
@@ -310,6 +340,82 @@ static void check_removal(struct bed *bed, struct forks *f)
     check(bed, !shell_prints("ip neigh show nud permanent", "10.77.0.8"), "nor a neighbour");
 }
 
+static int restore_without_forks(struct bed *bed)
+{
+    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
+    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic };
+    int result = net_host_new(&bed->options, &bed->host, &bed->err);
+
+    return result < 0 ? result : net_host_restore(bed->host, networks, 3, nics, 5, &bed->err);
+}
+
+/* An agent that is killed while it makes a fork; it says when it begins and when it has done. */
+static pid_t start_doomed(struct bed *bed, const struct nic_config *nic, int said[2])
+{
+    pid_t pid = fork();
+    char byte;
+    int fd;
+
+    if (pid == 0) {
+        close(said[0]);
+        if (restore_without_forks(bed) < 0 || write(said[1], "b", 1) != 1)
+            _exit(1);
+        if (nic_up(bed->host, nic, &fd, &bed->err) == 0 && write(said[1], "d", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    close(said[1]);
+    if (read(said[0], &byte, 1) != 1)
+        check(bed, false, "(an agent makes a fork)");
+    return pid;
+}
+
+/* From before the first to after the last step, a fraction of a step apart. */
+static void check_kills(struct bed *bed, const struct guest *parent)
+{
+    struct nic_config nic = parent->nic;
+    int halfway = 0;
+    int done = 0;
+    bool gone = true;
+    bool swept = true;
+
+    nic.instance = 0x88;
+    nic.ipv4 += 200;
+    nic.mac[4] = 0x88;
+    nic.forked = true;
+    memcpy(nic.inside_mac, parent->mac, MAC_BYTES);
+    nic.inside_ipv4 = parent->ipv4;
+    bed->host = net_host_free(bed->host);
+    for (int microseconds = 0; microseconds < 40000 && done < 3; microseconds += 250) {
+        int said[2];
+        char byte;
+        pid_t pid;
+
+        if (pipe(said) < 0)
+            abort();
+        pid = start_doomed(bed, &nic, said);
+        usleep((useconds_t)microseconds);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        if (read(said[0], &byte, 1) == 1)
+            done++;
+        else
+            halfway++;
+        close(said[0]);
+        gone = is_gone(PREFIX "-88-0", 5000) && gone;
+        swept = restore_without_forks(bed) == 0 && swept;
+        swept = !shell_prints("nft list ruleset; ip -br link; ip neigh show nud permanent",
+                              PREFIX "-88-0") &&
+                swept;
+        swept = !shell_prints("ip neigh show nud permanent", "10.77.0.202") && swept;
+        bed->host = net_host_free(bed->host);
+    }
+    printf("# killed %d times on the way, %d times after it\n", halfway, done);
+    check(bed, gone, "an agent is killed while it forks: the pair goes by itself");
+    check(bed, swept, "and the rest when the next one starts");
+    check(bed, restore_without_forks(bed) == 0, "(an agent starts)");
+}
+
 static void check_refusals(struct bed *bed, const struct guest *fork)
 {
     struct nic_config nic = fork->nic;
@@ -394,8 +500,12 @@ void run_fork(struct bed *bed)
     check_errors(bed, &f.a1);
     check_spoofing(bed, &f.a1);
     check_modes(bed, &f);
+    check_limit(bed, &f.a2);
+    check(bed, reaches(&f.a1, f.a2.nic.ipv4, &f.a2, f.a1.nic.ipv4, "to-full"),
+          "others still reach it");
     check_refusals(bed, &f.a1);
     check_restore(bed, &f);
     check_removal(bed, &f);
+    check_kills(bed, &bed->a);
     measure(bed);
 }

@@ -128,7 +128,7 @@ static void confines_dnsmasq(void **state)
     assert_non_null(find(&arguments, "--except-interface=lo"));
     assert_non_null(find(&arguments, "--conf-file=/dev/null"));
     assert_string_equal(find(&arguments, "--dhcp-range="),
-                        "--dhcp-range=10.77.0.0,static,255.255.255.0,1h");
+                        "--dhcp-range=10.77.0.0,static,255.255.255.0,3600s");
     assert_null(find(&arguments, "--no-resolv"));
     dhcp_arguments_free(&arguments);
     dhcp_arguments_fill(&arguments, "wrn", "/run/x/2", &isolated);
