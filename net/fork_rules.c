@@ -6,14 +6,13 @@
 #include "net/dhcp_text.h"
 #include "net/firewall.h"
 
-#define TEXT(number)     TEXT_OF(number)
-#define TEXT_OF(number)  #number
 #define DHCP_WRITE_BYTES 16 /* as much as one statement takes */
 #define DHCP_WRITE_TEXT  64
 #define DHCP_WRITES      (DHCP_FILE_BYTES / DHCP_WRITE_BYTES)
 
 /* 1 inside MAC, 2 the same as a number, 3 inside address, 4 outside address, 5 the gateway's MAC,
- * 6 its address, 7 the writing of DHCP options.
+ * 6 its address, 7 the writing of DHCP options, 8 inside address and 9 gateway as numbers, 10 how
+ * many connections.
  *
  * Of DHCP (RFC 2131 section 2; bits from the UDP header on) op is at 64, the flags at 144, yiaddr
  * at 192, siaddr at 224, chaddr at 288, "file" at 928, the cookie at 1952, options at 1984. */
@@ -26,10 +25,11 @@ static const char rules[] =
     "    ether type arp goto guest_arp\n"
     "    ether type ip goto guest_ip\n"
     "  }\n"
-    /* Asking for its own address is looking for others that have it: there are none. */
+    /* Asking for its own address is looking for others that have it: there are none.  What was not
+     * sent to all is answered at once, the rest up to 0.8 s later (proxy_delay). */
     "  chain guest_arp {\n"
     "    arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation request"
-    " arp saddr ether %1$s arp saddr ip %3$s arp daddr ip != %3$s accept\n"
+    " arp saddr ether %1$s arp saddr ip %3$s arp daddr ip != %3$s meta pkttype set host accept\n"
     "    drop\n"
     "  }\n"
     "  chain guest_ip {\n"
@@ -65,20 +65,15 @@ static const char rules[] =
     "  }\n"
     "  chain forward {\n"
     "    type filter hook forward priority 0; policy drop;\n"
-    "    iifname \"" FORK_TAP "\" ct state new ct count over " TEXT(
-        FORK_CONNECTIONS) " drop\n"
-                          "    iifname \"" FORK_UPLINK "\" ct state new ct count over " TEXT(
-                              FORK_CONNECTIONS) " drop\n"
-                                                "    iifname \"" FORK_TAP
-                                                "\" oifname \"" FORK_UPLINK "\" accept\n"
-                                                "    iifname \"" FORK_UPLINK
-                                                "\" oifname \"" FORK_TAP "\" accept\n"
-                                                "  }\n"
-                                                "  chain input {\n"
-                                                "    type filter hook input priority 0; policy "
-                                                "drop;\n"
-                                                "  }\n"
-                                                "}\n";
+    "    iifname \"" FORK_TAP "\" ct state new ct count over %10$d drop\n"
+    "    iifname \"" FORK_UPLINK "\" ct state new ct count over %10$d drop\n"
+    "    iifname \"" FORK_TAP "\" oifname \"" FORK_UPLINK "\" accept\n"
+    "    iifname \"" FORK_UPLINK "\" oifname \"" FORK_TAP "\" accept\n"
+    "  }\n"
+    "  chain input {\n"
+    "    type filter hook input priority 0; policy drop;\n"
+    "  }\n"
+    "}\n";
 
 /* " @th,928,128 set 0x..." for each part of "file". */
 static void write_options(const struct network_config *network,
@@ -118,7 +113,7 @@ char *fork_rules(const struct network_config *network, const struct nic_config *
     snprintf(siaddr, sizeof siaddr, "0x%08x", gateway);
     write_options(network, options);
     if (asprintf(&text, rules, mac, number, inside, outside, bridge, gateway_text, options, yiaddr,
-                 siaddr) < 0)
+                 siaddr, FORK_CONNECTIONS) < 0)
         return NULL;
     return text;
 }

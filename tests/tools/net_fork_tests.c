@@ -60,9 +60,9 @@ static void check_basics(struct bed *bed, struct guest *fork, const char *name)
     struct frame frame;
 
     printf("# %s\n", name);
-    check(bed, guest_resolves_arp(fork, fork->gateway, 1000), "the gateway answers ARP");
-    check(bed, guest_resolves_arp(fork, bed->b.ipv4, 1000), "and in a neighbour's name");
-    check(bed, !guest_resolves_arp(fork, fork->ipv4, 200), "but not in the guest's own");
+    check(bed, guest_resolves_arp(fork, fork->gateway, 150), "the gateway answers ARP");
+    check(bed, guest_resolves_arp(fork, bed->b.ipv4, 150), "and in a neighbour's name");
+    check(bed, !guest_resolves_arp(fork, fork->ipv4, 150), "but not in the guest's own");
     check(bed, guest_resolves(fork, "vm-a.front.internal") == bed->a.ipv4, "DNS answers");
     check(bed, guest_connects(fork, 53), "by TCP too");
     check(bed, guest_resolves(&bed->b, fork->nic.hostname) == fork->nic.ipv4,
