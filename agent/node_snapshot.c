@@ -207,13 +207,13 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
 
 /* --- who needs whom --- */
 
-static bool has_base(const struct snapshot *snapshot, const char *image, const char *other)
+/* id: of an image, or of another snapshot. */
+static bool has_base(const struct snapshot *snapshot, bool is_image, const char *id)
 {
     for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
         const struct disk_base *base = &snapshot->disks[i].base;
 
-        if ((image && strcmp(base->image, image) == 0) ||
-            (other && strcmp(base->snapshot, other) == 0))
+        if (strcmp(is_image ? base->image : base->snapshot, id) == 0)
             return true;
     }
     return false;
@@ -229,7 +229,7 @@ const struct snapshot *snapshot_of_image(const struct node *node, const char *im
         if (snapshot->state == PROGRESS_FAILED)
             continue;
         if (strcmp(snapshot->vm_spec.kernel, image) == 0 ||
-            strcmp(snapshot->vm_spec.initrd, image) == 0 || has_base(snapshot, image, NULL))
+            strcmp(snapshot->vm_spec.initrd, image) == 0 || has_base(snapshot, true, image))
             return snapshot;
     }
     return NULL;
@@ -242,7 +242,7 @@ const struct snapshot *snapshot_of_snapshot(const struct node *node, const char 
     for (size_t i = 0; i < snapshots->count; i++) {
         const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
 
-        if (snapshot->state != PROGRESS_FAILED && has_base(snapshot, NULL, id))
+        if (snapshot->state != PROGRESS_FAILED && has_base(snapshot, false, id))
             return snapshot;
     }
     return NULL;

@@ -55,7 +55,7 @@ const struct snapshot_disk *snapshot_find_disk(const struct snapshot *snapshot, 
                                                unsigned *ret_index);
 /* The first that needs the image, or the other snapshot; NULL. */
 const struct snapshot *snapshot_of_image(const struct node *node, const char *image);
-const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *snapshot);
+const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id);
 /* Of all that exist, hidden ones too. */
 uint64_t snapshot_promised_bytes(const struct node *node);
 

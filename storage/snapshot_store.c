@@ -15,9 +15,9 @@
 #include "storage/instance_name.h"
 
 #define UNDONE     ".tmp"
-#define OPEN_READ  (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-#define OPEN_DIR   (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
-#define OPEN_WRITE (O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW)
+#define OPEN_READ  (O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+#define OPEN_DIR   (O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+#define OPEN_WRITE (O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
 
 struct snapshot_store {
     int dir_fd; /* borrowed */
@@ -69,7 +69,7 @@ struct snapshot_store *snapshot_store_free(struct snapshot_store *store)
 static int for_each(int at_fd, const char *name, int (*each)(void *, int, const char *),
                     void *context)
 {
-    auto_close int fd = openat(at_fd, name, OPEN_DIR);
+    auto_close int fd = openat(at_fd, name, OPEN_DIR | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *entry;
     int result = 0;
@@ -103,7 +103,7 @@ static int remove_dir(const struct snapshot_store *store, const char *name)
 
 static int open_undone(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
-    int fd = openat(store->dir_fd, dir_name(instance, UNDONE).text, OPEN_DIR);
+    int fd = openat(store->dir_fd, dir_name(instance, UNDONE).text, OPEN_DIR | O_CLOEXEC);
 
     return fd < 0 ? error_set(err, errno, "open the snapshot: %s", strerror(errno)) : fd;
 }
@@ -123,8 +123,8 @@ int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
     dir_fd = open_undone(store, instance, err);
     if (dir_fd < 0)
         return dir_fd;
-    state_fd = openat(dir_fd, "state", OPEN_WRITE, 0600);
-    memory_fd = openat(dir_fd, "memory", OPEN_WRITE, 0600);
+    state_fd = openat(dir_fd, "state", OPEN_WRITE | O_CLOEXEC, 0600);
+    memory_fd = openat(dir_fd, "memory", OPEN_WRITE | O_CLOEXEC, 0600);
     if (state_fd < 0 || memory_fd < 0 || ftruncate(memory_fd, (off_t)memory_bytes) < 0)
         return error_set(err, errno, "make the snapshot's files: %s", strerror(errno));
     *ret_state_fd = take_fd(&state_fd);
@@ -142,7 +142,7 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
 
     if (dir_fd < 0)
         return dir_fd;
-    fd = openat(dir_fd, disk_name(index, format).text, OPEN_WRITE, 0600);
+    fd = openat(dir_fd, disk_name(index, format).text, OPEN_WRITE | O_CLOEXEC, 0600);
     if (fd < 0 || fstat(from_fd, &status) < 0)
         return error_set(err, errno, "copy a disk: %s", strerror(errno));
     return sparse_copy(from_fd, fd, (uint64_t)status.st_size, progress, context, err);
@@ -152,7 +152,7 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
 
 static int sync_entry(void *context, int dir_fd, const char *name)
 {
-    auto_close int fd = openat(dir_fd, name, OPEN_READ);
+    auto_close int fd = openat(dir_fd, name, OPEN_READ | O_CLOEXEC);
 
     (void)context;
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
@@ -173,7 +173,7 @@ static int publish(const struct snapshot_store *store, uint32_t instance)
 {
     struct name undone = dir_name(instance, UNDONE);
     struct name ready = dir_name(instance, "");
-    auto_close int dir_fd = openat(store->dir_fd, undone.text, OPEN_DIR);
+    auto_close int dir_fd = openat(store->dir_fd, undone.text, OPEN_DIR | O_CLOEXEC);
     int result = dir_fd < 0 ? -errno : for_each(store->dir_fd, undone.text, sync_entry, NULL);
 
     if (result < 0)
@@ -199,8 +199,8 @@ int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
         result = for_each(store->dir_fd, ready.text, add_size, &seal.size_bytes);
     if (result < 0)
         return error_set(err, result, "sync the snapshot: %s", strerror(-result));
-    dir_fd = openat(store->dir_fd, ready.text, OPEN_DIR);
-    state_fd = dir_fd < 0 ? -1 : openat(dir_fd, "state", OPEN_READ);
+    dir_fd = openat(store->dir_fd, ready.text, OPEN_DIR | O_CLOEXEC);
+    state_fd = dir_fd < 0 ? -1 : openat(dir_fd, "state", OPEN_READ | O_CLOEXEC);
     if (state_fd < 0)
         return error_set(err, errno, "open the snapshot's state: %s", strerror(errno));
     result = keyed_digest_file(&store->key, state_fd, SNAPSHOT_STATE_BYTES_MAX, seal.digest, err);
@@ -263,8 +263,9 @@ int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *kee
 static int open_file(const struct snapshot_store *store, uint32_t instance, const char *name,
                      struct error *err)
 {
-    auto_close int dir_fd = openat(store->dir_fd, dir_name(instance, "").text, OPEN_DIR);
-    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, name, OPEN_READ);
+    auto_close int dir_fd =
+        openat(store->dir_fd, dir_name(instance, "").text, OPEN_DIR | O_CLOEXEC);
+    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, name, OPEN_READ | O_CLOEXEC);
     struct stat status;
 
     if (fd < 0 || fstat(fd, &status) < 0)
