@@ -49,14 +49,14 @@ static int snapshot_read_body(struct request *request, json_t **ret_spec, struct
     if (r < 0)
         return r;
     id = json_string_value(json_object_get(spec, "id"));
-    if (!id || !id_is_valid(id) || json_object_get(spec, "vm")) {
+    if (!id || !id_is_valid(id))
+        r = error_field(err, EINVAL, "id",
+                        "id: the snapshot's: 1 to %d of a-z, 0-9 and -, and not - first", ID_MAX);
+    else if (json_object_get(spec, "vm"))
+        r = error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
+    if (r < 0) {
         json_decref(spec);
-        return id && id_is_valid(id)
-                   ? error_field(err, EINVAL, "vm", "vm: is not a field here: it is the path's")
-                   : error_field(err, EINVAL, "id",
-                                 "id: the snapshot's is required: 1 to %d of "
-                                 "a-z, 0-9 and -, and not - first",
-                                 ID_MAX);
+        return r;
     }
     json_object_set_new(spec, "vm", json_string(request->parameter));
     snprintf(request->parameter, sizeof request->parameter, "%s", id);

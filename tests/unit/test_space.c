@@ -38,6 +38,14 @@ static void sums_that_overflow_are_refused(void **state)
     assert_int_equal(space_admit(UINT64_MAX, UINT64_MAX, 0, UINT64_MAX, "f", NULL), 0);
 }
 
+static void what_is_free_is_enough_or_not(void **state)
+{
+    (void)state;
+    assert_int_equal(space_check_free(5, 5, NULL), 0);
+    assert_int_equal(space_check_free(5, 6, NULL), -ENOSPC);
+    assert_int_equal(space_check_free(0, UINT64_MAX, NULL), -ENOSPC);
+}
+
 static void the_file_system_is_measured(void **state)
 {
     auto_close int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -55,6 +63,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(promises_up_to_the_ratio_are_made),
         cmocka_unit_test(sums_that_overflow_are_refused),
+        cmocka_unit_test(what_is_free_is_enough_or_not),
         cmocka_unit_test(the_file_system_is_measured),
     };
 

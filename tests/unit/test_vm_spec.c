@@ -92,6 +92,24 @@ static void everything_comes_back_as_it_was(void **state)
     vm_spec_clear(&spec);
 }
 
+static void a_snapshot_is_all_of_a_boot(void **state)
+{
+    struct vm_spec spec;
+    json_t *canonical;
+    char *text;
+
+    (void)state;
+    assert_int_equal(parse("{\"memory_mib\":16,\"boot\":{\"snapshot\":\"s\"}}", &spec, NULL), 0);
+    assert_string_equal(spec.snapshot, "s");
+    assert_string_equal(spec.kernel, "");
+    canonical = vm_spec_json(&spec);
+    text = json_canonical(json_object_get(canonical, "boot"));
+    assert_string_equal(text, "{\"snapshot\":\"s\"}");
+    free(text);
+    json_decref(canonical);
+    vm_spec_clear(&spec);
+}
+
 static const struct {
     const char *text, *field;
 } mistakes[] = {
@@ -109,6 +127,10 @@ static const struct {
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\nb\"}}", "boot.cmdline" },
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"cmdline\":\"a\\tb\"}}", "boot.cmdline" },
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"k\",\"x\":1}}", "boot.x" },
+    { "{\"memory_mib\":16,\"boot\":{\"snapshot\":\"S\"}}", "boot.snapshot" },
+    { "{\"memory_mib\":16,\"boot\":{\"snapshot\":\"s\",\"kernel\":\"k\"}}", "boot.snapshot" },
+    { "{\"memory_mib\":16,\"boot\":{\"snapshot\":\"s\",\"initrd\":\"i\"}}", "boot.snapshot" },
+    { "{\"memory_mib\":16,\"boot\":{\"snapshot\":\"s\",\"cmdline\":\"x\"}}", "boot.snapshot" },
     { "{\"memory_mib\":16,\"vcpus\":0," BOOT "}", "vcpus" },
     { "{\"memory_mib\":16,\"vcpus\":33," BOOT "}", "vcpus" },
     { "{\"memory_mib\":16,\"restart\":\"maybe\"," BOOT "}", "restart" },
@@ -268,6 +290,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_least_has_every_default),
         cmocka_unit_test(everything_comes_back_as_it_was),
+        cmocka_unit_test(a_snapshot_is_all_of_a_boot),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(counts_have_limits),
         cmocka_unit_test(the_command_line_has_its_length),

@@ -395,6 +395,36 @@ static void a_delta_costs_nothing_and_needs_its_image(void **state)
     assert_int_equal(count_files(f), 1);
 }
 
+static void a_copy_of_a_delta_stands_on_the_same(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int image = make_image(f);
+    struct volume_base base = { image, "uid" };
+    enum volume_format format = VOLUME_FORMAT_COUNT;
+    struct volume_source source = { .is_delta = true };
+    auto_close int first = -1, held = -1, second = -1;
+    char bytes[5] = "";
+
+    assert_int_equal(clone_as(f, 1, image, VOLUME_CLONE_DELTA, &format), 0);
+    assert_int_equal(volume_open(f->store, 1, false, false, &base, &first, &f->err), 0);
+    assert_int_equal(pwrite(first, "data", 4, 40 * MIB), 4);
+    assert_int_equal(volume_open_held(f->store, 1, VOLUME_RAW, &held, &f->err), -ENOENT);
+    assert_int_equal(volume_open_held(f->store, 1, VOLUME_DELTA, &held, &f->err), 0);
+    assert_int_equal(fcntl(held, F_GETFL) & O_ACCMODE, O_RDONLY);
+    source.image_fd = held;
+    assert_int_equal(volume_create(f->store, 2, 63 * MIB, &source, &format, &f->err), -EINVAL);
+    assert_int_equal(volume_find(f->store, 2, &format, NULL), -ENOENT);
+    format = VOLUME_FORMAT_COUNT;
+    assert_int_equal(volume_create(f->store, 2, 96 * MIB, &source, &format, &f->err), 0);
+    assert_int_equal(format, VOLUME_DELTA);
+    assert_int_equal(volume_open(f->store, 2, false, false, &base, &second, &f->err), 0);
+    assert_int_equal(pread(second, bytes, 4, 40 * MIB), 4);
+    assert_string_equal(bytes, "data");
+    source.image_fd = image; /* which is no delta */
+    assert_int_equal(volume_create(f->store, 3, 96 * MIB, &source, &format, &f->err), -EINVAL);
+    assert_int_equal(count_files(f), 3);
+}
+
 /* A hole of 100 GiB is as good as data here: nothing of it is looked at. */
 static void a_large_image_is_cloned_without_a_copy(void **state)
 {
@@ -464,6 +494,7 @@ int main(void)
         ON_A_STORE(removal_can_be_repeated),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
         ON_A_STORE(a_delta_costs_nothing_and_needs_its_image),
+        ON_A_STORE(a_copy_of_a_delta_stands_on_the_same),
         ON_A_STORE(a_large_image_is_cloned_without_a_copy),
         ON_A_STORE(the_best_clone_is_a_reflink_or_else_a_delta),
         ON_A_STORE(zeros_are_not_written),

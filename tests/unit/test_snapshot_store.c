@@ -1,0 +1,218 @@
+/* The files of snapshots on a real file system: the one of the temporary directory. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "storage/snapshot_store.h"
+
+#define MIB (1ull << 20)
+
+struct fixture {
+    char path[64];
+    int dir_fd;
+    struct snapshot_store *store;
+    struct error err;
+};
+
+static int set_up(void **state)
+{
+    const struct keyed_digest_key key = { { 7 } };
+    struct fixture *f = calloc(1, sizeof *f);
+
+    if (!f)
+        return -1;
+    snprintf(f->path, sizeof f->path, "/tmp/warren-snapshots-XXXXXX");
+    if (!mkdtemp(f->path))
+        return -1;
+    f->dir_fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *state = f;
+    return snapshot_store_new(f->dir_fd, &key, &f->store, &f->err);
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    int result = snapshot_store_sweep(f->store, NULL, 0, &f->err);
+
+    close(f->dir_fd);
+    snapshot_store_free(f->store);
+    if (result < 0 || rmdir(f->path) < 0) /* a test cleans up what is not the store's */
+        return -1;
+    free(f);
+    return 0;
+}
+
+static bool there_is(const struct fixture *f, const char *name)
+{
+    return faccessat(f->dir_fd, name, F_OK, 0) == 0;
+}
+
+/* Begins, and writes a state and one page of memory. */
+static void begin(struct fixture *f, uint32_t instance)
+{
+    auto_close int state_fd = -1, memory_fd = -1;
+
+    assert_int_equal(
+        snapshot_store_begin(f->store, instance, 4 * MIB, &state_fd, &memory_fd, &f->err), 0);
+    assert_int_equal(write(state_fd, "state", 5), 5);
+    assert_int_equal(pwrite(memory_fd, "memory", 6, MIB), 6);
+}
+
+static void make(struct fixture *f, uint32_t instance, struct snapshot_seal *ret_seal)
+{
+    begin(f, instance);
+    assert_int_equal(snapshot_store_seal(f->store, instance, ret_seal, &f->err), 0);
+}
+
+static void it_is_there_once_it_is_sealed(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_seal seal = { 0 }, again;
+    auto_close int state_fd = -1, memory_fd = -1;
+    struct stat status;
+
+    begin(f, 3);
+    assert_int_equal(snapshot_store_find(f->store, 3), -ENOENT);
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -ENOENT);
+    assert_int_equal(snapshot_store_seal(f->store, 3, &seal, &f->err), 0);
+    assert_int_equal(snapshot_store_find(f->store, 3), 0);
+    assert_false(there_is(f, "3.tmp"));
+    assert_true(seal.size_bytes >= 8192 && seal.size_bytes < MIB);
+    assert_int_equal(snapshot_store_seal(f->store, 3, &again, &f->err), 0);
+    assert_string_equal(seal.digest, again.digest);
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     0);
+    assert_int_equal(fcntl(state_fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK), O_RDONLY);
+    assert_int_equal(fstat(memory_fd, &status), 0);
+    assert_int_equal(status.st_size, 4 * MIB);
+    assert_int_equal(status.st_mode & 07777, 0600);
+}
+
+static void another_state_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_seal seal;
+    auto_close int state_fd = -1, memory_fd = -1;
+    auto_close int fd = -1;
+
+    make(f, 3, &seal);
+    fd = openat(f->dir_fd, "3/state", O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "S", 1, 0), 1);
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EBADMSG);
+    assert_int_equal(state_fd, -1);
+    assert_int_equal(pwrite(fd, "s", 1, 0), 1);
+    seal.digest[0] ^= 1;
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EBADMSG);
+    seal.digest[0] ^= 1;
+    assert_int_equal(ftruncate(fd, 64 * MIB), 0);
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EFBIG);
+    assert_int_equal(unlinkat(f->dir_fd, "3/state", 0), 0);
+    assert_int_equal(mkfifoat(f->dir_fd, "3/state", 0600), 0);
+    assert_int_equal(snapshot_store_open(f->store, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EINVAL);
+}
+
+static void disks_are_copied_with_their_holes(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int disk = open(f->path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    auto_close int copy = -1;
+    struct snapshot_seal seal;
+    struct stat status;
+    char bytes[5] = "";
+
+    assert_int_equal(ftruncate(disk, 64 * MIB), 0);
+    assert_int_equal(pwrite(disk, "disk", 4, 32 * MIB), 4);
+    begin(f, 3);
+    assert_int_equal(snapshot_store_add_disk(f->store, 3, 1, VOLUME_RAW, disk, NULL, NULL, &f->err),
+                     0);
+    assert_int_equal(
+        snapshot_store_add_disk(f->store, 3, 2, VOLUME_DELTA, disk, NULL, NULL, &f->err), 0);
+    assert_int_equal(snapshot_store_add_disk(f->store, 4, 1, VOLUME_RAW, disk, NULL, NULL, &f->err),
+                     -ENOENT);
+    assert_int_equal(snapshot_store_seal(f->store, 3, &seal, &f->err), 0);
+    assert_int_equal(snapshot_store_open_disk(f->store, 3, 1, VOLUME_DELTA, &copy, &f->err),
+                     -ENOENT);
+    assert_int_equal(snapshot_store_open_disk(f->store, 3, 1, VOLUME_RAW, &copy, &f->err), 0);
+    assert_int_equal(pread(copy, bytes, 4, 32 * MIB), 4);
+    assert_string_equal(bytes, "disk");
+    assert_int_equal(fstat(copy, &status), 0);
+    assert_int_equal(status.st_size, 64 * MIB);
+    assert_true(status.st_blocks * 512ull < MIB);
+}
+
+static void what_was_begun_is_begun_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_seal first, second;
+
+    make(f, 1, &first);
+    begin(f, 3);
+    make(f, 3, &second);
+    assert_string_equal(first.digest, second.digest); /* it has the same state, and only that */
+}
+
+static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
+{
+    struct fixture *f = *state;
+    const uint32_t keep[] = { 1, 3 };
+    struct snapshot_seal seal;
+
+    make(f, 1, &seal);
+    make(f, 2, &seal);
+    begin(f, 3);
+    assert_int_equal(mkdirat(f->dir_fd, "04", 0700), 0);
+    assert_int_equal(mkdirat(f->dir_fd, "5.bak", 0700), 0);
+    assert_int_equal(snapshot_store_sweep(f->store, keep, 2, &f->err), 0);
+    assert_true(there_is(f, "1"));
+    assert_false(there_is(f, "2"));
+    assert_false(there_is(f, "3.tmp"));
+    assert_true(there_is(f, "04") && there_is(f, "5.bak"));
+    assert_int_equal(unlinkat(f->dir_fd, "04", AT_REMOVEDIR), 0);
+    assert_int_equal(unlinkat(f->dir_fd, "5.bak", AT_REMOVEDIR), 0);
+}
+
+static void removal_can_be_repeated(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_seal seal;
+
+    make(f, 3, &seal);
+    assert_int_equal(snapshot_store_remove(f->store, 3, &f->err), 0);
+    assert_int_equal(snapshot_store_remove(f->store, 3, &f->err), 0);
+    begin(f, 3);
+    assert_int_equal(snapshot_store_remove(f->store, 3, &f->err), 0);
+    assert_false(there_is(f, "3") || there_is(f, "3.tmp"));
+}
+
+#define ON_A_STORE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_A_STORE(it_is_there_once_it_is_sealed),
+        ON_A_STORE(another_state_is_refused),
+        ON_A_STORE(disks_are_copied_with_their_holes),
+        ON_A_STORE(what_was_begun_is_begun_anew),
+        ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
+        ON_A_STORE(removal_can_be_repeated),
+    };
+
+    return cmocka_run_group_tests_name("snapshot_store", tests, NULL, NULL);
+}
