@@ -18,6 +18,7 @@
 struct console_follower;
 struct console_input;
 struct database;
+struct fork_source;
 struct image_import;
 struct image_store;
 struct jail;
@@ -133,11 +134,17 @@ struct vm {
     enum vm_intent intent;
     enum vm_restore restore;
 
-    struct snapshot *snapshot; /* that is just being made of it */
-    bool start_committing;     /* a change that will start it is being committed */
-    bool start_due;            /* start as soon as nothing stands against it */
-    bool stop_sent;            /* the power button was pressed */
-    bool kill_sent;            /* the process got SIGKILL from us */
+    struct vm_nic inside[VMM_NICS_MAX]; /* of a fork's nics: what its guest has, behind its NAT */
+    bool forked;                        /* its process is, or was, a fork's */
+
+    struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
+    struct fork_source *forking; /* owned: while a fork is being made of it */
+    bool fork_asked;             /* and its VMM is at it */
+    struct snapshot *snapshot;   /* that is just being made of it */
+    bool start_committing;       /* a change that will start it is being committed */
+    bool start_due;              /* start as soon as nothing stands against it */
+    bool stop_sent;              /* the power button was pressed */
+    bool kill_sent;              /* the process got SIGKILL from us */
     enum vm_told told;
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
@@ -292,9 +299,11 @@ void vm_step(struct node *node, struct vm *vm);
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason);
 /* Whose kernel, initrd and command line it boots: its own, or its snapshot's.  Borrowed. */
 const struct vm_spec *vm_boot_spec(const struct node *node, const struct vm *vm);
+/* A fork's guest has what its parent's has. */
+void vm_inherit_nics(struct vm *vm, const struct vm *parent);
 /* Why it is paused. */
 const char *vm_pause_reason(const struct vm *vm);
-/* No snapshot holds it any more: it goes on as was asked. */
+/* A snapshot or fork holds it no more: it goes on as was asked. */
 void vm_release(struct node *node, struct vm *vm);
 /* The process ended, or could not be made. */
 void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);

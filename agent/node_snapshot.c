@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -169,6 +170,8 @@ int snapshot_check_source(const struct vm *vm, struct error *err)
     bool stays = vm->spec.desired_running && !resource_is_leaving(&vm->head) &&
                  (vm->intent == VM_INTENT_NONE || vm->intent == VM_INTENT_PAUSE);
 
+    if (vm_fork_holds(vm))
+        return error_set(err, EBUSY, "vm %s is being forked: try again", vm->head.id);
     if ((vm->state == VM_RUNNING || vm->state == VM_PAUSED) && stays && vm->pidfd >= 0)
         return 0;
     return error_set(err, EBUSY, "vm %s is %s: only a VM that runs, or is paused, has a state",

@@ -9,6 +9,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_fork.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -51,6 +52,7 @@ static void vm_free(struct resource *resource)
     struct vm *vm = (struct vm *)resource;
 
     cleanup_close(&vm->log_fd);
+    vm_fork_drop(vm);
     vm_spec_clear(&vm->spec);
     json_decref(vm->head.spec);
     free(vm);
@@ -73,7 +75,7 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
         vm_free(&vm->head);
         return result;
     }
-    vm->restore = vm->spec.snapshot[0] ? VM_RESTORE_DUE : VM_RESTORE_NONE;
+    vm->restore = vm->spec.snapshot[0] || vm->spec.fork[0] ? VM_RESTORE_DUE : VM_RESTORE_NONE;
     *ret_resource = &vm->head;
     return 0;
 }
@@ -216,7 +218,7 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     snprintf(field, sizeof field, "nics[%u].network", index);
     if (!network || resource_is_leaving(&network->head))
         return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic.network);
-    if (snapshot && snapshot_check_nic(snapshot, index, &nic, err) < 0)
+    if (snapshot && !vm->spec.fork[0] && snapshot_check_nic(snapshot, index, &nic, err) < 0)
         return -err->code;
     if (nic.has_mac)
         memcpy(vm->nics[index].mac, nic.mac, MAC_BYTES);
@@ -230,6 +232,11 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     if (!used)
         return error_set(err, EAGAIN, "memory is short; try again");
     return take_address(vm, index, &nic, network, used, used_count, err);
+}
+
+void vm_inherit_nics(struct vm *vm, const struct vm *parent)
+{
+    memcpy(vm->inside, parent->forked ? parent->inside : parent->nics, sizeof vm->inside);
 }
 
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
@@ -260,6 +267,8 @@ static int check_boot(const struct node *node, const struct vm *vm, struct error
 {
     int result;
 
+    if (vm->spec.fork[0])
+        return 0; /* its parent's is good */
     if (vm->spec.snapshot[0])
         return check_snapshot(node, vm, err);
     result = check_image(node, vm->spec.kernel, IMAGE_KERNEL, "boot.kernel", err);
@@ -274,12 +283,16 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
     int result = 0;
 
     vm->closure = (struct vm_closure){ .node = node, .vm = vm };
+    if (vm->spec.fork[0])
+        result = vm_fork_check(node, vm, err);
     for (unsigned i = 0; result == 0 && i < vm->spec.disk_count; i++)
         result = check_disk(node, vm, i, err);
     if (result == 0)
         result = check_boot(node, vm, err);
     for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
         result = reserve_nic(node, vm, i, err);
+    if (result == 0 && vm->spec.fork[0])
+        vm_inherit_nics(vm, node_find_vm(node, vm->spec.fork));
     if (result == 0 && vm->spec.desired_running)
         result = vm_admit(node, vm, err);
     return result;
@@ -346,7 +359,19 @@ static json_t *exit_json(const struct vm *vm)
                      vm->exit.detail, "text", vm->exit.text, "at", at);
 }
 
-static json_t *nics_json(const struct vm *vm)
+/* A fork's guest knows its nic by these. */
+static void set_inside(json_t *nic, const struct vm_nic *inside)
+{
+    char mac[MAC_TEXT];
+    char ipv4[IPV4_TEXT];
+
+    mac_format(inside->mac, mac);
+    ipv4_format(inside->ipv4, ipv4);
+    json_object_set_new(nic, "inside_mac", json_string(mac));
+    json_object_set_new(nic, "inside_ipv4", json_string(ipv4));
+}
+
+static json_t *nics_json(const struct vm *vm, bool stored)
 {
     json_t *array = json_array();
 
@@ -358,6 +383,8 @@ static json_t *nics_json(const struct vm *vm)
         ipv4_format(vm->nics[i].ipv4, ipv4);
         json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "name", vm->spec.nics[i].name,
                                                "mac", mac, "ipv4", ipv4));
+        if (vm->forked || (stored && vm->spec.fork[0]))
+            set_inside(json_array_get(array, i), &vm->inside[i]);
     }
     return array;
 }
@@ -369,14 +396,14 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     json_t *status;
 
     timestamp_format(vm->since_ms, since);
-    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o, s:o}", "state",
-                       vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
-                       "observed_generation", (json_int_t)vm->observed_generation, "reason",
-                       vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
-                       "exit", exit_json(vm), "nics", nics_json(vm), "restarts", (int)vm->restarts,
-                       "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
-                       restore_names[vm->restore] ? json_string(restore_names[vm->restore])
-                                                  : json_null());
+    status = json_pack(
+        "{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o, s:o}", "state",
+        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state), "observed_generation",
+        (json_int_t)vm->observed_generation, "reason",
+        vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since, "exit",
+        exit_json(vm), "nics", nics_json(vm, stored), "restarts", (int)vm->restarts, "pid",
+        vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
+        restore_names[vm->restore] ? json_string(restore_names[vm->restore]) : json_null());
     if (status && !stored)
         vm_balloon_status(node, vm, status);
     if (status && stored) {
@@ -385,6 +412,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
         json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
         json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
+        json_object_set_new(status, "forked", json_boolean(vm->forked));
     }
     return status;
 }
@@ -424,6 +452,10 @@ static int restore_nics(struct vm *vm, const json_t *status, struct error *err)
         if (mac_parse(text_of(nic, "mac"), vm->nics[i].mac, err) < 0 ||
             ipv4_parse(text_of(nic, "ipv4"), &vm->nics[i].ipv4, err) < 0)
             return -err->code;
+        if (vm->spec.fork[0] &&
+            (mac_parse(text_of(nic, "inside_mac"), vm->inside[i].mac, err) < 0 ||
+             ipv4_parse(text_of(nic, "inside_ipv4"), &vm->inside[i].ipv4, err) < 0))
+            return -err->code;
     }
     return 0;
 }
@@ -447,6 +479,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     for (int step = VM_RESTORE_DUE; step < VM_RESTORE_COUNT; step++)
         if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
             vm->restore = (enum vm_restore)step;
+    vm->forked = json_is_true(json_object_get(status, "forked"));
     restore_exit(vm, status);
     return restore_nics(vm, status, err);
 }

@@ -98,6 +98,10 @@ static void adopt(struct node *node, struct vm *vm)
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
     jail_read_page(node->jail, vm->head.instance, &page);
+    if (vm->restore == VM_RESTORE_DUE) { /* what its process was started for */
+        vm->restore = VM_RESTORE_UNDER_WAY;
+        vm->forked = vm->spec.fork[0] != '\0';
+    }
     if (vm->restore == VM_RESTORE_UNDER_WAY && page.start_ns != 0)
         vm->restore = VM_RESTORE_DONE;
     if (vm->state == VM_STARTING && page.start_ns != 0)

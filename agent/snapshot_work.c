@@ -216,7 +216,9 @@ bool snapshot_holds(const struct snapshot *snapshot)
 
 const char *vm_pause_reason(const struct vm *vm)
 {
-    return vm->intent == VM_INTENT_PAUSE ? "pause" : "snapshot";
+    return vm->intent == VM_INTENT_PAUSE  ? "pause"
+           : snapshot_holds(vm->snapshot) ? "snapshot"
+                                          : "fork";
 }
 
 static int take_vm(struct node *node, struct snapshot *snapshot, struct error *err)

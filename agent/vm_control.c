@@ -5,6 +5,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
 #include "base/process.h"
@@ -64,13 +65,16 @@ static void on_closed(void *context)
         snapshot_vm_is_lost(closure->node, closure->vm->snapshot,
                             closure->vm->kill_sent ? "the VM was killed"
                                                    : "the VM ended, or its VMM does not answer");
+    vm_fork_is_lost(closure->node, closure->vm);
 }
 
-static void on_snapshot(void *context, int result)
+static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
 {
     struct vm_closure *closure = context;
 
-    if (closure->vm->snapshot)
+    if (closure->vm->fork_asked)
+        vm_fork_is_made(closure->node, closure->vm, result, fds, fd_count);
+    else if (closure->vm->snapshot)
         snapshot_is_written(closure->node, closure->vm->snapshot, result);
 }
 

@@ -7,6 +7,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/vm_fork.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -46,12 +47,17 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
     };
     if (ret_files->max_file_bytes < SNAPSHOT_STATE_BYTES_MAX)
         ret_files->max_file_bytes = SNAPSHOT_STATE_BYTES_MAX;
-    if (vm->restore == VM_RESTORE_UNDER_WAY) {
+    for (size_t i = 0; i < ARRAY_LENGTH(ret_files->fork_fds); i++)
+        ret_files->fork_fds[i] = -1;
+    if (vm->restore == VM_RESTORE_UNDER_WAY && vm->fork) {
+        vm_fork_files(vm, ret_files);
+    } else if (vm->restore == VM_RESTORE_UNDER_WAY) {
         const struct snapshot *snapshot = node_find_snapshot(node, spec->snapshot);
 
         ret_files->snapshot = snapshot ? snapshot->head.instance : 0;
         if (snapshot)
             memcpy(ret_files->digest, snapshot->digest, sizeof ret_files->digest);
+        ret_files->restore = 1;
     }
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
@@ -106,6 +112,16 @@ static int open_snapshot(const struct node *node, struct vm_files *files, struct
     return result;
 }
 
+static int take_fork(struct vm_files *files, struct error *err)
+{
+    for (unsigned i = 0; i <= files->restore; i++) {
+        if (files->fork_fds[i] < 0)
+            return error_set(err, EMFILE, "take over a fork's files");
+        files->fds[files->count++] = take_fd(&files->fork_fds[i]);
+    }
+    return 0;
+}
+
 static int open_disk(const struct node *node, const struct vm_file_disk *disk,
                      struct vm_files *files, struct error *err)
 {
@@ -143,9 +159,11 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
     result = open_memory(files, err);
     if (result == 0 && files->snapshot)
         result = open_snapshot(node, files, err);
+    else if (result == 0 && files->restore)
+        result = take_fork(files, err);
     else if (result == 0)
         result = open_image(node, files->kernel, files, err);
-    if (result == 0 && files->initrd && !files->snapshot)
+    if (result == 0 && files->initrd && !files->restore)
         result = open_image(node, files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++)
         result = open_disk(node, &files->disks[i], files, err);
@@ -156,5 +174,7 @@ void vm_files_close(struct vm_files *files)
 {
     for (unsigned i = 0; i < files->count; i++)
         cleanup_close(&files->fds[i]);
+    for (size_t i = 0; i < ARRAY_LENGTH(files->fork_fds); i++)
+        cleanup_close(&files->fork_fds[i]);
     files->count = 0;
 }

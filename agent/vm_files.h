@@ -10,14 +10,16 @@ struct error;
 struct node;
 struct vm;
 
-/* kvm, page, RAM, kernel and initrd or a snapshot's state and memory, disks with their bases */
-#define VM_FILES_MAX  (5 + 2 * VMM_DISKS_MAX)
+/* kvm, page, RAM, kernel and initrd or a state and its memory, disks with their bases */
+#define VM_FILES_MAX  (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX)
 #define VM_FILES_PAGE 1
 
 struct vm_files {
     uint32_t kernel; /* instances; 0 = none */
     uint32_t initrd;
-    uint32_t snapshot; /* to be restored, in place of both */
+    uint32_t snapshot;                /* to be restored, in place of both */
+    uint8_t restore;                  /* of how many files the memory consists; 0 = boot */
+    int fork_fds[1 + VMM_LAYERS_MAX]; /* owned until opened: a fork's state and memory */
     char digest[KEYED_DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;
     uint64_t memory_bytes;

@@ -14,6 +14,7 @@
 #include "agent/node_internal.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_files.h"
+#include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -54,10 +55,13 @@ void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
         .index = (uint8_t)index,
         .network_instance = network ? network->head.instance : 0,
         .ipv4 = vm->nics[index].ipv4,
+        .forked = vm->forked,
+        .inside_ipv4 = vm->inside[index].ipv4,
         .owner = jail_vm_user(node->jail, vm->head.instance),
     };
 
     memcpy(config.mac, vm->nics[index].mac, sizeof config.mac);
+    memcpy(config.inside_mac, vm->inside[index].mac, sizeof config.inside_mac);
     memcpy(config.hostname, vm->head.id, sizeof config.hostname);
     *ret_config = config;
 }
@@ -142,12 +146,11 @@ void vm_await_ready(struct node *node, struct vm *vm)
 }
 
 static void fill_configure(const struct node *node, const struct vm *vm,
-                           struct vmm_configure *ret_configure)
+                           const struct vm_files *files, struct vmm_configure *ret_configure)
 {
     const struct vm_spec *spec = &vm->spec;
     const struct vm_spec *boot = vm_boot_spec(node, vm);
     const struct image *kernel = node_find_image(node, boot->kernel);
-    bool restore = vm->restore == VM_RESTORE_UNDER_WAY;
     struct vmm_configure configure = {
         .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
         .vcpus = spec->vcpus,
@@ -156,8 +159,8 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                              : VMM_KERNEL_ELF,
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
         .memory_backing = (uint8_t)vm_files_backing(vm),
-        .has_initrd = boot->initrd[0] != '\0' && !restore,
-        .restore = restore,
+        .has_initrd = boot->initrd[0] != '\0' && !files->restore,
+        .restore = files->restore,
         .disk_count = (uint8_t)spec->disk_count,
         .nic_count = (uint8_t)spec->nic_count,
         .balloon = vm_balloon_config(spec),
@@ -177,7 +180,8 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
     }
     for (unsigned i = 0; i < spec->nic_count; i++)
-        memcpy(configure.nics[i].mac, vm->nics[i].mac, sizeof configure.nics[i].mac);
+        memcpy(configure.nics[i].mac, vm->forked ? vm->inside[i].mac : vm->nics[i].mac,
+               sizeof configure.nics[i].mac);
     *ret_configure = configure;
 }
 
@@ -197,7 +201,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
         fds[count++] = job->files.fds[i];
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
         fds[count++] = vm->tap_fds[i];
-    fill_configure(node, vm, &configure);
+    fill_configure(node, vm, &job->files, &configure);
     result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);
     if (result < 0)
         return result;
@@ -351,6 +355,7 @@ static struct process_job *process_job_new(struct node *node, struct vm *vm)
     };
     memcpy(job->hostname, vm->head.id, sizeof job->hostname);
     vm_files_choose(node, vm, &job->files);
+    vm_fork_drop(vm);
     return job;
 }
 
@@ -382,6 +387,7 @@ void vm_launch(struct node *node, struct vm *vm)
     vm->launch_message[0] = '\0';
     if (vm->restore == VM_RESTORE_DUE)
         vm->restore = VM_RESTORE_UNDER_WAY;
+    vm->forked = vm->fork != NULL;
     vm->launch_ns = loop_now_ns();
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");

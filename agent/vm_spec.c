@@ -24,6 +24,7 @@ static int parse_boot(const json_t *json, struct vm_spec *spec, struct error *er
     struct json_reader reader;
 
     json_reader_init(&reader, json, "boot", err);
+    copy_id(spec->fork, json_read_id(&reader, "fork", JSON_OPTIONAL));
     copy_id(spec->snapshot, json_read_id(&reader, "snapshot", JSON_OPTIONAL));
     copy_id(spec->kernel,
             json_read_id(&reader, "kernel", spec->snapshot[0] ? JSON_OPTIONAL : JSON_REQUIRED));
@@ -301,6 +302,8 @@ json_t *vm_spec_json(const struct vm_spec *spec)
                                 "deflate_on_oom", spec->balloon.deflate_on_oom,
                                 "stats_interval_seconds", (int)spec->balloon.stats_interval_s);
 
+    if (spec->fork[0])
+        json_object_set_new(boot, "fork", json_string(spec->fork));
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
     return json_pack("{s:s, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}",

@@ -51,6 +51,8 @@ struct vm_spec {
     enum vmm_memory_backing memory_backing;
     enum cpu_baseline cpu;
     char snapshot[ID_MAX + 1]; /* "" = none; else what follows is "", and the snapshot's counts */
+    char fork[ID_MAX + 1]; /* the VM that it begins as a copy of; "" = none.  The rest of boot is
+                            * that one's: what its later starts boot */
     char kernel[ID_MAX + 1];
     char initrd[ID_MAX + 1]; /* "" = none */
     char cmdline[VMM_CMDLINE_MAX + 1];

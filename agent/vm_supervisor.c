@@ -8,6 +8,7 @@
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -91,7 +92,7 @@ static void tell_pause(struct node *node, struct vm *vm, bool pause)
  * it does not know what the last one said. */
 static void pause_or_resume(struct node *node, struct vm *vm)
 {
-    bool pause = vm->intent == VM_INTENT_PAUSE || snapshot_holds(vm->snapshot);
+    bool pause = vm->intent == VM_INTENT_PAUSE || snapshot_holds(vm->snapshot) || vm_fork_holds(vm);
 
     if (pause && vm->state != VM_PAUSING)
         vm_set_state(node, vm, vm->state == VM_RUNNING ? VM_PAUSING : vm->state,
@@ -105,7 +106,8 @@ static void pause_or_resume(struct node *node, struct vm *vm)
 /* Whatever else was asked meanwhile, a stop, say, needs a guest that runs. */
 void vm_release(struct node *node, struct vm *vm)
 {
-    if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->pidfd >= 0)
+    if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->client &&
+        !snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
         tell_pause(node, vm, false);
     vm_step(node, vm);
 }
@@ -123,7 +125,8 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
 
     ret_what[0] = '\0';
     *ret_never = false;
-    if (spec->snapshot[0] && (!snapshot || snapshot->state != PROGRESS_READY)) {
+    if (spec->snapshot[0] && !vm_fork_is_due(vm) &&
+        (!snapshot || snapshot->state != PROGRESS_READY)) {
         snprintf(ret_what, size, "snapshot %s is %s", spec->snapshot,
                  snapshot ? progress_state_name(snapshot->state, "creating") : "gone");
         *ret_never = !snapshot || snapshot->state == PROGRESS_FAILED;
@@ -163,6 +166,8 @@ static void try_start(struct node *node, struct vm *vm)
     bool never;
 
     missing_for_start(node, vm, what, sizeof what, &never);
+    if (!what[0])
+        vm_fork_await(node, vm, what, sizeof what, &never);
     if (never) {
         vm->start_due = false;
         vm_set_state(node, vm, VM_FAILED, what);
@@ -187,6 +192,10 @@ static void step_live(struct node *node, struct vm *vm)
         pause_or_resume(node, vm);
         if (vm->state == VM_PAUSED)
             snapshot_vm_is_held(node, vm->snapshot);
+    } else if (vm_fork_holds(vm)) {
+        pause_or_resume(node, vm);
+        if (vm->state == VM_PAUSED)
+            vm_fork_is_held(node, vm);
     } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT ||
                vm->state == VM_STOPPING) {
         /* A stop that was begun is finished, also if the VM is wanted again: the guest may have
@@ -328,6 +337,7 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
     record_exit(node, vm, cause, detail, text);
     if (vm->snapshot)
         snapshot_vm_is_lost(node, vm->snapshot, "the VM ended before it was written");
+    vm_fork_is_lost(node, vm);
     if (vm->head.deleting) {
         vm_step(node, vm);
         return;

@@ -22,7 +22,8 @@ struct vmm_client {
 };
 
 /* False if it is none that a VMM may send. */
-static bool take_message(struct vmm_client *client, const void *bytes, size_t size)
+static bool take_message(struct vmm_client *client, const void *bytes, size_t size, int *fds,
+                         size_t fd_count)
 {
     const struct vmm_state *state = bytes;
 
@@ -40,7 +41,8 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     }
     if (state->header.type == VMM_MESSAGE_SNAPSHOT_DONE && client->snapshots_owed > 0) {
         if (--client->snapshots_owed == 0) /* else it is of one that was given up */
-            client->ops->snapshot(client->context, state->result < 0 ? state->result : 0);
+            client->ops->snapshot(client->context, state->result < 0 ? state->result : 0, fds,
+                                  fd_count);
         return true;
     }
     if (state->header.type == VMM_MESSAGE_INPUT_TAKEN) {
@@ -54,15 +56,19 @@ static void receive(void *context, uint32_t events)
 {
     struct vmm_client *client = context;
     struct vmm_state message;
-    ssize_t got = seqpacket_receive(client->fd, &message, sizeof message, NULL, NULL, NULL);
+    int fds[VMM_LAYERS_MAX];
+    size_t count = VMM_LAYERS_MAX;
+    ssize_t got = seqpacket_receive(client->fd, &message, sizeof message, fds, &count, NULL);
 
     (void)events;
     if (got == -EAGAIN)
         return;
-    if (got <= 0 || !take_message(client, &message, (size_t)got)) {
+    if (got <= 0 || !take_message(client, &message, (size_t)got, fds, count)) {
         client->source = loop_remove(client->source);
         client->ops->closed(client->context);
     }
+    for (size_t i = 0; got > 0 && i < count; i++)
+        cleanup_close(&fds[i]); /* what nobody took */
 }
 
 int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_ops *ops,
@@ -133,6 +139,14 @@ int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, 
 {
     const int fds[] = { state_fd, memory_fd };
     int result = send_header(client, VMM_MESSAGE_SNAPSHOT, fds, ARRAY_LENGTH(fds), err);
+
+    client->snapshots_owed += result == 0;
+    return result;
+}
+
+int vmm_client_fork(struct vmm_client *client, const int fds[3], struct error *err)
+{
+    int result = send_header(client, VMM_MESSAGE_FORK, fds, 3, err);
 
     client->snapshots_owed += result == 0;
     return result;

@@ -17,7 +17,7 @@ struct vmm_client_ops {
     void (*state)(void *context, bool running, bool paused);
     void (*input)(void *context, bool taken); /* the answer to console input, in order */
     /* The answer to the last snapshot that was asked for: 0 or -errno. */
-    void (*snapshot)(void *context, int result);
+    void (*snapshot)(void *context, int result, int *fds, size_t fd_count);
     void (*closed)(void *context); /* no more will come; free the client */
 };
 
@@ -32,6 +32,8 @@ int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *
 int vmm_client_power_button(struct vmm_client *client, struct error *err);
 int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
 /* While it is paused.  Both are borrowed, empty, the memory file of the RAM's size. */
+/* Answered as a snapshot is, with the files that its memory consists of; see control_protocol.h. */
+int vmm_client_fork(struct vmm_client *client, const int fds[3], struct error *err);
 int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, struct error *err);
 /* size: 1 to VMM_INPUT_MAX.  -EAGAIN if the VMM's socket is full. */
 int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,

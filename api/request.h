@@ -15,6 +15,7 @@
 #include "base/id.h"
 
 struct api_metrics;
+struct forks;
 struct request;
 struct route;
 struct wire_message;
@@ -48,6 +49,7 @@ struct request {
         enum node_wait_for wait_for;
         int status; /* to answer with once waiting is over */
         struct node_waiter *waiter;
+        struct forks *forks; /* fork_handler.c's, while it waits */
     } step;
 
     void (*abandon)(struct request *request);

@@ -47,6 +47,7 @@ static const struct route routes[] = {
     { "POST", "/v1/vms/{id}/resume", "resumeVm", vm_action, VM_ACTION_RESUME, false, wait_queries },
     { "POST", "/v1/vms/{id}/snapshot", "snapshotVm", vm_snapshot, RESOURCE_SNAPSHOT, true,
       wait_queries },
+    { "POST", "/v1/vms/{id}/fork", "forkVm", vm_fork, RESOURCE_VM, true, wait_queries },
     { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
     { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
       console_queries },

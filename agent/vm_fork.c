@@ -1,0 +1,267 @@
+#include "agent/vm_fork.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/node_internal.h"
+#include "agent/vm_files.h"
+#include "agent/vm_memory.h"
+#include "agent/vmm_client.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+
+/* What forks begin with.  Shared by those of one moment. */
+struct fork_source {
+    unsigned users;
+    int state_fd; /* owned, as the next */
+    int layers[VMM_LAYERS_MAX];
+    size_t layer_count;
+};
+
+static struct fork_source *source_release(struct fork_source *source)
+{
+    if (source && --source->users == 0) {
+        cleanup_close(&source->state_fd);
+        for (size_t i = 0; i < source->layer_count; i++)
+            cleanup_close(&source->layers[i]);
+        free(source);
+    }
+    return NULL;
+}
+
+static struct fork_source *source_new(void)
+{
+    struct fork_source *source = calloc(1, sizeof *source);
+
+    if (!source)
+        return NULL;
+    source->users = 1;
+    source->state_fd = memfd_create("fork-state", MFD_CLOEXEC);
+    return source->state_fd < 0 ? source_release(source) : source;
+}
+
+/* --- the fork --- */
+
+static bool lives(const struct vm *vm)
+{
+    return vm->pidfd >= 0 && !resource_is_leaving(&vm->head) &&
+           (vm->state == VM_STARTING || vm->state == VM_RUNNING || vm->state == VM_PAUSING ||
+            vm->state == VM_PAUSED);
+}
+
+static int check_same(const struct vm *parent, const struct vm *vm, struct error *err)
+{
+    static const char *const own[] = { "boot",      "nics",      "labels",        "restart",
+                                       "autostart", "on_reboot", "desired_state", NULL };
+    const struct vm_spec *a = &parent->spec, *b = &vm->spec;
+    char field[64];
+
+    if (spec_differs(parent->head.spec, vm->head.spec, own, field, sizeof field))
+        return error_field(err, EINVAL, field, "%s: must be as in vm %s, of which it is a fork",
+                           field, parent->head.id);
+    if (strcmp(a->kernel, b->kernel) != 0 || strcmp(a->initrd, b->initrd) != 0 ||
+        strcmp(a->cmdline, b->cmdline) != 0 || strcmp(a->snapshot, b->snapshot) != 0)
+        return error_field(err, EINVAL, "boot", "boot: must be as in vm %s", parent->head.id);
+    for (unsigned i = 0; i < b->nic_count || i < a->nic_count; i++)
+        if (a->nic_count != b->nic_count || strcmp(a->nics[i].name, b->nics[i].name) != 0 ||
+            strcmp(a->nics[i].network, b->nics[i].network) != 0)
+            return error_field(err, EINVAL, "nics",
+                               "nics: must be those of vm %s, by name and network",
+                               parent->head.id);
+    return 0;
+}
+
+int vm_fork_check(const struct node *node, const struct vm *vm, struct error *err)
+{
+    const struct vm *parent = node_find_vm(node, vm->spec.fork);
+
+    if (!parent)
+        return error_field(err, EINVAL, "boot.fork", "boot.fork: there is no vm %s", vm->spec.fork);
+    if (!lives(parent))
+        return error_field(err, EBUSY, "boot.fork",
+                           "boot.fork: vm %s is %s: only a VM that runs can be forked",
+                           parent->head.id, vm_state_name(parent->state));
+    if (parent->spec.memory_backing != VMM_MEMORY_SHARED && parent->restore == VM_RESTORE_NONE)
+        return error_field(
+            err, EBUSY, "boot.fork",
+            "boot.fork: the memory of vm %s cannot be forked: its memory_backing is not shared",
+            parent->head.id);
+    for (unsigned i = 0; i < parent->spec.disk_count; i++)
+        if (!parent->spec.disks[i].read_only)
+            return error_field(err, EBUSY, "boot.fork",
+                               "boot.fork: vm %s writes to its disk %s: only VMs whose disks are "
+                               "read-only can be forked",
+                               parent->head.id, parent->spec.disks[i].name);
+    return check_same(parent, vm, err);
+}
+
+bool vm_fork_is_due(const struct vm *vm)
+{
+    return vm->spec.fork[0] && vm->restore == VM_RESTORE_DUE;
+}
+
+void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size, bool *ret_never)
+{
+    struct vm *parent = node_find_vm(node, vm->spec.fork);
+
+    if (!vm_fork_is_due(vm) || vm->fork)
+        return;
+    *ret_never = !parent || !lives(parent);
+    snprintf(ret_what, size,
+             *ret_never ? "vm %s, of which it is a fork, does not run" : "vm %s is being forked",
+             vm->spec.fork);
+    if (*ret_never || parent->forking)
+        return;
+    parent->forking = source_new();
+    if (!parent->forking) {
+        *ret_never = true;
+        snprintf(ret_what, size, "memory is short");
+        return;
+    }
+    vm_step(node, parent);
+}
+
+void vm_fork_files(const struct vm *vm, struct vm_files *files)
+{
+    const struct fork_source *source = vm->fork;
+
+    files->restore = (uint8_t)source->layer_count;
+    files->fork_fds[0] = fcntl(source->state_fd, F_DUPFD_CLOEXEC, 0);
+    for (size_t i = 0; i < source->layer_count; i++)
+        files->fork_fds[1 + i] = fcntl(source->layers[i], F_DUPFD_CLOEXEC, 0);
+}
+
+void vm_fork_drop(struct vm *vm)
+{
+    vm->fork = source_release(vm->fork);
+}
+
+/* --- the parent --- */
+
+bool vm_fork_holds(const struct vm *vm)
+{
+    return vm->forking != NULL;
+}
+
+/* Those that wait for it; nothing is asked or started yet. */
+static bool waits_for(const struct vm *vm, const struct vm *parent)
+{
+    return vm != parent && !vm->head.hidden && vm->start_due && vm_fork_is_due(vm) && !vm->fork &&
+           strcmp(vm->spec.fork, parent->head.id) == 0;
+}
+
+static void tell_forks(struct node *node, const struct vm *parent, struct fork_source *source,
+                       const char *reason)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+
+        if (!waits_for(vm, parent))
+            continue;
+        if (source) {
+            source->users++;
+            vm->fork = source;
+            vm_inherit_nics(vm, parent);
+        } else {
+            vm->start_due = false;
+            vm_set_state(node, vm, VM_FAILED, reason);
+        }
+        vm_step(node, vm);
+    }
+}
+
+static void end_fork(struct node *node, struct vm *vm, const char *reason)
+{
+    struct fork_source *source = take_pointer(vm->forking);
+
+    tell_forks(node, vm, reason ? NULL : source, reason);
+    source_release(source);
+    vm_release(node, vm);
+}
+
+static int ask(struct vm *vm, struct error *err)
+{
+    uint64_t bytes = (uint64_t)vm->spec.memory_mib << 20;
+    auto_close int changes = vm_memory_open(VMM_MEMORY_SHARED, bytes, err);
+    auto_close int pagemap = -1;
+    char path[40];
+
+    if (changes < 0)
+        return changes;
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)vm->pid);
+    pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0)
+        return error_set(err, errno, "look at its pages: %s", strerror(errno));
+    if (!vm->client)
+        return error_set(err, ENOTCONN, "its VMM cannot be asked");
+    return vmm_client_fork(vm->client, (const int[]){ vm->forking->state_fd, pagemap, changes },
+                           err);
+}
+
+void vm_fork_is_held(struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (vm->fork_asked)
+        return;
+    vm->fork_asked = true;
+    if (ask(vm, &err) < 0) {
+        vm->fork_asked = false;
+        log_warning(node->log, "vm %s: cannot be forked: %s", vm->head.id, err.message);
+        end_fork(node, vm, err.message);
+    }
+}
+
+/* The VMM's word: files of the memory's size, whatever is in them. */
+static bool are_memory(const struct vm *vm, const int *fds, size_t count)
+{
+    struct stat status;
+
+    for (size_t i = 0; i < count; i++)
+        if (fstat(fds[i], &status) < 0 || !S_ISREG(status.st_mode) ||
+            (uint64_t)status.st_size != (uint64_t)vm->spec.memory_mib << 20)
+            return false;
+    return count > 0;
+}
+
+void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, size_t fd_count)
+{
+    char reason[120];
+
+    if (!vm->forking || !vm->fork_asked)
+        return;
+    vm->fork_asked = false;
+    if (result == 0 && !are_memory(vm, fds, fd_count))
+        result = -EBADMSG;
+    if (result < 0) {
+        snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id,
+                 strerror(-result));
+        log_warning(node->log, "%s", reason);
+        end_fork(node, vm, reason);
+        return;
+    }
+    for (size_t i = 0; i < fd_count; i++)
+        vm->forking->layers[i] = take_fd(&fds[i]);
+    vm->forking->layer_count = fd_count;
+    end_fork(node, vm, NULL);
+}
+
+void vm_fork_is_lost(struct node *node, struct vm *vm)
+{
+    char reason[120];
+
+    if (!vm->forking)
+        return;
+    vm->fork_asked = false;
+    snprintf(reason, sizeof reason, "vm %s ended before it was forked", vm->head.id);
+    end_fork(node, vm, reason);
+}

@@ -1,0 +1,223 @@
+/* fork_handler.c - POST /v1/vms/{id}/fork: N VMs like this one, whose boot says that they begin as
+ * its copies.  All or none of them are made. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/handlers.h"
+#include "api/request.h"
+#include "api/router.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/loop.h"
+
+#define FORKS_MAX 64
+
+struct forks {
+    struct request *request;
+    size_t count, left; /* of items; not yet answered */
+    size_t waited;
+    int64_t deadline_ms;
+    struct error err; /* of the first that could not be made */
+    struct fork {
+        struct forks *forks;
+        char id[ID_MAX + 1];
+        bool is_new;
+    } items[];
+};
+
+static json_t *forks_json(const struct forks *forks)
+{
+    json_t *items = json_array();
+
+    for (size_t i = 0; i < forks->count; i++) {
+        json_t *vm = node_get(forks->request->node, RESOURCE_VM, forks->items[i].id);
+
+        if (vm)
+            json_array_append_new(items, vm);
+    }
+    return json_pack("{s:o}", "items", items);
+}
+
+static void forks_reply(struct forks *forks, int status)
+{
+    if (forks->err.code)
+        request_reply_error(forks->request, &forks->err);
+    else
+        request_reply_json(forks->request, status, forks_json(forks), NULL);
+    free(forks);
+}
+
+/* --- waiting, one after the other: they come up together --- */
+
+static void forks_wait(struct forks *forks);
+
+static void wait_abandoned(struct request *request)
+{
+    node_wait_cancel(take_pointer(request->step.waiter));
+    forks_reply(request->step.forks, 202);
+}
+
+static void fork_waited(void *context, bool reached)
+{
+    struct forks *forks = context;
+
+    (void)reached;
+    forks->request->step.waiter = NULL;
+    request_on_abandon(forks->request, NULL);
+    forks->waited++;
+    forks_wait(forks);
+}
+
+static void forks_wait(struct forks *forks)
+{
+    struct request *request = forks->request;
+
+    while (forks->waited < forks->count && !request->abandoned) {
+        int64_t left = forks->deadline_ms - loop_now_ms();
+
+        request->step.waiter =
+            node_wait(request->node, RESOURCE_VM, forks->items[forks->waited].id, NODE_WAIT_RUNNING,
+                      0, left > 0 ? left : 0, fork_waited, forks);
+        if (request->step.waiter) {
+            request->step.forks = forks;
+            request_on_abandon(request, wait_abandoned);
+            return;
+        }
+        forks->waited++;
+    }
+    forks_reply(forks, 200);
+}
+
+/* --- making --- */
+
+static void fork_undone(void *context, int result, const struct error *err)
+{
+    struct fork *fork = context;
+
+    (void)result;
+    (void)err;
+    if (--fork->forks->left == 0)
+        forks_reply(fork->forks, 0);
+}
+
+/* Those that were made go again. */
+static void forks_undo(struct forks *forks)
+{
+    struct node_condition condition = { 0 };
+
+    forks->left = 1;
+    for (size_t i = 0; i < forks->count; i++)
+        if (forks->items[i].is_new) {
+            forks->left++;
+            node_delete(forks->request->node, RESOURCE_VM, forks->items[i].id, true, condition,
+                        fork_undone, &forks->items[i]);
+        }
+    if (--forks->left == 0)
+        forks_reply(forks, 0);
+}
+
+static void fork_made(void *context, int result, const struct error *err)
+{
+    struct fork *fork = context;
+    struct forks *forks = fork->forks;
+
+    if (result < 0 && !forks->err.code)
+        forks->err = *err;
+    fork->is_new = result > 0;
+    if (--forks->left > 0)
+        return;
+    if (forks->err.code)
+        forks_undo(forks);
+    else if (forks->request->step.wait_ms < 0)
+        forks_reply(forks, 202);
+    else
+        forks_wait(forks);
+}
+
+/* The parent's spec, but for what each VM has for itself. */
+static json_t *fork_spec(const json_t *parent, const char *parent_id)
+{
+    json_t *spec = json_deep_copy(json_object_get(parent, "spec"));
+    json_t *nic;
+    size_t index;
+
+    json_object_set_new(json_object_get(spec, "boot"), "fork", json_string(parent_id));
+    json_object_set_new(spec, "desired_state", json_string("running"));
+    json_array_foreach(json_object_get(spec, "nics"), index, nic)
+    {
+        json_object_del(nic, "mac");
+        json_object_del(nic, "ipv4");
+    }
+    return spec;
+}
+
+static int forks_read(struct request *request, struct forks **ret_forks, struct error *err)
+{
+    static const char *const types[] = { "application/json", NULL };
+    json_t *body = NULL, *id;
+    const json_t *ids;
+    struct forks *forks = NULL;
+    size_t index;
+    int result = request_json(request, types, &body, err);
+
+    if (result < 0)
+        return result;
+    ids = json_object_get(body, "ids");
+    if (!json_is_array(ids) || json_array_size(ids) < 1 || json_array_size(ids) > FORKS_MAX ||
+        json_object_size(body) != 1)
+        result = error_field(err, EINVAL, "ids", "ids: must be 1 to %d ids, and is the only field",
+                             FORKS_MAX);
+    json_array_foreach((json_t *)ids, index, id)
+    {
+        if (result == 0 && (!json_is_string(id) || !id_is_valid(json_string_value(id))))
+            result = error_field(err, EINVAL, "ids", "ids[%zu]: must match [a-z0-9][a-z0-9-]{0,62}",
+                                 index);
+    }
+    if (result == 0)
+        forks = calloc(1, sizeof *forks + json_array_size(ids) * sizeof forks->items[0]);
+    if (result == 0 && !forks)
+        result = error_set(err, EAGAIN, "memory is short; try again");
+    if (forks) {
+        forks->request = request;
+        forks->count = json_array_size(ids);
+        for (size_t i = 0; i < forks->count; i++) {
+            forks->items[i].forks = forks;
+            snprintf(forks->items[i].id, sizeof forks->items[i].id, "%s",
+                     json_string_value(json_array_get(ids, i)));
+        }
+        *ret_forks = forks;
+    }
+    json_decref(body);
+    return result;
+}
+
+void vm_fork(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    struct forks *forks = NULL;
+    json_t *parent, *spec;
+
+    if (resource_read_wait(request, &err) < 0 || forks_read(request, &forks, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    parent = node_get(request->node, RESOURCE_VM, request->parameter);
+    if (!parent) {
+        error_set(&err, ENOENT, "vms has no %s", request->parameter);
+        request_reply_error(request, &err);
+        free(forks);
+        return;
+    }
+    spec = fork_spec(parent, request->parameter);
+    json_decref(parent);
+    forks->deadline_ms = loop_now_ms() + request->step.wait_ms;
+    forks->left = forks->count + 1;
+    for (size_t i = 0; i < forks->count; i++)
+        node_put(request->node, RESOURCE_VM, forks->items[i].id, spec, condition, fork_made,
+                 &forks->items[i]);
+    json_decref(spec);
+    /* None has been answered yet but for want of memory. */
+    fork_made(&(struct fork){ .forks = forks }, 0, NULL);
+}
