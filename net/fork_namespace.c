@@ -98,8 +98,8 @@ static int connect_inside(struct inside *inside, const struct network_config *ne
                           const struct nic_config *nic, struct error *err)
 {
     struct netlink *netlink = inside->netlink;
-    struct netlink_link tap;
-    struct netlink_link uplink;
+    struct netlink_link tap = { 0 };
+    struct netlink_link uplink = { 0 };
     uint8_t mac[MAC_BYTES];
     int result = netlink_link_find(netlink, FORK_TAP, &tap, err);
 

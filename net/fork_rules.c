@@ -79,15 +79,16 @@ static const char rules[] =
 static void write_options(const struct network_config *network,
                           char ret_text[DHCP_WRITES * DHCP_WRITE_TEXT])
 {
+    const size_t size = DHCP_WRITES * DHCP_WRITE_TEXT;
     uint8_t file[DHCP_FILE_BYTES];
-    char *at = ret_text;
+    size_t length = 0;
 
     dhcp_file_fill(network, file);
-    for (unsigned i = 0; i < DHCP_WRITES; i++) {
-        at +=
-            sprintf(at, " @th,%u,%u set 0x", 928 + i * DHCP_WRITE_BYTES * 8, DHCP_WRITE_BYTES * 8);
-        for (unsigned n = 0; n < DHCP_WRITE_BYTES; n++)
-            at += sprintf(at, "%02x", file[i * DHCP_WRITE_BYTES + n]);
+    for (size_t i = 0; i < DHCP_FILE_BYTES; i++) {
+        if (i % DHCP_WRITE_BYTES == 0)
+            length += (size_t)snprintf(ret_text + length, size - length, " @th,%zu,%d set 0x",
+                                       928 + i * 8, DHCP_WRITE_BYTES * 8);
+        length += (size_t)snprintf(ret_text + length, size - length, "%02x", file[i]);
     }
 }
 
