@@ -490,18 +490,19 @@ static void put_router(struct nlmsghdr *header, bool proxy_arp)
     mnl_attr_nest_end(header, families);
 }
 
+/* In two steps: in one message the kernel would set it up first, and IPv6 with it. */
 int netlink_router_up(struct netlink *netlink, int index, const uint8_t *mac, bool proxy_arp,
                       struct error *err)
 {
     struct request request;
-    struct ifinfomsg *message = link_request(&request, RTM_NEWLINK, 0, index);
+    int result;
 
-    message->ifi_flags = IFF_UP;
-    message->ifi_change = IFF_UP;
+    link_request(&request, RTM_NEWLINK, 0, index);
     if (mac)
         mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, mac);
     put_router(request.header, proxy_arp);
-    return acknowledge(netlink, &request, "set a router's interface up", err);
+    result = acknowledge(netlink, &request, "configure a router's interface", err);
+    return result < 0 ? result : netlink_link_up(netlink, index, err);
 }
 
 int netlink_route_add(struct netlink *netlink, const struct netlink_route *route, struct error *err)

@@ -308,7 +308,7 @@ bool outside_answers(const struct guest *guest, uint32_t address, const char *te
     guest_drain(guest);
     guest_udp(guest, &frame, guest->gateway_mac, address, OUTSIDE_PORT, text);
     guest_send(guest, &frame);
-    return guest_hears(guest, expected, &frame, 300);
+    return guest_hears(guest, expected, &frame, 1000);
 }
 
 static void check_isolation(struct bed *bed)

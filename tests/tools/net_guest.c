@@ -12,6 +12,7 @@
 #define IPV4_BYTES     20
 #define ANSWER_MS      1000
 #define SILENCE_MS     150
+#define ARP_MS         100
 
 const uint8_t broadcast_mac[MAC_BYTES] = { 255, 255, 255, 255, 255, 255 };
 
@@ -334,16 +335,19 @@ bool guest_connects(const struct guest *guest, uint16_t port)
     return false;
 }
 
+/* Asked again and again: a port that has just come up may lose frames for a moment. */
 bool guest_resolves_arp(const struct guest *guest, uint32_t target, int timeout_ms)
 {
     struct frame frame;
 
     guest_drain(guest);
-    frame_start(&frame, broadcast_mac, guest->mac, 0x0806);
-    frame_arp(&frame, 1, guest->mac, guest->ipv4, target);
-    guest_send(guest, &frame);
-    while (guest_receive(guest, &frame, timeout_ms))
-        if (frame.bytes[12] == 8 && frame.bytes[13] == 6 && frame.bytes[21] == 2)
-            return memcmp(frame.bytes + 22, guest->gateway_mac, MAC_BYTES) == 0;
+    for (; timeout_ms > 0; timeout_ms -= ARP_MS) {
+        frame_start(&frame, broadcast_mac, guest->mac, 0x0806);
+        frame_arp(&frame, 1, guest->mac, guest->ipv4, target);
+        guest_send(guest, &frame);
+        while (guest_receive(guest, &frame, ARP_MS))
+            if (frame.bytes[12] == 8 && frame.bytes[13] == 6 && frame.bytes[21] == 2)
+                return memcmp(frame.bytes + 22, guest->gateway_mac, MAC_BYTES) == 0;
+    }
     return false;
 }
