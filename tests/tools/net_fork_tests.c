@@ -236,6 +236,18 @@ static void check_forged(struct bed *bed, const struct guest *fork, const struct
     check(bed, !to_neighbour && !reaches_bridge(bed, fork, &copy, text), name);
 }
 
+/* Other frames may come: the host goes on answering a connection that was given up. */
+static bool hears_kind(const struct guest *guest, uint16_t type, uint8_t protocol)
+{
+    struct frame frame;
+
+    while (guest_receive(guest, &frame, 100))
+        if (frame.bytes[12] == type >> 8 && frame.bytes[13] == (type & 255) &&
+            (type == 0x0806 || frame.bytes[23] == protocol))
+            return true;
+    return false;
+}
+
 static void check_spoofing(struct bed *bed, const struct guest *fork)
 {
     static const uint8_t text_padding[46];
@@ -273,12 +285,12 @@ static void check_spoofing(struct bed *bed, const struct guest *fork)
     frame_arp(&frame, 1, fork->mac, bed->b.ipv4, fork->gateway);
     guest_drain(fork);
     guest_send(fork, &frame);
-    check(bed, !guest_receive(fork, &frame, 100), "ARP in another's name is not answered");
+    check(bed, !hears_kind(fork, 0x0806, 0), "ARP in another's name is not answered");
     frame_start(&frame, fork->gateway_mac, fork->mac, 0x0800);
     frame_ping(&frame, fork->ipv4, fork->gateway);
     guest_drain(fork);
     guest_send(fork, &frame);
-    check(bed, !guest_receive(fork, &frame, 100), "the host does not answer ping");
+    check(bed, !hears_kind(fork, 0x0800, IPPROTO_ICMP), "the host does not answer ping");
 }
 
 static void check_modes(struct bed *bed, struct forks *f)

@@ -330,7 +330,8 @@ bool guest_connects(const struct guest *guest, uint16_t port)
     frame_tcp_syn(&frame, guest->ipv4, guest->gateway, port);
     guest_send(guest, &frame);
     while (guest_receive(guest, &frame, SILENCE_MS))
-        if (frame.size >= 54 && frame.bytes[12] == 8 && frame.bytes[23] == IPPROTO_TCP)
+        if (frame.size >= 54 && frame.bytes[12] == 8 && frame.bytes[23] == IPPROTO_TCP &&
+            frame.bytes[34] == port >> 8 && frame.bytes[35] == (port & 255))
             return true;
     return false;
 }
