@@ -122,6 +122,10 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (!config_balloon_is_valid(&configure->balloon, configure->memory_bytes))
         return error_field(err, EINVAL, "balloon", "target_mib %" PRIu32 " or deflate_on_oom %u",
                            configure->balloon.target_mib, configure->balloon.deflate_on_oom);
+    if (configure->vsock_cid != 0 &&
+        (configure->vsock_cid < VMM_CID_MIN || configure->vsock_cid > VMM_CID_MAX))
+        return error_field(err, EINVAL, "vsock_cid", "%" PRIu64 " is not %d to %u",
+                           configure->vsock_cid, VMM_CID_MIN, VMM_CID_MAX);
     if (configure->cpuid.count > VMM_CPUID_MAX)
         return error_field(err, EINVAL, "cpuid", "%" PRIu32 " entries are above %d",
                            configure->cpuid.count, VMM_CPUID_MAX);

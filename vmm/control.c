@@ -37,7 +37,11 @@ struct control {
 static void control_disconnect(struct control *control)
 {
     control->connection = loop_remove(control->connection);
+    if (control->fd < 0)
+        return;
     cleanup_close(&control->fd);
+    if (control->ops)
+        control->ops->disconnected(control->context);
 }
 
 static void control_answer(struct control *control, enum vmm_message_type type, int result,
@@ -64,6 +68,12 @@ static void control_answer(struct control *control, enum vmm_message_type type, 
 static void control_send_state(struct control *control, enum vmm_message_type type, int result)
 {
     control_answer(control, type, result, NULL, 0);
+}
+
+bool control_send_vsock(struct control *control, const struct vmm_vsock *message)
+{
+    return control->fd >= 0 &&
+           seqpacket_send(control->fd, message, sizeof *message, NULL, 0, NULL) == 0;
 }
 
 /* --- messages of the size that the table says; each returns whether the connection stays --- */
@@ -177,6 +187,16 @@ static bool on_console_input(struct control *control, const void *message)
     return true;
 }
 
+static bool on_vsock(struct control *control, const void *message)
+{
+    if (control->fd_count > 1)
+        return false;
+    if (control->ops)
+        control->ops->vsock(control->context, message,
+                            control->fd_count == 1 ? take_fd(&control->fds[0]) : -1);
+    return true;
+}
+
 static const struct {
     size_t size;
     bool (*handle)(struct control *control, const void *message);
@@ -190,6 +210,8 @@ static const struct {
     [VMM_MESSAGE_CONSOLE_INPUT] = { sizeof(struct vmm_console_input), on_console_input },
     [VMM_MESSAGE_FORK] = { sizeof(struct vmm_message_header), on_fork },
     [VMM_MESSAGE_BALLOON] = { sizeof(struct vmm_balloon_change), on_balloon },
+    [VMM_MESSAGE_VSOCK_CONNECT] = { sizeof(struct vmm_vsock), on_vsock },
+    [VMM_MESSAGE_VSOCK_ANSWER] = { sizeof(struct vmm_vsock), on_vsock },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

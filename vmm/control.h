@@ -35,7 +35,13 @@ struct control_ops {
     /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
     bool (*console_input)(void *context, const void *bytes, size_t size);
     void (*change_balloon)(void *context, const struct vmm_balloon *balloon); /* valid */
+    /* Takes fd; -1 = none came.  Also while paused. */
+    void (*vsock)(void *context, const struct vmm_vsock *message, int fd);
+    void (*disconnected)(void *context); /* no answer will come to what was sent, nor be sent */
 };
+
+/* At once, or false: there is no agent, or it does not read. */
+bool control_send_vsock(struct control *control, const struct vmm_vsock *message);
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is
  * paused, no other source of the loop is served.  id and ops are borrowed. */

@@ -13,12 +13,22 @@
  *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
  *                                      SNAPSHOT_DONE, when both are on their disk, or with an error
  *   agent -> VMM   FORK + 3 fds        while paused; where its state goes, its /proc/PID/pagemap,
- * and an empty memfd of the RAM's size for what changed since the memory's layers.  Answer:
- * SNAPSHOT_DONE, with the layers of which a fork's memory consists (guest_memory.h) agent -> VMM
- * PING                Answer: STATE (re-adoption, liveness) agent -> VMM   BALLOON struct
- * vmm_balloon_change.  No answer; see stats_page.h agent -> VMM   CONSOLE_INPUT       for the
- * guest's serial port.  Answer: INPUT_TAKEN, in order: 0 = all of it, -EAGAIN = nothing, there is
- * no room VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
+ *                                      and an empty memfd of the RAM's size for what changed since
+ *                                      the memory's layers.  Answer: SNAPSHOT_DONE, with the layers
+ *                                      of which a fork's memory consists (guest_memory.h)
+ *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
+ *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
+ *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
+ *                                      0 = all of it, -EAGAIN = nothing, there is no room
+ *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
+ *
+ * A connection of the guest's vsock is a stream socket that the agent passes, struct vmm_vsock:
+ *   agent -> VMM   VSOCK_CONNECT + fd  to a port of the guest; to hang up is to give up.  Answer:
+ *                                      VSOCK_CONNECTED with the same id, which is the agent's
+ *   VMM -> agent   VSOCK_REQUEST       the guest wants a port of the host
+ *   agent -> VMM   VSOCK_ANSWER + fd   to it, with the same id, which is the VMM's; without an fd:
+ *                                      refused
+ * What is unanswered when the agent's connection ends is refused.
  *
  * A VMM ends by exiting after it wrote the exit record into the shared page (stats_page.h); the
  * agent sees the pidfd.  An unknown type, a wrong size or a second CONFIGURE closes the connection
@@ -43,6 +53,8 @@
 #define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
 #define VMM_MEMORY_MIN  (1ull << 20)
 #define VMM_LAYERS_MAX  8    /* files that a restored VM's memory consists of */
+#define VMM_CID_MIN     3 /* of a guest's vsock */
+#define VMM_CID_MAX     0xfffffffeu
 #define VMM_INPUT_MAX   4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */
 
 enum vmm_message_type {
@@ -55,10 +67,14 @@ enum vmm_message_type {
     VMM_MESSAGE_CONSOLE_INPUT,
     VMM_MESSAGE_BALLOON,
     VMM_MESSAGE_FORK,
+    VMM_MESSAGE_VSOCK_CONNECT,
+    VMM_MESSAGE_VSOCK_ANSWER,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
     VMM_MESSAGE_INPUT_TAKEN,
+    VMM_MESSAGE_VSOCK_REQUEST,
+    VMM_MESSAGE_VSOCK_CONNECTED,
 };
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
@@ -146,6 +162,7 @@ struct vmm_configure {
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
     struct vmm_balloon balloon;
+    uint64_t vsock_cid;                /* 0 = no vsock */
     char cmdline[VMM_CMDLINE_MAX + 1]; /* NUL terminated */
     struct vmm_cpuid cpuid;
 };
@@ -160,6 +177,15 @@ struct vmm_console_input {
 struct vmm_balloon_change {
     struct vmm_message_header header;
     struct vmm_balloon balloon;
+};
+
+struct vmm_vsock {
+    struct vmm_message_header header;
+    uint32_t id;
+    uint32_t port;  /* of CONNECT and REQUEST */
+    int32_t result; /* of CONNECTED: 0; -ECONNREFUSED: by the guest; -ENOTCONN: it has no driver;
+                       -EAGAIN: there are too many connections */
+    uint32_t reserved;
 };
 
 struct vmm_state {

@@ -53,6 +53,7 @@ static const struct filter_rule device_rules[] = {
     { SCMP_SYS(accept4), 1, { { 0, 0xffffffff, VMM_LISTENER_FD } } },
     { SCMP_SYS(getsockopt), 2, { { 1, 0xffffffff, SOL_SOCKET }, { 2, 0xffffffff, SO_PEERCRED } } },
     ALWAYS(recvmsg), ALWAYS(sendmsg), ALWAYS(close),
+    ALWAYS(shutdown), /* a guest has closed its half of a vsock connection */
     /* pausing: vCPUs are called by a signal, and only control is looked at */
     ALWAYS(poll),
     { SCMP_SYS(tkill), 1, { { 1, 0xffffffff, VCPU_GATE_SIGNAL } } },

@@ -33,6 +33,7 @@
 #include "vmm/virtio_block.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_rng.h"
+#include "vmm/virtio_vsock.h"
 
 struct machine {
     struct exit_record *record; /* borrowed */
@@ -46,6 +47,8 @@ struct machine {
     struct pci_root *pci;
     struct disk *disks[VMM_DISKS_MAX]; /* borrowed; NULL = none */
     struct virtio_balloon *balloon;    /* borrowed */
+    struct virtio_vsock *vsock;        /* the same; NULL = none */
+    struct control *control;           /* borrowed */
     struct vcpu_entry entry;
     struct vcpu_gate gate;
     struct cpuid cpuid;  /* what the vCPUs' was made of */
@@ -133,6 +136,21 @@ static int add_nic(struct machine *machine, const struct vmm_nic *nic, int fd,
     return virtio_net_add(machine->pci, &spec, machine->loop, err);
 }
 
+static bool tell_agent(void *context, const struct vmm_vsock *message)
+{
+    struct machine *machine = context;
+
+    return control_send_vsock(machine->control, message);
+}
+
+static int add_vsock(struct machine *machine, uint64_t cid, struct error *err)
+{
+    const struct virtio_vsock_spec spec = { cid, &machine->record->page->vsock, tell_agent,
+                                            machine };
+
+    return cid ? virtio_vsock_add(machine->pci, &spec, machine->loop, &machine->vsock, err) : 0;
+}
+
 /* In the order of the configuration: slots, and so the guest's names, follow it. */
 static int build_devices(struct machine *machine, const struct vmm_configure *configure,
                          const struct config_fds *fds, struct error *err)
@@ -150,6 +168,8 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
     if (result == 0)
         result = virtio_balloon_add(machine->pci, &configure->balloon, machine->memory,
                                     &page->balloon, machine->loop, &machine->balloon, err);
+    if (result == 0)
+        result = add_vsock(machine, configure->vsock_cid, err);
     return result;
 }
 
@@ -254,8 +274,8 @@ static int build_start(struct machine *machine, const struct vmm_configure *conf
 }
 
 int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
-                struct exit_record *record, struct loop *loop, struct machine **ret_machine,
-                struct error *err)
+                struct exit_record *record, struct loop *loop, struct control *control,
+                struct machine **ret_machine, struct error *err)
 {
     struct machine *machine = calloc(1, sizeof *machine);
     int result;
@@ -264,6 +284,7 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
         return error_set(err, ENOMEM, "machine");
     machine->record = record;
     machine->loop = loop;
+    machine->control = control;
     machine->kvm.vm_fd = -1;
     vcpu_gate_init(&machine->gate);
     result = load_guest(machine, configure, fds, err);
@@ -408,6 +429,24 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
     virtio_balloon_change(machine->balloon, balloon);
 }
 
+static void vsock_message(void *context, const struct vmm_vsock *message, int fd)
+{
+    struct machine *machine = context;
+
+    if (machine->vsock)
+        virtio_vsock_message(machine->vsock, message, fd);
+    else
+        cleanup_close(&fd);
+}
+
+static void agent_left(void *context)
+{
+    struct machine *machine = context;
+
+    if (machine->vsock)
+        virtio_vsock_forget(machine->vsock);
+}
+
 const struct control_ops machine_control_ops = {
     .press_power_button = press_power_button,
     .pause = pause_guest,
@@ -416,4 +455,6 @@ const struct control_ops machine_control_ops = {
     .fork = fork_guest,
     .console_input = console_input,
     .change_balloon = change_balloon,
+    .vsock = vsock_message,
+    .disconnected = agent_left,
 };

@@ -1,6 +1,7 @@
 /* machine.h - one virtual machine, put together from a validated configuration.  Main thread. */
 #pragma once
 struct config_fds;
+struct control;
 struct control_ops;
 struct error;
 struct exit_record;
@@ -11,8 +12,8 @@ struct vmm_configure;
 /* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
  * the fds, disks and nics must stay open as long as the machine, the others may be closed. */
 int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
-                struct exit_record *record, struct loop *loop, struct machine **ret_machine,
-                struct error *err);
+                struct exit_record *record, struct loop *loop, struct control *control,
+                struct machine **ret_machine, struct error *err);
 /* Before machine_start only: a started machine ends with its process. */
 struct machine *machine_free(struct machine *machine);
 

@@ -73,7 +73,8 @@ static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error 
     snprintf(vmm->log_name, sizeof vmm->log_name, "vmm %s", vmm->configure.id);
     vmm->log.name = vmm->log_name;
     config_name_fds(&vmm->configure, fds, &named);
-    result = machine_new(&vmm->configure, &named, &vmm->record, vmm->loop, &vmm->machine, err);
+    result = machine_new(&vmm->configure, &named, &vmm->record, vmm->loop, vmm->control,
+                         &vmm->machine, err);
     if (result < 0)
         return result;
     cleanup_close(&named.kvm);

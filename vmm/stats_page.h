@@ -53,6 +53,11 @@ struct stats_balloon {
     uint64_t guest[STATS_GUEST_MAX]; /* by tag, virtio 1.2, 5.5.6.3 */
 };
 
+struct stats_vsock {
+    uint64_t connections, closed;
+    uint64_t rx_bytes, tx_bytes; /* rx: towards the guest */
+};
+
 struct stats_page {
     uint32_t magic; /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
     uint32_t version;
@@ -69,6 +74,7 @@ struct stats_page {
     struct stats_nic nics[STATS_NICS_MAX];
     uint64_t rng_bytes;
     struct stats_balloon balloon;
+    struct stats_vsock vsock;
 };
 
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");

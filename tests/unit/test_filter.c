@@ -224,6 +224,7 @@ static const struct use {
     { DEVICES, "getsockopt", "vmm/control.c", "getsockopt(" },
     { DEVICES, "recvmsg", "base/seqpacket.c", "recvmsg(" },
     { DEVICES, "sendmsg", "base/seqpacket.c", "sendmsg(" },
+    { DEVICES, "shutdown", "vmm/vsock_connection.c", "shutdown(connection->fd" },
     { DEVICES, "close", "vmm/control.c", "cleanup_close(&control->fd)" },
     { DEVICES, "read", "vmm/virtio_net.c", "read(net->tap_fd" },
     { DEVICES, "writev", "vmm/virtio_net.c", "writev(net->tap_fd" },

@@ -1,0 +1,411 @@
+/* virtio_vsock.c - see virtio_vsock.h.  The rings and packets; vsock_connection.c has the rest.
+ *
+ * What is to be said to the guest waits as bits of its connection, and resets of what has none in a
+ * short list; when that is full, the transmit queue waits (5.10.6.1: bounded resources).  A reset
+ * of the device, on a vCPU's thread, which may not touch sockets, only marks connections as dead.
+ */
+#include "vmm/virtio_vsock.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "vmm/io_vector.h"
+#include "vmm/transfer.h"
+#include "vmm/virtio_device.h"
+#include "vmm/virtio_pci.h"
+#include "vmm/vsock_connection.h"
+
+#define VSOCK_DEVICE_ID      19
+#define VSOCK_PCI_CLASS      0x078000
+#define VSOCK_QUEUE_SIZE     128
+#define VSOCK_FEATURE_STREAM (1ull << 0)
+#define TURN_PACKETS         64 /* one way, then the other devices' turn */
+#define EVENT_RESET          0u /* 5.10.6.7 */
+
+enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_EVENT, QUEUE_COUNT };
+
+struct virtio_vsock {
+    struct virtio_device *device; /* borrowed */
+    unsigned turn;                /* which connection is served first */
+    bool event_due;               /* the guest is to be told that connections are gone */
+    bool transmit_waits;          /* for room among the resets */
+    struct iovec vectors[VIRTQUEUE_SIZE_MAX], payload[VIRTQUEUE_SIZE_MAX];
+    struct vsock_table table;
+};
+
+/* --- towards the guest --- */
+
+enum outcome { NOTHING, DELIVERED, NO_BUFFER, BROKEN };
+
+static enum outcome pop_buffer(struct virtio_vsock *vsock, struct virtqueue_chain *ret_chain)
+{
+    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_RECEIVE);
+    int result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, ret_chain);
+
+    if (result == 0)
+        return NO_BUFFER;
+    if (result < 0 || ret_chain->readable_count > 0 ||
+        io_vector_bytes(vsock->vectors, ret_chain->writable_count) <= sizeof(struct vsock_header))
+        return BROKEN;
+    return DELIVERED;
+}
+
+static void put_packet(struct virtio_vsock *vsock, const struct virtqueue_chain *chain,
+                       const struct vsock_header *header)
+{
+    io_vector_write(vsock->vectors, chain->writable_count, 0, header, sizeof(*header));
+    virtqueue_put(virtio_device_queue(vsock->device, QUEUE_RECEIVE), chain->head,
+                  (uint32_t)sizeof(*header) + header->length);
+}
+
+static void put_operation(struct virtio_vsock *vsock, const struct virtqueue_chain *chain,
+                          struct vsock_connection *connection, enum vsock_operation operation,
+                          uint32_t length)
+{
+    const struct vsock_header header = {
+        .source_cid = VSOCK_HOST_CID,
+        .target_cid = vsock->table.spec.cid,
+        .source_port = connection->host_port,
+        .target_port = connection->guest_port,
+        .length = length,
+        .type = VSOCK_TYPE_STREAM,
+        .operation = operation,
+        .flags = operation == VSOCK_SHUTDOWN ? connection->host_shut : 0,
+        .window = VIRTIO_VSOCK_WINDOW,
+        .taken = connection->forwarded,
+    };
+
+    connection->told = connection->forwarded;
+    connection->pending &=
+        (uint8_t) ~(VSOCK_PENDING(operation) | VSOCK_PENDING(VSOCK_CREDIT_UPDATE)); /* told, too */
+    put_packet(vsock, chain, &header);
+}
+
+static enum outcome deliver_reset(struct virtio_vsock *vsock)
+{
+    struct vsock_table *table = &vsock->table;
+    struct virtqueue_chain chain;
+    enum outcome outcome = pop_buffer(vsock, &chain);
+
+    if (outcome != DELIVERED)
+        return outcome;
+    put_packet(vsock, &chain, &table->resets[0]);
+    memmove(table->resets, table->resets + 1, --table->reset_count * sizeof(table->resets[0]));
+    return DELIVERED;
+}
+
+/* What it has to say, or else its data, read straight into the guest's buffer. */
+static enum outcome deliver(struct virtio_vsock *vsock, struct vsock_connection *connection)
+{
+    uint32_t credit = vsock_may_send(connection), length = 0;
+    struct virtqueue_chain chain;
+    enum outcome outcome;
+
+    if (!connection->pending && credit == 0)
+        return NOTHING;
+    outcome = pop_buffer(vsock, &chain);
+    if (outcome != DELIVERED)
+        return outcome;
+    if (!connection->pending) {
+        memcpy(vsock->payload, vsock->vectors, chain.writable_count * sizeof(vsock->payload[0]));
+        length = vsock_read(connection, vsock->payload,
+                            io_vector_slice(vsock->payload, chain.writable_count,
+                                            sizeof(struct vsock_header), credit));
+    }
+    if (length > 0) {
+        put_operation(vsock, &chain, connection, VSOCK_RW, length);
+    } else if (connection->pending) {
+        put_operation(vsock, &chain, connection,
+                      (enum vsock_operation)__builtin_ctz(connection->pending), 0);
+    } else {
+        virtqueue_rewind(virtio_device_queue(vsock->device, QUEUE_RECEIVE), 1);
+        return NOTHING;
+    }
+    return DELIVERED;
+}
+
+static enum outcome deliver_next(struct virtio_vsock *vsock)
+{
+    if (vsock->table.reset_count > 0)
+        return deliver_reset(vsock);
+    for (unsigned i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++) {
+        unsigned index = (vsock->turn + i) % VIRTIO_VSOCK_CONNECTIONS;
+        struct vsock_connection *connection = &vsock->table.connections[index];
+        enum outcome outcome = NOTHING;
+
+        if (connection->state == VSOCK_OFFERED || connection->state == VSOCK_OPEN)
+            outcome = deliver(vsock, connection);
+        if (outcome != NOTHING) {
+            vsock->turn = index + 1;
+            return outcome;
+        }
+    }
+    return NOTHING;
+}
+
+static void receive(struct virtio_vsock *vsock)
+{
+    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_RECEIVE);
+    enum outcome outcome = DELIVERED;
+
+    if (!virtio_device_is_live(vsock->device) || !queue->enabled)
+        return;
+    virtqueue_disable_kicks(queue);
+    for (unsigned packets = 0; packets < TURN_PACKETS && outcome == DELIVERED; packets++) {
+        do /* again only if the guest added buffers meanwhile, so at most its queue's size often */
+            outcome = deliver_next(vsock);
+        while (outcome == NO_BUFFER && virtqueue_enable_kicks(queue, 0));
+    }
+    if (outcome == BROKEN) {
+        virtio_device_fault(vsock->device, "vsock receive buffer");
+        return;
+    }
+    if (outcome == DELIVERED)
+        virtio_device_kick(vsock->device, QUEUE_RECEIVE);
+    virtio_device_complete(vsock->device, QUEUE_RECEIVE);
+    if (vsock->transmit_waits && vsock->table.reset_count < VSOCK_RESETS_HOLD) {
+        vsock->transmit_waits = false;
+        virtio_device_kick(vsock->device, QUEUE_TRANSMIT);
+    }
+}
+
+static void on_socket(void *context, uint32_t events)
+{
+    struct vsock_connection *connection = context;
+    struct virtio_vsock *vsock = connection->table->owner;
+
+    virtio_device_lock(vsock->device);
+    vsock_socket_ready(connection, events);
+    receive(vsock);
+    virtio_device_unlock(vsock->device);
+}
+
+/* --- from the guest --- */
+
+/* Of an open connection; false if it may not be. */
+static bool on_open(struct vsock_connection *connection, const struct vsock_header *header,
+                    struct iovec *vectors, unsigned count)
+{
+    switch (header->operation) {
+    case VSOCK_RW:
+        return vsock_write(connection, vectors, count, header->length);
+    case VSOCK_SHUTDOWN:
+        vsock_shutdown(connection, header->flags);
+        return true;
+    case VSOCK_CREDIT_REQUEST:
+        connection->pending |= VSOCK_PENDING(VSOCK_CREDIT_UPDATE);
+        return true;
+    default:
+        return header->operation == VSOCK_CREDIT_UPDATE;
+    }
+}
+
+/* The header is a copy; the vectors are its payload, of which there are `bytes`. */
+static void on_packet(struct virtio_vsock *vsock, const struct vsock_header *header,
+                      struct iovec *vectors, unsigned count, uint64_t bytes)
+{
+    struct vsock_table *table = &vsock->table;
+    bool known = header->source_cid == table->spec.cid && header->target_cid == VSOCK_HOST_CID;
+    struct vsock_connection *connection =
+        known ? vsock_find(table, header->source_port, header->target_port) : NULL;
+    bool good = known && header->type == VSOCK_TYPE_STREAM && header->length <= bytes &&
+                (header->length == 0 || header->operation == VSOCK_RW);
+
+    if (good && connection) {
+        connection->guest_window = header->window;
+        connection->guest_taken = header->taken;
+    }
+    if (good && !connection && header->operation == VSOCK_REQUEST)
+        vsock_request(table, header);
+    else if (good && connection && connection->state == VSOCK_OFFERED &&
+             header->operation == VSOCK_RESPONSE &&
+             !(connection->pending & VSOCK_PENDING(VSOCK_REQUEST)))
+        vsock_response(connection);
+    else if (!good || !connection || connection->state != VSOCK_OPEN ||
+             !on_open(connection, header, vectors, count))
+        vsock_refuse(table, header, connection);
+}
+
+/* 1, 0 if none waits, -EPROTO. */
+static int transmit_one(struct virtio_vsock *vsock, struct virtqueue *queue)
+{
+    struct virtqueue_chain chain;
+    struct vsock_header header;
+    int result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, &chain);
+    uint64_t bytes;
+    unsigned count;
+
+    if (result <= 0)
+        return result;
+    if (chain.writable_count > 0 ||
+        !io_vector_read(vsock->vectors, chain.readable_count, 0, &header, sizeof(header)))
+        return -EPROTO;
+    bytes = io_vector_bytes(vsock->vectors, chain.readable_count) - sizeof(header);
+    count = io_vector_slice(vsock->vectors, chain.readable_count, sizeof(header), header.length);
+    on_packet(vsock, &header, vsock->vectors, count, bytes);
+    virtqueue_put(queue, chain.head, 0);
+    return 1;
+}
+
+static void transmit(struct virtio_vsock *vsock)
+{
+    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_TRANSMIT);
+    unsigned packets = 0;
+    int result = 0;
+
+    do {
+        virtqueue_disable_kicks(queue);
+        while (vsock->table.reset_count < VSOCK_RESETS_HOLD && packets < TURN_PACKETS &&
+               (result = transmit_one(vsock, queue)) > 0)
+            packets++;
+        vsock->transmit_waits = vsock->table.reset_count >= VSOCK_RESETS_HOLD;
+    } while (result >= 0 && !vsock->transmit_waits && packets < TURN_PACKETS &&
+             virtqueue_enable_kicks(queue, 0));
+    if (result < 0) {
+        virtio_device_fault(vsock->device, "vsock transmit buffer");
+        return;
+    }
+    if (packets == TURN_PACKETS)
+        virtio_device_kick(vsock->device, QUEUE_TRANSMIT);
+    virtio_device_complete(vsock->device, QUEUE_TRANSMIT);
+    receive(vsock); /* the answers */
+}
+
+/* --- the device --- */
+
+static void tell_event(struct virtio_vsock *vsock)
+{
+    const uint32_t event = EVENT_RESET;
+    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_EVENT);
+    struct virtqueue_chain chain;
+    int result = 0;
+
+    if (vsock->event_due)
+        result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, &chain);
+    if (result == 0)
+        return;
+    if (result < 0 || chain.readable_count > 0 ||
+        !io_vector_write(vsock->vectors, chain.writable_count, 0, &event, sizeof(event))) {
+        virtio_device_fault(vsock->device, "vsock event buffer");
+        return;
+    }
+    vsock->event_due = false;
+    virtqueue_put(queue, chain.head, sizeof(event));
+    virtio_device_complete(vsock->device, QUEUE_EVENT);
+}
+
+static void vsock_process_queue(void *owner, unsigned queue)
+{
+    struct virtio_vsock *vsock = owner;
+
+    if (queue == QUEUE_RECEIVE)
+        receive(vsock);
+    else if (queue == QUEUE_TRANSMIT)
+        transmit(vsock);
+    else
+        tell_event(vsock);
+}
+
+static uint64_t vsock_offer_features(void *owner)
+{
+    (void)owner;
+    return VSOCK_FEATURE_STREAM;
+}
+
+static void vsock_read_config(void *owner, void *config)
+{
+    const struct virtio_vsock *vsock = owner;
+
+    memcpy(config, &vsock->table.spec.cid, sizeof(vsock->table.spec.cid));
+}
+
+static void bury(void *context)
+{
+    struct virtio_vsock *vsock = context;
+
+    virtio_device_lock(vsock->device);
+    vsock_table_free_dead(&vsock->table);
+    virtio_device_unlock(vsock->device);
+}
+
+/* Should memory for the post be short, the dead go when their sockets move, or the next connection
+ * is made. */
+static void vsock_reset_device(void *owner)
+{
+    struct virtio_vsock *vsock = owner;
+
+    vsock->event_due = vsock->transmit_waits = false;
+    if (vsock_table_kill(&vsock->table))
+        (void)loop_post(vsock->table.loop, bury, vsock);
+}
+
+/* A snapshot has no connections; the guest it becomes is told so. */
+static void vsock_transfer(void *owner, struct transfer *transfer)
+{
+    struct virtio_vsock *vsock = owner;
+
+    vsock->event_due |= transfer->loading;
+}
+
+static void vsock_free(void *owner)
+{
+    struct virtio_vsock *vsock = owner;
+
+    vsock_table_clear(&vsock->table);
+    free(vsock);
+}
+
+static const struct virtio_device_ops vsock_ops = {
+    .name = "vsock",
+    .device_id = VSOCK_DEVICE_ID,
+    .queue_count = QUEUE_COUNT,
+    .queue_size = VSOCK_QUEUE_SIZE,
+    .config_bytes = sizeof(uint64_t),
+    .offer_features = vsock_offer_features,
+    .read_config = vsock_read_config,
+    .process_queue = vsock_process_queue,
+    .transfer = vsock_transfer,
+    .reset = vsock_reset_device,
+    .free = vsock_free,
+};
+
+int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec, struct loop *loop,
+                     struct virtio_vsock **ret_vsock, struct error *err)
+{
+    struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
+    int result;
+
+    if (!vsock)
+        return error_set(err, ENOMEM, "virtio vsock");
+    vsock->table.spec = *spec;
+    vsock->table.loop = loop;
+    vsock->table.on_socket = on_socket;
+    vsock->table.owner = vsock;
+    result = virtio_pci_add(root, &vsock_ops, vsock, VSOCK_PCI_CLASS, loop, &vsock->device, err);
+    if (result != 0)
+        free(vsock);
+    else
+        *ret_vsock = vsock;
+    return result;
+}
+
+void virtio_vsock_message(struct virtio_vsock *vsock, const struct vmm_vsock *message, int fd)
+{
+    virtio_device_lock(vsock->device);
+    if (message->header.type == VMM_MESSAGE_VSOCK_ANSWER)
+        vsock_answer(&vsock->table, message, fd);
+    else if (fd >= 0)
+        vsock_connect(&vsock->table, message, fd, virtio_device_is_live(vsock->device));
+    virtio_device_kick(vsock->device, QUEUE_RECEIVE); /* later, if the guest is paused */
+    virtio_device_unlock(vsock->device);
+}
+
+void virtio_vsock_forget(struct virtio_vsock *vsock)
+{
+    virtio_device_lock(vsock->device);
+    vsock_forget_agent(&vsock->table);
+    virtio_device_kick(vsock->device, QUEUE_RECEIVE);
+    virtio_device_unlock(vsock->device);
+}
