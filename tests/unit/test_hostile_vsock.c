@@ -1,0 +1,158 @@
+/* test_hostile_vsock.c - what a hostile driver does to the vsock device: packets and chains that
+ * are none, answers that it does not take, more connections than there may be. */
+#include "tests/unit/vsock_harness.h"
+
+/* Each is answered by a reset, and ends the connection if it is one of its packets. */
+static void bad_packets_are_reset(void **state)
+{
+    struct vsock_fixture *f = *state;
+    const struct vsock_header good = vsock_packet(GUEST_PORT, HOST_PORT, VSOCK_RW);
+    struct vsock_header bad[9];
+
+    for (unsigned i = 0; i < 9; i++)
+        bad[i] = good;
+    bad[0].type = 2;
+    bad[1].length = 1;
+    bad[2].length = UINT32_MAX;
+    bad[3].operation = 0;
+    bad[4].operation = 99;
+    bad[5].operation = VSOCK_REQUEST; /* again */
+    bad[6].operation = VSOCK_RESPONSE;
+    bad[7].source_cid = CID + 1;
+    bad[8].target_cid = 1ull << 40;
+    vsock_start(f);
+    for (unsigned i = 0; i < 9; i++) {
+        int fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+
+        assert_true(vsock_send(f, &bad[i], NULL, 0));
+        assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+        assert_int_equal(is_closed(fd), i < 7); /* a stranger ends nobody's */
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+        assert_no_packet(f);
+        close(fd);
+    }
+    for (uint16_t operation = VSOCK_RESPONSE; operation <= VSOCK_CREDIT_REQUEST; operation++) {
+        vsock_send_operation(f, 1, 2, operation, 0); /* no such connection */
+        if (operation != VSOCK_RST)
+            assert_packet(f, 1, 2, VSOCK_RST, 0);
+    }
+    assert_no_packet(f);
+    assert_int_equal(f->told_count, 9);
+}
+
+static void bad_chains_stop_the_device(void **state)
+{
+    struct vsock_fixture *f = *state;
+    static const struct {
+        unsigned queue;
+        struct ring_buffer buffer;
+    } bad[] = {
+        { TX, { PACKET, sizeof(struct vsock_header) - 1, 0 } },
+        { TX, { PACKET, sizeof(struct vsock_header), RING_WRITE } },
+        { TX, { UINT64_MAX - 8, sizeof(struct vsock_header), 0 } },
+        { RX, { PACKET, sizeof(struct vsock_header), RING_WRITE } },
+        { RX, { PACKET, BUFFER_BYTES, 0 } },
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        driver_start(&f->h, 0, VSOCK_RING);
+        ring_offer(&f->h, bad[i].queue, &bad[i].buffer, 1);
+        if (bad[i].queue == RX)
+            vsock_send_operation(f, 1, 2, VSOCK_RW, 0); /* needs an answer */
+        else
+            ring_kick(&f->h, TX);
+        assert_needs_reset(&f->h);
+        vsock_start(f);
+        close(vsock_connect_host(f, GUEST_PORT, HOST_PORT));
+    }
+}
+
+/* Resets that nobody takes hold the transmit queue, and only that. */
+static void answers_that_nobody_takes_are_bounded(void **state)
+{
+    struct vsock_fixture *f = *state;
+    const struct ring_buffer buffer = { PACKET, sizeof(struct vsock_header), 0 };
+    const struct vsock_header header = vsock_packet(7, 8, VSOCK_RW);
+    unsigned back = 0, resets = 0;
+    struct vsock_header answer;
+    uint32_t head, used;
+
+    driver_start(&f->h, 0, VSOCK_RING);
+    guest_put(&f->h, PACKET, &header, sizeof(header));
+    for (unsigned i = 0; i < 5 * VSOCK_RING; i++) {
+        if (i < VSOCK_RING || ring_take(&f->h, TX, &head, &used)) {
+            ring_offer(&f->h, TX, &buffer, 1);
+            back += i >= VSOCK_RING;
+        }
+        ring_kick(&f->h, TX);
+    }
+    assert_int_equal(back, VSOCK_RESETS_HOLD);
+    while (resets < back + VSOCK_RING) { /* taken, all are answered */
+        vsock_offer(f, 1, BUFFER_BYTES);
+        assert_true(vsock_take(f, &answer, NULL));
+        assert_int_equal(answer.operation, VSOCK_RST);
+        resets++;
+    }
+    assert_no_packet(f);
+    assert_int_equal(status_get(&f->h), 15);
+}
+
+static void connections_are_bounded(void **state)
+{
+    struct vsock_fixture *f = *state;
+    int fds[VIRTIO_VSOCK_CONNECTIONS], pair[2];
+    unsigned asked = 0;
+
+    vsock_start(f);
+    for (uint32_t i = 0; i < 100; i++) { /* none of which the agent answers */
+        struct vsock_header header;
+
+        vsock_send_operation(f, 100 + i, HOST_PORT, VSOCK_REQUEST, 0);
+        if (!vsock_take(f, &header, NULL))
+            asked++;
+        else
+            vsock_offer(f, 1, BUFFER_BYTES);
+    }
+    assert_int_equal(asked, VIRTIO_VSOCK_ASKED_MAX);
+    assert_int_equal(f->told_count, VIRTIO_VSOCK_ASKED_MAX);
+    virtio_vsock_forget(f->vsock);
+    for (unsigned i = 0; i < asked; i++) {
+        struct vsock_header header;
+
+        assert_true(vsock_take(f, &header, NULL));
+        assert_int_equal(header.operation, VSOCK_RST);
+        vsock_offer(f, 1, BUFFER_BYTES);
+    }
+    assert_no_packet(f);
+    f->told_seen = f->told_count;
+
+    for (uint32_t i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++)
+        fds[i] = vsock_connect_host(f, i, HOST_PORT);
+    vsock_send_operation(f, 99, HOST_PORT, VSOCK_REQUEST, 0);
+    assert_packet(f, 99, HOST_PORT, VSOCK_RST, 0);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 9, 1, pair[1]);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -EAGAIN).id, 9);
+    close(pair[0]);
+    for (uint32_t i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++) {
+        vsock_send_operation(f, i, HOST_PORT, VSOCK_RST, 0);
+        assert_true(is_closed(fds[i]));
+        close(fds[i]);
+    }
+    assert_int_equal(f->stats.closed, VIRTIO_VSOCK_CONNECTIONS);
+    close(vsock_connect_host(f, 1, HOST_PORT));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(bad_packets_are_reset),
+        TEST(bad_chains_stop_the_device),
+        TEST(answers_that_nobody_takes_are_bounded),
+        TEST(connections_are_bounded),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

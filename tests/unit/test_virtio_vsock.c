@@ -1,0 +1,474 @@
+/* test_virtio_vsock.c - the vsock device: connections both ways, credit, ends of all kinds,
+ * snapshots.  What hostile drivers do to it: test_hostile_vsock.c. */
+#include "tests/unit/vsock_harness.h"
+#include "vmm/transfer.h"
+
+#define MUCH (1u << 20)
+
+static void fill(uint8_t *bytes, size_t size, size_t from)
+{
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)((from + i) * 7 + (from + i) / 251);
+}
+
+/* --- connections --- */
+
+static void the_configuration_has_the_cid(void **state)
+{
+    struct harness *h = &((struct vsock_fixture *)*state)->h;
+
+    driver_attach(h);
+    assert_int_equal(config_get(h, 0, 4), 0x10531af4);
+    assert_int_equal(device_config_get(h, 0, 8), CID);
+    assert_int_equal(reg_get(h, REG_QUEUE_COUNT, 2), 3);
+    assert_true(features_offered(h) & 1);
+}
+
+static void a_guest_connects(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header header;
+    char bytes[BUFFER_BYTES];
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "to the host", 11));
+    assert_reads(fd, "to the host");
+    assert_int_equal(write(fd, "to the guest", 12), 12);
+    assert_true(vsock_take(f, &header, bytes));
+    assert_int_equal(header.operation, VSOCK_RW);
+    assert_int_equal(header.length, 12);
+    assert_int_equal(header.taken, 11);
+    assert_int_equal(header.window, VIRTIO_VSOCK_WINDOW);
+    assert_memory_equal(bytes, "to the guest", 12);
+    assert_int_equal(f->stats.connections, 1);
+    assert_int_equal(f->stats.tx_bytes, 11);
+    assert_int_equal(f->stats.rx_bytes, 12);
+    /* Two connections do not meet. */
+    int other = vsock_connect_host(f, GUEST_PORT + 1, HOST_PORT);
+
+    assert_true(vsock_send_data(f, GUEST_PORT + 1, HOST_PORT, "other", 5));
+    assert_reads(other, "other");
+    close(other);
+    close(fd);
+}
+
+static void a_guest_is_refused(void **state)
+{
+    struct vsock_fixture *f = *state;
+    uint32_t id;
+
+    vsock_start(f);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
+    assert_no_packet(f);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, id, 0, -1);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+
+    f->deaf = true; /* no agent */
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+
+    f->deaf = false; /* gives up before the answer */
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    int pair[2];
+
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, id, 0, pair[1]);
+    assert_true(is_closed(pair[0]));
+    assert_no_packet(f);
+    close(pair[0]);
+}
+
+static void the_host_connects(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header request;
+    int pair[2];
+
+    vsock_start(f);
+    vsock_pair(pair);
+    assert_int_equal(write(pair[0], "early", 5), 5); /* not before the guest has said yes */
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 77, GUEST_PORT, pair[1]);
+    assert_true(vsock_take(f, &request, NULL));
+    assert_int_equal(request.operation, VSOCK_REQUEST);
+    assert_int_equal(request.target_port, GUEST_PORT);
+    assert_int_equal(request.window, VIRTIO_VSOCK_WINDOW);
+    assert_no_packet(f);
+    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RESPONSE, 0);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, 0).id, 77);
+    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RW, 0);
+    assert_true(vsock_send_data(f, GUEST_PORT, request.source_port, "answer", 6));
+    assert_reads(pair[0], "answer");
+    assert_int_equal(f->stats.connections, 1);
+    close(pair[0]);
+}
+
+static void the_host_is_refused(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header request;
+    int pair[2];
+
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 1, GUEST_PORT, pair[1]);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ENOTCONN).id, 1);
+    assert_true(is_closed(pair[0]));
+    close(pair[0]);
+
+    vsock_start(f);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 2, GUEST_PORT, pair[1]);
+    assert_true(vsock_take(f, &request, NULL));
+    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 2);
+    assert_true(is_closed(pair[0]));
+    close(pair[0]);
+
+    vsock_pair(pair); /* who asked, gives up */
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 3, GUEST_PORT, pair[1]);
+    assert_true(vsock_take(f, &request, NULL));
+    close(pair[0]);
+    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 3);
+    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RESPONSE, 0);
+    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+}
+
+/* An agent that ends takes what it was asked with it; what is open goes on. */
+static void an_agent_leaves(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header request;
+    int open, pair[2];
+
+    vsock_start(f);
+    open = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    vsock_send_operation(f, GUEST_PORT + 1, HOST_PORT, VSOCK_REQUEST, 0);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 1, GUEST_PORT, pair[1]);
+    assert_true(vsock_take(f, &request, NULL));
+    vsock_offer(f, 1, BUFFER_BYTES);
+    f->told_seen = f->told_count;
+    virtio_vsock_forget(f->vsock);
+    for (unsigned i = 0; i < 2; i++) {
+        struct vsock_header header;
+
+        assert_true(vsock_take(f, &header, NULL));
+        assert_int_equal(header.operation, VSOCK_RST);
+    }
+    assert_int_equal(f->told_count, f->told_seen);
+    assert_true(is_closed(pair[0]));
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "goes on", 7));
+    assert_reads(open, "goes on");
+    close(pair[0]);
+    close(open);
+}
+
+/* --- credit --- */
+
+static void the_guests_credit_is_kept(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header header = vsock_packet(GUEST_PORT, HOST_PORT, VSOCK_CREDIT_UPDATE);
+    uint8_t bytes[BUFFER_BYTES], want[BUFFER_BYTES];
+    uint32_t got = 0;
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    header.window = 5000;
+    assert_true(vsock_send(f, &header, NULL, 0));
+    for (size_t i = 0; i < 12000; i += 1000) {
+        fill(bytes, 1000, i);
+        assert_int_equal(write(fd, bytes, 1000), 1000);
+    }
+    for (unsigned round = 1; got < 12000; round++) {
+        struct vsock_header data;
+
+        while (vsock_take(f, &data, bytes)) {
+            fill(want, data.length, got);
+            assert_memory_equal(bytes, want, data.length);
+            got += data.length;
+            vsock_offer(f, 1, BUFFER_BYTES);
+        }
+        assert_int_equal(got, round * 5000 < 12000 ? round * 5000 : 12000);
+        header.taken = got;
+        assert_true(vsock_send(f, &header, NULL, 0));
+    }
+    /* Numbers without sense stop the data, or do not; nothing else. */
+    header.taken = got + 1;
+    header.window = UINT32_MAX;
+    assert_true(vsock_send(f, &header, NULL, 0));
+    assert_int_equal(write(fd, bytes, 100), 100);
+    assert_no_packet(f);
+    header.taken = got;
+    assert_true(vsock_send(f, &header, NULL, 0));
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    close(fd);
+}
+
+/* Sends until the window is full; how many bytes. */
+static uint32_t send_window(struct vsock_fixture *f, uint32_t from, uint32_t window)
+{
+    uint8_t bytes[8192];
+    uint32_t sent = 0;
+
+    while (sent < window) {
+        uint32_t part = window - sent < sizeof(bytes) ? window - sent : sizeof(bytes);
+
+        fill(bytes, part, from + sent);
+        assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, part));
+        sent += part;
+    }
+    return sent;
+}
+
+/* The newest `taken` that the guest was told. */
+static uint32_t taken_told(struct vsock_fixture *f, uint32_t before)
+{
+    struct vsock_header header;
+
+    while (vsock_take(f, &header, NULL)) {
+        assert_int_equal(header.operation, VSOCK_CREDIT_UPDATE);
+        before = header.taken;
+        vsock_offer(f, 1, BUFFER_BYTES);
+    }
+    return before;
+}
+
+static void what_the_socket_does_not_take_is_kept(void **state)
+{
+    struct vsock_fixture *f = *state;
+    uint32_t sent = 0, taken = 0, got = 0;
+    uint8_t bytes[8192], want[8192];
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    while (sent - taken < VIRTIO_VSOCK_WINDOW) { /* nobody reads, so the window fills */
+        sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
+        taken = taken_told(f, taken);
+        assert_true(sent < MUCH);
+    }
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+    taken = taken_told(f, taken);
+    sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
+    while (got < sent) { /* and as it is read, the rest follows, whole and in order */
+        ssize_t size = read(fd, bytes, sizeof(bytes));
+
+        assert_true(size > 0);
+        fill(want, (size_t)size, got);
+        assert_memory_equal(bytes, want, size);
+        got += (uint32_t)size;
+        taken = taken_told(f, taken);
+    }
+    assert_true(sent - taken < VIRTIO_VSOCK_WINDOW / 2);
+    assert_int_equal(f->stats.tx_bytes, sent);
+    close(fd);
+}
+
+static void too_much_is_reset(void **state)
+{
+    struct vsock_fixture *f = *state;
+    uint32_t sent = 0, taken = 0;
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    while (sent - taken < VIRTIO_VSOCK_WINDOW) {
+        sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+        taken = taken_told(f, taken);
+    }
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "x", 1));
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_int_equal(f->stats.closed, 1);
+    close(fd);
+}
+
+/* --- ends --- */
+
+static void halves_are_closed(void **state)
+{
+    struct vsock_fixture *f = *state;
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "last", 4));
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    assert_reads(fd, "last");
+    assert_true(is_closed(fd));
+    assert_int_equal(write(fd, "still", 5), 5);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    close(fd); /* after its last byte was read */
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_int_equal(f->stats.closed, 1);
+
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    assert_int_equal(write(fd, "bye", 3), 3);
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "answer", 6));
+    assert_reads(fd, "answer");
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_true(is_closed(fd));
+    assert_int_equal(f->stats.closed, 2);
+    close(fd);
+}
+
+/* Nothing that was acknowledged is lost because its reader is slow. */
+static void a_closed_connection_is_drained(void **state)
+{
+    struct vsock_fixture *f = *state;
+    uint32_t sent = 0, taken = 0, got = 0;
+    uint8_t bytes[8192];
+    ssize_t size;
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    while (sent - taken < VIRTIO_VSOCK_WINDOW) {
+        sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+        taken = taken_told(f, taken);
+    }
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    int again = vsock_connect_host(f, GUEST_PORT, HOST_PORT); /* the port is free */
+
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "new", 3));
+    assert_reads(again, "new");
+    while ((size = read(fd, bytes, sizeof(bytes))) > 0) {
+        got += (uint32_t)size;
+        harness_run(&f->h);
+    }
+    assert_int_equal(size, 0);
+    assert_int_equal(got, sent);
+    assert_int_equal(f->stats.closed, 1);
+    close(again);
+    close(fd);
+}
+
+/* The reader has gone: what is sent goes nowhere, and the guest is told. */
+static void a_host_that_left_takes_nothing(void **state)
+{
+    struct vsock_fixture *f = *state;
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    close(fd);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    for (unsigned i = 0; i < 40; i++) {
+        uint8_t bytes[4096] = { 0 };
+
+        assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, sizeof(bytes)));
+    }
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_no_packet(f);
+    assert_int_equal(f->stats.closed, 1);
+}
+
+static void a_reset_device_closes_all(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_header request;
+    int fd, pair[2];
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 5, GUEST_PORT, pair[1]);
+    assert_true(vsock_take(f, &request, NULL));
+    status_put(&f->h, 0);
+    assert_false(is_closed(fd)); /* not on the guest's thread */
+    harness_run(&f->h);
+    assert_true(is_closed(fd));
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 5);
+    close(fd);
+    close(pair[0]);
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    close(fd);
+}
+
+static void a_restored_guest_is_told(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct vsock_fixture *restored = NULL;
+    struct transfer out = { .err = &f->h.err }, in;
+    const struct ring_buffer buffer = { BUFFER(0), 8, RING_WRITE };
+    static uint8_t memory[HARNESS_MEMORY];
+    uint32_t head, used, event = 1;
+    int fd;
+
+    vsock_start(f);
+    ring_offer(&f->h, EVENT, &buffer, 1);
+    ring_kick(&f->h, EVENT);
+    assert_false(ring_take(&f->h, EVENT, &head, &used));
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    pci_root_transfer(f->h.root, &out);
+    assert_true(transfer_is_good(&out));
+    guest_get(&f->h, 0, memory, sizeof(memory));
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "goes on", 7));
+    assert_reads(fd, "goes on");
+    close(fd);
+
+    vsock_set_up((void **)&restored);
+    in = (struct transfer){
+        .loading = true, .bytes = out.bytes, .size = out.size, .err = &restored->h.err
+    };
+    guest_put(&restored->h, 0, memory, sizeof(memory));
+    memcpy(restored->h.rings, f->h.rings, sizeof(f->h.rings));
+    restored->h.rings[RX].used = guest_get16(&restored->h, ring_used(RX) + 2);
+    restored->h.rings[TX] = (struct harness_ring){
+        VSOCK_RING,
+        guest_get16(&restored->h, ring_avail(TX) + 2),
+        guest_get16(&restored->h, ring_used(TX) + 2),
+        0,
+    };
+    pci_root_transfer(restored->h.root, &in);
+    assert_true(transfer_is_good(&in));
+    harness_run(&restored->h);
+    assert_true(ring_take(&restored->h, EVENT, &head, &used));
+    assert_int_equal(used, 4);
+    guest_get(&restored->h, BUFFER(0), &event, sizeof(event));
+    assert_int_equal(event, 0);
+    assert_true(vsock_send_data(restored, GUEST_PORT, HOST_PORT, "lost", 4));
+    assert_packet(restored, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    free(out.bytes);
+    vsock_tear_down((void **)&restored);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(the_configuration_has_the_cid),
+        TEST(a_guest_connects),
+        TEST(a_guest_is_refused),
+        TEST(the_host_connects),
+        TEST(the_host_is_refused),
+        TEST(an_agent_leaves),
+        TEST(the_guests_credit_is_kept),
+        TEST(what_the_socket_does_not_take_is_kept),
+        TEST(too_much_is_reset),
+        TEST(halves_are_closed),
+        TEST(a_closed_connection_is_drained),
+        TEST(a_host_that_left_takes_nothing),
+        TEST(a_reset_device_closes_all),
+        TEST(a_restored_guest_is_told),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
