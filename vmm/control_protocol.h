@@ -52,7 +52,7 @@
 #define VMM_CMDLINE_MAX 2047
 #define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
 #define VMM_MEMORY_MIN  (1ull << 20)
-#define VMM_LAYERS_MAX  8    /* files that a restored VM's memory consists of */
+#define VMM_LAYERS_MAX  8 /* files that a restored VM's memory consists of */
 #define VMM_CID_MIN     3 /* of a guest's vsock */
 #define VMM_CID_MAX     0xfffffffeu
 #define VMM_INPUT_MAX   4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */

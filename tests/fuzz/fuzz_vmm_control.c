@@ -77,6 +77,19 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
     FUZZ_REQUIRE(balloon->deflate_on_oom <= 1);
 }
 
+static void take_vsock(void *context, const struct vmm_vsock *message, int fd)
+{
+    (void)context;
+    FUZZ_REQUIRE(message->header.size == sizeof(*message));
+    if (fd >= 0)
+        close(fd);
+}
+
+static void forget(void *context)
+{
+    (void)context;
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = pause_machine,
@@ -85,6 +98,8 @@ static const struct control_ops ops = {
     .fork = make_fork,
     .console_input = take_input,
     .change_balloon = change_balloon,
+    .vsock = take_vsock,
+    .disconnected = forget,
 };
 
 /* An address that the kernel picks: no file is left. */

@@ -32,6 +32,8 @@ struct fixture {
     char input[VMM_INPUT_MAX];
     size_t input_size, input_room;
     uint32_t target_mib; /* of the last BALLOON */
+    struct vmm_vsock vsock;
+    int vsock_fd, leavings;
     struct loop *loop;
     struct control *control;
 };
@@ -180,6 +182,21 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
     f->target_mib = balloon->target_mib;
 }
 
+static void take_vsock(void *context, const struct vmm_vsock *message, int fd)
+{
+    struct fixture *f = context;
+
+    f->vsock = *message;
+    f->vsock_fd = fd;
+}
+
+static void leave(void *context)
+{
+    struct fixture *f = context;
+
+    f->leavings++;
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = hold,
@@ -188,6 +205,8 @@ static const struct control_ops ops = {
     .fork = make_fork,
     .console_input = take_input,
     .change_balloon = change_balloon,
+    .vsock = take_vsock,
+    .disconnected = leave,
 };
 
 static void make_ready(struct fixture *f, int fd)
@@ -392,6 +411,47 @@ static void wrong_console_input_hangs_up(void **state)
     close(first);
 }
 
+static void vsock_messages_go_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    struct vmm_vsock message = {
+        .header = { VMM_MESSAGE_VSOCK_CONNECT, VMM_PROTOCOL_VERSION, sizeof message, 0 },
+        .id = 7,
+        .port = 22,
+    };
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    assert_memory_equal(&f->vsock, &message, sizeof message);
+    assert_true(f->vsock_fd > 0);
+    assert_int_equal(open_fds(), fds_before + 1); /* it is the device's now */
+    close(f->vsock_fd);
+    message.header.type = VMM_MESSAGE_VSOCK_ANSWER;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->vsock_fd, -1);
+
+    message.header.type = VMM_MESSAGE_VSOCK_REQUEST;
+    assert_true(control_send_vsock(f->control, &message));
+    memset(&message, 0, sizeof message);
+    assert_int_equal(seqpacket_receive(fd, &message, sizeof message, NULL, NULL, NULL),
+                     sizeof message);
+    assert_int_equal(message.port, 22);
+    assert_int_equal(f->leavings, 0);
+    message.header.type = VMM_MESSAGE_VSOCK_CONNECT;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0, 0 }, 2, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(fd), 0); /* one too many */
+    assert_int_equal(f->leavings, 1);
+    assert_false(control_send_vsock(f->control, &message));
+    assert_int_equal(open_fds(), fds_before - 1); /* the connection's */
+}
+
 static void a_balloon_is_told_its_size(void **state)
 {
     struct fixture *f = *state;
@@ -540,6 +600,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),

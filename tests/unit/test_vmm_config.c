@@ -92,6 +92,8 @@ FAULT(odd_memory, c->memory_bytes += 4096)
 FAULT(wrapping_memory, c->memory_bytes = UINT64_MAX - (1u << 20) + 1)
 FAULT(whole_balloon, c->balloon.target_mib = 128)
 FAULT(wrapping_balloon, c->balloon.target_mib = UINT32_MAX)
+FAULT(host_cid, c->vsock_cid = 2)
+FAULT(any_cid, c->vsock_cid = UINT32_MAX)
 FAULT(odd_balloon, c->balloon.deflate_on_oom = 2)
 FAULT(bad_initrd, c->has_initrd = 2)
 FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
@@ -140,6 +142,8 @@ static const struct {
     { odd_balloon, "balloon" },
     { strange_memory, "memory_backing" },
     { memory_without_fd, "fds" },
+    { host_cid, "vsock_cid" },
+    { any_cid, "vsock_cid" },
     { bad_initrd, "has_initrd" },
     { many_disks, "disk_count" },
     { many_nics, "nic_count" },
