@@ -33,6 +33,9 @@ static const struct option options[] = {
       "sockets; the API's is warren.sock in it (default /run/warren)" },
     { "import-dir", TYPE_PATHS, AT(import_dirs), 0, 0, "DIR",
       "images may be imported from below DIR; may be repeated (default /var/lib/warren/import)" },
+    { "vsock-dir", TYPE_PATHS, AT(vsock_dirs), 0, 0, "DIR",
+      "VMs may name unix sockets below DIR; may be repeated (default: vsock in the run "
+      "directory)" },
     { "libexec-dir", TYPE_PATH, AT(libexec_dir), 0, 0, "DIR",
       "where warren-vmm, warren-api and warren-fetch are (default: where warrend is)" },
     { "prefix", TYPE_PREFIX, AT(prefix), 0, 0, "NAME",
@@ -68,6 +71,15 @@ static int set_path(char *to, const struct option *option, const char *value, st
                            CONFIG_PATH_MAX - 1);
     memcpy(to, value, strlen(value) + 1);
     return 0;
+}
+
+static int add_path(struct config_dirs *dirs, const struct option *option, const char *value,
+                    struct error *err)
+{
+    if (dirs->count == CONFIG_DIRS_MAX)
+        return error_field(err, EINVAL, option->name, "%s: at most %d", option->name,
+                           CONFIG_DIRS_MAX);
+    return set_path(dirs->paths[dirs->count++], option, value, err);
 }
 
 static int set_prefix(char *to, const struct option *option, const char *value, struct error *err)
@@ -117,10 +129,7 @@ static int set_option(struct config *config, const struct option *option, const 
     case TYPE_PATH:
         return set_path(field, option, value, err);
     case TYPE_PATHS:
-        if (config->import_dir_count == CONFIG_IMPORT_DIRS)
-            return error_field(err, EINVAL, option->name, "%s: at most %d", option->name,
-                               CONFIG_IMPORT_DIRS);
-        return set_path(config->import_dirs[config->import_dir_count++], option, value, err);
+        return add_path((struct config_dirs *)(void *)field, option, value, err);
     case TYPE_PREFIX:
         return set_prefix(field, option, value, err);
     case TYPE_NAME:
@@ -267,15 +276,21 @@ int config_parse(int argc, char **argv, struct config *ret_config, enum config_w
     if (result == 0)
         result = parse_file(&config, flags.config_file[0] ? flags.config_file : DEFAULT_FILE,
                             flags.config_file[0] != '\0', err);
-    if (result == 0 && flags.import_dir_count > 0)
-        config.import_dir_count = 0;
+    if (flags.import_dirs.count > 0) /* flags replace what the file lists */
+        config.import_dirs.count = 0;
+    if (flags.vsock_dirs.count > 0)
+        config.vsock_dirs.count = 0;
     if (result == 0)
         result = parse_flags(&config, argv + 1, err);
     if (result < 0)
         return result;
-    if (config.import_dir_count == 0)
-        snprintf(config.import_dirs[config.import_dir_count++], CONFIG_PATH_MAX, "%s",
+    if (config.import_dirs.count == 0)
+        snprintf(config.import_dirs.paths[config.import_dirs.count++], CONFIG_PATH_MAX, "%s",
                  "/var/lib/warren/import");
+    if (config.vsock_dirs.count == 0 &&
+        snprintf(config.vsock_dirs.paths[config.vsock_dirs.count++], CONFIG_PATH_MAX, "%s/vsock",
+                 config.run_dir) >= CONFIG_PATH_MAX)
+        return error_field(err, EINVAL, "run-dir", "run-dir: the path is too long");
     *ret_config = config;
     return 0;
 }

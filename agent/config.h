@@ -5,18 +5,23 @@
 
 struct error;
 
-#define CONFIG_PATH_MAX    256
-#define CONFIG_IMPORT_DIRS 16
+#define CONFIG_PATH_MAX 256
+#define CONFIG_DIRS_MAX 16
+
+struct config_dirs {
+    unsigned count;
+    char paths[CONFIG_DIRS_MAX][CONFIG_PATH_MAX];
+};
 
 struct config {
     char config_file[CONFIG_PATH_MAX]; /* "" = /etc/warren/warrend.conf if it is there */
     char state_dir[CONFIG_PATH_MAX];
     char run_dir[CONFIG_PATH_MAX];
     char libexec_dir[CONFIG_PATH_MAX]; /* warren-vmm, -api, -fetch; "" = where warrend itself is */
-    char import_dirs[CONFIG_IMPORT_DIRS][CONFIG_PATH_MAX];
-    unsigned import_dir_count;
-    char prefix[5];   /* of taps, bridges, tables, cgroups */
-    int64_t uid_base; /* first of the uids (and gids) that helpers and VMs get */
+    struct config_dirs import_dirs;
+    struct config_dirs vsock_dirs; /* of unix sockets that guests may reach */
+    char prefix[5];                /* of taps, bridges, tables, cgroups */
+    int64_t uid_base;              /* first of the uids (and gids) that helpers and VMs get */
     int64_t uid_count;
     char socket_group[64];        /* who may connect to the API's socket beside root; "" = nobody */
     char cgroup[CONFIG_PATH_MAX]; /* parent of the VMs' cgroups; "" = <cgroup2>/<prefix>-vms */

@@ -114,6 +114,12 @@ int node_console_follow(struct node *node, const char *id, size_t tail, int *ret
 void node_console_input(struct node *node, const char *id, const void *bytes, size_t size,
                         node_done_fn *done, void *context);
 
+/* Connects to a port of the guest's vsock.  done: with an owned stream socket, or -ENOENT, -EBUSY
+ * if the VM does not run or has no vsock, -ECONNREFUSED, -ETIMEDOUT, -EAGAIN. */
+typedef void node_vsock_fn(void *context, int fd, const struct error *err);
+void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_vsock_fn *done,
+                        void *context);
+
 /* GET /v1/node. */
 json_t *node_info(struct node *node);
 /* 0 if requests can be served, else -EAGAIN with what is missing. */

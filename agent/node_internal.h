@@ -30,6 +30,7 @@ struct process_job;
 struct snapshot;
 struct snapshot_store;
 struct volume_store;
+struct vsock_request;
 struct worker;
 struct vmm_client;
 struct vmm_client_ops;
@@ -161,6 +162,8 @@ struct vm {
     struct loop_source *pid_source;
     struct vmm_client *client;
     struct console_input *inputs; /* sent to the VMM and not yet answered, oldest first */
+    struct vsock_request *vsocks; /* the same */
+    uint32_t vsock_id;            /* of the last of them, ever */
     int64_t launch_ns;            /* CLOCK_MONOTONIC, for the start latency */
 };
 

@@ -85,13 +85,13 @@ static int load_row(void *context, const struct record *record, struct error *er
 static int open_stores(struct node *node, struct error *err)
 {
     const struct config *config = node->config;
-    const char *import_dirs[CONFIG_IMPORT_DIRS];
+    const char *import_dirs[CONFIG_DIRS_MAX];
     char fetch_path[CONFIG_PATH_MAX + 32];
-    auto_close int state_dir = -1;
+    auto_close int state_dir = -1, vsock_dir = -1;
     struct keyed_digest_key key;
     struct image_store_config images = {
         .import_dirs = import_dirs,
-        .import_dir_count = config->import_dir_count,
+        .import_dir_count = config->import_dirs.count,
         .fetch_path = fetch_path,
         .fetch_root = jail_empty_root(node->jail),
         .uid = jail_user(node->jail, JAIL_USER_FETCH),
@@ -102,8 +102,8 @@ static int open_stores(struct node *node, struct error *err)
     };
     int result = jail_make_dir(AT_FDCWD, config->state_dir, 0700, &state_dir, err);
 
-    for (unsigned i = 0; i < config->import_dir_count; i++)
-        import_dirs[i] = config->import_dirs[i];
+    for (unsigned i = 0; i < config->import_dirs.count; i++)
+        import_dirs[i] = config->import_dirs.paths[i];
     snprintf(fetch_path, sizeof fetch_path, "%s/warren-fetch", config->libexec_dir);
     if (result == 0)
         result = jail_make_dir(state_dir, "images", 0700, &node->images_dir_fd, err);
@@ -113,6 +113,8 @@ static int open_stores(struct node *node, struct error *err)
         result = jail_make_dir(state_dir, "snapshots", 0700, &node->snapshots_dir_fd, err);
     if (result == 0)
         result = keyed_digest_open_key(state_dir, &key, err);
+    if (result == 0) /* the default vsock-dir */
+        result = jail_make_dir(jail_run_dir_fd(node->jail), "vsock", 0755, &vsock_dir, err);
     images.images_dir_fd = node->images_dir_fd;
     if (result == 0)
         result = image_store_new(&images, &node->images, err);

@@ -11,6 +11,7 @@
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_memory.h"
+#include "agent/vm_vsock.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "net/address_pool.h"
@@ -293,6 +294,8 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
         result = reserve_nic(node, vm, i, err);
     if (result == 0 && vm->spec.fork[0])
         vm_inherit_nics(vm, node_find_vm(node, vm->spec.fork));
+    if (result == 0)
+        result = vm_vsock_check(node->config, &vm->spec.vsock, err);
     if (result == 0 && vm->spec.desired_running)
         result = vm_admit(node, vm, err);
     return result;

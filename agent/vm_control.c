@@ -6,6 +6,7 @@
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
 #include "base/process.h"
@@ -61,6 +62,7 @@ static void on_closed(void *context)
 
     closure->vm->client = vmm_client_free(closure->vm->client);
     vm_console_forget(closure->vm);
+    vm_vsock_forget(closure->vm);
     if (closure->vm->snapshot)
         snapshot_vm_is_lost(closure->node, closure->vm->snapshot,
                             closure->vm->kill_sent ? "the VM was killed"
@@ -85,10 +87,18 @@ static void on_input(void *context, bool taken)
     vm_console_answered(closure->vm, taken);
 }
 
+static void on_vsock(void *context, const struct vmm_vsock *message)
+{
+    struct vm_closure *closure = context;
+
+    vm_vsock_message(closure->node, closure->vm, message);
+}
+
 const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
+    .vsock = on_vsock,
     .snapshot = on_snapshot,
     .closed = on_closed,
 };

@@ -9,6 +9,7 @@
 #include "agent/jail.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -21,6 +22,7 @@ void vm_forget_process(struct vm *vm)
     vm->pid_source = loop_remove(vm->pid_source);
     vm->client = vmm_client_free(vm->client);
     vm_console_forget(vm);
+    vm_vsock_forget(vm);
     cleanup_close(&vm->pidfd);
     vm->pid = 0;
     vm->stop_sent = false;

@@ -164,6 +164,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         .disk_count = (uint8_t)spec->disk_count,
         .nic_count = (uint8_t)spec->nic_count,
         .balloon = vm_balloon_config(spec),
+        .vsock_cid = spec->vsock.cid,
     };
 
     configure.cpuid = *jail_cpuid(node->jail);

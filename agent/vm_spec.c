@@ -139,13 +139,37 @@ static int parse_balloon(const json_t *json, struct vm_spec *spec, struct error 
     return json_reader_end(&reader);
 }
 
+static int parse_vsock_port(const json_t *json, const char *path, struct vm_spec *spec,
+                            struct error *err)
+{
+    struct vm_vsock_spec *vsock = &spec->vsock;
+    struct vm_vsock_port *port = &vsock->ports[vsock->port_count];
+    struct json_reader reader;
+    const char *socket;
+
+    json_reader_init(&reader, json, path, err);
+    port->port = (uint32_t)json_read_integer(&reader, "port", 0, UINT32_MAX - 1, JSON_REQUIRED, 0);
+    socket = json_read_string(&reader, "socket", VM_VSOCK_SOCKET_MAX, JSON_REQUIRED, "");
+    snprintf(port->socket, sizeof port->socket, "%s", socket ? socket : "");
+    if (port->socket[0] != '/')
+        json_reader_fail(&reader, "socket", "must be an absolute path");
+    for (const char *c = port->socket; *c; c++)
+        if ((unsigned char)*c < ' ')
+            json_reader_fail(&reader, "socket", "must not contain control characters");
+    for (unsigned i = 0; i < vsock->port_count; i++)
+        if (vsock->ports[i].port == port->port)
+            json_reader_fail(&reader, "port", "is an earlier port too");
+    vsock->port_count++;
+    return json_reader_end(&reader);
+}
+
 /* Each item of an array by its own function, with its path. */
 static int parse_items(const json_t *array, const char *name,
                        int (*parse)(const json_t *, const char *, struct vm_spec *, struct error *),
                        struct vm_spec *spec, struct error *err)
 {
     for (size_t i = 0; array && i < json_array_size(array); i++) {
-        char path[32];
+        char path[48];
         int result;
 
         snprintf(path, sizeof path, "%s[%zu]", name, i);
@@ -154,6 +178,23 @@ static int parse_items(const json_t *array, const char *name,
             return result;
     }
     return 0;
+}
+
+/* NULL: none. */
+static int parse_vsock(const json_t *json, struct vm_spec *spec, struct error *err)
+{
+    struct json_reader reader;
+    const json_t *ports;
+    int result;
+
+    if (!json)
+        return 0;
+    json_reader_init(&reader, json, "vsock", err);
+    spec->vsock.cid = (uint32_t)json_read_integer(&reader, "cid", VMM_CID_MIN, VMM_CID_MAX,
+                                                  JSON_OPTIONAL, VMM_CID_MIN);
+    ports = json_read_array(&reader, "ports", VM_VSOCK_PORTS_MAX, JSON_OPTIONAL);
+    result = json_reader_end(&reader);
+    return result < 0 ? result : parse_items(ports, "vsock.ports", parse_vsock_port, spec, err);
 }
 
 static int check_labels(json_t *labels, struct error *err)
@@ -175,7 +216,8 @@ static int check_labels(json_t *labels, struct error *err)
 }
 
 static int parse_parts(const json_t *boot, const json_t *disks, const json_t *nics,
-                       const json_t *balloon, struct vm_spec *spec, struct error *err)
+                       const json_t *balloon, const json_t *vsock, struct vm_spec *spec,
+                       struct error *err)
 {
     int result = parse_boot(boot, spec, err);
 
@@ -185,6 +227,8 @@ static int parse_parts(const json_t *boot, const json_t *disks, const json_t *ni
         result = parse_items(nics, "nics", parse_nic, spec, err);
     if (result == 0)
         result = parse_balloon(balloon, spec, err);
+    if (result == 0)
+        result = parse_vsock(vsock, spec, err);
     return result == 0 ? check_labels(spec->labels, err) : result;
 }
 
@@ -196,6 +240,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     const json_t *disks;
     const json_t *nics;
     const json_t *balloon;
+    const json_t *vsock;
     const json_t *labels;
     int result;
 
@@ -213,6 +258,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     disks = json_read_array(&reader, "disks", VMM_DISKS_MAX, JSON_OPTIONAL);
     nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
     balloon = json_read_object(&reader, "balloon", JSON_OPTIONAL);
+    vsock = json_read_object(&reader, "vsock", JSON_OPTIONAL);
     labels = json_read_object(&reader, "labels", JSON_OPTIONAL);
     spec.restart = (enum vm_restart)json_read_enum(&reader, "restart", vm_restart_names,
                                                    VM_RESTART_COUNT, JSON_OPTIONAL, 0);
@@ -230,7 +276,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     spec.labels = labels ? json_deep_copy(labels) : json_object();
     if (!spec.labels)
         return error_set(err, ENOMEM, "read a VM's spec");
-    result = parse_parts(boot, disks, nics, balloon, &spec, err);
+    result = parse_parts(boot, disks, nics, balloon, vsock, &spec, err);
     if (result < 0) {
         vm_spec_clear(&spec);
         return result;
@@ -293,11 +339,24 @@ static json_t *nics_json(const struct vm_spec *spec)
     return array;
 }
 
+static json_t *vsock_json(const struct vm_vsock_spec *vsock)
+{
+    json_t *ports = json_array();
+
+    for (unsigned i = 0; i < vsock->port_count; i++)
+        json_array_append_new(ports,
+                              json_pack("{s:I, s:s}", "port", (json_int_t)vsock->ports[i].port,
+                                        "socket", vsock->ports[i].socket));
+    return json_pack("{s:I, s:o}", "cid", (json_int_t)vsock->cid, "ports", ports);
+}
+
 json_t *vm_spec_json(const struct vm_spec *spec)
 {
+    json_t *json;
     json_t *boot = spec->snapshot[0]
                        ? json_pack("{s:s}", "snapshot", spec->snapshot)
                        : json_pack("{s:s, s:s}", "kernel", spec->kernel, "cmdline", spec->cmdline);
+
     json_t *balloon = json_pack("{s:i, s:b, s:i}", "amount_mib", (int)spec->balloon.amount_mib,
                                 "deflate_on_oom", spec->balloon.deflate_on_oom,
                                 "stats_interval_seconds", (int)spec->balloon.stats_interval_s);
@@ -306,7 +365,7 @@ json_t *vm_spec_json(const struct vm_spec *spec)
         json_object_set_new(boot, "fork", json_string(spec->fork));
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
-    return json_pack("{s:s, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}",
+    json = json_pack("{s:s, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}",
                      "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
                      (int)spec->memory_mib, "memory_backing", vm_memory_names[spec->memory_backing],
                      "boot", boot, "disks", disks_json(spec), "nics", nics_json(spec), "balloon",
@@ -314,6 +373,9 @@ json_t *vm_spec_json(const struct vm_spec *spec)
                      "autostart", spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot],
                      "desired_state", desired_names[spec->desired_running], "stop_timeout_seconds",
                      (int)spec->stop_timeout_s);
+    if (json && spec->vsock.cid)
+        json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
+    return json;
 }
 
 /* --- comparing --- */

@@ -17,6 +17,8 @@ struct error;
 #define VM_STOP_TIMEOUT_MAX_S       3600
 #define VM_STATS_INTERVAL_DEFAULT_S 5
 #define VM_STATS_INTERVAL_MAX_S     3600
+#define VM_VSOCK_PORTS_MAX          16
+#define VM_VSOCK_SOCKET_MAX         255
 
 /* Of the host, for a disk. */
 enum vm_cache { VM_CACHE_BUFFERED, VM_CACHE_NONE, VM_CACHE_COUNT };
@@ -45,6 +47,15 @@ struct vm_balloon_spec {
     bool deflate_on_oom;
 };
 
+struct vm_vsock_spec {
+    uint32_t cid; /* 0 = the VM has no vsock */
+    unsigned port_count;
+    struct vm_vsock_port {
+        uint32_t port;
+        char socket[VM_VSOCK_SOCKET_MAX + 1]; /* absolute path */
+    } ports[VM_VSOCK_PORTS_MAX];
+};
+
 struct vm_spec {
     unsigned vcpus;
     unsigned memory_mib;
@@ -61,6 +72,7 @@ struct vm_spec {
     struct vm_disk_spec disks[VMM_DISKS_MAX];
     struct vm_nic_spec nics[VMM_NICS_MAX];
     struct vm_balloon_spec balloon;
+    struct vm_vsock_spec vsock;
     json_t *labels; /* owned; object of strings */
     enum vm_restart restart;
     enum vm_on_reboot on_reboot;

@@ -11,22 +11,57 @@
 #include "base/loop.h"
 #include "base/seqpacket.h"
 
+/* So many messages about vsock, then nothing is read for so long: a guest that connects all the
+ * time waits, and its VMM's answers with it. */
+#define VSOCKS_READ     64
+#define VSOCKS_PAUSE_MS 100
+
 struct vmm_client {
+    struct loop *loop; /* borrowed */
     int fd;
     struct loop_source *source;
     const struct vmm_client_ops *ops;
     void *context;
-    bool ready_told;      /* once per connection, no more */
+    bool ready_told; /* once per connection, no more */
+    unsigned vsocks; /* messages since the last pause */
+    struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
 };
+
+static void read_on(void *context)
+{
+    struct vmm_client *client = context;
+
+    client->pause = NULL;
+    client->vsocks = 0;
+    (void)loop_change(client->source, EPOLLIN, NULL);
+}
+
+/* Without memory for a timer there is no pause. */
+static void take_vsock(struct vmm_client *client, const struct vmm_vsock *message)
+{
+    if (++client->vsocks >= VSOCKS_READ && !client->pause) {
+        client->pause = loop_after(client->loop, VSOCKS_PAUSE_MS, read_on, client);
+        if (client->pause)
+            (void)loop_change(client->source, 0, NULL);
+    }
+    client->ops->vsock(client->context, message);
+}
 
 /* False if it is none that a VMM may send. */
 static bool take_message(struct vmm_client *client, const void *bytes, size_t size, int *fds,
                          size_t fd_count)
 {
+    const struct vmm_message_header *header = bytes;
     const struct vmm_state *state = bytes;
 
+    if (size == sizeof(struct vmm_vsock) && header->size == size &&
+        (header->type == VMM_MESSAGE_VSOCK_REQUEST ||
+         header->type == VMM_MESSAGE_VSOCK_CONNECTED)) {
+        take_vsock(client, bytes);
+        return true;
+    }
     if (size != sizeof *state || state->header.size != size)
         return false;
     if (state->header.type == VMM_MESSAGE_READY && !client->ready_told) {
@@ -65,6 +100,7 @@ static void receive(void *context, uint32_t events)
         return;
     if (got <= 0 || !take_message(client, &message, (size_t)got, fds, count)) {
         client->source = loop_remove(client->source);
+        client->pause = loop_cancel(client->pause);
         client->ops->closed(client->context);
     }
     for (size_t i = 0; got > 0 && i < count; i++)
@@ -81,7 +117,7 @@ int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_op
         close(control_fd);
         return error_set(err, ENOMEM, "talk to a VMM");
     }
-    *client = (struct vmm_client){ .fd = control_fd, .ops = ops, .context = context };
+    *client = (struct vmm_client){ .loop = loop, .fd = control_fd, .ops = ops, .context = context };
     result = loop_add(loop, control_fd, EPOLLIN, receive, client, &client->source, err);
     if (result < 0) {
         vmm_client_free(client);
@@ -95,6 +131,7 @@ struct vmm_client *vmm_client_free(struct vmm_client *client)
 {
     if (client) {
         loop_remove(client->source);
+        loop_cancel(client->pause);
         close(client->fd);
         free(client);
     }
@@ -184,4 +221,16 @@ int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *ball
     };
 
     return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}
+
+int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint32_t id,
+                     uint32_t port, int fd, struct error *err)
+{
+    struct vmm_vsock message = {
+        .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof message },
+        .id = id,
+        .port = port,
+    };
+
+    return seqpacket_send(client->fd, &message, sizeof message, &fd, fd >= 0, err);
 }

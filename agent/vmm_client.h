@@ -1,7 +1,8 @@
 /* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
  *
  * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
- * READY, one answer for each question), ends the connection.  So none can keep the loop busy. */
+ * READY, one answer for each question), ends the connection; and of those about vsock, which come
+ * unasked, so many are read in a time.  So none can keep the loop busy. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@ struct vmm_client_ops {
     void (*input)(void *context, bool taken); /* the answer to console input, in order */
     /* The answer to the last snapshot that was asked for: 0 or -errno. */
     void (*snapshot)(void *context, int result, int *fds, size_t fd_count);
+    void (*vsock)(void *context, const struct vmm_vsock *message); /* REQUEST or CONNECTED */
     void (*closed)(void *context); /* no more will come; free the client */
 };
 
@@ -41,4 +43,7 @@ int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_
 /* Valid: below its memory. */
 int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *balloon,
                        struct error *err);
+/* type: CONNECT or ANSWER; fd is borrowed, -1 = none. */
+int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint32_t id,
+                     uint32_t port, int fd, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

@@ -18,6 +18,7 @@ void vm_fork(struct request *request);     /* fork_handler.c */
 void vm_wait(struct request *request);
 void vm_console(struct request *request);
 void vm_console_input(struct request *request);
+void vm_vsock(struct request *request);
 
 /* node_handlers.c */
 void node_show(struct request *request);

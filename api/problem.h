@@ -19,8 +19,8 @@ struct problem {
 #define PROBLEM_TOO_MANY_OUTSTANDING ENOBUFS
 #define PROBLEM_TOO_LARGE            E2BIG
 #define PROBLEM_UPGRADE              ENOPROTOOPT
-/* What streams of bytes both ways are called in Upgrade headers. */
-#define STREAM_PROTOCOL "warren-stream"
+/* What streams of bytes both ways are called in Upgrade headers: there is one kind. */
+#define STREAM_PROTOCOL "vsock"
 
 /* Never NULL: unknown codes are "internal" (500). */
 const struct problem *problem_of(int code);

@@ -53,6 +53,7 @@ static const struct route routes[] = {
       console_queries },
     { "POST", "/v1/vms/{id}/console/input", "typeOnVmConsole", vm_console_input, RESOURCE_VM, true,
       NULL },
+    { "GET", "/v1/vms/{id}/vsock/{port}", "connectVmVsock", vm_vsock, RESOURCE_VM, false, NULL },
     { "GET", "/v1/snapshots", "listSnapshots", resource_list, RESOURCE_SNAPSHOT, false,
       page_queries },
     { "GET", "/v1/snapshots/{id}", "getSnapshot", resource_get, RESOURCE_SNAPSHOT, false, NULL },
@@ -75,24 +76,35 @@ const struct route *router_routes(size_t *ret_count)
     return routes;
 }
 
-/* Does path match the pattern?  The segment at {id} is told by position and length. */
-static bool path_matches(const char *pattern, const char *path, const char **ret_id,
-                         size_t *ret_length)
+/* Parts of a path at the pattern's {...}. */
+struct path_parts {
+    struct {
+        const char *text;
+        size_t length; /* 0 = there is none */
+    } at[2];
+};
+
+/* Does path match the pattern?  Each {...} is a segment that is not empty. */
+static bool path_matches(const char *pattern, const char *path, struct path_parts *ret_parts)
 {
-    *ret_id = "";
-    *ret_length = 0;
+    struct path_parts parts = { 0 };
+    size_t count = 0;
+
     while (*pattern && *path) {
-        if (*pattern == '{') {
-            *ret_id = path;
-            *ret_length = strcspn(path, "/");
-            if (*ret_length == 0)
+        if (*pattern == '{' && count < ARRAY_LENGTH(parts.at)) {
+            size_t length = strcspn(path, "/");
+
+            if (length == 0)
                 return false;
+            parts.at[count].text = path;
+            parts.at[count++].length = length;
             pattern = strchr(pattern, '}') + 1;
-            path += *ret_length;
+            path += length;
         } else if (*pattern++ != *path++) {
             return false;
         }
     }
+    *ret_parts = parts;
     return *pattern == *path; /* both at their ends */
 }
 
@@ -117,17 +129,28 @@ static int set_parameter(struct request *request, const char *id, size_t length,
     return 0;
 }
 
+/* The only kind of a second part. */
+static int set_number(struct request *request, const char *text, size_t length, struct error *err)
+{
+    int64_t number = 0;
+
+    if (length > 0 && (!digits_parse(text, length, &number) || number > UINT32_MAX - 1))
+        return error_field(err, EINVAL, "port", "a port is a number from 0 to %u", UINT32_MAX - 1);
+    request->number = (uint32_t)number;
+    return 0;
+}
+
 /* "GET, HEAD, PUT": every method that the path has; NULL if it has none or memory is short. */
 static char *allowed_methods(const char *path)
 {
     char allow[64] = "";
-    size_t used = 0, length;
-    const char *id;
+    struct path_parts parts;
+    size_t used = 0;
 
     for (size_t i = 0; i < ARRAY_LENGTH(routes); i++) {
         bool get = strcmp(routes[i].method, "GET") == 0;
 
-        if (!path_matches(routes[i].path, path, &id, &length))
+        if (!path_matches(routes[i].path, path, &parts))
             continue;
         used += (size_t)snprintf(allow + used, sizeof(allow) - used, "%s%s%s", used ? ", " : "",
                                  routes[i].method, get ? ", HEAD" : "");
@@ -140,13 +163,12 @@ static char *allowed_methods(const char *path)
 int router_match(struct request *request, struct error *err)
 {
     const struct route *route = NULL;
-    const char *id = "";
-    size_t length = 0;
+    struct path_parts parts = { 0 };
     int r;
 
     for (size_t i = 0; i < ARRAY_LENGTH(routes) && !route; i++) {
         if (method_matches(&routes[i], request->method) &&
-            path_matches(routes[i].path, request->path, &id, &length))
+            path_matches(routes[i].path, request->path, &parts))
             route = &routes[i];
     }
     if (!route) {
@@ -156,7 +178,9 @@ int router_match(struct request *request, struct error *err)
         return error_set(err, ENOENT, "no such path; see /openapi.yaml");
     }
     request->route = route;
-    r = set_parameter(request, id, length, err);
+    r = set_parameter(request, parts.at[0].text, parts.at[0].length, err);
+    if (r == 0)
+        r = set_number(request, parts.at[1].text, parts.at[1].length, err);
     if (r < 0)
         return r;
     if (!route->has_body && request->body_size > 0)

@@ -1,10 +1,11 @@
 /* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, snapshot, wait,
- * console. */
+ * console, vsock. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "api/handlers.h"
+#include "api/problem.h"
 #include "api/request.h"
 #include "api/router.h"
 #include "base/cleanup.h"
@@ -213,4 +214,25 @@ void vm_console_input(struct request *request)
     else
         node_console_input(request->node, request->parameter, request->body, request->body_size,
                            console_typed, request);
+}
+
+static void vsock_connected(void *context, int fd, const struct error *err)
+{
+    struct request *request = context;
+
+    if (fd < 0)
+        request_reply_error(request, err);
+    else
+        request_reply_upgrade(request, STREAM_PROTOCOL, fd);
+}
+
+void vm_vsock(struct request *request)
+{
+    struct error err = { 0 };
+
+    if (request_check_upgrade(request, STREAM_PROTOCOL, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        node_vsock_connect(request->node, request->parameter, request->number, vsock_connected,
+                           request);
 }

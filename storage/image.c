@@ -4,16 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "storage/image_internal.h"
 #include "storage/instance_name.h"
 
@@ -99,37 +98,6 @@ struct image_store *image_store_free(struct image_store *store)
 
 /* --- local sources --- */
 
-/* What of `path` is below `dir`; NULL if it is not. */
-static const char *path_below(const char *path, const char *dir)
-{
-    size_t length = strlen(dir);
-
-    while (length > 0 && dir[length - 1] == '/')
-        length--;
-    if (strncmp(path, dir, length) != 0 || path[length] != '/')
-        return NULL;
-    path += length;
-    while (*path == '/')
-        path++;
-    return *path ? path : NULL;
-}
-
-/* Neither symlinks nor ".." nor mount tricks lead out; a FIFO does not make the agent wait. */
-static int open_below(const char *dir, const char *path)
-{
-    struct open_how how = {
-        .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-    };
-    auto_close int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    long fd;
-
-    if (dir_fd < 0)
-        return -errno;
-    fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
-    return fd < 0 ? -errno : (int)fd;
-}
-
 static int refuse_source(int code, struct error *err)
 {
     switch (code) {
@@ -161,7 +129,8 @@ int image_source_open(const struct image_store *store, const char *path, int *re
         below = path_below(path, store->import_dirs[i]);
         if (!below)
             continue;
-        fd = open_below(store->import_dirs[i], below);
+        fd = path_open_below(store->import_dirs[i], below,
+                             O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* no FIFO holds us */
         if (fd < 0)
             return refuse_source(fd, err);
     }

@@ -64,8 +64,10 @@ static void nothing_given_means_the_defaults(void **state)
     assert_int_equal(p.wish, CONFIG_RUN);
     assert_string_equal(p.config.state_dir, "/var/lib/warren");
     assert_string_equal(p.config.run_dir, "/run/warren");
-    assert_int_equal(p.config.import_dir_count, 1);
-    assert_string_equal(p.config.import_dirs[0], "/var/lib/warren/import");
+    assert_int_equal(p.config.import_dirs.count, 1);
+    assert_string_equal(p.config.import_dirs.paths[0], "/var/lib/warren/import");
+    assert_int_equal(p.config.vsock_dirs.count, 1);
+    assert_string_equal(p.config.vsock_dirs.paths[0], "/run/warren/vsock");
     assert_string_equal(p.config.prefix, "wrn");
     assert_int_equal(p.config.memory_ratio_percent, 100);
     assert_false(p.config.debug);
@@ -76,18 +78,21 @@ static void flags_have_two_forms(void **state)
     struct parsed p;
 
     (void)state;
-    assert_int_equal(parse("--state-dir /s --run-dir=/r --prefix ab1 --debug --uid-base=2000 "
-                           "--import-dir /a --import-dir=/b --allow-private-urls=false",
-                           &p),
-                     0);
+    assert_int_equal(
+        parse("--state-dir /s --run-dir=/r --prefix ab1 --debug --uid-base=2000 "
+              "--import-dir /a --import-dir=/b --vsock-dir /v --allow-private-urls=false",
+              &p),
+        0);
     assert_string_equal(p.config.state_dir, "/s");
     assert_string_equal(p.config.run_dir, "/r");
     assert_string_equal(p.config.prefix, "ab1");
     assert_true(p.config.debug);
     assert_false(p.config.allow_private_urls);
     assert_int_equal(p.config.uid_base, 2000);
-    assert_int_equal(p.config.import_dir_count, 2);
-    assert_string_equal(p.config.import_dirs[1], "/b");
+    assert_int_equal(p.config.import_dirs.count, 2);
+    assert_string_equal(p.config.import_dirs.paths[1], "/b");
+    assert_int_equal(p.config.vsock_dirs.count, 1);
+    assert_string_equal(p.config.vsock_dirs.paths[0], "/v");
 }
 
 static void what_is_wrong_is_refused(void **state)
@@ -142,7 +147,7 @@ static void a_file_says_the_same_as_flags(void **state)
                      0);
     assert_string_equal(p.config.prefix, "fil");
     assert_string_equal(p.config.state_dir, "/from/file");
-    assert_int_equal(p.config.import_dir_count, 2);
+    assert_int_equal(p.config.import_dirs.count, 2);
     assert_true(p.config.debug);
     assert_int_equal(p.config.memory_reserve_mib, 100);
 }
@@ -156,8 +161,8 @@ static void flags_win_over_the_file(void **state)
                                 "--prefix flg --import-dir /c --debug=false", &p),
                      0);
     assert_string_equal(p.config.prefix, "flg");
-    assert_int_equal(p.config.import_dir_count, 1);
-    assert_string_equal(p.config.import_dirs[0], "/c");
+    assert_int_equal(p.config.import_dirs.count, 1);
+    assert_string_equal(p.config.import_dirs.paths[0], "/c");
     assert_string_equal(p.config.run_dir, "/file");
     assert_false(p.config.debug);
 }
