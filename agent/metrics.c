@@ -24,6 +24,8 @@ struct vm_sample {
     const struct vm_spec *spec;
     struct stats_disk disks[STATS_DISKS_MAX];
     struct stats_nic nics[STATS_NICS_MAX];
+    struct stats_vsock vsock;
+    uint64_t vsock_open;
 };
 
 struct family {
@@ -107,6 +109,18 @@ static const struct family nic_families[] = {
       offsetof(struct stats_nic, tx_dropped) },
 };
 
+/* Of the VMs that have one. */
+static const struct family vsock_families[] = {
+    { "warren_vm_vsock_connections_total", "counter", "Connections made, either way",
+      offsetof(struct vm_sample, vsock.connections) },
+    { "warren_vm_vsock_connections", "gauge", "Connections that are open",
+      offsetof(struct vm_sample, vsock_open) },
+    { "warren_vm_vsock_receive_bytes_total", "counter", "Bytes to the guest",
+      offsetof(struct vm_sample, vsock.rx_bytes) },
+    { "warren_vm_vsock_transmit_bytes_total", "counter", "Bytes from the guest",
+      offsetof(struct vm_sample, vsock.tx_bytes) },
+};
+
 /* --- sampling --- */
 
 /* utime and stime are fields 14 and 15, rss is field 24 of /proc/PID/stat. */
@@ -161,6 +175,9 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
         sample->vcpu_exits += page.vcpu_exits[i];
     memcpy(sample->disks, page.disks, sizeof sample->disks);
     memcpy(sample->nics, page.nics, sizeof sample->nics);
+    sample->vsock = page.vsock;
+    sample->vsock_open =
+        page.vsock.connections > page.vsock.closed ? page.vsock.connections - page.vsock.closed : 0;
 }
 
 /* --- printing --- */
@@ -232,6 +249,19 @@ static void print_nics(FILE *out, const struct vm_sample *samples, size_t count)
             for (unsigned n = 0; n < samples[i].nic_count; n++)
                 fprintf(out, "%s{vm=\"%s\",nic=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
                         samples[i].spec->nics[n].name, field(&samples[i].nics[n], family->offset));
+    }
+}
+
+static void print_vsocks(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    for (size_t f = 0; f < ARRAY_LENGTH(vsock_families); f++) {
+        const struct family *family = &vsock_families[f];
+
+        head(out, family->name, family->type, family->help);
+        for (size_t i = 0; i < count; i++)
+            if (samples[i].spec->vsock.cid)
+                fprintf(out, "%s{vm=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
+                        field(&samples[i], family->offset));
     }
 }
 
@@ -326,6 +356,7 @@ char *node_metrics(struct node *node, size_t *ret_size)
     print_guests(out, samples, count);
     print_disks(out, samples, count);
     print_nics(out, samples, count);
+    print_vsocks(out, samples, count);
     fclose(out);
     free(samples);
     return text;

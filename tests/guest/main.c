@@ -15,6 +15,7 @@
 #include "tests/guest/power.h"
 #include "tests/guest/rng.h"
 #include "tests/guest/text.h"
+#include "tests/guest/vsock.h"
 
 #define COMMAND_LINE_MAX 4096
 #define ARGUMENTS_MAX    8
@@ -60,6 +61,7 @@ static const struct command {
     { "net", net_run },
     { "rng", rng_run },
     { "balloon", balloon_run },
+    { "vsock", vsock_run },
     { "pci", machine_pci },
     { "info", machine_info },
     { "smp", machine_processors },

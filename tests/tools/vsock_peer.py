@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""vsock_peer.py - the host's ends of vsock connections, for tests/integration/vsock.
+
+  vsock_peer.py echo SOCKET             a service that sends back what comes, until it is killed
+  vsock_peer.py ask SOCKET COMMANDS     a service for one connection: a line of the FIFO COMMANDS is
+                                        sent, and what comes back printed; `end` ends
+  vsock_peer.py connect API VM PORT [BYTES [TIMES]]
+                                        upgrades, sends BYTES (20), half-closes, wants them back;
+                                        prints `ok N`, or the status and problem it was answered
+"""
+import os
+import socket
+import sys
+import threading
+
+
+def listen(path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(16)
+    return listener
+
+
+def echo_one(connection):
+    with connection:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+def echo(path):
+    listener = listen(path)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=echo_one, args=(connection,), daemon=True).start()
+
+
+def receive(connection, count):
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            break
+        data += part
+    return data
+
+
+def ask(path, commands):
+    connection, _ = listen(path).accept()
+    connection.settimeout(20)
+    print("accepted", flush=True)
+    with open(commands, encoding="ascii") as lines:
+        for line in lines:
+            text = line.strip().encode()
+            if text == b"end":
+                break
+            try:
+                connection.sendall(text)
+                print(receive(connection, len(text)).decode() or "closed", flush=True)
+            except OSError as error:
+                print(error, flush=True)
+
+
+def read_head(connection):
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = connection.recv(1)
+        if not part:
+            break
+        head += part
+    return head.decode("latin-1")
+
+
+def connect_one(api, vm, port, count):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(40)
+        connection.connect(api)
+        connection.sendall(f"GET /v1/vms/{vm}/vsock/{port} HTTP/1.1\r\nHost: w\r\n"
+                           "Connection: Upgrade\r\nUpgrade: vsock\r\n\r\n".encode())
+        head = read_head(connection)
+        status = head.split(" ")[1] if " " in head else "none"
+        if status != "101":
+            return status + " " + connection.recv(4096).decode("latin-1")
+        sent = os.urandom(count)
+
+        def send():
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        got = receive(connection, count + 1)
+        sender.join()
+        return f"ok {len(got)}" if got == sent else f"sent {count}, got {len(got)} bytes"
+
+
+def connect(api, vm, port, count="20", times="1"):
+    for _ in range(int(times)):
+        result = connect_one(api, vm, port, int(count))
+        if not result.startswith("ok"):
+            break
+    print(result)
+
+
+{"echo": echo, "ask": ask, "connect": connect}[sys.argv[1]](*sys.argv[2:])
