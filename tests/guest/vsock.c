@@ -37,7 +37,7 @@ struct connection {
     uint32_t sent, host_window, host_taken;
     uint32_t taken; /* of what came */
     uint32_t bytes;
-    uint8_t kept[WINDOW];
+    uint8_t kept[WINDOW + 1]; /* a NUL may be put behind */
 };
 
 static struct virtio_device device;
@@ -305,9 +305,8 @@ static void talk(struct guest *guest, uint32_t port, const char *text)
         console_print("vsock talk %u timeout\n", (uint64_t)port);
         return;
     }
-    console_print("vsock talk %u ok ", (uint64_t)port);
-    console_bytes((const char *)connection->kept, connection->bytes);
-    console_print("\n");
+    connection->kept[connection->bytes] = '\0';
+    console_print("vsock talk %u ok %s\n", (uint64_t)port, (const char *)connection->kept);
     say(connection, SHUTDOWN, NO_MORE);
     if (!await(guest, connection, false, 0))
         console_print("vsock close timeout\n");
