@@ -296,6 +296,22 @@ void node_console_input(struct node *node, const char *id, const void *bytes, si
     }
 }
 
+/* Port 7 accepts; its other end is node->followed.  8 refuses, 9 does not answer. */
+void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_vsock_fn *done,
+                        void *context)
+{
+    struct error err = { 0 };
+    int fd = -1;
+
+    if (!fake_find(node, RESOURCE_VM, id))
+        fd = error_set(&err, ENOENT, "vms has no %s", id);
+    else if (port != 7)
+        fd = error_set(&err, port == 8 ? ECONNREFUSED : ETIMEDOUT, "no");
+    else
+        (void)node_console_follow(node, id, 0, &fd, &err);
+    done(context, fd, &err);
+}
+
 json_t *node_info(struct node *node)
 {
     (void)node;

@@ -128,7 +128,7 @@ static void paths_and_counts_have_limits(void **state)
     strcat(line, "x");
     assert_int_equal(parse(line, &p), -EINVAL);
     line[0] = '\0';
-    for (int i = 0; i < CONFIG_IMPORT_DIRS; i++)
+    for (int i = 0; i < CONFIG_DIRS_MAX; i++)
         strcat(line, "--import-dir=/x ");
     assert_int_equal(parse(line, &p), 0);
     strcat(line, "--import-dir=/x");

@@ -75,7 +75,7 @@ static int tear_down(void **state)
 }
 
 struct asked {
-    const char *method, *target, *body, *if_match, *if_none_match, *content_type;
+    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade;
 };
 
 static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
@@ -90,6 +90,7 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
     message.strings[WIRE_CONTENT_TYPE] = asked.content_type ? asked.content_type
                                          : asked.body       ? "application/json"
                                                             : NULL;
+    message.strings[WIRE_UPGRADE] = asked.upgrade;
     message.body = asked.body ? strdup(asked.body) : NULL;
     message.body_size = asked.body ? strlen(asked.body) : 0;
     assert_int_equal(request_new(&message, &f->sink, f->node, f->metrics, &request, NULL), 0);
@@ -269,6 +270,28 @@ static void console_input_is_checked(void **state)
         ASK(f, "POST", "/v1/vms/absent/console/input", "x", .content_type = "text/plain"), 404);
     assert_int_equal(ASK(f, "GET", "/v1/vms/a/console?follow=2"), 400);
     assert_int_equal(ASK(f, "GET", "/v1/vms/absent/console?follow=1"), 404);
+}
+
+static void a_guests_port_is_connected_to(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/7"), 426);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/7", .upgrade = "other"), 426);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/7", .upgrade = "vsock"), 101);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/8", .upgrade = "vsock"), 502);
+    assert_string_equal(member(f, "type"), "urn:warren:problem:guest-refused");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/9", .upgrade = "vsock"), 504);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/absent/vsock/7", .upgrade = "vsock"), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/4294967295", .upgrade = "vsock"), 400);
+    assert_string_equal(member(f, "field"), "port");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/-1", .upgrade = "vsock"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/99999999999999999999", .upgrade = "vsock"),
+                     400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/", .upgrade = "vsock"), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/vsock/7/8", .upgrade = "vsock"), 404);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/vsock/7"), 405);
 }
 
 static void errors_have_their_statuses(void **state)
@@ -463,6 +486,7 @@ int main(void)
         CASE(what_has_no_route_is_refused),
         CASE(put_creates_confirms_and_refuses),
         CASE(console_input_is_checked),
+        CASE(a_guests_port_is_connected_to),
         CASE(errors_have_their_statuses),
         CASE(bodies_are_json_objects_of_the_right_type),
         CASE(conditions_hold_or_412),

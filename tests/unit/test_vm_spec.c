@@ -32,8 +32,9 @@ static int parse(const char *text, struct vm_spec *ret_spec, struct error *err)
     return result;
 }
 
-#define BOOT "\"boot\":{\"kernel\":\"k\"}"
-#define DISK "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"a\",\"volume\":\"v\","
+#define BOOT  "\"boot\":{\"kernel\":\"k\"}"
+#define VSOCK "{\"memory_mib\":16," BOOT ",\"vsock\":"
+#define DISK  "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"a\",\"volume\":\"v\","
 
 static void the_least_has_every_default(void **state)
 {
@@ -75,7 +76,9 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
                               "\"name\":\"eth0\",\"network\":\"n\"}],"
                               "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
-                              "seconds\":3600,\"vcpus\":32}";
+                              "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
+                              "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
+                              "{\"port\":4294967294,\"socket\":\"/run/b\"}]}}";
     struct vm_spec spec;
     json_t *canonical;
     char *text;
@@ -168,6 +171,17 @@ static const struct {
     { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
+    { VSOCK "7}", "vsock" },
+    { VSOCK "{\"cid\":2}}", "vsock.cid" },
+    { VSOCK "{\"cid\":4294967295}}", "vsock.cid" },
+    { VSOCK "{\"x\":1}}", "vsock.x" },
+    { VSOCK "{\"ports\":[{\"port\":1}]}}", "vsock.ports[0].socket" },
+    { VSOCK "{\"ports\":[{\"port\":1,\"socket\":\"a\"}]}}", "vsock.ports[0].socket" },
+    { VSOCK "{\"ports\":[{\"port\":1,\"socket\":\"/a\\n\"}]}}", "vsock.ports[0].socket" },
+    { VSOCK "{\"ports\":[{\"socket\":\"/a\"}]}}", "vsock.ports[0].port" },
+    { VSOCK "{\"ports\":[{\"port\":4294967295,\"socket\":\"/a\"}]}}", "vsock.ports[0].port" },
+    { VSOCK "{\"ports\":[{\"port\":1,\"socket\":\"/a\"},{\"port\":1,\"socket\":\"/b\"}]}}",
+      "vsock.ports[1].port" },
     { "{\"memory_mib\":16,\"balloon\":7," BOOT "}", "balloon" },
     { "{\"memory_mib\":16,\"balloon\":{\"amount_mib\":16}," BOOT "}", "balloon.amount_mib" },
     { "{\"memory_mib\":16,\"balloon\":{\"amount_mib\":-1}," BOOT "}", "balloon.amount_mib" },
