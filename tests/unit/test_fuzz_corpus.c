@@ -25,6 +25,7 @@
     X(virtio_block) \
     X(virtio_net)   \
     X(virtio_rng)   \
+    X(virtio_vsock) \
     X(vmm_control)  \
     X(wire)
 
