@@ -25,13 +25,14 @@ static void agent_says(struct fuzz_machine *m, enum vmm_message_type type, uint3
 {
     struct vsock_fuzz *v = m->device;
     struct vmm_vsock message = { .header = { type, 1, sizeof(message), 0 }, .id = id };
-    int pair[2] = { -1, -1 };
+    int pair[2] = { -1, -1 }, little = 1;
 
     if (fuzz_take(&m->input, 1) & 3) {
         FUZZ_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
+        (void)setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)); /* soon full */
         take_host(v, pair[0]);
     }
-    message.port = (uint32_t)fuzz_take(&m->input, 1);
+    message.port = (uint32_t)fuzz_take(&m->input, 1) & 3;
     virtio_vsock_message(v->f.vsock, &message, pair[1]);
 }
 
@@ -65,15 +66,15 @@ static void host_does(struct fuzz_machine *m)
     }
 }
 
-/* Ports that were used, and will be: the newest of the host's own among them. */
+/* Few ports, so that they meet: the first of the host's own among them. */
 static void guest_sends(struct fuzz_machine *m)
 {
     uint8_t how = (uint8_t)fuzz_take(&m->input, 1), port = (uint8_t)fuzz_take(&m->input, 1);
     struct vsock_header header = {
         .source_cid = how & 0x80 ? fuzz_take(&m->input, 8) : CID,
         .target_cid = VSOCK_HOST_CID,
-        .source_port = port & 7,
-        .target_port = port & 8 ? 0x40000000u + (port >> 4) * 64 + 63 - (port & 7) : port >> 4,
+        .source_port = port & 3,
+        .target_port = port & 4 ? 0x40000000u + (port >> 5) * 64 + 63 - (port >> 3 & 3) : port >> 6,
         .type = how & 0x40 ? (uint16_t)fuzz_take(&m->input, 2) : VSOCK_TYPE_STREAM,
         .operation = how & 15,
         .flags = how >> 4 & 3,
@@ -161,6 +162,10 @@ FUZZ_TARGET(virtio_vsock)
     harness_open_on(&m.h, -1, -1);
     v.f.h = m.h;
     vsock_open(&v.f);
+    FUZZ_REQUIRE(fuzz_start(&m, 0));
+    for (unsigned i = 0; i < FUZZ_RING_SIZE; i++)
+        ring_offer(&m.h, RX, &(struct ring_buffer){ BUFFER(i), BUFFER_BYTES, RING_WRITE }, 1);
+    ring_kick(&m.h, RX);
     fuzz_run(&m, bytes, size);
     harness_close(&m.h);
     for (unsigned i = 0; i < HOSTS; i++)
