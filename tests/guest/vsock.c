@@ -232,10 +232,10 @@ static void take_event(void)
 
     if (!virtqueue_take(&events, &element))
         return;
-    console_print("vsock event %u\n", (uint64_t)event);
+    cid = *(volatile uint64_t *)device.config;
+    console_print("vsock event %u cid %u\n", (uint64_t)event, cid);
     for (unsigned i = 0; i < CONNECTIONS; i++)
         connections[i].state = FREE;
-    cid = *(volatile uint64_t *)device.config;
     virtqueue_submit(&events, 0, true);
 }
 

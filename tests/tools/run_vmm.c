@@ -93,6 +93,7 @@ static void usage(void)
         "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
         "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
         "         [--memory-backing N]   enum vmm_memory_backing of control_protocol.h\n"
+        "         [--vsock CID]\n"
         "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
         "       run_vmm --restore PREFIX ...              instead of --kernel\n"
@@ -172,6 +173,8 @@ static void add_field(struct run *run, const char *name, const char *value)
         configure->memory_bytes = strtoull(value, NULL, 10) << 20;
     else if (strcmp(name, "--memory-backing") == 0)
         configure->memory_backing = (uint8_t)atoi(value);
+    else if (strcmp(name, "--vsock") == 0)
+        configure->vsock_cid = strtoull(value, NULL, 10);
     else if (strcmp(name, "--vcpus") == 0)
         configure->vcpus = (uint32_t)atoi(value);
     else if (strcmp(name, "--disk") == 0 || strcmp(name, "--disk-ro") == 0)
