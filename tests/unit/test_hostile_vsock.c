@@ -7,9 +7,9 @@ static void bad_packets_are_reset(void **state)
 {
     struct vsock_fixture *f = *state;
     const struct vsock_header good = vsock_packet(GUEST_PORT, HOST_PORT, VSOCK_RW);
-    struct vsock_header bad[9];
+    struct vsock_header bad[10];
 
-    for (unsigned i = 0; i < 9; i++)
+    for (unsigned i = 0; i < 10; i++)
         bad[i] = good;
     bad[0].type = 2;
     bad[1].length = 1;
@@ -18,15 +18,17 @@ static void bad_packets_are_reset(void **state)
     bad[4].operation = 99;
     bad[5].operation = VSOCK_REQUEST; /* again */
     bad[6].operation = VSOCK_RESPONSE;
-    bad[7].source_cid = CID + 1;
-    bad[8].target_cid = 1ull << 40;
+    bad[7].operation = VSOCK_CREDIT_UPDATE; /* with data */
+    bad[7].length = 1;
+    bad[8].source_cid = CID + 1;
+    bad[9].target_cid = 1ull << 40;
     vsock_start(f);
-    for (unsigned i = 0; i < 9; i++) {
+    for (unsigned i = 0; i < 10; i++) {
         int fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
 
-        assert_true(vsock_send(f, &bad[i], NULL, 0));
+        assert_true(vsock_send(f, &bad[i], "x", i == 7));
         assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
-        assert_int_equal(is_closed(fd), i < 7); /* a stranger ends nobody's */
+        assert_int_equal(is_closed(fd), i < 8); /* a stranger ends nobody's */
         vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
         assert_no_packet(f);
         close(fd);
@@ -37,7 +39,7 @@ static void bad_packets_are_reset(void **state)
             assert_packet(f, 1, 2, VSOCK_RST, 0);
     }
     assert_no_packet(f);
-    assert_int_equal(f->told_count, 9);
+    assert_int_equal(f->told_count, 10);
 }
 
 static void bad_chains_stop_the_device(void **state)

@@ -252,12 +252,12 @@ static void what_the_socket_does_not_take_is_kept(void **state)
     while (sent - taken < VIRTIO_VSOCK_WINDOW) { /* nobody reads, so the window fills */
         sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
         taken = taken_told(f, taken);
-        assert_true(sent < MUCH);
+        assert_true(sent < MUCH / 2);
     }
     vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
     taken = taken_told(f, taken);
     sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
-    while (got < sent) { /* and as it is read, the rest follows, whole and in order */
+    while (got < sent) { /* and as it is read, the rest follows, and more, whole and in order */
         ssize_t size = read(fd, bytes, sizeof(bytes));
 
         assert_true(size > 0);
@@ -265,6 +265,8 @@ static void what_the_socket_does_not_take_is_kept(void **state)
         assert_memory_equal(bytes, want, size);
         got += (uint32_t)size;
         taken = taken_told(f, taken);
+        if (sent < MUCH)
+            sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
     }
     assert_true(sent - taken < VIRTIO_VSOCK_WINDOW / 2);
     assert_int_equal(f->stats.tx_bytes, sent);
