@@ -325,6 +325,9 @@ int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, 
     if (result == 0 && spec->nic_count != was->nic_count)
         result = error_field(err, EINVAL, "nics", "nics: must be %u, as in the snapshot, not %u",
                              was->nic_count, spec->nic_count);
+    if (result == 0 && !spec->vsock.cid != !was->vsock.cid)
+        result = error_field(err, EINVAL, "vsock", "vsock: must %sbe there, as in the snapshot",
+                             was->vsock.cid ? "" : "not ");
     if (result == 0 && spec->balloon.deflate_on_oom != was->balloon.deflate_on_oom)
         result = error_field(err, EINVAL, "balloon.deflate_on_oom",
                              "balloon.deflate_on_oom: must be %s, as in the snapshot",

@@ -33,8 +33,8 @@ static void bad_packets_are_reset(void **state)
         assert_no_packet(f);
         close(fd);
     }
-    for (uint16_t operation = VSOCK_RESPONSE; operation <= VSOCK_CREDIT_REQUEST; operation++) {
-        vsock_send_operation(f, 1, 2, operation, 0); /* no such connection */
+    for (unsigned operation = VSOCK_RESPONSE; operation <= VSOCK_CREDIT_REQUEST; operation++) {
+        vsock_send_operation(f, 1, 2, (uint16_t)operation, 0); /* no such connection */
         if (operation != VSOCK_RST)
             assert_packet(f, 1, 2, VSOCK_RST, 0);
     }
