@@ -11,11 +11,13 @@
 #include "vmm/stats_page.h"
 
 #define HOST_PORT_BASE 0x40000000u /* of connections to the guest; its ids follow */
-#define FOR_EACH(connection, table)                                  \
-    for (struct vsock_connection *connection = (table)->connections; \
-         connection < (table)->connections + VIRTIO_VSOCK_CONNECTIONS; connection++)
 
 /* --- the table --- */
+
+static struct vsock_connection *end_of(struct vsock_table *table)
+{
+    return table->connections + VIRTIO_VSOCK_CONNECTIONS;
+}
 
 static bool tell_agent(struct vsock_table *table, enum vmm_message_type type, uint32_t id,
                        uint32_t port, int result)
@@ -59,8 +61,8 @@ static struct vsock_connection *connection_new(struct vsock_table *table, enum v
     unsigned asked = 0;
 
     vsock_table_free_dead(table);
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         asked += connection->state == VSOCK_ASKED;
         if (connection->state == VSOCK_FREE)
             found = connection;
@@ -76,8 +78,8 @@ static struct vsock_connection *connection_new(struct vsock_table *table, enum v
 struct vsock_connection *vsock_find(struct vsock_table *table, uint32_t guest_port,
                                     uint32_t host_port)
 {
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         if (connection->state >= VSOCK_ASKED && connection->state <= VSOCK_OPEN &&
             connection->guest_port == guest_port && connection->host_port == host_port)
             return connection;
@@ -129,8 +131,8 @@ bool vsock_table_kill(struct vsock_table *table)
     bool any = false;
 
     table->reset_count = 0;
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         if (connection->state == VSOCK_FREE)
             continue;
         connection->state = VSOCK_DEAD;
@@ -141,8 +143,8 @@ bool vsock_table_kill(struct vsock_table *table)
 
 void vsock_table_free_dead(struct vsock_table *table)
 {
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         if (connection->state == VSOCK_DEAD)
             connection_free(connection);
     }
@@ -150,8 +152,8 @@ void vsock_table_free_dead(struct vsock_table *table)
 
 void vsock_table_clear(struct vsock_table *table)
 {
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         if (connection->state != VSOCK_FREE)
             close_socket(connection);
     }
@@ -391,8 +393,8 @@ void vsock_answer(struct vsock_table *table, const struct vmm_vsock *message, in
 
 void vsock_forget_agent(struct vsock_table *table)
 {
-    FOR_EACH(connection, table)
-    {
+    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
+         connection++) {
         connection->awaited = false;
         if (connection->state == VSOCK_ASKED || connection->state == VSOCK_OFFERED)
             vsock_reset(connection);
