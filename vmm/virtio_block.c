@@ -319,14 +319,22 @@ static bool request_start(struct block_request *request)
 
 /* --- the device --- */
 
-/* A request is free.  1, 0 if none waits, -EPROTO if the driver broke a rule. */
-static int block_take_request(struct virtio_block *block)
+/* virtio_device_serve */
+static int block_serve(void *owner, unsigned index)
 {
-    uint16_t index = block->free_requests[block->free_count - 1];
-    struct block_request *request = &block->requests[index];
-    int result = virtqueue_pop(virtio_device_queue(block->device, 0), request->vectors,
-                               VIRTQUEUE_SIZE_MAX, &request->chain);
+    struct virtio_block *block = owner;
+    struct block_request *request;
+    int result;
 
+    if (block->turn_bytes >= TURN_BYTES) {
+        virtio_device_kick(block->device, index);
+        return -EAGAIN;
+    }
+    if (block->free_count == 0 || virtio_throttle_holds(&block->throttle))
+        return -EAGAIN;
+    request = &block->requests[block->free_requests[block->free_count - 1]];
+    result = virtqueue_pop(virtio_device_queue(block->device, index), request->vectors,
+                           VIRTQUEUE_SIZE_MAX, &request->chain);
     if (result <= 0)
         return result;
     block->free_count--;
@@ -336,33 +344,17 @@ static int block_take_request(struct virtio_block *block)
     request->flushing = false;
     if (request_start(request))
         return 1;
-    block->free_requests[block->free_count++] = index;
+    block->free_count++; /* it is still on top */
     return -EPROTO;
 }
 
 static void block_process_queue(void *owner, unsigned index)
 {
     struct virtio_block *block = owner;
-    struct virtqueue *queue = virtio_device_queue(block->device, index);
-    unsigned taken = 0;
-    bool later = false; /* something brings us back to what waits */
-    int result;
 
     block->turn_bytes = 0;
-    do {
-        virtqueue_disable_kicks(queue);
-        do {
-            if (taken++ == TURN_REQUESTS || block->turn_bytes >= TURN_BYTES) {
-                virtio_device_kick(block->device, index);
-                later = true;
-            }
-            later = later || block->free_count == 0 || virtio_throttle_holds(&block->throttle);
-            result = later ? 0 : block_take_request(block);
-        } while (result > 0);
-    } while (result == 0 && !later && virtqueue_enable_kicks(queue, 0));
+    virtio_device_serve(block->device, index, block_serve, TURN_REQUESTS);
     disk_run(block->disk); /* all of the turn by one system call */
-    if (result < 0)
-        virtio_device_fault(block->device, "block request");
 }
 
 static void block_disk_event(void *context, uint32_t events)

@@ -6,7 +6,7 @@
 #include "vmm/transfer.h"
 
 #define CONFIG_BYTES_MAX 256
-#define TURN_CHAINS      8 /* by device_serve, then the others' turn */
+#define TURN_CHAINS      8 /* of a simple device, then the others' turn */
 
 #define COMMON_FEATURES                                                                \
     (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | \
@@ -90,25 +90,24 @@ void virtio_device_config_changed(struct virtio_device *device)
         device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
 }
 
-static void device_serve(struct virtio_device *device, unsigned queue)
+void virtio_device_serve(struct virtio_device *device, unsigned queue,
+                         int (*serve)(void *owner, unsigned queue), unsigned turn)
 {
-    unsigned served = 0;
+    unsigned calls = 0;
+    int result;
 
     do {
-        int result;
-
         virtqueue_disable_kicks(&device->queues[queue]);
-        while ((result = device->ops->serve(device->owner, queue)) > 0) {
-            if (++served == TURN_CHAINS) {
+        do {
+            if (calls++ == turn) {
                 virtio_device_kick(device, queue);
                 return;
             }
-        }
-        if (result < 0) {
-            virtio_device_fault(device, device->ops->name);
-            return;
-        }
-    } while (virtqueue_enable_kicks(&device->queues[queue], 0));
+            result = serve(device->owner, queue);
+        } while (result > 0);
+    } while (result == 0 && virtqueue_enable_kicks(&device->queues[queue], 0));
+    if (result < 0 && result != -EAGAIN)
+        virtio_device_fault(device, device->ops->name);
 }
 
 void virtio_device_process(struct virtio_device *device, unsigned queue)
@@ -116,7 +115,7 @@ void virtio_device_process(struct virtio_device *device, unsigned queue)
     if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
         return;
     if (device->ops->serve)
-        device_serve(device, queue);
+        virtio_device_serve(device, queue, device->ops->serve, TURN_CHAINS);
     else
         device->ops->process_queue(device->owner, queue);
 }

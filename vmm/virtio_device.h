@@ -62,8 +62,7 @@ struct virtio_device_ops {
     /* What the driver told the device beyond features and queues, into and out of a snapshot;
      * requests are done or put back.  NULL = nothing. */
     void (*transfer)(void *owner, struct transfer *transfer);
-    /* Instead of it, for simple devices: one chain.  1; 0 if none waits; -EPROTO stops the device.
-     */
+    /* Instead of it, for simple devices: one chain, as virtio_device_serve says. */
     int (*serve)(void *owner, unsigned queue);
     /* Afterwards nothing is under way that touches guest memory; before a reset of the device or of
      * a queue, so on any thread, and nobody wants the results.  NULL = never is. */
@@ -121,6 +120,12 @@ void virtio_device_fault(struct virtio_device *device, const char *reason);
 /* Publishes what was put into the queue and interrupts the driver if it wants that. */
 void virtio_device_complete(struct virtio_device *device, unsigned queue);
 void virtio_device_kick(struct virtio_device *device, unsigned queue);
+/* Serves chains until none waits, with kicks off meanwhile; after `turn` calls of `serve` the other
+ * devices get theirs, whatever the driver writes into its ring meanwhile.  `serve` takes one chain:
+ * 1; 0 if none waits; -EAGAIN if it has to wait, and somebody will kick; -EPROTO stops the device.
+ */
+void virtio_device_serve(struct virtio_device *device, unsigned queue,
+                         int (*serve)(void *owner, unsigned queue), unsigned turn);
 /* What read_config fills in has changed: tells the driver. */
 void virtio_device_config_changed(struct virtio_device *device);
 

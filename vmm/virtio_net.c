@@ -187,23 +187,24 @@ static void net_receive(struct virtio_net *net)
 
     tap_watch(net, true);
     virtqueue_disable_kicks(queue);
-    for (unsigned frames = 0; frames < TURN_FRAMES; frames++) {
+    for (unsigned tries = 0; tries < TURN_FRAMES; tries++) {
         enum deliver_result result;
 
         if (net->held_bytes == 0 && !tap_read(net))
             break;
-        do /* again only if the guest added buffers meanwhile, so at most its queue's size often */
-            result = receive_deliver(net, queue, &left);
-        while (result == NO_BUFFERS && virtqueue_enable_kicks(queue, left));
+        result = receive_deliver(net, queue, &left);
         if (result == BROKEN) {
             virtio_device_fault(net->device, "receive buffer");
             return;
         }
-        if (result == NO_BUFFERS) { /* the guest's kick brings us back */
-            tap_watch(net, false);
+        if (result == NO_BUFFERS && !virtqueue_enable_kicks(queue, left)) {
+            tap_watch(net, false); /* the guest's kick brings us back */
             break;
         }
     }
+    /* The tap brings us back to what is in it. */
+    if (net->held_bytes > 0 && net->watching)
+        virtio_device_kick(net->device, QUEUE_RECEIVE);
     virtio_device_complete(net->device, QUEUE_RECEIVE);
 }
 
@@ -224,9 +225,11 @@ static void tap_ready(void *context, uint32_t events)
 
 /* --- transmit --- */
 
-/* 1, 0 if none waits, -EPROTO. */
-static int transmit_one(struct virtio_net *net, struct virtqueue *queue)
+/* virtio_device_serve */
+static int net_transmit_one(void *owner, unsigned index)
 {
+    struct virtio_net *net = owner;
+    struct virtqueue *queue = virtio_device_queue(net->device, index);
     struct iovec *vectors = net->vectors + 1; /* the first is for our header */
     struct virtqueue_chain chain;
     struct net_header header;
@@ -257,29 +260,6 @@ static int transmit_one(struct virtio_net *net, struct virtqueue *queue)
     return 1;
 }
 
-static void net_transmit(struct virtio_net *net)
-{
-    struct virtqueue *queue = virtio_device_queue(net->device, QUEUE_TRANSMIT);
-    unsigned frames = 0;
-    int result;
-
-    do {
-        virtqueue_disable_kicks(queue);
-        do
-            result = transmit_one(net, queue);
-        while (result > 0 && ++frames < TURN_FRAMES);
-        if (result < 0) {
-            virtio_device_fault(net->device, "transmit buffer");
-            return;
-        }
-        if (result > 0) {
-            virtio_device_kick(net->device, QUEUE_TRANSMIT);
-            break;
-        }
-    } while (virtqueue_enable_kicks(queue, 0));
-    virtio_device_complete(net->device, QUEUE_TRANSMIT);
-}
-
 /* --- the device --- */
 
 static void net_process_queue(void *owner, unsigned queue)
@@ -287,10 +267,12 @@ static void net_process_queue(void *owner, unsigned queue)
     struct virtio_net *net = owner;
 
     tap_set_offloads(net);
-    if (queue == QUEUE_RECEIVE)
+    if (queue == QUEUE_RECEIVE) {
         net_receive(net);
-    else
-        net_transmit(net);
+        return;
+    }
+    virtio_device_serve(net->device, queue, net_transmit_one, TURN_FRAMES);
+    virtio_device_complete(net->device, queue);
 }
 
 static uint64_t net_offer_features(void *owner)
