@@ -180,9 +180,12 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         configure.disks[i].size_bytes = volume ? volume->size_bytes : 0;
         strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
     }
-    for (unsigned i = 0; i < spec->nic_count; i++)
+    for (unsigned i = 0; i < spec->nic_count; i++) {
         memcpy(configure.nics[i].mac, vm->forked ? vm->inside[i].mac : vm->nics[i].mac,
                sizeof configure.nics[i].mac);
+        configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
+        configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;
+    }
     *ret_configure = configure;
 }
 

@@ -44,9 +44,9 @@ static uint64_t read_rate(struct json_reader *reader, const char *key)
     return (uint64_t)json_read_integer(reader, key, 0, VMM_RATE_MAX, JSON_OPTIONAL, 0);
 }
 
-/* `item` is the path of what is limited; absent limits are none. */
-static int parse_rate_limit(const json_t *json, const char *item, struct vmm_rate_limit *ret_limit,
-                            struct error *err)
+/* `name` of `item`, the path of what is limited; absent limits are none. */
+static int parse_rate_limit(const json_t *json, const char *item, const char *name,
+                            struct vmm_rate_limit *ret_limit, struct error *err)
 {
     struct json_reader reader;
     char path[64];
@@ -54,7 +54,7 @@ static int parse_rate_limit(const json_t *json, const char *item, struct vmm_rat
     *ret_limit = (struct vmm_rate_limit){ 0 };
     if (!json)
         return 0;
-    snprintf(path, sizeof path, "%s.rate_limit", item);
+    snprintf(path, sizeof path, "%s.%s", item, name);
     json_reader_init(&reader, json, path, err);
     ret_limit->bytes_per_second = read_rate(&reader, "bytes_per_second");
     ret_limit->bytes_burst = read_rate(&reader, "bytes_burst");
@@ -90,21 +90,29 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
     }
     spec->disk_count++;
     result = json_reader_end(&reader);
-    return result < 0 ? result : parse_rate_limit(rate_limit, path, &disk->rate_limit, err);
+    return result < 0 ? result
+                      : parse_rate_limit(rate_limit, path, "rate_limit", &disk->rate_limit, err);
 }
 
 static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
 {
     struct vm_nic_spec *nic = &spec->nics[spec->nic_count];
     struct json_reader reader;
+    const json_t *rx;
+    const json_t *tx;
     const char *mac;
     const char *ipv4;
+    int result;
 
     json_reader_init(&reader, json, path, err);
     copy_id(nic->name, json_read_id(&reader, "name", JSON_REQUIRED));
     copy_id(nic->network, json_read_id(&reader, "network", JSON_REQUIRED));
     mac = json_read_string(&reader, "mac", 17, JSON_OPTIONAL, NULL);
     ipv4 = json_read_string(&reader, "ipv4", 15, JSON_OPTIONAL, NULL);
+    rx = json_read_object(&reader, "rx_rate_limit", JSON_OPTIONAL);
+    tx = json_read_object(&reader, "tx_rate_limit", JSON_OPTIONAL);
+    nic->has_rx_rate_limit = rx != NULL;
+    nic->has_tx_rate_limit = tx != NULL;
     nic->has_mac = mac != NULL;
     nic->has_ipv4 = ipv4 != NULL;
     if (mac && mac_parse(mac, nic->mac, NULL) < 0)
@@ -115,7 +123,12 @@ static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec,
         if (strcmp(spec->nics[i].name, nic->name) == 0)
             json_reader_fail(&reader, "name", "is the name of an earlier nic too");
     spec->nic_count++;
-    return json_reader_end(&reader);
+    result = json_reader_end(&reader);
+    if (result == 0)
+        result = parse_rate_limit(rx, path, "rx_rate_limit", &nic->rx_rate_limit, err);
+    if (result == 0)
+        result = parse_rate_limit(tx, path, "tx_rate_limit", &nic->tx_rate_limit, err);
+    return result;
 }
 
 /* NULL: every default. */
@@ -334,6 +347,10 @@ static json_t *nics_json(const struct vm_spec *spec)
             ipv4_format(nic->ipv4, text);
             json_object_set_new(item, "ipv4", json_string(text));
         }
+        if (nic->has_rx_rate_limit)
+            json_object_set_new(item, "rx_rate_limit", rate_limit_json(&nic->rx_rate_limit));
+        if (nic->has_tx_rate_limit)
+            json_object_set_new(item, "tx_rate_limit", rate_limit_json(&nic->tx_rate_limit));
         json_array_append_new(array, item);
     }
     return array;

@@ -42,9 +42,14 @@ static int validate_header(const struct vmm_configure *configure, size_t size, s
     return 0;
 }
 
+static bool rate_limit_is_valid(const struct vmm_rate_limit *limit)
+{
+    return (limit->bytes_per_second | limit->bytes_burst | limit->operations_per_second |
+            limit->operations_burst) <= VMM_RATE_MAX;
+}
+
 static int validate_disk(const struct vmm_disk *disk, int index, struct error *err)
 {
-    const struct vmm_rate_limit *limit = &disk->rate_limit;
     char field[32] = "disks[0].size_bytes";
 
     field[6] = (char)('0' + index);
@@ -53,8 +58,7 @@ static int validate_disk(const struct vmm_disk *disk, int index, struct error *e
         return error_field(err, EINVAL, field, "%" PRIu64 " is not a positive multiple of %u",
                            disk->size_bytes, SECTOR_BYTES);
     memcpy(field + 9, "rate_limit", sizeof "rate_limit");
-    if ((limit->bytes_per_second | limit->bytes_burst | limit->operations_per_second |
-         limit->operations_burst) > VMM_RATE_MAX)
+    if (!rate_limit_is_valid(&disk->rate_limit))
         return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
     memcpy(field + 9, "format", sizeof "format");
     if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
@@ -72,6 +76,9 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
     memcpy(field + 8, "mtu", sizeof "mtu");
     if (nic->mtu != 0 && nic->mtu < MTU_MIN)
         return error_field(err, EINVAL, field, "%u is below %d", nic->mtu, MTU_MIN);
+    memcpy(field + 8, "rate_limit", sizeof "rate_limit");
+    if (!rate_limit_is_valid(&nic->rx_rate_limit) || !rate_limit_is_valid(&nic->tx_rate_limit))
+        return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
     return 0;
 }
 

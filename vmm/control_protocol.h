@@ -128,6 +128,7 @@ struct vmm_disk {
 struct vmm_nic {
     uint8_t mac[6];
     uint16_t mtu; /* 0 = not told */
+    struct vmm_rate_limit rx_rate_limit, tx_rate_limit; /* operations: frames; rx: to the guest */
 };
 
 struct vmm_balloon {

@@ -130,7 +130,13 @@ static int add_disk(struct machine *machine, const struct vmm_disk *disk,
 static int add_nic(struct machine *machine, const struct vmm_nic *nic, int fd,
                    struct stats_nic *stats, struct error *err)
 {
-    struct virtio_net_spec spec = { .tap_fd = fd, .mtu = nic->mtu, .stats = stats };
+    struct virtio_net_spec spec = {
+        .tap_fd = fd,
+        .mtu = nic->mtu,
+        .stats = stats,
+        .rx_rate_limit = nic->rx_rate_limit,
+        .tx_rate_limit = nic->tx_rate_limit,
+    };
 
     memcpy(spec.mac, nic->mac, sizeof spec.mac);
     return virtio_net_add(machine->pci, &spec, machine->loop, err);

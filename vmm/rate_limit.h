@@ -4,6 +4,7 @@
  * comes passes whole, into debt if need be; over time exactly the rate does.  The burst is spent
  * first, and once.  Counted in thousandths, what 1/s gives in a ms: nothing is lost to rounding. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include "vmm/control_protocol.h"
 
@@ -19,6 +20,11 @@ struct rate_limit {
 
 /* No field of `spec` is above VMM_RATE_MAX.  While the clock goes back, nothing is added. */
 void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms);
+/* False: nothing ever has to wait. */
+static inline bool rate_limit_is_set(const struct rate_limit *limit)
+{
+    return limit->bytes.per_second > 0 || limit->operations.per_second > 0;
+}
 /* Milliseconds until something may pass; 0 = now. */
 int64_t rate_limit_wait(struct rate_limit *limit, int64_t now_ms);
 /* One operation of so many bytes, at most VMM_RATE_MAX, has passed: rate_limit_wait said 0. */

@@ -72,7 +72,9 @@ static void throttle_opens(void *context)
 
 bool virtio_throttle_holds(struct virtio_throttle *throttle)
 {
-    int64_t ms = rate_limit_wait(&throttle->limit, loop_now_ms());
+    int64_t ms = rate_limit_is_set(&throttle->limit)
+                     ? rate_limit_wait(&throttle->limit, loop_now_ms())
+                     : 0; /* without asking for the time */
 
     if (ms == 0)
         return false;

@@ -42,6 +42,7 @@ struct net_config { /* 5.1.4 */
 struct virtio_net {
     struct virtio_device *device; /* borrowed, as the three below */
     struct stats_nic *stats;
+    struct virtio_throttle rx_throttle, tx_throttle;
     int tap_fd;
     uint8_t mac[6];
     uint16_t mtu;
@@ -137,6 +138,7 @@ static void receive_store(struct virtio_net *net, struct virtqueue *queue, uint1
     }
     stats_add(&net->stats->rx_frames, 1);
     stats_add(&net->stats->rx_bytes, net->held_bytes - VIRTIO_NET_HEADER_BYTES);
+    rate_limit_spend(&net->rx_throttle.limit, net->held_bytes - VIRTIO_NET_HEADER_BYTES);
     net->held_bytes = 0;
 }
 
@@ -190,6 +192,10 @@ static void net_receive(struct virtio_net *net)
     for (unsigned tries = 0; tries < TURN_FRAMES; tries++) {
         enum deliver_result result;
 
+        if (virtio_throttle_holds(&net->rx_throttle)) {
+            tap_watch(net, false);
+            break;
+        }
         if (net->held_bytes == 0 && !tap_read(net))
             break;
         result = receive_deliver(net, queue, &left);
@@ -233,9 +239,12 @@ static int net_transmit_one(void *owner, unsigned index)
     struct iovec *vectors = net->vectors + 1; /* the first is for our header */
     struct virtqueue_chain chain;
     struct net_header header;
-    int result = virtqueue_pop(queue, vectors, VIRTQUEUE_SIZE_MAX, &chain);
     bool sent = false;
+    int result;
 
+    if (virtio_throttle_holds(&net->tx_throttle))
+        return -EAGAIN;
+    result = virtqueue_pop(queue, vectors, VIRTQUEUE_SIZE_MAX, &chain);
     if (result <= 0)
         return result;
     if (chain.writable_count > 0 ||
@@ -253,6 +262,7 @@ static int net_transmit_one(void *owner, unsigned index)
     if (sent) {
         stats_add(&net->stats->tx_frames, 1);
         stats_add(&net->stats->tx_bytes, bytes);
+        rate_limit_spend(&net->tx_throttle.limit, bytes);
     } else {
         stats_add(&net->stats->tx_dropped, 1);
     }
@@ -312,6 +322,8 @@ static void net_free(void *owner)
 {
     struct virtio_net *net = owner;
 
+    loop_cancel(net->rx_throttle.timer);
+    loop_cancel(net->tx_throttle.timer);
     loop_remove(net->source);
     free(net);
 }
@@ -363,7 +375,11 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
         result = loop_add(loop, spec->tap_fd, 0, tap_ready, net, &net->source, err);
     if (result == 0)
         result = virtio_pci_add(root, &net_ops, net, NET_PCI_CLASS, loop, &net->device, err);
-    if (result != 0)
+    if (result != 0) {
         net_free(net);
-    return result;
+        return result;
+    }
+    virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device, loop);
+    virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device, loop);
+    return 0;
 }

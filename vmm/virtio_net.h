@@ -5,9 +5,14 @@
  * host and guest speak the same header.  The guest's is checked and rebuilt before the host's
  * kernel sees it.  When the guest has no buffer for a frame, the frame is held and the tap is not
  * watched until the guest offers some; the tap's own queue bounds what waits.  What the tap does
- * not take when transmitting is dropped and counted. */
+ * not take when transmitting is dropped and counted.
+ *
+ * Rate limits hold frames where they are, none is dropped for them: those to the guest in the tap,
+ * whose own queue bounds what waits, the guest's in its ring.  A frame that is to be segmented is
+ * one. */
 #pragma once
 #include <stdint.h>
+#include "vmm/control_protocol.h"
 
 struct error;
 struct loop;
@@ -21,6 +26,7 @@ struct virtio_net_spec {
     uint8_t mac[6];
     uint16_t mtu;            /* told to the guest; 0 = not told */
     struct stats_nic *stats; /* borrowed */
+    struct vmm_rate_limit rx_rate_limit, tx_rate_limit;
 };
 
 /* Main thread, before the vCPUs run; the root owns the device. */

@@ -57,12 +57,12 @@ static int host_open(void)
     return fd;
 }
 
-static int set_up(void **state)
+static int set_up_spec(void **state, struct virtio_net_spec spec)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct virtio_net_spec spec = { .mtu = 9000 };
 
     assert_non_null(f);
+    spec.mtu = 9000;
     harness_open(&f->h);
     f->tap_fd = tap_open(VIRTIO_NET_HEADER_BYTES);
     f->host_fd = host_open();
@@ -72,6 +72,19 @@ static int set_up(void **state)
     assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
     *state = f;
     return 0;
+}
+
+static int set_up(void **state)
+{
+    return set_up_spec(state, (struct virtio_net_spec){ 0 });
+}
+
+/* Ten frames in a second each way. */
+static int set_up_limited(void **state)
+{
+    return set_up_spec(
+        state, (struct virtio_net_spec){ .rx_rate_limit = { .operations_per_second = 10 },
+                                         .tx_rate_limit = { .operations_per_second = 10 } });
 }
 
 static int tear_down(void **state)
@@ -481,6 +494,43 @@ static void a_reset_forgets_what_was_held(void **state)
     assert_frame(f, BUFFER(0) + 12, 20, 2);
 }
 
+/* All of them pass, none before its time, and a device that waits does not spin. */
+static void a_rate_limit_holds_frames_each_way(void **state)
+{
+    const struct net_header header = { 0 };
+    const struct ring_buffer buffer = { BUFFER(8), 12 + 64, 0 };
+    struct fixture *f = *state;
+    int64_t begin_ms = loop_now_ms();
+    unsigned turns = 0;
+    uint8_t frame[64];
+
+    driver_start(&f->h, 0, 16);
+    make_frame(frame, 50, 1);
+    guest_put(&f->h, BUFFER(8), &header, sizeof(header));
+    guest_put(&f->h, BUFFER(8) + 12, frame, sizeof(frame));
+    for (unsigned i = 0; i < 4; i++) {
+        ring_offer(&f->h, TX, &buffer, 1);
+        offer_receive(f, i, 2048);
+        host_send(f, 50, i);
+    }
+    ring_kick(&f->h, TX);
+    ring_kick(&f->h, RX);
+    assert_true(f->stats.tx_frames < 4 && f->stats.rx_frames < 4);
+    while (f->stats.tx_frames < 4 || f->stats.rx_frames < 4) {
+        assert_int_equal(loop_turn(f->h.loop, 10000, &f->h.err), 0);
+        turns++;
+    }
+    assert_true(loop_now_ms() - begin_ms >= 199); /* one was there, one goes into debt */
+    assert_in_range(turns, 1, 100);
+    for (unsigned i = 0; i < 4; i++)
+        assert_frame(f, BUFFER(i) + 12, 50, i);
+    assert_int_equal(f->stats.rx_dropped + f->stats.tx_dropped, 0);
+    ring_offer(&f->h, TX, &buffer, 1); /* waits, and is forgotten */
+    ring_kick(&f->h, TX);
+    driver_start(&f->h, 0, 16);
+    assert_int_equal(f->stats.tx_frames, 4);
+}
+
 static void only_a_tap_with_our_header_is_taken(void **state)
 {
     struct fixture *f = *state;
@@ -540,6 +590,8 @@ int main(void)
         TEST(short_and_empty_frames_are_dropped),
         TEST(a_burst_each_way_takes_several_turns),
         TEST(a_reset_forgets_what_was_held),
+        cmocka_unit_test_setup_teardown(a_rate_limit_holds_frames_each_way, set_up_limited,
+                                        tear_down),
         TEST(only_a_tap_with_our_header_is_taken),
         TEST(a_deleted_tap_does_not_spin),
     };

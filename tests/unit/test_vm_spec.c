@@ -34,6 +34,7 @@ static int parse(const char *text, struct vm_spec *ret_spec, struct error *err)
 
 #define BOOT  "\"boot\":{\"kernel\":\"k\"}"
 #define VSOCK "{\"memory_mib\":16," BOOT ",\"vsock\":"
+#define NIC   "{\"memory_mib\":16," BOOT ",\"nics\":[{\"name\":\"a\",\"network\":\"n\","
 #define DISK  "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"a\",\"volume\":\"v\","
 
 static void the_least_has_every_default(void **state)
@@ -74,7 +75,10 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
                               "\"memory_mib\":524288,"
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
-                              "\"name\":\"eth0\",\"network\":\"n\"}],"
+                              "\"name\":\"eth0\",\"network\":\"n\",\"rx_rate_limit\":{"
+                              "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
+                              "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
+                              "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8}}],"
                               "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
                               "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
                               "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
@@ -168,6 +172,11 @@ static const struct {
     { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"ipv4\":\"10.0.0\"}]"
       "," BOOT "}",
       "nics[0].ipv4" },
+    { NIC "\"rx_rate_limit\":7}]}", "nics[0].rx_rate_limit" },
+    { NIC "\"rx_rate_limit\":{\"bytes_burst\":1}}]}", "nics[0].rx_rate_limit.bytes_burst" },
+    { NIC "\"tx_rate_limit\":{\"ops_per_second\":1099511627776}}]}",
+      "nics[0].tx_rate_limit.ops_per_second" },
+    { NIC "\"rate_limit\":{}}]}", "nics[0].rate_limit" },
     { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },

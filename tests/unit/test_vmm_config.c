@@ -109,6 +109,8 @@ FAULT(no_format, c->disks[0].format = 0)
 FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
 FAULT(tiny_mtu, c->nics[0].mtu = 67)
+FAULT(fast_nic, c->nics[1].rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1)
+FAULT(faster_nic, c->nics[0].tx_rate_limit.operations_burst = UINT64_MAX)
 
 static void strange_memory(struct vmm_configure *configure)
 {
@@ -158,6 +160,8 @@ static const struct {
     { strange_format, "disks[0].format" },
     { multicast, "nics[1].mac" },
     { tiny_mtu, "nics[0].mtu" },
+    { fast_nic, "nics[1].rate_limit" },
+    { faster_nic, "nics[0].rate_limit" },
 };
 
 static void each_bad_field_is_named(void **state)
