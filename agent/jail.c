@@ -24,7 +24,7 @@
 #include "vmm/control_protocol.h"
 
 #define LOCK_TRIES        200 /* of 10 ms */
-#define VMM_FILES_MAX     256
+#define VMM_FILES_MAX     1024 /* each queue of a device has two eventfds */
 #define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8) /* threads count */
 
 struct jail {

@@ -154,7 +154,8 @@ struct vm {
     int launch_error;           /* first failure of the launch's jobs; 0 = none */
     char launch_message[160];   /* what it was */
     struct error clean_error;   /* first failure of the clean-up's jobs; code 0 = none */
-    int tap_fds[VMM_NICS_MAX];  /* owned between nic_up and CONFIGURE; else -1 */
+    /* By nic and queue; owned between nic_up and CONFIGURE; else -1. */
+    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX];
     bool placed; /* taps, cgroup or process may be there: clean up before the next start */
     pid_t pid;   /* 0 = none */
     int pidfd;   /* owned; -1 = none */

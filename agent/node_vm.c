@@ -43,8 +43,7 @@ static struct vm *vm_new(void)
     vm->log_fd = -1;
     vm->state = VM_CREATING;
     vm->since_ms = timestamp_now_ms();
-    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
-        vm->tap_fds[i] = -1;
+    memset(vm->tap_fds, 0xff, sizeof vm->tap_fds); /* all -1 */
     return vm;
 }
 

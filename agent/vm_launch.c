@@ -24,6 +24,8 @@
 #include "base/worker.h"
 #include "storage/volume.h"
 
+_Static_assert(NIC_QUEUES_MAX == VMM_QUEUES_MAX, "a tap has as many queues as its nic");
+
 /* From spawn to READY; loading a kernel from a slow disk included. */
 #define START_TIMEOUT_MS 30000
 
@@ -32,7 +34,7 @@ struct nic_job {
     struct vm *vm;
     unsigned count;
     struct nic_config nics[VMM_NICS_MAX];
-    int tap_fds[VMM_NICS_MAX];
+    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* -1 = none */
 };
 
 struct process_job {
@@ -58,6 +60,7 @@ void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
         .forked = vm->forked,
         .inside_ipv4 = vm->inside[index].ipv4,
         .owner = jail_vm_user(node->jail, vm->head.instance),
+        .queues = (uint8_t)vm->spec.nics[index].queues,
     };
 
     memcpy(config.mac, vm->nics[index].mac, sizeof config.mac);
@@ -73,7 +76,7 @@ static int nics_up(void *argument, struct error *err)
     struct nic_job *job = argument;
 
     for (unsigned i = 0; i < job->count; i++) {
-        int result = nic_up(job->node->net, &job->nics[i], &job->tap_fds[i], err);
+        int result = nic_up(job->node->net, &job->nics[i], job->tap_fds[i], err);
 
         if (result < 0)
             return error_wrap(err, "nic %u", i);
@@ -183,6 +186,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     for (unsigned i = 0; i < spec->nic_count; i++) {
         memcpy(configure.nics[i].mac, vm->forked ? vm->inside[i].mac : vm->nics[i].mac,
                sizeof configure.nics[i].mac);
+        configure.nics[i].queues = (uint8_t)spec->nics[i].queues;
         configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
         configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;
     }
@@ -194,7 +198,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
                         struct error *err)
 {
     struct vmm_configure configure;
-    int fds[VM_FILES_MAX + VMM_NICS_MAX];
+    int fds[VM_FILES_MAX + VMM_NICS_MAX * VMM_QUEUES_MAX];
     size_t count = 0;
     int result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
                                 &vm->closure, &vm->client, err);
@@ -204,7 +208,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     for (unsigned i = 0; i < job->files.count; i++)
         fds[count++] = job->files.fds[i];
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
-        fds[count++] = vm->tap_fds[i];
+        for (unsigned k = 0; k < vm->spec.nics[i].queues; k++)
+            fds[count++] = vm->tap_fds[i][k];
     fill_configure(node, vm, &job->files, &configure);
     result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);
     if (result < 0)
@@ -216,7 +221,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
 static void close_taps(struct vm *vm)
 {
     for (unsigned i = 0; i < VMM_NICS_MAX; i++)
-        cleanup_close(&vm->tap_fds[i]);
+        for (unsigned k = 0; k < VMM_QUEUES_MAX; k++)
+            cleanup_close(&vm->tap_fds[i][k]);
 }
 
 static void free_process_job(struct process_job *job)
@@ -329,8 +335,7 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
     if (!job)
         return error_set(err, ENOMEM, "memory is short");
     *job = (struct nic_job){ .node = node, .vm = vm, .count = vm->spec.nic_count };
-    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
-        job->tap_fds[i] = -1;
+    memset(job->tap_fds, 0xff, sizeof job->tap_fds); /* all -1 */
     for (unsigned i = 0; i < job->count; i++)
         vm_nic_config(node, vm, i, &job->nics[i]);
     result = worker_submit(node->net_worker, run, done, job, err);

@@ -94,6 +94,17 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
                       : parse_rate_limit(rate_limit, path, "rate_limit", &disk->rate_limit, err);
 }
 
+/* A queue that no vCPU could have for its own would gain nothing. */
+static unsigned read_queues(struct json_reader *reader, const struct vm_spec *spec)
+{
+    unsigned queues =
+        (unsigned)json_read_integer(reader, "queues", 1, VMM_QUEUES_MAX, JSON_OPTIONAL, 1);
+
+    if (queues > spec->vcpus)
+        json_reader_fail(reader, "queues", "must be at most vcpus, %u", spec->vcpus);
+    return queues;
+}
+
 static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
 {
     struct vm_nic_spec *nic = &spec->nics[spec->nic_count];
@@ -109,6 +120,7 @@ static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec,
     copy_id(nic->network, json_read_id(&reader, "network", JSON_REQUIRED));
     mac = json_read_string(&reader, "mac", 17, JSON_OPTIONAL, NULL);
     ipv4 = json_read_string(&reader, "ipv4", 15, JSON_OPTIONAL, NULL);
+    nic->queues = read_queues(&reader, spec);
     rx = json_read_object(&reader, "rx_rate_limit", JSON_OPTIONAL);
     tx = json_read_object(&reader, "tx_rate_limit", JSON_OPTIONAL);
     nic->has_rx_rate_limit = rx != NULL;
@@ -336,7 +348,8 @@ static json_t *nics_json(const struct vm_spec *spec)
 
     for (unsigned i = 0; i < spec->nic_count; i++) {
         const struct vm_nic_spec *nic = &spec->nics[i];
-        json_t *item = json_pack("{s:s, s:s}", "name", nic->name, "network", nic->network);
+        json_t *item = json_pack("{s:s, s:s, s:i}", "name", nic->name, "network", nic->network,
+                                 "queues", (int)nic->queues);
         char text[32];
 
         if (nic->has_mac) {

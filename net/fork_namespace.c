@@ -21,8 +21,9 @@
 /* What is open in the new namespace. */
 struct inside {
     uid_t owner;
+    unsigned queues;
     int namespace_fd; /* all owned */
-    int tap_fd;
+    int tap_fds[NIC_QUEUES_MAX];
     struct netlink *netlink;
     struct nftables *nftables;
     int result;
@@ -32,7 +33,8 @@ struct inside {
 static void inside_close(struct inside *inside)
 {
     cleanup_close(&inside->namespace_fd);
-    cleanup_close(&inside->tap_fd);
+    for (unsigned i = 0; i < inside->queues; i++)
+        cleanup_close(&inside->tap_fds[i]);
     netlink_free(inside->netlink);
     nftables_free(inside->nftables);
 }
@@ -55,7 +57,7 @@ static void *open_inside(void *argument)
     /* Inherited from the host; where it is strict, and not writable, the guest that was copied and
      * this one cannot talk. */
     (void)sysctl_write("net/ipv4/conf/all/rp_filter", 0, NULL);
-    inside->result = tap_open(FORK_TAP, inside->owner, &inside->tap_fd, err);
+    inside->result = tap_open(FORK_TAP, inside->owner, inside->queues, inside->tap_fds, err);
     if (inside->result == 0)
         inside->result = netlink_new(&inside->netlink, err);
     if (inside->result == 0)
@@ -128,15 +130,18 @@ static void remove_pair(struct netlink *host, const char *name)
 
 /* Rules before the interfaces are up. */
 int fork_namespace_open(struct netlink *host, const struct network_config *network,
-                        const struct nic_config *nic, const char *name, int *ret_tap_fd,
+                        const struct nic_config *nic, const char *name, int *ret_tap_fds,
                         struct error *err)
 {
     __attribute__((cleanup(inside_close))) struct inside inside = { .owner = nic->owner,
-                                                                    .namespace_fd = -1,
-                                                                    .tap_fd = -1 };
+                                                                    .queues = nic->queues,
+                                                                    .namespace_fd = -1 };
     auto_free char *rules = fork_rules(network, nic);
-    int result = run_thread(&inside, err);
+    int result;
 
+    for (unsigned i = 0; i < NIC_QUEUES_MAX; i++)
+        inside.tap_fds[i] = -1;
+    result = run_thread(&inside, err);
     if (result < 0)
         return result;
     result = netlink_veth_add(host, name, FORK_UPLINK, nic->mac, inside.namespace_fd, err);
@@ -151,6 +156,7 @@ int fork_namespace_open(struct netlink *host, const struct network_config *netwo
         remove_pair(host, name);
         return result;
     }
-    *ret_tap_fd = take_fd(&inside.tap_fd);
+    for (unsigned i = 0; i < nic->queues; i++)
+        ret_tap_fds[i] = take_fd(&inside.tap_fds[i]);
     return 0;
 }

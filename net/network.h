@@ -17,6 +17,7 @@ struct log;
 struct net_host; /* opaque; see network.c */
 
 #define NETWORK_ID_MAX 63
+#define NIC_QUEUES_MAX 8
 #define NETWORK_LIMIT  256 /* networks of one host: each has its own dnsmasq */
 
 struct net_options {
@@ -45,6 +46,7 @@ struct nic_config {
     uint32_t ipv4;                     /* host order; address_pool_check */
     char hostname[NETWORK_ID_MAX + 1]; /* the VM's id */
     uid_t owner;                       /* of the tap: the VMM's user */
+    uint8_t queues;                    /* of the tap; 1 to NIC_QUEUES_MAX */
     /* A copy of a running guest keeps what it had, in a network namespace of its own, which mac and
      * ipv4 are the outside of (fork_rules.h). */
     bool forked;
@@ -75,14 +77,16 @@ int network_up(struct net_host *host, const struct network_config *config, struc
 /* Idempotent.  Its nics, if any are left, go with it. */
 int network_down(struct net_host *host, const struct network_config *config, struct error *err);
 
-/* A tap without persistence: it goes with its last fd, the VMM's.  IFF_TAP|IFF_NO_PI|IFF_VNET_HDR,
- * header of 12 bytes, on the bridge, up, filtered; DHCP knows the guest.  *ret_tap_fd is owned,
- * non-blocking.  On failure nothing is left.  -EBUSY while a tap of that name lives.
+/* A tap without persistence: it goes with its last fd, which are the VMM's.
+ * IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, header of 12 bytes, on the bridge, up, filtered; DHCP knows the
+ * guest.  ret_tap_fds, one for each of its queues, are owned, non-blocking.  On failure nothing is
+ * left.  -EBUSY while a tap of that name lives.
  *
  * A forked nic is the same to the host, but what has the tap's name is one end of a veth pair.  The
- * other end, the tap and the rules between are in a network namespace that nothing but the tap's fd
- * holds: it goes, and the pair with it, a moment after that fd. */
-int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd, struct error *err);
+ * other end, the tap and the rules between are in a network namespace that nothing but the tap's
+ * fds holds: it goes, and the pair with it, a moment after them. */
+int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fds,
+           struct error *err);
 /* Idempotent.  The tap too is removed if it is still there. */
 int nic_down(struct net_host *host, const struct nic_config *config, struct error *err);
 

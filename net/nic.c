@@ -16,6 +16,8 @@
 #include "net/nftables.h"
 #include "net/tap.h"
 
+_Static_assert(NIC_QUEUES_MAX == TAP_QUEUES_MAX, "each tap is a nic's");
+
 struct nic_config *net_host_find_nic(const struct net_host *host, uint32_t instance, uint8_t index)
 {
     for (size_t i = 0; i < host->nic_count; i++)
@@ -83,6 +85,8 @@ static int check(const struct net_host *host, const struct network *network,
         return error_set(err, ENOENT, "the network of %s is not up", nic->hostname);
     if (nic->index > NIC_INDEX_MAX)
         return error_set(err, EINVAL, "a VM has at most %d nics", NIC_INDEX_MAX + 1);
+    if (nic->queues < 1 || nic->queues > NIC_QUEUES_MAX)
+        return error_field(err, EINVAL, "queues", "must be 1 to %d", NIC_QUEUES_MAX);
     mac_derive_bridge(network->config.instance, bridge_mac);
     if ((nic->mac[0] & 1) || memcmp(nic->mac, bridge_mac, MAC_BYTES) == 0)
         return error_field(err, EINVAL, "mac", "is a group address or the gateway's own");
@@ -138,11 +142,11 @@ static int forget_dead(struct net_host *host, const struct nic_config *nic, cons
     return nic_down(host, nic, err);
 }
 
-int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd, struct error *err)
+int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fds, struct error *err)
 {
     struct network *network = net_host_find_network(host, nic->network_instance);
-    auto_close int fd = -1;
     char tap[IFNAMSIZ];
+    int fds[NIC_QUEUES_MAX];
     int result;
 
     nic_tap_name(host->prefix, nic->instance, nic->index, tap);
@@ -152,20 +156,24 @@ int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fd,
     if (result < 0)
         return result;
     if (nic->forked)
-        result = fork_namespace_open(host->netlink, &network->config, nic, tap, &fd, err);
+        result = fork_namespace_open(host->netlink, &network->config, nic, tap, fds, err);
     else
-        result = tap_open(tap, nic->owner, &fd, err);
+        result = tap_open(tap, nic->owner, nic->queues, fds, err);
     if (result < 0)
         return result;
     result = net_host_add_nic(host, nic, err);
-    if (result == 0)
+    if (result == 0) {
         result = connect_tap(host, network, nic, tap, err);
-    if (result < 0) {
-        (void)nic_down(host, nic, NULL);
-        return result;
+        if (result < 0)
+            (void)nic_down(host, nic, NULL);
     }
-    *ret_tap_fd = take_fd(&fd);
-    return 0;
+    for (unsigned i = 0; i < nic->queues; i++) {
+        if (result < 0)
+            cleanup_close(&fds[i]);
+        else
+            ret_tap_fds[i] = fds[i];
+    }
+    return result;
 }
 
 static int remove_tap(struct net_host *host, const struct nic_config *nic, struct error *err)

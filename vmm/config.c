@@ -76,6 +76,9 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
     memcpy(field + 8, "mtu", sizeof "mtu");
     if (nic->mtu != 0 && nic->mtu < MTU_MIN)
         return error_field(err, EINVAL, field, "%u is below %d", nic->mtu, MTU_MIN);
+    memcpy(field + 8, "queues", sizeof "queues");
+    if (nic->queues < 1 || nic->queues > VMM_QUEUES_MAX)
+        return error_field(err, EINVAL, field, "%u is not 1 to %d", nic->queues, VMM_QUEUES_MAX);
     memcpy(field + 8, "rate_limit", sizeof "rate_limit");
     if (!rate_limit_is_valid(&nic->rx_rate_limit) || !rate_limit_is_valid(&nic->tx_rate_limit))
         return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
@@ -89,7 +92,9 @@ static size_t fds_expected(const struct vmm_configure *configure)
 
     for (int i = 0; i < configure->disk_count; i++)
         count += configure->disks[i].format == VMM_DISK_DELTA;
-    return count + configure->nic_count;
+    for (int i = 0; i < configure->nic_count; i++)
+        count += configure->nics[i].queues;
+    return count;
 }
 
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
@@ -136,15 +141,15 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (configure->cpuid.count > VMM_CPUID_MAX)
         return error_field(err, EINVAL, "cpuid", "%" PRIu32 " entries are above %d",
                            configure->cpuid.count, VMM_CPUID_MAX);
-    if (fd_count != fds_expected(configure))
-        return error_field(err, EINVAL, "fds", "%zu came, %zu are needed", fd_count,
-                           fds_expected(configure));
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
         return error_field(err, EINVAL, "cmdline", "is too long or not printable");
     for (int i = 0; i < configure->disk_count && result == 0; i++)
         result = validate_disk(&configure->disks[i], i, err);
     for (int i = 0; i < configure->nic_count && result == 0; i++)
         result = validate_nic(&configure->nics[i], i, err);
+    if (result == 0 && fd_count != fds_expected(configure))
+        return error_field(err, EINVAL, "fds", "%zu came, %zu are needed", fd_count,
+                           fds_expected(configure));
     return result;
 }
 
@@ -163,6 +168,8 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
         ret_fds->bases[i] = configure->disks[i].format == VMM_DISK_DELTA ? *fds++ : -1;
         ret_fds->disks[i] = *fds++;
     }
-    for (int i = 0; i < configure->nic_count; i++)
-        ret_fds->nics[i] = *fds++;
+    for (int i = 0; i < configure->nic_count; i++) {
+        ret_fds->nics[i] = fds;
+        fds += configure->nics[i].queues;
+    }
 }

@@ -8,14 +8,14 @@
 struct error;
 
 /* kvm, page, RAM, state, memory's layers (or kernel, initrd), disks with their bases, nics */
-#define CONFIG_FDS_MAX (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX + VMM_NICS_MAX)
+#define CONFIG_FDS_MAX (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX + VMM_NICS_MAX * VMM_QUEUES_MAX)
 
 struct config_fds {
     int kvm, page, ram, kernel, initrd, state; /* -1 = none; all borrowed */
     int layers[VMM_LAYERS_MAX];                /* as many as `restore` says */
     int disks[VMM_DISKS_MAX];
-    int bases[VMM_DISKS_MAX]; /* -1 = the disk is raw */
-    int nics[VMM_NICS_MAX];
+    int bases[VMM_DISKS_MAX];      /* -1 = the disk is raw */
+    const int *nics[VMM_NICS_MAX]; /* as many as the nic has queues */
 };
 
 /* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
@@ -25,6 +25,6 @@ static inline bool config_balloon_is_valid(const struct vmm_balloon *balloon, ui
 {
     return (uint64_t)balloon->target_mib << 20 < memory_bytes && balloon->deflate_on_oom <= 1;
 }
-/* Of a valid message: which fd is what. */
+/* Of a valid message: which fd is what; ret_fds points into fds. */
 void config_name_fds(const struct vmm_configure *configure, const int *fds,
                      struct config_fds *ret_fds);

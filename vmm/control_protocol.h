@@ -49,6 +49,7 @@
 #define VMM_VCPUS_MAX   STATS_VCPUS_MAX
 #define VMM_DISKS_MAX   STATS_DISKS_MAX
 #define VMM_NICS_MAX    STATS_NICS_MAX
+#define VMM_QUEUES_MAX  8 /* of a disk; pairs of a nic */
 #define VMM_CMDLINE_MAX 2047
 #define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
 #define VMM_MEMORY_MIN  (1ull << 20)
@@ -105,8 +106,9 @@ struct vmm_message_header {
 /* The fds that come with CONFIGURE, in this order:
  *   kvm (/dev/kvm), page (stats_page.h), the guest's memory if vmm_memory_has_file, then kernel
  * and, if has_initrd, initrd; or, to restore a snapshot, its state and its memory's files; for each
- * of disks[disk_count] its base (read-only) if it is a delta, then its file, nics[nic_count] (tap,
- * IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, TUNSETVNETHDRSZ 12). */
+ * of disks[disk_count] its base (read-only) if it is a delta, then its file; for each of
+ * nics[nic_count] as many as it has queues (of a tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR,
+ * IFF_MULTI_QUEUE if there are more than one, TUNSETVNETHDRSZ 12). */
 
 /* At most so much in a second, and beyond that a burst, once; see rate_limit.h. */
 #define VMM_RATE_MAX ((1ull << 40) - 1) /* of each field; all bits: see config.c */
@@ -127,7 +129,9 @@ struct vmm_disk {
 
 struct vmm_nic {
     uint8_t mac[6];
-    uint16_t mtu; /* 0 = not told */
+    uint16_t mtu;   /* 0 = not told */
+    uint8_t queues; /* 1 to VMM_QUEUES_MAX */
+    uint8_t reserved[7];
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit; /* operations: frames; rx: to the guest */
 };
 

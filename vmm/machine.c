@@ -127,11 +127,12 @@ static int add_disk(struct machine *machine, const struct vmm_disk *disk,
     return virtio_block_add(machine->pci, &spec, machine->loop, err);
 }
 
-static int add_nic(struct machine *machine, const struct vmm_nic *nic, int fd,
+static int add_nic(struct machine *machine, const struct vmm_nic *nic, const int *fds,
                    struct stats_nic *stats, struct error *err)
 {
     struct virtio_net_spec spec = {
-        .tap_fd = fd,
+        .queues = nic->queues,
+        .tap_fds = fds,
         .mtu = nic->mtu,
         .stats = stats,
         .rx_rate_limit = nic->rx_rate_limit,

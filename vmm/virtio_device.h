@@ -25,7 +25,7 @@ struct loop;
 struct loop_timer;
 struct transfer;
 
-#define VIRTIO_DEVICE_QUEUES_MAX 8
+#define VIRTIO_DEVICE_QUEUES_MAX (2 * VMM_QUEUES_MAX + 1)
 
 /* Device status, 2.1 */
 #define VIRTIO_STATUS_ACKNOWLEDGE 1

@@ -14,6 +14,7 @@
 #include "vmm/io_vector.h"
 #include "vmm/stats_counter.h"
 #include "vmm/stats_page.h"
+#include "vmm/transfer.h"
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_net_header.h"
 #include "vmm/virtio_pci.h"
@@ -23,14 +24,13 @@
 #define NET_QUEUE_SIZE VIRTQUEUE_SIZE_MAX
 #define CONFIG_LINK_UP 1
 /* After so many frames one way the other devices get their turn. */
-#define TURN_FRAMES 64
+#define TURN_FRAMES   64
+#define TURN_COMMANDS 4
 /* A merged frame may use all buffers of the queue, most of them of one vector. */
 #define RECEIVE_VECTORS (2 * VIRTQUEUE_SIZE_MAX)
 #define HELD_BYTES      (VIRTIO_NET_HEADER_BYTES + NET_FRAME_MAX)
 
 _Static_assert(sizeof(struct net_header) == VIRTIO_NET_HEADER_BYTES, "as on the wire");
-
-enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_COUNT };
 
 struct net_config { /* 5.1.4 */
     uint8_t mac[6];
@@ -39,30 +39,63 @@ struct net_config { /* 5.1.4 */
     uint16_t mtu;
 };
 
-struct virtio_net {
-    struct virtio_device *device; /* borrowed, as the three below */
-    struct stats_nic *stats;
-    struct virtio_throttle rx_throttle, tx_throttle;
-    int tap_fd;
-    uint8_t mac[6];
-    uint16_t mtu;
-    struct loop_source *source; /* of the tap; NULL once the tap is gone */
+/* One of the tap's queues. */
+struct net_tap {
+    struct virtio_net *net;
+    int fd;                     /* borrowed */
+    struct loop_source *source; /* NULL once the tap is gone */
     bool watching;              /* the source waits for EPOLLIN */
-    uint64_t tap_features;      /* those the tap's offloads were set for */
     size_t held_bytes;          /* header and frame in `held`; 0 = none */
     uint8_t held[HELD_BYTES];
+};
+
+/* Queues: receive and transmit of each pair in turn, then control; of one pair without MQ. */
+struct virtio_net {
+    struct virtio_device_ops ops; /* with the number of queues that this one has */
+    struct virtio_device *device; /* borrowed, as the stats */
+    struct stats_nic *stats;
+    struct virtio_throttle rx_throttle, tx_throttle;
+    uint8_t mac[6];
+    uint16_t mtu;
+    uint16_t pairs;        /* those that the driver uses */
+    uint64_t tap_features; /* those the tap's offloads were set for */
     struct iovec vectors[RECEIVE_VECTORS];
     uint16_t heads[NET_QUEUE_SIZE]; /* chains that one frame goes into, and their sizes */
     uint32_t sizes[NET_QUEUE_SIZE];
+    unsigned tap_count;
+    struct net_tap taps[];
 };
+
+static unsigned receive_queue(unsigned pair)
+{
+    return 2 * pair;
+}
+
+static unsigned transmit_queue(unsigned pair)
+{
+    return 2 * pair + 1;
+}
+
+/* 5.1.2; the driver may take the control queue without the pairs. */
+static unsigned control_queue(const struct virtio_net *net)
+{
+    return virtio_device_features(net->device) & NET_FEATURE_MULTI_QUEUE ? 2 * net->tap_count : 2;
+}
 
 /* --- the tap; loop thread --- */
 
-static void tap_watch(struct virtio_net *net, bool watch)
+/* The host spreads frames over all of the tap's queues; those of pairs that the driver does not use
+ * go to one that it does. */
+static unsigned tap_pair(const struct net_tap *tap)
 {
-    if (net->source && net->watching != watch &&
-        loop_change(net->source, watch ? EPOLLIN : 0, NULL) == 0)
-        net->watching = watch;
+    return (unsigned)(tap - tap->net->taps) % tap->net->pairs;
+}
+
+static void tap_watch(struct net_tap *tap, bool watch)
+{
+    if (tap->source && tap->watching != watch &&
+        loop_change(tap->source, watch ? EPOLLIN : 0, NULL) == 0)
+        tap->watching = watch;
 }
 
 /* The tap may only send the guest what it agreed to; frames queued before are checked one by one.
@@ -80,28 +113,29 @@ static void tap_set_offloads(struct virtio_net *net)
         offloads |= TUN_F_TSO4;
     if (features & NET_FEATURE_GUEST_TSO6)
         offloads |= TUN_F_TSO6;
-    if (ioctl(net->tap_fd, TUNSETOFFLOAD, offloads) == 0)
+    if (ioctl(net->taps[0].fd, TUNSETOFFLOAD, offloads) == 0)
         net->tap_features = features;
 }
 
 /* Takes the next good frame into `held`; false if none waits. */
-static bool tap_read(struct virtio_net *net)
+static bool tap_read(struct net_tap *tap)
 {
+    struct virtio_net *net = tap->net;
     uint64_t features = virtio_device_features(net->device);
 
     for (unsigned dropped = 0; dropped < TURN_FRAMES; dropped++) {
-        ssize_t size = read(net->tap_fd, net->held, sizeof(net->held));
+        ssize_t size = read(tap->fd, tap->held, sizeof(tap->held));
         struct net_header header;
 
         if (size < 0 && errno == EINTR)
             continue;
         if (size <= 0)
             return false;
-        memcpy(&header, net->held, sizeof(header));
+        memcpy(&header, tap->held, sizeof(header));
         if ((size_t)size >= sizeof(header) + NET_FRAME_MIN &&
             net_header_check_receive(&header, features)) {
-            memcpy(net->held, &header, sizeof(header));
-            net->held_bytes = (size_t)size;
+            memcpy(tap->held, &header, sizeof(header));
+            tap->held_bytes = (size_t)size;
             return true;
         }
         stats_add(&net->stats->rx_dropped, 1);
@@ -113,23 +147,24 @@ static bool tap_read(struct virtio_net *net)
 
 enum deliver_result { DELIVERED, NO_BUFFERS, BROKEN };
 
-static enum deliver_result receive_drop(struct virtio_net *net, struct virtqueue *queue,
+static enum deliver_result receive_drop(struct net_tap *tap, struct virtqueue *queue,
                                         uint16_t chains)
 {
     virtqueue_rewind(queue, chains);
-    net->held_bytes = 0;
-    stats_add(&net->stats->rx_dropped, 1);
+    tap->held_bytes = 0;
+    stats_add(&tap->net->stats->rx_dropped, 1);
     return DELIVERED;
 }
 
 /* Copies the held frame into `chains` chains taken from the queue. */
-static void receive_store(struct virtio_net *net, struct virtqueue *queue, uint16_t chains,
+static void receive_store(struct net_tap *tap, struct virtqueue *queue, uint16_t chains,
                           unsigned vectors)
 {
-    size_t left = net->held_bytes;
+    struct virtio_net *net = tap->net;
+    size_t left = tap->held_bytes;
 
-    memcpy(net->held + offsetof(struct net_header, buffers), &chains, sizeof(chains));
-    io_vector_write(net->vectors, vectors, 0, net->held, net->held_bytes);
+    memcpy(tap->held + offsetof(struct net_header, buffers), &chains, sizeof(chains));
+    io_vector_write(net->vectors, vectors, 0, tap->held, tap->held_bytes);
     for (uint16_t i = 0; i < chains; i++) {
         uint32_t part = left < net->sizes[i] ? (uint32_t)left : net->sizes[i];
 
@@ -137,31 +172,32 @@ static void receive_store(struct virtio_net *net, struct virtqueue *queue, uint1
         left -= part;
     }
     stats_add(&net->stats->rx_frames, 1);
-    stats_add(&net->stats->rx_bytes, net->held_bytes - VIRTIO_NET_HEADER_BYTES);
-    rate_limit_spend(&net->rx_throttle.limit, net->held_bytes - VIRTIO_NET_HEADER_BYTES);
-    net->held_bytes = 0;
+    stats_add(&net->stats->rx_bytes, tap->held_bytes - VIRTIO_NET_HEADER_BYTES);
+    rate_limit_spend(&net->rx_throttle.limit, tap->held_bytes - VIRTIO_NET_HEADER_BYTES);
+    tap->held_bytes = 0;
 }
 
 /* Finds room for the held frame: one chain, or with mergeable buffers as many as it needs.  With
  * NO_BUFFERS, *ret_left chains are there and too few. */
-static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqueue *queue,
+static enum deliver_result receive_deliver(struct net_tap *tap, struct virtqueue *queue,
                                            uint16_t *ret_left)
 {
+    struct virtio_net *net = tap->net;
     bool merge = virtio_device_features(net->device) & NET_FEATURE_MERGE;
     uint64_t room = 0;
     unsigned vectors = 0;
     uint16_t chains = 0;
 
-    while (room < net->held_bytes) {
+    while (room < tap->held_bytes) {
         struct virtqueue_chain chain;
         int result;
 
         /* A frame that no buffer, or not all buffers together, can hold would wait for ever. */
         if (chains == (merge ? queue->size : 1))
-            return receive_drop(net, queue, chains);
+            return receive_drop(tap, queue, chains);
         result = virtqueue_pop(queue, net->vectors + vectors, RECEIVE_VECTORS - vectors, &chain);
         if (result == -E2BIG)
-            return receive_drop(net, queue, chains);
+            return receive_drop(tap, queue, chains);
         if (result < 0 || (result > 0 && chain.readable_count > 0))
             return BROKEN;
         if (result == 0) {
@@ -178,55 +214,58 @@ static enum deliver_result receive_deliver(struct virtio_net *net, struct virtqu
         vectors += chain.writable_count;
         room += size;
     }
-    receive_store(net, queue, chains, vectors);
+    receive_store(tap, queue, chains, vectors);
     return DELIVERED;
 }
 
-static void net_receive(struct virtio_net *net)
+static void tap_receive(struct net_tap *tap)
 {
-    struct virtqueue *queue = virtio_device_queue(net->device, QUEUE_RECEIVE);
+    struct virtio_net *net = tap->net;
+    unsigned index = receive_queue(tap_pair(tap));
+    struct virtqueue *queue = virtio_device_queue(net->device, index);
     uint16_t left = 0;
 
-    tap_watch(net, true);
+    tap_watch(tap, true);
     virtqueue_disable_kicks(queue);
     for (unsigned tries = 0; tries < TURN_FRAMES; tries++) {
         enum deliver_result result;
 
         if (virtio_throttle_holds(&net->rx_throttle)) {
-            tap_watch(net, false);
+            tap_watch(tap, false);
             break;
         }
-        if (net->held_bytes == 0 && !tap_read(net))
+        if (tap->held_bytes == 0 && !tap_read(tap))
             break;
-        result = receive_deliver(net, queue, &left);
+        result = receive_deliver(tap, queue, &left);
         if (result == BROKEN) {
             virtio_device_fault(net->device, "receive buffer");
             return;
         }
         if (result == NO_BUFFERS && !virtqueue_enable_kicks(queue, left)) {
-            tap_watch(net, false); /* the guest's kick brings us back */
+            tap_watch(tap, false); /* the guest's kick brings us back */
             break;
         }
     }
     /* The tap brings us back to what is in it. */
-    if (net->held_bytes > 0 && net->watching)
-        virtio_device_kick(net->device, QUEUE_RECEIVE);
-    virtio_device_complete(net->device, QUEUE_RECEIVE);
+    if (tap->held_bytes > 0 && tap->watching)
+        virtio_device_kick(net->device, index);
+    virtio_device_complete(net->device, index);
 }
 
 static void tap_ready(void *context, uint32_t events)
 {
-    struct virtio_net *net = context;
+    struct net_tap *tap = context;
+    struct virtio_device *device = tap->net->device;
 
-    virtio_device_lock(net->device);
+    virtio_device_lock(device);
     if (events & (EPOLLERR | EPOLLHUP)) /* the interface was deleted under us */
-        net->source = loop_remove(net->source);
-    else if (!virtio_device_is_live(net->device) ||
-             !virtio_device_queue(net->device, QUEUE_RECEIVE)->enabled)
-        tap_watch(net, false); /* until the queue is kicked at its start */
+        tap->source = loop_remove(tap->source);
+    else if (!virtio_device_is_live(device) ||
+             !virtio_device_queue(device, receive_queue(tap_pair(tap)))->enabled)
+        tap_watch(tap, false); /* until the queue is kicked at its start */
     else
-        net_receive(net);
-    virtio_device_unlock(net->device);
+        tap_receive(tap);
+    virtio_device_unlock(device);
 }
 
 /* --- transmit --- */
@@ -257,7 +296,7 @@ static int net_transmit_one(void *owner, unsigned index)
         unsigned count = io_vector_slice(vectors, chain.readable_count, sizeof(header), bytes);
 
         net->vectors[0] = (struct iovec){ &header, sizeof(header) };
-        sent = writev(net->tap_fd, net->vectors, (int)count + 1) >= 0;
+        sent = writev(net->taps[index / 2].fd, net->vectors, (int)count + 1) >= 0;
     }
     if (sent) {
         stats_add(&net->stats->tx_frames, 1);
@@ -270,19 +309,71 @@ static int net_transmit_one(void *owner, unsigned index)
     return 1;
 }
 
+/* --- control, 5.1.6.5 --- */
+
+struct control_command {
+    uint8_t class, command;
+    uint16_t pairs; /* of CONTROL_SET_PAIRS, which is the only one */
+};
+#define CONTROL_MULTI_QUEUE 4
+#define CONTROL_SET_PAIRS   0
+enum { CONTROL_OK, CONTROL_ERROR };
+
+static uint8_t control_do(struct virtio_net *net, const struct control_command *command)
+{
+    if (command->class != CONTROL_MULTI_QUEUE || command->command != CONTROL_SET_PAIRS ||
+        !(virtio_device_features(net->device) & NET_FEATURE_MULTI_QUEUE) || command->pairs == 0 ||
+        command->pairs > net->tap_count)
+        return CONTROL_ERROR;
+    net->pairs = command->pairs;
+    for (unsigned i = 0; i < 2u * net->pairs; i++) /* what waited may have another way now */
+        virtio_device_kick(net->device, i);
+    return CONTROL_OK;
+}
+
+/* virtio_device_serve */
+static int net_control_one(void *owner, unsigned index)
+{
+    struct virtio_net *net = owner;
+    struct virtqueue *queue = virtio_device_queue(net->device, index);
+    struct control_command command = { 0 };
+    uint8_t answer = CONTROL_ERROR;
+    struct virtqueue_chain chain;
+    int result = virtqueue_pop(queue, net->vectors, VIRTQUEUE_SIZE_MAX, &chain);
+
+    if (result <= 0)
+        return result;
+    if (chain.readable_count == 0 || chain.writable_count == 0)
+        return -EPROTO;
+    if (io_vector_bytes(net->vectors, chain.readable_count) == sizeof(command) &&
+        io_vector_read(net->vectors, chain.readable_count, 0, &command, sizeof(command)))
+        answer = control_do(net, &command);
+    io_vector_write(net->vectors + chain.readable_count, chain.writable_count, 0, &answer,
+                    sizeof(answer));
+    virtqueue_put(queue, chain.head, sizeof(answer));
+    virtio_device_complete(net->device, index);
+    return 1;
+}
+
 /* --- the device --- */
 
 static void net_process_queue(void *owner, unsigned queue)
 {
     struct virtio_net *net = owner;
+    uint64_t features = virtio_device_features(net->device);
 
     tap_set_offloads(net);
-    if (queue == QUEUE_RECEIVE) {
-        net_receive(net);
-        return;
+    if ((features & NET_FEATURE_CONTROL) && queue == control_queue(net)) {
+        virtio_device_serve(net->device, queue, net_control_one, TURN_COMMANDS);
+    } else if (queue / 2 >= net->pairs) {
+        return; /* not in use */
+    } else if (queue == transmit_queue(queue / 2)) {
+        virtio_device_serve(net->device, queue, net_transmit_one, TURN_FRAMES);
+        virtio_device_complete(net->device, queue);
+    } else {
+        for (unsigned i = queue / 2; i < net->tap_count; i += net->pairs)
+            tap_receive(&net->taps[i]);
     }
-    virtio_device_serve(net->device, queue, net_transmit_one, TURN_FRAMES);
-    virtio_device_complete(net->device, queue);
 }
 
 static uint64_t net_offer_features(void *owner)
@@ -291,7 +382,8 @@ static uint64_t net_offer_features(void *owner)
 
     return NET_FEATURE_CSUM | NET_FEATURE_GUEST_CSUM | NET_FEATURE_MAC | NET_FEATURE_GUEST_TSO4 |
            NET_FEATURE_GUEST_TSO6 | NET_FEATURE_HOST_TSO4 | NET_FEATURE_HOST_TSO6 |
-           NET_FEATURE_MERGE | NET_FEATURE_STATUS | (net->mtu ? NET_FEATURE_MTU : 0);
+           NET_FEATURE_MERGE | NET_FEATURE_STATUS | (net->mtu ? NET_FEATURE_MTU : 0) |
+           (net->tap_count > 1 ? NET_FEATURE_CONTROL | NET_FEATURE_MULTI_QUEUE : 0);
 }
 
 static bool net_accept_features(void *owner, uint64_t features)
@@ -303,19 +395,37 @@ static bool net_accept_features(void *owner, uint64_t features)
 static void net_read_config(void *owner, void *config)
 {
     const struct virtio_net *net = owner;
-    struct net_config values = { .status = CONFIG_LINK_UP, .queue_pairs = 1, .mtu = net->mtu };
+    struct net_config values = { .status = CONFIG_LINK_UP,
+                                 .queue_pairs = (uint16_t)net->tap_count,
+                                 .mtu = net->mtu };
 
     memcpy(values.mac, net->mac, sizeof(values.mac));
     memcpy(config, &values, sizeof(values));
 }
 
-/* The tap's source is the loop thread's: tap_ready stops watching when it finds the device reset.
+/* What is held is lost, as frames may be. */
+static void net_transfer(void *owner, struct transfer *transfer)
+{
+    struct virtio_net *net = owner;
+    uint64_t features = virtio_device_features(net->device);
+
+    transfer_item(transfer, "net pairs", &net->pairs, sizeof(net->pairs));
+    if (net->pairs == 0 || net->pairs > net->tap_count ||
+        (net->pairs > 1 && !(features & NET_FEATURE_MULTI_QUEUE))) {
+        transfer_refuse(transfer, EPROTO, "a nic with %u queue pairs", net->pairs);
+        net->pairs = 1;
+    }
+}
+
+/* The taps' sources are the loop thread's: tap_ready stops watching when it finds the device reset.
  */
 static void net_reset(void *owner)
 {
     struct virtio_net *net = owner;
 
-    net->held_bytes = 0;
+    net->pairs = 1;
+    for (unsigned i = 0; i < net->tap_count; i++)
+        net->taps[i].held_bytes = 0;
 }
 
 static void net_free(void *owner)
@@ -324,20 +434,22 @@ static void net_free(void *owner)
 
     loop_cancel(net->rx_throttle.timer);
     loop_cancel(net->tx_throttle.timer);
-    loop_remove(net->source);
+    for (unsigned i = 0; i < net->tap_count; i++)
+        loop_remove(net->taps[i].source);
     free(net);
 }
 
 static const struct virtio_device_ops net_ops = {
     .name = "net",
     .device_id = NET_DEVICE_ID,
-    .queue_count = QUEUE_COUNT,
+    .queue_count = 2,
     .queue_size = NET_QUEUE_SIZE,
     .config_bytes = sizeof(struct net_config),
     .offer_features = net_offer_features,
     .accept_features = net_accept_features,
     .read_config = net_read_config,
     .process_queue = net_process_queue,
+    .transfer = net_transfer,
     .reset = net_reset,
     .free = net_free,
 };
@@ -356,25 +468,39 @@ static int tap_prepare(int tap_fd, struct error *err)
     return 0;
 }
 
+static int tap_add(struct net_tap *tap, struct loop *loop, struct error *err)
+{
+    int result = tap_prepare(tap->fd, err);
+
+    return result < 0 ? result /* not watched until the guest has buffers */
+                      : loop_add(loop, tap->fd, 0, tap_ready, tap, &tap->source, err);
+}
+
 int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
                    struct error *err)
 {
-    struct virtio_net *net = calloc(1, sizeof(*net));
-    int result;
+    struct virtio_net *net = calloc(1, sizeof(*net) + spec->queues * sizeof(net->taps[0]));
+    int result = 0;
 
     if (!net)
         return error_set(err, ENOMEM, "virtio net");
+    net->ops = net_ops;
+    if (spec->queues > 1)
+        net->ops.queue_count = (uint16_t)(2 * spec->queues + 1);
     net->stats = spec->stats;
-    net->tap_fd = spec->tap_fd;
     net->mtu = spec->mtu;
+    net->pairs = 1;
     net->tap_features = UINT64_MAX; /* unknown */
     memcpy(net->mac, spec->mac, sizeof(net->mac));
+    while (net->tap_count < spec->queues && result == 0) {
+        struct net_tap *tap = &net->taps[net->tap_count];
 
-    result = tap_prepare(spec->tap_fd, err);
-    if (result == 0) /* not watched until the guest has buffers */
-        result = loop_add(loop, spec->tap_fd, 0, tap_ready, net, &net->source, err);
+        tap->net = net;
+        tap->fd = spec->tap_fds[net->tap_count++];
+        result = tap_add(tap, loop, err);
+    }
     if (result == 0)
-        result = virtio_pci_add(root, &net_ops, net, NET_PCI_CLASS, loop, &net->device, err);
+        result = virtio_pci_add(root, &net->ops, net, NET_PCI_CLASS, loop, &net->device, err);
     if (result != 0) {
         net_free(net);
         return result;

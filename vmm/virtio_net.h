@@ -1,5 +1,7 @@
-/* virtio_net.h - virtio network device (virtio 1.2, 5.1) over a tap: one receive and one transmit
- * queue, checksum and TCP segmentation offload both ways, mergeable receive buffers.
+/* virtio_net.h - virtio network device (virtio 1.2, 5.1) over a tap: checksum and TCP
+ * segmentation offload both ways, mergeable receive buffers; pairs of a receive and a transmit
+ * queue, as many as the tap has queues, and if that is more than one a control queue, by which the
+ * driver says how many pairs it uses.
  *
  * The tap is IFF_TAP | IFF_NO_PI | IFF_VNET_HDR with a header of VIRTIO_NET_HEADER_BYTES, so that
  * host and guest speak the same header.  The guest's is checked and rebuilt before the host's
@@ -22,7 +24,8 @@ struct stats_nic;
 #define VIRTIO_NET_HEADER_BYTES 12
 
 struct virtio_net_spec {
-    int tap_fd; /* borrowed, outlives the device; made non-blocking */
+    unsigned queues;    /* 1 to VMM_QUEUES_MAX */
+    const int *tap_fds; /* so many; they outlive the device; made non-blocking */
     uint8_t mac[6];
     uint16_t mtu;            /* told to the guest; 0 = not told */
     struct stats_nic *stats; /* borrowed */

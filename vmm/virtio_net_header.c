@@ -6,7 +6,8 @@ bool net_features_are_consistent(uint64_t features)
     const uint64_t guest_tso = NET_FEATURE_GUEST_TSO4 | NET_FEATURE_GUEST_TSO6;
     const uint64_t host_tso = NET_FEATURE_HOST_TSO4 | NET_FEATURE_HOST_TSO6;
 
-    return !((features & guest_tso) && !(features & NET_FEATURE_GUEST_CSUM)) &&
+    return !((features & NET_FEATURE_MULTI_QUEUE) && !(features & NET_FEATURE_CONTROL)) &&
+           !((features & guest_tso) && !(features & NET_FEATURE_GUEST_CSUM)) &&
            !((features & host_tso) && !(features & NET_FEATURE_CSUM));
 }
 

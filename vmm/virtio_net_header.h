@@ -5,16 +5,18 @@
 #include <stdint.h>
 
 /* 5.1.3 */
-#define NET_FEATURE_CSUM       (1ull << 0)
-#define NET_FEATURE_GUEST_CSUM (1ull << 1)
-#define NET_FEATURE_MTU        (1ull << 3)
-#define NET_FEATURE_MAC        (1ull << 5)
-#define NET_FEATURE_GUEST_TSO4 (1ull << 7)
-#define NET_FEATURE_GUEST_TSO6 (1ull << 8)
-#define NET_FEATURE_HOST_TSO4  (1ull << 11)
-#define NET_FEATURE_HOST_TSO6  (1ull << 12)
-#define NET_FEATURE_MERGE      (1ull << 15)
-#define NET_FEATURE_STATUS     (1ull << 16)
+#define NET_FEATURE_CSUM        (1ull << 0)
+#define NET_FEATURE_GUEST_CSUM  (1ull << 1)
+#define NET_FEATURE_MTU         (1ull << 3)
+#define NET_FEATURE_MAC         (1ull << 5)
+#define NET_FEATURE_GUEST_TSO4  (1ull << 7)
+#define NET_FEATURE_GUEST_TSO6  (1ull << 8)
+#define NET_FEATURE_HOST_TSO4   (1ull << 11)
+#define NET_FEATURE_HOST_TSO6   (1ull << 12)
+#define NET_FEATURE_MERGE       (1ull << 15)
+#define NET_FEATURE_STATUS      (1ull << 16)
+#define NET_FEATURE_CONTROL     (1ull << 17)
+#define NET_FEATURE_MULTI_QUEUE (1ull << 22)
 
 #define NET_FRAME_MIN 14             /* an Ethernet header */
 #define NET_FRAME_MAX (65535u + 18u) /* the largest IP packet with Ethernet and VLAN headers */

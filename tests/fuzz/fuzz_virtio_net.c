@@ -6,17 +6,19 @@
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
-#define RX 0
-#define TX 1
+#define RX      0
+#define TX      1
+#define PAIRS   2
+#define CONTROL (2 * PAIRS)
 
 /* One tap for all inputs: closing one takes the kernel 20 ms. */
 static const struct tap_harness *host_get(void)
 {
-    static struct tap_harness host = { -1, -1 };
+    static struct tap_harness host;
     static bool tried, good;
 
     if (!tried)
-        good = tap_harness_enter() && tap_harness_open(&host);
+        good = tap_harness_enter() && tap_harness_open_queues(&host, PAIRS);
     tried = true;
     return good ? &host : NULL;
 }
@@ -65,9 +67,34 @@ static void net_step_transmit(struct fuzz_machine *m)
     fuzz_turns(m);
 }
 
+/* A command of any size, mostly for the pairs, to where control is with them or without. */
+static void net_step_control(struct fuzz_machine *m)
+{
+    uint8_t how = (uint8_t)fuzz_take(&m->input, 1);
+    unsigned queue = how & 1 ? 2 : CONTROL;
+    const uint8_t command[4] = { how & 2 ? (uint8_t)fuzz_take(&m->input, 1) : 4,
+                                 how & 4 ? (uint8_t)fuzz_take(&m->input, 1) : 0,
+                                 (uint8_t)fuzz_take(&m->input, 1), how >> 7 };
+    const struct ring_buffer buffers[] = {
+        { DATA_BASE, how & 8 ? fuzz_length(m) : 4, how & 16 ? RING_WRITE : 0 },
+        { DATA_BASE + 0x1000, how & 32 ? fuzz_length(m) : 1, how & 64 ? 0 : RING_WRITE },
+    };
+
+    guest_put(&m->h, DATA_BASE, command, sizeof(command));
+    ring_offer(&m->h, queue, buffers, 2);
+    mmio_put(&m->h,
+             bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET + queue * VIRTIO_PCI_NOTIFY_STRIDE, 2,
+             queue);
+    fuzz_turns(m);
+}
+
 static void net_step(struct fuzz_machine *m)
 {
-    if (fuzz_take(&m->input, 1) & 1)
+    uint8_t how = (uint8_t)fuzz_take(&m->input, 1);
+
+    if (how >= 0xe0)
+        net_step_control(m);
+    else if (how & 1)
         net_step_receive(m);
     else
         net_step_transmit(m);
@@ -111,7 +138,8 @@ FUZZ_TARGET(virtio_net)
 
     if (!host)
         return FUZZ_ABSENT;
-    spec.tap_fd = host->tap_fd;
+    spec.queues = host->queues;
+    spec.tap_fds = host->fds;
     m.device = (void *)(uintptr_t)host; /* only read */
     harness_open_on(&m.h, -1, -1);
     FUZZ_REQUIRE(virtio_net_add(m.h.root, &spec, m.h.loop, &m.h.err) == 0);

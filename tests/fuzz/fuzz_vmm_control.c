@@ -162,6 +162,7 @@ static void put_configuration(struct fuzz_input *input, struct vmm_configure *co
         .disk_count = 1,
         .disks = { { .size_bytes = 4096 } },
         .nic_count = 1,
+        .nics = { { .queues = 1 } },
     };
     for (unsigned patches = (unsigned)fuzz_take(input, 1) % 8; patches > 0; patches--) {
         size_t offset = fuzz_take(input, 2) % sizeof(*configure);

@@ -226,6 +226,36 @@ static void check_failures(struct bed *bed)
     check(bed, network_up(bed->host, &bed->isolated, &bed->err) == 0, "(the bridge is made again)");
 }
 
+static void check_queues(struct bed *bed)
+{
+    struct nic_config nic = bed->a.nic;
+    int fds[NIC_QUEUES_MAX], other[NIC_QUEUES_MAX] = { -1, -1 };
+
+    nic.instance = 0x61;
+    nic.ipv4 = bed->nat.cidr.address + 61;
+    nic.mac[5] = 0x61;
+    nic.queues = 0;
+    check(bed, nic_up(bed->host, &nic, fds, &bed->err) == -EINVAL, "a nic without a queue fails");
+    nic.queues = NIC_QUEUES_MAX + 1;
+    check(bed, nic_up(bed->host, &nic, fds, &bed->err) == -EINVAL && !exists(PREFIX "-61-0"),
+          "so does one of too many");
+    nic.queues = NIC_QUEUES_MAX;
+    if (nic_up(bed->host, &nic, fds, &bed->err) < 0) {
+        check(bed, false, "a nic of eight queues comes up");
+        return;
+    }
+    check(bed, shell_prints("ip -d link show " PREFIX "-61-0", "numqueues 8"),
+          "a nic of eight queues comes up");
+    check(bed, nic_up(bed->host, &nic, other, &bed->err) == -EBUSY && other[0] == -1,
+          "and is not joined by another");
+    for (int i = 0; i < NIC_QUEUES_MAX; i++) {
+        check(bed, exists(PREFIX "-61-0"), "its tap lives as long as one queue");
+        close(fds[i]);
+    }
+    check(bed, !exists(PREFIX "-61-0"), "and no longer");
+    check(bed, nic_down(bed->host, &nic, &bed->err) == 0, "then it goes down");
+}
+
 static void check_findings(struct bed *bed)
 {
     struct net_finding findings[NET_FINDINGS_MAX];
@@ -272,7 +302,8 @@ static void measure(struct bed *bed)
                              .nic = { .instance = 0x1000 + (uint32_t)i,
                                       .network_instance = 1,
                                       .ipv4 = bed->nat.cidr.address + 100 + (uint32_t)i,
-                                      .owner = 64056 } };
+                                      .owner = 64056,
+                                      .queues = 1 } };
         mac_derive(g->nic.instance, 0, g->nic.mac);
         snprintf(g->nic.hostname, sizeof g->nic.hostname, "many-%d", i);
         good = good && nic_up(bed->host, &g->nic, &g->fd, &bed->err) == 0;
@@ -343,6 +374,7 @@ void run_lifecycle(struct bed *bed)
     check_reuse(bed);
     check_stuck_lease(bed);
     check_failures(bed);
+    check_queues(bed);
     check_findings(bed);
     measure(bed);
     check_end(bed);

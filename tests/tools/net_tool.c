@@ -98,7 +98,8 @@ void join(struct bed *bed, struct guest *guest, const struct network_config *net
         .nic = { .instance = instance,
                  .network_instance = network->instance,
                  .ipv4 = network->cidr.address + last_byte,
-                 .owner = 64056 },
+                 .owner = 64056,
+                 .queues = 1 },
     };
     mac_derive(instance, 0, guest->nic.mac);
     memcpy(guest->mac, guest->nic.mac, MAC_BYTES);

@@ -119,6 +119,7 @@ static void add_tap(struct run *run, const char *name)
     if (run->configure.nic_count == VMM_NICS_MAX)
         usage();
     memcpy(nic->mac, (uint8_t[]){ 2, 0, 0, 0, 0, (uint8_t)(1 + run->configure.nic_count) }, 6);
+    nic->queues = 1;
     run->taps[run->configure.nic_count++] = name;
 }
 

@@ -21,8 +21,12 @@
 #define TAP_TYPE      0x88b5 /* for local experiments */
 #define TAP_FRAME_MAX 9014
 
+#define TAP_QUEUES_MAX 8
+
 struct tap_harness {
-    int tap_fd, host_fd;
+    int tap_fd, host_fd; /* tap_fd: of the first queue */
+    unsigned queues;
+    int fds[TAP_QUEUES_MAX];
 };
 
 /* The host's stack would talk to its neighbours over the tap by itself. */
@@ -46,19 +50,38 @@ static inline bool tap_harness_enter(void)
     return true;
 }
 
-static inline bool tap_harness_open(struct tap_harness *tap)
+static inline int tap_queue_open(unsigned queues)
 {
     struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+    if (queues > 1)
+        request.ifr_flags |= IFF_MULTI_QUEUE;
+    memcpy(request.ifr_name, TAP_NAME, sizeof(TAP_NAME));
+    if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static inline bool tap_harness_open_queues(struct tap_harness *tap, unsigned queues)
+{
+    struct ifreq request = { 0 };
     struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(TAP_TYPE) };
     int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int header_bytes = VIRTIO_NET_HEADER_BYTES;
-    bool good;
+    bool good = true;
 
-    tap->tap_fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    tap->queues = queues;
+    for (unsigned i = 0; i < queues; i++) {
+        tap->fds[i] = tap_queue_open(queues);
+        good = good && tap->fds[i] >= 0;
+    }
+    tap->tap_fd = tap->fds[0];
     tap->host_fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(TAP_TYPE));
     memcpy(request.ifr_name, TAP_NAME, sizeof(TAP_NAME));
-    good = ioctl(tap->tap_fd, TUNSETIFF, &request) == 0 &&
-           ioctl(tap->tap_fd, TUNSETVNETHDRSZ, &header_bytes) == 0;
+    good = good && ioctl(tap->tap_fd, TUNSETVNETHDRSZ, &header_bytes) == 0;
     request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_NOARP;
     good = good && ioctl(control, SIOCSIFFLAGS, &request) == 0;
     request.ifr_mtu = TAP_FRAME_MAX - ETH_HLEN;
@@ -69,10 +92,16 @@ static inline bool tap_harness_open(struct tap_harness *tap)
     return good;
 }
 
+static inline bool tap_harness_open(struct tap_harness *tap)
+{
+    return tap_harness_open_queues(tap, 1);
+}
+
 static inline void tap_harness_close(struct tap_harness *tap)
 {
     close(tap->host_fd);
-    close(tap->tap_fd);
+    for (unsigned i = 0; i < tap->queues; i++)
+        close(tap->fds[i]);
 }
 
 /* A broadcast from the host of `size` bytes; of at least a header's. */
@@ -99,11 +128,12 @@ static inline ssize_t tap_host_receive(const struct tap_harness *tap)
 static inline void tap_drain(const struct tap_harness *tap)
 {
     uint8_t bytes[64];
-    int flags = fcntl(tap->tap_fd, F_GETFL);
 
-    (void)fcntl(tap->tap_fd, F_SETFL, flags | O_NONBLOCK);
-    while (read(tap->tap_fd, bytes, sizeof(bytes)) > 0)
-        continue;
+    for (unsigned i = 0; i < tap->queues; i++) {
+        (void)fcntl(tap->fds[i], F_SETFL, fcntl(tap->fds[i], F_GETFL) | O_NONBLOCK);
+        while (read(tap->fds[i], bytes, sizeof(bytes)) > 0)
+            continue;
+    }
     while (recv(tap->host_fd, bytes, sizeof(bytes), 0) > 0)
         continue;
 }

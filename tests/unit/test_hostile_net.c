@@ -30,7 +30,8 @@ static int set_up(void **state)
     assert_non_null(f);
     harness_open(&f->h);
     assert_true(tap_harness_open(&f->tap));
-    spec.tap_fd = f->tap.tap_fd;
+    spec.queues = 1;
+    spec.tap_fds = f->tap.fds;
     spec.stats = &f->stats;
     assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
     *state = f;

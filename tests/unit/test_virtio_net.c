@@ -67,7 +67,8 @@ static int set_up_spec(void **state, struct virtio_net_spec spec)
     f->tap_fd = tap_open(VIRTIO_NET_HEADER_BYTES);
     f->host_fd = host_open();
     memcpy(spec.mac, guest_mac, 6);
-    spec.tap_fd = f->tap_fd;
+    spec.queues = 1;
+    spec.tap_fds = &f->tap_fd;
     spec.stats = &f->stats;
     assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
     *state = f;
@@ -534,12 +535,12 @@ static void a_rate_limit_holds_frames_each_way(void **state)
 static void only_a_tap_with_our_header_is_taken(void **state)
 {
     struct fixture *f = *state;
-    struct virtio_net_spec spec = { .tap_fd = f->host_fd, .stats = &f->stats };
+    struct virtio_net_spec spec = { .queues = 1, .tap_fds = &f->host_fd, .stats = &f->stats };
     int ten = 10;
 
     assert_true(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err) < 0);
     assert_int_equal(ioctl(f->tap_fd, TUNSETVNETHDRSZ, &ten), 0);
-    spec.tap_fd = f->tap_fd;
+    spec.tap_fds = &f->tap_fd;
     assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
 }
 

@@ -75,7 +75,7 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
                               "\"memory_mib\":524288,"
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
-                              "\"name\":\"eth0\",\"network\":\"n\",\"rx_rate_limit\":{"
+                              "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
                               "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
                               "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
                               "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8}}],"
@@ -172,6 +172,10 @@ static const struct {
     { "{\"memory_mib\":16,\"nics\":[{\"name\":\"a\",\"network\":\"n\",\"ipv4\":\"10.0.0\"}]"
       "," BOOT "}",
       "nics[0].ipv4" },
+    { NIC "\"queues\":0}]}", "nics[0].queues" },
+    { NIC "\"queues\":2}]}", "nics[0].queues" },
+    { NIC "\"queues\":3}],\"vcpus\":2}", "nics[0].queues" },
+    { NIC "\"queues\":9}],\"vcpus\":9}", "nics[0].queues" },
     { NIC "\"rx_rate_limit\":7}]}", "nics[0].rx_rate_limit" },
     { NIC "\"rx_rate_limit\":{\"bytes_burst\":1}}]}", "nics[0].rx_rate_limit.bytes_burst" },
     { NIC "\"tx_rate_limit\":{\"ops_per_second\":1099511627776}}]}",

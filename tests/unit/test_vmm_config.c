@@ -25,6 +25,7 @@ static struct vmm_configure valid(void)
         .disk_count = 1,
         .nic_count = 2,
         .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW } },
+        .nics = { { .queues = 1 }, { .queues = 1 } },
         .cmdline = "console=ttyS0",
     };
 
@@ -47,7 +48,8 @@ static void a_valid_one_is_taken(void **state)
     assert_int_equal(named.kernel, 12);
     assert_int_equal(named.initrd, 13);
     assert_int_equal(named.disks[0], 14);
-    assert_int_equal(named.nics[1], 16);
+    assert_int_equal(named.nics[0][0], 15);
+    assert_int_equal(named.nics[1][0], 16);
     assert_int_equal(named.bases[0], -1);
     configure.has_initrd = 0;
     config_name_fds(&configure, fds, &named);
@@ -68,8 +70,23 @@ static void a_delta_comes_with_its_base(void **state)
     config_name_fds(&configure, fds, &named);
     assert_int_equal(named.bases[0], 14);
     assert_int_equal(named.disks[0], 15);
-    assert_int_equal(named.nics[0], 16);
-    assert_int_equal(named.nics[1], 17);
+    assert_int_equal(named.nics[0][0], 16);
+    assert_int_equal(named.nics[1][0], 17);
+}
+
+static void each_queue_of_a_nic_has_its_tap(void **state)
+{
+    struct vmm_configure configure = valid();
+    int fds[VALID_FDS + 7];
+    struct config_fds named;
+
+    (void)state;
+    configure.nics[0].queues = 8;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, NULL), -EINVAL);
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 7, NULL), 0);
+    config_name_fds(&configure, fds, &named);
+    assert_ptr_equal(named.nics[0], fds + 5);
+    assert_ptr_equal(named.nics[1], fds + 13);
 }
 
 #define FAULT(function, statement)                \
@@ -98,7 +115,7 @@ FAULT(odd_balloon, c->balloon.deflate_on_oom = 2)
 FAULT(bad_initrd, c->has_initrd = 2)
 FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
 FAULT(many_nics, c->nic_count = 255)
-FAULT(missing_fd, c->disk_count = 2)
+FAULT(missing_fd, c->nics[1].queues = 2)
 FAULT(endless_cmdline, memset(c->cmdline, 'a', sizeof c->cmdline))
 FAULT(odd_disk, c->disks[0].size_bytes = 513)
 FAULT(empty_disk, c->disks[0].size_bytes = 0)
@@ -109,6 +126,8 @@ FAULT(no_format, c->disks[0].format = 0)
 FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
 FAULT(tiny_mtu, c->nics[0].mtu = 67)
+FAULT(no_queue, c->nics[0].queues = 0)
+FAULT(many_queues, c->nics[1].queues = 9)
 FAULT(fast_nic, c->nics[1].rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1)
 FAULT(faster_nic, c->nics[0].tx_rate_limit.operations_burst = UINT64_MAX)
 
@@ -160,6 +179,8 @@ static const struct {
     { strange_format, "disks[0].format" },
     { multicast, "nics[1].mac" },
     { tiny_mtu, "nics[0].mtu" },
+    { no_queue, "nics[0].queues" },
+    { many_queues, "nics[1].queues" },
     { fast_nic, "nics[1].rate_limit" },
     { faster_nic, "nics[0].rate_limit" },
 };
@@ -191,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_valid_one_is_taken),
         cmocka_unit_test(a_delta_comes_with_its_base),
+        cmocka_unit_test(each_queue_of_a_nic_has_its_tap),
         cmocka_unit_test(each_bad_field_is_named),
         cmocka_unit_test(short_and_long_messages_are_refused),
     };
