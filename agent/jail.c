@@ -23,8 +23,8 @@
 #include "base/seqpacket.h"
 #include "vmm/control_protocol.h"
 
-#define LOCK_TRIES        200 /* of 10 ms */
-#define VMM_FILES_MAX     1024 /* each queue of a device has two eventfds */
+#define LOCK_TRIES        200                 /* of 10 ms */
+#define VMM_FILES_MAX     1024                /* each queue of a device has two eventfds */
 #define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8) /* threads count */
 
 struct jail {

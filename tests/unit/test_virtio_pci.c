@@ -465,57 +465,6 @@ static void a_queue_can_be_reset_alone(void **state)
     assert_int_equal(status_get(h), 15);
 }
 
-static unsigned toggle_calls;
-
-/* As if each chain were gone again when it is looked at, and there when kicks are enabled. */
-static int toggle_serve(void *owner, unsigned queue)
-{
-    (void)owner;
-    (void)queue;
-    toggle_calls++;
-    return 0;
-}
-
-static uint64_t toggle_features(void *owner)
-{
-    (void)owner;
-    return 0;
-}
-
-static void toggle_free(void *owner)
-{
-    (void)owner;
-}
-
-static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **state)
-{
-    static const struct virtio_device_ops ops = {
-        .name = "toggle",
-        .device_id = 4,
-        .queue_count = 1,
-        .queue_size = 16,
-        .offer_features = toggle_features,
-        .serve = toggle_serve,
-        .free = toggle_free,
-    };
-    struct harness *h = &((struct fixture *)*state)->h;
-    struct virtio_device *device;
-    unsigned before;
-
-    assert_int_equal(virtio_pci_add(h->root, &ops, NULL, 0x00ff00, h->loop, &device, &h->err), 0);
-    h->slot = 2;
-    driver_start(h, 0, 16);
-    guest_put16(h, ring_avail(0) + 2, 1);
-    ring_kick(h, 0);
-    before = toggle_calls;
-    assert_int_equal(loop_turn(h->loop, 0, &h->err), 0);
-    assert_in_range(toggle_calls - before, 1, 64);
-    before = toggle_calls;
-    assert_int_equal(loop_turn(h->loop, 0, &h->err), 0); /* and looked at again */
-    assert_true(toggle_calls > before);
-    assert_int_equal(status_get(h), 15);
-}
-
 static void failed_stops_the_device(void **state)
 {
     struct harness *h = &((struct fixture *)*state)->h;
@@ -622,7 +571,6 @@ int main(void)
         TEST(a_bad_ring_needs_reset),
         TEST(a_broken_rule_stops_the_device_until_reset),
         TEST(a_queue_can_be_reset_alone),
-        TEST(a_driver_that_toggles_its_index_is_served_a_bounded_time),
         TEST(failed_stops_the_device),
         TEST(the_config_window_reaches_the_registers),
         TEST(capabilities_name_the_four_pages),
