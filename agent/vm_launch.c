@@ -177,6 +177,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
 
         configure.disks[i].read_only = spec->disks[i].read_only;
+        configure.disks[i].queues = (uint8_t)spec->disks[i].queues;
         configure.disks[i].rate_limit = spec->disks[i].rate_limit;
         configure.disks[i].format =
             volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;

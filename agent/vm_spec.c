@@ -67,6 +67,17 @@ static int parse_rate_limit(const json_t *json, const char *item, const char *na
     return json_reader_end(&reader);
 }
 
+/* A queue that no vCPU could have for its own would gain nothing. */
+static unsigned read_queues(struct json_reader *reader, const struct vm_spec *spec)
+{
+    unsigned queues =
+        (unsigned)json_read_integer(reader, "queues", 1, VMM_QUEUES_MAX, JSON_OPTIONAL, 1);
+
+    if (queues > spec->vcpus)
+        json_reader_fail(reader, "queues", "must be at most vcpus, %u", spec->vcpus);
+    return queues;
+}
+
 static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
 {
     struct vm_disk_spec *disk = &spec->disks[spec->disk_count];
@@ -80,6 +91,7 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
     disk->read_only = json_read_bool(&reader, "read_only", false);
     disk->cache = (enum vm_cache)json_read_enum(&reader, "cache", cache_names, VM_CACHE_COUNT,
                                                 JSON_OPTIONAL, VM_CACHE_BUFFERED);
+    disk->queues = read_queues(&reader, spec);
     rate_limit = json_read_object(&reader, "rate_limit", JSON_OPTIONAL);
     disk->has_rate_limit = rate_limit != NULL;
     for (unsigned i = 0; i < spec->disk_count; i++) {
@@ -92,17 +104,6 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
     result = json_reader_end(&reader);
     return result < 0 ? result
                       : parse_rate_limit(rate_limit, path, "rate_limit", &disk->rate_limit, err);
-}
-
-/* A queue that no vCPU could have for its own would gain nothing. */
-static unsigned read_queues(struct json_reader *reader, const struct vm_spec *spec)
-{
-    unsigned queues =
-        (unsigned)json_read_integer(reader, "queues", 1, VMM_QUEUES_MAX, JSON_OPTIONAL, 1);
-
-    if (queues > spec->vcpus)
-        json_reader_fail(reader, "queues", "must be at most vcpus, %u", spec->vcpus);
-    return queues;
 }
 
 static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec, struct error *err)
@@ -332,8 +333,9 @@ static json_t *disks_json(const struct vm_spec *spec)
 
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct vm_disk_spec *disk = &spec->disks[i];
-        json_t *item = json_pack("{s:s, s:s, s:b, s:s}", "name", disk->name, "volume", disk->volume,
-                                 "read_only", disk->read_only, "cache", cache_names[disk->cache]);
+        json_t *item = json_pack("{s:s, s:s, s:b, s:s, s:i}", "name", disk->name, "volume",
+                                 disk->volume, "read_only", disk->read_only, "cache",
+                                 cache_names[disk->cache], "queues", (int)disk->queues);
 
         if (disk->has_rate_limit)
             json_object_set_new(item, "rate_limit", rate_limit_json(&disk->rate_limit));

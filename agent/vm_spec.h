@@ -28,6 +28,7 @@ struct vm_disk_spec {
     char volume[ID_MAX + 1];
     bool read_only;
     enum vm_cache cache;
+    unsigned queues;
     bool has_rate_limit;
     struct vmm_rate_limit rate_limit;
 };

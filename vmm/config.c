@@ -60,6 +60,9 @@ static int validate_disk(const struct vmm_disk *disk, int index, struct error *e
     memcpy(field + 9, "rate_limit", sizeof "rate_limit");
     if (!rate_limit_is_valid(&disk->rate_limit))
         return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
+    memcpy(field + 9, "queues", sizeof "queues");
+    if (disk->queues < 1 || disk->queues > VMM_QUEUES_MAX)
+        return error_field(err, EINVAL, field, "%u is not 1 to %d", disk->queues, VMM_QUEUES_MAX);
     memcpy(field + 9, "format", sizeof "format");
     if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
         return error_field(err, EINVAL, field, "%u is unknown", disk->format);

@@ -120,7 +120,8 @@ struct vmm_rate_limit {
 struct vmm_disk {
     uint8_t read_only;
     uint8_t format; /* enum vmm_disk_format */
-    uint8_t reserved[6];
+    uint8_t queues; /* 1 to VMM_QUEUES_MAX */
+    uint8_t reserved[5];
     uint64_t size_bytes; /* multiple of 512; raw: the file is at least that long; delta: the same */
     char serial[20];     /* virtio-blk GET_ID, NUL padded */
     char reserved2[4];

@@ -27,6 +27,7 @@
 #define FEATURE_BLOCK_SIZE   (1ull << 6)
 #define FEATURE_FLUSH        (1ull << 9)
 #define FEATURE_TOPOLOGY     (1ull << 10)
+#define FEATURE_MULTI_QUEUE  (1ull << 12)
 #define FEATURE_DISCARD      (1ull << 13)
 #define FEATURE_WRITE_ZEROES (1ull << 14)
 
@@ -85,12 +86,14 @@ struct block_request {
     struct virtio_block *block;
     struct virtqueue_chain chain;
     uint8_t *status;  /* in guest RAM */
+    unsigned queue;   /* that it came by */
     uint32_t written; /* bytes of the writable part, without the status */
     bool flushing;    /* a write-through driver's write, now being flushed */
     struct iovec vectors[VIRTQUEUE_SIZE_MAX];
 };
 
 struct virtio_block {
+    struct virtio_device_ops ops; /* with the number of queues that this one has */
     struct virtio_device *device; /* borrowed */
     struct disk *disk;            /* owned */
     struct loop_source *sources[DISK_EVENTS];
@@ -117,10 +120,11 @@ static void request_finish(struct block_request *request, enum block_status stat
         stats_add(&block->stats->errors, 1);
     }
     __atomic_store_n(request->status, (uint8_t)status, __ATOMIC_RELAXED);
-    virtqueue_put(virtio_device_queue(block->device, 0), request->chain.head, request->written + 1);
-    virtio_device_complete(block->device, 0);
-    if (block->free_count == 0) /* the queue may have waited for this */
-        virtio_device_kick(block->device, 0);
+    virtqueue_put(virtio_device_queue(block->device, request->queue), request->chain.head,
+                  request->written + 1);
+    virtio_device_complete(block->device, request->queue);
+    for (unsigned i = 0; i < block->ops.queue_count && block->free_count == 0; i++)
+        virtio_device_kick(block->device, i); /* each may have waited for this */
     block->free_requests[block->free_count++] = (uint16_t)(request - block->requests);
 }
 
@@ -339,6 +343,7 @@ static int block_serve(void *owner, unsigned index)
         return result;
     block->free_count--;
     request->block = block;
+    request->queue = index;
     request->disk = (struct disk_request){ 0 };
     request->written = 0;
     request->flushing = false;
@@ -403,7 +408,8 @@ static uint64_t block_offer_features(void *owner)
 {
     const struct virtio_block *block = owner;
     uint64_t features = FEATURE_SIZE_MAX | FEATURE_SEGMENT_MAX | FEATURE_BLOCK_SIZE |
-                        FEATURE_FLUSH | FEATURE_TOPOLOGY;
+                        FEATURE_FLUSH | FEATURE_TOPOLOGY |
+                        (block->ops.queue_count > 1 ? FEATURE_MULTI_QUEUE : 0);
 
     return features |
            (block->read_only ? FEATURE_READ_ONLY : FEATURE_DISCARD | FEATURE_WRITE_ZEROES);
@@ -420,7 +426,7 @@ static void block_read_config(void *owner, void *config)
         .physical_exponent = TOPOLOGY_EXPONENT,
         .io_min = 1u << TOPOLOGY_EXPONENT,
         .writeback = 1,
-        .queues = 1,
+        .queues = block->ops.queue_count,
         .discard_sectors_max = RANGE_SECTORS_MAX,
         .discard_segments_max = 1,
         .discard_alignment = 1u << TOPOLOGY_EXPONENT,
@@ -471,6 +477,8 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     block = calloc(1, sizeof(*block));
     if (!block)
         return error_set(err, ENOMEM, "virtio block");
+    block->ops = block_ops;
+    block->ops.queue_count = (uint16_t)spec->queues;
     block->stats = spec->stats;
     block->read_only = spec->read_only;
     block->sectors = spec->size_bytes / SECTOR;
@@ -488,12 +496,16 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
                               block, &block->sources[i], err);
     if (result == 0)
         result =
-            virtio_pci_add(root, &block_ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
+            virtio_pci_add(root, &block->ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
     if (result != 0)
         block_free(block);
     else if (spec->ret_disk)
         *spec->ret_disk = block->disk;
-    if (result == 0)
-        virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
-    return result;
+    if (result != 0)
+        return result;
+    virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
+    /* A reset cancels what is in flight (disk.h), by whichever queue it came. */
+    if (spec->queues > 1)
+        block->device->offered_features &= ~VIRTIO_FEATURE_RING_RESET;
+    return 0;
 }

@@ -17,6 +17,7 @@ struct stats_disk;
 struct virtio_block_spec {
     int fd, base_fd; /* raw file, or delta and its base; borrowed, outlive the device */
     bool is_delta, read_only;
+    unsigned queues;                        /* 1 to VMM_QUEUES_MAX, served alike */
     uint64_t size_bytes;                    /* multiple of 512; the file is at least that long */
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */

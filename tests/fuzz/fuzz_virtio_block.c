@@ -84,6 +84,7 @@ FUZZ_TARGET(virtio_block)
     static uint8_t mark[MARK_BYTES];
     struct block_fuzz block = { .fd = memfd_create("disk", MFD_CLOEXEC) };
     struct virtio_block_spec spec = {
+        .queues = 2,
         .fd = block.fd,
         .size_bytes = DISK_BYTES,
         .serial = "fuzz",

@@ -160,7 +160,7 @@ static void put_configuration(struct fuzz_input *input, struct vmm_configure *co
         .kernel_format = VMM_KERNEL_ELF,
         .memory_bytes = 8ull << 20,
         .disk_count = 1,
-        .disks = { { .size_bytes = 4096 } },
+        .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW, .queues = 1 } },
         .nic_count = 1,
         .nics = { { .queues = 1 } },
     };

@@ -109,6 +109,7 @@ static void add_disk(struct run *run, const char *path, bool read_only)
         usage();
     run->configure.disks[run->configure.disk_count].read_only = read_only;
     run->configure.disks[run->configure.disk_count].format = VMM_DISK_RAW;
+    run->configure.disks[run->configure.disk_count].queues = 1;
     run->disks[run->configure.disk_count++] = path;
 }
 

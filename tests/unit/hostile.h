@@ -43,7 +43,8 @@ struct hostile {
 
 static inline void hostile_add(struct hostile *f, bool read_only)
 {
-    struct virtio_block_spec spec = { .fd = f->fd,
+    struct virtio_block_spec spec = { .queues = 1,
+                                      .fd = f->fd,
                                       .read_only = read_only,
                                       .size_bytes = DISK_BYTES,
                                       .serial = "hostile",

@@ -130,7 +130,7 @@ struct fixture {
 static void open_disk(struct fixture *f, enum disk_engine engine)
 {
     const struct virtio_block_spec spec = {
-        .fd = f->fd, .size_bytes = DISK_BYTES, .stats = &f->stats, .engine = engine
+        .queues = 1, .fd = f->fd, .size_bytes = DISK_BYTES, .stats = &f->stats, .engine = engine
     };
 
     memset(&fault, 0, sizeof(fault));

@@ -40,7 +40,8 @@ static struct fixture *fixture_new(int flags)
     assert_true(f->fd >= 0);
     unlink(name);
     assert_int_equal(ftruncate(f->fd, DISK_BYTES), 0);
-    f->spec = (struct virtio_block_spec){ .fd = f->fd,
+    f->spec = (struct virtio_block_spec){ .queues = 1,
+                                          .fd = f->fd,
                                           .size_bytes = DISK_BYTES,
                                           .serial = "volume-0123456789abc",
                                           .stats = &f->stats,

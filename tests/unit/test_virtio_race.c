@@ -119,7 +119,7 @@ static void *memory_thread(void *context)
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct virtio_block_spec spec = { .size_bytes = DISK_BYTES };
+    struct virtio_block_spec spec = { .queues = 1, .size_bytes = DISK_BYTES };
     char name[] = "/tmp/test_virtio_race.XXXXXX";
 
     assert_non_null(f);

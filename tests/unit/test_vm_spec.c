@@ -69,7 +69,8 @@ static void everything_comes_back_as_it_was(void **state)
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
                               "\"cpu\":\"x86-64-v3\","
                               "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
-                              "\"name\":\"root\",\"rate_limit\":{\"bytes_burst\":1099511627775,"
+                              "\"name\":\"root\",\"queues\":3,"
+                              "\"rate_limit\":{\"bytes_burst\":1099511627775,"
                               "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
                               "\"read_only\":true,\"volume\":\"v\"}],"
                               "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
@@ -154,6 +155,9 @@ static const struct {
       "\"volume\":\"v\"}]," BOOT "}",
       "disks[1].volume" },
     { DISK "\"cache\":\"writeback\"}]}", "disks[0].cache" },
+    { DISK "\"queues\":0}]}", "disks[0].queues" },
+    { DISK "\"queues\":5}],\"vcpus\":4}", "disks[0].queues" },
+    { DISK "\"queues\":9}],\"vcpus\":32}", "disks[0].queues" },
     { DISK "\"rate_limit\":[]}]}", "disks[0].rate_limit" },
     { DISK "\"rate_limit\":{\"bytes_per_second\":-1}}]}", "disks[0].rate_limit.bytes_per_second" },
     { DISK "\"rate_limit\":{\"ops_per_second\":1099511627776}}]}",

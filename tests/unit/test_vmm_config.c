@@ -24,7 +24,7 @@ static struct vmm_configure valid(void)
         .has_initrd = 1,
         .disk_count = 1,
         .nic_count = 2,
-        .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW } },
+        .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW, .queues = 1 } },
         .nics = { { .queues = 1 }, { .queues = 1 } },
         .cmdline = "console=ttyS0",
     };
@@ -126,6 +126,8 @@ FAULT(no_format, c->disks[0].format = 0)
 FAULT(strange_format, c->disks[0].format = VMM_DISK_DELTA + 1)
 FAULT(multicast, c->nics[1].mac[0] = 1)
 FAULT(tiny_mtu, c->nics[0].mtu = 67)
+FAULT(no_disk_queue, c->disks[0].queues = 0)
+FAULT(many_disk_queues, c->disks[0].queues = 255)
 FAULT(no_queue, c->nics[0].queues = 0)
 FAULT(many_queues, c->nics[1].queues = 9)
 FAULT(fast_nic, c->nics[1].rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1)
@@ -179,6 +181,8 @@ static const struct {
     { strange_format, "disks[0].format" },
     { multicast, "nics[1].mac" },
     { tiny_mtu, "nics[0].mtu" },
+    { no_disk_queue, "disks[0].queues" },
+    { many_disk_queues, "disks[0].queues" },
     { no_queue, "nics[0].queues" },
     { many_queues, "nics[1].queues" },
     { fast_nic, "nics[1].rate_limit" },
