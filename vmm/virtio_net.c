@@ -113,6 +113,8 @@ static void tap_set_offloads(struct virtio_net *net)
         offloads |= TUN_F_TSO4;
     if (features & NET_FEATURE_GUEST_TSO6)
         offloads |= TUN_F_TSO6;
+    if (features & NET_FEATURE_GUEST_ECN)
+        offloads |= TUN_F_TSO_ECN;
     if (ioctl(net->taps[0].fd, TUNSETOFFLOAD, offloads) == 0)
         net->tap_features = features;
 }
@@ -382,7 +384,8 @@ static uint64_t net_offer_features(void *owner)
 
     return NET_FEATURE_CSUM | NET_FEATURE_GUEST_CSUM | NET_FEATURE_MAC | NET_FEATURE_GUEST_TSO4 |
            NET_FEATURE_GUEST_TSO6 | NET_FEATURE_HOST_TSO4 | NET_FEATURE_HOST_TSO6 |
-           NET_FEATURE_MERGE | NET_FEATURE_STATUS | (net->mtu ? NET_FEATURE_MTU : 0) |
+           NET_FEATURE_GUEST_ECN | NET_FEATURE_HOST_ECN | NET_FEATURE_MERGE | NET_FEATURE_STATUS |
+           (net->mtu ? NET_FEATURE_MTU : 0) |
            (net->tap_count > 1 ? NET_FEATURE_CONTROL | NET_FEATURE_MULTI_QUEUE : 0);
 }
 

@@ -8,7 +8,15 @@ bool net_features_are_consistent(uint64_t features)
 
     return !((features & NET_FEATURE_MULTI_QUEUE) && !(features & NET_FEATURE_CONTROL)) &&
            !((features & guest_tso) && !(features & NET_FEATURE_GUEST_CSUM)) &&
-           !((features & host_tso) && !(features & NET_FEATURE_CSUM));
+           !((features & host_tso) && !(features & NET_FEATURE_CSUM)) &&
+           !((features & NET_FEATURE_GUEST_ECN) && !(features & guest_tso)) &&
+           !((features & NET_FEATURE_HOST_ECN) && !(features & host_tso));
+}
+
+static bool segmentation_is_agreed(uint8_t type, bool tcp4, bool tcp6, bool ecn)
+{
+    return (!(type & NET_GSO_ECN) || ecn) && (((type & ~NET_GSO_ECN) == NET_GSO_TCP4 && tcp4) ||
+                                              ((type & ~NET_GSO_ECN) == NET_GSO_TCP6 && tcp6));
 }
 
 bool net_header_check_transmit(struct net_header *header, uint64_t features, uint64_t frame_bytes)
@@ -30,8 +38,8 @@ bool net_header_check_transmit(struct net_header *header, uint64_t features, uin
     }
     if (from_guest.gso_type == NET_GSO_NONE)
         return true;
-    if (!(from_guest.gso_type == NET_GSO_TCP4 && (features & NET_FEATURE_HOST_TSO4)) &&
-        !(from_guest.gso_type == NET_GSO_TCP6 && (features & NET_FEATURE_HOST_TSO6)))
+    if (!segmentation_is_agreed(from_guest.gso_type, features & NET_FEATURE_HOST_TSO4,
+                                features & NET_FEATURE_HOST_TSO6, features & NET_FEATURE_HOST_ECN))
         return false;
     /* 5.1.6.2: segmentation needs the checksum, a size, and headers inside the frame. */
     if (!needs_csum || from_guest.gso_size == 0 || from_guest.header_length > frame_bytes)
@@ -51,6 +59,7 @@ bool net_header_check_receive(struct net_header *header, uint64_t features)
     if (!guest_csum)
         header->flags = 0;
     return header->gso_type == NET_GSO_NONE ||
-           (header->gso_type == NET_GSO_TCP4 && (features & NET_FEATURE_GUEST_TSO4)) ||
-           (header->gso_type == NET_GSO_TCP6 && (features & NET_FEATURE_GUEST_TSO6));
+           segmentation_is_agreed(header->gso_type, features & NET_FEATURE_GUEST_TSO4,
+                                  features & NET_FEATURE_GUEST_TSO6,
+                                  features & NET_FEATURE_GUEST_ECN);
 }

@@ -11,8 +11,10 @@
 #define NET_FEATURE_MAC         (1ull << 5)
 #define NET_FEATURE_GUEST_TSO4  (1ull << 7)
 #define NET_FEATURE_GUEST_TSO6  (1ull << 8)
+#define NET_FEATURE_GUEST_ECN   (1ull << 9)
 #define NET_FEATURE_HOST_TSO4   (1ull << 11)
 #define NET_FEATURE_HOST_TSO6   (1ull << 12)
+#define NET_FEATURE_HOST_ECN    (1ull << 13)
 #define NET_FEATURE_MERGE       (1ull << 15)
 #define NET_FEATURE_STATUS      (1ull << 16)
 #define NET_FEATURE_CONTROL     (1ull << 17)
@@ -36,6 +38,7 @@ struct net_header {
 #define NET_GSO_NONE          0
 #define NET_GSO_TCP4          1
 #define NET_GSO_TCP6          4
+#define NET_GSO_ECN           0x80 /* beside one of TCP */
 
 /* The feature combinations that 5.1.3.1 allows. */
 bool net_features_are_consistent(uint64_t features);

@@ -174,8 +174,9 @@ static void case_11_frames_shorter_than_their_header(void **state)
 }
 
 static const uint64_t features[] = {
-    NET_FEATURE_CSUM,      NET_FEATURE_GUEST_CSUM, NET_FEATURE_GUEST_TSO4, NET_FEATURE_GUEST_TSO6,
-    NET_FEATURE_HOST_TSO4, NET_FEATURE_HOST_TSO6,  NET_FEATURE_MERGE,
+    NET_FEATURE_CSUM,       NET_FEATURE_GUEST_CSUM, NET_FEATURE_GUEST_TSO4,
+    NET_FEATURE_GUEST_TSO6, NET_FEATURE_HOST_TSO4,  NET_FEATURE_HOST_TSO6,
+    NET_FEATURE_MERGE,      NET_FEATURE_HOST_ECN,   NET_FEATURE_GUEST_ECN,
 };
 
 static uint64_t feature_set(unsigned bits)
@@ -229,7 +230,13 @@ static void case_18_headers_that_lie(void **state)
           .header_length = 61 },
         { .gso_type = 3, .gso_size = 10 },                   /* UDP fragments */
         { .gso_type = 5, .gso_size = 10 },                   /* UDP segments */
-        { .gso_type = 0x80 | NET_GSO_TCP4, .gso_size = 10 }, /* with ECN */
+        { .gso_type = 0x80 | NET_GSO_TCP4, .gso_size = 10 }, /* with ECN, but no checksum */
+        { .flags = NET_HEADER_NEEDS_CSUM,
+          .gso_type = 0x80,
+          .csum_start = 34,
+          .csum_offset = 16,
+          .gso_size = 10,
+          .header_length = 54 }, /* ECN of nothing */
         { .gso_type = 0xff, .gso_size = 0xffff },
     };
     static const struct net_header not_agreed[] = {

@@ -180,6 +180,10 @@ static void the_configuration_describes_the_nic(void **state)
     /* Offloads stand on checksums. */
     assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_HOST_TSO4));
     assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_GUEST_TSO6));
+    assert_false(
+        driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_CSUM | NET_FEATURE_HOST_ECN));
+    assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_GUEST_CSUM |
+                                         NET_FEATURE_GUEST_ECN));
     assert_true(driver_negotiate(h, features));
 }
 

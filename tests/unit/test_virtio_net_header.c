@@ -8,7 +8,11 @@
 
 static void headers_are_judged(void **state)
 {
-    enum { CSUM = NET_FEATURE_CSUM, TSO = NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4 };
+    enum {
+        CSUM = NET_FEATURE_CSUM,
+        TSO = NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4,
+        ECN = TSO | NET_FEATURE_HOST_ECN
+    };
     static const struct {
         struct net_header header;
         uint64_t features, bytes;
@@ -32,12 +36,19 @@ static void headers_are_judged(void **state)
         { { .flags = 1, .gso_type = 4, .gso_size = 1000 }, TSO, 64, false },
         { { .flags = 1, .gso_type = 3, .gso_size = 1000 }, TSO, 64, false },
         { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, TSO, 64, false },
+        { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, ECN, 64, true },
+        { { .flags = 1, .gso_type = 0x80, .gso_size = 1000 }, ECN, 64, false },
+        { { .flags = 1, .gso_type = 0x84, .gso_size = 1000 }, ECN, 64, false },
+        { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, ECN, 64, false },
         { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, TSO, 64, false },
         { { .flags = 0, .gso_type = 1, .gso_size = 1000 }, TSO, 64, false },
         { { .flags = 1, .gso_type = 1, .gso_size = 0 }, TSO, 64, false },
         { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 65 }, TSO, 64, false },
         { { .gso_size = 9, .header_length = 65535 }, TSO, 64, true }, /* unused, so cleared */
     };
+
+    const uint64_t guest_ecn =
+        NET_FEATURE_GUEST_CSUM | NET_FEATURE_GUEST_TSO6 | NET_FEATURE_GUEST_ECN;
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -54,6 +65,9 @@ static void headers_are_judged(void **state)
 
         assert_int_equal(net_header_check_receive(&header, 0), type == 0);
         assert_int_equal(header.flags, 0);
+        header = (struct net_header){ .gso_type = (uint8_t)type };
+        assert_int_equal(net_header_check_receive(&header, guest_ecn),
+                         type == 0 || (type & 0x7f) == NET_GSO_TCP6);
         header.flags = NET_HEADER_NEEDS_CSUM;
         assert_false(net_header_check_receive(&header, 0));
     }
