@@ -35,6 +35,8 @@ static int read_spec(const json_t *spec, struct network_config *config, struct e
     cidr = json_read_string(&reader, "cidr", CIDR_TEXT, JSON_REQUIRED, NULL);
     config->nat = json_read_enum(&reader, "mode", mode_names, 2, JSON_OPTIONAL, 1) == 1;
     config->peer_isolation = json_read_bool(&reader, "peer_isolation", false);
+    config->mtu = (uint16_t)json_read_integer(&reader, "mtu", NETWORK_MTU_MIN, NETWORK_MTU_MAX,
+                                              JSON_OPTIONAL, NETWORK_MTU_DEFAULT);
     if (json_reader_end(&reader) < 0)
         return reader.result;
     if (cidr_parse(cidr, &config->cidr, err) < 0) {
@@ -61,8 +63,8 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
     }
     cidr_format(&network->config.cidr, cidr);
     network->head.spec =
-        json_pack("{s:s, s:s, s:b}", "cidr", cidr, "mode", mode_names[network->config.nat],
-                  "peer_isolation", network->config.peer_isolation);
+        json_pack("{s:s, s:s, s:b, s:i}", "cidr", cidr, "mode", mode_names[network->config.nat],
+                  "peer_isolation", network->config.peer_isolation, "mtu", network->config.mtu);
     *ret_resource = &network->head;
     return 0;
 }

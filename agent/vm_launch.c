@@ -185,8 +185,11 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
     }
     for (unsigned i = 0; i < spec->nic_count; i++) {
+        const struct network *network = node_find_network(node, spec->nics[i].network);
+
         memcpy(configure.nics[i].mac, vm->forked ? vm->inside[i].mac : vm->nics[i].mac,
                sizeof configure.nics[i].mac);
+        configure.nics[i].mtu = network ? network->config.mtu : 0;
         configure.nics[i].queues = (uint8_t)spec->nics[i].queues;
         configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
         configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;

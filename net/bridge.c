@@ -102,7 +102,7 @@ int bridge_ensure(struct netlink *netlink, const char *prefix, const struct netw
     result = netlink_address_add(netlink, link.index, cidr_gateway(&network->cidr),
                                  network->cidr.prefix, err);
     if (result == 0)
-        result = netlink_link_up(netlink, link.index, err);
+        result = netlink_link_up(netlink, link.index, network->mtu, err);
     if (result < 0) {
         if (created)
             (void)netlink_link_remove(netlink, link.index, NULL);

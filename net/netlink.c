@@ -340,13 +340,14 @@ int netlink_link_remove(struct netlink *netlink, int index, struct error *err)
     return result < 0 ? error_set(err, result, "%s", inner.message) : 0;
 }
 
-int netlink_link_up(struct netlink *netlink, int index, struct error *err)
+int netlink_link_up(struct netlink *netlink, int index, uint16_t mtu, struct error *err)
 {
     struct request request;
     struct ifinfomsg *message = link_request(&request, RTM_NEWLINK, 0, index);
 
     message->ifi_flags = IFF_UP;
     message->ifi_change = IFF_UP;
+    mnl_attr_put_u32(request.header, IFLA_MTU, mtu);
     return acknowledge(netlink, &request, "set an interface up", err);
 }
 

@@ -59,7 +59,8 @@ int netlink_bridge_add(struct netlink *netlink, const char *name, const uint8_t 
                        struct error *err);
 /* Idempotent. */
 int netlink_link_remove(struct netlink *netlink, int index, struct error *err);
-int netlink_link_up(struct netlink *netlink, int index, struct error *err);
+/* Sets its MTU, too. */
+int netlink_link_up(struct netlink *netlink, int index, uint16_t mtu, struct error *err);
 /* Makes the link a port of the bridge, without IPv6 addresses, still down. */
 int netlink_port_attach(struct netlink *netlink, int index, int bridge_index, struct error *err);
 /* A port that learns nothing and gets no unknown unicast; isolated: cannot reach other isolated

@@ -16,9 +16,12 @@ struct error;
 struct log;
 struct net_host; /* opaque; see network.c */
 
-#define NETWORK_ID_MAX 63
-#define NIC_QUEUES_MAX 8
-#define NETWORK_LIMIT  256 /* networks of one host: each has its own dnsmasq */
+#define NETWORK_ID_MAX      63
+#define NIC_QUEUES_MAX      8
+#define NETWORK_MTU_MIN     576
+#define NETWORK_MTU_MAX     9000
+#define NETWORK_MTU_DEFAULT 1500
+#define NETWORK_LIMIT       256 /* networks of one host: each has its own dnsmasq */
 
 struct net_options {
     const char *prefix;     /* borrowed; interface_prefix_is_valid; names everything of ours */
@@ -36,6 +39,7 @@ struct network_config {
     struct cidr cidr;            /* cidr_check */
     bool nat;                    /* guests reach the outside; else isolated */
     bool peer_isolation;         /* guests do not reach each other */
+    uint16_t mtu;                /* of bridge and taps; NETWORK_MTU_MIN to _MAX */
 };
 
 struct nic_config {

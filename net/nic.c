@@ -126,7 +126,8 @@ static int connect_tap(struct net_host *host, struct network *network, const str
                                nic, err);
     if (result == 0 && network->dhcp)
         result = dhcp_server_add(network->dhcp, nic, err);
-    return result < 0 ? result : netlink_link_up(host->netlink, link.index, err);
+    return result < 0 ? result
+                      : netlink_link_up(host->netlink, link.index, network->config.mtu, err);
 }
 
 /* A nic whose VMM died and that was not taken down yet: its rules may be stale. */

@@ -121,7 +121,8 @@ static int restore_nic(struct net_host *host, const struct nic_config *nic, stru
         return result;
     result =
         bridge_attach(host->netlink, link.index, network->bridge_index, &network->config, nic, err);
-    return result < 0 ? result : netlink_link_up(host->netlink, link.index, err);
+    return result < 0 ? result
+                      : netlink_link_up(host->netlink, link.index, network->config.mtu, err);
 }
 
 int net_host_restore(struct net_host *host, const struct network_config *networks,

@@ -246,6 +246,7 @@ static void check_queues(struct bed *bed)
     }
     check(bed, shell_prints("ip -d link show " PREFIX "-61-0", "numqueues 8"),
           "a nic of eight queues comes up");
+    check(bed, shell_prints("ip link show " PREFIX "-61-0", "mtu 1500"), "of the network's MTU");
     check(bed, nic_up(bed->host, &nic, other, &bed->err) == -EBUSY && other[0] == -1,
           "and is not joined by another");
     for (int i = 0; i < NIC_QUEUES_MAX; i++) {

@@ -56,7 +56,8 @@ struct network_config make_network(uint32_t instance, const char *id, const char
 {
     struct network_config network = { .instance = instance,
                                       .nat = nat,
-                                      .peer_isolation = peer_isolation };
+                                      .peer_isolation = peer_isolation,
+                                      .mtu = NETWORK_MTU_DEFAULT };
 
     snprintf(network.id, sizeof network.id, "%s", id);
     if (cidr_parse(cidr, &network.cidr, NULL) < 0)
