@@ -207,47 +207,48 @@ static void case_18_header_size_under_all_features(void **state)
     }
 }
 
+static const struct net_header headers[] = {
+    { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 0xffff, .csum_offset = 0xffff },
+    { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 59, .csum_offset = 0 },
+    { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 0, .csum_offset = 59 },
+    { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 60, .csum_offset = 65534 },
+    { .gso_type = NET_GSO_TCP4, .gso_size = 10, .header_length = 54 },
+    { .gso_type = NET_GSO_TCP6, .gso_size = 10, .header_length = 54 },
+    { .flags = NET_HEADER_NEEDS_CSUM,
+      .gso_type = NET_GSO_TCP4,
+      .csum_start = 34,
+      .csum_offset = 16,
+      .header_length = 54 }, /* segments of 0 bytes */
+    { .flags = NET_HEADER_NEEDS_CSUM,
+      .gso_type = NET_GSO_TCP4,
+      .csum_start = 34,
+      .csum_offset = 16,
+      .gso_size = 10,
+      .header_length = 61 },
+    { .gso_type = 3, .gso_size = 10 },                   /* UDP fragments */
+    { .gso_type = 5, .gso_size = 10 },                   /* UDP segments */
+    { .gso_type = 0x80 | NET_GSO_TCP4, .gso_size = 10 }, /* with ECN, but no checksum */
+    { .flags = NET_HEADER_NEEDS_CSUM,
+      .gso_type = 0x80,
+      .csum_start = 34,
+      .csum_offset = 16,
+      .gso_size = 10,
+      .header_length = 54 }, /* ECN of nothing */
+    { .gso_type = 0xff, .gso_size = 0xffff },
+};
+static const struct net_header not_agreed[] = {
+    { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16 },
+    { .flags = NET_HEADER_NEEDS_CSUM,
+      .gso_type = NET_GSO_TCP4,
+      .csum_start = 34,
+      .csum_offset = 16,
+      .gso_size = 10,
+      .header_length = 54 },
+};
+
 /* Each is dropped if it was not agreed to, or points behind the frame; the device lives on. */
 static void case_18_headers_that_lie(void **state)
 {
-    static const struct net_header headers[] = {
-        { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 0xffff, .csum_offset = 0xffff },
-        { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 59, .csum_offset = 0 },
-        { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 0, .csum_offset = 59 },
-        { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 60, .csum_offset = 65534 },
-        { .gso_type = NET_GSO_TCP4, .gso_size = 10, .header_length = 54 },
-        { .gso_type = NET_GSO_TCP6, .gso_size = 10, .header_length = 54 },
-        { .flags = NET_HEADER_NEEDS_CSUM,
-          .gso_type = NET_GSO_TCP4,
-          .csum_start = 34,
-          .csum_offset = 16,
-          .header_length = 54 }, /* segments of 0 bytes */
-        { .flags = NET_HEADER_NEEDS_CSUM,
-          .gso_type = NET_GSO_TCP4,
-          .csum_start = 34,
-          .csum_offset = 16,
-          .gso_size = 10,
-          .header_length = 61 },
-        { .gso_type = 3, .gso_size = 10 },                   /* UDP fragments */
-        { .gso_type = 5, .gso_size = 10 },                   /* UDP segments */
-        { .gso_type = 0x80 | NET_GSO_TCP4, .gso_size = 10 }, /* with ECN, but no checksum */
-        { .flags = NET_HEADER_NEEDS_CSUM,
-          .gso_type = 0x80,
-          .csum_start = 34,
-          .csum_offset = 16,
-          .gso_size = 10,
-          .header_length = 54 }, /* ECN of nothing */
-        { .gso_type = 0xff, .gso_size = 0xffff },
-    };
-    static const struct net_header not_agreed[] = {
-        { .flags = NET_HEADER_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16 },
-        { .flags = NET_HEADER_NEEDS_CSUM,
-          .gso_type = NET_GSO_TCP4,
-          .csum_start = 34,
-          .csum_offset = 16,
-          .gso_size = 10,
-          .header_length = 54 },
-    };
     struct fixture *f = *state;
 
     driver_attach(&f->h);

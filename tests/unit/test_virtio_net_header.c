@@ -6,47 +6,47 @@
 #include <cmocka.h>
 #include "vmm/virtio_net_header.h"
 
+enum {
+    CSUM = NET_FEATURE_CSUM,
+    TSO = NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4,
+    ECN = TSO | NET_FEATURE_HOST_ECN
+};
+static const struct {
+    struct net_header header;
+    uint64_t features, bytes;
+    bool sent;
+} cases[] = {
+    { { 0 }, 0, 14, true },
+    { { 0 }, 0, 13, false },
+    { { 0 }, 0, 0, false },
+    { { 0 }, 0, 65553, true },
+    { { 0 }, 0, 65554, false },
+    { { 0 }, 0, UINT64_MAX, false },
+    { { .flags = 0xfe }, 0, 64, true }, /* bits of no meaning are cleared */
+    { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, 0, 64, false },
+    { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 64, true },
+    { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 52, true },
+    { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 51, false },
+    { { .flags = 1, .csum_start = 65535, .csum_offset = 65535 }, CSUM, 64, false },
+    { { .flags = 1, .csum_start = 65535, .csum_offset = 1 }, CSUM, 64, false },
+    { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, CSUM, 64, false },
+    { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, TSO, 64, true },
+    { { .flags = 1, .gso_type = 4, .gso_size = 1000 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 3, .gso_size = 1000 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, ECN, 64, true },
+    { { .flags = 1, .gso_type = 0x80, .gso_size = 1000 }, ECN, 64, false },
+    { { .flags = 1, .gso_type = 0x84, .gso_size = 1000 }, ECN, 64, false },
+    { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, ECN, 64, false },
+    { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, TSO, 64, false },
+    { { .flags = 0, .gso_type = 1, .gso_size = 1000 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 1, .gso_size = 0 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 65 }, TSO, 64, false },
+    { { .gso_size = 9, .header_length = 65535 }, TSO, 64, true }, /* unused, so cleared */
+};
+
 static void headers_are_judged(void **state)
 {
-    enum {
-        CSUM = NET_FEATURE_CSUM,
-        TSO = NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4,
-        ECN = TSO | NET_FEATURE_HOST_ECN
-    };
-    static const struct {
-        struct net_header header;
-        uint64_t features, bytes;
-        bool sent;
-    } cases[] = {
-        { { 0 }, 0, 14, true },
-        { { 0 }, 0, 13, false },
-        { { 0 }, 0, 0, false },
-        { { 0 }, 0, 65553, true },
-        { { 0 }, 0, 65554, false },
-        { { 0 }, 0, UINT64_MAX, false },
-        { { .flags = 0xfe }, 0, 64, true }, /* bits of no meaning are cleared */
-        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, 0, 64, false },
-        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 64, true },
-        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 52, true },
-        { { .flags = 1, .csum_start = 34, .csum_offset = 16 }, CSUM, 51, false },
-        { { .flags = 1, .csum_start = 65535, .csum_offset = 65535 }, CSUM, 64, false },
-        { { .flags = 1, .csum_start = 65535, .csum_offset = 1 }, CSUM, 64, false },
-        { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, CSUM, 64, false },
-        { { .flags = 1, .gso_type = 1, .gso_size = 1000 }, TSO, 64, true },
-        { { .flags = 1, .gso_type = 4, .gso_size = 1000 }, TSO, 64, false },
-        { { .flags = 1, .gso_type = 3, .gso_size = 1000 }, TSO, 64, false },
-        { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, TSO, 64, false },
-        { { .flags = 1, .gso_type = 0x81, .gso_size = 1000 }, ECN, 64, true },
-        { { .flags = 1, .gso_type = 0x80, .gso_size = 1000 }, ECN, 64, false },
-        { { .flags = 1, .gso_type = 0x84, .gso_size = 1000 }, ECN, 64, false },
-        { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, ECN, 64, false },
-        { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, TSO, 64, false },
-        { { .flags = 0, .gso_type = 1, .gso_size = 1000 }, TSO, 64, false },
-        { { .flags = 1, .gso_type = 1, .gso_size = 0 }, TSO, 64, false },
-        { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 65 }, TSO, 64, false },
-        { { .gso_size = 9, .header_length = 65535 }, TSO, 64, true }, /* unused, so cleared */
-    };
-
     const uint64_t guest_ecn =
         NET_FEATURE_GUEST_CSUM | NET_FEATURE_GUEST_TSO6 | NET_FEATURE_GUEST_ECN;
 
