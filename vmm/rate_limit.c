@@ -53,6 +53,8 @@ static void bucket_spend(struct rate_bucket *bucket, uint64_t amount)
 
 void rate_limit_spend(struct rate_limit *limit, uint64_t bytes)
 {
+    if (!rate_limit_is_set(limit))
+        return;
     bucket_spend(&limit->bytes, bytes);
     bucket_spend(&limit->operations, 1);
 }

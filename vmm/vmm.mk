@@ -23,7 +23,7 @@ $(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
 
-# The balloon's speed, for tests/bench/run.
-$(BUILD)/tests/balloon_bench: $(BUILD)/tests/tools/balloon_bench.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+# The speed of balloon and nics, for tests/bench/run.
+$(BUILD)/tests/balloon_bench $(BUILD)/tests/net_bench: $(BUILD)/tests/%: $(BUILD)/tests/tools/%.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lcmocka $(LIBS_BASE)
