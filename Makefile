@@ -112,7 +112,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 	    $(LIBS_AGENT) $(LIBS_API) $(LIBS_FETCH) $(LIBS_BASE)
 
 # Tools that integration tests use.
-BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/net_bench
+BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench
 TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \

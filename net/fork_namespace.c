@@ -111,9 +111,11 @@ static int connect_inside(struct inside *inside, const struct network_config *ne
     if (result == 0)
         result = netlink_address_add(netlink, uplink.index, nic->ipv4, network->cidr.prefix, err);
     if (result == 0)
-        result = netlink_router_up(netlink, tap.index, mac, /* proxy_arp= */ true, err);
+        result =
+            netlink_router_up(netlink, tap.index, network->mtu, mac, /* proxy_arp= */ true, err);
     if (result == 0)
-        result = netlink_router_up(netlink, uplink.index, NULL, /* proxy_arp= */ false, err);
+        result = netlink_router_up(netlink, uplink.index, network->mtu, NULL,
+                                   /* proxy_arp= */ false, err);
     if (result == 0)
         result = netlink_neighbour_add(netlink, tap.index, nic->inside_ipv4, nic->inside_mac, err);
     return result < 0 ? result : add_routes(netlink, network, nic, tap.index, uplink.index, err);

@@ -492,13 +492,14 @@ static void put_router(struct nlmsghdr *header, bool proxy_arp)
 }
 
 /* In two steps: in one message the kernel would set it up first, and IPv6 with it. */
-int netlink_router_up(struct netlink *netlink, int index, const uint8_t *mac, bool proxy_arp,
-                      struct error *err)
+int netlink_router_up(struct netlink *netlink, int index, uint16_t mtu, const uint8_t *mac,
+                      bool proxy_arp, struct error *err)
 {
     struct request request;
     int result;
 
     link_request(&request, RTM_NEWLINK, 0, index);
+    mnl_attr_put_u32(request.header, IFLA_MTU, mtu);
     if (mac)
         mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, mac);
     put_router(request.header, proxy_arp);

@@ -85,8 +85,8 @@ int netlink_veth_add(struct netlink *netlink, const char *name, const char *peer
                      const uint8_t peer_mac[MAC_BYTES], int peer_namespace, struct error *err);
 /* Up, forwarding what comes in, without IPv6 addresses, redirects or its own check of sources; mac:
  * NULL keeps it; proxy_arp: answers for what is routed elsewhere. */
-int netlink_router_up(struct netlink *netlink, int index, const uint8_t *mac, bool proxy_arp,
-                      struct error *err);
+int netlink_router_up(struct netlink *netlink, int index, uint16_t mtu, const uint8_t *mac,
+                      bool proxy_arp, struct error *err);
 /* Idempotent. */
 int netlink_route_add(struct netlink *netlink, const struct netlink_route *route,
                       struct error *err);

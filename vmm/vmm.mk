@@ -24,6 +24,6 @@ $(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/libbase.a
 	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
 
 # The speed of balloon and nics, for tests/bench/run.
-$(BUILD)/tests/balloon_bench $(BUILD)/tests/net_bench: $(BUILD)/tests/%: $(BUILD)/tests/tools/%.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+$(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench: $(BUILD)/tests/%: $(BUILD)/tests/tools/%.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) -lcmocka $(LIBS_BASE)

@@ -1,4 +1,4 @@
-/* net_bench.c - frames through the network device against the bare tap: a program that reads and
+/* nic_bench.c - frames through the network device against the bare tap: a program that reads and
  * writes the same frames with nothing in between.  A line of `name frames_per_second ratio
  * ratio_alone`, medians of ROUNDS, in each of which the two take turns.
  *
@@ -226,7 +226,7 @@ int main(void)
     int room = 32 << 20;
 
     if (!tap_harness_enter() || !tap_harness_open(&bench.tap)) {
-        fprintf(stderr, "net_bench: no tap in a network namespace of its own\n");
+        fprintf(stderr, "nic_bench: no tap in a network namespace of its own\n");
         return 1;
     }
     if (setsockopt(bench.tap.host_fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0 ||
@@ -236,7 +236,7 @@ int main(void)
     harness_open(&bench.h);
     spec.tap_fds = bench.tap.fds;
     if (virtio_net_add(bench.h.root, &spec, bench.h.loop, &bench.h.err) < 0) {
-        fprintf(stderr, "net_bench: %s\n", bench.h.err.message);
+        fprintf(stderr, "nic_bench: %s\n", bench.h.err.message);
         return 1;
     }
     run(&bench, "send_64", TX, 64, send_ours, send_bare);
@@ -245,7 +245,7 @@ int main(void)
     run(&bench, "receive_64", RX, 64, receive_ours, receive_bare);
     run(&bench, "receive_1514", RX, 1514, receive_ours, receive_bare);
     if (bench.stats.tx_dropped + bench.stats.rx_dropped > 0) {
-        fprintf(stderr, "net_bench: frames were dropped\n");
+        fprintf(stderr, "nic_bench: frames were dropped\n");
         return 1;
     }
     harness_close(&bench.h);
