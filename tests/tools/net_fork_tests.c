@@ -439,6 +439,24 @@ static void check_kills(struct bed *bed, const struct guest *parent)
     check(bed, restore_without_forks(bed) == 0, "(an agent starts)");
 }
 
+/* The namespace lives as long as any of them. */
+static void check_queues(struct bed *bed, struct nic_config *nic)
+{
+    int fds[NIC_QUEUES_MAX];
+
+    nic->queues = NIC_QUEUES_MAX;
+    if (nic_up(bed->host, nic, fds, &bed->err) < 0) {
+        check(bed, false, "a fork of eight queues");
+        return;
+    }
+    for (int i = 0; i < NIC_QUEUES_MAX - 1; i++)
+        close(fds[i]);
+    check(bed, !is_gone(PREFIX "-8f-0", 500), "a fork of eight queues lives as long as one");
+    close(fds[NIC_QUEUES_MAX - 1]);
+    check(bed, is_gone(PREFIX "-8f-0", 5000), "and no longer");
+    check(bed, nic_down(bed->host, nic, &bed->err) == 0, "it goes down");
+}
+
 static void check_refusals(struct bed *bed, const struct guest *fork)
 {
     struct nic_config nic = fork->nic;
@@ -465,6 +483,7 @@ static void check_refusals(struct bed *bed, const struct guest *fork)
     if (!shell("ip link del " PREFIX "-8f-0"))
         check(bed, false, "(nobody has the name)");
     check(bed, fd == -1, "no fd comes of all that");
+    check_queues(bed, &nic);
 }
 
 static double now_ms(void)
