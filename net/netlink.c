@@ -499,12 +499,11 @@ int netlink_router_up(struct netlink *netlink, int index, uint16_t mtu, const ui
     int result;
 
     link_request(&request, RTM_NEWLINK, 0, index);
-    mnl_attr_put_u32(request.header, IFLA_MTU, mtu);
     if (mac)
         mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, mac);
     put_router(request.header, proxy_arp);
     result = acknowledge(netlink, &request, "configure a router's interface", err);
-    return result < 0 ? result : netlink_link_up(netlink, index, err);
+    return result < 0 ? result : netlink_link_up(netlink, index, mtu, err);
 }
 
 int netlink_route_add(struct netlink *netlink, const struct netlink_route *route, struct error *err)
