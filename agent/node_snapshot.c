@@ -87,7 +87,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
 
 /* --- reserve --- */
 
-/* The VM as it is, with the kernel that it would boot, not what it was itself restored from. */
+/* The VM as it is, with the kernel that it would boot, not what it was itself made from. */
 static int describe_vm(const struct node *node, const struct vm *vm, struct snapshot *snapshot,
                        struct error *err)
 {
@@ -95,6 +95,7 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     struct vm_spec spec = vm->spec;
 
     spec.snapshot[0] = '\0';
+    spec.fork[0] = '\0';
     memcpy(spec.kernel, boot->kernel, sizeof spec.kernel);
     memcpy(spec.initrd, boot->initrd, sizeof spec.initrd);
     memcpy(spec.cmdline, boot->cmdline, sizeof spec.cmdline);
