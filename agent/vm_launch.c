@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "agent/jail.h"
@@ -215,6 +216,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
         for (unsigned k = 0; k < vm->spec.nics[i].queues; k++)
             fds[count++] = vm->tap_fds[i][k];
     fill_configure(node, vm, &job->files, &configure);
+    if (getrandom(configure.generation_id, sizeof configure.generation_id, 0) < 0)
+        return error_set(err, errno, "make a generation id: %s", strerror(errno));
     result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);
     if (result < 0)
         return result;

@@ -165,6 +165,7 @@ struct vmm_configure {
                       * snapshotted or forked; 0 = boot */
     uint8_t memory_backing; /* enum vmm_memory_backing */
     uint8_t reserved[3];
+    uint8_t generation_id[16]; /* random: no two machines, nor two lives of one, have the same */
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
     struct vmm_balloon balloon;

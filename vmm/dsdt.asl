@@ -46,6 +46,15 @@ DefinitionBlock ("", "DSDT", 2, "WARREN", "WARRENVM", 1)
             Name (_HID, EisaId ("PNP0C0C"))
             Name (_UID, 0)
         }
+        /* Sixteen bytes that differ once this machine was copied: random numbers are drawn anew.
+         * Linux and Windows know it by _CID. */
+        Device (VGEN)
+        {
+            Name (_HID, "WARR0001")
+            Name (_CID, "VM_Gen_Counter")
+            Name (_DDN, "VM_Gen_Counter")
+            Name (ADDR, Package () { PLATFORM_GENERATION_ID, 0 })
+        }
         /* The generic event device (5.6.9): its interrupt runs _EVT, which reads what happened. */
         Device (GED)
         {
@@ -60,6 +69,7 @@ DefinitionBlock ("", "DSDT", 2, "WARREN", "WARRENVM", 1)
             {
                 Local0 = GEVT
                 If (Local0 & GED_EVENT_POWER_BUTTON) { Notify (\_SB.PWRB, 0x80) }
+                If (Local0 & GED_EVENT_GENERATION_ID) { Notify (\_SB.VGEN, 0x80) }
             }
         }
         Device (PEVT)

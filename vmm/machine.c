@@ -56,6 +56,16 @@ struct machine {
     struct vcpu vcpus[VMM_VCPUS_MAX];
 };
 
+_Static_assert(PLATFORM_GENERATION_ID >= BOOT_ACPI_START + ACPI_BYTES_MAX &&
+                   PLATFORM_GENERATION_ID + 4096 <= BOOT_RESET_VECTOR,
+               "a page of its own, in reserved memory");
+
+static bool put_generation_id(struct machine *machine, const struct vmm_configure *configure)
+{
+    return guest_memory_write(machine->memory, PLATFORM_GENERATION_ID, configure->generation_id,
+                              sizeof configure->generation_id);
+}
+
 static int load_guest(struct machine *machine, const struct vmm_configure *configure,
                       const struct config_fds *fds, struct error *err)
 {
@@ -82,7 +92,8 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
     size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables, err);
     if (size < 0)
         return size;
-    if (!guest_memory_write(machine->memory, BOOT_ACPI_START, tables, (uint64_t)size))
+    if (!guest_memory_write(machine->memory, BOOT_ACPI_START, tables, (uint64_t)size) ||
+        !put_generation_id(machine, configure))
         return error_set(err, EINVAL, "no guest memory for the ACPI tables");
     return boot_linux_load(machine->memory, &spec, &machine->entry, err);
 }
@@ -261,6 +272,9 @@ static int restore(struct machine *machine, const struct vmm_configure *configur
         transfer_machine(machine, &transfer);
         result = transfer.result;
     }
+    /* It is another life of the machine, and the guest is told, now that it can be interrupted. */
+    if (result == 0 && put_generation_id(machine, configure))
+        power_notify(machine->power, GED_EVENT_GENERATION_ID);
     free(transfer.bytes);
     return result;
 }
@@ -366,7 +380,7 @@ static void press_power_button(void *context)
 {
     struct machine *machine = context;
 
-    power_press_button(machine->power);
+    power_notify(machine->power, GED_EVENT_POWER_BUTTON);
 }
 
 /* Each vCPU is held between two instructions. */

@@ -3,7 +3,8 @@
  *
  * Guest-physical:
  *   0x0000'0000  RAM (GUEST_HOLE_START in guest_memory.h ends it)
- *                  boot structures below 640 KiB (boot_linux.h), ACPI tables from 0xe'0000,
+ *                  boot structures below 640 KiB (boot_linux.h), ACPI tables from 0xe'0000, the
+ *                  generation id at 0xe'1000,
  *                  1 MiB and up: the kernel; the initrd at the top of low RAM
  *   0xc000'0000  32-bit PCI window       0xe000'0000  ECAM, one bus
  *   0xfec0'0000  IOAPIC                  0xfee0'0000  LAPIC
@@ -11,6 +12,7 @@
  *   4 GiB        the rest of RAM */
 #pragma once
 
+#define PLATFORM_GENERATION_ID 0xe1000ull /* a page, reserved as the ACPI tables' are */
 #define PLATFORM_PCI32_START   0xc0000000ull
 #define PLATFORM_PCI32_SIZE    0x20000000ull
 #define PLATFORM_PCI32_LAST    0xdfffffffull
@@ -42,7 +44,7 @@
 
 #define GED_EVENT_POWER_BUTTON  (1u << 0)
 #define GED_EVENT_PCI_HOTPLUG   (1u << 1) /* reserved */
-#define GED_EVENT_GENERATION_ID (1u << 2) /* reserved */
+#define GED_EVENT_GENERATION_ID (1u << 2) /* there is another one */
 
 /* IOAPIC pins (GSIs); MSI vectors follow from PLATFORM_PINS */
 #define PLATFORM_PIN_COM1 4

@@ -139,11 +139,11 @@ void power_transfer(struct power *power, struct transfer *transfer)
     atomic_store(&power->ged_events, events);
 }
 
-void power_press_button(struct power *power)
+void power_notify(struct power *power, unsigned event)
 {
     uint64_t one = 1;
 
-    atomic_fetch_or(&power->ged_events, GED_EVENT_POWER_BUTTON);
+    atomic_fetch_or(&power->ged_events, event);
     if (write(power->ged_interrupt, &one, sizeof one) < 0) {
         /* the counter is full: a pulse is already on its way */
     }

@@ -1,6 +1,6 @@
 /* power.h - the ways in which a guest ends itself, and the button that asks it to: ACPI sleep and
  * reset registers (ACPI 6.4, 4.8.3.6 and .7), the keyboard controller's reset, pvpanic, and the
- * generic event device's register that carries the power button.  Accesses by any vCPU thread. */
+ * generic event device's register, which says what happened.  Accesses by any vCPU thread. */
 #pragma once
 
 struct bus;
@@ -16,5 +16,5 @@ int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
 struct power *power_free(struct power *power);
 
 void power_transfer(struct power *power, struct transfer *transfer);
-/* Any thread. */
-void power_press_button(struct power *power);
+/* event: GED_EVENT_* of platform.h.  Any thread. */
+void power_notify(struct power *power, unsigned event);

@@ -80,6 +80,7 @@ static const struct command {
     { "triple", power_triple_fault },
     { "panic", power_panic },
     { "power", power_button },
+    { "generation", power_generation },
     { "echo", machine_echo },
     { "hostile", hostile_run },
 };

@@ -5,6 +5,7 @@
 #include "tests/guest/console.h"
 #include "tests/guest/cpu.h"
 #include "tests/guest/guest.h"
+#include "tests/guest/memory.h"
 #include "tests/guest/power.h"
 #include "tests/guest/text.h"
 
@@ -14,6 +15,8 @@
 #define KEYBOARD_RESET     0xfe
 #define EVENT_PORT         0x600 /* GED: reading returns and clears the pending events */
 #define EVENT_POWER_BUTTON 1
+#define EVENT_GENERATION   4
+#define GENERATION_ID      0xe1000 /* where the DSDT's ADDR says */
 #define EVENT_NO_DEVICE    0xffffffff
 #define EVENT_PIN          5
 #define BUTTON_RECHECK_NS  (2 * SECOND) /* should the interrupt be lost */
@@ -56,12 +59,29 @@ void power_panic(struct guest *guest, unsigned index, char **arguments, unsigned
 /* Counted by the interrupt's handler in start.S. */
 volatile uint32_t power_interrupts;
 
+void power_generation(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    const volatile uint64_t *id = memory_map(GENERATION_ID, 2 * sizeof(*id));
+
+    (void)guest, (void)index, (void)arguments, (void)count;
+    if (id == NULL)
+        console_print("generation absent\n");
+    else
+        console_print("generation 0x%x 0x%x\n", id[0], id[1]);
+}
+
 static void button_check(struct guest *guest)
 {
     uint32_t events = port_read32(EVENT_PORT);
 
     guest->button_checked_ns = clock_ns();
-    if (events == EVENT_NO_DEVICE || (events & EVENT_POWER_BUTTON) == 0)
+    if (events == EVENT_NO_DEVICE)
+        return;
+    if ((events & EVENT_GENERATION) != 0) {
+        console_print("generation event interrupts %u\n", power_interrupts);
+        power_generation(guest, 0, NULL, 0);
+    }
+    if ((events & EVENT_POWER_BUTTON) == 0)
         return;
     console_print("power button\n");
     power_off(guest, 0, NULL, 0);

@@ -11,3 +11,4 @@ void power_triple_fault(struct guest *guest, unsigned index, char **arguments, u
 void power_panic(struct guest *guest, unsigned index, char **arguments, unsigned count);
 /* power:wait and power:watch */
 void power_button(struct guest *guest, unsigned index, char **arguments, unsigned count);
+void power_generation(struct guest *guest, unsigned index, char **arguments, unsigned count);

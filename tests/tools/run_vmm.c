@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -302,6 +303,8 @@ static void open_all(struct run *run)
         .size = sizeof *configure,
     };
     snprintf(configure->id, sizeof configure->id, "run");
+    if (getrandom(configure->generation_id, sizeof configure->generation_id, 0) < 0)
+        perror("run_vmm: generation id");
 }
 
 static void make_directory(struct run *run)

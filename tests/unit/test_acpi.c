@@ -160,7 +160,7 @@ static size_t package_length(const uint8_t *aml, size_t at, size_t *ret_bytes)
 /* The scope, devices and the package fill the table exactly, one inside the other. */
 static void packages_nest(void **state)
 {
-    static const char *const devices[] = { "COM1", "PCI0", "MBRD", "PWRB", "GED_", "PEVT" };
+    static const char *const devices[] = { "COM1", "PCI0", "MBRD", "PWRB", "VGEN", "GED_", "PEVT" };
     size_t at = 36, end, scope_end, bytes, found = 0;
     struct tables tables;
     const uint8_t *dsdt;
@@ -191,12 +191,28 @@ static void packages_nest(void **state)
     assert_int_equal(dsdt[at + 9], PLATFORM_SLEEP_TYPE_S5); /* length, count, byte prefix */
 }
 
+/* Linux and Windows look for a device that is compatible to it, and read ADDR. */
+static void the_generation_id_is_found(void **state)
+{
+    static const char id[] = "\x08_CID\x0dVM_Gen_Counter";
+    static const uint8_t address[] = { 0x08, 'A', 'D',  'D',  'R',  0x12, 8,
+                                       2,    0xc, 0x00, 0x10, 0x0e, 0x00, 0 };
+    struct tables tables;
+
+    (void)state;
+    build(1, &tables);
+    assert_non_null(memmem(tables.bytes, tables.size, id, sizeof id));
+    assert_non_null(memmem(tables.bytes, tables.size, address, sizeof address));
+    assert_int_equal(PLATFORM_GENERATION_ID, 0x0e1000);
+    assert_true(PLATFORM_GENERATION_ID >= BASE + sizeof tables.bytes);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_root_points_to_all), cmocka_unit_test(hardware_is_reduced),
         cmocka_unit_test(every_cpu_is_listed),    cmocka_unit_test(ecam_is_where_pci_answers),
-        cmocka_unit_test(packages_nest),
+        cmocka_unit_test(packages_nest),          cmocka_unit_test(the_generation_id_is_found),
     };
 
     /* --write FILE: the tables, to be looked at by other tools (iasl). */
