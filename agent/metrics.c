@@ -159,7 +159,7 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
         .id = vm->head.id,
         .running = vm->state == VM_RUNNING,
         .vcpus = vm->spec.vcpus,
-        .memory_bytes = (uint64_t)vm->spec.memory_mib << 20,
+        .memory_bytes = (uint64_t)vm->spec.memory_mib << 20, /* and what is plugged */
         .restarts = vm->restarts,
         .disk_count = vm->spec.disk_count,
         .nic_count = vm->spec.nic_count,
@@ -171,6 +171,7 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
     sample->console_bytes = page.console_bytes;
     sample->rng_bytes = page.rng_bytes;
     sample->balloon = page.balloon;
+    sample->memory_bytes += page.memory.plugged_bytes;
     for (unsigned i = 0; i < vm->spec.vcpus && i < STATS_VCPUS_MAX; i++)
         sample->vcpu_exits += page.vcpu_exits[i];
     memcpy(sample->disks, page.disks, sizeof sample->disks);

@@ -336,7 +336,7 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
                                             vm->start_committing || vm->timer;
 
         if (vm != except && counts)
-            promised += vm->spec.memory_mib + VM_OVERHEAD_MIB;
+            promised += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
     }
     return promised;
 }

@@ -200,7 +200,7 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
     if (describe_vm(node, vm, snapshot, err) < 0)
         return error_set(err, EAGAIN, "memory is short; try again");
     describe_disks(node, snapshot, &disk_bytes);
-    wanted = ((uint64_t)vm->spec.memory_mib << 20) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;
+    wanted = vm_spec_memory_bytes(&vm->spec) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;
     result = check_space(node, wanted, err);
     if (result < 0)
         return result;
@@ -320,6 +320,8 @@ int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, 
 
     if (result == 0)
         result = check_number(spec->memory_mib, was->memory_mib, "memory_mib", err);
+    if (result == 0)
+        result = check_number(spec->memory_max_mib, was->memory_max_mib, "memory_max_mib", err);
     if (result == 0 && spec->disk_count != was->disk_count)
         result = error_field(err, EINVAL, "disks", "disks: must be %u, as in the snapshot, not %u",
                              was->disk_count, spec->disk_count);

@@ -242,10 +242,11 @@ void vm_inherit_nics(struct vm *vm, const struct vm *parent)
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
 {
     const struct memory_capacity capacity = node_memory_capacity(node);
-    int result = admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_mib, err);
+    int result =
+        admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_max_mib, err);
 
     if (result == 0)
-        result = vm_memory_admit(vm->spec.memory_backing, (uint64_t)vm->spec.memory_mib << 20, err);
+        result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 
@@ -406,8 +407,10 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         exit_json(vm), "nics", nics_json(vm, stored), "restarts", (int)vm->restarts, "pid",
         vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
         restore_names[vm->restore] ? json_string(restore_names[vm->restore]) : json_null());
-    if (status && !stored)
+    if (status && !stored) {
         vm_balloon_status(node, vm, status);
+        vm_memory_status(node, vm, status);
+    }
     if (status && stored) {
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));

@@ -7,6 +7,7 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 
 static struct vm *target_vm(const struct change *change)
@@ -78,6 +79,8 @@ void change_apply_vm(struct change *change)
     vm->head.stuck = false; /* who asks does not wait for the next try */
     if (change->verb == CHANGE_PATCH && json_object_get(change->body, "balloon"))
         vm_balloon_tell(change->node, vm);
+    if (change->verb == CHANGE_PATCH && json_object_get(change->body, "memory_target_mib"))
+        vm_memory_tell(change->node, vm);
     vm_step(change->node, vm);
 }
 
@@ -109,10 +112,11 @@ static void merge(json_t *target, const json_t *patch)
 
 int change_begin_patch(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "labels",        "restart",
-                                              "on_reboot",     "autostart",
-                                              "desired_state", "stop_timeout_seconds",
-                                              "balloon",       NULL };
+    static const char *const changeable[] = {
+        "labels",    "restart",           "on_reboot",
+        "autostart", "desired_state",     "stop_timeout_seconds",
+        "balloon",   "memory_target_mib", NULL
+    };
     struct vm *vm = target_vm(change);
     json_t *merged;
     json_t *canonical;

@@ -190,7 +190,7 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
             .node = node,
             .snapshot = snapshot,
             .instance = snapshot->head.instance,
-            .memory_bytes = (uint64_t)snapshot->vm_spec.memory_mib << 20,
+            .memory_bytes = vm_spec_memory_bytes(&snapshot->vm_spec),
             .state_fd = take_fd(&snapshot->state_fd),
             .memory_fd = take_fd(&snapshot->memory_fd),
         };

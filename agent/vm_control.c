@@ -6,6 +6,7 @@
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_memory.h"
 #include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
 #include "base/loop.h"
@@ -30,6 +31,7 @@ static void on_ready(void *context)
         vm_set_state(node, vm, VM_RUNNING, "");
     }
     vm_balloon_tell(node, vm); /* its size may have changed since CONFIGURE */
+    vm_memory_tell(node, vm);
     vm_step(node, vm);
 }
 
@@ -52,6 +54,7 @@ static void on_state(void *context, bool running, bool paused)
     if (next != VM_NONE)
         vm_set_state(closure->node, vm, next, next == VM_PAUSED ? vm_pause_reason(vm) : "");
     vm_balloon_tell(closure->node, vm); /* or before its adoption */
+    vm_memory_tell(closure->node, vm);
     vm_step(closure->node, vm);
 }
 

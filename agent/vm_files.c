@@ -41,9 +41,9 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         .kernel = instance_of(node_find_image(node, boot->kernel)),
         .initrd = instance_of(node_find_image(node, boot->initrd)),
         .memory_backing = vm_files_backing(vm),
-        .memory_bytes = (uint64_t)spec->memory_mib << 20,
+        .memory_bytes = vm_spec_memory_bytes(spec),
         .disk_count = spec->disk_count,
-        .max_file_bytes = (uint64_t)spec->memory_mib << 20,
+        .max_file_bytes = vm_spec_memory_bytes(spec),
     };
     if (ret_files->max_file_bytes < SNAPSHOT_STATE_BYTES_MAX)
         ret_files->max_file_bytes = SNAPSHOT_STATE_BYTES_MAX;

@@ -162,6 +162,8 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                              ? VMM_KERNEL_BZIMAGE
                              : VMM_KERNEL_ELF,
         .memory_bytes = (uint64_t)spec->memory_mib << 20,
+        .hotplug_bytes = vm_spec_memory_bytes(spec) - ((uint64_t)spec->memory_mib << 20),
+        .requested_bytes = vm_spec_requested_bytes(spec),
         .memory_backing = (uint8_t)vm_files_backing(vm),
         .has_initrd = boot->initrd[0] != '\0' && !files->restore,
         .restore = files->restore,

@@ -8,9 +8,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "agent/jail.h"
 #include "agent/jail_files.h"
+#include "agent/node_internal.h"
+#include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 
 #define HUGE_POOL "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
@@ -66,4 +70,29 @@ int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err)
         return error_set(err, errno, "size %" PRIu64 " MiB of guest memory: %s", bytes >> 20,
                          strerror(errno));
     return take_fd(&fd);
+}
+
+void vm_memory_tell(const struct node *node, struct vm *vm)
+{
+    struct error err = { 0 };
+
+    if (vm->client && vm->spec.memory_max_mib > vm->spec.memory_mib &&
+        vmm_client_memory(vm->client, vm_spec_requested_bytes(&vm->spec), &err) < 0)
+        log_warning(node->log, "vm %s: its memory cannot be changed: %s", vm->head.id, err.message);
+}
+
+void vm_memory_status(const struct node *node, const struct vm *vm, json_t *status)
+{
+    uint64_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
+    struct stats_page page = { 0 };
+    uint64_t plugged;
+
+    if (vm->pid <= 0 || jail_read_page(node->jail, vm->head.instance, &page) < 0) {
+        json_object_set_new(status, "memory_current_mib", json_null());
+        return;
+    }
+    plugged = page.memory.plugged_bytes >> 20;
+    json_object_set_new(
+        status, "memory_current_mib",
+        json_integer((json_int_t)(vm->spec.memory_mib + (plugged < most ? plugged : most))));
 }

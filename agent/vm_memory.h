@@ -1,9 +1,13 @@
-/* vm_memory.h - what a guest's RAM is made of, where that is not its process's own memory. */
+/* vm_memory.h - what a guest's RAM is made of, where that is not its process's own memory; and how
+ * much of it the guest is to have now. */
 #pragma once
+#include <jansson.h>
 #include <stdint.h>
 #include "vmm/control_protocol.h"
 
 struct error;
+struct node;
+struct vm;
 
 extern const char *const vm_memory_names[VMM_MEMORY_COUNT];
 
@@ -13,3 +17,8 @@ int vm_memory_admit(uint32_t backing, uint64_t bytes, struct error *err);
 /* A memfd of `bytes` that nobody can make shorter or longer: owned fd.  Its pages are accounted to
  * whom they are first touched by, the VMM.  Only where vmm_memory_has_file.  Any thread. */
 int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err);
+
+/* Tells a running VMM what the spec says; called when it may have missed a change.  Loop thread. */
+void vm_memory_tell(const struct node *node, struct vm *vm);
+/* Adds `memory_current_mib` to a status; null while the VM does not run.  Loop thread. */
+void vm_memory_status(const struct node *node, const struct vm *vm, json_t *status);

@@ -258,6 +258,29 @@ static int parse_parts(const json_t *boot, const json_t *disks, const json_t *ni
     return result == 0 ? check_labels(spec->labels, err) : result;
 }
 
+/* After memory_mib and memory_backing.  Memory is plugged in blocks of 2 MiB. */
+static void read_memory_sizes(struct json_reader *reader, struct vm_spec *spec)
+{
+    spec->memory_max_mib =
+        (unsigned)json_read_integer(reader, "memory_max_mib", VM_MEMORY_MIB_MIN, VM_MEMORY_MIB_MAX,
+                                    JSON_OPTIONAL, spec->memory_mib);
+    spec->memory_target_mib =
+        (unsigned)json_read_integer(reader, "memory_target_mib", VM_MEMORY_MIB_MIN,
+                                    VM_MEMORY_MIB_MAX, JSON_OPTIONAL, spec->memory_mib);
+    if (spec->memory_max_mib < spec->memory_mib || spec->memory_max_mib % 2 != spec->memory_mib % 2)
+        json_reader_fail(reader, "memory_max_mib", "must be memory_mib, %u, or above it and even",
+                         spec->memory_mib);
+    if (spec->memory_target_mib < spec->memory_mib ||
+        spec->memory_target_mib > spec->memory_max_mib ||
+        spec->memory_target_mib % 2 != spec->memory_mib % 2)
+        json_reader_fail(reader, "memory_target_mib",
+                         "must be from memory_mib, %u, to memory_max_mib, %u, and even",
+                         spec->memory_mib, spec->memory_max_mib);
+    if (spec->memory_mib % 2 != 0 &&
+        (spec->memory_backing == VMM_MEMORY_HUGE_2M || spec->memory_max_mib != spec->memory_mib))
+        json_reader_fail(reader, "memory_mib", "must be even with huge-2m or memory_max_mib");
+}
+
 int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *err)
 {
     struct vm_spec spec = { 0 };
@@ -278,8 +301,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
                                                   VM_MEMORY_MIB_MAX, JSON_REQUIRED, 0);
     spec.memory_backing = (enum vmm_memory_backing)json_read_enum(
         &reader, "memory_backing", vm_memory_names, VMM_MEMORY_COUNT, JSON_OPTIONAL, 0);
-    if (spec.memory_backing == VMM_MEMORY_HUGE_2M && spec.memory_mib % 2 != 0)
-        json_reader_fail(&reader, "memory_mib", "must be even with huge-2m");
+    read_memory_sizes(&reader, &spec);
     boot = json_read_object(&reader, "boot", JSON_REQUIRED);
     disks = json_read_array(&reader, "disks", VMM_DISKS_MAX, JSON_OPTIONAL);
     nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
@@ -397,14 +419,15 @@ json_t *vm_spec_json(const struct vm_spec *spec)
         json_object_set_new(boot, "fork", json_string(spec->fork));
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
-    json = json_pack("{s:s, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}",
-                     "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
-                     (int)spec->memory_mib, "memory_backing", vm_memory_names[spec->memory_backing],
-                     "boot", boot, "disks", disks_json(spec), "nics", nics_json(spec), "balloon",
-                     balloon, "labels", spec->labels, "restart", vm_restart_names[spec->restart],
-                     "autostart", spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot],
-                     "desired_state", desired_names[spec->desired_running], "stop_timeout_seconds",
-                     (int)spec->stop_timeout_s);
+    json = json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "cpu",
+        cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
+        (int)spec->memory_mib, "memory_max_mib", (int)spec->memory_max_mib, "memory_target_mib",
+        (int)spec->memory_target_mib, "memory_backing", vm_memory_names[spec->memory_backing],
+        "boot", boot, "disks", disks_json(spec), "nics", nics_json(spec), "balloon", balloon,
+        "labels", spec->labels, "restart", vm_restart_names[spec->restart], "autostart",
+        spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot], "desired_state",
+        desired_names[spec->desired_running], "stop_timeout_seconds", (int)spec->stop_timeout_s);
     if (json && spec->vsock.cid)
         json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
     return json;

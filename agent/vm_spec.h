@@ -62,7 +62,9 @@ struct vm_vsock_spec {
 
 struct vm_spec {
     unsigned vcpus;
-    unsigned memory_mib;
+    unsigned memory_mib;        /* from the start on */
+    unsigned memory_max_mib;    /* what it may have; the same = nothing can be plugged */
+    unsigned memory_target_mib; /* what it is to have, between the two */
     enum vmm_memory_backing memory_backing;
     enum cpu_baseline cpu;
     char snapshot[ID_MAX + 1]; /* "" = none; else what follows is "", and the snapshot's counts */
@@ -84,6 +86,16 @@ struct vm_spec {
     bool desired_running;
     unsigned stop_timeout_s;
 };
+
+/* All that it may have; and what is to be plugged of it. */
+static inline uint64_t vm_spec_memory_bytes(const struct vm_spec *spec)
+{
+    return (uint64_t)spec->memory_max_mib << 20;
+}
+static inline uint64_t vm_spec_requested_bytes(const struct vm_spec *spec)
+{
+    return (uint64_t)(spec->memory_target_mib - spec->memory_mib) << 20;
+}
 
 /* Fills *ret_spec (owned: vm_spec_clear), or -EINVAL naming the field, relative to the spec. */
 int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *err);

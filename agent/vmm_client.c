@@ -234,3 +234,15 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
 
     return seqpacket_send(client->fd, &message, sizeof message, &fd, fd >= 0, err);
 }
+
+int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err)
+{
+    struct vmm_memory_change change = {
+        .header = { .type = VMM_MESSAGE_MEMORY,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof change },
+        .requested_bytes = requested_bytes,
+    };
+
+    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}

@@ -46,4 +46,6 @@ int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *ball
 /* type: CONNECT or ANSWER; fd is borrowed, -1 = none. */
 int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint32_t id,
                      uint32_t port, int fd, struct error *err);
+/* Valid: whole blocks, of what can be plugged. */
+int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

@@ -94,7 +94,8 @@ static void map_build(const struct guest_memory *memory, struct memory_map *map)
         struct guest_memory_region region = guest_memory_region(memory, i);
         uint64_t start = region.guest_start ? region.guest_start : BOOT_KERNEL_MIN;
 
-        map_add(map, start, region.guest_start + region.size, MEMORY_RAM);
+        if (!region.hotplug) /* Linux asks the device */
+            map_add(map, start, region.guest_start + region.size, MEMORY_RAM);
     }
 }
 

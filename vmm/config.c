@@ -120,6 +120,14 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         configure->memory_bytes % MEMORY_STEP != 0)
         return error_field(err, EINVAL, "memory_bytes", "%" PRIu64 " is not 1 MiB to 512 GiB",
                            configure->memory_bytes);
+    if (configure->hotplug_bytes > VMM_MEMORY_MAX - configure->memory_bytes ||
+        configure->hotplug_bytes % VMM_MEMORY_BLOCK != 0 ||
+        (configure->hotplug_bytes > 0 && configure->memory_bytes % VMM_MEMORY_BLOCK != 0))
+        return error_field(err, EINVAL, "hotplug_bytes", "%" PRIu64 " do not fit behind the rest",
+                           configure->hotplug_bytes);
+    if (!config_memory_is_valid(configure->requested_bytes, configure->hotplug_bytes))
+        return error_field(err, EINVAL, "requested_bytes", "%" PRIu64 " of %" PRIu64,
+                           configure->requested_bytes, configure->hotplug_bytes);
     if (configure->memory_backing >= VMM_MEMORY_COUNT)
         return error_field(err, EINVAL, "memory_backing", "%u is unknown",
                            configure->memory_backing);

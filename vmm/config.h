@@ -25,6 +25,10 @@ static inline bool config_balloon_is_valid(const struct vmm_balloon *balloon, ui
 {
     return (uint64_t)balloon->target_mib << 20 < memory_bytes && balloon->deflate_on_oom <= 1;
 }
+static inline bool config_memory_is_valid(uint64_t requested, uint64_t hotplug)
+{
+    return requested <= hotplug && requested % VMM_MEMORY_BLOCK == 0;
+}
 /* Of a valid message: which fd is what; ret_fds points into fds. */
 void config_name_fds(const struct vmm_configure *configure, const int *fds,
                      struct config_fds *ret_fds);

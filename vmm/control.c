@@ -127,6 +127,17 @@ static bool on_balloon(struct control *control, const void *message)
     return true;
 }
 
+static bool on_memory(struct control *control, const void *message)
+{
+    const struct vmm_memory_change *change = message;
+
+    if (!config_memory_is_valid(change->requested_bytes, control->configure.hotplug_bytes))
+        return false;
+    if (control->ops)
+        control->ops->change_memory(control->context, change->requested_bytes);
+    return true;
+}
+
 static bool on_ping(struct control *control, const void *message)
 {
     (void)message;
@@ -212,6 +223,7 @@ static const struct {
     [VMM_MESSAGE_BALLOON] = { sizeof(struct vmm_balloon_change), on_balloon },
     [VMM_MESSAGE_VSOCK_CONNECT] = { sizeof(struct vmm_vsock), on_vsock },
     [VMM_MESSAGE_VSOCK_ANSWER] = { sizeof(struct vmm_vsock), on_vsock },
+    [VMM_MESSAGE_MEMORY] = { sizeof(struct vmm_memory_change), on_memory },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

@@ -38,6 +38,7 @@ struct control_ops {
     /* Takes fd; -1 = none came.  Also while paused. */
     void (*vsock)(void *context, const struct vmm_vsock *message, int fd);
     void (*disconnected)(void *context); /* no answer will come to what was sent, nor be sent */
+    void (*change_memory)(void *context, uint64_t requested_bytes); /* valid */
 };
 
 /* At once, or false: there is no agent, or it does not read. */

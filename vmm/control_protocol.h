@@ -18,6 +18,7 @@
  *                                      of which a fork's memory consists (guest_memory.h)
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
  *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
+ *   agent -> VMM   MEMORY              struct vmm_memory_change.  No answer; see stats_page.h
  *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
  *                                      0 = all of it, -EAGAIN = nothing, there is no room
  *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
@@ -46,17 +47,18 @@
 #define VMM_LISTENER_FD      3
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
 
-#define VMM_VCPUS_MAX   STATS_VCPUS_MAX
-#define VMM_DISKS_MAX   STATS_DISKS_MAX
-#define VMM_NICS_MAX    STATS_NICS_MAX
-#define VMM_QUEUES_MAX  8 /* of a disk; pairs of a nic */
-#define VMM_CMDLINE_MAX 2047
-#define VMM_MEMORY_MAX  (512ull << 30) /* bytes */
-#define VMM_MEMORY_MIN  (1ull << 20)
-#define VMM_LAYERS_MAX  8 /* files that a restored VM's memory consists of */
-#define VMM_CID_MIN     3 /* of a guest's vsock */
-#define VMM_CID_MAX     0xfffffffeu
-#define VMM_INPUT_MAX   4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */
+#define VMM_VCPUS_MAX    STATS_VCPUS_MAX
+#define VMM_DISKS_MAX    STATS_DISKS_MAX
+#define VMM_NICS_MAX     STATS_NICS_MAX
+#define VMM_QUEUES_MAX   8 /* of a disk; pairs of a nic */
+#define VMM_CMDLINE_MAX  2047
+#define VMM_MEMORY_MAX   (512ull << 30) /* bytes */
+#define VMM_MEMORY_MIN   (1ull << 20)
+#define VMM_MEMORY_BLOCK (2ull << 20) /* of memory that is plugged */
+#define VMM_LAYERS_MAX   8            /* files that a restored VM's memory consists of */
+#define VMM_CID_MIN      3            /* of a guest's vsock */
+#define VMM_CID_MAX      0xfffffffeu
+#define VMM_INPUT_MAX    4096 /* bytes of one CONSOLE_INPUT, and that wait for the guest together */
 
 enum vmm_message_type {
     VMM_MESSAGE_CONFIGURE = 1,
@@ -70,6 +72,7 @@ enum vmm_message_type {
     VMM_MESSAGE_FORK,
     VMM_MESSAGE_VSOCK_CONNECT,
     VMM_MESSAGE_VSOCK_ANSWER,
+    VMM_MESSAGE_MEMORY,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -157,7 +160,9 @@ struct vmm_configure {
     char id[64]; /* for log lines */
     uint32_t vcpus;
     uint32_t kernel_format;
-    uint64_t memory_bytes; /* multiple of 1 MiB */
+    uint64_t memory_bytes;    /* multiple of 1 MiB; of VMM_MEMORY_BLOCK if more can be plugged */
+    uint64_t hotplug_bytes;   /* that can be plugged, beyond these; multiple of VMM_MEMORY_BLOCK */
+    uint64_t requested_bytes; /* of them, now; multiple of VMM_MEMORY_BLOCK */
     uint8_t has_initrd;
     uint8_t disk_count;
     uint8_t nic_count;
@@ -193,6 +198,11 @@ struct vmm_vsock {
     int32_t result; /* of CONNECTED: 0; -ECONNREFUSED: by the guest; -ENOTCONN: it has no driver;
                        -EAGAIN: there are too many connections */
     uint32_t reserved;
+};
+
+struct vmm_memory_change {
+    struct vmm_message_header header;
+    uint64_t requested_bytes; /* as in CONFIGURE */
 };
 
 struct vmm_state {

@@ -28,7 +28,7 @@ struct guest_memory {
     size_t layer_count;
     int layers[VMM_LAYERS_MAX]; /* borrowed */
     size_t count;
-    struct guest_memory_region regions[2];
+    struct guest_memory_region regions[3];
     size_t file_count;
     struct file_range {
         uint8_t *start, *end;
@@ -73,21 +73,33 @@ static int check_spec(const struct guest_memory_spec *spec, uint64_t page_bytes,
 {
     off_t end;
 
-    if (spec->bytes == 0 || spec->bytes % page_bytes != 0)
-        return error_set(err, EINVAL, "guest memory of %" PRIu64 " bytes", spec->bytes);
+    if (spec->bytes == 0 || (spec->bytes | spec->hotplug_bytes) % page_bytes != 0)
+        return error_set(err, EINVAL, "guest memory of %" PRIu64 " and %" PRIu64 " bytes",
+                         spec->bytes, spec->hotplug_bytes);
     if (!vmm_memory_has_file(spec->backing))
         return 0;
     end = lseek(spec->fd, 0, SEEK_END);
-    if (end < 0 || (uint64_t)end != spec->bytes) /* a shorter one would be a SIGBUS later */
-        return error_set(err, EINVAL, "the guest's memory is a file of %lld bytes, not %" PRIu64,
-                         (long long)end, spec->bytes);
+    if (end < 0 || (uint64_t)end != spec->bytes + spec->hotplug_bytes) /* else: SIGBUS later */
+        return error_set(err, EINVAL, "the guest's memory is a file of %lld bytes", (long long)end);
     return 0;
+}
+
+static void add_region(struct guest_memory *memory, uint64_t guest_start, uint64_t size,
+                       bool hotplug)
+{
+    struct guest_memory_region region = { guest_start, size, memory->host, hotplug };
+
+    for (size_t i = 0; i < memory->count; i++)
+        region.host += memory->regions[i].size;
+    if (size > 0)
+        memory->regions[memory->count++] = region;
 }
 
 int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory **ret_memory,
                       struct error *err)
 {
     uint64_t low = spec->bytes < GUEST_HOLE_START ? spec->bytes : GUEST_HOLE_START;
+    uint64_t high = spec->bytes - low;
     uint64_t page_bytes = spec->backing == VMM_MEMORY_HUGE_2M ? HUGE_BYTES : PAGE_BYTES;
     struct guest_memory *memory;
     int result = check_spec(spec, page_bytes, err);
@@ -98,8 +110,8 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
     if (!memory)
         return error_set(err, ENOMEM, "guest memory");
     *memory = (struct guest_memory){
-        .host = reserve(spec->bytes),
-        .bytes = spec->bytes,
+        .host = reserve(spec->bytes + spec->hotplug_bytes),
+        .bytes = spec->bytes + spec->hotplug_bytes,
         .fd = vmm_memory_has_file(spec->backing) ? spec->fd : -1,
         .page_bytes = page_bytes,
         .maps_files = spec->backing == VMM_MEMORY_ANONYMOUS,
@@ -114,10 +126,12 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
         guest_memory_free(memory);
         return result;
     }
-    memory->regions[memory->count++] = (struct guest_memory_region){ 0, low, memory->host };
-    if (spec->bytes > low)
-        memory->regions[memory->count++] =
-            (struct guest_memory_region){ GUEST_HOLE_END, spec->bytes - low, memory->host + low };
+    add_region(memory, 0, low, false);
+    add_region(memory, GUEST_HOLE_END, high, false);
+    add_region(memory,
+               GUEST_HOLE_END +
+                   (high + GUEST_HOTPLUG_ALIGN - 1) / GUEST_HOTPLUG_ALIGN * GUEST_HOTPLUG_ALIGN,
+               spec->hotplug_bytes, true);
     *ret_memory = memory;
     return 0;
 }

@@ -1,7 +1,8 @@
 /* guest_memory.h - the guest's RAM, and the only place where a guest address becomes a pointer.
  *
- * Layout: RAM from 0 up to the 32-bit hole (GUEST_HOLE_START), the rest from 4 GiB up.  Set up by
- * the main thread before any vCPU runs; after that read-only and used by any thread. */
+ * Layout: RAM from 0 up to the 32-bit hole (GUEST_HOLE_START), the rest from 4 GiB up, and behind
+ * it, from a multiple of GUEST_HOTPLUG_ALIGN up, what can be plugged (virtio_mem.h).  Set up by the
+ * main thread before any vCPU runs; after that read-only and used by any thread. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,17 +12,20 @@
 struct error;
 struct guest_memory; /* opaque; see guest_memory.c */
 
-#define GUEST_HOLE_START 0xc0000000ull /* 3 GiB: PCI windows, ECAM, IOAPIC, LAPIC above */
-#define GUEST_HOLE_END   0x100000000ull
+#define GUEST_HOLE_START    0xc0000000ull /* 3 GiB: PCI windows, ECAM, IOAPIC, LAPIC above */
+#define GUEST_HOLE_END      0x100000000ull
+#define GUEST_HOTPLUG_ALIGN 0x80000000ull /* the most that Linux takes for one block of memory */
 
 struct guest_memory_region {
     uint64_t guest_start;
     uint64_t size; /* bytes */
     uint8_t *host; /* borrowed */
+    bool hotplug;  /* not RAM until it is plugged; the last, if there is one */
 };
 
 struct guest_memory_spec {
     uint64_t bytes;                  /* whole pages of the backing */
+    uint64_t hotplug_bytes;          /* the same, behind them, and part of the file */
     enum vmm_memory_backing backing; /* control_protocol.h */
     int fd; /* borrowed for as long as the memory lives: of a file of that size, where
              * vmm_memory_has_file; else not looked at */

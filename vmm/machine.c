@@ -31,6 +31,7 @@
 #include "vmm/vcpu_gate.h"
 #include "vmm/virtio_balloon.h"
 #include "vmm/virtio_block.h"
+#include "vmm/virtio_mem.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_rng.h"
 #include "vmm/virtio_vsock.h"
@@ -49,6 +50,7 @@ struct machine {
     struct virtio_balloon *balloon;    /* borrowed */
     struct virtio_vsock *vsock;        /* the same; NULL = none */
     struct control *control;           /* borrowed */
+    struct virtio_mem *mem;            /* borrowed; NULL = none */
     struct vcpu_entry entry;
     struct vcpu_gate gate;
     struct cpuid cpuid;  /* what the vCPUs' was made of */
@@ -78,6 +80,7 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
     };
     const struct guest_memory_spec memory = {
         .bytes = configure->memory_bytes,
+        .hotplug_bytes = configure->hotplug_bytes,
         .backing = (enum vmm_memory_backing)configure->memory_backing,
         .fd = fds->ram,
     };
@@ -170,6 +173,15 @@ static int add_vsock(struct machine *machine, uint64_t cid, struct error *err)
     return cid ? virtio_vsock_add(machine->pci, &spec, machine->loop, &machine->vsock, err) : 0;
 }
 
+static int add_mem(struct machine *machine, uint64_t requested, struct error *err)
+{
+    struct guest_memory_region region =
+        guest_memory_region(machine->memory, guest_memory_region_count(machine->memory) - 1);
+
+    return virtio_mem_add(machine->pci, machine->memory, &region, requested,
+                          &machine->record->page->memory, machine->loop, &machine->mem, err);
+}
+
 /* In the order of the configuration: slots, and so the guest's names, follow it. */
 static int build_devices(struct machine *machine, const struct vmm_configure *configure,
                          const struct config_fds *fds, struct error *err)
@@ -189,6 +201,8 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
                                     &page->balloon, machine->loop, &machine->balloon, err);
     if (result == 0)
         result = add_vsock(machine, configure->vsock_cid, err);
+    if (result == 0 && configure->hotplug_bytes > 0)
+        result = add_mem(machine, configure->requested_bytes, err);
     return result;
 }
 
@@ -469,6 +483,14 @@ static void agent_left(void *context)
         virtio_vsock_forget(machine->vsock);
 }
 
+static void change_memory(void *context, uint64_t requested)
+{
+    struct machine *machine = context;
+
+    if (machine->mem)
+        virtio_mem_change(machine->mem, requested);
+}
+
 const struct control_ops machine_control_ops = {
     .press_power_button = press_power_button,
     .pause = pause_guest,
@@ -479,4 +501,5 @@ const struct control_ops machine_control_ops = {
     .change_balloon = change_balloon,
     .vsock = vsock_message,
     .disconnected = agent_left,
+    .change_memory = change_memory,
 };

@@ -58,6 +58,10 @@ struct stats_vsock {
     uint64_t rx_bytes, tx_bytes; /* rx: towards the guest */
 };
 
+struct stats_memory {
+    uint64_t requested_bytes, plugged_bytes; /* of what can be plugged */
+};
+
 struct stats_page {
     uint32_t magic; /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
     uint32_t version;
@@ -75,6 +79,7 @@ struct stats_page {
     uint64_t rng_bytes;
     struct stats_balloon balloon;
     struct stats_vsock vsock;
+    struct stats_memory memory;
 };
 
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");

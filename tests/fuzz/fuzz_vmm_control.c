@@ -90,6 +90,12 @@ static void forget(void *context)
     (void)context;
 }
 
+static void change_memory(void *context, uint64_t requested_bytes)
+{
+    (void)context;
+    FUZZ_REQUIRE(requested_bytes % VMM_MEMORY_BLOCK == 0);
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = pause_machine,
@@ -100,6 +106,7 @@ static const struct control_ops ops = {
     .change_balloon = change_balloon,
     .vsock = take_vsock,
     .disconnected = forget,
+    .change_memory = change_memory,
 };
 
 /* An address that the kernel picks: no file is left. */

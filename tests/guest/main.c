@@ -12,6 +12,7 @@
 #include "tests/guest/memory.h"
 #include "tests/guest/net.h"
 #include "tests/guest/pci.h"
+#include "tests/guest/plug.h"
 #include "tests/guest/power.h"
 #include "tests/guest/rng.h"
 #include "tests/guest/text.h"
@@ -62,6 +63,7 @@ static const struct command {
     { "rng", rng_run },
     { "balloon", balloon_run },
     { "vsock", vsock_run },
+    { "plug", plug_run },
     { "pci", machine_pci },
     { "info", machine_info },
     { "smp", machine_processors },

@@ -9,6 +9,7 @@
 #define VIRTIO_RNG         4
 #define VIRTIO_BALLOON     5
 #define VIRTIO_VSOCK       19
+#define VIRTIO_MEM         24
 #define VIRTIO_F_VERSION_1 (UINT64_C(1) << 32)
 
 #define VIRTQUEUE_MAX    128 /* descriptors used of whatever the device offers */

@@ -93,7 +93,8 @@ static void usage(void)
     fputs(
         "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
         "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
-        "         [--memory-backing N]   enum vmm_memory_backing of control_protocol.h\n"
+        "         [--hotplug MIB [--plug MIB]] [--memory-backing N]   enum vmm_memory_backing of "
+        "control_protocol.h\n"
         "         [--vsock CID]\n"
         "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
@@ -174,6 +175,10 @@ static void add_field(struct run *run, const char *name, const char *value)
         snprintf(configure->cmdline, sizeof configure->cmdline, "%s", value);
     else if (strcmp(name, "--memory") == 0)
         configure->memory_bytes = strtoull(value, NULL, 10) << 20;
+    else if (strcmp(name, "--hotplug") == 0)
+        configure->hotplug_bytes = strtoull(value, NULL, 10) << 20;
+    else if (strcmp(name, "--plug") == 0)
+        configure->requested_bytes = strtoull(value, NULL, 10) << 20;
     else if (strcmp(name, "--memory-backing") == 0)
         configure->memory_backing = (uint8_t)atoi(value);
     else if (strcmp(name, "--vsock") == 0)
@@ -206,12 +211,17 @@ static void make_page(struct run *run)
     run->fds[run->fd_count++] = fd;
 }
 
+static off_t memory_file_bytes(const struct vmm_configure *configure)
+{
+    return (off_t)(configure->memory_bytes + configure->hotplug_bytes);
+}
+
 static int make_memory(const struct vmm_configure *configure)
 {
     unsigned flags = configure->memory_backing == VMM_MEMORY_HUGE_2M ? MFD_HUGETLB : 0;
     int fd = memfd_create("guest-memory", MFD_CLOEXEC | flags);
 
-    if (fd < 0 || ftruncate(fd, (off_t)configure->memory_bytes) < 0) {
+    if (fd < 0 || ftruncate(fd, memory_file_bytes(configure)) < 0) {
         perror("run_vmm: guest memory");
         exit(EXIT_NOT_STARTED);
     }
@@ -437,7 +447,7 @@ static void take_snapshot(struct run *run)
     uint64_t begun = now_ns();
 
     open_snapshot(run->snapshot, O_RDWR | O_CREAT | O_TRUNC, fds);
-    if (ftruncate(fds[1], (off_t)run->configure.memory_bytes) < 0)
+    if (ftruncate(fds[1], memory_file_bytes(&run->configure)) < 0)
         perror("run_vmm: memory file");
     ask(run, VMM_MESSAGE_PAUSE, NULL, 0, NULL, NULL);
     ask(run, VMM_MESSAGE_SNAPSHOT, fds, 2, NULL, NULL);

@@ -31,9 +31,11 @@ struct fixture {
     int directory, listener, presses, pauses, resumes, snapshots;
     char input[VMM_INPUT_MAX];
     size_t input_size, input_room;
-    uint32_t target_mib; /* of the last BALLOON */
     struct vmm_vsock vsock;
     int vsock_fd, leavings;
+    uint32_t target_mib;      /* of the last BALLOON */
+    uint64_t requested_bytes; /* of the last MEMORY */
+    uint64_t hotplug_bytes;   /* in CONFIGURE */
     struct loop *loop;
     struct control *control;
 };
@@ -195,6 +197,13 @@ static void leave(void *context)
     ((struct fixture *)context)->leavings++;
 }
 
+static void change_memory(void *context, uint64_t requested_bytes)
+{
+    struct fixture *f = context;
+
+    f->requested_bytes = requested_bytes;
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = hold,
@@ -205,6 +214,7 @@ static const struct control_ops ops = {
     .change_balloon = change_balloon,
     .vsock = take_vsock,
     .disconnected = leave,
+    .change_memory = change_memory,
 };
 
 static void make_ready(struct fixture *f, int fd)
@@ -213,6 +223,7 @@ static void make_ready(struct fixture *f, int fd)
     int fds[CONFIG_FDS_MAX];
     size_t fd_count;
 
+    configure.hotplug_bytes = f->hotplug_bytes;
     assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0, 1 }, 2, NULL), 0);
     assert_int_equal(control_wait_configure(f->control, 1000, &got, fds, &fd_count, NULL), 0);
     assert_string_equal(got.id, "one");
@@ -461,6 +472,34 @@ static void a_balloon_is_told_its_size(void **state)
     assert_int_equal(answer(fd), 0);
 }
 
+static void memory_is_told_its_size(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_memory_change change = {
+        .header = { VMM_MESSAGE_MEMORY, VMM_PROTOCOL_VERSION, sizeof change, 0 },
+    };
+    static const uint64_t bad[] = { 66ull << 20, 1ull << 20, UINT64_MAX };
+    auto_close int fd = dial(f);
+
+    f->hotplug_bytes = 64ull << 20;
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    change.requested_bytes = 64ull << 20;
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->requested_bytes, 64ull << 20);
+    assert_int_equal(answer(fd), -EAGAIN);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        auto_close int again = dial(f);
+
+        change.requested_bytes = bad[i];
+        assert_int_equal(seqpacket_send(again, &change, sizeof change, NULL, 0, NULL), 0);
+        turn(f);
+        assert_int_equal(f->requested_bytes, 64ull << 20);
+        assert_int_equal(answer(again), 0);
+    }
+}
+
 static void a_second_configuration_hangs_up(void **state)
 {
     struct fixture *f = *state;
@@ -588,6 +627,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
         cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(memory_is_told_its_size, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_messages_hang_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),

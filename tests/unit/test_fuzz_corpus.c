@@ -23,6 +23,7 @@
     X(http)         \
     X(spec)         \
     X(virtio_block) \
+    X(virtio_mem)   \
     X(virtio_net)   \
     X(virtio_rng)   \
     X(virtio_vsock) \

@@ -81,6 +81,38 @@ static void edges_are_exact(void **state)
             fail_msg("case %zu", i);
 }
 
+/* Behind all RAM, from an address on that every guest can make blocks of, and not RAM. */
+static void what_can_be_plugged_comes_last(void **state)
+{
+    static const struct {
+        uint64_t bytes, guest;
+    } cases[] = { { 16 * MIB, 4 * GIB },
+                  { 3 * GIB, 4 * GIB },
+                  { 4 * GIB, 6 * GIB },
+                  { 5 * GIB, 6 * GIB },
+                  { 6 * GIB, 8 * GIB } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        const struct guest_memory_spec spec = { .bytes = cases[i].bytes, .hotplug_bytes = 8 * MIB };
+        struct guest_memory *memory = NULL;
+        struct guest_memory_region region;
+        size_t last;
+
+        assert_int_equal(guest_memory_make(&spec, &memory, NULL), 0);
+        last = guest_memory_region_count(memory) - 1;
+        region = guest_memory_region(memory, last);
+        assert_true(region.hotplug && !guest_memory_region(memory, last - 1).hotplug);
+        assert_int_equal(region.guest_start, cases[i].guest);
+        assert_int_equal(region.size, 8 * MIB);
+        assert_ptr_equal(guest_memory_map(memory, 0, 1), region.host - cases[i].bytes);
+        assert_ptr_equal(guest_memory_map(memory, region.guest_start + 8 * MIB - 1, 1),
+                         region.host + 8 * MIB - 1);
+        assert_null(guest_memory_map(memory, region.guest_start + 8 * MIB, 1));
+        guest_memory_free(memory);
+    }
+}
+
 static void copies_are_whole_or_not_at_all(void **state)
 {
     uint8_t bytes[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, back[8] = { 0 };
@@ -241,8 +273,8 @@ static void saving_uses_no_memory(void **state)
 static void files_of_another_size_are_refused(void **state)
 {
     auto_close int fd = memfd_create("short", MFD_CLOEXEC);
-    const struct guest_memory_spec spec = { 4 * MIB, VMM_MEMORY_SHARED, fd };
-    const struct guest_memory_spec odd = { 3 * MIB, VMM_MEMORY_HUGE_2M, fd };
+    const struct guest_memory_spec spec = { 2 * MIB, 2 * MIB, VMM_MEMORY_SHARED, fd };
+    const struct guest_memory_spec odd = { 2 * MIB, MIB, VMM_MEMORY_HUGE_2M, fd };
     struct guest_memory *memory = NULL;
 
     (void)state;
@@ -304,7 +336,9 @@ static void forks_see_what_was_and_their_own_changes(void **state)
     auto_close int later = sealed_file();
     auto_close int childs = sealed_file();
     auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    const struct guest_memory_spec spec = { 8 * MIB, VMM_MEMORY_SHARED, file };
+    const struct guest_memory_spec spec = { .bytes = 8 * MIB,
+                                            .backing = VMM_MEMORY_SHARED,
+                                            .fd = file };
     struct guest_memory *parent, *child, *sister, *grandchild;
     int layers[VMM_LAYERS_MAX];
     size_t count;
@@ -396,6 +430,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_are_whole_or_not_at_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_are_mapped_copy_on_write, set_up, tear_down),
         cmocka_unit_test_setup_teardown(discarded_pages_read_as_zeroes, set_up, tear_down),
+        cmocka_unit_test(what_can_be_plugged_comes_last),
         cmocka_unit_test(every_backing_is_memory),
         cmocka_unit_test(shared_memory_is_the_file),
         cmocka_unit_test(saving_uses_no_memory),

@@ -53,7 +53,7 @@ static void the_least_has_every_default(void **state)
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
         "\"cpu\":\"host\","
         "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
-        "\"memory_mib\":128,\"nics\":[],"
+        "\"memory_max_mib\":128,\"memory_mib\":128,\"memory_target_mib\":128,\"nics\":[],"
         "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
     free(text);
     json_decref(canonical);
@@ -63,7 +63,7 @@ static void the_least_has_every_default(void **state)
 
 static void everything_comes_back_as_it_was(void **state)
 {
-    static const char all[] = "{\"autostart\":true,\"balloon\":{\"amount_mib\":524287,"
+    static const char all[] = "{\"autostart\":true,\"balloon\":{\"amount_mib\":524285,"
                               "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
                               "\"cmdline\":\"console=ttyS0 "
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
@@ -74,7 +74,8 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
                               "\"read_only\":true,\"volume\":\"v\"}],"
                               "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
-                              "\"memory_mib\":524288,"
+                              "\"memory_max_mib\":524288,\"memory_mib\":524286,"
+                              "\"memory_target_mib\":524286,"
                               "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
                               "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
                               "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
@@ -128,6 +129,17 @@ static const struct {
     { "{\"memory_mib\":16}", "boot" },
     { "{\"memory_mib\":16,\"memory_backing\":\"huge-1g\"," BOOT "}", "memory_backing" },
     { "{\"memory_mib\":16,\"cpu\":\"x86-64-v9\"," BOOT "}", "cpu" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":14," BOOT "}", "memory_max_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":19," BOOT "}", "memory_max_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":524290," BOOT "}", "memory_max_mib" },
+    { "{\"memory_mib\":17,\"memory_max_mib\":19," BOOT "}", "memory_mib" },
+    { "{\"memory_mib\":16,\"memory_target_mib\":18," BOOT "}", "memory_target_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":20,\"memory_target_mib\":14," BOOT "}",
+      "memory_target_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":20,\"memory_target_mib\":22," BOOT "}",
+      "memory_target_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":20,\"memory_target_mib\":17," BOOT "}",
+      "memory_target_mib" },
     { "{\"memory_mib\":17,\"memory_backing\":\"huge-2m\"," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":16,\"boot\":{}}", "boot.kernel" },
     { "{\"memory_mib\":16,\"boot\":{\"kernel\":\"../k\"}}", "boot.kernel" },

@@ -112,6 +112,16 @@ FAULT(wrapping_balloon, c->balloon.target_mib = UINT32_MAX)
 FAULT(host_cid, c->vsock_cid = 2)
 FAULT(any_cid, c->vsock_cid = UINT32_MAX)
 FAULT(odd_balloon, c->balloon.deflate_on_oom = 2)
+FAULT(odd_hotplug, c->hotplug_bytes = VMM_MEMORY_BLOCK / 2)
+FAULT(much_hotplug, c->hotplug_bytes = VMM_MEMORY_MAX - c->memory_bytes + VMM_MEMORY_BLOCK)
+FAULT(wrapping_hotplug, c->hotplug_bytes = UINT64_MAX - VMM_MEMORY_BLOCK + 1)
+FAULT(more_than_hotplug, c->requested_bytes = VMM_MEMORY_BLOCK)
+FAULT(odd_request, c->requested_bytes = (c->hotplug_bytes = VMM_MEMORY_BLOCK) / 2)
+static void hotplug_on_odd_memory(struct vmm_configure *c)
+{
+    c->memory_bytes += 1u << 20;
+    c->hotplug_bytes = VMM_MEMORY_BLOCK;
+}
 FAULT(bad_initrd, c->has_initrd = 2)
 FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
 FAULT(many_nics, c->nic_count = 255)
@@ -167,6 +177,12 @@ static const struct {
     { memory_without_fd, "fds" },
     { host_cid, "vsock_cid" },
     { any_cid, "vsock_cid" },
+    { odd_hotplug, "hotplug_bytes" },
+    { much_hotplug, "hotplug_bytes" },
+    { wrapping_hotplug, "hotplug_bytes" },
+    { hotplug_on_odd_memory, "hotplug_bytes" },
+    { more_than_hotplug, "requested_bytes" },
+    { odd_request, "requested_bytes" },
     { bad_initrd, "has_initrd" },
     { many_disks, "disk_count" },
     { many_nics, "nic_count" },

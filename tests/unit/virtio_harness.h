@@ -30,6 +30,9 @@
 #ifndef HARNESS_MEMORY
 #define HARNESS_MEMORY (4ull << 20)
 #endif
+#ifndef HARNESS_HOTPLUG
+#define HARNESS_HOTPLUG 0
+#endif
 #define RING_BASE(queue) (0x10000ull + (queue)*0x4000ull)
 #define DATA_BASE        0x100000ull
 
@@ -89,8 +92,11 @@ struct ring_buffer {
 /* Takes kvm_fd and vm_fd; both -1 = without a VM. */
 static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
 {
+    const struct guest_memory_spec memory = { .bytes = HARNESS_MEMORY,
+                                              .hotplug_bytes = HARNESS_HOTPLUG };
+
     *h = (struct harness){ .slot = 1, .kvm_fd = kvm_fd, .vm_fd = vm_fd };
-    assert_int_equal(guest_memory_new(HARNESS_MEMORY, &h->memory, &h->err), 0);
+    assert_int_equal(guest_memory_make(&memory, &h->memory, &h->err), 0);
     assert_int_equal(bus_new(&h->ports, &h->err), 0);
     assert_int_equal(bus_new(&h->mmio, &h->err), 0);
     assert_int_equal(irq_router_new(h->vm_fd, &h->router, &h->err), 0);
