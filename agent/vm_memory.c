@@ -85,6 +85,7 @@ void vm_memory_status(const struct node *node, const struct vm *vm, json_t *stat
 {
     uint64_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
     struct stats_page page = { 0 };
+    json_int_t current = vm->spec.memory_mib;
     uint64_t plugged;
 
     if (vm->pid <= 0 || jail_read_page(node->jail, vm->head.instance, &page) < 0) {
@@ -92,7 +93,6 @@ void vm_memory_status(const struct node *node, const struct vm *vm, json_t *stat
         return;
     }
     plugged = page.memory.plugged_bytes >> 20;
-    json_object_set_new(
-        status, "memory_current_mib",
-        json_integer((json_int_t)(vm->spec.memory_mib + (plugged < most ? plugged : most))));
+    current += (json_int_t)(plugged < most ? plugged : most);
+    json_object_set_new(status, "memory_current_mib", json_integer(current));
 }
