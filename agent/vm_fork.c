@@ -190,7 +190,7 @@ static void end_fork(struct node *node, struct vm *vm, const char *reason)
 
 static int ask(struct vm *vm, struct error *err)
 {
-    uint64_t bytes = (uint64_t)vm->spec.memory_mib << 20;
+    uint64_t bytes = vm_spec_memory_bytes(&vm->spec);
     auto_close int changes = vm_memory_open(VMM_MEMORY_SHARED, bytes, err);
     auto_close int pagemap = -1;
     char path[40];
@@ -228,7 +228,7 @@ static bool are_memory(const struct vm *vm, const int *fds, size_t count)
 
     for (size_t i = 0; i < count; i++)
         if (fstat(fds[i], &status) < 0 || !S_ISREG(status.st_mode) ||
-            (uint64_t)status.st_size != (uint64_t)vm->spec.memory_mib << 20)
+            (uint64_t)status.st_size != vm_spec_memory_bytes(&vm->spec))
             return false;
     return count > 0;
 }
