@@ -28,7 +28,10 @@ debian_root()
     shift 3
     sources=$(debian_sources) || return
     # usr-is-merged: else usrmerge comes in its place, and brings 50 MB of Perl.
-    mmdebstrap --variant=essential --include="usr-is-merged $packages" --format=directory \
+    # In namespaces of its own, so that all of its children and what it mounts in DIR end with it, even if it
+    # is killed.
+    unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+        mmdebstrap --variant=essential --include="usr-is-merged $packages" --format=directory \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt=force-unsafe-io --dpkgopt=path-exclude='/usr/share/man/*' \
         --dpkgopt=path-exclude='/usr/share/doc/*' --dpkgopt=path-exclude='/usr/share/info/*' \
