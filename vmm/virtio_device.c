@@ -202,6 +202,10 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
                   sizeof device->driver_features);
     transfer_item(transfer, "device generation", &device->config_generation,
                   sizeof device->config_generation);
+    if ((device->status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) ==
+        VIRTIO_STATUS_DRIVER_OK)
+        transfer_refuse(transfer, EINVAL, "virtio %s: started before its features were settled",
+                        device->ops->name);
     if ((device->status & VIRTIO_STATUS_FEATURES_OK) && !features_are_acceptable(device))
         transfer_refuse(transfer, ENOTSUP, "virtio %s: features that are not offered here",
                         device->ops->name);

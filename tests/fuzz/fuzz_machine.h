@@ -247,15 +247,19 @@ static inline void fuzz_do_step(struct fuzz_machine *m, enum fuzz_step step)
     }
 }
 
-/* Runs the program.  The machine is open, with its device in the harness's slot. */
-static inline void fuzz_run(struct fuzz_machine *m, const uint8_t *bytes, size_t size)
+/* The machine is open, with its device in the harness's slot. */
+static inline void fuzz_begin(struct fuzz_machine *m, const uint8_t *bytes, size_t size)
 {
     m->input = (struct fuzz_input){ bytes, size };
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++)
         m->h.rings[i].size = FUZZ_RING_SIZE;
     for (unsigned i = 0; i < 2; i++)
         m->bars[i] = config_get(&m->h, 0x10 + 4 * i, 4);
-    driver_attach(&m->h);
+}
+
+/* Runs the program, then the orderly driver. */
+static inline void fuzz_program(struct fuzz_machine *m)
+{
     for (unsigned i = 0; i < FUZZ_STEPS_MAX && m->input.size > 0; i++)
         fuzz_do_step(m, fuzz_take(&m->input, 1) % STEP_COUNT);
     fuzz_restore(m);
@@ -263,4 +267,11 @@ static inline void fuzz_run(struct fuzz_machine *m, const uint8_t *bytes, size_t
     FUZZ_REQUIRE(status_get(&m->h) == 15);
     if (m->probe)
         m->probe(m);
+}
+
+static inline void fuzz_run(struct fuzz_machine *m, const uint8_t *bytes, size_t size)
+{
+    fuzz_begin(m, bytes, size);
+    driver_attach(&m->h);
+    fuzz_program(m);
 }

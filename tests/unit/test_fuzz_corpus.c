@@ -15,19 +15,22 @@
 #define INPUT_BYTES_MAX 65536
 #define CANNOT_RUN_HERE 77
 
-#define TARGETS(X)  \
-    X(boot_bzimage) \
-    X(boot_elf)     \
-    X(buses)        \
-    X(fetch_kernel) \
-    X(http)         \
-    X(spec)         \
-    X(virtio_block) \
-    X(virtio_mem)   \
-    X(virtio_net)   \
-    X(virtio_rng)   \
-    X(virtio_vsock) \
-    X(vmm_control)  \
+#define TARGETS(X)    \
+    X(boot_bzimage)   \
+    X(boot_elf)       \
+    X(buses)          \
+    X(delta)          \
+    X(fetch_kernel)   \
+    X(http)           \
+    X(snapshot)       \
+    X(spec)           \
+    X(virtio_balloon) \
+    X(virtio_block)   \
+    X(virtio_mem)     \
+    X(virtio_net)     \
+    X(virtio_rng)     \
+    X(virtio_vsock)   \
+    X(vmm_control)    \
     X(wire)
 
 #define DECLARE(name) int fuzz_##name(const uint8_t *bytes, size_t size);
