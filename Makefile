@@ -42,7 +42,7 @@ PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/wa
 TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 
 .PHONY: all help programs tests test-tools check format test test-unit test-integration test-host \
-        bench clean print-flags print-guest-flags
+        soak bench clean print-flags print-guest-flags
 all: programs $(BUILD)/guest.elf
 
 help:
@@ -152,6 +152,8 @@ test-integration: all tests test-tools ## the agent with the test guest on /dev/
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
 	tests/run-host $(BUILD)
+soak: all tests test-tools ## SOAK_MINUTES=N the long suites whole: kernels, fuzzing, kills, power cuts
+	tests/soak
 bench: all $(BENCH_TOOLS) ## name value unit goal ok|short
 	tests/bench/run
 clean:

@@ -250,15 +250,21 @@ static unsigned cut_everywhere(struct run *f, struct image *image, unsigned grai
     return (operations + 1) * CUTS_AT_POINT;
 }
 
+static unsigned given(const char *name, unsigned otherwise)
+{
+    const char *value = getenv(name);
+
+    return value ? (unsigned)atoi(value) : otherwise;
+}
+
 /* Where whole pages come through or do not, blocks are old or new; where sectors do, sectors are.
  * Each run has several lives: what a cut left is what the next begins with. */
 static void power_cuts(struct run *f, unsigned grain)
 {
-    const char *given = getenv("DELTA_RUNS");
-    unsigned runs = given ? (unsigned)atoi(given) : 12;
+    unsigned first = given("DELTA_SEED", 1), runs = given("DELTA_RUNS", 12);
     unsigned cuts = 0;
 
-    for (unsigned seed = 1; seed <= runs; seed++) {
+    for (unsigned seed = first; seed < first + runs; seed++) {
         struct image image = { .bitmap = { 0 } };
 
         srand(seed);
