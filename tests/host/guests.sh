@@ -37,4 +37,4 @@ vm_is()
 }
 
 boots_to_login() { wait_until "${boot_timeout:-450}" login_shown "$1" || { vm_console "$1" | tail -n 30; return 1; }; }
-gets_address() { wait_until 60 has_address "$1" && wait_until 60 boot_id "$1"; }
+gets_address() { wait_until "${address_timeout:-60}" has_address "$1" && wait_until "${address_timeout:-60}" boot_id "$1"; }
