@@ -5,6 +5,7 @@
  *   garbage                     messages of no known kind or size, the same
  *   fds                         messages with fds, the same
  *   writes                      writes to its log and its page file as much as it can, then waits
+ *   logs                        writes only to its log, 64 MiB if they are taken, then waits
  *   lies                        fills its page with nonsense, then exits with 9
  *   deaf                        waits, and does nothing that it is asked for */
 #include <errno.h>
@@ -82,6 +83,15 @@ static void write_all(int page)
         _exit(1);
 }
 
+static void write_log(void)
+{
+    static char block[1 << 16];
+
+    memset(block, 'x', sizeof block);
+    for (int i = 0; i < 1024; i++)
+        (void)!write(VMM_LOG_FD, block, sizeof block);
+}
+
 static void lie(int page)
 {
     char *bytes = mmap(NULL, VMM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, page, 0);
@@ -119,6 +129,8 @@ int main(void)
         flood_fds(connection, &state, sizeof state);
     if (strcmp(configure.cmdline, "writes") == 0)
         write_all(page);
+    if (strcmp(configure.cmdline, "logs") == 0)
+        write_log();
     if (strcmp(configure.cmdline, "lies") == 0)
         lie(page);
     for (;;)
