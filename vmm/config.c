@@ -100,6 +100,29 @@ static size_t fds_expected(const struct vmm_configure *configure)
     return count;
 }
 
+static int validate_memory(const struct vmm_configure *configure, struct error *err)
+{
+    if (configure->memory_bytes < VMM_MEMORY_MIN || configure->memory_bytes > VMM_MEMORY_MAX ||
+        configure->memory_bytes % MEMORY_STEP != 0)
+        return error_field(err, EINVAL, "memory_bytes", "%" PRIu64 " is not 1 MiB to 512 GiB",
+                           configure->memory_bytes);
+    if (configure->hotplug_bytes > VMM_MEMORY_MAX - configure->memory_bytes ||
+        configure->hotplug_bytes % VMM_MEMORY_BLOCK != 0 ||
+        (configure->hotplug_bytes > 0 && configure->memory_bytes % VMM_MEMORY_BLOCK != 0))
+        return error_field(err, EINVAL, "hotplug_bytes", "%" PRIu64 " do not fit behind the rest",
+                           configure->hotplug_bytes);
+    if (!config_memory_is_valid(configure->requested_bytes, configure->hotplug_bytes))
+        return error_field(err, EINVAL, "requested_bytes", "%" PRIu64 " of %" PRIu64,
+                           configure->requested_bytes, configure->hotplug_bytes);
+    if (configure->memory_backing >= VMM_MEMORY_COUNT)
+        return error_field(err, EINVAL, "memory_backing", "%u is unknown",
+                           configure->memory_backing);
+    if (!config_balloon_is_valid(&configure->balloon, configure->memory_bytes))
+        return error_field(err, EINVAL, "balloon", "target_mib %" PRIu32 " or deflate_on_oom %u",
+                           configure->balloon.target_mib, configure->balloon.deflate_on_oom);
+    return 0;
+}
+
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
                     struct error *err)
 {
@@ -116,21 +139,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         configure->kernel_format != VMM_KERNEL_BZIMAGE)
         return error_field(err, EINVAL, "kernel_format", "%" PRIu32 " is unknown",
                            configure->kernel_format);
-    if (configure->memory_bytes < VMM_MEMORY_MIN || configure->memory_bytes > VMM_MEMORY_MAX ||
-        configure->memory_bytes % MEMORY_STEP != 0)
-        return error_field(err, EINVAL, "memory_bytes", "%" PRIu64 " is not 1 MiB to 512 GiB",
-                           configure->memory_bytes);
-    if (configure->hotplug_bytes > VMM_MEMORY_MAX - configure->memory_bytes ||
-        configure->hotplug_bytes % VMM_MEMORY_BLOCK != 0 ||
-        (configure->hotplug_bytes > 0 && configure->memory_bytes % VMM_MEMORY_BLOCK != 0))
-        return error_field(err, EINVAL, "hotplug_bytes", "%" PRIu64 " do not fit behind the rest",
-                           configure->hotplug_bytes);
-    if (!config_memory_is_valid(configure->requested_bytes, configure->hotplug_bytes))
-        return error_field(err, EINVAL, "requested_bytes", "%" PRIu64 " of %" PRIu64,
-                           configure->requested_bytes, configure->hotplug_bytes);
-    if (configure->memory_backing >= VMM_MEMORY_COUNT)
-        return error_field(err, EINVAL, "memory_backing", "%u is unknown",
-                           configure->memory_backing);
+    result = validate_memory(configure, err);
+    if (result < 0)
+        return result;
     if (configure->has_initrd > 1)
         return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
     if (configure->restore > VMM_LAYERS_MAX || (configure->restore && configure->has_initrd))
@@ -142,9 +153,6 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (configure->nic_count > VMM_NICS_MAX)
         return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
                            VMM_NICS_MAX);
-    if (!config_balloon_is_valid(&configure->balloon, configure->memory_bytes))
-        return error_field(err, EINVAL, "balloon", "target_mib %" PRIu32 " or deflate_on_oom %u",
-                           configure->balloon.target_mib, configure->balloon.deflate_on_oom);
     if (configure->vsock_cid != 0 &&
         (configure->vsock_cid < VMM_CID_MIN || configure->vsock_cid > VMM_CID_MAX))
         return error_field(err, EINVAL, "vsock_cid", "%" PRIu64 " is not %d to %u",

@@ -1,0 +1,259 @@
+/* control_harness.h - a VMM's end of the control socket, an agent's to dial from, and what was
+ * asked of the machine; for tests/unit/test_control*.c. */
+#pragma once
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/seqpacket.h"
+#include "vmm/config.h"
+#include "vmm/control.h"
+
+#define TURNS 10
+
+static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "test" };
+
+struct fixture {
+    char path[32];
+    int directory, listener, presses, pauses, resumes, snapshots;
+    char input[VMM_INPUT_MAX];
+    size_t input_size, input_room;
+    struct vmm_vsock vsock;
+    int vsock_fd, leavings;
+    uint32_t target_mib;      /* of the last BALLOON */
+    uint64_t requested_bytes; /* of the last MEMORY */
+    uint64_t hotplug_bytes;   /* in CONFIGURE */
+    struct loop *loop;
+    struct control *control;
+};
+
+static inline int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    snprintf(f->path, sizeof f->path, "/tmp/control.XXXXXX");
+    if (!mkdtemp(f->path))
+        return -1;
+    f->directory = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    f->listener = seqpacket_listen(f->directory, "control", NULL);
+    if (f->listener < 0 || loop_new(&f->loop, NULL) < 0 ||
+        control_new(f->loop, f->listener, &quiet, &f->control, NULL) < 0)
+        return -1;
+    *state = f;
+    return 0;
+}
+
+static inline int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    control_free(f->control);
+    loop_free(f->loop);
+    close(f->listener);
+    unlinkat(f->directory, "control", 0);
+    close(f->directory);
+    rmdir(f->path);
+    free(f);
+    return 0;
+}
+
+static inline void turn(struct fixture *f)
+{
+    for (int i = 0; i < TURNS; i++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+}
+
+static inline int dial(struct fixture *f)
+{
+    int fd = seqpacket_connect(f->directory, "control", NULL);
+
+    assert_true(fd >= 0);
+    turn(f);
+    return fd;
+}
+
+static inline struct vmm_configure configure_message(void)
+{
+    struct vmm_configure configure = {
+        .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
+        .id = "one",
+        .memory_bytes = 64 << 20,
+    };
+
+    return configure;
+}
+
+static inline void send_header(struct fixture *f, int fd, uint32_t type)
+{
+    struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
+
+    assert_int_equal(seqpacket_send(fd, &header, sizeof header, NULL, 0, NULL), 0);
+    turn(f);
+}
+
+/* What the VMM answered: a message type, 0 = it hung up, -EAGAIN = nothing. */
+static inline int answer(int fd)
+{
+    struct vmm_state state;
+    ssize_t size = seqpacket_receive(fd, &state, sizeof state, NULL, NULL, NULL);
+
+    return size > 0 ? (int)state.header.type : (int)size;
+}
+
+static inline int open_fds(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static inline void press(void *context)
+{
+    struct fixture *f = context;
+
+    f->presses++;
+}
+
+static inline void hold(void *context)
+{
+    struct fixture *f = context;
+
+    f->pauses++;
+}
+
+static inline void release(void *context)
+{
+    struct fixture *f = context;
+
+    f->resumes++;
+}
+
+static inline int save(void *context, int state_fd, int memory_fd, struct error *err)
+{
+    struct fixture *f = context;
+
+    (void)err;
+    f->snapshots += fcntl(state_fd, F_GETFD) >= 0 && fcntl(memory_fd, F_GETFD) >= 0;
+    return 0;
+}
+
+/* A fork's memory: of the second and third file. */
+static inline int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+                            size_t *ret_count, struct error *err)
+{
+    struct fixture *f = context;
+
+    (void)err;
+    f->snapshots += fcntl(fds[0], F_GETFD) >= 0;
+    ret_layers[0] = fds[1];
+    ret_layers[1] = fds[2];
+    *ret_count = 2;
+    return 0;
+}
+
+static inline bool take_input(void *context, const void *bytes, size_t size)
+{
+    struct fixture *f = context;
+
+    if (size > f->input_room)
+        return false;
+    memcpy(f->input, bytes, size);
+    f->input_size = size;
+    return true;
+}
+
+static inline void change_balloon(void *context, const struct vmm_balloon *balloon)
+{
+    struct fixture *f = context;
+
+    f->target_mib = balloon->target_mib;
+}
+
+static inline void take_vsock(void *context, const struct vmm_vsock *message, int fd)
+{
+    struct fixture *f = context;
+
+    f->vsock = *message;
+    f->vsock_fd = fd;
+}
+
+static inline void leave(void *context)
+{
+    ((struct fixture *)context)->leavings++;
+}
+
+static inline void change_memory(void *context, uint64_t requested_bytes)
+{
+    struct fixture *f = context;
+
+    f->requested_bytes = requested_bytes;
+}
+
+static const struct control_ops ops = {
+    .press_power_button = press,
+    .pause = hold,
+    .resume = release,
+    .snapshot = save,
+    .fork = make_fork,
+    .console_input = take_input,
+    .change_balloon = change_balloon,
+    .vsock = take_vsock,
+    .disconnected = leave,
+    .change_memory = change_memory,
+};
+
+static inline void make_ready(struct fixture *f, int fd)
+{
+    struct vmm_configure configure = configure_message(), got;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    configure.hotplug_bytes = f->hotplug_bytes;
+    assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0, 1 }, 2, NULL), 0);
+    assert_int_equal(control_wait_configure(f->control, 1000, &got, fds, &fd_count, NULL), 0);
+    assert_string_equal(got.id, "one");
+    assert_int_equal(fd_count, 2);
+    close(fds[0]);
+    close(fds[1]);
+    control_ready(f->control, "one", &ops, f);
+}
+
+static inline void post_with(int fd, uint32_t type, size_t fd_count)
+{
+    struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
+
+    assert_int_equal(seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2 }, fd_count, NULL),
+                     0);
+}
+
+static inline void post(int fd, uint32_t type)
+{
+    post_with(fd, type, 0);
+}
+
+static inline void expect_state(int fd, bool paused)
+{
+    struct vmm_state got;
+
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_STATE);
+    assert_int_equal(got.running, 1);
+    assert_int_equal(got.paused, paused);
+}

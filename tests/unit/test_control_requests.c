@@ -1,0 +1,166 @@
+/* test_control_requests.c - what the agent asks of a running machine: snapshots and forks with
+ * their files, and new sizes of its devices. */
+#include "tests/unit/control_harness.h"
+
+static void expect_snapshot(int fd, int result)
+{
+    struct vmm_state got;
+
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_SNAPSHOT_DONE);
+    assert_int_equal(got.result, result);
+}
+
+static void a_snapshot_needs_a_pause_and_two_files(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
+    turn(f);
+    expect_snapshot(fd, -EINVAL);
+    post(fd, VMM_MESSAGE_PAUSE);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 0);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 3);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
+    post_with(fd, VMM_MESSAGE_RESUME, 2); /* not meant to have any */
+    turn(f);
+    expect_state(fd, true);
+    expect_snapshot(fd, -EINVAL);
+    expect_snapshot(fd, -EINVAL);
+    expect_snapshot(fd, 0);
+    expect_state(fd, false);
+    assert_int_equal(f->snapshots, 1);
+    assert_int_equal(open_fds(), fds_before);
+}
+
+static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    struct vmm_state got;
+    int layers[VMM_LAYERS_MAX];
+    size_t count = VMM_LAYERS_MAX;
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    post_with(fd, VMM_MESSAGE_FORK, 3);
+    turn(f);
+    expect_snapshot(fd, -EINVAL);
+    post(fd, VMM_MESSAGE_PAUSE);
+    post_with(fd, VMM_MESSAGE_FORK, 2);
+    post_with(fd, VMM_MESSAGE_FORK, 3);
+    post(fd, VMM_MESSAGE_RESUME);
+    turn(f);
+    expect_state(fd, true);
+    expect_snapshot(fd, -EINVAL);
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, layers, &count, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_SNAPSHOT_DONE);
+    assert_int_equal(got.result, 0);
+    assert_int_equal(count, 2);
+    close(layers[0]);
+    close(layers[1]);
+    expect_state(fd, false);
+    assert_int_equal(f->snapshots, 1);
+    assert_int_equal(open_fds(), fds_before);
+}
+
+static void vsock_messages_go_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+    struct vmm_vsock message = { { VMM_MESSAGE_VSOCK_CONNECT, 1, sizeof message, 0 }, .port = 22 };
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    assert_memory_equal(&f->vsock, &message, sizeof message);
+    assert_int_equal(open_fds(), fds_before + 1); /* it is the device's now */
+    close(f->vsock_fd);
+    message.header.type = VMM_MESSAGE_VSOCK_ANSWER;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->vsock_fd, -1);
+
+    assert_true(control_send_vsock(f->control, &f->vsock));
+    assert_int_equal(answer(fd), VMM_MESSAGE_VSOCK_ANSWER); /* as it was said */
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0, 0 }, 2, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(fd), 0); /* one too many */
+    assert_int_equal(f->leavings, 1);
+    assert_false(control_send_vsock(f->control, &message));
+    assert_int_equal(open_fds(), fds_before - 1); /* the connection's */
+}
+
+static void a_balloon_is_told_its_size(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_balloon_change change = {
+        .header = { VMM_MESSAGE_BALLOON, VMM_PROTOCOL_VERSION, sizeof change, 0 },
+        .balloon = { .target_mib = 63, .stats_interval_s = 5 },
+    };
+    auto_close int fd = dial(f);
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->target_mib, 63);
+    assert_int_equal(answer(fd), -EAGAIN);
+    change.balloon.target_mib = 64; /* all of its memory */
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->target_mib, 63);
+    assert_int_equal(answer(fd), 0);
+}
+
+static void memory_is_told_its_size(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_memory_change change = {
+        .header = { VMM_MESSAGE_MEMORY, VMM_PROTOCOL_VERSION, sizeof change, 0 },
+    };
+    static const uint64_t bad[] = { 66ull << 20, 1ull << 20, UINT64_MAX };
+    auto_close int fd = dial(f);
+
+    f->hotplug_bytes = 64ull << 20;
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    change.requested_bytes = 64ull << 20;
+    assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->requested_bytes, 64ull << 20);
+    assert_int_equal(answer(fd), -EAGAIN);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        auto_close int again = dial(f);
+
+        change.requested_bytes = bad[i];
+        assert_int_equal(seqpacket_send(again, &change, sizeof change, NULL, 0, NULL), 0);
+        turn(f);
+        assert_int_equal(f->requested_bytes, 64ull << 20);
+        assert_int_equal(answer(again), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_fork_needs_a_pause_and_three_files_and_answers_with_some,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(memory_is_told_its_size, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
