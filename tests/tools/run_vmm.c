@@ -437,6 +437,7 @@ static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_
     } while (state.header.type == VMM_MESSAGE_READY);
     if (state.result < 0) {
         fprintf(stderr, "run_vmm: the VMM answered: %s\n", strerror(-state.result));
+        process_kill(run->pidfd, 9); /* it would outlive us */
         exit(EXIT_NOT_STARTED);
     }
 }
