@@ -58,7 +58,7 @@ struct run {
     int fds[FDS_MAX];
     size_t fd_count;
     struct stats_page *page;
-    uint64_t console_shown, spawn_ns;
+    uint64_t console_shown, spawn_ns, configure_ns;
 };
 
 static uint64_t now_ns(void)
@@ -71,7 +71,7 @@ static uint64_t now_ns(void)
 
 static int open_or_exit(const char *path, int flags)
 {
-    int fd = open(path, flags | O_CLOEXEC);
+    int fd = open(path, flags | O_CLOEXEC, 0600);
 
     if (fd < 0) {
         fprintf(stderr, "run_vmm: %s: %s\n", path, strerror(errno));
@@ -199,13 +199,9 @@ static void make_page(struct run *run)
 {
     int fd = openat(run->directory_fd, "page", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
-    if (fd < 0 || posix_fallocate(fd, 0, VMM_PAGE_BYTES) != 0) {
+    if (fd < 0 || posix_fallocate(fd, 0, VMM_PAGE_BYTES) != 0 ||
+        (run->page = mmap(NULL, VMM_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED) {
         perror("run_vmm: page");
-        exit(EXIT_NOT_STARTED);
-    }
-    run->page = mmap(NULL, VMM_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
-    if (run->page == MAP_FAILED) {
-        perror("run_vmm: map the page");
         exit(EXIT_NOT_STARTED);
     }
     run->fds[run->fd_count++] = fd;
@@ -262,11 +258,7 @@ static void open_snapshot(const char *prefix, int flags, int ret_fds[2])
         char path[512];
 
         snprintf(path, sizeof path, "%s.%s", prefix, names[i]);
-        ret_fds[i] = open(path, flags | O_CLOEXEC, 0600);
-        if (ret_fds[i] < 0) {
-            fprintf(stderr, "run_vmm: %s: %s\n", path, strerror(errno));
-            exit(EXIT_NOT_STARTED);
-        }
+        ret_fds[i] = open_or_exit(path, flags);
     }
 }
 
@@ -322,13 +314,10 @@ static void make_directory(struct run *run)
     struct error err = { 0 };
 
     snprintf(run->directory, sizeof run->directory, "/tmp/run_vmm.XXXXXX");
-    if (!mkdtemp(run->directory)) {
-        perror("run_vmm: mkdtemp");
-        exit(EXIT_NOT_STARTED);
-    }
+    run->directory_fd =
+        open_or_exit(mkdtemp(run->directory) ? run->directory : "", O_RDONLY | O_DIRECTORY);
     snprintf(run->jail, sizeof run->jail, "%s/jail", run->directory);
     (void)mkdir(run->jail, 0755);
-    run->directory_fd = open_or_exit(run->directory, O_RDONLY | O_DIRECTORY);
     run->listener = seqpacket_listen(run->directory_fd, "control", &err);
     must(run->listener, &err);
 }
@@ -375,6 +364,7 @@ static void spawn(struct run *run)
     close(program);
     run->connection = seqpacket_connect(run->directory_fd, "control", &err);
     must(run->connection, &err);
+    run->configure_ns = now_ns();
     must(seqpacket_send(run->connection, &run->configure, sizeof run->configure, run->fds,
                         run->fd_count, &err),
          &err);
@@ -396,12 +386,21 @@ static void show_console(struct run *run)
 
 static void measure(const struct run *run)
 {
+    struct pollfd answer = { .fd = run->connection, .events = POLLIN };
+    struct vmm_state state;
+    uint64_t ready_ns;
+
+    (void)poll(&answer, 1, -1);
+    ready_ns = now_ns();
+    (void)seqpacket_receive(run->connection, &state, sizeof state, NULL, NULL, NULL); /* READY */
     while (__atomic_load_n(&run->page->console_bytes, __ATOMIC_RELAXED) == 0 &&
            process_await(run->pidfd, 0) == -ETIMEDOUT)
         sched_yield();
     fprintf(stderr,
-            "run_vmm: start to vCPUs let go %" PRIu64 " us, to first serial byte %" PRIu64 " us\n",
-            (run->page->start_ns - run->spawn_ns) / 1000, (now_ns() - run->spawn_ns) / 1000);
+            "run_vmm: start to vCPUs let go %" PRIu64 " us, of that configured to ready %" PRIu64
+            " us, to first serial byte %" PRIu64 " us\n",
+            (run->page->start_ns - run->spawn_ns) / 1000, (ready_ns - run->configure_ns) / 1000,
+            (now_ns() - run->spawn_ns) / 1000);
 }
 
 static void press_power_button(const struct run *run)

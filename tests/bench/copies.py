@@ -1,0 +1,87 @@
+"""Restores and forks: how long they take, and what a fork costs.  The guest is the tests' own, whose
+touched memory is what there is to be copied."""
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+
+ROUNDS = 7
+TOUCHED_MIB = 64
+MORE_MIB = 1024
+FORKS = 100
+
+
+def restores(build):
+    """Milliseconds from CONFIGURE to READY of a machine that is restored."""
+    took = []
+    with tempfile.TemporaryDirectory(prefix="warren-bench-") as work:
+        run = [os.path.join(build, "tests", "run_vmm"), "--vmm", os.path.join(build, "warren-vmm"),
+               "--memory", "80", "--quiet"]
+        prefix = os.path.join(work, "s")
+        subprocess.run(run + ["--kernel", os.path.join(build, "guest.elf"), "--cmdline",
+                              f"touch:{TOUCHED_MIB}:7 tick:10", "--snapshot", prefix,
+                              "--snapshot-after", "1500"], capture_output=True, check=False)
+        for _ in range(ROUNDS):
+            said = subprocess.run(run + ["--restore", prefix, "--measure", "--timeout", "0"],
+                                  capture_output=True, text=True, check=False).stderr
+            took.append(int(re.search(r"configured to ready (\d+) us", said)[1]) / 1000)
+    return statistics.median(took)
+
+
+def parent(client, name, touched_mib):
+    """A VM of shared memory that has touched so much of it."""
+    client.request("fork", "PUT", f"/v1/vms/{name}?wait=10",
+                   {"memory_mib": touched_mib + 16, "memory_backing": "shared",
+                    "boot": {"kernel": "guest", "cmdline": f"touch:{touched_mib}:7 tick:1000"}})
+    deadline = time.monotonic() + 30
+    while b"tick" not in client.request("fork", "GET", f"/v1/vms/{name}/console?tail=200"):
+        if time.monotonic() > deadline:
+            raise SystemExit("bench: the guest does not touch its memory")
+        time.sleep(0.05)
+
+
+def remove(client, names):
+    for name in names:
+        client.request("fork", "DELETE", f"/v1/vms/{name}?force=true&wait=20")
+
+
+def forks(client, touched_mib):
+    """Milliseconds from the request to a fork that runs: the first of a VM, and later ones."""
+    first, later = [], []
+    for _ in range(ROUNDS):
+        parent(client, "parent", touched_mib)
+        for times, child in ((first, "f1"), (later, "f2")):
+            begun = time.monotonic()
+            client.request("fork", "POST", "/v1/vms/parent/fork?wait=10", {"ids": [child]})
+            times.append((time.monotonic() - begun) * 1000)
+        remove(client, ["f1", "f2", "parent"])
+    return statistics.median(first), statistics.median(later)
+
+
+def fleet(client, mem_available_kib):
+    """KiB that each of many forks takes while it does next to nothing."""
+    parent(client, "parent", TOUCHED_MIB)
+    names = [f"n{i}" for i in range(FORKS)]
+    before = mem_available_kib()
+    begun = time.monotonic()
+    for start in range(0, FORKS, 50):
+        client.request("fork", "POST", "/v1/vms/parent/fork?wait=30", {"ids": names[start:start + 50]})
+    took = time.monotonic() - begun
+    time.sleep(1)
+    used = (before - mem_available_kib()) / FORKS
+    remove(client, names + ["parent"])
+    return used, took
+
+
+def bench(build, client, report, mem_available_kib):
+    report.add("restore_call", restores(build), "ms", 3)
+    first, later = forks(client, TOUCHED_MIB)
+    report.add("fork_with_64_mib_touched", first, "ms", 10)
+    report.add("fork_again", later, "ms", 10)
+    more, _ = forks(client, TOUCHED_MIB + MORE_MIB)
+    report.add("fork_per_further_gib", (more - first) * 1024 / MORE_MIB, "ms", 15)
+    used, took = fleet(client, mem_available_kib)
+    report.add("memory_per_fork_of_100", used, "KiB")
+    report.add("forks_100", took * 1000, "ms")
