@@ -181,6 +181,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
 
         configure.disks[i].read_only = spec->disks[i].read_only;
         configure.disks[i].queues = (uint8_t)spec->disks[i].queues;
+        configure.disks[i].place = (uint8_t)i;
         configure.disks[i].rate_limit = spec->disks[i].rate_limit;
         configure.disks[i].format =
             volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
@@ -194,6 +195,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
                sizeof configure.nics[i].mac);
         configure.nics[i].mtu = network ? network->config.mtu : 0;
         configure.nics[i].queues = (uint8_t)spec->nics[i].queues;
+        configure.nics[i].place = (uint8_t)i;
         configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
         configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;
     }

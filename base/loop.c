@@ -321,6 +321,11 @@ int loop_new(struct loop **ret_loop, struct error *err)
     return 0;
 }
 
+int loop_fd(const struct loop *loop)
+{
+    return loop->epoll_fd;
+}
+
 struct loop *loop_free(struct loop *loop)
 {
     if (!loop)

@@ -22,6 +22,9 @@ int loop_run(struct loop *loop, struct error *err);
 /* One turn: waits at most timeout_ms (-1 = for ever) for the first event. */
 int loop_turn(struct loop *loop, int timeout_ms, struct error *err);
 void loop_stop(struct loop *loop);
+/* Readable when a turn would not wait, for another loop to watch; borrowed.  Timers do not count.
+ */
+int loop_fd(const struct loop *loop);
 
 /* Watches a borrowed fd.  Remove the source before closing the fd; removing inside any callback is
  * safe (the memory lives until the turn ends). */

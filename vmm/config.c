@@ -48,7 +48,7 @@ static bool rate_limit_is_valid(const struct vmm_rate_limit *limit)
             limit->operations_burst) <= VMM_RATE_MAX;
 }
 
-static int validate_disk(const struct vmm_disk *disk, int index, struct error *err)
+int config_validate_disk(const struct vmm_disk *disk, unsigned index, struct error *err)
 {
     char field[32] = "disks[0].size_bytes";
 
@@ -63,13 +63,16 @@ static int validate_disk(const struct vmm_disk *disk, int index, struct error *e
     memcpy(field + 9, "queues", sizeof "queues");
     if (disk->queues < 1 || disk->queues > VMM_QUEUES_MAX)
         return error_field(err, EINVAL, field, "%u is not 1 to %d", disk->queues, VMM_QUEUES_MAX);
+    memcpy(field + 9, "place", sizeof "place");
+    if (disk->place >= VMM_DISKS_MAX)
+        return error_field(err, EINVAL, field, "%u is not below %d", disk->place, VMM_DISKS_MAX);
     memcpy(field + 9, "format", sizeof "format");
     if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
         return error_field(err, EINVAL, field, "%u is unknown", disk->format);
     return 0;
 }
 
-static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
+int config_validate_nic(const struct vmm_nic *nic, unsigned index, struct error *err)
 {
     char field[32] = "nics[0].mac";
 
@@ -82,19 +85,37 @@ static int validate_nic(const struct vmm_nic *nic, int index, struct error *err)
     memcpy(field + 8, "queues", sizeof "queues");
     if (nic->queues < 1 || nic->queues > VMM_QUEUES_MAX)
         return error_field(err, EINVAL, field, "%u is not 1 to %d", nic->queues, VMM_QUEUES_MAX);
+    memcpy(field + 8, "place", sizeof "place");
+    if (nic->place >= VMM_NICS_MAX)
+        return error_field(err, EINVAL, field, "%u is not below %d", nic->place, VMM_NICS_MAX);
     memcpy(field + 8, "rate_limit", sizeof "rate_limit");
     if (!rate_limit_is_valid(&nic->rx_rate_limit) || !rate_limit_is_valid(&nic->tx_rate_limit))
         return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
     return 0;
 }
 
+static int validate_places(const struct vmm_configure *configure, struct error *err)
+{
+    uint32_t disks = 0, nics = 0;
+
+    for (int i = 0; i < configure->disk_count; i++)
+        disks |= 1u << configure->disks[i].place;
+    for (int i = 0; i < configure->nic_count; i++)
+        nics |= 1u << configure->nics[i].place;
+    if (__builtin_popcount(disks) != configure->disk_count)
+        return error_field(err, EINVAL, "disks", "two have one place");
+    if (__builtin_popcount(nics) != configure->nic_count)
+        return error_field(err, EINVAL, "nics", "two have one place");
+    return 0;
+}
+
 static size_t fds_expected(const struct vmm_configure *configure)
 {
-    size_t count = 3u + configure->has_initrd + configure->restore + configure->disk_count +
+    size_t count = 3u + configure->has_initrd + configure->restore +
                    vmm_memory_has_file(configure->memory_backing);
 
     for (int i = 0; i < configure->disk_count; i++)
-        count += configure->disks[i].format == VMM_DISK_DELTA;
+        count += config_disk_fds(&configure->disks[i]);
     for (int i = 0; i < configure->nic_count; i++)
         count += configure->nics[i].queues;
     return count;
@@ -162,10 +183,12 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
                            configure->cpuid.count, VMM_CPUID_MAX);
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
         return error_field(err, EINVAL, "cmdline", "is too long or not printable");
-    for (int i = 0; i < configure->disk_count && result == 0; i++)
-        result = validate_disk(&configure->disks[i], i, err);
-    for (int i = 0; i < configure->nic_count && result == 0; i++)
-        result = validate_nic(&configure->nics[i], i, err);
+    for (unsigned i = 0; i < configure->disk_count && result == 0; i++)
+        result = config_validate_disk(&configure->disks[i], i, err);
+    for (unsigned i = 0; i < configure->nic_count && result == 0; i++)
+        result = config_validate_nic(&configure->nics[i], i, err);
+    if (result == 0)
+        result = validate_places(configure, err);
     if (result == 0 && fd_count != fds_expected(configure))
         return error_field(err, EINVAL, "fds", "%zu came, %zu are needed", fd_count,
                            fds_expected(configure));
@@ -184,8 +207,8 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
     for (int i = 0; i < configure->restore; i++)
         ret_fds->layers[i] = *fds++;
     for (int i = 0; i < configure->disk_count; i++) {
-        ret_fds->bases[i] = configure->disks[i].format == VMM_DISK_DELTA ? *fds++ : -1;
-        ret_fds->disks[i] = *fds++;
+        ret_fds->disks[i] = fds;
+        fds += config_disk_fds(&configure->disks[i]);
     }
     for (int i = 0; i < configure->nic_count; i++) {
         ret_fds->nics[i] = fds;

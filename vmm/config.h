@@ -13,9 +13,8 @@ struct error;
 struct config_fds {
     int kvm, page, ram, kernel, initrd, state; /* -1 = none; all borrowed */
     int layers[VMM_LAYERS_MAX];                /* as many as `restore` says */
-    int disks[VMM_DISKS_MAX];
-    int bases[VMM_DISKS_MAX];      /* -1 = the disk is raw */
-    const int *nics[VMM_NICS_MAX]; /* as many as the nic has queues */
+    const int *disks[VMM_DISKS_MAX];           /* as many as config_disk_fds says */
+    const int *nics[VMM_NICS_MAX];             /* as many as the nic has queues */
 };
 
 /* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
@@ -28,6 +27,13 @@ static inline bool config_balloon_is_valid(const struct vmm_balloon *balloon, ui
 static inline bool config_memory_is_valid(uint64_t requested, uint64_t hotplug)
 {
     return requested <= hotplug && requested % VMM_MEMORY_BLOCK == 0;
+}
+/* One of them; index: for the field's name. */
+int config_validate_disk(const struct vmm_disk *disk, unsigned index, struct error *err);
+int config_validate_nic(const struct vmm_nic *nic, unsigned index, struct error *err);
+static inline size_t config_disk_fds(const struct vmm_disk *disk)
+{
+    return 1u + (disk->format == VMM_DISK_DELTA);
 }
 /* Of a valid message: which fd is what; ret_fds points into fds. */
 void config_name_fds(const struct vmm_configure *configure, const int *fds,

@@ -1,7 +1,6 @@
 #include "vmm/control.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +15,9 @@
 #include "vmm/config.h"
 
 struct control {
-    struct loop *loop;     /* borrowed */
-    const struct log *log; /* borrowed */
+    struct loop *loop;          /* its own: all that is served while the machine is paused */
+    struct loop_source *source; /* of it in the machine's */
+    const struct log *log;      /* borrowed */
     struct loop_source *listener;
     int listener_fd; /* borrowed */
     int fd;          /* owned; the connection, or -1 */
@@ -44,6 +44,17 @@ static void control_disconnect(struct control *control)
         control->ops->disconnected(control->context);
 }
 
+static void control_send(struct control *control, const void *message, size_t size, const int *fds,
+                         size_t fd_count)
+{
+    struct error err = { 0 };
+
+    if (control->fd < 0 || seqpacket_send(control->fd, message, size, fds, fd_count, &err) >= 0)
+        return;
+    log_warning(control->log, "control: %s", err.message);
+    control_disconnect(control);
+}
+
 static void control_answer(struct control *control, enum vmm_message_type type, int result,
                            const int *fds, size_t fd_count)
 {
@@ -53,16 +64,10 @@ static void control_answer(struct control *control, enum vmm_message_type type, 
         .paused = control->paused,
         .result = result,
     };
-    struct error err = { 0 };
 
-    if (control->fd < 0)
-        return;
     if (control->id)
         snprintf(state.id, sizeof state.id, "%s", control->id);
-    if (seqpacket_send(control->fd, &state, sizeof state, fds, fd_count, &err) < 0) {
-        log_warning(control->log, "control: %s", err.message);
-        control_disconnect(control);
-    }
+    control_send(control, &state, sizeof state, fds, fd_count);
 }
 
 static void control_send_state(struct control *control, enum vmm_message_type type, int result)
@@ -74,6 +79,20 @@ bool control_send_vsock(struct control *control, const struct vmm_vsock *message
 {
     return control->fd >= 0 &&
            seqpacket_send(control->fd, message, sizeof *message, NULL, 0, NULL) == 0;
+}
+
+void control_send_device(struct control *control, enum vmm_device_kind kind, unsigned place,
+                         enum vmm_device_state state, int result)
+{
+    struct vmm_device device = {
+        .header = { VMM_MESSAGE_DEVICE, VMM_PROTOCOL_VERSION, sizeof device, 0 },
+        .kind = (uint8_t)kind,
+        .place = (uint8_t)place,
+        .state = (uint8_t)state,
+        .result = result,
+    };
+
+    control_send(control, &device, sizeof device, NULL, 0);
 }
 
 /* --- messages of the size that the table says; each returns whether the connection stays --- */
@@ -208,6 +227,59 @@ static bool on_vsock(struct control *control, const void *message)
     return true;
 }
 
+/* Answers for a device, and says whether its fds were taken. */
+static bool device_attached(struct control *control, enum vmm_device_kind kind, unsigned place,
+                            int result, const struct error *err)
+{
+    if (result < 0)
+        log_warning(control->log, "attach: %s", err->message);
+    else
+        control->fd_count = 0;
+    control_send_device(control, kind, place, VMM_DEVICE_PRESENT, result);
+    return true;
+}
+
+static bool on_attach_disk(struct control *control, const void *message)
+{
+    const struct vmm_disk *disk = &((const struct vmm_attach_disk *)message)->disk;
+    struct error err = { 0 };
+
+    if (!control->ops || config_validate_disk(disk, disk->place, &err) < 0 ||
+        control->fd_count != config_disk_fds(disk))
+        return false;
+    return device_attached(control, VMM_DEVICE_DISK, disk->place,
+                           control->ops->attach_disk(control->context, disk, control->fds, &err),
+                           &err);
+}
+
+static bool on_attach_nic(struct control *control, const void *message)
+{
+    const struct vmm_nic *nic = &((const struct vmm_attach_nic *)message)->nic;
+    struct error err = { 0 };
+
+    if (!control->ops || config_validate_nic(nic, nic->place, &err) < 0 ||
+        control->fd_count != nic->queues)
+        return false;
+    return device_attached(control, VMM_DEVICE_NIC, nic->place,
+                           control->ops->attach_nic(control->context, nic, control->fds, &err),
+                           &err);
+}
+
+static bool on_detach(struct control *control, const void *message)
+{
+    const struct vmm_device *device = message;
+    struct error err = { 0 };
+    int result;
+
+    if (!control->ops || device->kind >= VMM_DEVICE_KIND_COUNT)
+        return false;
+    result = control->ops->detach(control->context, (enum vmm_device_kind)device->kind,
+                                  device->place, &err);
+    control_send_device(control, (enum vmm_device_kind)device->kind, device->place,
+                        result < 0 ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT, result);
+    return true;
+}
+
 static const struct {
     size_t size;
     bool (*handle)(struct control *control, const void *message);
@@ -224,6 +296,9 @@ static const struct {
     [VMM_MESSAGE_VSOCK_CONNECT] = { sizeof(struct vmm_vsock), on_vsock },
     [VMM_MESSAGE_VSOCK_ANSWER] = { sizeof(struct vmm_vsock), on_vsock },
     [VMM_MESSAGE_MEMORY] = { sizeof(struct vmm_memory_change), on_memory },
+    [VMM_MESSAGE_ATTACH_DISK] = { sizeof(struct vmm_attach_disk), on_attach_disk },
+    [VMM_MESSAGE_ATTACH_NIC] = { sizeof(struct vmm_attach_nic), on_attach_nic },
+    [VMM_MESSAGE_DETACH] = { sizeof(struct vmm_device), on_detach },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,
@@ -261,8 +336,6 @@ static bool control_receive(struct control *control)
     return stays;
 }
 
-static void control_serve_paused(struct control *control);
-
 static void on_connection(void *context, uint32_t events)
 {
     struct control *control = context;
@@ -270,7 +343,6 @@ static void on_connection(void *context, uint32_t events)
     (void)events;
     if (!control_receive(control))
         control_disconnect(control);
-    control_serve_paused(control);
 }
 
 static bool peer_is_root(int fd)
@@ -303,23 +375,16 @@ static void on_listener(void *context, uint32_t events)
     control->fd = take_fd(&fd);
 }
 
-/* A paused machine's devices stand still because the loop does not go on: only this socket is
- * looked at, until the agent, or the next agent, resumes. */
-static void control_serve_paused(struct control *control)
+/* A paused machine's devices stand still because the machine's loop does not go on: only this one
+ * is turned, until the agent, or the next agent, resumes. */
+static void on_control(void *context, uint32_t events)
 {
-    while (control->paused) {
-        struct pollfd fds[] = {
-            { .fd = control->listener_fd, .events = POLLIN },
-            { .fd = control->fd, .events = POLLIN }, /* -1 is passed over */
-        };
+    struct control *control = context;
 
-        if (poll(fds, ARRAY_LENGTH(fds), -1) < 0)
-            continue;
-        if (fds[1].revents && !control_receive(control))
-            control_disconnect(control);
-        if (fds[0].revents)
-            on_listener(control, 0);
-    }
+    (void)events;
+    do
+        (void)loop_turn(control->loop, control->paused ? -1 : 0, NULL);
+    while (control->paused);
 }
 
 int control_new(struct loop *loop, int listener_fd, const struct log *log,
@@ -330,11 +395,16 @@ int control_new(struct loop *loop, int listener_fd, const struct log *log,
 
     if (!control)
         return error_set(err, ENOMEM, "control");
-    control->loop = loop;
     control->log = log;
     control->listener_fd = listener_fd;
     control->fd = -1;
-    result = loop_add(loop, listener_fd, EPOLLIN, on_listener, control, &control->listener, err);
+    result = loop_new(&control->loop, err);
+    if (result == 0)
+        result = loop_add(control->loop, listener_fd, EPOLLIN, on_listener, control,
+                          &control->listener, err);
+    if (result == 0)
+        result = loop_add(loop, loop_fd(control->loop), EPOLLIN, on_control, control,
+                          &control->source, err);
     if (result < 0) {
         control_free(control);
         return result;
@@ -348,6 +418,8 @@ struct control *control_free(struct control *control)
     if (control) {
         control_disconnect(control);
         loop_remove(control->listener);
+        loop_remove(control->source);
+        loop_free(control->loop);
         close_fds(control->fds, control->fd_count);
         free(control);
     }

@@ -39,10 +39,18 @@ struct control_ops {
     void (*vsock)(void *context, const struct vmm_vsock *message, int fd);
     void (*disconnected)(void *context); /* no answer will come to what was sent, nor be sent */
     void (*change_memory)(void *context, uint64_t requested_bytes); /* valid */
+    /* Valid; so many fds as config.h says, taken over if it succeeds.  Also while paused. */
+    int (*attach_disk)(void *context, const struct vmm_disk *disk, const int *fds,
+                       struct error *err);
+    int (*attach_nic)(void *context, const struct vmm_nic *nic, const int *fds, struct error *err);
+    int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, struct error *err);
 };
 
 /* At once, or false: there is no agent, or it does not read. */
 bool control_send_vsock(struct control *control, const struct vmm_vsock *message);
+/* An agent that does not read is disconnected. */
+void control_send_device(struct control *control, enum vmm_device_kind kind, unsigned place,
+                         enum vmm_device_state state, int result);
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is
  * paused, no other source of the loop is served.  id and ops are borrowed. */

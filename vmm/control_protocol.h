@@ -16,12 +16,17 @@
  *                                      and an empty memfd of the RAM's size for what changed since
  *                                      the memory's layers.  Answer: SNAPSHOT_DONE, with the layers
  *                                      of which a fork's memory consists (guest_memory.h)
- *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
- *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
- *   agent -> VMM   MEMORY              struct vmm_memory_change.  No answer; see stats_page.h
- *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in order:
- *                                      0 = all of it, -EAGAIN = nothing, there is no room
- *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
+ *   agent -> VMM   ATTACH_DISK, ATTACH_NIC + fds   as CONFIGURE has for one.  Answer: DEVICE, state
+ *                                      PRESENT: the guest is told of it; result -EEXIST: its place
+ *                                      is taken, -errno: it cannot be
+ *   agent -> VMM   DETACH              asks the guest to let it go, each time anew.  Answer:
+ * DEVICE, state PRESENT, or ABSENT with -ENOENT: none is there VMM -> agent   DEVICE unasked, state
+ * ABSENT: the guest has let go what it was asked for; its fds are closed agent -> VMM   PING
+ * Answer: STATE (re-adoption, liveness) agent -> VMM   BALLOON             struct
+ * vmm_balloon_change.  No answer; see stats_page.h agent -> VMM   MEMORY              struct
+ * vmm_memory_change.  No answer; see stats_page.h agent -> VMM   CONSOLE_INPUT       for the
+ * guest's serial port.  Answer: INPUT_TAKEN, in order: 0 = all of it, -EAGAIN = nothing, there is
+ * no room VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
  *
  * A connection of the guest's vsock is a stream socket that the agent passes, struct vmm_vsock:
  *   agent -> VMM   VSOCK_CONNECT + fd  to a port of the guest; to hang up is to give up.  Answer:
@@ -73,12 +78,16 @@ enum vmm_message_type {
     VMM_MESSAGE_VSOCK_CONNECT,
     VMM_MESSAGE_VSOCK_ANSWER,
     VMM_MESSAGE_MEMORY,
+    VMM_MESSAGE_ATTACH_DISK,
+    VMM_MESSAGE_ATTACH_NIC,
+    VMM_MESSAGE_DETACH,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
     VMM_MESSAGE_INPUT_TAKEN,
     VMM_MESSAGE_VSOCK_REQUEST,
     VMM_MESSAGE_VSOCK_CONNECTED,
+    VMM_MESSAGE_DEVICE,
 };
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
@@ -124,7 +133,8 @@ struct vmm_disk {
     uint8_t read_only;
     uint8_t format; /* enum vmm_disk_format */
     uint8_t queues; /* 1 to VMM_QUEUES_MAX */
-    uint8_t reserved[5];
+    uint8_t place;  /* below VMM_DISKS_MAX, its own: its PCI slot and its counters follow from it */
+    uint8_t reserved[4];
     uint64_t size_bytes; /* multiple of 512; raw: the file is at least that long; delta: the same */
     char serial[20];     /* virtio-blk GET_ID, NUL padded */
     char reserved2[4];
@@ -135,7 +145,8 @@ struct vmm_nic {
     uint8_t mac[6];
     uint16_t mtu;   /* 0 = not told */
     uint8_t queues; /* 1 to VMM_QUEUES_MAX */
-    uint8_t reserved[7];
+    uint8_t place;  /* below VMM_NICS_MAX, as a disk's */
+    uint8_t reserved[6];
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit; /* operations: frames; rx: to the guest */
 };
 
@@ -203,6 +214,29 @@ struct vmm_vsock {
 struct vmm_memory_change {
     struct vmm_message_header header;
     uint64_t requested_bytes; /* as in CONFIGURE */
+};
+
+struct vmm_attach_disk {
+    struct vmm_message_header header;
+    struct vmm_disk disk;
+};
+
+struct vmm_attach_nic {
+    struct vmm_message_header header;
+    struct vmm_nic nic;
+};
+
+enum vmm_device_kind { VMM_DEVICE_DISK, VMM_DEVICE_NIC, VMM_DEVICE_KIND_COUNT };
+enum vmm_device_state { VMM_DEVICE_ABSENT, VMM_DEVICE_PRESENT };
+
+/* DETACH and DEVICE. */
+struct vmm_device {
+    struct vmm_message_header header;
+    uint8_t kind;  /* enum vmm_device_kind */
+    uint8_t place; /* of it */
+    uint8_t state; /* enum vmm_device_state; of DEVICE */
+    uint8_t reserved;
+    int32_t result; /* of what was asked: 0 or -errno; the log says more */
 };
 
 struct vmm_state {

@@ -54,8 +54,7 @@ static const struct filter_rule device_rules[] = {
     { SCMP_SYS(getsockopt), 2, { { 1, 0xffffffff, SOL_SOCKET }, { 2, 0xffffffff, SO_PEERCRED } } },
     ALWAYS(recvmsg), ALWAYS(sendmsg), ALWAYS(close),
     ALWAYS(shutdown), /* a guest has closed its half of a vsock connection */
-    /* pausing: vCPUs are called by a signal, and only control is looked at */
-    ALWAYS(poll),
+    /* pausing: vCPUs are called by a signal */
     { SCMP_SYS(tkill), 1, { { 1, 0xffffffff, VCPU_GATE_SIGNAL } } },
     /* eventfds, taps, the log; disks, by rings that were restricted before (uring.h), or without */
     ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(getrandom), ALWAYS(io_uring_enter),
@@ -66,6 +65,8 @@ static const struct filter_rule device_rules[] = {
     IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),
     IOCTL(KVM_GET_REGS), IOCTL(KVM_GET_XSAVE), IOCTL(KVM_GET_XCRS), IOCTL(KVM_GET_DEBUGREGS),
     IOCTL(KVM_GET_LAPIC), IOCTL(KVM_GET_MSRS), IOCTL(KVM_GET_VCPU_EVENTS), IOCTL(KVM_GET_MP_STATE),
+    /* a device is attached, or let go by the guest: its queues' kicks and interrupts */
+    ALWAYS(eventfd2), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD),
     /* a fork: the guest's memory becomes copy-on-write */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },

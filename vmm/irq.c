@@ -95,18 +95,23 @@ int irq_pin(struct irq_router *router, unsigned pin, int *ret_eventfd, struct er
 
 int irq_msi_new(struct irq_router *router, int *ret_eventfd, uint32_t *ret_gsi, struct error *err)
 {
+    uint32_t gsi = PLATFORM_PINS;
     int fd;
 
-    if (router->count == IRQ_GSI_COUNT_MAX)
+    while (gsi < router->count && router->lines[gsi].eventfd >= 0)
+        gsi++;
+    if (gsi == IRQ_GSI_COUNT_MAX)
         return error_set(err, ENOSPC, "more than %d interrupts", IRQ_GSI_COUNT_MAX);
     fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0)
         return error_set(err, errno, "eventfd for an interrupt");
     pthread_mutex_lock(&router->lock);
-    *ret_gsi = router->count;
-    *ret_eventfd = router->lines[router->count].eventfd = fd;
-    router->count++;
+    router->lines[gsi] = (struct irq_line){ .eventfd = fd };
+    if (gsi == router->count)
+        router->count++;
     pthread_mutex_unlock(&router->lock);
+    *ret_gsi = gsi;
+    *ret_eventfd = fd;
     return 0;
 }
 
@@ -170,6 +175,17 @@ int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uin
         result = irq_bind(router, gsi, true, err);
     pthread_mutex_unlock(&router->lock);
     return result;
+}
+
+void irq_msi_free(struct irq_router *router, uint32_t gsi)
+{
+    if (!irq_is_msi(router, gsi))
+        return;
+    pthread_mutex_lock(&router->lock);
+    (void)irq_bind(router, gsi, false, NULL);
+    cleanup_close(&router->lines[gsi].eventfd);
+    router->lines[gsi].routed = false;
+    pthread_mutex_unlock(&router->lock);
 }
 
 /* Only unbinds: the stale route is unreachable, and the table is loaded anew with the next route.

@@ -14,14 +14,13 @@
 #include "vmm/config.h"
 #include "vmm/control.h"
 #include "vmm/cpuid.h"
-#include "vmm/disk.h"
+#include "vmm/devices.h"
 #include "vmm/exit_record.h"
 #include "vmm/filter.h"
 #include "vmm/guest_memory.h"
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/mmio_bus.h"
-#include "vmm/pci.h"
 #include "vmm/platform.h"
 #include "vmm/power.h"
 #include "vmm/serial.h"
@@ -30,10 +29,7 @@
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_gate.h"
 #include "vmm/virtio_balloon.h"
-#include "vmm/virtio_block.h"
 #include "vmm/virtio_mem.h"
-#include "vmm/virtio_net.h"
-#include "vmm/virtio_rng.h"
 #include "vmm/virtio_vsock.h"
 
 struct machine {
@@ -45,12 +41,9 @@ struct machine {
     struct irq_router *router;
     struct serial *serial;
     struct power *power;
-    struct pci_root *pci;
-    struct disk *disks[VMM_DISKS_MAX]; /* borrowed; NULL = none */
-    struct virtio_balloon *balloon;    /* borrowed */
-    struct virtio_vsock *vsock;        /* the same; NULL = none */
-    struct control *control;           /* borrowed */
-    struct virtio_mem *mem;            /* borrowed; NULL = none */
+    struct devices devices;
+    struct control *control; /* borrowed */
+    bool paused;             /* by control: the vCPUs are held anyway */
     struct vcpu_entry entry;
     struct vcpu_gate gate;
     struct cpuid cpuid;  /* what the vCPUs' was made of */
@@ -122,88 +115,43 @@ static int build_board(struct machine *machine, struct error *err)
     return result;
 }
 
-static int add_disk(struct machine *machine, const struct vmm_disk *disk,
-                    const struct config_fds *fds, int index, struct error *err)
-{
-    struct virtio_block_spec spec = {
-        .fd = fds->disks[index],
-        .base_fd = fds->bases[index],
-        .is_delta = disk->format == VMM_DISK_DELTA,
-        .read_only = disk->read_only,
-        .queues = disk->queues,
-        .size_bytes = disk->size_bytes,
-        .stats = &machine->record->page->disks[index],
-        .engine = DISK_ENGINE_RING,
-        .ret_disk = &machine->disks[index],
-        .rate_limit = disk->rate_limit,
-    };
+static void hold_guest(void *context);
+static void release_guest(void *context);
 
-    memcpy(spec.serial, disk->serial, sizeof spec.serial);
-    return virtio_block_add(machine->pci, &spec, machine->loop, err);
-}
-
-static int add_nic(struct machine *machine, const struct vmm_nic *nic, const int *fds,
-                   struct stats_nic *stats, struct error *err)
-{
-    struct virtio_net_spec spec = {
-        .queues = nic->queues,
-        .tap_fds = fds,
-        .mtu = nic->mtu,
-        .stats = stats,
-        .rx_rate_limit = nic->rx_rate_limit,
-        .tx_rate_limit = nic->tx_rate_limit,
-    };
-
-    memcpy(spec.mac, nic->mac, sizeof spec.mac);
-    return virtio_net_add(machine->pci, &spec, machine->loop, err);
-}
-
-static bool tell_agent(void *context, const struct vmm_vsock *message)
+static bool tell_vsock(void *context, const struct vmm_vsock *message)
 {
     struct machine *machine = context;
 
     return control_send_vsock(machine->control, message);
 }
 
-static int add_vsock(struct machine *machine, uint64_t cid, struct error *err)
+static void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
 {
-    const struct virtio_vsock_spec spec = { cid, &machine->record->page->vsock, tell_agent,
-                                            machine };
+    struct machine *machine = context;
 
-    return cid ? virtio_vsock_add(machine->pci, &spec, machine->loop, &machine->vsock, err) : 0;
+    control_send_device(machine->control, kind, place, VMM_DEVICE_ABSENT, 0);
 }
 
-static int add_mem(struct machine *machine, uint64_t requested, struct error *err)
-{
-    struct guest_memory_region region =
-        guest_memory_region(machine->memory, guest_memory_region_count(machine->memory) - 1);
-
-    return virtio_mem_add(machine->pci, machine->memory, &region, requested,
-                          &machine->record->page->memory, machine->loop, &machine->mem, err);
-}
-
-/* In the order of the configuration: slots, and so the guest's names, follow it. */
 static int build_devices(struct machine *machine, const struct vmm_configure *configure,
                          const struct config_fds *fds, struct error *err)
 {
-    struct stats_page *page = machine->record->page;
-    int result = pci_root_new(machine->memory, machine->ports, machine->mmio, machine->router,
-                              machine->kvm.vm_fd, &machine->pci, err);
+    const struct devices_spec spec = {
+        .memory = machine->memory,
+        .ports = machine->ports,
+        .mmio = machine->mmio,
+        .router = machine->router,
+        .vm_fd = machine->kvm.vm_fd,
+        .loop = machine->loop,
+        .power = machine->power,
+        .page = machine->record->page,
+        .hold = hold_guest,
+        .release = release_guest,
+        .tell_vsock = tell_vsock,
+        .tell_gone = tell_gone,
+        .context = machine,
+    };
 
-    for (int i = 0; i < configure->disk_count && result == 0; i++)
-        result = add_disk(machine, &configure->disks[i], fds, i, err);
-    for (int i = 0; i < configure->nic_count && result == 0; i++)
-        result = add_nic(machine, &configure->nics[i], fds->nics[i], &page->nics[i], err);
-    if (result == 0)
-        result = virtio_rng_add(machine->pci, &page->rng_bytes, machine->loop, err);
-    if (result == 0)
-        result = virtio_balloon_add(machine->pci, &configure->balloon, machine->memory,
-                                    &page->balloon, machine->loop, &machine->balloon, err);
-    if (result == 0)
-        result = add_vsock(machine, configure->vsock_cid, err);
-    if (result == 0 && configure->hotplug_bytes > 0)
-        result = add_mem(machine, configure->requested_bytes, err);
-    return result;
+    return devices_init(&machine->devices, &spec, configure, fds, err);
 }
 
 static int build_vcpus(struct machine *machine, unsigned count, struct error *err)
@@ -264,7 +212,7 @@ static void transfer_machine(struct machine *machine, struct transfer *transfer)
     kvm_transfer(&machine->kvm, transfer);
     serial_transfer(machine->serial, transfer);
     power_transfer(machine->power, transfer);
-    pci_root_transfer(machine->pci, transfer);
+    devices_transfer(&machine->devices, transfer);
     for (unsigned i = 0; i < machine->vcpu_count && transfer_is_good(transfer); i++)
         vcpu_transfer(&machine->vcpus[i], transfer);
     kvm_transfer_clock(&machine->kvm, transfer);
@@ -349,7 +297,7 @@ struct machine *machine_free(struct machine *machine)
         munmap(machine->vcpus[i].run, machine->vcpus[i].run_bytes);
         cleanup_close(&machine->vcpus[i].fd);
     }
-    pci_root_free(machine->pci);
+    devices_destroy(&machine->devices);
     power_free(machine->power);
     serial_free(machine->serial);
     irq_router_free(machine->router);
@@ -398,26 +346,44 @@ static void press_power_button(void *context)
 }
 
 /* Each vCPU is held between two instructions. */
-static void pause_guest(void *context)
+static void hold_guest(void *context)
 {
     struct machine *machine = context;
 
+    if (machine->paused)
+        return;
     vcpu_gate_close(&machine->gate);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         vcpu_call(&machine->vcpus[i]);
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
-    for (int i = 0; i < VMM_DISKS_MAX; i++) /* nobody else has the devices' locks now */
-        if (machine->disks[i])
-            disk_drain(machine->disks[i], DISK_FINISH);
+}
+
+static void release_guest(void *context)
+{
+    struct machine *machine = context;
+
+    if (machine->paused)
+        return;
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        vcpu_release(&machine->vcpus[i]);
+    vcpu_gate_open(&machine->gate);
+}
+
+static void pause_guest(void *context)
+{
+    struct machine *machine = context;
+
+    hold_guest(machine);
+    machine->paused = true;
+    devices_finish(&machine->devices);
 }
 
 static void resume_guest(void *context)
 {
     struct machine *machine = context;
 
-    for (unsigned i = 0; i < machine->vcpu_count; i++)
-        vcpu_release(&machine->vcpus[i]);
-    vcpu_gate_open(&machine->gate);
+    machine->paused = false;
+    release_guest(machine);
 }
 
 /* memory_fd -1: the state alone. */
@@ -462,15 +428,15 @@ static void change_balloon(void *context, const struct vmm_balloon *balloon)
 {
     struct machine *machine = context;
 
-    virtio_balloon_change(machine->balloon, balloon);
+    virtio_balloon_change(machine->devices.balloon, balloon);
 }
 
 static void vsock_message(void *context, const struct vmm_vsock *message, int fd)
 {
     struct machine *machine = context;
 
-    if (machine->vsock)
-        virtio_vsock_message(machine->vsock, message, fd);
+    if (machine->devices.vsock)
+        virtio_vsock_message(machine->devices.vsock, message, fd);
     else
         cleanup_close(&fd);
 }
@@ -479,16 +445,38 @@ static void agent_left(void *context)
 {
     struct machine *machine = context;
 
-    if (machine->vsock)
-        virtio_vsock_forget(machine->vsock);
+    if (machine->devices.vsock)
+        virtio_vsock_forget(machine->devices.vsock);
 }
 
 static void change_memory(void *context, uint64_t requested)
 {
     struct machine *machine = context;
 
-    if (machine->mem)
-        virtio_mem_change(machine->mem, requested);
+    if (machine->devices.mem)
+        virtio_mem_change(machine->devices.mem, requested);
+}
+
+static int attach_disk(void *context, const struct vmm_disk *disk, const int *fds,
+                       struct error *err)
+{
+    struct machine *machine = context;
+
+    return devices_attach_disk(&machine->devices, disk, fds, err);
+}
+
+static int attach_nic(void *context, const struct vmm_nic *nic, const int *fds, struct error *err)
+{
+    struct machine *machine = context;
+
+    return devices_attach_nic(&machine->devices, nic, fds, err);
+}
+
+static int detach(void *context, enum vmm_device_kind kind, unsigned place, struct error *err)
+{
+    struct machine *machine = context;
+
+    return devices_detach(&machine->devices, kind, place, err);
 }
 
 const struct control_ops machine_control_ops = {
@@ -502,4 +490,7 @@ const struct control_ops machine_control_ops = {
     .vsock = vsock_message,
     .disconnected = agent_left,
     .change_memory = change_memory,
+    .attach_disk = attach_disk,
+    .attach_nic = attach_nic,
+    .detach = detach,
 };

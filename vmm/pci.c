@@ -31,7 +31,8 @@
 #define ECAM_SLOT_SHIFT           15
 #define ECAM_FUNCTION_SHIFT       12
 #define PORT_ADDRESS_ENABLE       0x80000000u
-#define HOST_BRIDGE_VENDOR        0x1b36 /* "generic PCIe host bridge" */
+#define SLOT_BYTES                0x10000 /* of the window, for the BARs of one slot */
+#define HOST_BRIDGE_VENDOR        0x1b36  /* "generic PCIe host bridge" */
 #define HOST_BRIDGE_DEVICE        0x0008
 #define HOST_BRIDGE_CLASS         0x060000
 
@@ -41,7 +42,6 @@ struct pci_root {
     int vm_fd;
     pthread_mutex_t lock;  /* port_address, bars[].address of every function */
     uint32_t port_address; /* 0xcf8 */
-    uint64_t next_bar;     /* main thread only */
     struct pci_function *functions[PCI_SLOTS];
     struct pci_function host_bridge;
 };
@@ -95,7 +95,7 @@ static void function_decode(struct pci_function *function)
     }
 }
 
-/* Functions live as long as the root, so the pointer stays good without its lock. */
+/* Functions come and go while no vCPU runs, so the pointer stays good without the root's lock. */
 static struct pci_function *root_find_bar(struct pci_root *root, uint64_t address, unsigned width,
                                           unsigned *ret_bar, uint64_t *ret_offset)
 {
@@ -345,18 +345,17 @@ static const struct bus_ops port_ops = { .read = port_read, .write = port_write 
 static int function_place_bars(struct pci_function *function, const struct pci_function_spec *spec,
                                struct error *err)
 {
-    struct pci_root *root = function->root;
+    uint64_t next = PLATFORM_PCI32_START + function->slot * SLOT_BYTES, end = next + SLOT_BYTES;
 
     for (unsigned i = 0; i < PCI_BARS; i++) {
         uint64_t size = spec->bar_size[i];
-        uint64_t address = (root->next_bar + size - 1) & ~(size - 1);
+        uint64_t address = (next + size - 1) & ~(size - 1);
 
         if (size == 0)
             continue;
-        if (size < 4096 || (size & (size - 1)) != 0 || size > PLATFORM_PCI32_SIZE ||
-            address - PLATFORM_PCI32_START > PLATFORM_PCI32_SIZE - size)
+        if (size < 4096 || (size & (size - 1)) != 0 || address + size > end)
             return error_set(err, ENOSPC, "no place for a PCI BAR of %u bytes", spec->bar_size[i]);
-        root->next_bar = address + size;
+        next = address + size;
         function->bars[i].size = spec->bar_size[i];
         function->bars[i].told = address;
         config_set(function, CONFIG_BAR0 + 4 * i, 4, (uint32_t)address);
@@ -390,14 +389,32 @@ static int function_add_msix(struct pci_function *function, const struct pci_fun
     return pci_msix_new(function->root->router, spec->msix_vectors, &function->msix, err);
 }
 
-int pci_function_init(struct pci_function *function, struct pci_root *root,
+static int root_find_slot(const struct pci_root *root, unsigned slot, unsigned *ret_slot,
+                          struct error *err)
+{
+    bool any = slot == PCI_SLOT_ANY;
+
+    while (any && slot < PCI_SLOTS && root->functions[slot])
+        slot++;
+    if (slot >= PCI_SLOTS)
+        return error_set(err, ENOSPC, "all %d PCI slots are taken", PCI_SLOTS);
+    if (root->functions[slot])
+        return error_set(err, EEXIST, "PCI slot %u is taken", slot);
+    *ret_slot = slot;
+    return 0;
+}
+
+int pci_function_init(struct pci_function *function, struct pci_root *root, unsigned slot,
                       const struct pci_function_spec *spec, const struct pci_function_ops *ops,
                       void *owner, struct error *err)
 {
-    int result;
+    int result = root_find_slot(root, slot, &slot, err);
 
+    if (result < 0)
+        return result;
     *function = (struct pci_function){
         .root = root,
+        .slot = slot,
         .ops = ops,
         .owner = owner,
         .capability_end = CONFIG_CAPABILITIES_START,
@@ -445,18 +462,18 @@ int pci_function_add_capability(struct pci_function *function, const uint8_t *by
     return (int)offset;
 }
 
-int pci_function_add(struct pci_function *function, struct error *err)
+void pci_function_add(struct pci_function *function)
 {
-    struct pci_root *root = function->root;
+    function->root->functions[function->slot] = function;
+}
 
-    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-        if (root->functions[slot])
-            continue;
-        function->slot = slot;
-        root->functions[slot] = function;
-        return 0;
-    }
-    return error_set(err, ENOSPC, "all %d PCI slots are taken", PCI_SLOTS);
+void pci_root_remove(struct pci_root *root, unsigned slot)
+{
+    struct pci_function *function = root->functions[slot];
+
+    root->functions[slot] = NULL;
+    if (function)
+        function->ops->free(function->owner);
 }
 
 void pci_function_interrupt(struct pci_function *function, unsigned vector)
@@ -480,9 +497,12 @@ static int root_add_host_bridge(struct pci_root *root, struct error *err)
         .device = HOST_BRIDGE_DEVICE,
         .class_code = HOST_BRIDGE_CLASS,
     };
-    int result = pci_function_init(&root->host_bridge, root, &spec, &ops, &root->host_bridge, err);
+    int result = pci_function_init(&root->host_bridge, root, PCI_SLOT_ANY, &spec, &ops,
+                                   &root->host_bridge, err);
 
-    return result < 0 ? result : pci_function_add(&root->host_bridge, err);
+    if (result == 0)
+        pci_function_add(&root->host_bridge);
+    return result;
 }
 
 int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmio,
@@ -497,7 +517,6 @@ int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmi
     root->memory = memory;
     root->router = router;
     root->vm_fd = vm_fd;
-    root->next_bar = PLATFORM_PCI32_START;
     pthread_mutex_init(&root->lock, NULL);
 
     result = root_add_host_bridge(root, err);
@@ -520,10 +539,8 @@ struct pci_root *pci_root_free(struct pci_root *root)
 {
     if (!root)
         return NULL;
-    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-        if (root->functions[slot])
-            root->functions[slot]->ops->free(root->functions[slot]->owner);
-    }
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++)
+        pci_root_remove(root, slot);
     pthread_mutex_destroy(&root->lock);
     free(root);
     return NULL;

@@ -2,12 +2,12 @@
  * the functions on it (PCI Local Bus 3.0 chapter 6; PCI Express base, 7.2.2 for ECAM).
  *
  * Slot 0 is the host bridge; functions get slots 1 to 31, function 0 each.  BARs are 32 bit, not
- * prefetchable, and placed in the PCI window before the guest runs; a guest may move them.  pci.c
+ * prefetchable, and placed in the PCI window by their slot; a guest may move them.  pci.c
  * answers the whole window and looks the BAR up itself, so a move touches no other bus.
  *
  * Locks: each function has one mutex, held around every access to its registers and around its
  * ops.  `struct pci_root`'s own mutex guards where BARs are; it is taken inside a function's, never
- * the other way round.  Functions are added by the main thread before the vCPUs run. */
+ * the other way round.  Functions are added and removed by the main thread while no vCPU runs. */
 #pragma once
 #include <pthread.h>
 #include <stdbool.h>
@@ -24,6 +24,7 @@ struct transfer;
 #define PCI_SLOTS        32
 #define PCI_BARS         6
 #define PCI_CONFIG_BYTES 256
+#define PCI_SLOT_ANY     0 /* the first free one */
 
 struct pci_function_ops {
     /* One aligned access of 1, 2, 4 or 8 bytes inside a BAR of the function (not that of MSI-X).
@@ -85,17 +86,19 @@ void pci_root_transfer(struct pci_root *root, struct transfer *transfer);
 struct guest_memory *pci_root_memory(const struct pci_root *root);
 int pci_root_vm_fd(const struct pci_root *root);
 
-/* Initialises `function` (embedded in its owner) and gives it BAR addresses, not yet visible to the
- * guest.  On failure nothing is owned. */
-int pci_function_init(struct pci_function *function, struct pci_root *root,
+/* Initialises `function` (embedded in its owner) and gives it a slot (PCI_SLOT_ANY, or -EEXIST) and
+ * BAR addresses, not yet visible to the guest.  On failure nothing is owned. */
+int pci_function_init(struct pci_function *function, struct pci_root *root, unsigned slot,
                       const struct pci_function_spec *spec, const struct pci_function_ops *ops,
                       void *owner, struct error *err);
 /* Appends a capability: `size` bytes whose second (the link) is filled in here; `writable` are the
  * bits a guest may change (NULL = none).  Returns its offset, or -ENOSPC. */
 int pci_function_add_capability(struct pci_function *function, const uint8_t *bytes,
                                 const uint8_t *writable, unsigned size, struct error *err);
-/* Puts it into the next free slot; from now on the root owns its owner.  -ENOSPC. */
-int pci_function_add(struct pci_function *function, struct error *err);
+/* Puts it into its slot; from now on the root owns its owner. */
+void pci_function_add(struct pci_function *function);
+/* Frees what is in the slot. */
+void pci_root_remove(struct pci_root *root, unsigned slot);
 /* Undoes pci_function_init; does not free the owner. */
 void pci_function_destroy(struct pci_function *function);
 

@@ -59,7 +59,9 @@ int pci_msix_new(struct irq_router *router, unsigned vectors, struct pci_msix **
 
 struct pci_msix *pci_msix_free(struct pci_msix *msix)
 {
-    free(msix); /* eventfds and GSIs are the router's */
+    for (unsigned i = 0; msix && i < msix->count; i++)
+        irq_msi_free(msix->router, msix->vectors[i].gsi);
+    free(msix);
     return NULL;
 }
 

@@ -26,24 +26,34 @@
 #define PLATFORM_TSS_START     0xfffbd000ull /* three pages */
 
 /* I/O ports */
-#define PLATFORM_PORT_I8042_COMMAND 0x64 /* of a keyboard controller that can only reset */
-#define PLATFORM_PORT_COM1          0x3f8
-#define PLATFORM_PORT_COM1_SIZE     8
-#define PLATFORM_PORT_PVPANIC       0x505
-#define PLATFORM_PORT_GED           0x600 /* 32 bit, read and clear: GED_EVENT_* */
-#define PLATFORM_PORT_SLEEP_CONTROL 0x604 /* byte, ACPI 6.4 section 4.8.3.7 */
-#define PLATFORM_PORT_SLEEP_STATUS  0x605
-#define PLATFORM_PORT_RESET         0x606 /* byte */
-#define PLATFORM_PORT_POWER_SIZE    8     /* GED to RESET, one range */
-#define PLATFORM_PORT_PCI_ADDRESS   0xcf8
-#define PLATFORM_PORT_PCI_DATA      0xcfc
-#define PLATFORM_PORT_PCI_SIZE      8
+#define PLATFORM_PORT_I8042_COMMAND  0x64 /* of a keyboard controller that can only reset */
+#define PLATFORM_PORT_COM1           0x3f8
+#define PLATFORM_PORT_COM1_SIZE      8
+#define PLATFORM_PORT_PVPANIC        0x505
+#define PLATFORM_PORT_GED            0x600 /* 32 bit, read and clear: GED_EVENT_* */
+#define PLATFORM_PORT_SLEEP_CONTROL  0x604 /* byte, ACPI 6.4 section 4.8.3.7 */
+#define PLATFORM_PORT_SLEEP_STATUS   0x605
+#define PLATFORM_PORT_RESET          0x606 /* byte */
+#define PLATFORM_PORT_POWER_SIZE     8     /* GED to RESET, one range */
+#define PLATFORM_PORT_HOTPLUG        0x608 /* 32 bit each, a bit for each PCI slot */
+#define PLATFORM_PORT_HOTPLUG_FILLED 0x608 /* read and clear, as the next */
+#define PLATFORM_PORT_HOTPLUG_EMPTY  0x60c /* to be emptied */
+#define PLATFORM_PORT_HOTPLUG_EJECT  0x610 /* write: the guest has let these go */
+#define PLATFORM_PORT_HOTPLUG_SIZE   12
+#define PLATFORM_PORT_PCI_ADDRESS    0xcf8
+#define PLATFORM_PORT_PCI_DATA       0xcfc
+#define PLATFORM_PORT_PCI_SIZE       8
+
+/* PCI slots of disks and nics follow from their places; the others are the first free ones. */
+#define PLATFORM_SLOT_DISKS 8
+#define PLATFORM_SLOT_NICS  16
+#define PLATFORM_SLOTS_LAST 23 /* of those that can be plugged */
 
 #define PLATFORM_RESET_VALUE   1
 #define PLATFORM_SLEEP_TYPE_S5 5 /* SLP_TYP in \_S5 */
 
 #define GED_EVENT_POWER_BUTTON  (1u << 0)
-#define GED_EVENT_PCI_HOTPLUG   (1u << 1) /* reserved */
+#define GED_EVENT_PCI_HOTPLUG   (1u << 1) /* a slot was filled, or is to be emptied */
 #define GED_EVENT_GENERATION_ID (1u << 2) /* there is another one */
 
 /* IOAPIC pins (GSIs); MSI vectors follow from PLATFORM_PINS */

@@ -246,8 +246,8 @@ int virtio_balloon_add(struct pci_root *root, const struct vmm_balloon *config,
     balloon->loop = loop;
     balloon->config.deflate_on_oom = config->deflate_on_oom;
     set_target(balloon, config);
-    result =
-        virtio_pci_add(root, &balloon_ops, balloon, BALLOON_PCI_CLASS, loop, &balloon->device, err);
+    result = virtio_pci_add(root, PCI_SLOT_ANY, &balloon_ops, balloon, BALLOON_PCI_CLASS, loop,
+                            &balloon->device, err);
     if (result != 0)
         free(balloon);
     else

@@ -495,8 +495,8 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
             result = loop_add(loop, block->disk->event_fds[i], EPOLLIN | EPOLLET, block_disk_event,
                               block, &block->sources[i], err);
     if (result == 0)
-        result =
-            virtio_pci_add(root, &block->ops, block, BLOCK_PCI_CLASS, loop, &block->device, err);
+        result = virtio_pci_add(root, spec->slot, &block->ops, block, BLOCK_PCI_CLASS, loop,
+                                &block->device, err);
     if (result != 0)
         block_free(block);
     else if (spec->ret_disk)

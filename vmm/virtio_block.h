@@ -17,6 +17,7 @@ struct stats_disk;
 struct virtio_block_spec {
     int fd, base_fd; /* raw file, or delta and its base; borrowed, outlive the device */
     bool is_delta, read_only;
+    unsigned slot;                          /* PCI */
     unsigned queues;                        /* 1 to VMM_QUEUES_MAX, served alike */
     uint64_t size_bytes;                    /* multiple of 512; the file is at least that long */
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
@@ -26,6 +27,6 @@ struct virtio_block_spec {
     struct vmm_rate_limit rate_limit;
 };
 
-/* Main thread, before the vCPUs run; the root owns the device. */
+/* Main thread, while no vCPU runs; the root owns the device. */
 int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct loop *loop,
                      struct error *err);

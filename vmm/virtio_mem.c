@@ -216,7 +216,8 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
     mem->requested = mem->announced = requested;
     mem->blocks = blocks;
     tell(mem);
-    result = virtio_pci_add(root, &mem_ops, mem, MEM_PCI_CLASS, loop, &mem->device, err);
+    result =
+        virtio_pci_add(root, PCI_SLOT_ANY, &mem_ops, mem, MEM_PCI_CLASS, loop, &mem->device, err);
     if (result != 0)
         free(mem);
     else

@@ -528,7 +528,8 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
         result = tap_add(tap, loop, err);
     }
     if (result == 0)
-        result = virtio_pci_add(root, &net->ops, net, NET_PCI_CLASS, loop, &net->device, err);
+        result = virtio_pci_add(root, spec->slot, &net->ops, net, NET_PCI_CLASS, loop, &net->device,
+                                err);
     if (result != 0) {
         net_free(net);
         return result;

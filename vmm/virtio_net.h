@@ -24,6 +24,7 @@ struct stats_nic;
 #define VIRTIO_NET_HEADER_BYTES 12
 
 struct virtio_net_spec {
+    unsigned slot;      /* PCI */
     unsigned queues;    /* 1 to VMM_QUEUES_MAX */
     const int *tap_fds; /* so many; they outlive the device; made non-blocking */
     uint8_t mac[6];
@@ -32,6 +33,6 @@ struct virtio_net_spec {
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit;
 };
 
-/* Main thread, before the vCPUs run; the root owns the device. */
+/* Main thread, while no vCPU runs; the root owns the device. */
 int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
                    struct error *err);

@@ -458,6 +458,8 @@ static void virtio_pci_transfer(void *owner, struct transfer *transfer)
 static void virtio_pci_release(struct virtio_pci *pci)
 {
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++) {
+        if (pci->notify_address != 0 && pci->queues[i].kick_fd >= 0)
+            (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
         loop_remove(pci->queues[i].source);
         if (pci->queues[i].kick_fd >= 0)
             close(pci->queues[i].kick_fd);
@@ -546,9 +548,9 @@ static int add_queues(struct virtio_pci *pci, struct error *err)
     return 0;
 }
 
-int virtio_pci_add(struct pci_root *root, const struct virtio_device_ops *ops, void *owner,
-                   uint32_t class_code, struct loop *loop, struct virtio_device **ret_device,
-                   struct error *err)
+int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,
+                   void *owner, uint32_t class_code, struct loop *loop,
+                   struct virtio_device **ret_device, struct error *err)
 {
     const struct pci_function_spec spec = {
         .vendor = VIRTIO_PCI_VENDOR,
@@ -566,10 +568,10 @@ int virtio_pci_add(struct pci_root *root, const struct virtio_device_ops *ops, v
 
     if (!pci)
         return error_set(err, ENOMEM, "virtio %s", ops->name);
-    result = pci_function_init(&pci->function, root, &spec, &function_ops, pci, err);
+    result = pci_function_init(&pci->function, root, slot, &spec, &function_ops, pci, err);
     if (result < 0) {
         free(pci);
-        return result;
+        return error_wrap(err, "virtio %s", ops->name);
     }
     pci->loop = loop;
     pci->config_vector = NO_VECTOR;
@@ -583,12 +585,11 @@ int virtio_pci_add(struct pci_root *root, const struct virtio_device_ops *ops, v
     result = add_capabilities(pci, err);
     if (result == 0)
         result = add_queues(pci, err);
-    if (result == 0)
-        result = pci_function_add(&pci->function, err);
     if (result < 0) {
         virtio_pci_release(pci);
         return error_wrap(err, "virtio %s", ops->name);
     }
+    pci_function_add(&pci->function);
     *ret_device = &pci->device;
     return 0;
 }

@@ -11,10 +11,10 @@
  * holds around every register access. */
 #pragma once
 #include <stdint.h>
+#include "vmm/pci.h"
 
 struct error;
 struct loop;
-struct pci_root;
 struct virtio_device;
 struct virtio_device_ops;
 
@@ -27,9 +27,10 @@ struct virtio_device_ops;
 #define VIRTIO_PCI_BAR_BYTES     0x4000
 #define VIRTIO_PCI_NOTIFY_STRIDE 4
 
-/* Puts a device on the bus.  `class_code` is the PCI class (24 bits).  `loop` is borrowed.
+/* Puts a device on the bus, into a slot or PCI_SLOT_ANY.  `class_code` is the PCI class (24 bits).
+ * `loop` is borrowed.
  * On success the root owns `owner` (freed by ops->free with the root) and *ret_device is borrowed
  * from it; on failure the caller still owns `owner`. */
-int virtio_pci_add(struct pci_root *root, const struct virtio_device_ops *ops, void *owner,
-                   uint32_t class_code, struct loop *loop, struct virtio_device **ret_device,
-                   struct error *err);
+int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,
+                   void *owner, uint32_t class_code, struct loop *loop,
+                   struct virtio_device **ret_device, struct error *err);

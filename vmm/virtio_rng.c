@@ -97,7 +97,8 @@ int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct loop *lo
     if (!rng)
         return error_set(err, ENOMEM, "virtio rng");
     rng->stats_bytes = stats_bytes;
-    result = virtio_pci_add(root, &rng_ops, rng, RNG_PCI_CLASS, loop, &rng->device, err);
+    result =
+        virtio_pci_add(root, PCI_SLOT_ANY, &rng_ops, rng, RNG_PCI_CLASS, loop, &rng->device, err);
     if (result != 0)
         free(rng);
     return result;

@@ -383,7 +383,8 @@ int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec
     vsock->table.loop = loop;
     vsock->table.on_socket = on_socket;
     vsock->table.owner = vsock;
-    result = virtio_pci_add(root, &vsock_ops, vsock, VSOCK_PCI_CLASS, loop, &vsock->device, err);
+    result = virtio_pci_add(root, PCI_SLOT_ANY, &vsock_ops, vsock, VSOCK_PCI_CLASS, loop,
+                            &vsock->device, err);
     if (result != 0)
         free(vsock);
     else

@@ -41,7 +41,8 @@ static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **stat
 
     (void)state;
     harness_open(h);
-    assert_int_equal(virtio_pci_add(h->root, &ops, NULL, 0x00ff00, h->loop, &device, &h->err), 0);
+    assert_int_equal(
+        virtio_pci_add(h->root, PCI_SLOT_ANY, &ops, NULL, 0x00ff00, h->loop, &device, &h->err), 0);
     driver_start(h, 0, 16);
     guest_put16(h, ring_avail(0) + 2, 1);
     ring_kick(h, 0);

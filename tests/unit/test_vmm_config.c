@@ -25,7 +25,7 @@ static struct vmm_configure valid(void)
         .disk_count = 1,
         .nic_count = 2,
         .disks = { { .size_bytes = 4096, .format = VMM_DISK_RAW, .queues = 1 } },
-        .nics = { { .queues = 1 }, { .queues = 1 } },
+        .nics = { { .queues = 1 }, { .queues = 1, .place = 1 } },
         .cmdline = "console=ttyS0",
     };
 
@@ -47,14 +47,13 @@ static void a_valid_one_is_taken(void **state)
     assert_int_equal(named.page, 11);
     assert_int_equal(named.kernel, 12);
     assert_int_equal(named.initrd, 13);
-    assert_int_equal(named.disks[0], 14);
+    assert_int_equal(named.disks[0][0], 14);
     assert_int_equal(named.nics[0][0], 15);
     assert_int_equal(named.nics[1][0], 16);
-    assert_int_equal(named.bases[0], -1);
     configure.has_initrd = 0;
     config_name_fds(&configure, fds, &named);
     assert_int_equal(named.initrd, -1);
-    assert_int_equal(named.disks[0], 13);
+    assert_int_equal(named.disks[0][0], 13);
 }
 
 static void a_delta_comes_with_its_base(void **state)
@@ -68,8 +67,8 @@ static void a_delta_comes_with_its_base(void **state)
     assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, NULL), -EINVAL);
     assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 1, NULL), 0);
     config_name_fds(&configure, fds, &named);
-    assert_int_equal(named.bases[0], 14);
-    assert_int_equal(named.disks[0], 15);
+    assert_int_equal(named.disks[0][0], 14);
+    assert_int_equal(named.disks[0][1], 15);
     assert_int_equal(named.nics[0][0], 16);
     assert_int_equal(named.nics[1][0], 17);
 }
@@ -123,6 +122,9 @@ static void hotplug_on_odd_memory(struct vmm_configure *c)
     c->hotplug_bytes = VMM_MEMORY_BLOCK;
 }
 FAULT(bad_initrd, c->has_initrd = 2)
+FAULT(far_disk, c->disks[0].place = VMM_DISKS_MAX)
+FAULT(far_nic, c->nics[1].place = VMM_NICS_MAX)
+FAULT(nics_at_one_place, c->nics[1].place = 0)
 FAULT(many_disks, c->disk_count = VMM_DISKS_MAX + 1)
 FAULT(many_nics, c->nic_count = 255)
 FAULT(missing_fd, c->nics[1].queues = 2)
@@ -177,6 +179,9 @@ static const struct {
     { memory_without_fd, "fds" },
     { host_cid, "vsock_cid" },
     { any_cid, "vsock_cid" },
+    { far_disk, "disks[0].place" },
+    { far_nic, "nics[1].place" },
+    { nics_at_one_place, "nics" },
     { odd_hotplug, "hotplug_bytes" },
     { much_hotplug, "hotplug_bytes" },
     { wrapping_hotplug, "hotplug_bytes" },

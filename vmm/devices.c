@@ -1,0 +1,243 @@
+#include "vmm/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vmm/config.h"
+#include "vmm/disk.h"
+#include "vmm/guest_memory.h"
+#include "vmm/hotplug.h"
+#include "vmm/pci.h"
+#include "vmm/platform.h"
+#include "vmm/transfer.h"
+#include "vmm/virtio_balloon.h"
+#include "vmm/virtio_block.h"
+#include "vmm/virtio_mem.h"
+#include "vmm/virtio_net.h"
+#include "vmm/virtio_rng.h"
+#include "vmm/virtio_vsock.h"
+
+_Static_assert(VMM_DISKS_MAX <= DEVICES_OF_A_KIND_MAX && VMM_NICS_MAX <= DEVICES_OF_A_KIND_MAX,
+               "places for all");
+_Static_assert(PLATFORM_SLOT_NICS >= PLATFORM_SLOT_DISKS + VMM_DISKS_MAX &&
+                   PLATFORM_SLOTS_LAST == PLATFORM_SLOT_NICS + VMM_NICS_MAX - 1,
+               "a slot for each place");
+
+static const struct {
+    unsigned slot, count; /* of place 0; of places */
+} kinds[VMM_DEVICE_KIND_COUNT] = {
+    [VMM_DEVICE_DISK] = { PLATFORM_SLOT_DISKS, VMM_DISKS_MAX },
+    [VMM_DEVICE_NIC] = { PLATFORM_SLOT_NICS, VMM_NICS_MAX },
+};
+
+/* --- making them --- */
+
+/* fds: the base of a delta, then the file. */
+static int add_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
+                    enum disk_engine engine, struct error *err)
+{
+    struct devices_place *place = &devices->places[VMM_DEVICE_DISK][disk->place];
+    bool is_delta = disk->format == VMM_DISK_DELTA;
+    struct virtio_block_spec spec = {
+        .slot = PLATFORM_SLOT_DISKS + disk->place,
+        .fd = fds[is_delta],
+        .base_fd = is_delta ? fds[0] : -1,
+        .is_delta = is_delta,
+        .read_only = disk->read_only,
+        .queues = disk->queues,
+        .size_bytes = disk->size_bytes,
+        .stats = &devices->spec.page->disks[disk->place],
+        .engine = engine,
+        .ret_disk = &place->disk,
+        .rate_limit = disk->rate_limit,
+    };
+    int result;
+
+    memcpy(spec.serial, disk->serial, sizeof spec.serial);
+    result = virtio_block_add(devices->pci, &spec, devices->spec.loop, err);
+    place->used |= result == 0;
+    return result;
+}
+
+static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
+                   struct error *err)
+{
+    struct virtio_net_spec spec = {
+        .slot = PLATFORM_SLOT_NICS + nic->place,
+        .queues = nic->queues,
+        .tap_fds = fds,
+        .mtu = nic->mtu,
+        .stats = &devices->spec.page->nics[nic->place],
+        .rx_rate_limit = nic->rx_rate_limit,
+        .tx_rate_limit = nic->tx_rate_limit,
+    };
+    int result;
+
+    memcpy(spec.mac, nic->mac, sizeof spec.mac);
+    result = virtio_net_add(devices->pci, &spec, devices->spec.loop, err);
+    devices->places[VMM_DEVICE_NIC][nic->place].used |= result == 0;
+    return result;
+}
+
+static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
+{
+    const struct virtio_vsock_spec spec = { cid, &devices->spec.page->vsock,
+                                            devices->spec.tell_vsock, devices->spec.context };
+
+    return cid ? virtio_vsock_add(devices->pci, &spec, devices->spec.loop, &devices->vsock, err)
+               : 0;
+}
+
+static int add_mem(struct devices *devices, uint64_t requested, struct error *err)
+{
+    struct guest_memory *memory = devices->spec.memory;
+    struct guest_memory_region region =
+        guest_memory_region(memory, guest_memory_region_count(memory) - 1);
+
+    return virtio_mem_add(devices->pci, memory, &region, requested, &devices->spec.page->memory,
+                          devices->spec.loop, &devices->mem, err);
+}
+
+/* Those that stay have the first slots, so that they are where they were, whatever else is there.
+ */
+static int add_all(struct devices *devices, const struct vmm_configure *configure,
+                   const struct config_fds *fds, struct error *err)
+{
+    struct stats_page *page = devices->spec.page;
+    struct loop *loop = devices->spec.loop;
+    int result = virtio_rng_add(devices->pci, &page->rng_bytes, loop, err);
+
+    if (result == 0)
+        result = virtio_balloon_add(devices->pci, &configure->balloon, devices->spec.memory,
+                                    &page->balloon, loop, &devices->balloon, err);
+    if (result == 0)
+        result = add_vsock(devices, configure->vsock_cid, err);
+    if (result == 0 && configure->hotplug_bytes > 0)
+        result = add_mem(devices, configure->requested_bytes, err);
+    for (int i = 0; i < configure->disk_count && result == 0; i++)
+        result = add_disk(devices, &configure->disks[i], fds->disks[i], DISK_ENGINE_RING, err);
+    for (int i = 0; i < configure->nic_count && result == 0; i++)
+        result = add_nic(devices, &configure->nics[i], fds->nics[i], err);
+    return result;
+}
+
+/* --- coming and going --- */
+
+static int attach_begin(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+                        struct error *err)
+{
+    if (devices->places[kind][place].used)
+        return error_set(err, EEXIST, "place %u is taken", place);
+    devices->spec.hold(devices->spec.context);
+    return 0;
+}
+
+static int attach_end(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+                      const int *fds, unsigned fd_count, int result)
+{
+    struct devices_place *at = &devices->places[kind][place];
+
+    devices->spec.release(devices->spec.context);
+    if (result < 0)
+        return result;
+    memcpy(at->fds, fds, fd_count * sizeof fds[0]);
+    at->fd_count = fd_count;
+    hotplug_filled(devices->hotplug, kinds[kind].slot + place);
+    return 0;
+}
+
+int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
+                        struct error *err)
+{
+    int result = attach_begin(devices, VMM_DEVICE_DISK, disk->place, err);
+
+    if (result < 0)
+        return result;
+    memset(&devices->spec.page->disks[disk->place], 0, sizeof(struct stats_disk));
+    result = add_disk(devices, disk, fds, DISK_ENGINE_CALLS, err);
+    return attach_end(devices, VMM_DEVICE_DISK, disk->place, fds,
+                      1u + (disk->format == VMM_DISK_DELTA), result);
+}
+
+int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
+                       struct error *err)
+{
+    int result = attach_begin(devices, VMM_DEVICE_NIC, nic->place, err);
+
+    if (result < 0)
+        return result;
+    memset(&devices->spec.page->nics[nic->place], 0, sizeof(struct stats_nic));
+    result = add_nic(devices, nic, fds, err);
+    return attach_end(devices, VMM_DEVICE_NIC, nic->place, fds, nic->queues, result);
+}
+
+int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+                   struct error *err)
+{
+    if (place >= kinds[kind].count || !devices->places[kind][place].used)
+        return error_set(err, ENOENT, "nothing is at place %u", place);
+    hotplug_ask(devices->hotplug, kinds[kind].slot + place);
+    return 0;
+}
+
+static void place_empty(struct devices_place *place)
+{
+    for (unsigned i = 0; i < place->fd_count; i++)
+        cleanup_close(&place->fds[i]);
+    *place = (struct devices_place){ 0 };
+}
+
+static void on_ejected(void *context, unsigned slot)
+{
+    struct devices *devices = context;
+    enum vmm_device_kind kind = slot < PLATFORM_SLOT_NICS ? VMM_DEVICE_DISK : VMM_DEVICE_NIC;
+    unsigned index = slot - kinds[kind].slot;
+    struct devices_place *place = &devices->places[kind][index];
+
+    devices->spec.hold(devices->spec.context);
+    pci_root_remove(devices->pci, slot);
+    devices->spec.release(devices->spec.context);
+    place_empty(place);
+    devices->spec.tell_gone(devices->spec.context, kind, index);
+}
+
+/* --- the whole --- */
+
+int devices_init(struct devices *devices, const struct devices_spec *spec,
+                 const struct vmm_configure *configure, const struct config_fds *fds,
+                 struct error *err)
+{
+    int result;
+
+    devices->spec = *spec;
+    result = pci_root_new(spec->memory, spec->ports, spec->mmio, spec->router, spec->vm_fd,
+                          &devices->pci, err);
+    if (result == 0)
+        result = hotplug_new(spec->ports, spec->power, spec->loop, on_ejected, devices,
+                             &devices->hotplug, err);
+    return result < 0 ? result : add_all(devices, configure, fds, err);
+}
+
+void devices_destroy(struct devices *devices)
+{
+    pci_root_free(devices->pci);
+    hotplug_free(devices->hotplug);
+    for (int kind = 0; kind < VMM_DEVICE_KIND_COUNT; kind++)
+        for (int i = 0; i < DEVICES_OF_A_KIND_MAX; i++)
+            place_empty(&devices->places[kind][i]);
+}
+
+void devices_finish(struct devices *devices)
+{
+    for (int i = 0; i < VMM_DISKS_MAX; i++) /* nobody else has the devices' locks now */
+        if (devices->places[VMM_DEVICE_DISK][i].disk)
+            disk_drain(devices->places[VMM_DEVICE_DISK][i].disk, DISK_FINISH);
+}
+
+void devices_transfer(struct devices *devices, struct transfer *transfer)
+{
+    hotplug_transfer(devices->hotplug, transfer);
+    pci_root_transfer(devices->pci, transfer);
+}

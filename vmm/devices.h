@@ -1,0 +1,73 @@
+/* devices.h - the virtio devices of a machine on its PCI root: those of its configuration, and
+ * disks and nics that come and go while it runs.  Main thread. */
+#pragma once
+#include <stddef.h>
+#include "vmm/control_protocol.h"
+
+struct bus;
+struct config_fds;
+struct disk;
+struct error;
+struct guest_memory;
+struct hotplug;
+struct irq_router;
+struct loop;
+struct pci_root;
+struct power;
+struct transfer;
+struct virtio_balloon;
+struct virtio_mem;
+struct virtio_vsock;
+
+struct devices_spec {
+    struct guest_memory *memory; /* all of these are borrowed */
+    struct bus *ports, *mmio;
+    struct irq_router *router;
+    int vm_fd;
+    struct loop *loop;
+    struct power *power;
+    struct stats_page *page;
+    /* Called before and after something changes that running vCPUs use. */
+    void (*hold)(void *context);
+    void (*release)(void *context);
+    /* To the agent: at once, or false. */
+    bool (*tell_vsock)(void *context, const struct vmm_vsock *message);
+    void (*tell_gone)(void *context, enum vmm_device_kind kind, unsigned place);
+    void *context;
+};
+
+#define DEVICES_OF_A_KIND_MAX 8
+struct devices {
+    struct devices_spec spec;
+    struct pci_root *pci;
+    struct hotplug *hotplug;
+    struct virtio_balloon *balloon; /* borrowed from the root, as the two below */
+    struct virtio_vsock *vsock;     /* NULL = none */
+    struct virtio_mem *mem;         /* NULL = none */
+    struct devices_place {
+        bool used;
+        struct disk *disk; /* borrowed; NULL = not a disk */
+        unsigned fd_count;
+        int fds[VMM_QUEUES_MAX]; /* owned, of what was attached */
+    } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
+};
+
+/* What is configured, vCPUs not yet there; to be freed also if it fails.  fds stay open as long as
+ * the devices. */
+int devices_init(struct devices *devices, const struct devices_spec *spec,
+                 const struct vmm_configure *configure, const struct config_fds *fds,
+                 struct error *err);
+void devices_destroy(struct devices *devices); /* also one that is all zero */
+
+/* Takes fds (as CONFIGURE has them for one) over if it succeeds.  -EEXIST: the place is taken. */
+int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
+                        struct error *err);
+int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
+                       struct error *err);
+/* Asks the guest to let it go; spec.tell_gone when it has.  -ENOENT. */
+int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+                   struct error *err);
+
+/* No disk has anything in flight afterwards; vCPUs are held. */
+void devices_finish(struct devices *devices);
+void devices_transfer(struct devices *devices, struct transfer *transfer);
