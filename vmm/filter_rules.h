@@ -60,13 +60,14 @@ static const struct filter_rule device_rules[] = {
     ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(getrandom), ALWAYS(io_uring_enter),
     ALWAYS(preadv), ALWAYS(pwritev), ALWAYS(fdatasync), ALWAYS(fallocate),
     { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } }, /* O_DIRECT: raw_do_unaligned */
+    { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_GETFL } } },
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
     /* a snapshot: what KVM keeps of a held machine, read only */
     IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),
     IOCTL(KVM_GET_REGS), IOCTL(KVM_GET_XSAVE), IOCTL(KVM_GET_XCRS), IOCTL(KVM_GET_DEBUGREGS),
     IOCTL(KVM_GET_LAPIC), IOCTL(KVM_GET_MSRS), IOCTL(KVM_GET_VCPU_EVENTS), IOCTL(KVM_GET_MP_STATE),
-    /* a device is attached, or let go by the guest: its queues' kicks and interrupts */
-    ALWAYS(eventfd2), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD),
+    /* a device is attached, or let go by the guest: its queues' kicks and interrupts, its tap */
+    ALWAYS(eventfd2), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD), IOCTL(TUNGETVNETHDRSZ),
     /* a fork: the guest's memory becomes copy-on-write */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },

@@ -54,23 +54,29 @@ static struct block_disk {
 static uint8_t data[SLOT_COUNT][SLOT_BYTES] __attribute__((aligned(SLOT_BYTES)));
 static uint32_t samples[SAMPLES_MAX];
 
+static bool block_start(struct block_disk *disk, unsigned index)
+{
+    volatile uint32_t *config = (volatile uint32_t *)disk->device.config;
+
+    if (!virtio_add_queue(&disk->device, &disk->queue, 0) || config == NULL) {
+        console_print("blk %u broken queue\n", (uint64_t)index);
+        return false;
+    }
+    disk->sectors = (uint64_t)config[1] << 32 | config[0];
+    virtio_start(&disk->device);
+    return true;
+}
+
 static struct block_disk *block_open(unsigned index)
 {
     struct block_disk *disk = &disks[index % BLOCK_DISKS];
-    volatile uint32_t *config;
 
     if (disk->opened)
         return disk;
     if (!virtio_open(&disk->device, "blk", VIRTIO_BLOCK, index,
-                     F_FLUSH | F_DISCARD | F_WRITE_ZEROES))
+                     F_FLUSH | F_DISCARD | F_WRITE_ZEROES) ||
+        !block_start(disk, index))
         return NULL;
-    if (!virtio_add_queue(&disk->device, &disk->queue, 0) || disk->device.config == NULL) {
-        console_print("blk %u broken queue\n", (uint64_t)index);
-        return NULL;
-    }
-    config = (volatile uint32_t *)disk->device.config;
-    disk->sectors = (uint64_t)config[1] << 32 | config[0];
-    virtio_start(&disk->device);
     disk->opened = true;
     return disk;
 }
@@ -122,6 +128,31 @@ static const char *block_do(struct block_disk *disk, enum block_type type, uint6
     default:
         return "bad-status";
     }
+}
+
+void block_probe(unsigned slot)
+{
+    static struct block_disk disk; /* one at a time */
+    const char *wrong;
+    uint8_t was;
+
+    if (!virtio_open_slot(&disk.device, "blk", slot, F_FLUSH | F_DISCARD | F_WRITE_ZEROES) ||
+        !block_start(&disk, slot))
+        return;
+    wrong = block_do(&disk, BLOCK_READ, disk.sectors - 1, SECTOR_BYTES);
+    was = data[0][0];
+    console_print("slot %u disk %u sectors was %s", (uint64_t)slot, disk.sectors,
+                  wrong != NULL ? wrong : "0x");
+    if (wrong == NULL)
+        console_print("%b", was);
+    memset(data[0], was + 1, SECTOR_BYTES);
+    wrong = block_do(&disk, BLOCK_WRITE, disk.sectors - 1, SECTOR_BYTES);
+    console_print(" write %s", wrong != NULL ? wrong : "ok");
+    memset(data[0], 0, SECTOR_BYTES);
+    wrong = block_do(&disk, BLOCK_READ, disk.sectors - 1, SECTOR_BYTES);
+    if (wrong == NULL && data[0][0] != (uint8_t)(was + 1))
+        wrong = "other";
+    console_print(" read %s\n", wrong != NULL ? wrong : "ok");
 }
 
 struct block_call { /* what the verbs get */

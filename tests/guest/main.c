@@ -15,6 +15,7 @@
 #include "tests/guest/plug.h"
 #include "tests/guest/power.h"
 #include "tests/guest/rng.h"
+#include "tests/guest/slots.h"
 #include "tests/guest/text.h"
 #include "tests/guest/vsock.h"
 
@@ -64,6 +65,7 @@ static const struct command {
     { "balloon", balloon_run },
     { "vsock", vsock_run },
     { "plug", plug_run },
+    { "slots", slots_run },
     { "pci", machine_pci },
     { "info", machine_info },
     { "smp", machine_processors },

@@ -7,6 +7,7 @@
 #include "tests/guest/guest.h"
 #include "tests/guest/memory.h"
 #include "tests/guest/power.h"
+#include "tests/guest/slots.h"
 #include "tests/guest/text.h"
 
 #define PANIC_PORT         0x505 /* pvpanic, ISA */
@@ -15,6 +16,7 @@
 #define KEYBOARD_RESET     0xfe
 #define EVENT_PORT         0x600 /* GED: reading returns and clears the pending events */
 #define EVENT_POWER_BUTTON 1
+#define EVENT_SLOTS        2
 #define EVENT_GENERATION   4
 #define GENERATION_ID      0xe1000 /* where the DSDT's ADDR says */
 #define EVENT_NO_DEVICE    0xffffffff
@@ -81,6 +83,8 @@ static void button_check(struct guest *guest)
         console_print("generation event interrupts %u\n", power_interrupts);
         power_generation(guest, 0, NULL, 0);
     }
+    if ((events & EVENT_SLOTS) != 0)
+        slots_changed(guest);
     if ((events & EVENT_POWER_BUTTON) == 0)
         return;
     console_print("power button\n");
@@ -100,6 +104,15 @@ void guest_wait(struct guest *guest, uint64_t timeout_ns)
         button_check(guest);
 }
 
+void power_watch(struct guest *guest)
+{
+    if (guest->watch_power)
+        return;
+    guest->watch_power = true;
+    apic_route_pin(EVENT_PIN, VECTOR_POWER);
+    button_check(guest);
+}
+
 void power_button(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
     (void)index;
@@ -107,9 +120,7 @@ void power_button(struct guest *guest, unsigned index, char **arguments, unsigne
         console_print("power usage\n");
         return;
     }
-    guest->watch_power = true;
-    apic_route_pin(EVENT_PIN, VECTOR_POWER);
-    button_check(guest);
+    power_watch(guest);
     console_print("power %s\n", arguments[0]);
     while (text_equal(arguments[0], "wait"))
         guest_wait(guest, WAIT_FOREVER);

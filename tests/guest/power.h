@@ -11,4 +11,6 @@ void power_triple_fault(struct guest *guest, unsigned index, char **arguments, u
 void power_panic(struct guest *guest, unsigned index, char **arguments, unsigned count);
 /* power:wait and power:watch */
 void power_button(struct guest *guest, unsigned index, char **arguments, unsigned count);
+/* From now on each wait sees the event device. */
+void power_watch(struct guest *guest);
 void power_generation(struct guest *guest, unsigned index, char **arguments, unsigned count);

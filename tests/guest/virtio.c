@@ -143,12 +143,18 @@ bool virtio_open(struct virtio_device *device, const char *name, unsigned type, 
         console_print("%s %u absent\n", name, (uint64_t)index);
         return false;
     }
+    return virtio_open_slot(device, name, (unsigned)slot, wanted);
+}
+
+bool virtio_open_slot(struct virtio_device *device, const char *name, unsigned slot,
+                      uint64_t wanted)
+{
     memset(device, 0, sizeof(*device));
-    device->slot = (unsigned)slot;
+    device->slot = slot;
     pci_enable(device->slot);
     find_structures(device);
     if (device->common == NULL || device->notify == NULL) {
-        console_print("%s %u broken no-capabilities\n", name, (uint64_t)index);
+        console_print("%s slot %u broken no-capabilities\n", name, (uint64_t)slot);
         return false;
     }
     device->common[COMMON_STATUS] = 0;
@@ -157,11 +163,11 @@ bool virtio_open(struct virtio_device *device, const char *name, unsigned type, 
     device->common[COMMON_STATUS] = STATUS_ACKNOWLEDGE;
     device->common[COMMON_STATUS] = STATUS_ACKNOWLEDGE | STATUS_DRIVER;
     if (!agree_features(device, wanted)) {
-        console_print("%s %u broken features\n", name, (uint64_t)index);
+        console_print("%s slot %u broken features\n", name, (uint64_t)slot);
         return false;
     }
     if (!enable_msix(device->slot))
-        console_print("%s %u note no-msix\n", name, (uint64_t)index);
+        console_print("%s slot %u note no-msix\n", name, (uint64_t)slot);
     write16(device->common, COMMON_CONFIG_VECTOR, NO_VECTOR);
     return true;
 }

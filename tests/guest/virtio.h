@@ -64,6 +64,9 @@ struct virtio_device {
  * Interrupts go to VECTOR_DEVICE by MSI-X. */
 bool virtio_open(struct virtio_device *device, const char *name, unsigned type, unsigned index,
                  uint64_t wanted);
+/* The same of whatever is in this slot. */
+bool virtio_open_slot(struct virtio_device *device, const char *name, unsigned slot,
+                      uint64_t wanted);
 bool virtio_add_queue(struct virtio_device *device, struct virtqueue *queue, uint16_t number);
 void virtio_start(struct virtio_device *device);
 

@@ -112,6 +112,7 @@ static void add_disk(struct run *run, const char *path, bool read_only)
     run->configure.disks[run->configure.disk_count].read_only = read_only;
     run->configure.disks[run->configure.disk_count].format = VMM_DISK_RAW;
     run->configure.disks[run->configure.disk_count].queues = 1;
+    run->configure.disks[run->configure.disk_count].place = run->configure.disk_count;
     run->disks[run->configure.disk_count++] = path;
 }
 
@@ -122,7 +123,7 @@ static void add_tap(struct run *run, const char *name)
     if (run->configure.nic_count == VMM_NICS_MAX)
         usage();
     memcpy(nic->mac, (uint8_t[]){ 2, 0, 0, 0, 0, (uint8_t)(1 + run->configure.nic_count) }, 6);
-    nic->queues = 1;
+    nic->queues = 1, nic->place = run->configure.nic_count;
     run->taps[run->configure.nic_count++] = name;
 }
 

@@ -35,9 +35,11 @@ struct fixture {
     size_t input_size, input_room;
     struct vmm_vsock vsock;
     int vsock_fd, leavings;
-    uint32_t target_mib;      /* of the last BALLOON */
-    uint64_t requested_bytes; /* of the last MEMORY */
-    uint64_t hotplug_bytes;   /* in CONFIGURE */
+    uint32_t target_mib;                    /* of the last BALLOON */
+    uint64_t requested_bytes;               /* of the last MEMORY */
+    uint64_t hotplug_bytes;                 /* in CONFIGURE */
+    int attached, attach_result, device_fd; /* device_fd: the last that was taken */
+    struct vmm_device detached;
     struct loop *loop;
     struct control *control;
 };
@@ -206,6 +208,41 @@ static inline void change_memory(void *context, uint64_t requested_bytes)
     f->requested_bytes = requested_bytes;
 }
 
+static inline int take_device(struct fixture *f, const int *fds)
+{
+    if (f->attach_result == 0) {
+        f->attached++;
+        f->device_fd = fds[0];
+    }
+    return f->attach_result;
+}
+
+static inline int attach_disk(void *context, const struct vmm_disk *disk, const int *fds,
+                              struct error *err)
+{
+    (void)disk;
+    (void)err;
+    return take_device(context, fds);
+}
+
+static inline int attach_nic(void *context, const struct vmm_nic *nic, const int *fds,
+                             struct error *err)
+{
+    (void)nic;
+    (void)err;
+    return take_device(context, fds);
+}
+
+static inline int detach(void *context, enum vmm_device_kind kind, unsigned place,
+                         struct error *err)
+{
+    struct fixture *f = context;
+
+    f->detached.kind = (uint8_t)kind;
+    f->detached.place = (uint8_t)place;
+    return place < VMM_DISKS_MAX ? 0 : error_set(err, ENOENT, "none");
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = hold,
@@ -217,6 +254,9 @@ static const struct control_ops ops = {
     .vsock = take_vsock,
     .disconnected = leave,
     .change_memory = change_memory,
+    .attach_disk = attach_disk,
+    .attach_nic = attach_nic,
+    .detach = detach,
 };
 
 static inline void make_ready(struct fixture *f, int fd)

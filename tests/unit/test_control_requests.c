@@ -151,6 +151,117 @@ static void memory_is_told_its_size(void **state)
     }
 }
 
+static void expect_device(int fd, int kind, int place, int state, int result)
+{
+    struct vmm_device got;
+
+    assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_DEVICE);
+    assert_int_equal(got.kind, kind);
+    assert_int_equal(got.place, place);
+    assert_int_equal(got.state, state);
+    assert_int_equal(got.result, result);
+}
+
+static struct vmm_attach_disk attach_message(void)
+{
+    return (struct vmm_attach_disk){
+        .header = { VMM_MESSAGE_ATTACH_DISK, VMM_PROTOCOL_VERSION, sizeof(struct vmm_attach_disk),
+                    0 },
+        .disk = { .format = VMM_DISK_RAW, .queues = 1, .place = 5, .size_bytes = 4096 },
+    };
+}
+
+/* Also while it is paused, when nothing else is served. */
+static void a_device_is_attached_with_its_files(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_attach_disk message = attach_message();
+    auto_close int fd = dial(f);
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    expect_device(fd, VMM_DEVICE_DISK, 5, VMM_DEVICE_PRESENT, 0);
+    assert_int_equal(f->attached, 1);
+    assert_int_equal(open_fds(), fds_before + 1); /* the machine's now */
+    close(f->device_fd);
+    f->attach_result = -EEXIST;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
+    turn(f);
+    expect_device(fd, VMM_DEVICE_DISK, 5, VMM_DEVICE_PRESENT, -EEXIST);
+    assert_int_equal(open_fds(), fds_before);
+}
+
+static void a_bad_device_ends_the_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_attach_disk message;
+    struct vmm_attach_nic nic = {
+        .header = { VMM_MESSAGE_ATTACH_NIC, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+        .nic = { .queues = 2, .place = 1 },
+    };
+    int fds_before;
+
+    make_ready(f, dial(f));
+    for (int i = 0; i < 5; i++) {
+        int fd = dial(f);
+
+        fds_before = open_fds();
+        message = attach_message();
+        if (i == 0)
+            message.disk.place = VMM_DISKS_MAX;
+        else if (i == 1)
+            message.disk.size_bytes = 100;
+        else if (i == 2)
+            message.disk.format = VMM_DISK_DELTA; /* which has two files */
+        if (i < 4)
+            assert_int_equal(
+                seqpacket_send(fd, &message, sizeof message, (int[]){ 0, 1 }, i == 3 ? 0 : 1, NULL),
+                0);
+        else
+            assert_int_equal(seqpacket_send(fd, &nic, sizeof nic, (int[]){ 0 }, 1, NULL), 0);
+        turn(f);
+        assert_int_equal(answer(fd), 0);
+        assert_int_equal(open_fds(), fds_before - 1); /* the connection's */
+        close(fd);
+    }
+    assert_int_equal(f->attached, 0);
+}
+
+static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_device message = {
+        .header = { VMM_MESSAGE_DETACH, VMM_PROTOCOL_VERSION, sizeof message, 0 },
+        .kind = VMM_DEVICE_NIC,
+        .place = 2,
+    };
+    auto_close int fd = dial(f);
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    post(fd, VMM_MESSAGE_PAUSE);
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    message.place = 200;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    post(fd, VMM_MESSAGE_RESUME);
+    turn(f);
+    expect_state(fd, true);
+    expect_device(fd, VMM_DEVICE_NIC, 2, VMM_DEVICE_PRESENT, 0);
+    expect_device(fd, VMM_DEVICE_NIC, 200, VMM_DEVICE_ABSENT, -ENOENT);
+    expect_state(fd, false);
+    control_send_device(f->control, VMM_DEVICE_NIC, 2, VMM_DEVICE_ABSENT, 0);
+    expect_device(fd, VMM_DEVICE_NIC, 2, VMM_DEVICE_ABSENT, 0);
+    message.kind = VMM_DEVICE_KIND_COUNT;
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(answer(fd), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +271,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_balloon_is_told_its_size, set_up, tear_down),
         cmocka_unit_test_setup_teardown(memory_is_told_its_size, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_device_is_attached_with_its_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_bad_device_ends_the_connection, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_device_is_asked_to_go_and_its_going_is_told, set_up,
+                                        tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,366 @@
+/* test_devices.c - disks and nics that come and go: what the guest reads of it, what it can do, and
+ * what is left. */
+#include "tests/unit/virtio_harness.h"
+#include "tests/unit/tap_harness.h"
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include "vmm/config.h"
+#include "vmm/devices.h"
+#include "vmm/exit_record.h"
+#include "vmm/power.h"
+#include "vmm/transfer.h"
+#include "vmm/virtio_block.h"
+
+#define DISK_BYTES (1u << 20)
+#define DISK_SLOT  (PLATFORM_SLOT_DISKS + 3)
+#define BLOCK_ID   0x10421af4u
+
+struct fixture {
+    struct harness h;
+    struct stats_page page;
+    struct exit_record record;
+    struct power *power;
+    struct devices devices;
+    int ged; /* eventfd of the event device's pin */
+    int holds, releases;
+    int gone_kind, gone_place, gone;
+};
+
+static void hold(void *context)
+{
+    ((struct fixture *)context)->holds++;
+}
+
+static void release(void *context)
+{
+    ((struct fixture *)context)->releases++;
+}
+
+static void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
+{
+    struct fixture *f = context;
+
+    f->gone++;
+    f->gone_kind = (int)kind;
+    f->gone_place = (int)place;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
+    const struct config_fds fds = { 0 };
+    struct devices_spec spec = { .hold = hold, .release = release, .tell_gone = tell_gone };
+
+    assert_non_null(f);
+    harness_open(&f->h);
+    f->h.root = pci_root_free(f->h.root); /* the devices bring their own, on buses of their own */
+    bus_free(f->h.ports);
+    bus_free(f->h.mmio);
+    assert_int_equal(bus_new(&f->h.ports, NULL), 0);
+    assert_int_equal(bus_new(&f->h.mmio, NULL), 0);
+    f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    f->record.page = &f->page;
+    assert_int_equal(power_new(f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
+    spec.memory = f->h.memory;
+    spec.ports = f->h.ports;
+    spec.mmio = f->h.mmio;
+    spec.router = f->h.router;
+    spec.vm_fd = f->h.vm_fd;
+    spec.loop = f->h.loop;
+    spec.power = f->power;
+    spec.page = &f->page;
+    spec.context = f;
+    assert_int_equal(devices_init(&f->devices, &spec, &configure, &fds, &f->h.err), 0);
+    f->h.slot = DISK_SLOT;
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    devices_destroy(&f->devices);
+    power_free(f->power);
+    close(f->ged);
+    harness_close(&f->h);
+    free(f);
+    return 0;
+}
+
+static uint32_t port_get(struct fixture *f, uint16_t port)
+{
+    uint32_t value = 0;
+
+    bus_read(f->h.ports, port, &value, sizeof value);
+    return value;
+}
+
+static void eject(struct fixture *f, uint32_t slots)
+{
+    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    harness_run(&f->h);
+}
+
+static int file_new(void)
+{
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+
+    assert_true(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
+    return fd;
+}
+
+static const struct vmm_disk a_disk = {
+    .format = VMM_DISK_RAW, .queues = 1, .place = 3, .size_bytes = DISK_BYTES
+};
+
+static int attach(struct fixture *f)
+{
+    int fd = file_new();
+    int result = devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err);
+
+    if (result < 0)
+        close(fd);
+    return result < 0 ? result : fd;
+}
+
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* One sector, by a driver of the guest. */
+static void write_a_sector(struct fixture *f)
+{
+    const struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header = { .type = 1, .sector = 5 };
+    const struct ring_buffer buffers[] = { { DATA_BASE, sizeof header, 0 },
+                                           { DATA_BASE + 0x1000, 512, 0 },
+                                           { DATA_BASE + 0x800, 1, RING_WRITE } };
+    uint32_t head, length;
+
+    driver_start(&f->h, 1ull << 9, 8);
+    guest_put(&f->h, DATA_BASE, &header, sizeof header);
+    guest_put(&f->h, DATA_BASE + 0x1000, "plugged", 8);
+    ring_offer(&f->h, 0, buffers, 3);
+    ring_kick(&f->h, 0);
+    assert_true(ring_take(&f->h, 0, &head, &length));
+    assert_int_equal(guest_get8(&f->h, DATA_BASE + 0x800), 0);
+}
+
+static void an_attached_disk_is_told_and_works(void **state)
+{
+    struct fixture *f = *state;
+    char text[8] = "";
+    uint64_t pulses = 0;
+    int fd;
+
+    assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
+    fd = attach(f);
+    assert_true(fd >= 0);
+    assert_int_equal(f->holds, 1);
+    assert_int_equal(f->releases, 1);
+    assert_int_equal(config_get(&f->h, 0, 4), BLOCK_ID);
+    assert_int_equal(read(f->ged, &pulses, sizeof pulses), sizeof pulses);
+    assert_int_equal(port_get(f, PLATFORM_PORT_GED), GED_EVENT_PCI_HOTPLUG);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << DISK_SLOT);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 0);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 0);
+    write_a_sector(f);
+    assert_int_equal(pread(fd, text, sizeof text, 5 * 512), sizeof text);
+    assert_string_equal(text, "plugged");
+    assert_int_equal(f->page.disks[3].write_ops, 1);
+}
+
+static void a_place_is_taken_once(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(attach(f) >= 0);
+    assert_int_equal(attach(f), -EEXIST);
+    assert_int_equal(f->holds, 1);
+}
+
+static void what_cannot_be_leaves_the_place_free(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_disk wrong = a_disk;
+    int fd = file_new();
+
+    wrong.size_bytes = 100;
+    assert_int_equal(devices_attach_disk(&f->devices, &wrong, &fd, &f->h.err), -EINVAL);
+    assert_true(is_open(fd)); /* the caller's still */
+    assert_int_equal(f->holds, f->releases);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 0);
+    assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
+    assert_int_equal(devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err), 0);
+}
+
+static void a_guest_lets_go_what_it_was_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    int fd = attach(f);
+
+    write_a_sector(f);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 0);
+    assert_true(is_open(fd));
+    eject(f, 1u << DISK_SLOT); /* without a reset of the device, as a driver would begin with */
+    assert_int_equal(f->gone, 1);
+    assert_int_equal(f->gone_kind, VMM_DEVICE_DISK);
+    assert_int_equal(f->gone_place, 3);
+    assert_false(is_open(fd));
+    assert_int_equal(f->holds, 2);
+    assert_int_equal(f->releases, 2);
+    assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), -ENOENT);
+}
+
+static void nothing_goes_unasked(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(attach(f) >= 0);
+    eject(f, UINT32_MAX);
+    assert_int_equal(f->gone, 0);
+    write_a_sector(f);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    eject(f, ~(1u << DISK_SLOT));
+    assert_int_equal(f->gone, 0);
+    for (unsigned port = PLATFORM_PORT_HOTPLUG;
+         port < PLATFORM_PORT_HOTPLUG + PLATFORM_PORT_HOTPLUG_SIZE; port++)
+        bus_write(f->h.ports, port, (uint8_t[]){ 0 }, 1);
+    harness_run(&f->h);
+    eject(f, 1u << DISK_SLOT);
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 1);
+}
+
+/* A guest need not answer; and what it was asked for is not what comes later to the same place. */
+static void it_is_asked_again_and_only_for_this_one(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(attach(f) >= 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        assert_int_equal(port_get(f, PLATFORM_PORT_GED), GED_EVENT_PCI_HOTPLUG);
+        assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
+    }
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 1);
+    assert_true(attach(f) >= 0);
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 1);
+}
+
+/* Interrupts, eventfds, loop sources and files of a device that goes are free for the next one. */
+static void coming_and_going_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    int before = dup(0);
+
+    close(before);
+    for (int i = 0; i < 2000; i++) {
+        assert_true(attach(f) >= 0);
+        if (i % 500 == 0)
+            write_a_sector(f);
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        eject(f, 1u << DISK_SLOT);
+    }
+    assert_int_equal(f->gone, 2000);
+    assert_int_equal(dup(0), before);
+    close(before);
+}
+
+static void requests_in_flight_end_with_the_device(void **state)
+{
+    struct fixture *f = *state;
+    const struct ring_buffer nothing = { DATA_BASE, 16, 0 };
+
+    assert_true(attach(f) >= 0);
+    driver_start(&f->h, 0, 8);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    ring_offer(&f->h, 0, &nothing, 1);
+    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0); /* not yet seen */
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 1);
+}
+
+static void a_nic_comes_and_goes(void **state)
+{
+    struct fixture *f = *state;
+    const struct vmm_nic nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 };
+    struct vmm_nic twin = nic;
+    struct tap_harness tap;
+    int fd;
+
+    if (!tap_harness_enter())
+        skip();
+    assert_true(tap_harness_open(&tap));
+    fd = tap.tap_fd;
+    assert_int_equal(devices_attach_nic(&f->devices, &nic, &fd, &f->h.err), 0);
+    assert_int_equal(devices_attach_nic(&f->devices, &twin, &fd, &f->h.err), -EEXIST);
+    f->h.slot = PLATFORM_SLOT_NICS + 7;
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << f->h.slot);
+    driver_start(&f->h, 1ull << 5, 8);
+    assert_int_equal(device_config_get(&f->h, 5, 1), 9);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 7, NULL), 0);
+    eject(f, 1u << f->h.slot);
+    assert_int_equal(f->gone_kind, VMM_DEVICE_NIC);
+    assert_int_equal(f->gone_place, 7);
+    assert_false(is_open(fd));
+    close(tap.host_fd);
+}
+
+/* The guest may have missed an event; who asked is another agent's business. */
+static void a_snapshot_keeps_what_is_to_be_told(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer transfer = { .err = &f->h.err };
+
+    assert_true(attach(f) >= 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    devices_transfer(&f->devices, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << DISK_SLOT);
+    transfer.loading = true;
+    transfer.at = 0;
+    devices_transfer(&f->devices, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << DISK_SLOT);
+    free(transfer.bytes);
+}
+
+static void places_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 8, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 255, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 0, NULL), -ENOENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(an_attached_disk_is_told_and_works),
+        TEST(a_place_is_taken_once),
+        TEST(what_cannot_be_leaves_the_place_free),
+        TEST(a_guest_lets_go_what_it_was_asked_for),
+        TEST(nothing_goes_unasked),
+        TEST(it_is_asked_again_and_only_for_this_one),
+        TEST(coming_and_going_leaves_nothing),
+        TEST(requests_in_flight_end_with_the_device),
+        TEST(a_nic_comes_and_goes),
+        TEST(a_snapshot_keeps_what_is_to_be_told),
+        TEST(places_are_bounded),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
