@@ -1,4 +1,5 @@
-/* slots.c - see slots.h.  ACPI 6.4, 5.6.6: a device check, an eject request and _EJ0, without AML. */
+/* slots.c - see slots.h.  ACPI 6.4, 5.6.6: a device check, an eject request and _EJ0, without AML.
+ */
 #include "tests/guest/slots.h"
 #include <stddef.h>
 #include "tests/guest/apic.h"

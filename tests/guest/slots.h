@@ -1,5 +1,5 @@
-/* slots.h - PCI slots that are filled and emptied while the guest runs, by the registers that a VMM's
- * DSDT uses (ports 0x608 to 0x613).  Handlers of words: see main.c. */
+/* slots.h - PCI slots that are filled and emptied while the guest runs, by the registers that a
+ * VMM's DSDT uses (ports 0x608 to 0x613).  Handlers of words: see main.c. */
 #pragma once
 
 struct guest;

@@ -1,128 +1,21 @@
 /* test_devices.c - disks and nics that come and go: what the guest reads of it, what it can do, and
  * what is left. */
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/devices_harness.h"
 #include "tests/unit/tap_harness.h"
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-#include "vmm/config.h"
-#include "vmm/devices.h"
-#include "vmm/exit_record.h"
-#include "vmm/power.h"
 #include "vmm/transfer.h"
-#include "vmm/virtio_block.h"
 
-#define DISK_BYTES (1u << 20)
-#define DISK_SLOT  (PLATFORM_SLOT_DISKS + 3)
-#define BLOCK_ID   0x10421af4u
-
-struct fixture {
-    struct harness h;
-    struct stats_page page;
-    struct exit_record record;
-    struct power *power;
-    struct devices devices;
-    int ged; /* eventfd of the event device's pin */
-    int holds, releases;
-    int gone_kind, gone_place, gone;
-};
-
-static void hold(void *context)
-{
-    ((struct fixture *)context)->holds++;
-}
-
-static void release(void *context)
-{
-    ((struct fixture *)context)->releases++;
-}
-
-static void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
-{
-    struct fixture *f = context;
-
-    f->gone++;
-    f->gone_kind = (int)kind;
-    f->gone_place = (int)place;
-}
+#define BLOCK_ID 0x10421af4u
 
 static int set_up(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-    const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
-    const struct config_fds fds = { 0 };
-    struct devices_spec spec = { .hold = hold, .release = release, .tell_gone = tell_gone };
-
-    assert_non_null(f);
-    harness_open(&f->h);
-    f->h.root = pci_root_free(f->h.root); /* the devices bring their own, on buses of their own */
-    bus_free(f->h.ports);
-    bus_free(f->h.mmio);
-    assert_int_equal(bus_new(&f->h.ports, NULL), 0);
-    assert_int_equal(bus_new(&f->h.mmio, NULL), 0);
-    f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    f->record.page = &f->page;
-    assert_int_equal(power_new(f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
-    spec.memory = f->h.memory;
-    spec.ports = f->h.ports;
-    spec.mmio = f->h.mmio;
-    spec.router = f->h.router;
-    spec.vm_fd = f->h.vm_fd;
-    spec.loop = f->h.loop;
-    spec.power = f->power;
-    spec.page = &f->page;
-    spec.context = f;
-    assert_int_equal(devices_init(&f->devices, &spec, &configure, &fds, &f->h.err), 0);
-    f->h.slot = DISK_SLOT;
-    *state = f;
+    *state = devices_harness_new(/* with_kvm= */ true);
     return 0;
 }
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
-
-    devices_destroy(&f->devices);
-    power_free(f->power);
-    close(f->ged);
-    harness_close(&f->h);
-    free(f);
+    devices_harness_free(*state);
     return 0;
-}
-
-static uint32_t port_get(struct fixture *f, uint16_t port)
-{
-    uint32_t value = 0;
-
-    bus_read(f->h.ports, port, &value, sizeof value);
-    return value;
-}
-
-static void eject(struct fixture *f, uint32_t slots)
-{
-    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
-    harness_run(&f->h);
-}
-
-static int file_new(void)
-{
-    int fd = memfd_create("disk", MFD_CLOEXEC);
-
-    assert_true(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
-    return fd;
-}
-
-static const struct vmm_disk a_disk = {
-    .format = VMM_DISK_RAW, .queues = 1, .place = 3, .size_bytes = DISK_BYTES
-};
-
-static int attach(struct fixture *f)
-{
-    int fd = file_new();
-    int result = devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err);
-
-    if (result < 0)
-        close(fd);
-    return result < 0 ? result : fd;
 }
 
 static bool is_open(int fd)
@@ -131,7 +24,7 @@ static bool is_open(int fd)
 }
 
 /* One sector, by a driver of the guest. */
-static void write_a_sector(struct fixture *f)
+static void write_a_sector(struct devices_harness *f)
 {
     const struct {
         uint32_t type, reserved;
@@ -153,7 +46,7 @@ static void write_a_sector(struct fixture *f)
 
 static void an_attached_disk_is_told_and_works(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     char text[8] = "";
     uint64_t pulses = 0;
     int fd;
@@ -177,7 +70,7 @@ static void an_attached_disk_is_told_and_works(void **state)
 
 static void a_place_is_taken_once(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
 
     assert_true(attach(f) >= 0);
     assert_int_equal(attach(f), -EEXIST);
@@ -186,7 +79,7 @@ static void a_place_is_taken_once(void **state)
 
 static void what_cannot_be_leaves_the_place_free(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     struct vmm_disk wrong = a_disk;
     int fd = file_new();
 
@@ -201,7 +94,7 @@ static void what_cannot_be_leaves_the_place_free(void **state)
 
 static void a_guest_lets_go_what_it_was_asked_for(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     int fd = attach(f);
 
     write_a_sector(f);
@@ -222,7 +115,7 @@ static void a_guest_lets_go_what_it_was_asked_for(void **state)
 
 static void nothing_goes_unasked(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
 
     assert_true(attach(f) >= 0);
     eject(f, UINT32_MAX);
@@ -243,7 +136,7 @@ static void nothing_goes_unasked(void **state)
 /* A guest need not answer; and what it was asked for is not what comes later to the same place. */
 static void it_is_asked_again_and_only_for_this_one(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
 
     assert_true(attach(f) >= 0);
     for (int i = 0; i < 3; i++) {
@@ -261,7 +154,7 @@ static void it_is_asked_again_and_only_for_this_one(void **state)
 /* Interrupts, eventfds, loop sources and files of a device that goes are free for the next one. */
 static void coming_and_going_leaves_nothing(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     int before = dup(0);
 
     close(before);
@@ -279,7 +172,7 @@ static void coming_and_going_leaves_nothing(void **state)
 
 static void requests_in_flight_end_with_the_device(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     const struct ring_buffer nothing = { DATA_BASE, 16, 0 };
 
     assert_true(attach(f) >= 0);
@@ -293,7 +186,7 @@ static void requests_in_flight_end_with_the_device(void **state)
 
 static void a_nic_comes_and_goes(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     const struct vmm_nic nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 };
     struct vmm_nic twin = nic;
     struct tap_harness tap;
@@ -320,7 +213,7 @@ static void a_nic_comes_and_goes(void **state)
 /* The guest may have missed an event; who asked is another agent's business. */
 static void a_snapshot_keeps_what_is_to_be_told(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
     struct transfer transfer = { .err = &f->h.err };
 
     assert_true(attach(f) >= 0);
@@ -338,7 +231,7 @@ static void a_snapshot_keeps_what_is_to_be_told(void **state)
 
 static void places_are_bounded(void **state)
 {
-    struct fixture *f = *state;
+    struct devices_harness *f = *state;
 
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 8, NULL), -ENOENT);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 255, NULL), -ENOENT);

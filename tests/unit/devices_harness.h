@@ -1,0 +1,122 @@
+/* devices_harness.h - the devices of a machine without vCPUs, over virtio_harness.h: a guest's accesses
+ * to ports and memory, and an agent that attaches disks and asks for them. */
+#pragma once
+#include "tests/unit/virtio_harness.h"
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include "vmm/config.h"
+#include "vmm/devices.h"
+#include "vmm/exit_record.h"
+#include "vmm/power.h"
+
+#define DISK_BYTES (1u << 20)
+#define DISK_SLOT  (PLATFORM_SLOT_DISKS + 3)
+
+struct devices_harness {
+    struct harness h;
+    struct stats_page page;
+    struct exit_record record;
+    struct power *power;
+    struct devices devices;
+    int ged; /* eventfd of the event device's pin */
+    int holds, releases;
+    int gone_kind, gone_place, gone;
+};
+
+static inline void hold(void *context)
+{
+    ((struct devices_harness *)context)->holds++;
+}
+
+static inline void release(void *context)
+{
+    ((struct devices_harness *)context)->releases++;
+}
+
+static inline void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
+{
+    struct devices_harness *f = context;
+
+    f->gone++;
+    f->gone_kind = (int)kind;
+    f->gone_place = (int)place;
+}
+
+static inline struct devices_harness *devices_harness_new(bool with_kvm)
+{
+    struct devices_harness *f = calloc(1, sizeof *f);
+    const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
+    const struct config_fds fds = { 0 };
+    struct devices_spec spec = { .hold = hold, .release = release, .tell_gone = tell_gone };
+
+    assert_non_null(f);
+    if (with_kvm)
+        harness_open(&f->h);
+    else
+        harness_open_on(&f->h, -1, -1);
+    f->h.root = pci_root_free(f->h.root); /* the devices bring their own, on buses of their own */
+    bus_free(f->h.ports);
+    bus_free(f->h.mmio);
+    assert_int_equal(bus_new(&f->h.ports, NULL), 0);
+    assert_int_equal(bus_new(&f->h.mmio, NULL), 0);
+    f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    f->record.page = &f->page;
+    assert_int_equal(power_new(f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
+    spec.memory = f->h.memory;
+    spec.ports = f->h.ports;
+    spec.mmio = f->h.mmio;
+    spec.router = f->h.router;
+    spec.vm_fd = f->h.vm_fd;
+    spec.loop = f->h.loop;
+    spec.power = f->power;
+    spec.page = &f->page;
+    spec.context = f;
+    assert_int_equal(devices_init(&f->devices, &spec, &configure, &fds, &f->h.err), 0);
+    f->h.slot = DISK_SLOT;
+    return f;
+}
+
+static inline void devices_harness_free(struct devices_harness *f)
+{
+    devices_destroy(&f->devices);
+    power_free(f->power);
+    close(f->ged);
+    harness_close(&f->h);
+    free(f);
+}
+
+static inline uint32_t port_get(struct devices_harness *f, uint16_t port)
+{
+    uint32_t value = 0;
+
+    bus_read(f->h.ports, port, &value, sizeof value);
+    return value;
+}
+
+static inline void eject(struct devices_harness *f, uint32_t slots)
+{
+    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    harness_run(&f->h);
+}
+
+static inline int file_new(void)
+{
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+
+    assert_true(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
+    return fd;
+}
+
+static const struct vmm_disk a_disk = {
+    .format = VMM_DISK_RAW, .queues = 1, .place = 3, .size_bytes = DISK_BYTES
+};
+
+static inline int attach(struct devices_harness *f)
+{
+    int fd = file_new();
+    int result = devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err);
+
+    if (result < 0)
+        close(fd);
+    return result < 0 ? result : fd;
+}
