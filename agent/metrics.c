@@ -22,7 +22,7 @@ struct vm_sample {
     struct stats_balloon balloon;
     unsigned disk_count, nic_count;
     const struct vm_spec *spec;
-    struct stats_disk disks[STATS_DISKS_MAX];
+    struct stats_disk disks[STATS_DISKS_MAX]; /* by place, as the next */
     struct stats_nic nics[STATS_NICS_MAX];
     struct stats_vsock vsock;
     uint64_t vsock_open;
@@ -236,7 +236,7 @@ static void print_disks(FILE *out, const struct vm_sample *samples, size_t count
             for (unsigned d = 0; d < samples[i].disk_count; d++)
                 fprintf(out, "%s{vm=\"%s\",disk=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
                         samples[i].spec->disks[d].name,
-                        field(&samples[i].disks[d], family->offset));
+                        field(&samples[i].disks[samples[i].spec->disks[d].place], family->offset));
     }
 }
 
@@ -249,7 +249,8 @@ static void print_nics(FILE *out, const struct vm_sample *samples, size_t count)
         for (size_t i = 0; i < count; i++)
             for (unsigned n = 0; n < samples[i].nic_count; n++)
                 fprintf(out, "%s{vm=\"%s\",nic=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
-                        samples[i].spec->nics[n].name, field(&samples[i].nics[n], family->offset));
+                        samples[i].spec->nics[n].name,
+                        field(&samples[i].nics[samples[i].spec->nics[n].place], family->offset));
     }
 }
 

@@ -127,7 +127,7 @@ struct vm {
     char reason[160];
     int64_t since_ms;
     struct vm_exit exit;
-    struct vm_nic nics[VMM_NICS_MAX];
+    struct vm_nic nics[VMM_NICS_MAX]; /* by place */
     int64_t observed_generation;
     char boot_id[BOOT_ID_TEXT]; /* of the host when it was last started */
     unsigned restarts;          /* by policy, ever */
@@ -135,8 +135,9 @@ struct vm {
     enum vm_intent intent;
     enum vm_restore restore;
 
-    struct vm_nic inside[VMM_NICS_MAX]; /* of a fork's nics: what its guest has, behind its NAT */
-    bool forked;                        /* its process is, or was, a fork's */
+    /* By place: of a fork's nics: what its guest has, behind its NAT. */
+    struct vm_nic inside[VMM_NICS_MAX];
+    bool forked; /* its process is, or was, a fork's */
 
     struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
     struct fork_source *forking; /* owned: while a fork is being made of it */
@@ -154,7 +155,7 @@ struct vm {
     int launch_error;           /* first failure of the launch's jobs; 0 = none */
     char launch_message[160];   /* what it was */
     struct error clean_error;   /* first failure of the clean-up's jobs; code 0 = none */
-    /* By nic and queue; owned between nic_up and CONFIGURE; else -1. */
+    /* By place and queue; owned between nic_up and CONFIGURE; else -1. */
     int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX];
     bool placed; /* taps, cgroup or process may be there: clean up before the next start */
     pid_t pid;   /* 0 = none */
@@ -328,5 +329,5 @@ void vm_watch_process(struct node *node, struct vm *vm);
 void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted);
 /* Ends it if it is not ready in time. */
 void vm_await_ready(struct node *node, struct vm *vm);
-void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
+void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm_nic_spec *nic,
                    struct nic_config *ret_config);

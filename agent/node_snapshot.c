@@ -93,6 +93,7 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
 {
     const struct vm_spec *boot = vm_boot_spec(node, vm);
     struct vm_spec spec = vm->spec;
+    int result;
 
     spec.snapshot[0] = '\0';
     spec.fork[0] = '\0';
@@ -103,7 +104,9 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     memcpy(snapshot->vm_uid, vm->head.uid, sizeof snapshot->vm_uid);
     memcpy(snapshot->nics, vm->nics, sizeof snapshot->nics);
     snapshot->created_ms = timestamp_now_ms();
-    return vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
+    result = vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
+    vm_spec_copy_places(&snapshot->vm_spec, &spec);
+    return result;
 }
 
 /* *ret_bytes: what its copies may take. */
@@ -343,7 +346,7 @@ int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, 
 int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct vm_nic_spec *nic,
                        struct error *err)
 {
-    const struct vm_nic *was = &snapshot->nics[index];
+    const struct vm_nic *was = &snapshot->nics[nic->place];
     char field[32];
     char text[32];
 
@@ -388,11 +391,12 @@ static json_t *nics_json(const struct snapshot *snapshot)
 
     for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
         const struct vm_nic_spec *nic = &snapshot->vm_spec.nics[i];
+        const struct vm_nic *was = &snapshot->nics[nic->place];
         char mac[MAC_TEXT];
         char ipv4[IPV4_TEXT];
 
-        mac_format(snapshot->nics[i].mac, mac);
-        ipv4_format(snapshot->nics[i].ipv4, ipv4);
+        mac_format(was->mac, mac);
+        ipv4_format(was->ipv4, ipv4);
         json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:s}", "name", nic->name, "network",
                                                nic->network, "mac", mac, "ipv4", ipv4));
     }
@@ -418,6 +422,7 @@ static json_t *snapshot_status(const struct node *node, const struct resource *r
         disks_json(snapshot), "nics", nics_json(snapshot), "created", created, "vm_uid",
         snapshot->vm_uid, "vm_spec", snapshot->vm_json);
     if (status && stored) {
+        vm_spec_store_places(&snapshot->vm_spec, status);
         json_object_set_new(status, "created_ms", json_integer(snapshot->created_ms));
         json_object_set_new(status, "digest", json_string(snapshot->digest));
         json_object_set_new(status, "promised_bytes",
@@ -454,9 +459,10 @@ static int restore_parts(struct snapshot *snapshot, const json_t *status, struct
     }
     for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
         const json_t *nic = json_array_get(nics, i);
+        struct vm_nic *was = &snapshot->nics[snapshot->vm_spec.nics[i].place];
 
-        if (mac_parse(text_of(nic, "mac"), snapshot->nics[i].mac, err) < 0 ||
-            ipv4_parse(text_of(nic, "ipv4"), &snapshot->nics[i].ipv4, err) < 0)
+        if (mac_parse(text_of(nic, "mac"), was->mac, err) < 0 ||
+            ipv4_parse(text_of(nic, "ipv4"), &was->ipv4, err) < 0)
             return -err->code;
     }
     return 0;
@@ -481,7 +487,10 @@ static int snapshot_restore(struct resource *resource, const json_t *status, str
     snapshot->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "promised_bytes"));
     snapshot->vm_json = json_deep_copy(json_object_get(status, "vm_spec"));
     result = vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
-    return result < 0 ? result : restore_parts(snapshot, status, err);
+    if (result < 0)
+        return result;
+    vm_spec_restore_places(&snapshot->vm_spec, status);
+    return restore_parts(snapshot, status, err);
 }
 
 const struct resource_ops snapshot_ops = {

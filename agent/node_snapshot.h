@@ -37,7 +37,7 @@ struct snapshot {
     json_t *vm_json;        /* owned; the VM's canonical spec, its boot never a snapshot */
     struct vm_spec vm_spec; /* the same, owned */
     struct snapshot_disk disks[VMM_DISKS_MAX];
-    struct vm_nic nics[VMM_NICS_MAX];
+    struct vm_nic nics[VMM_NICS_MAX]; /* by place */
     int64_t created_ms;
     uint64_t size_bytes; /* on disk once it is ready; before, the most that it may take */
     char digest[KEYED_DIGEST_TEXT];
@@ -64,7 +64,7 @@ int snapshot_check_source(const struct vm *vm, struct error *err);
 /* Is the VM what can be restored from it?  -EINVAL with the field and what it must be. */
 int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, const struct vm *vm,
                       struct error *err);
-/* Gives a nic of such a VM its addresses; -EINVAL if it asks for others. */
+/* Gives a nic of such a VM, at its place, its addresses; -EINVAL if it asks for others. */
 int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct vm_nic_spec *nic,
                        struct error *err);
 

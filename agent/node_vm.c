@@ -153,7 +153,7 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
             continue;
         for (unsigned n = 0; n < nic_count; n++)
             if (strcmp(other->spec.nics[n].network, network) == 0)
-                used[count++] = other->nics[n].ipv4;
+                used[count++] = other->nics[other->spec.nics[n].place].ipv4;
     }
     qsort(used, count, sizeof *used, compare_addresses);
     *ret_count = count;
@@ -170,7 +170,7 @@ static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec 
     snprintf(field, sizeof field, "nics[%u].%s", index, nic->has_ipv4 ? "ipv4" : "network");
     if (!nic->has_ipv4) {
         result = address_pool_pick(&network->config.cidr, used, used_count, network->recent,
-                                   network->recent_count, &vm->nics[index].ipv4, err);
+                                   network->recent_count, &vm->nics[nic->place].ipv4, err);
         return result < 0 ? error_field(err, EADDRNOTAVAIL, field,
                                         "%s: network %s is full: all "
                                         "its %zu addresses are given",
@@ -185,23 +185,24 @@ static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec 
     }
     if (bsearch(&nic->ipv4, used, used_count, sizeof *used, compare_addresses))
         return address_taken(vm, field, err);
-    vm->nics[index].ipv4 = nic->ipv4;
+    vm->nics[nic->place].ipv4 = nic->ipv4;
     return 0;
 }
 
 static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned index)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const uint8_t *mac = vm->nics[vm->spec.nics[index].place].mac;
 
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *other = (const struct vm *)vms->items[i];
 
         for (unsigned n = 0; n < other->spec.nic_count; n++)
-            if (memcmp(other->nics[n].mac, vm->nics[index].mac, MAC_BYTES) == 0)
+            if (memcmp(other->nics[other->spec.nics[n].place].mac, mac, MAC_BYTES) == 0)
                 return true;
     }
     for (unsigned n = 0; n < index; n++)
-        if (memcmp(vm->nics[n].mac, vm->nics[index].mac, MAC_BYTES) == 0)
+        if (memcmp(vm->nics[vm->spec.nics[n].place].mac, mac, MAC_BYTES) == 0)
             return true;
     return false;
 }
@@ -221,9 +222,9 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     if (snapshot && !vm->spec.fork[0] && snapshot_check_nic(snapshot, index, &nic, err) < 0)
         return -err->code;
     if (nic.has_mac)
-        memcpy(vm->nics[index].mac, nic.mac, MAC_BYTES);
+        memcpy(vm->nics[nic.place].mac, nic.mac, MAC_BYTES);
     else
-        mac_derive(vm->head.instance, (uint8_t)index, vm->nics[index].mac);
+        mac_derive(vm->head.instance, nic.place, vm->nics[nic.place].mac);
     if (mac_is_used(node, vm, index)) {
         snprintf(field, sizeof field, "nics[%u].mac", index);
         return address_taken(vm, field, err);
@@ -278,6 +279,15 @@ static int check_boot(const struct node *node, const struct vm *vm, struct error
     return result;
 }
 
+/* A machine that goes on is the same machine. */
+static void place_devices(const struct node *node, struct vm *vm)
+{
+    if (vm->spec.fork[0])
+        vm_spec_copy_places(&vm->spec, &node_find_vm(node, vm->spec.fork)->spec);
+    else if (vm->spec.snapshot[0])
+        vm_spec_copy_places(&vm->spec, &node_find_snapshot(node, vm->spec.snapshot)->vm_spec);
+}
+
 static int vm_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct vm *vm = (struct vm *)resource;
@@ -290,6 +300,8 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
         result = check_disk(node, vm, i, err);
     if (result == 0)
         result = check_boot(node, vm, err);
+    if (result == 0)
+        place_devices(node, vm);
     for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
         result = reserve_nic(node, vm, i, err);
     if (result == 0 && vm->spec.fork[0])
@@ -335,7 +347,7 @@ static void remember_addresses(struct node *node, const struct vm *vm)
         if (network->recent_count == NETWORK_RECENT_MAX)
             memmove(network->recent, network->recent + 1,
                     --network->recent_count * sizeof network->recent[0]);
-        network->recent[network->recent_count++] = vm->nics[i].ipv4;
+        network->recent[network->recent_count++] = vm->nics[vm->spec.nics[i].place].ipv4;
     }
 }
 
@@ -379,15 +391,16 @@ static json_t *nics_json(const struct vm *vm, bool stored)
     json_t *array = json_array();
 
     for (unsigned i = 0; i < vm->spec.nic_count; i++) {
+        unsigned place = vm->spec.nics[i].place;
         char mac[MAC_TEXT];
         char ipv4[IPV4_TEXT];
 
-        mac_format(vm->nics[i].mac, mac);
-        ipv4_format(vm->nics[i].ipv4, ipv4);
+        mac_format(vm->nics[place].mac, mac);
+        ipv4_format(vm->nics[place].ipv4, ipv4);
         json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "name", vm->spec.nics[i].name,
                                                "mac", mac, "ipv4", ipv4));
         if (vm->forked || (stored && vm->spec.fork[0]))
-            set_inside(json_array_get(array, i), &vm->inside[i]);
+            set_inside(json_array_get(array, i), &vm->inside[place]);
     }
     return array;
 }
@@ -412,6 +425,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         vm_memory_status(node, vm, status);
     }
     if (status && stored) {
+        vm_spec_store_places(&vm->spec, status);
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
@@ -453,13 +467,14 @@ static int restore_nics(struct vm *vm, const json_t *status, struct error *err)
 
     for (unsigned i = 0; i < vm->spec.nic_count; i++) {
         const json_t *nic = json_array_get(nics, i);
+        unsigned place = vm->spec.nics[i].place;
 
-        if (mac_parse(text_of(nic, "mac"), vm->nics[i].mac, err) < 0 ||
-            ipv4_parse(text_of(nic, "ipv4"), &vm->nics[i].ipv4, err) < 0)
+        if (mac_parse(text_of(nic, "mac"), vm->nics[place].mac, err) < 0 ||
+            ipv4_parse(text_of(nic, "ipv4"), &vm->nics[place].ipv4, err) < 0)
             return -err->code;
         if (vm->spec.fork[0] &&
-            (mac_parse(text_of(nic, "inside_mac"), vm->inside[i].mac, err) < 0 ||
-             ipv4_parse(text_of(nic, "inside_ipv4"), &vm->inside[i].ipv4, err) < 0))
+            (mac_parse(text_of(nic, "inside_mac"), vm->inside[place].mac, err) < 0 ||
+             ipv4_parse(text_of(nic, "inside_ipv4"), &vm->inside[place].ipv4, err) < 0))
             return -err->code;
     }
     return 0;
@@ -485,6 +500,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
         if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
             vm->restore = (enum vm_restore)step;
     vm->forked = json_is_true(json_object_get(status, "forked"));
+    vm_spec_restore_places(&vm->spec, status);
     restore_exit(vm, status);
     return restore_nics(vm, status, err);
 }

@@ -133,6 +133,7 @@ int change_begin_patch(struct change *change, struct error *err)
     json_decref(merged);
     if (result < 0)
         return result;
+    vm_spec_keep_places(&change->new_spec, &vm->spec);
     canonical = vm_spec_json(&change->new_spec);
     if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))
         result = error_field(err, EINVAL, field,
@@ -184,6 +185,7 @@ int change_begin_action(struct change *change, struct error *err)
         return -err->code;
     if (vm_spec_parse(vm->head.spec, &change->new_spec, err) < 0)
         return -err->code;
+    vm_spec_keep_places(&change->new_spec, &vm->spec);
     change->new_spec.desired_running = actions[change->action].desired_running;
     change->new_generation =
         vm->head.generation + (change->new_spec.desired_running != vm->spec.desired_running);

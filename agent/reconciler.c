@@ -212,7 +212,7 @@ static int restore_networks(struct node *node, struct error *err)
         const struct vm *vm = (const struct vm *)vms->items[i];
 
         for (unsigned n = 0; vm->pidfd >= 0 && n < vm->spec.nic_count; n++)
-            vm_nic_config(node, vm, n, &nics[nic_count++]);
+            vm_nic_config(node, vm, &vm->spec.nics[n], &nics[nic_count++]);
     }
     return net_host_restore(node->net, configs, config_count, nics, nic_count, err);
 }

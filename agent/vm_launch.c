@@ -35,7 +35,7 @@ struct nic_job {
     struct vm *vm;
     unsigned count;
     struct nic_config nics[VMM_NICS_MAX];
-    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* -1 = none */
+    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* by place; -1 = none */
 };
 
 struct process_job {
@@ -49,23 +49,25 @@ struct process_job {
     struct vm_files files;
 };
 
-void vm_nic_config(const struct node *node, const struct vm *vm, unsigned index,
+void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm_nic_spec *nic,
                    struct nic_config *ret_config)
 {
-    const struct network *network = node_find_network(node, vm->spec.nics[index].network);
+    const struct network *network = node_find_network(node, nic->network);
+    const struct vm_nic *outside = &vm->nics[nic->place];
+    const struct vm_nic *inside = &vm->inside[nic->place];
     struct nic_config config = {
         .instance = vm->head.instance,
-        .index = (uint8_t)index,
+        .index = nic->place,
         .network_instance = network ? network->head.instance : 0,
-        .ipv4 = vm->nics[index].ipv4,
+        .ipv4 = outside->ipv4,
         .forked = vm->forked,
-        .inside_ipv4 = vm->inside[index].ipv4,
+        .inside_ipv4 = inside->ipv4,
         .owner = jail_vm_user(node->jail, vm->head.instance),
-        .queues = (uint8_t)vm->spec.nics[index].queues,
+        .queues = (uint8_t)nic->queues,
     };
 
-    memcpy(config.mac, vm->nics[index].mac, sizeof config.mac);
-    memcpy(config.inside_mac, vm->inside[index].mac, sizeof config.inside_mac);
+    memcpy(config.mac, outside->mac, sizeof config.mac);
+    memcpy(config.inside_mac, inside->mac, sizeof config.inside_mac);
     memcpy(config.hostname, vm->head.id, sizeof config.hostname);
     *ret_config = config;
 }
@@ -77,10 +79,11 @@ static int nics_up(void *argument, struct error *err)
     struct nic_job *job = argument;
 
     for (unsigned i = 0; i < job->count; i++) {
-        int result = nic_up(job->node->net, &job->nics[i], job->tap_fds[i], err);
+        int *fds = job->tap_fds[job->nics[i].index];
+        int result = nic_up(job->node->net, &job->nics[i], fds, err);
 
         if (result < 0)
-            return error_wrap(err, "nic %u", i);
+            return error_wrap(err, "nic %u", job->nics[i].index);
     }
     return 0;
 }
@@ -181,7 +184,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
 
         configure.disks[i].read_only = spec->disks[i].read_only;
         configure.disks[i].queues = (uint8_t)spec->disks[i].queues;
-        configure.disks[i].place = (uint8_t)i;
+        configure.disks[i].place = spec->disks[i].place;
         configure.disks[i].rate_limit = spec->disks[i].rate_limit;
         configure.disks[i].format =
             volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
@@ -190,12 +193,13 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     }
     for (unsigned i = 0; i < spec->nic_count; i++) {
         const struct network *network = node_find_network(node, spec->nics[i].network);
+        unsigned place = spec->nics[i].place;
 
-        memcpy(configure.nics[i].mac, vm->forked ? vm->inside[i].mac : vm->nics[i].mac,
+        memcpy(configure.nics[i].mac, vm->forked ? vm->inside[place].mac : vm->nics[place].mac,
                sizeof configure.nics[i].mac);
         configure.nics[i].mtu = network ? network->config.mtu : 0;
         configure.nics[i].queues = (uint8_t)spec->nics[i].queues;
-        configure.nics[i].place = (uint8_t)i;
+        configure.nics[i].place = (uint8_t)place;
         configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
         configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;
     }
@@ -218,7 +222,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
         fds[count++] = job->files.fds[i];
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
         for (unsigned k = 0; k < vm->spec.nics[i].queues; k++)
-            fds[count++] = vm->tap_fds[i][k];
+            fds[count++] = vm->tap_fds[vm->spec.nics[i].place][k];
     fill_configure(node, vm, &job->files, &configure);
     if (getrandom(configure.generation_id, sizeof configure.generation_id, 0) < 0)
         return error_set(err, errno, "make a generation id: %s", strerror(errno));
@@ -348,7 +352,7 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
     *job = (struct nic_job){ .node = node, .vm = vm, .count = vm->spec.nic_count };
     memset(job->tap_fds, 0xff, sizeof job->tap_fds); /* all -1 */
     for (unsigned i = 0; i < job->count; i++)
-        vm_nic_config(node, vm, i, &job->nics[i]);
+        vm_nic_config(node, vm, &vm->spec.nics[i], &job->nics[i]);
     result = worker_submit(node->net_worker, run, done, job, err);
     if (result < 0)
         free(job);

@@ -85,6 +85,7 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
     const json_t *rate_limit;
     int result;
 
+    disk->place = (uint8_t)spec->disk_count;
     json_reader_init(&reader, json, path, err);
     copy_id(disk->name, json_read_id(&reader, "name", JSON_REQUIRED));
     copy_id(disk->volume, json_read_id(&reader, "volume", JSON_REQUIRED));
@@ -116,6 +117,7 @@ static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec,
     const char *ipv4;
     int result;
 
+    nic->place = (uint8_t)spec->nic_count;
     json_reader_init(&reader, json, path, err);
     copy_id(nic->name, json_read_id(&reader, "name", JSON_REQUIRED));
     copy_id(nic->network, json_read_id(&reader, "network", JSON_REQUIRED));
@@ -337,6 +339,58 @@ void vm_spec_clear(struct vm_spec *spec)
 {
     json_decref(spec->labels);
     *spec = (struct vm_spec){ 0 };
+}
+
+/* --- places --- */
+
+void vm_spec_keep_places(struct vm_spec *spec, const struct vm_spec *from)
+{
+    for (unsigned i = 0; i < spec->disk_count; i++)
+        for (unsigned k = 0; k < from->disk_count; k++)
+            if (strcmp(spec->disks[i].name, from->disks[k].name) == 0)
+                spec->disks[i].place = from->disks[k].place;
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        for (unsigned k = 0; k < from->nic_count; k++)
+            if (strcmp(spec->nics[i].name, from->nics[k].name) == 0)
+                spec->nics[i].place = from->nics[k].place;
+}
+
+void vm_spec_copy_places(struct vm_spec *spec, const struct vm_spec *from)
+{
+    for (unsigned i = 0; i < spec->disk_count && i < from->disk_count; i++)
+        spec->disks[i].place = from->disks[i].place;
+    for (unsigned i = 0; i < spec->nic_count && i < from->nic_count; i++)
+        spec->nics[i].place = from->nics[i].place;
+}
+
+void vm_spec_store_places(const struct vm_spec *spec, json_t *status)
+{
+    json_t *disks = json_array();
+    json_t *nics = json_array();
+
+    for (unsigned i = 0; i < spec->disk_count; i++)
+        json_array_append_new(disks, json_integer(spec->disks[i].place));
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        json_array_append_new(nics, json_integer(spec->nics[i].place));
+    json_object_set_new(status, "disk_places", disks);
+    json_object_set_new(status, "nic_places", nics);
+}
+
+static uint8_t restored_place(const json_t *status, const char *key, unsigned index, uint8_t place)
+{
+    const json_t *stored = json_array_get(json_object_get(status, key), index);
+
+    return stored ? (uint8_t)json_integer_value(stored) : place;
+}
+
+void vm_spec_restore_places(struct vm_spec *spec, const json_t *status)
+{
+    for (unsigned i = 0; i < spec->disk_count; i++)
+        spec->disks[i].place =
+            restored_place(status, "disk_places", i, spec->disks[i].place) % VMM_DISKS_MAX;
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        spec->nics[i].place =
+            restored_place(status, "nic_places", i, spec->nics[i].place) % VMM_NICS_MAX;
 }
 
 /* --- and back --- */

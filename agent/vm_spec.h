@@ -20,12 +20,17 @@ struct error;
 #define VM_VSOCK_PORTS_MAX          16
 #define VM_VSOCK_SOCKET_MAX         255
 
+/* A disk or nic has a place among the VM's own as long as it is in the spec: its PCI slot, its tap
+ * and its counters follow from it.  Not part of the JSON: a spec that is read has places in order.
+ */
+
 /* Of the host, for a disk. */
 enum vm_cache { VM_CACHE_BUFFERED, VM_CACHE_NONE, VM_CACHE_COUNT };
 
 struct vm_disk_spec {
     char name[ID_MAX + 1];
     char volume[ID_MAX + 1];
+    uint8_t place; /* below VMM_DISKS_MAX */
     bool read_only;
     enum vm_cache cache;
     unsigned queues;
@@ -36,6 +41,7 @@ struct vm_disk_spec {
 struct vm_nic_spec {
     char name[ID_MAX + 1];
     char network[ID_MAX + 1];
+    uint8_t place; /* below VMM_NICS_MAX */
     bool has_mac;
     uint8_t mac[6];
     bool has_ipv4;
@@ -100,6 +106,15 @@ static inline uint64_t vm_spec_requested_bytes(const struct vm_spec *spec)
 /* Fills *ret_spec (owned: vm_spec_clear), or -EINVAL naming the field, relative to the spec. */
 int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *err);
 void vm_spec_clear(struct vm_spec *spec);
+
+/* What has a name that is in `from` too gets the place that it has there. */
+void vm_spec_keep_places(struct vm_spec *spec, const struct vm_spec *from);
+/* The first gets the first's place, and so on: the same machine. */
+void vm_spec_copy_places(struct vm_spec *spec, const struct vm_spec *from);
+
+/* Into a row's status, as "disk_places" and "nic_places", and back; without them they stay. */
+void vm_spec_store_places(const struct vm_spec *spec, json_t *status);
+void vm_spec_restore_places(struct vm_spec *spec, const json_t *status);
 
 /* The canonical form: every default filled in, "desired_state" included.  New reference. */
 json_t *vm_spec_json(const struct vm_spec *spec);

@@ -328,6 +328,63 @@ static void the_field_that_differs_is_found(void **state)
                    "o.desired_state");
 }
 
+/* --- places --- */
+
+#define THREE                                                                   \
+    "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"a\",\"volume\":\"v\"}," \
+    "{\"name\":\"b\",\"volume\":\"w\"},{\"name\":\"c\",\"volume\":\"x\"}],"     \
+    "\"nics\":[{\"name\":\"m\",\"network\":\"n\"},{\"name\":\"o\",\"network\":\"n\"}]}"
+#define TWO                                                                     \
+    "{\"memory_mib\":16," BOOT ",\"disks\":[{\"name\":\"c\",\"volume\":\"x\"}," \
+    "{\"name\":\"a\",\"volume\":\"v\"}],\"nics\":[{\"name\":\"o\",\"network\":\"n\"}]}"
+
+static void places_stay_with_names(void **state)
+{
+    struct vm_spec three, two;
+
+    (void)state;
+    assert_int_equal(parse(THREE, &three, NULL), 0);
+    assert_int_equal(three.disks[2].place, 2);
+    assert_int_equal(three.nics[1].place, 1);
+    three.disks[2].place = 6;
+    assert_int_equal(parse(TWO, &two, NULL), 0);
+    vm_spec_keep_places(&two, &three);
+    assert_int_equal(two.disks[0].place, 6);
+    assert_int_equal(two.disks[1].place, 0);
+    assert_int_equal(two.nics[0].place, 1);
+    vm_spec_clear(&three);
+    vm_spec_clear(&two);
+}
+
+static void places_come_back_from_rows(void **state)
+{
+    json_t *status = json_object();
+    struct vm_spec first, second, old;
+
+    (void)state;
+    assert_int_equal(parse(TWO, &first, NULL), 0);
+    first.disks[0].place = 6;
+    first.disks[1].place = 1;
+    first.nics[0].place = 7;
+    vm_spec_store_places(&first, status);
+    assert_int_equal(parse(TWO, &second, NULL), 0);
+    vm_spec_restore_places(&second, status);
+    assert_int_equal(second.disks[0].place, 6);
+    assert_int_equal(second.disks[1].place, 1);
+    assert_int_equal(second.nics[0].place, 7);
+    assert_int_equal(parse(TWO, &old, NULL), 0);
+    json_object_clear(status); /* a row of before there were places */
+    vm_spec_restore_places(&old, status);
+    assert_int_equal(old.disks[1].place, 1);
+    vm_spec_copy_places(&old, &first); /* a fork, a restored machine */
+    assert_int_equal(old.disks[0].place, 6);
+    assert_int_equal(old.nics[0].place, 7);
+    json_decref(status);
+    vm_spec_clear(&first);
+    vm_spec_clear(&second);
+    vm_spec_clear(&old);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +395,8 @@ int main(void)
         cmocka_unit_test(counts_have_limits),
         cmocka_unit_test(the_command_line_has_its_length),
         cmocka_unit_test(the_field_that_differs_is_found),
+        cmocka_unit_test(places_stay_with_names),
+        cmocka_unit_test(places_come_back_from_rows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
