@@ -20,6 +20,7 @@
     X(boot_elf)       \
     X(buses)          \
     X(delta)          \
+    X(devices)        \
     X(fetch_kernel)   \
     X(http)           \
     X(snapshot)       \
