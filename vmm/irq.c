@@ -187,17 +187,3 @@ void irq_msi_free(struct irq_router *router, uint32_t gsi)
     router->lines[gsi].routed = false;
     pthread_mutex_unlock(&router->lock);
 }
-
-/* Only unbinds: the stale route is unreachable, and the table is loaded anew with the next route.
- */
-int irq_msi_unroute(struct irq_router *router, uint32_t gsi, struct error *err)
-{
-    int result;
-
-    if (!irq_is_msi(router, gsi))
-        return error_set(err, EINVAL, "interrupt %u is not an MSI vector", gsi);
-    pthread_mutex_lock(&router->lock);
-    result = irq_bind(router, gsi, false, err);
-    pthread_mutex_unlock(&router->lock);
-    return result;
-}

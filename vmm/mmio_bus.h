@@ -1,9 +1,9 @@
 /* mmio_bus.h - who answers a guest's port or MMIO access.  Two of them exist: ports and memory.
  *
- * Ranges are added by the main thread before the vCPUs run; a PCI BAR may move later (bus_move).
- * Accesses come from vCPU threads; the handler is called with the owner's own lock rules. */
+ * Ranges are added by the main thread before the vCPUs run, and stay (PCI looks for its BARs
+ * itself). Accesses come from vCPU threads; the handler is called with the owner's own lock rules.
+ */
 #pragma once
-#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -22,9 +22,7 @@ struct bus *bus_free(struct bus *bus);
 /* -EEXIST if it overlaps another. */
 int bus_add(struct bus *bus, uint64_t start, uint64_t size, const struct bus_ops *ops, void *device,
             struct error *err);
-/* Moves the range that starts at `from` (thread-safe); -ENOENT, -EEXIST. */
-int bus_move(struct bus *bus, uint64_t from, uint64_t to, struct error *err);
 
 /* Little-endian bytes, any length 1-8, as KVM gives them.  Nobody there: reads are all ones. */
-void bus_read(struct bus *bus, uint64_t address, void *data, unsigned length);
-void bus_write(struct bus *bus, uint64_t address, const void *data, unsigned length);
+void bus_read(const struct bus *bus, uint64_t address, void *data, unsigned length);
+void bus_write(const struct bus *bus, uint64_t address, const void *data, unsigned length);

@@ -113,32 +113,12 @@ static void nobody_answers_all_ones(void **state)
     assert_int_equal(device.reads + device.writes, 0);
 }
 
-static void a_range_moves(void **state)
-{
-    struct device moving = { 0 }, fixed = { 0 };
-    struct bus *bus = *state;
-
-    assert_int_equal(bus_add(bus, 0x1000, 0x1000, &device_ops, &moving, NULL), 0);
-    assert_int_equal(bus_add(bus, 0x5000, 0x1000, &device_ops, &fixed, NULL), 0);
-    assert_int_equal(bus_move(bus, 0x2000, 0x3000, NULL), -ENOENT);
-    assert_int_equal(bus_move(bus, 0x1000, 0x4800, NULL), -EEXIST);
-    (void)read_at(bus, 0x1000, 1);
-    assert_int_equal(moving.reads, 1);                        /* it stayed */
-    assert_int_equal(bus_move(bus, 0x1000, 0x1800, NULL), 0); /* over its own old place */
-    assert_int_equal(bus_move(bus, 0x1800, 0x9000, NULL), 0);
-    assert_int_equal(read_at(bus, 0x1800, 1), 0xff);
-    (void)read_at(bus, 0x9fff, 1);
-    assert_int_equal(moving.reads, 2);
-    assert_int_equal(moving.offset, 0xfff);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ranges_do_not_overlap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(accesses_reach_their_device, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nobody_answers_all_ones, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_range_moves, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
