@@ -1,178 +1,41 @@
 #include "vmm/acpi.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/control_protocol.h"
 #include "vmm/platform.h"
 
 #define OEM_ID       "WARREN"
 #define OEM_TABLE_ID "WARRENVM"
 #define OEM_REVISION 1
 
-#define SPACE_IO    1 /* generic address structure, 5.2.3.2 */
-#define ACCESS_BYTE 1
+#define RSDP_BYTES       36
+#define RSDP_BYTES_ACPI1 20 /* of them, what its first checksum covers */
+#define XSDT_BYTES       60
+#define FADT_BYTES       276
+#define MADT_BYTES       44 /* without its entries */
+#define MCFG_BYTES       60
+#define OTHERS_BYTES     1024 /* all but the DSDT, with VMM_VCPUS_MAX CPUs, fit in it */
 
-#define FADT_REVISION       6
 #define FADT_MINOR          4
 #define BOOT_NO_VGA         (1u << 2)
 #define BOOT_NO_CMOS_RTC    (1u << 5)
 #define FLAG_WBINVD         (1u << 0)
 #define FLAG_RESET_REGISTER (1u << 10)
 #define FLAG_HW_REDUCED     (1u << 20)
+/* Before a register's address, 5.2.3.2: a port, 8 bits from bit 0, accessed as a byte. */
+#define PORT_BYTE 0x01000801u
 
-#define MADT_LOCAL_APIC     0
-#define MADT_IO_APIC        1
-#define MADT_LOCAL_APIC_NMI 4
-#define MADT_ENABLED        1
-#define MADT_ALL_CPUS       0xff
-#define IOAPIC_ID           0 /* APIC ids of CPUs are another space on x2APIC and KVM */
-
-struct __attribute__((packed)) acpi_rsdp {
-    char signature[8];
-    uint8_t checksum;
-    char oem_id[6];
-    uint8_t revision;
-    uint32_t rsdt;
-    uint32_t length;
-    uint64_t xsdt;
-    uint8_t extended_checksum;
-    uint8_t reserved[3];
-};
-
-struct __attribute__((packed)) acpi_header {
-    char signature[4];
-    uint32_t length;
-    uint8_t revision, checksum;
-    char oem_id[6], oem_table_id[8];
-    uint32_t oem_revision;
-    char creator_id[4];
-    uint32_t creator_revision;
-};
-
-struct __attribute__((packed)) acpi_address {
-    uint8_t space, bit_width, bit_offset, access;
-    uint64_t address;
-};
-
-struct __attribute__((packed)) acpi_fadt {
-    struct acpi_header header;
-    uint32_t firmware_control, dsdt;
-    uint8_t fixed_hardware[65]; /* absent; offsets 44 to 108 */
-    uint16_t boot;
-    uint8_t reserved;
-    uint32_t flags;
-    struct acpi_address reset;
-    uint8_t reset_value;
-    uint16_t arm_boot;
-    uint8_t minor;
-    uint64_t x_firmware_control, x_dsdt;
-    struct acpi_address fixed[8];
-    struct acpi_address sleep_control, sleep_status;
-    uint64_t hypervisor;
-};
-
-_Static_assert(offsetof(struct acpi_fadt, boot) == 109, "IAPC_BOOT_ARCH");
-_Static_assert(offsetof(struct acpi_fadt, sleep_control) == 244, "SLEEP_CONTROL_REG");
-_Static_assert(sizeof(struct acpi_fadt) == 276, "FADT of ACPI 6");
-
-struct __attribute__((packed)) acpi_madt {
-    struct acpi_header header;
-    uint32_t local_apic, flags;
-};
-
-struct __attribute__((packed)) madt_local_apic {
-    uint8_t type, length, processor, apic;
-    uint32_t flags;
-};
-
-struct __attribute__((packed)) madt_io_apic {
-    uint8_t type, length, id, reserved;
-    uint32_t address, first_gsi;
-};
-
-struct __attribute__((packed)) madt_nmi {
-    uint8_t type, length, processor;
-    uint16_t flags;
-    uint8_t pin;
-};
-
-struct __attribute__((packed)) acpi_mcfg {
-    struct acpi_header header;
-    uint64_t reserved1;
-    uint64_t address;
-    uint16_t segment;
-    uint8_t first_bus, last_bus;
-    uint32_t reserved2;
-};
-
-/* Tables are appended, each 16-byte aligned. */
-struct builder {
-    uint8_t *bytes;
-    size_t size;
-    uint64_t base;
-    bool failed;
-};
-
-static uint8_t checksum(const void *bytes, size_t size)
-{
-    const uint8_t *byte = bytes;
-    uint8_t sum = 0;
-
-    for (size_t i = 0; i < size; i++)
-        sum = (uint8_t)(sum + byte[i]);
-    return (uint8_t)-sum;
-}
-
-static struct acpi_header header_of(const char *signature, uint8_t revision)
-{
-    struct acpi_header header = { .revision = revision,
-                                  .oem_revision = OEM_REVISION,
-                                  .creator_revision = OEM_REVISION };
-
-    memcpy(header.signature, signature, sizeof header.signature);
-    memcpy(header.oem_id, OEM_ID, sizeof header.oem_id);
-    memcpy(header.oem_table_id, OEM_TABLE_ID, sizeof header.oem_table_id);
-    memcpy(header.creator_id, OEM_ID, sizeof header.creator_id);
-    return header;
-}
-
-/* Room for `size` bytes, or NULL; *ret_address is where the guest sees them. */
-static void *builder_add(struct builder *builder, size_t size, uint64_t *ret_address)
-{
-    size_t at = (builder->size + 15) & ~(size_t)15;
-
-    if (builder->failed || at > ACPI_BYTES_MAX || size > ACPI_BYTES_MAX - at) {
-        builder->failed = true;
-        *ret_address = 0;
-        return NULL;
-    }
-    memset(builder->bytes + builder->size, 0, at + size - builder->size);
-    builder->size = at + size;
-    *ret_address = builder->base + at;
-    return builder->bytes + at;
-}
-
-/* Appends a table whose header's length and checksum are filled in here. */
-static uint64_t builder_add_table(struct builder *builder, const void *table, size_t size)
-{
-    uint64_t address;
-    uint8_t *to = builder_add(builder, size, &address);
-    struct acpi_header header;
-
-    if (!to)
-        return 0;
-    memcpy(to, table, size);
-    memcpy(&header, to, sizeof header);
-    header.length = (uint32_t)size;
-    header.checksum = 0;
-    memcpy(to, &header, sizeof header);
-    header.checksum = checksum(to, size);
-    memcpy(to, &header, sizeof header);
-    return address;
-}
-
-/* --- the tables --- */
+/* An entry of the MADT starts with its type and length. */
+#define MADT_ENTRY(type, bytes) ((type) | (bytes) << 8)
+#define MADT_LOCAL_APIC         MADT_ENTRY(0, 8)
+#define MADT_IO_APIC            MADT_ENTRY(1, 12) /* its id is 0: not in the space of the CPUs' */
+#define MADT_LOCAL_APIC_NMI     MADT_ENTRY(4, 6)
+#define MADT_ENABLED            (1ull << 32)
+#define MADT_ALL_CPUS           (0xffull << 16)
+#define MADT_PIN_1              (1ull << 40)
 
 /* vmm/dsdt.asl, as compiled. */
 static const
@@ -184,88 +47,137 @@ static const
 _Static_assert(PLATFORM_ECAM_LAST_BUS == PLATFORM_ECAM_BUSES - 1 &&
                    PLATFORM_ECAM_SIZE == PLATFORM_ECAM_BUSES * 0x100000ull,
                "1 MiB a bus");
+_Static_assert(sizeof dsdt_aml_code <= ACPI_BYTES_MAX - OTHERS_BYTES, "room for all");
 
-static struct acpi_address port_byte(uint16_t port)
+/* What of a table is not zero: little-endian numbers. */
+struct field {
+    size_t offset, bytes;
+    uint64_t value;
+};
+
+/* Tables are appended, each 16-byte aligned. */
+struct builder {
+    uint8_t *bytes;
+    size_t size;
+    uint64_t base;
+};
+
+static uint8_t checksum(const uint8_t *bytes, size_t size)
 {
-    return (struct acpi_address){ SPACE_IO, 8, 0, ACCESS_BYTE, port };
+    uint8_t sum = 0;
+
+    for (size_t i = 0; i < size; i++)
+        sum = (uint8_t)(sum + bytes[i]);
+    return (uint8_t)-sum;
 }
 
-static uint64_t build_fadt(struct builder *builder, uint64_t dsdt)
+static void put(uint8_t *table, const struct field *fields, size_t count)
 {
-    struct acpi_fadt fadt = {
-        .header = header_of("FACP", FADT_REVISION),
-        .dsdt = (uint32_t)dsdt,
-        .boot = BOOT_NO_VGA | BOOT_NO_CMOS_RTC,
-        .flags = FLAG_WBINVD | FLAG_RESET_REGISTER | FLAG_HW_REDUCED,
-        .reset = port_byte(PLATFORM_PORT_RESET),
-        .reset_value = PLATFORM_RESET_VALUE,
-        .minor = FADT_MINOR,
-        .x_dsdt = dsdt,
-        .sleep_control = port_byte(PLATFORM_PORT_SLEEP_CONTROL),
-        .sleep_status = port_byte(PLATFORM_PORT_SLEEP_STATUS),
-    };
-
-    return builder_add_table(builder, &fadt, sizeof fadt);
+    for (size_t i = 0; i < count; i++)
+        memcpy(table + fields[i].offset, &fields[i].value, fields[i].bytes);
 }
 
-static uint64_t build_madt(struct builder *builder, unsigned vcpus)
+static uint8_t *append(struct builder *builder, size_t bytes)
 {
-    uint8_t bytes[sizeof(struct acpi_madt) + 256 * sizeof(struct madt_local_apic)];
-    struct acpi_madt madt = { header_of("APIC", 5), (uint32_t)PLATFORM_LAPIC_START, 0 };
-    struct madt_io_apic io_apic = {
-        MADT_IO_APIC, sizeof io_apic, IOAPIC_ID, 0, (uint32_t)PLATFORM_IOAPIC_START, 0,
-    };
-    struct madt_nmi nmi = { MADT_LOCAL_APIC_NMI, sizeof nmi, MADT_ALL_CPUS, 0, 1 };
-    size_t size = sizeof madt;
+    size_t at = (builder->size + 15) & ~(size_t)15;
 
-    memcpy(bytes, &madt, sizeof madt);
-    for (unsigned i = 0; i < vcpus; i++, size += sizeof(struct madt_local_apic)) {
-        struct madt_local_apic cpu = {
-            MADT_LOCAL_APIC, sizeof cpu, (uint8_t)i, (uint8_t)i, MADT_ENABLED,
-        };
-
-        memcpy(bytes + size, &cpu, sizeof cpu);
-    }
-    memcpy(bytes + size, &io_apic, sizeof io_apic);
-    size += sizeof io_apic;
-    memcpy(bytes + size, &nmi, sizeof nmi);
-    size += sizeof nmi;
-    return builder_add_table(builder, bytes, size);
+    builder->size = at + bytes;
+    return builder->bytes + at;
 }
 
-static uint64_t build_mcfg(struct builder *builder)
+/* Where the guest sees it. */
+static uint64_t append_table(struct builder *builder, const char *signature, uint8_t revision,
+                             size_t bytes, const struct field *fields, size_t count)
 {
-    struct acpi_mcfg mcfg = {
-        .header = header_of("MCFG", 1),
-        .address = PLATFORM_ECAM_START,
-        .last_bus = PLATFORM_ECAM_BUSES - 1,
+    const struct field header[] = {
+        { 4, 4, bytes }, { 8, 1, revision }, { 24, 4, OEM_REVISION }, { 32, 4, OEM_REVISION }
+    };
+    uint8_t *table = append(builder, bytes);
+
+    put(table, header, ARRAY_LENGTH(header));
+    put(table, fields, count);
+    memcpy(table, signature, 4);
+    memcpy(table + 10, OEM_ID OEM_TABLE_ID, 14);
+    memcpy(table + 28, OEM_ID, 4);
+    table[9] = checksum(table, bytes);
+    return builder->base + (uint64_t)(table - builder->bytes);
+}
+
+/* --- the tables --- */
+
+static uint64_t append_dsdt(struct builder *builder)
+{
+    uint8_t *table = append(builder, sizeof dsdt_aml_code);
+
+    memcpy(table, dsdt_aml_code, sizeof dsdt_aml_code);
+    return builder->base + (uint64_t)(table - builder->bytes);
+}
+
+static uint64_t append_fadt(struct builder *builder, uint64_t dsdt)
+{
+    const struct field fields[] = {
+        { 40, 4, dsdt },
+        { 109, 2, BOOT_NO_VGA | BOOT_NO_CMOS_RTC },
+        { 112, 4, FLAG_WBINVD | FLAG_RESET_REGISTER | FLAG_HW_REDUCED },
+        { 116, 4, PORT_BYTE },
+        { 120, 8, PLATFORM_PORT_RESET },
+        { 128, 1, PLATFORM_RESET_VALUE },
+        { 131, 1, FADT_MINOR },
+        { 140, 8, dsdt },
+        { 244, 4, PORT_BYTE },
+        { 248, 8, PLATFORM_PORT_SLEEP_CONTROL },
+        { 256, 4, PORT_BYTE },
+        { 260, 8, PLATFORM_PORT_SLEEP_STATUS },
     };
 
-    return builder_add_table(builder, &mcfg, sizeof mcfg);
+    return append_table(builder, "FACP", 6, FADT_BYTES, fields, ARRAY_LENGTH(fields));
+}
+
+static uint64_t append_madt(struct builder *builder, unsigned vcpus)
+{
+    struct field fields[VMM_VCPUS_MAX + 4] = { { 36, 4, PLATFORM_LAPIC_START } };
+    size_t count = 1, at = MADT_BYTES;
+
+    for (uint64_t i = 0; i < vcpus; i++, at += 8)
+        fields[count++] =
+            (struct field){ at, 8, MADT_LOCAL_APIC | i << 16 | i << 24 | MADT_ENABLED };
+    fields[count++] = (struct field){ at, 4, MADT_IO_APIC };
+    fields[count++] = (struct field){ at + 4, 4, PLATFORM_IOAPIC_START };
+    fields[count++] =
+        (struct field){ at + 12, 6, MADT_LOCAL_APIC_NMI | MADT_ALL_CPUS | MADT_PIN_1 };
+    return append_table(builder, "APIC", 5, at + 18, fields, count);
+}
+
+static uint64_t append_mcfg(struct builder *builder)
+{
+    const struct field fields[] = { { 44, 8, PLATFORM_ECAM_START },
+                                    { 55, 1, PLATFORM_ECAM_LAST_BUS } };
+
+    return append_table(builder, "MCFG", 1, MCFG_BYTES, fields, ARRAY_LENGTH(fields));
 }
 
 int acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX], struct error *err)
 {
-    struct builder builder = { .bytes = ret_bytes, .base = base };
-    struct __attribute__((packed)) {
-        struct acpi_header header;
-        uint64_t tables[3];
-    } xsdt = { .header = header_of("XSDT", 1) };
-    struct acpi_rsdp rsdp = { .revision = 2, .length = sizeof rsdp };
-    uint64_t rsdp_address;
+    struct builder builder = { .bytes = ret_bytes, .size = RSDP_BYTES, .base = base };
+    uint64_t fadt, madt, mcfg, xsdt;
 
-    (void)builder_add(&builder, sizeof rsdp, &rsdp_address);
-    xsdt.tables[0] =
-        build_fadt(&builder, builder_add_table(&builder, dsdt_aml_code, sizeof dsdt_aml_code));
-    xsdt.tables[1] = build_madt(&builder, vcpus);
-    xsdt.tables[2] = build_mcfg(&builder);
-    rsdp.xsdt = builder_add_table(&builder, &xsdt, sizeof xsdt);
-    if (builder.failed)
-        return error_set(err, ENOSPC, "ACPI tables need more than %d bytes", ACPI_BYTES_MAX);
-    memcpy(rsdp.signature, "RSD PTR ", sizeof rsdp.signature);
-    memcpy(rsdp.oem_id, OEM_ID, sizeof rsdp.oem_id);
-    rsdp.checksum = checksum(&rsdp, 20); /* of ACPI 1.0's part */
-    rsdp.extended_checksum = checksum(&rsdp, sizeof rsdp);
-    memcpy(ret_bytes, &rsdp, sizeof rsdp);
+    if (vcpus > VMM_VCPUS_MAX)
+        return error_set(err, ENOSPC, "ACPI tables for %u CPUs", vcpus);
+    memset(ret_bytes, 0, ACPI_BYTES_MAX);
+    fadt = append_fadt(&builder, append_dsdt(&builder));
+    madt = append_madt(&builder, vcpus);
+    mcfg = append_mcfg(&builder);
+
+    const struct field entries[] = { { 36, 8, fadt }, { 44, 8, madt }, { 52, 8, mcfg } };
+
+    xsdt = append_table(&builder, "XSDT", 1, XSDT_BYTES, entries, ARRAY_LENGTH(entries));
+
+    const struct field root[] = { { 15, 1, 2 }, { 20, 4, RSDP_BYTES }, { 24, 8, xsdt } };
+
+    put(ret_bytes, root, ARRAY_LENGTH(root));
+    memcpy(ret_bytes, "RSD PTR ", 8);
+    memcpy(ret_bytes + 9, OEM_ID, 6);
+    ret_bytes[8] = checksum(ret_bytes, RSDP_BYTES_ACPI1);
+    ret_bytes[32] = checksum(ret_bytes, RSDP_BYTES);
     return (int)builder.size;
 }
