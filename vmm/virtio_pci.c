@@ -2,6 +2,7 @@
 #include "vmm/virtio_pci.h"
 #include <errno.h>
 #include <linux/kvm.h>
+#include <linux/virtio_pci.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "vmm/pci.h"
@@ -29,13 +31,6 @@
 
 /* Vendor capabilities, 4.1.4 */
 #define CAPABILITY_VENDOR 0x09
-enum capability_type {
-    CAPABILITY_COMMON = 1,
-    CAPABILITY_NOTIFY,
-    CAPABILITY_ISR,
-    CAPABILITY_DEVICE,
-    CAPABILITY_PCI_CONFIG,
-};
 
 struct virtio_pci_capability {
     uint8_t id, next, length, type;
@@ -106,134 +101,61 @@ static void queue_kicked(void *context, uint32_t events)
 
 /* --- common configuration, 4.1.4.3 --- */
 
-enum common_register {
-    COMMON_OFFERED_SELECT,
-    COMMON_OFFERED,
-    COMMON_ACCEPTED_SELECT,
-    COMMON_ACCEPTED,
-    COMMON_CONFIG_VECTOR,
-    COMMON_QUEUE_COUNT,
-    COMMON_STATUS,
-    COMMON_GENERATION,
-    COMMON_QUEUE_SELECT,
-    COMMON_QUEUE_SIZE,
-    COMMON_QUEUE_VECTOR,
-    COMMON_QUEUE_ENABLE,
-    COMMON_QUEUE_NOTIFY_OFFSET,
-    COMMON_QUEUE_DESCRIPTORS,
-    COMMON_QUEUE_AVAIL,
-    COMMON_QUEUE_USED,
-    COMMON_QUEUE_NOTIFY_DATA,
-    COMMON_QUEUE_RESET,
-    COMMON_REGISTER_COUNT,
+/* The registers; from queue_size on they are those of the selected queue. */
+struct common_config {
+    uint32_t offered_select, offered, accepted_select, accepted;
+    uint16_t config_vector, queue_count;
+    uint8_t status, generation;
+    uint16_t queue_select, queue_size, queue_vector, queue_enable, queue_notify_offset;
+    uint64_t queue_addresses[3]; /* descriptors, avail, used */
+    uint16_t queue_notify_data, queue_reset;
 };
+#define AT(field) offsetof(struct common_config, field)
 
-static const struct {
-    uint8_t offset, width;
-} common_registers[COMMON_REGISTER_COUNT] = {
-    [COMMON_OFFERED_SELECT] = { 0, 4 },
-    [COMMON_OFFERED] = { 4, 4 },
-    [COMMON_ACCEPTED_SELECT] = { 8, 4 },
-    [COMMON_ACCEPTED] = { 12, 4 },
-    [COMMON_CONFIG_VECTOR] = { 16, 2 },
-    [COMMON_QUEUE_COUNT] = { 18, 2 },
-    [COMMON_STATUS] = { 20, 1 },
-    [COMMON_GENERATION] = { 21, 1 },
-    [COMMON_QUEUE_SELECT] = { 22, 2 },
-    [COMMON_QUEUE_SIZE] = { 24, 2 },
-    [COMMON_QUEUE_VECTOR] = { 26, 2 },
-    [COMMON_QUEUE_ENABLE] = { 28, 2 },
-    [COMMON_QUEUE_NOTIFY_OFFSET] = { 30, 2 },
-    [COMMON_QUEUE_DESCRIPTORS] = { 32, 8 },
-    [COMMON_QUEUE_AVAIL] = { 40, 8 },
-    [COMMON_QUEUE_USED] = { 48, 8 },
-    [COMMON_QUEUE_NOTIFY_DATA] = { 56, 2 },
-    [COMMON_QUEUE_RESET] = { 58, 2 },
-};
+_Static_assert(AT(queue_reset) == VIRTIO_PCI_COMMON_Q_RESET, "as in the specification");
 
-/* The register that an access names: its own width, or one half of 64 bits (4.1.3.1); else
- * COMMON_REGISTER_COUNT. */
-static enum common_register common_find(uint64_t offset, unsigned width)
+/* Is that a whole register, or one half of 64 bits (4.1.3.1)? */
+static bool common_has(uint64_t offset, unsigned width)
 {
-    for (unsigned i = 0; i < COMMON_REGISTER_COUNT; i++) {
-        if (offset == common_registers[i].offset && width == common_registers[i].width)
-            return i;
-        if (width == 4 && common_registers[i].width == 8 &&
-            (offset == common_registers[i].offset || offset == common_registers[i].offset + 4u))
-            return i;
-    }
-    return COMMON_REGISTER_COUNT;
+    if (offset >= AT(queue_addresses) && offset < AT(queue_notify_data))
+        return (width == 4 || width == 8) && offset % width == 0;
+    if (offset == AT(status) || offset == AT(generation))
+        return width == 1;
+    return offset <= AT(queue_reset) && width == (offset < AT(config_vector) ? 4 : 2) &&
+           offset % width == 0;
 }
 
-/* Registers of the selected queue; a queue that does not exist reads as zero: size 0 says so. */
-static uint64_t common_read_queue(struct virtio_pci *pci, enum common_register which)
+/* A queue that does not exist reads as zero: size 0 says so. */
+static uint64_t common_read(const struct virtio_pci *pci, uint64_t offset, unsigned width)
 {
-    const struct virtqueue *queue;
+    struct common_config config = {
+        .offered_select = pci->offered_select,
+        .offered = virtio_device_offered(&pci->device, pci->offered_select),
+        .accepted_select = pci->accepted_select,
+        .accepted = virtio_device_accepted(&pci->device, pci->accepted_select),
+        .config_vector = pci->config_vector,
+        .queue_count = pci->device.ops->queue_count,
+        .status = pci->device.status,
+        .generation = pci->device.config_generation,
+        .queue_select = pci->queue_select,
+    };
+    uint64_t value = 0;
 
-    if (pci->queue_select >= pci->device.ops->queue_count)
-        return 0;
-    queue = &pci->device.queues[pci->queue_select];
-    switch (which) {
-    case COMMON_QUEUE_SIZE:
-        return queue->size;
-    case COMMON_QUEUE_VECTOR:
-        return pci->queues[pci->queue_select].vector;
-    case COMMON_QUEUE_ENABLE:
-        return queue->enabled;
-    case COMMON_QUEUE_NOTIFY_OFFSET:
-    case COMMON_QUEUE_NOTIFY_DATA:
-        return pci->queue_select;
-    case COMMON_QUEUE_DESCRIPTORS:
-        return queue->descriptor_address;
-    case COMMON_QUEUE_AVAIL:
-        return queue->avail_address;
-    case COMMON_QUEUE_USED:
-        return queue->used_address;
-    default: /* COMMON_QUEUE_RESET: a reset is done before its write returns */
-        return 0;
-    }
-}
-
-static uint64_t common_read(struct virtio_pci *pci, uint64_t offset, unsigned width)
-{
-    enum common_register which = common_find(offset, width);
-    uint64_t value;
-
-    switch (which) {
-    case COMMON_OFFERED_SELECT:
-        return pci->offered_select;
-    case COMMON_OFFERED:
-        return virtio_device_offered(&pci->device, pci->offered_select);
-    case COMMON_ACCEPTED_SELECT:
-        return pci->accepted_select;
-    case COMMON_ACCEPTED:
-        return virtio_device_accepted(&pci->device, pci->accepted_select);
-    case COMMON_CONFIG_VECTOR:
-        return pci->config_vector;
-    case COMMON_QUEUE_COUNT:
-        return pci->device.ops->queue_count;
-    case COMMON_STATUS:
-        return pci->device.status;
-    case COMMON_GENERATION:
-        return pci->device.config_generation;
-    case COMMON_QUEUE_SELECT:
-        return pci->queue_select;
-    case COMMON_REGISTER_COUNT:
+    if (!common_has(offset, width))
         return ~0ull;
-    default:
-        value = common_read_queue(pci, which);
-        return offset == common_registers[which].offset ? value : value >> 32;
-    }
-}
+    if (pci->queue_select < config.queue_count) {
+        const struct virtqueue *queue = &pci->device.queues[pci->queue_select];
 
-static void set_address(uint64_t *address, bool high_half, unsigned width, uint64_t value)
-{
-    if (width == 8)
-        *address = value;
-    else if (high_half)
-        *address = (*address & 0xffffffffull) | value << 32;
-    else
-        *address = (*address & ~0xffffffffull) | (value & 0xffffffffull);
+        config.queue_size = queue->size;
+        config.queue_vector = pci->queues[pci->queue_select].vector;
+        config.queue_enable = queue->enabled;
+        config.queue_notify_offset = config.queue_notify_data = pci->queue_select;
+        config.queue_addresses[0] = queue->descriptor_address;
+        config.queue_addresses[1] = queue->avail_address;
+        config.queue_addresses[2] = queue->used_address;
+    } /* a reset is done before its write returns */
+    memcpy(&value, (const uint8_t *)&config + offset, width);
+    return value;
 }
 
 /* A vector that does not exist becomes NO_VECTOR, which the driver reads back (4.1.5.1.2). */
@@ -242,36 +164,28 @@ static uint16_t vector_checked(const struct virtio_pci *pci, uint64_t value)
     return value <= pci->device.ops->queue_count ? (uint16_t)value : NO_VECTOR;
 }
 
-static void common_write_queue(struct virtio_pci *pci, enum common_register which, bool high_half,
-                               unsigned width, uint64_t value)
+static void common_write_queue(struct virtio_pci *pci, uint64_t offset, unsigned width,
+                               uint64_t value)
 {
-    struct virtqueue *queue = virtio_device_configurable(&pci->device, pci->queue_select);
+    unsigned index = pci->queue_select;
+    struct virtqueue *queue = virtio_device_configurable(&pci->device, index);
 
-    if (which == COMMON_QUEUE_RESET && value == 1)
-        virtio_device_reset_queue(&pci->device, pci->queue_select);
-    if (which == COMMON_QUEUE_VECTOR && pci->queue_select < pci->device.ops->queue_count)
-        pci->queues[pci->queue_select].vector = vector_checked(pci, value);
-    if (!queue) /* enabled, absent, or not the time for it: frozen */
+    if (offset == AT(queue_reset) && value == 1) {
+        virtio_device_reset_queue(&pci->device, index);
+    } else if (offset == AT(queue_vector) && index < pci->device.ops->queue_count) {
+        pci->queues[index].vector = vector_checked(pci, value);
+    } else if (!queue) { /* enabled, absent, or not the time for it: frozen */
         return;
-    switch (which) {
-    case COMMON_QUEUE_SIZE:
+    } else if (offset == AT(queue_size)) {
         queue->size = (uint16_t)value; /* judged by virtqueue_enable */
-        break;
-    case COMMON_QUEUE_ENABLE:
-        if (value == 1)
-            virtio_device_enable_queue(&pci->device, pci->queue_select);
-        break;
-    case COMMON_QUEUE_DESCRIPTORS:
-        set_address(&queue->descriptor_address, high_half, width, value);
-        break;
-    case COMMON_QUEUE_AVAIL:
-        set_address(&queue->avail_address, high_half, width, value);
-        break;
-    case COMMON_QUEUE_USED:
-        set_address(&queue->used_address, high_half, width, value);
-        break;
-    default:
-        break;
+    } else if (offset == AT(queue_enable) && value == 1) {
+        virtio_device_enable_queue(&pci->device, index);
+    } else if (offset >= AT(queue_addresses) && offset < AT(queue_notify_data)) {
+        uint64_t *addresses[] = { &queue->descriptor_address, &queue->avail_address,
+                                  &queue->used_address };
+
+        memcpy((uint8_t *)addresses[(offset - AT(queue_addresses)) / 8] + offset % 8, &value,
+               width);
     }
 }
 
@@ -290,34 +204,29 @@ static void write_status(struct virtio_pci *pci, uint8_t status)
 
 static void common_write(struct virtio_pci *pci, uint64_t offset, unsigned width, uint64_t value)
 {
-    enum common_register which = common_find(offset, width);
-
-    switch (which) {
-    case COMMON_OFFERED_SELECT:
+    if (!common_has(offset, width))
+        return;
+    switch (offset) {
+    case AT(offered_select):
         pci->offered_select = (uint32_t)value;
         break;
-    case COMMON_ACCEPTED_SELECT:
+    case AT(accepted_select):
         pci->accepted_select = (uint32_t)value;
         break;
-    case COMMON_ACCEPTED:
+    case AT(accepted):
         virtio_device_accept(&pci->device, pci->accepted_select, (uint32_t)value);
         break;
-    case COMMON_CONFIG_VECTOR:
+    case AT(config_vector):
         pci->config_vector = vector_checked(pci, value);
         break;
-    case COMMON_STATUS:
+    case AT(status):
         write_status(pci, (uint8_t)value);
         break;
-    case COMMON_QUEUE_SELECT:
+    case AT(queue_select):
         pci->queue_select = (uint16_t)value;
         break;
-    case COMMON_OFFERED: /* read only */
-    case COMMON_QUEUE_COUNT:
-    case COMMON_GENERATION:
-    case COMMON_REGISTER_COUNT:
-        break;
-    default:
-        common_write_queue(pci, which, offset != common_registers[which].offset, width, value);
+    default: /* or read only */
+        common_write_queue(pci, offset, width, value);
         break;
     }
 }
@@ -486,47 +395,48 @@ static const struct pci_function_ops function_ops = {
     .free = virtio_pci_free,
 };
 
-static int add_capability(struct virtio_pci *pci, enum capability_type type, uint32_t offset,
-                          uint32_t size, uint32_t multiplier, struct error *err)
-{
-    struct virtio_pci_capability capability = {
-        .id = CAPABILITY_VENDOR,
-        .length = type == CAPABILITY_NOTIFY || type == CAPABILITY_PCI_CONFIG ? 20 : 16,
-        .type = (uint8_t)type,
-        .bar = BAR_REGISTERS,
-        .offset = offset,
-        .size = size,
-        .extra = multiplier,
-    };
-    uint8_t writable[sizeof(capability)] = { 0 };
-
-    if (type == CAPABILITY_PCI_CONFIG) { /* bar, offset, length and data are the driver's */
-        memset(writable + offsetof(struct virtio_pci_capability, bar), 0xff, 1);
-        memset(writable + offsetof(struct virtio_pci_capability, offset), 0xff, 12);
-    }
-    return pci_function_add_capability(&pci->function, (const uint8_t *)&capability, writable,
-                                       capability.length, err);
-}
+static const struct capability_kind {
+    uint8_t type, length;
+    uint32_t offset, size; /* in BAR 0 */
+    uint32_t extra;
+} capability_kinds[] = {
+    { VIRTIO_PCI_CAP_COMMON_CFG, 16, VIRTIO_PCI_COMMON_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { VIRTIO_PCI_CAP_NOTIFY_CFG, 20, VIRTIO_PCI_NOTIFY_OFFSET, VIRTIO_PCI_PAGE_BYTES,
+      VIRTIO_PCI_NOTIFY_STRIDE },
+    { VIRTIO_PCI_CAP_ISR_CFG, 16, VIRTIO_PCI_ISR_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { VIRTIO_PCI_CAP_DEVICE_CFG, 16, VIRTIO_PCI_DEVICE_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { VIRTIO_PCI_CAP_PCI_CFG, 20, 0, 0, 0 }, /* the last: config_access */
+};
 
 static int add_capabilities(struct virtio_pci *pci, struct error *err)
 {
-    int result = add_capability(pci, CAPABILITY_COMMON, VIRTIO_PCI_COMMON_OFFSET,
-                                VIRTIO_PCI_PAGE_BYTES, 0, err);
+    /* Of the last one, bar, offset, length and data are the driver's. */
+    static const struct virtio_pci_capability drivers = {
+        .bar = 0xff, .offset = ~0u, .size = ~0u, .extra = ~0u
+    };
 
-    if (result >= 0)
-        result = add_capability(pci, CAPABILITY_NOTIFY, VIRTIO_PCI_NOTIFY_OFFSET,
-                                VIRTIO_PCI_PAGE_BYTES, VIRTIO_PCI_NOTIFY_STRIDE, err);
-    if (result >= 0)
-        result = add_capability(pci, CAPABILITY_ISR, VIRTIO_PCI_ISR_OFFSET, VIRTIO_PCI_PAGE_BYTES,
-                                0, err);
-    if (result >= 0 && pci->device.ops->config_bytes > 0)
-        result = add_capability(pci, CAPABILITY_DEVICE, VIRTIO_PCI_DEVICE_OFFSET,
-                                VIRTIO_PCI_PAGE_BYTES, 0, err);
-    if (result >= 0)
-        result = add_capability(pci, CAPABILITY_PCI_CONFIG, 0, 0, 0, err);
-    if (result < 0)
-        return result;
-    pci->config_access = (unsigned)result;
+    for (size_t i = 0; i < ARRAY_LENGTH(capability_kinds); i++) {
+        const struct capability_kind *kind = &capability_kinds[i];
+        struct virtio_pci_capability capability = {
+            .id = CAPABILITY_VENDOR,
+            .length = kind->length,
+            .type = kind->type,
+            .bar = BAR_REGISTERS,
+            .offset = kind->offset,
+            .size = kind->size,
+            .extra = kind->extra,
+        };
+        const void *writable = kind->type == VIRTIO_PCI_CAP_PCI_CFG ? &drivers : NULL;
+        int result;
+
+        if (kind->type == VIRTIO_PCI_CAP_DEVICE_CFG && pci->device.ops->config_bytes == 0)
+            continue;
+        result = pci_function_add_capability(&pci->function, (const uint8_t *)&capability, writable,
+                                             kind->length, err);
+        if (result < 0)
+            return result;
+        pci->config_access = (unsigned)result;
+    }
     return 0;
 }
 
