@@ -22,7 +22,7 @@ int irq_pin(struct irq_router *router, unsigned pin, int *ret_eventfd, struct er
 int irq_msi_new(struct irq_router *router, int *ret_eventfd, uint32_t *ret_gsi, struct error *err);
 /* Gives it back; 0 = there is none. */
 void irq_msi_free(struct irq_router *router, uint32_t gsi);
-/* Routes it, or routes it anew.  Before that, writes to the eventfd are kept by it (the eventfd
- * counts), and the caller keeps its own pending bit. */
+/* Routes it; the route that it has already costs no system call.  An unrouted eventfd keeps what is
+ * written (it counts), and the caller keeps its own pending bit. */
 int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data,
                   struct error *err);

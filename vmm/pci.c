@@ -1,6 +1,7 @@
 /* pci.c - see pci.h. */
 #include "vmm/pci.h"
 #include <errno.h>
+#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
@@ -9,39 +10,22 @@
 #include "vmm/platform.h"
 #include "vmm/transfer.h"
 
-/* Offsets in configuration space, PCI 3.0 6.1 */
-#define CONFIG_COMMAND            0x04
-#define CONFIG_STATUS             0x06
-#define CONFIG_REVISION           0x08
-#define CONFIG_CLASS              0x09
-#define CONFIG_BAR0               0x10
-#define CONFIG_SUBSYSTEM          0x2c
-#define CONFIG_CAPABILITIES       0x34
-#define CONFIG_INTERRUPT_LINE     0x3c
-#define CONFIG_CAPABILITIES_START 0x40
-#define COMMAND_MEMORY            0x0002
-#define COMMAND_WRITABLE          0x0406 /* memory space, bus master, INTx disable */
-#define STATUS_CAPABILITIES       0x0010
-#define CAPABILITY_MSIX           0x11
-#define MSIX_CAPABILITY_BYTES     12
-#define MSIX_CONTROL_ENABLE       0x8000
-#define MSIX_CONTROL_MASKED       0x4000
-#define BAR_ADDRESS_MASK          0xfffffff0u
-#define ECAM_BUS_SHIFT            20
-#define ECAM_SLOT_SHIFT           15
-#define ECAM_FUNCTION_SHIFT       12
-#define PORT_ADDRESS_ENABLE       0x80000000u
-#define SLOT_BYTES                0x10000 /* of the window, for the BARs of one slot */
-#define HOST_BRIDGE_VENDOR        0x1b36  /* "generic PCIe host bridge" */
-#define HOST_BRIDGE_DEVICE        0x0008
-#define HOST_BRIDGE_CLASS         0x060000
+#define COMMAND_WRITABLE    (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE)
+#define BAR_ADDRESS_MASK    0xfffffff0u
+#define ECAM_BUS_SHIFT      20
+#define ECAM_SLOT_SHIFT     15
+#define ECAM_FUNCTION_SHIFT 12
+#define PORT_ADDRESS_ENABLE 0x80000000u
+#define SLOT_BYTES          0x10000 /* of the window, for the BARs of one slot */
+#define HOST_BRIDGE_VENDOR  0x1b36  /* "generic PCIe host bridge" */
+#define HOST_BRIDGE_DEVICE  0x0008
+#define HOST_BRIDGE_CLASS   0x060000
 
 struct pci_root {
     struct guest_memory *memory; /* borrowed, as the three below */
     struct irq_router *router;
     int vm_fd;
-    pthread_mutex_t lock;  /* port_address, bars[].address of every function */
-    uint32_t port_address; /* 0xcf8 */
+    uint32_t port_address; /* 0xcf8; atomic */
     struct pci_function *functions[PCI_SLOTS];
     struct pci_function host_bridge;
 };
@@ -64,16 +48,16 @@ static void config_set(struct pci_function *function, unsigned offset, unsigned 
 
 uint64_t pci_function_bar(const struct pci_function *function, unsigned bar)
 {
-    return config_get(function, CONFIG_BAR0 + 4 * bar, 4) & BAR_ADDRESS_MASK;
+    return config_get(function, PCI_BASE_ADDRESS_0 + 4 * bar, 4) & BAR_ADDRESS_MASK;
 }
 
 /* Decoding follows the registers.  A place outside the window is not answered: RAM, the IOAPIC and
  * the ECAM cannot be covered by a BAR. */
 static void function_decode(struct pci_function *function)
 {
-    bool memory_on = config_get(function, CONFIG_COMMAND, 2) & COMMAND_MEMORY;
+    bool memory_on = config_get(function, PCI_COMMAND, 2) & PCI_COMMAND_MEMORY;
 
-    for (unsigned i = 0; i < PCI_BARS; i++) {
+    for (unsigned i = 0; i < PCI_STD_NUM_BARS; i++) {
         uint64_t size = function->bars[i].size;
         uint64_t address = pci_function_bar(function, i);
 
@@ -82,11 +66,7 @@ static void function_decode(struct pci_function *function)
         if (!memory_on || address < PLATFORM_PCI32_START ||
             address - PLATFORM_PCI32_START > PLATFORM_PCI32_SIZE - size)
             address = 0;
-
-        pthread_mutex_lock(&function->root->lock);
-        function->bars[i].address = address;
-        pthread_mutex_unlock(&function->root->lock);
-
+        __atomic_store_n(&function->bars[i].address, address, __ATOMIC_RELAXED);
         if (address != 0 && address != function->bars[i].told) {
             function->bars[i].told = address;
             if (function->ops->bar_moved)
@@ -95,28 +75,24 @@ static void function_decode(struct pci_function *function)
     }
 }
 
-/* Functions come and go while no vCPU runs, so the pointer stays good without the root's lock. */
-static struct pci_function *root_find_bar(struct pci_root *root, uint64_t address, unsigned width,
-                                          unsigned *ret_bar, uint64_t *ret_offset)
+/* Functions come and go while no vCPU runs, so the pointers stay good without a lock. */
+static struct pci_function *root_find_bar(const struct pci_root *root, uint64_t address,
+                                          unsigned width, unsigned *ret_bar, uint64_t *ret_offset)
 {
-    struct pci_function *found = NULL;
-
-    pthread_mutex_lock(&root->lock);
-    for (unsigned slot = 0; slot < PCI_SLOTS && !found; slot++) {
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
         struct pci_function *function = root->functions[slot];
 
-        for (unsigned i = 0; function && i < PCI_BARS && !found; i++) {
-            uint64_t start = function->bars[i].address;
+        for (unsigned i = 0; function && i < PCI_STD_NUM_BARS; i++) {
+            uint64_t start = __atomic_load_n(&function->bars[i].address, __ATOMIC_RELAXED);
 
             if (start == 0 || address < start || address - start > function->bars[i].size - width)
                 continue;
-            found = function;
             *ret_bar = i;
             *ret_offset = address - start;
+            return function;
         }
     }
-    pthread_mutex_unlock(&root->lock);
-    return found;
+    return NULL;
 }
 
 static uint64_t window_read(void *device, uint64_t offset, unsigned width)
@@ -165,17 +141,18 @@ static bool touches(unsigned offset, unsigned width, unsigned start, unsigned si
 
 static void function_apply_msix(struct pci_function *function)
 {
-    uint32_t control = config_get(function, function->msix_offset + 2u, 2);
+    uint32_t control = config_get(function, function->msix_offset + PCI_MSIX_FLAGS, 2);
 
-    pci_msix_control(function->msix, control & MSIX_CONTROL_ENABLE, control & MSIX_CONTROL_MASKED);
+    pci_msix_control(function->msix, control & PCI_MSIX_FLAGS_ENABLE,
+                     control & PCI_MSIX_FLAGS_MASKALL);
 }
 
 static void function_apply(struct pci_function *function, unsigned offset, unsigned width)
 {
-    if (touches(offset, width, CONFIG_COMMAND, 2) ||
-        touches(offset, width, CONFIG_BAR0, 4 * PCI_BARS))
+    if (touches(offset, width, PCI_COMMAND, 2) ||
+        touches(offset, width, PCI_BASE_ADDRESS_0, 4 * PCI_STD_NUM_BARS))
         function_decode(function);
-    if (function->msix && touches(offset, width, function->msix_offset + 2u, 2))
+    if (function->msix && touches(offset, width, function->msix_offset + PCI_MSIX_FLAGS, 2))
         function_apply_msix(function);
     if (function->ops->config_written)
         function->ops->config_written(function->owner, offset, width);
@@ -228,7 +205,7 @@ static void function_transfer(struct pci_function *function, struct transfer *tr
     memcpy(config, function->config, sizeof config);
     transfer_item(transfer, "PCI configuration", config, sizeof config);
     if (transfer->loading && transfer_is_good(transfer) &&
-        memcmp(config, function->config, CONFIG_COMMAND) != 0)
+        memcmp(config, function->config, PCI_COMMAND) != 0)
         transfer_refuse(transfer, EINVAL, "another kind of device is in PCI slot %u",
                         function->slot);
     for (unsigned i = 0; transfer->loading && i < PCI_CONFIG_BYTES; i++)
@@ -290,21 +267,11 @@ static void ecam_write(void *device, uint64_t offset, unsigned width, uint64_t v
 
 static const struct bus_ops ecam_ops = { .read = ecam_read, .write = ecam_write };
 
-static uint32_t port_address_get(struct pci_root *root)
-{
-    uint32_t address;
-
-    pthread_mutex_lock(&root->lock);
-    address = root->port_address;
-    pthread_mutex_unlock(&root->lock);
-    return address;
-}
-
 /* The config register that 0xcfc+byte means now; false if nothing is there. */
-static bool port_target(struct pci_root *root, unsigned byte, unsigned *ret_slot,
+static bool port_target(const struct pci_root *root, unsigned byte, unsigned *ret_slot,
                         unsigned *ret_offset)
 {
-    uint32_t address = port_address_get(root);
+    uint32_t address = __atomic_load_n(&root->port_address, __ATOMIC_RELAXED);
 
     *ret_slot = address >> 11 & 31;
     *ret_offset = (address & 0xfc) + byte;
@@ -314,12 +281,13 @@ static bool port_target(struct pci_root *root, unsigned byte, unsigned *ret_slot
 
 static uint64_t port_read(void *device, uint64_t offset, unsigned width)
 {
+    struct pci_root *root = device;
     unsigned slot, config_offset;
 
-    if (offset < 4)
-        return offset == 0 && width == 4 ? port_address_get(device) : ~0ull;
-    return port_target(device, (unsigned)offset - 4, &slot, &config_offset)
-               ? root_config_read(device, slot, config_offset, width)
+    if (offset == 0 && width == 4)
+        return __atomic_load_n(&root->port_address, __ATOMIC_RELAXED);
+    return offset >= 4 && port_target(root, (unsigned)offset - 4, &slot, &config_offset)
+               ? root_config_read(root, slot, config_offset, width)
                : ~0ull;
 }
 
@@ -332,9 +300,7 @@ static void port_write(void *device, uint64_t offset, unsigned width, uint64_t v
         if (port_target(root, (unsigned)offset - 4, &slot, &config_offset))
             root_config_write(root, slot, config_offset, width, value);
     } else if (offset == 0 && width == 4) {
-        pthread_mutex_lock(&root->lock);
-        root->port_address = (uint32_t)value;
-        pthread_mutex_unlock(&root->lock);
+        __atomic_store_n(&root->port_address, (uint32_t)value, __ATOMIC_RELAXED);
     }
 }
 
@@ -347,7 +313,7 @@ static int function_place_bars(struct pci_function *function, const struct pci_f
 {
     uint64_t next = PLATFORM_PCI32_START + function->slot * SLOT_BYTES, end = next + SLOT_BYTES;
 
-    for (unsigned i = 0; i < PCI_BARS; i++) {
+    for (unsigned i = 0; i < PCI_STD_NUM_BARS; i++) {
         uint64_t size = spec->bar_size[i];
         uint64_t address = (next + size - 1) & ~(size - 1);
 
@@ -358,11 +324,11 @@ static int function_place_bars(struct pci_function *function, const struct pci_f
         next = address + size;
         function->bars[i].size = spec->bar_size[i];
         function->bars[i].told = address;
-        config_set(function, CONFIG_BAR0 + 4 * i, 4, (uint32_t)address);
+        config_set(function, PCI_BASE_ADDRESS_0 + 4 * i, 4, (uint32_t)address);
 
         uint32_t mask = ~(spec->bar_size[i] - 1) & BAR_ADDRESS_MASK;
 
-        memcpy(function->writable + CONFIG_BAR0 + 4 * i, &mask, sizeof(mask));
+        memcpy(function->writable + PCI_BASE_ADDRESS_0 + 4 * i, &mask, sizeof(mask));
     }
     return 0;
 }
@@ -370,16 +336,16 @@ static int function_place_bars(struct pci_function *function, const struct pci_f
 static int function_add_msix(struct pci_function *function, const struct pci_function_spec *spec,
                              struct error *err)
 {
-    uint8_t bytes[MSIX_CAPABILITY_BYTES] = { CAPABILITY_MSIX };
-    uint8_t writable[MSIX_CAPABILITY_BYTES] = { 0 };
+    uint8_t bytes[PCI_CAP_MSIX_SIZEOF] = { PCI_CAP_ID_MSIX };
+    uint8_t writable[PCI_CAP_MSIX_SIZEOF] = { 0 };
     uint16_t control = (uint16_t)(spec->msix_vectors - 1);
-    uint32_t table = spec->msix_bar, pending = PCI_MSIX_PBA_OFFSET | spec->msix_bar;
+    uint32_t table = spec->msix_bar, pending = PCI_MSIX_PENDING_OFFSET | spec->msix_bar;
     int result;
 
-    memcpy(bytes + 2, &control, sizeof(control));
-    memcpy(bytes + 4, &table, sizeof(table));
-    memcpy(bytes + 8, &pending, sizeof(pending));
-    writable[3] = (MSIX_CONTROL_ENABLE | MSIX_CONTROL_MASKED) >> 8;
+    memcpy(bytes + PCI_MSIX_FLAGS, &control, sizeof(control));
+    memcpy(bytes + PCI_MSIX_TABLE, &table, sizeof(table));
+    memcpy(bytes + PCI_MSIX_PBA, &pending, sizeof(pending));
+    writable[PCI_MSIX_FLAGS + 1] = (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL) >> 8;
 
     result = pci_function_add_capability(function, bytes, writable, sizeof(bytes), err);
     if (result < 0)
@@ -417,16 +383,16 @@ int pci_function_init(struct pci_function *function, struct pci_root *root, unsi
         .slot = slot,
         .ops = ops,
         .owner = owner,
-        .capability_end = CONFIG_CAPABILITIES_START,
+        .capability_end = PCI_STD_HEADER_SIZEOF,
     };
     config_set(function, 0, 4, spec->vendor | (uint32_t)spec->device << 16);
-    config_set(function, CONFIG_REVISION, 1, spec->revision);
-    config_set(function, CONFIG_CLASS, 3, spec->class_code);
-    config_set(function, CONFIG_SUBSYSTEM, 4,
+    config_set(function, PCI_REVISION_ID, 1, spec->revision);
+    config_set(function, PCI_CLASS_PROG, 3, spec->class_code);
+    config_set(function, PCI_SUBSYSTEM_VENDOR_ID, 4,
                spec->subsystem_vendor | (uint32_t)spec->subsystem << 16);
-    function->writable[CONFIG_COMMAND] = COMMAND_WRITABLE & 0xff;
-    function->writable[CONFIG_COMMAND + 1] = COMMAND_WRITABLE >> 8;
-    function->writable[CONFIG_INTERRUPT_LINE] = 0xff;
+    function->writable[PCI_COMMAND] = COMMAND_WRITABLE & 0xff;
+    function->writable[PCI_COMMAND + 1] = COMMAND_WRITABLE >> 8;
+    function->writable[PCI_INTERRUPT_LINE] = 0xff;
 
     result = function_place_bars(function, spec, err);
     if (result == 0 && spec->msix_vectors > 0)
@@ -454,9 +420,9 @@ int pci_function_add_capability(struct pci_function *function, const uint8_t *by
         memcpy(function->writable + offset, writable, size);
     function->config[offset + 1] = 0;
     function
-        ->config[function->capability_last ? function->capability_last + 1 : CONFIG_CAPABILITIES] =
+        ->config[function->capability_last ? function->capability_last + 1 : PCI_CAPABILITY_LIST] =
         (uint8_t)offset;
-    config_set(function, CONFIG_STATUS, 2, STATUS_CAPABILITIES);
+    config_set(function, PCI_STATUS, 2, PCI_STATUS_CAP_LIST);
     function->capability_last = (uint8_t)offset;
     function->capability_end = (uint16_t)(offset + size);
     return (int)offset;
@@ -517,7 +483,6 @@ int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmi
     root->memory = memory;
     root->router = router;
     root->vm_fd = vm_fd;
-    pthread_mutex_init(&root->lock, NULL);
 
     result = root_add_host_bridge(root, err);
     if (result == 0)
@@ -541,7 +506,6 @@ struct pci_root *pci_root_free(struct pci_root *root)
         return NULL;
     for (unsigned slot = 0; slot < PCI_SLOTS; slot++)
         pci_root_remove(root, slot);
-    pthread_mutex_destroy(&root->lock);
     free(root);
     return NULL;
 }

@@ -6,9 +6,10 @@
  * answers the whole window and looks the BAR up itself, so a move touches no other bus.
  *
  * Locks: each function has one mutex, held around every access to its registers and around its
- * ops.  `struct pci_root`'s own mutex guards where BARs are; it is taken inside a function's, never
- * the other way round.  Functions are added and removed by the main thread while no vCPU runs. */
+ * ops.  Where BARs are is read without it, atomically.  Functions are added and removed by the main
+ * thread while no vCPU runs. */
 #pragma once
+#include <linux/pci_regs.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,7 +23,6 @@ struct pci_root; /* opaque; see pci.c */
 struct transfer;
 
 #define PCI_SLOTS        32
-#define PCI_BARS         6
 #define PCI_CONFIG_BYTES 256
 #define PCI_SLOT_ANY     0 /* the first free one */
 
@@ -46,10 +46,10 @@ struct pci_function_ops {
 struct pci_function_spec {
     uint16_t vendor, device, subsystem_vendor, subsystem;
     uint8_t revision;
-    uint32_t class_code;         /* 24 bits */
-    uint32_t bar_size[PCI_BARS]; /* 0 = absent, else a power of two of at least 4096 */
-    uint16_t msix_vectors;       /* 0 = no MSI-X; at most PCI_MSIX_VECTORS_MAX */
-    uint8_t msix_bar;            /* a BAR with only the MSI-X table and PBA in it */
+    uint32_t class_code;                 /* 24 bits */
+    uint32_t bar_size[PCI_STD_NUM_BARS]; /* 0 = absent, else a power of two of at least 4096 */
+    uint16_t msix_vectors;               /* 0 = no MSI-X; at most PCI_MSIX_VECTORS_MAX */
+    uint8_t msix_bar;                    /* a BAR with only the MSI-X table and PBA in it */
 };
 
 struct pci_function {
@@ -67,9 +67,9 @@ struct pci_function {
     uint8_t msix_bar;
     struct {
         uint32_t size;
-        uint64_t address; /* where it answers, 0 = nowhere; under the root's lock */
+        uint64_t address; /* where it answers, 0 = nowhere; atomic */
         uint64_t told;    /* last address given to bar_moved */
-    } bars[PCI_BARS];
+    } bars[PCI_STD_NUM_BARS];
 };
 
 /* All borrowed; vm_fd may be -1 in tests without KVM: then there are no ioeventfds. */

@@ -1,15 +1,14 @@
 /* pci_msix.c - see pci_msix.h. */
 #include "vmm/pci_msix.h"
 #include <errno.h>
+#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "vmm/irq.h"
 #include "vmm/transfer.h"
 
-#define ENTRY_BYTES       16
 #define ENTRY_WORDS       4
-#define CONTROL_MASKED    1u /* vector control, bit 0 */
 #define ADDRESS_LOW_FIXED 3u /* bits that read as zero */
 
 enum { WORD_ADDRESS_LOW, WORD_ADDRESS_HIGH, WORD_DATA, WORD_CONTROL };
@@ -20,8 +19,6 @@ struct msix_vector {
     uint32_t gsi;
     bool routed;
     bool pending;
-    uint64_t routed_address;
-    uint32_t routed_data;
 };
 
 struct pci_msix {
@@ -51,7 +48,7 @@ int pci_msix_new(struct irq_router *router, unsigned vectors, struct pci_msix **
             pci_msix_free(msix);
             return result;
         }
-        vector->words[WORD_CONTROL] = CONTROL_MASKED;
+        vector->words[WORD_CONTROL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
     }
     *ret_msix = msix;
     return 0;
@@ -67,7 +64,8 @@ struct pci_msix *pci_msix_free(struct pci_msix *msix)
 
 static bool vector_is_open(const struct pci_msix *msix, const struct msix_vector *vector)
 {
-    return msix->enabled && !msix->masked && !(vector->words[WORD_CONTROL] & CONTROL_MASKED);
+    return msix->enabled && !msix->masked &&
+           !(vector->words[WORD_CONTROL] & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
 static void vector_send(const struct pci_msix *msix, struct msix_vector *vector)
@@ -86,17 +84,13 @@ static void vector_send(const struct pci_msix *msix, struct msix_vector *vector)
  * pending. */
 static void vector_update(struct pci_msix *msix, struct msix_vector *vector)
 {
-    uint64_t address = vector->words[WORD_ADDRESS_LOW] | (uint64_t)vector->words[WORD_ADDRESS_HIGH]
-                                                             << 32;
-    uint32_t data = vector->words[WORD_DATA];
+    uint64_t high = vector->words[WORD_ADDRESS_HIGH];
 
     if (!vector_is_open(msix, vector))
         return;
-    if (!vector->routed || vector->routed_address != address || vector->routed_data != data) {
-        vector->routed = irq_msi_route(msix->router, vector->gsi, address, data, NULL) == 0;
-        vector->routed_address = address;
-        vector->routed_data = data;
-    }
+    vector->routed =
+        irq_msi_route(msix->router, vector->gsi, high << 32 | vector->words[WORD_ADDRESS_LOW],
+                      vector->words[WORD_DATA], NULL) == 0;
     vector_send(msix, vector);
 }
 
@@ -123,11 +117,11 @@ static uint32_t msix_read_word(const struct pci_msix *msix, uint64_t offset)
 {
     uint32_t bits = 0;
 
-    if (offset < msix->count * ENTRY_BYTES)
-        return msix->vectors[offset / ENTRY_BYTES].words[offset % ENTRY_BYTES / 4];
-    if (offset < PCI_MSIX_PBA_OFFSET || (offset - PCI_MSIX_PBA_OFFSET) * 8 >= msix->count)
+    if (offset < msix->count * PCI_MSIX_ENTRY_SIZE)
+        return msix->vectors[offset / PCI_MSIX_ENTRY_SIZE].words[offset % PCI_MSIX_ENTRY_SIZE / 4];
+    if (offset < PCI_MSIX_PENDING_OFFSET || (offset - PCI_MSIX_PENDING_OFFSET) * 8 >= msix->count)
         return 0;
-    offset -= PCI_MSIX_PBA_OFFSET;
+    offset -= PCI_MSIX_PENDING_OFFSET;
     for (unsigned i = 0; i < 32 && offset * 8 + i < msix->count; i++)
         bits |= (uint32_t)msix->vectors[offset * 8 + i].pending << i;
     return bits;
@@ -144,14 +138,16 @@ uint64_t pci_msix_read(struct pci_msix *msix, uint64_t offset, unsigned width)
 
 void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value)
 {
-    if ((width != 4 && width != 8) || offset % width != 0 || offset >= msix->count * ENTRY_BYTES)
+    if ((width != 4 && width != 8) || offset % width != 0 ||
+        offset >= msix->count * PCI_MSIX_ENTRY_SIZE)
         return;
 
-    struct msix_vector *vector = &msix->vectors[offset / ENTRY_BYTES];
+    struct msix_vector *vector = &msix->vectors[offset / PCI_MSIX_ENTRY_SIZE];
 
-    for (unsigned word = offset % ENTRY_BYTES / 4, end = word + width / 4; word < end; word++) {
+    for (unsigned word = offset % PCI_MSIX_ENTRY_SIZE / 4, end = word + width / 4; word < end;
+         word++) {
         uint32_t fixed = word == WORD_ADDRESS_LOW ? ADDRESS_LOW_FIXED
-                         : word == WORD_CONTROL   ? ~CONTROL_MASKED
+                         : word == WORD_CONTROL   ? ~(uint32_t)PCI_MSIX_ENTRY_CTRL_MASKBIT
                                                   : 0;
 
         vector->words[word] = (uint32_t)value & ~fixed;
@@ -169,7 +165,7 @@ void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer)
         transfer_item(transfer, "MSI-X entry", vector->words, sizeof vector->words);
         transfer_item(transfer, "MSI-X pending", &pending, sizeof pending);
         vector->words[WORD_ADDRESS_LOW] &= ~ADDRESS_LOW_FIXED;
-        vector->words[WORD_CONTROL] &= CONTROL_MASKED;
+        vector->words[WORD_CONTROL] &= PCI_MSIX_ENTRY_CTRL_MASKBIT;
         vector->pending = pending != 0;
     }
 }

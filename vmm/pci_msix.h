@@ -12,9 +12,9 @@ struct irq_router;
 struct pci_msix; /* opaque; see pci_msix.c */
 struct transfer;
 
-#define PCI_MSIX_VECTORS_MAX 64
-#define PCI_MSIX_PBA_OFFSET  0x800 /* in its BAR; the table is at 0 */
-#define PCI_MSIX_BAR_BYTES   0x1000
+#define PCI_MSIX_VECTORS_MAX    64
+#define PCI_MSIX_PENDING_OFFSET 0x800 /* in its BAR; the table is at 0 */
+#define PCI_MSIX_BAR_BYTES      0x1000
 
 int pci_msix_new(struct irq_router *router, unsigned vectors, struct pci_msix **ret_msix,
                  struct error *err);

@@ -229,7 +229,7 @@ static void masked_vectors_stay_pending(void **state)
     mmio_put(h, table + 24, 4, 0x4055);
     assert_true(mmio_get(h, table + 24, 8) == 0x100004055ull);
     assert_int_equal(mmio_get(h, table + 24, 2), 0xffff);
-    mmio_put(h, table + PCI_MSIX_PBA_OFFSET, 8, ~0ull); /* read only */
+    mmio_put(h, table + PCI_MSIX_PENDING_OFFSET, 8, ~0ull); /* read only */
     assert_int_equal(interrupts_take(h), 0);
 }
 
@@ -261,7 +261,7 @@ static void an_unmasked_vector_reaches_the_lapic(void **state)
     assert_false(lapic_has(vcpu_fd, 0x55));
     mmio_put(h, bar_address(h, 1) + 16, 8, 0xfee00000);
     mmio_put(h, bar_address(h, 1) + 24, 8, 0x55);
-    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8), 0);
+    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PENDING_OFFSET, 8), 0);
     for (unsigned i = 0; i < 100 && !lapic_has(vcpu_fd, 0x55); i++)
         usleep(1000);
     assert_true(lapic_has(vcpu_fd, 0x55));
@@ -274,9 +274,9 @@ static void an_unmasked_vector_reaches_the_lapic(void **state)
 
     mmio_put(h, bar_address(h, 1) + 28, 4, 1); /* masked, but routed */
     assert_true(device_answers(h));
-    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8), 2);
+    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PENDING_OFFSET, 8), 2);
     mmio_put(h, bar_address(h, 1) + 28, 4, 0);
-    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8), 0);
+    assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PENDING_OFFSET, 8), 0);
 
     mmio_put(h, bar_address(h, 1) + 16, 8, ~0ull); /* no such address: only this vector is lost */
     assert_true(device_answers(h));

@@ -281,7 +281,7 @@ static inline void driver_attach(struct harness *h)
  */
 static inline uint64_t interrupts_take(struct harness *h)
 {
-    uint64_t pending = mmio_get(h, bar_address(h, 1) + PCI_MSIX_PBA_OFFSET, 8);
+    uint64_t pending = mmio_get(h, bar_address(h, 1) + PCI_MSIX_PENDING_OFFSET, 8);
 
     for (unsigned at = config_get(h, 0x34, 1); at != 0; at = config_get(h, at + 1, 1)) {
         if (config_get(h, at, 1) == 0x11) {
