@@ -1,6 +1,7 @@
 #include "vmm/serial.h"
 
 #include <errno.h>
+#include <linux/serial_reg.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,34 +14,12 @@
 #include "vmm/stats_page.h"
 #include "vmm/transfer.h"
 
-enum serial_register {
-    REGISTER_DATA, /* RBR, THR; divisor low with DLAB */
-    REGISTER_IER,  /* divisor high with DLAB */
-    REGISTER_IIR,  /* FCR when written */
-    REGISTER_LCR,
-    REGISTER_MCR,
-    REGISTER_LSR,
-    REGISTER_MSR,
-    REGISTER_SCRATCH,
-};
-
-#define IER_RECEIVED  0x01
-#define IER_THR_EMPTY 0x02
-#define IER_MASK      0x0f
-
-#define IIR_NONE       0x01
-#define IIR_THR_EMPTY  0x02
-#define IIR_RECEIVED   0x04
-#define IIR_FIFO       0xc0
-#define FCR_ENABLE     0x01
-#define FCR_RESET_RX   0x02
-#define LCR_DLAB       0x80
-#define MCR_MASK       0x1f
-#define MCR_OUT2       0x08 /* connects the interrupt line on a PC; not needed on an ACPI machine */
-#define MCR_LOOP       0x10
-#define LSR_DATA_READY 0x01
-#define LSR_IDLE       0x60 /* holding and shift register empty, always */
-#define MSR_CONNECTED  0xb0 /* carrier, DSR, CTS */
+#define IER_MASK 0x0f
+#define IIR_FIFO 0xc0 /* the FIFOs are on */
+/* OUT2 connects the interrupt line on a PC; not needed on an ACPI machine. */
+#define MCR_MASK      (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR)
+#define LSR_IDLE      (UART_LSR_TEMT | UART_LSR_THRE) /* always */
+#define MSR_CONNECTED (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 
 #define RECEIVE_BYTES 16 /* the FIFO of a 16550A */
 
@@ -59,11 +38,11 @@ struct serial {
 
 static uint8_t serial_pending(const struct serial *serial)
 {
-    if ((serial->ier & IER_RECEIVED) && serial->received_count > 0)
-        return IIR_RECEIVED;
-    if ((serial->ier & IER_THR_EMPTY) && serial->thr_empty_pending)
-        return IIR_THR_EMPTY;
-    return IIR_NONE;
+    if ((serial->ier & UART_IER_RDI) && serial->received_count > 0)
+        return UART_IIR_RDI;
+    if ((serial->ier & UART_IER_THRI) && serial->thr_empty_pending)
+        return UART_IIR_THRI;
+    return UART_IIR_NO_INT;
 }
 
 static bool serial_receive(struct serial *serial, uint8_t byte)
@@ -82,12 +61,12 @@ static void serial_update(struct serial *serial)
     uint64_t one = 1;
     bool level;
 
-    while (!(serial->mcr & MCR_LOOP) && serial->queue_count > 0 &&
+    while (!(serial->mcr & UART_MCR_LOOP) && serial->queue_count > 0 &&
            serial_receive(serial, serial->queue[serial->queue_first])) {
         serial->queue_first = (serial->queue_first + 1) % VMM_INPUT_MAX;
         serial->queue_count--;
     }
-    level = serial_pending(serial) != IIR_NONE;
+    level = serial_pending(serial) != UART_IIR_NO_INT;
     if (level && !serial->asserted && write(serial->interrupt, &one, sizeof one) < 0) {
         /* the counter is full: a pulse is already on its way */
     }
@@ -119,9 +98,9 @@ static uint8_t serial_read_iir(struct serial *serial)
 {
     uint8_t pending = serial_pending(serial);
 
-    if (pending == IIR_THR_EMPTY)
+    if (pending == UART_IIR_THRI)
         serial->thr_empty_pending = false; /* reading it acknowledges it */
-    return pending | (serial->fcr & FCR_ENABLE ? IIR_FIFO : 0);
+    return pending | (serial->fcr & UART_FCR_ENABLE_FIFO ? IIR_FIFO : 0);
 }
 
 /* In loop mode the modem's inputs follow our outputs: RTS to CTS, DTR to DSR, OUT1 to RI, OUT2 to
@@ -130,39 +109,45 @@ static uint8_t serial_read_msr(const struct serial *serial)
 {
     uint8_t mcr = serial->mcr;
 
-    if (!(mcr & MCR_LOOP))
+    if (!(mcr & UART_MCR_LOOP))
         return MSR_CONNECTED;
     return (uint8_t)((mcr & 0x02) << 3 | (mcr & 0x01) << 5 | (mcr & 0x0c) << 4);
 }
 
+static bool is_divisor(const struct serial *serial, unsigned offset)
+{
+    return (serial->lcr & UART_LCR_DLAB) && offset <= UART_DLM;
+}
+
 static uint8_t serial_read_register(struct serial *serial, unsigned offset)
 {
-    bool divisor = serial->lcr & LCR_DLAB;
-
-    switch ((enum serial_register)offset) {
-    case REGISTER_DATA:
-        return divisor ? serial->divisor[0] : serial_take(serial);
-    case REGISTER_IER:
-        return divisor ? serial->divisor[1] : serial->ier;
-    case REGISTER_IIR:
+    if (is_divisor(serial, offset))
+        return serial->divisor[offset];
+    switch (offset) {
+    case UART_RX:
+        return serial_take(serial);
+    case UART_IER:
+        return serial->ier;
+    case UART_IIR:
         return serial_read_iir(serial);
-    case REGISTER_LCR:
+    case UART_LCR:
         return serial->lcr;
-    case REGISTER_MCR:
+    case UART_MCR:
         return serial->mcr;
-    case REGISTER_LSR:
-        return LSR_IDLE | (serial->received_count > 0 ? LSR_DATA_READY : 0);
-    case REGISTER_MSR:
+    case UART_LSR:
+        return LSR_IDLE | (serial->received_count > 0 ? UART_LSR_DR : 0);
+    case UART_MSR:
         return serial_read_msr(serial);
-    case REGISTER_SCRATCH:
+    case UART_SCR:
         return serial->scratch;
+    default:
+        return 0xff;
     }
-    return 0xff;
 }
 
 static void serial_write_data(struct serial *serial, uint8_t byte)
 {
-    if (serial->mcr & MCR_LOOP)
+    if (serial->mcr & UART_MCR_LOOP)
         (void)serial_receive(serial, byte); /* an overrun loses the byte */
     else
         serial_transmit(serial, byte);
@@ -171,44 +156,38 @@ static void serial_write_data(struct serial *serial, uint8_t byte)
 
 static void serial_write_register(struct serial *serial, unsigned offset, uint8_t value)
 {
-    bool divisor = serial->lcr & LCR_DLAB;
-
-    switch ((enum serial_register)offset) {
-    case REGISTER_DATA:
-        if (divisor)
-            serial->divisor[0] = value;
-        else
-            serial_write_data(serial, value);
+    if (is_divisor(serial, offset)) {
+        serial->divisor[offset] = value;
+        return;
+    }
+    switch (offset) {
+    case UART_TX:
+        serial_write_data(serial, value);
         break;
-    case REGISTER_IER:
-        if (divisor) {
-            serial->divisor[1] = value;
-            break;
-        }
+    case UART_IER:
         /* Enabling the interrupt with the register empty raises it; drivers test for that. */
-        if ((value & IER_THR_EMPTY) && !(serial->ier & IER_THR_EMPTY))
+        if ((value & UART_IER_THRI) && !(serial->ier & UART_IER_THRI))
             serial->thr_empty_pending = true;
         serial->ier = value & IER_MASK;
         break;
-    case REGISTER_IIR:
+    case UART_FCR:
         serial->fcr = value;
-        if (value & FCR_RESET_RX) {
+        if (value & UART_FCR_CLEAR_RCVR) {
             serial->received_count = 0;
             serial->asserted = false; /* the line falls; what waits in the queue raises it again */
         }
         break;
-    case REGISTER_LCR:
+    case UART_LCR:
         serial->lcr = value;
         break;
-    case REGISTER_MCR:
+    case UART_MCR:
         serial->mcr = value & MCR_MASK;
         break;
-    case REGISTER_SCRATCH:
+    case UART_SCR:
         serial->scratch = value;
         break;
-    case REGISTER_LSR:
-    case REGISTER_MSR:
-        break; /* read only */
+    default: /* read only */
+        break;
     }
 }
 
