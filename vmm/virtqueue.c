@@ -1,43 +1,14 @@
 /* virtqueue.c - see virtqueue.h. */
 #include "vmm/virtqueue.h"
 #include <errno.h>
+#include <linux/virtio_ring.h>
 #include <stddef.h>
 #include <string.h>
 #include "vmm/guest_memory.h"
 #include "vmm/transfer.h"
 
-/* virtio 1.2, 2.7.5 to 2.7.8.  Little-endian, as is every host we run on. */
-struct virtqueue_descriptor {
-    uint64_t address;
-    uint32_t length;
-    uint16_t flags;
-    uint16_t next;
-};
-
-#define DESCRIPTOR_NEXT     1
-#define DESCRIPTOR_WRITE    2
-#define DESCRIPTOR_INDIRECT 4
-
-struct virtqueue_avail {
-    uint16_t flags;
-    uint16_t index;
-    uint16_t ring[]; /* [size], then used_event */
-};
-
-#define AVAIL_NO_INTERRUPT 1
-
-struct virtqueue_used_entry {
-    uint32_t head;
-    uint32_t length;
-};
-
-struct virtqueue_used {
-    uint16_t flags;
-    uint16_t index;
-    struct virtqueue_used_entry ring[]; /* [size], then avail_event */
-};
-
-#define USED_NO_NOTIFY 1
+/* The rings (virtio 1.2, 2.7.5 to 2.7.8) are linux/virtio_ring.h's: little-endian, as is every host
+ * we run on.  Behind the available one stands used_event. */
 
 void virtqueue_init(struct virtqueue *queue, const struct guest_memory *memory, uint16_t size_max)
 {
@@ -63,10 +34,10 @@ static bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_s
 int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index)
 {
     uint64_t size = queue->size;
-    uint64_t descriptor_bytes = size * sizeof(struct virtqueue_descriptor);
-    uint64_t avail_bytes = sizeof(struct virtqueue_avail) + (size + 1) * sizeof(uint16_t);
-    uint64_t used_bytes = sizeof(struct virtqueue_used) +
-                          size * sizeof(struct virtqueue_used_entry) + sizeof(uint16_t);
+    uint64_t descriptor_bytes = size * sizeof(struct vring_desc);
+    uint64_t avail_bytes = sizeof(struct vring_avail) + (size + 1) * sizeof(uint16_t);
+    uint64_t used_bytes =
+        sizeof(struct vring_used) + size * sizeof(struct vring_used_elem) + sizeof(uint16_t);
 
     if (size == 0 || size > queue->size_max || (size & (size - 1)) != 0)
         return -EPROTO;
@@ -140,7 +111,7 @@ static int chains_waiting(struct virtqueue *queue)
     if (!queue->enabled)
         return 0;
 
-    uint16_t index = __atomic_load_n(&queue->avail->index, __ATOMIC_ACQUIRE);
+    uint16_t index = __atomic_load_n(&queue->avail->idx, __ATOMIC_ACQUIRE);
     uint16_t waiting = (uint16_t)(index - queue->next_avail);
 
     return waiting > queue->size ? queue_break(queue) : waiting;
@@ -149,25 +120,25 @@ static int chains_waiting(struct virtqueue *queue)
 /* A walk along one chain. */
 struct chain_walk {
     struct virtqueue *queue;
-    const struct virtqueue_descriptor *table; /* the ring's, or an indirect one in guest RAM */
+    const struct vring_desc *table; /* the ring's, or an indirect one in guest RAM */
     uint32_t table_count;
     bool in_indirect;
     struct virtqueue_chain *chain;
     unsigned vectors_max;
 };
 
-static int walk_add_buffer(struct chain_walk *walk, const struct virtqueue_descriptor *descriptor)
+static int walk_add_buffer(struct chain_walk *walk, const struct vring_desc *descriptor)
 {
     struct virtqueue_chain *chain = walk->chain;
     unsigned count = chain->readable_count + chain->writable_count;
-    void *host = guest_memory_map(walk->queue->memory, descriptor->address, descriptor->length);
+    void *host = guest_memory_map(walk->queue->memory, descriptor->addr, descriptor->len);
 
     if (!host) /* not RAM, wraps, or empty */
         return -EPROTO;
     if (count >= walk->vectors_max)
         return -E2BIG;
-    chain->vectors[count] = (struct iovec){ .iov_base = host, .iov_len = descriptor->length };
-    if (descriptor->flags & DESCRIPTOR_WRITE)
+    chain->vectors[count] = (struct iovec){ .iov_base = host, .iov_len = descriptor->len };
+    if (descriptor->flags & VRING_DESC_F_WRITE)
         chain->writable_count++;
     else if (chain->writable_count > 0) /* 2.7.4.2: readable ones first */
         return -EPROTO;
@@ -177,16 +148,15 @@ static int walk_add_buffer(struct chain_walk *walk, const struct virtqueue_descr
 }
 
 /* 2.7.5.3: only where negotiated, not nested, last of its chain, a whole number of descriptors. */
-static int walk_enter_indirect(struct chain_walk *walk,
-                               const struct virtqueue_descriptor *descriptor)
+static int walk_enter_indirect(struct chain_walk *walk, const struct vring_desc *descriptor)
 {
-    if (!walk->queue->indirect || walk->in_indirect || (descriptor->flags & DESCRIPTOR_NEXT))
+    if (!walk->queue->indirect || walk->in_indirect || (descriptor->flags & VRING_DESC_F_NEXT))
         return -EPROTO;
-    if (descriptor->length == 0 || descriptor->length % sizeof(*descriptor) != 0)
+    if (descriptor->len == 0 || descriptor->len % sizeof(*descriptor) != 0)
         return -EPROTO;
 
-    walk->table = guest_memory_map(walk->queue->memory, descriptor->address, descriptor->length);
-    walk->table_count = descriptor->length / sizeof(*descriptor);
+    walk->table = guest_memory_map(walk->queue->memory, descriptor->addr, descriptor->len);
+    walk->table_count = descriptor->len / sizeof(*descriptor);
     walk->in_indirect = true;
     return walk->table ? 0 : -EPROTO;
 }
@@ -198,7 +168,7 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
     uint32_t next = head;
 
     for (;;) {
-        struct virtqueue_descriptor copy;
+        struct vring_desc copy;
         int result;
 
         if (next >= walk->table_count)
@@ -207,7 +177,7 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
         /* The compiler may not read the guest's memory a second time instead of the copy. */
         __asm__ volatile("" : "+m"(copy) : : "memory");
 
-        if (copy.flags & DESCRIPTOR_INDIRECT) {
+        if (copy.flags & VRING_DESC_F_INDIRECT) {
             result = walk_enter_indirect(walk, &copy);
             if (result < 0)
                 return result;
@@ -222,7 +192,7 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
         result = walk_add_buffer(walk, &copy);
         if (result < 0)
             return result;
-        if (!(copy.flags & DESCRIPTOR_NEXT))
+        if (!(copy.flags & VRING_DESC_F_NEXT))
             return 0;
         next = copy.next;
     }
@@ -271,10 +241,10 @@ void virtqueue_rewind(struct virtqueue *queue, uint16_t count)
 
 void virtqueue_put(struct virtqueue *queue, uint16_t head, uint32_t written)
 {
-    struct virtqueue_used_entry *entry = &queue->used->ring[queue->next_used % queue->size];
+    struct vring_used_elem *entry = &queue->used->ring[queue->next_used % queue->size];
 
-    __atomic_store_n(&entry->head, head, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->length, written, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->id, head, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->len, written, __ATOMIC_RELAXED);
     queue->next_used++;
     queue->in_flight--;
 }
@@ -286,20 +256,20 @@ bool virtqueue_publish(struct virtqueue *queue)
 
     if (now == queue->published_used)
         return false;
-    __atomic_store_n(&queue->used->index, now, __ATOMIC_RELEASE);
+    __atomic_store_n(&queue->used->idx, now, __ATOMIC_RELEASE);
     queue->published_used = now;
-    /* The driver writes used_event (or the flag) and then reads used->index; we the other way
+    /* The driver writes used_event (or the flag) and then reads used->idx; we the other way
      * round: without a full barrier on both sides each could miss the other. */
     __sync_synchronize();
     queue->notified_used = now;
 
     if (!queue->event_index)
-        return !(__atomic_load_n(&queue->avail->flags, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);
+        return !(__atomic_load_n(&queue->avail->flags, __ATOMIC_RELAXED) &
+                 VRING_AVAIL_F_NO_INTERRUPT);
 
     /* 2.7.10: interrupt if used_event was passed by what is new. */
-    uint16_t event = __atomic_load_n(&queue->avail->ring[queue->size], __ATOMIC_RELAXED);
-
-    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+    return vring_need_event(__atomic_load_n(&queue->avail->ring[queue->size], __ATOMIC_RELAXED),
+                            now, before);
 }
 
 /* avail_event stands behind the used ring. */
@@ -312,7 +282,7 @@ void virtqueue_disable_kicks(struct virtqueue *queue)
 {
     /* With event indices an old avail_event is enough: it asks for no kick until it is passed. */
     if (queue->enabled && !queue->event_index)
-        __atomic_store_n(&queue->used->flags, USED_NO_NOTIFY, __ATOMIC_RELAXED);
+        __atomic_store_n(&queue->used->flags, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 
 bool virtqueue_enable_kicks(struct virtqueue *queue, uint16_t left)

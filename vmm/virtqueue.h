@@ -13,9 +13,9 @@
 
 struct guest_memory;
 struct transfer;
-struct virtqueue_descriptor; /* the ring's layout; see virtqueue.c */
-struct virtqueue_avail;
-struct virtqueue_used;
+struct vring_avail; /* linux/virtio_ring.h, as the next */
+struct vring_desc;
+struct vring_used;
 
 #define VIRTQUEUE_SIZE_MAX 256 /* entries; also the longest chain */
 
@@ -40,9 +40,9 @@ struct virtqueue {
     bool enabled;
     bool broken;
     bool indirect, event_index; /* negotiated */
-    struct virtqueue_descriptor *descriptors;
-    struct virtqueue_avail *avail;
-    struct virtqueue_used *used;
+    struct vring_desc *descriptors;
+    struct vring_avail *avail;
+    struct vring_used *used;
     uint16_t next_avail;     /* the next avail entry to take */
     uint16_t next_used;      /* the next used entry to fill; published by virtqueue_publish */
     uint16_t published_used; /* used->idx as the driver sees it */
