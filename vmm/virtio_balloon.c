@@ -1,6 +1,8 @@
 /* virtio_balloon.c - see virtio_balloon.h. */
 #include "vmm/virtio_balloon.h"
 #include <errno.h>
+#include <linux/virtio_balloon.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
@@ -13,15 +15,11 @@
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_pci.h"
 
-#define BALLOON_DEVICE_ID  5
 #define BALLOON_PCI_CLASS  0x00ff00
 #define BALLOON_QUEUE_SIZE 128
-#define BALLOON_PAGE_SHIFT 12
-#define CONFIG_ACTUAL      4 /* offset of the only writable field, 5.5.4 */
 
-#define FEATURE_STATS_QUEUE    (1ull << 1)
-#define FEATURE_DEFLATE_ON_OOM (1ull << 2)
-#define FEATURE_PAGE_REPORTING (1ull << 5)
+/* What follows needs features that are not offered. */
+#define CONFIG_BYTES offsetof(struct virtio_balloon_config, free_page_hint_cmd_id)
 
 /* A chain is heard this far.  Linux sends 256 page numbers, reports of 128 MiB, 16 statistics. */
 #define CHAIN_PAGES        4096
@@ -29,11 +27,6 @@
 #define CHAIN_STATS        64
 
 enum { QUEUE_INFLATE, QUEUE_DEFLATE, QUEUE_STATS, QUEUE_REPORTING, QUEUE_COUNT };
-
-struct __attribute__((packed)) stat { /* 5.5.6.3 */
-    uint16_t tag;
-    uint64_t value;
-};
 
 struct virtio_balloon {
     struct virtio_device *device;      /* borrowed */
@@ -45,13 +38,7 @@ struct virtio_balloon {
     struct loop_timer *timer; /* until the guest is asked for statistics; loop's thread */
     uint16_t stats_head; /* the buffer we hold while one is in flight: giving it back is asking */
     uint32_t pages[CHAIN_PAGES];
-    struct iovec vectors[VIRTQUEUE_SIZE_MAX];
 };
-
-static void stats_set(uint64_t *counter, uint64_t value)
-{
-    __atomic_store_n(counter, value, __ATOMIC_RELAXED);
-}
 
 static int compare_pages(const void *a, const void *b)
 {
@@ -72,10 +59,10 @@ static void inflate(struct virtio_balloon *balloon, const struct virtqueue_chain
     for (size_t i = 0, next; i < count; i = next) {
         for (next = i + 1; next < count && pages[next] - pages[next - 1] <= 1; next++)
             continue;
-        guest_memory_discard(balloon->memory, (uint64_t)pages[i] << BALLOON_PAGE_SHIFT,
-                             (pages[next - 1] - pages[i] + 1ull) << BALLOON_PAGE_SHIFT);
+        guest_memory_discard(balloon->memory, (uint64_t)pages[i] << VIRTIO_BALLOON_PFN_SHIFT,
+                             (pages[next - 1] - pages[i] + 1ull) << VIRTIO_BALLOON_PFN_SHIFT);
     }
-    stats_add(&balloon->stats->inflated_bytes, (uint64_t)count << BALLOON_PAGE_SHIFT);
+    stats_add(&balloon->stats->inflated_bytes, (uint64_t)count << VIRTIO_BALLOON_PFN_SHIFT);
 }
 
 /* Each vector is a range of free memory, and stays free until the chain is back (5.5.6.7). */
@@ -89,17 +76,26 @@ static void take_report(struct virtio_balloon *balloon, const struct virtqueue_c
     stats_add(&balloon->stats->reported_bytes, io_vector_bytes(chain->vectors, count));
 }
 
+/* If there is one, beside `others` of the same queue. */
+static void give_back_stats(struct virtio_balloon *balloon, unsigned others)
+{
+    struct virtqueue *queue = virtio_device_queue(balloon->device, QUEUE_STATS);
+
+    if (queue->in_flight <= others)
+        return;
+    virtqueue_put(queue, balloon->stats_head, 0);
+    virtio_device_complete(balloon->device, QUEUE_STATS);
+}
+
 static void ask_for_stats(void *context)
 {
     struct virtio_balloon *balloon = context;
-    struct virtqueue *queue = virtio_device_queue(balloon->device, QUEUE_STATS);
 
     virtio_device_lock(balloon->device);
     balloon->timer = NULL;
-    if (virtio_device_is_live(balloon->device) && queue->enabled && queue->in_flight > 0) {
-        virtqueue_put(queue, balloon->stats_head, 0);
-        virtio_device_complete(balloon->device, QUEUE_STATS);
-    }
+    if (virtio_device_is_live(balloon->device) &&
+        virtio_device_queue(balloon->device, QUEUE_STATS)->enabled)
+        give_back_stats(balloon, 0);
     virtio_device_unlock(balloon->device);
 }
 
@@ -115,14 +111,14 @@ static void read_stats(struct virtio_balloon *balloon, const struct virtqueue_ch
 {
     struct stats_balloon *stats = balloon->stats;
     uint64_t known = 0;
-    struct stat stat;
+    struct virtio_balloon_stat stat; /* 5.5.6.3 */
 
     for (unsigned i = 0; i < CHAIN_STATS; i++) {
         if (!io_vector_read(chain->vectors, chain->readable_count, i * sizeof(stat), &stat,
                             sizeof(stat)) ||
             stat.tag >= STATS_GUEST_MAX)
             continue;
-        stats_set(&stats->guest[stat.tag], stat.value);
+        stats_set(&stats->guest[stat.tag], stat.val);
         known |= 1ull << stat.tag;
     }
     stats_set(&stats->guest_known, known);
@@ -132,60 +128,51 @@ static void read_stats(struct virtio_balloon *balloon, const struct virtqueue_ch
 
 /* A report is told by its direction: a driver that does not take the statistics' queue numbers the
  * queue of reports in its place. */
-static int balloon_serve(void *owner, unsigned index)
+static int balloon_serve(void *owner, unsigned index, const struct virtqueue_chain *chain)
 {
     struct virtio_balloon *balloon = owner;
-    struct virtqueue *queue = virtio_device_queue(balloon->device, index);
-    struct virtqueue_chain chain;
-    int result = virtqueue_pop(queue, balloon->vectors, VIRTQUEUE_SIZE_MAX, &chain);
-    uint16_t done;
 
-    if (result <= 0)
-        return result;
-    done = chain.head;
     if (index == QUEUE_INFLATE) {
-        inflate(balloon, &chain);
-    } else if (index >= QUEUE_STATS && chain.writable_count > 0) {
-        take_report(balloon, &chain);
+        inflate(balloon, chain);
+    } else if (index >= QUEUE_STATS && chain->writable_count > 0) {
+        take_report(balloon, chain);
     } else if (index == QUEUE_STATS) { /* the newest is held */
-        read_stats(balloon, &chain);
-        done = balloon->stats_head;
-        balloon->stats_head = chain.head;
-        if (queue->in_flight < 2)
-            return 1;
+        read_stats(balloon, chain);
+        give_back_stats(balloon, 1);
+        balloon->stats_head = chain->head;
+        return -EINPROGRESS;
     }
-    virtqueue_put(queue, done, 0);
-    virtio_device_complete(balloon->device, index);
-    return 1;
+    return 0;
 }
 
 static uint64_t balloon_offer_features(void *owner)
 {
     const struct virtio_balloon *balloon = owner;
 
-    return FEATURE_STATS_QUEUE |
-           (guest_memory_refills(balloon->memory) ? FEATURE_PAGE_REPORTING : 0) |
-           (balloon->config.deflate_on_oom ? FEATURE_DEFLATE_ON_OOM : 0);
+    return (guest_memory_refills(balloon->memory) ? 1ull << VIRTIO_BALLOON_F_REPORTING : 0) |
+           (balloon->config.deflate_on_oom ? 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM : 0);
 }
 
 static void balloon_read_config(void *owner, void *config)
 {
     const struct virtio_balloon *balloon = owner;
-    uint32_t target = balloon->config.target_mib << (20 - BALLOON_PAGE_SHIFT);
+    const struct virtio_balloon_config values = {
+        .num_pages = balloon->config.target_mib << (20 - VIRTIO_BALLOON_PFN_SHIFT),
+        .actual = balloon->actual,
+    };
 
-    memcpy(config, &target, sizeof(target));
-    memcpy((char *)config + CONFIG_ACTUAL, &balloon->actual, sizeof(balloon->actual));
+    memcpy(config, &values, CONFIG_BYTES);
 }
 
 static void set_actual(struct virtio_balloon *balloon, uint32_t pages)
 {
     balloon->actual = pages;
-    stats_set(&balloon->stats->actual_bytes, (uint64_t)pages << BALLOON_PAGE_SHIFT);
+    stats_set(&balloon->stats->actual_bytes, (uint64_t)pages << VIRTIO_BALLOON_PFN_SHIFT);
 }
 
 static void balloon_write_config(void *owner, uint64_t offset, unsigned size, uint64_t value)
 {
-    if (offset == CONFIG_ACTUAL && size == sizeof(uint32_t))
+    if (offset == offsetof(struct virtio_balloon_config, actual) && size == sizeof(uint32_t))
         set_actual(owner, (uint32_t)value);
 }
 
@@ -212,10 +199,11 @@ static void balloon_transfer(void *owner, struct transfer *transfer)
 
 static const struct virtio_device_ops balloon_ops = {
     .name = "balloon",
-    .device_id = BALLOON_DEVICE_ID,
+    .device_id = VIRTIO_ID_BALLOON,
     .queue_count = QUEUE_COUNT,
     .queue_size = BALLOON_QUEUE_SIZE,
-    .config_bytes = 2 * sizeof(uint32_t), /* what follows needs features that are not offered */
+    .config_bytes = CONFIG_BYTES,
+    .features = 1ull << VIRTIO_BALLOON_F_STATS_VQ,
     .offer_features = balloon_offer_features,
     .read_config = balloon_read_config,
     .write_config = balloon_write_config,

@@ -17,7 +17,9 @@ void virtio_device_init(struct virtio_device *device, const struct virtio_device
 {
     device->ops = ops;
     device->owner = owner;
-    device->offered_features = COMMON_FEATURES | ops->offer_features(owner);
+    device->offered_features = COMMON_FEATURES | ops->features;
+    if (ops->offer_features)
+        device->offered_features |= ops->offer_features(owner);
     for (unsigned i = 0; i < ops->queue_count; i++)
         virtqueue_init(&device->queues[i], memory, ops->queue_size);
 }
@@ -92,6 +94,23 @@ void virtio_device_config_changed(struct virtio_device *device)
         device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
 }
 
+/* For ops->serve. */
+static int serve_chain(struct virtio_device *device, unsigned queue)
+{
+    struct iovec vectors[VIRTQUEUE_SIZE_MAX];
+    struct virtqueue_chain chain;
+    int result = virtqueue_pop(&device->queues[queue], vectors, VIRTQUEUE_SIZE_MAX, &chain);
+
+    if (result <= 0)
+        return result;
+    result = device->ops->serve(device->owner, queue, &chain);
+    if (result >= 0) {
+        virtqueue_put(&device->queues[queue], chain.head, (uint32_t)result);
+        virtio_device_complete(device, queue);
+    }
+    return result >= 0 || result == -EINPROGRESS ? 1 : result;
+}
+
 void virtio_device_serve(struct virtio_device *device, unsigned queue,
                          int (*serve)(void *owner, unsigned queue), unsigned turn)
 {
@@ -105,7 +124,7 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
                 virtio_device_kick(device, queue);
                 return;
             }
-            result = serve(device->owner, queue);
+            result = serve ? serve(device->owner, queue) : serve_chain(device, queue);
         } while (result > 0);
     } while (result == 0 && virtqueue_enable_kicks(&device->queues[queue], 0));
     if (result < 0 && result != -EAGAIN)
@@ -117,7 +136,7 @@ void virtio_device_process(struct virtio_device *device, unsigned queue)
     if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
         return;
     if (device->ops->serve)
-        virtio_device_serve(device, queue, device->ops->serve, TURN_CHAINS);
+        virtio_device_serve(device, queue, NULL, TURN_CHAINS);
     else
         device->ops->process_queue(device->owner, queue);
 }

@@ -48,22 +48,24 @@ struct virtio_device_ops {
     uint16_t queue_count;
     uint16_t queue_size; /* power of two, at most VIRTQUEUE_SIZE_MAX */
     uint32_t config_bytes;
-    /* The device's own feature bits; the common ones are added. */
+    uint64_t features; /* its own; the common ones are added */
+    /* More of them; NULL = none. */
     uint64_t (*offer_features)(void *owner);
     /* May refuse a combination (a subset of what was offered); NULL = every one is fine. */
     bool (*accept_features)(void *owner, uint64_t features);
-    /* Fills `config_bytes` bytes. */
+    /* Fills `config_bytes` bytes; NULL if they are 0. */
     void (*read_config)(void *owner, void *config);
     /* The driver writes a field; NULL = none is writable.  On a vCPU thread. */
     void (*write_config)(void *owner, uint64_t offset, unsigned size, uint64_t value);
     /* On the loop's thread, queue enabled and device live: handle what waits, a bounded amount, and
      * virtio_device_kick for the rest. */
     void (*process_queue)(void *owner, unsigned queue);
+    /* Instead of it, for simple devices: one chain.  How many bytes were written into it, with
+     * which it is given back; -EINPROGRESS if the device keeps it; -EPROTO stops the device. */
+    int (*serve)(void *owner, unsigned queue, const struct virtqueue_chain *chain);
     /* What the driver told the device beyond features and queues, into and out of a snapshot;
      * requests are done or put back.  NULL = nothing. */
     void (*transfer)(void *owner, struct transfer *transfer);
-    /* Instead of it, for simple devices: one chain, as virtio_device_serve says. */
-    int (*serve)(void *owner, unsigned queue);
     /* Afterwards nothing is under way that touches guest memory; before a reset of the device or of
      * a queue, so on any thread, and nobody wants the results.  NULL = never is. */
     void (*drain)(void *owner);

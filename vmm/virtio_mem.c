@@ -1,73 +1,49 @@
 /* virtio_mem.c - see virtio_mem.h. */
 #include "vmm/virtio_mem.h"
 #include <errno.h>
+#include <linux/virtio_mem.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
 #include "vmm/control_protocol.h"
 #include "vmm/guest_memory.h"
 #include "vmm/io_vector.h"
+#include "vmm/stats_counter.h"
 #include "vmm/transfer.h"
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_pci.h"
 
-#define MEM_DEVICE_ID  24
 #define MEM_PCI_CLASS  0x00ff00
 #define MEM_QUEUE_SIZE 64
 
-#define FEATURE_UNPLUGGED_INACCESSIBLE (1ull << 1) /* the driver leaves alone what it has not */
-
 #define BLOCK_BYTES VMM_MEMORY_BLOCK
-
-enum { REQUEST_PLUG, REQUEST_UNPLUG, REQUEST_UNPLUG_ALL, REQUEST_STATE }; /* 5.15.6 */
-enum { RESPONSE_ACK, RESPONSE_NACK, RESPONSE_BUSY, RESPONSE_ERROR };
-enum { STATE_PLUGGED, STATE_UNPLUGGED, STATE_MIXED };
-
-struct mem_config { /* 5.15.4 */
-    uint64_t block_size;
-    uint16_t node, padding[3];
-    uint64_t address, region_size, usable_size, plugged_size, requested_size;
-};
-
-struct mem_request {
-    uint16_t type, padding[3];
-    uint64_t address;
-    uint16_t count, padding2[3]; /* of blocks */
-};
-
-struct mem_response {
-    uint16_t type, padding[3];
-    uint16_t state;
-};
 
 struct virtio_mem {
     struct virtio_device *device;      /* borrowed */
     const struct guest_memory *memory; /* borrowed */
     struct stats_memory *stats;        /* borrowed */
     struct guest_memory_region region;
-    uint64_t requested; /* bytes */
-    uint64_t announced; /* of them, by an interrupt: before a snapshot it may have been others */
-    uint64_t plugged;   /* blocks */
-    uint64_t blocks;    /* of the region */
-    struct iovec vectors[VIRTQUEUE_SIZE_MAX];
+    uint64_t requested;   /* bytes */
+    uint64_t announced;   /* of them, by an interrupt: before a snapshot it may have been others */
+    uint64_t plugged;     /* blocks */
+    uint64_t blocks;      /* of the region */
     uint8_t is_plugged[]; /* of each block: 0 or 1 */
 };
 
 static void tell(struct virtio_mem *mem)
 {
-    __atomic_store_n(&mem->stats->requested_bytes, mem->requested, __ATOMIC_RELAXED);
-    __atomic_store_n(&mem->stats->plugged_bytes, mem->plugged * BLOCK_BYTES, __ATOMIC_RELAXED);
+    stats_set(&mem->stats->requested_bytes, mem->requested);
+    stats_set(&mem->stats->plugged_bytes, mem->plugged * BLOCK_BYTES);
 }
 
 /* The number of a range's first block; false unless it is whole blocks of the region. */
-static bool find_blocks(const struct virtio_mem *mem, const struct mem_request *request,
+static bool find_blocks(const struct virtio_mem *mem, uint64_t address, uint64_t count,
                         uint64_t *ret_first)
 {
-    uint64_t offset = request->address - mem->region.guest_start;
+    uint64_t offset = address - mem->region.guest_start;
 
-    if (request->address < mem->region.guest_start || offset >= mem->region.size ||
-        offset % BLOCK_BYTES != 0 || request->count == 0 ||
-        request->count > mem->blocks - offset / BLOCK_BYTES)
+    if (address < mem->region.guest_start || offset >= mem->region.size ||
+        offset % BLOCK_BYTES != 0 || count == 0 || count > mem->blocks - offset / BLOCK_BYTES)
         return false;
     *ret_first = offset / BLOCK_BYTES;
     return true;
@@ -79,7 +55,9 @@ static uint16_t state_of(const struct virtio_mem *mem, uint64_t first, uint64_t 
 
     for (uint64_t i = first; i < first + count; i++)
         plugged += mem->is_plugged[i];
-    return plugged == count ? STATE_PLUGGED : plugged == 0 ? STATE_UNPLUGGED : STATE_MIXED;
+    return plugged == count ? VIRTIO_MEM_STATE_PLUGGED
+           : plugged == 0   ? VIRTIO_MEM_STATE_UNPLUGGED
+                            : VIRTIO_MEM_STATE_MIXED;
 }
 
 static void unplug(struct virtio_mem *mem, uint64_t first, uint64_t count)
@@ -94,75 +72,63 @@ static void unplug(struct virtio_mem *mem, uint64_t first, uint64_t count)
 
 static uint16_t plug(struct virtio_mem *mem, uint64_t first, uint64_t count)
 {
-    if (state_of(mem, first, count) != STATE_UNPLUGGED)
-        return RESPONSE_ERROR;
+    if (state_of(mem, first, count) != VIRTIO_MEM_STATE_UNPLUGGED)
+        return VIRTIO_MEM_RESP_ERROR;
     if ((mem->plugged + count) * BLOCK_BYTES > mem->requested)
-        return RESPONSE_NACK;
+        return VIRTIO_MEM_RESP_NACK;
     unplug(mem, first, count); /* whatever was there: it comes as zeroes */
     memset(mem->is_plugged + first, 1, count);
     mem->plugged += count;
-    return RESPONSE_ACK;
+    return VIRTIO_MEM_RESP_ACK;
 }
 
-static struct mem_response answer(struct virtio_mem *mem, const struct mem_request *request)
+static struct virtio_mem_resp answer(struct virtio_mem *mem, const struct virtio_mem_req *request)
 {
-    struct mem_response response = { .type = RESPONSE_ACK };
-    uint64_t first = 0;
+    struct virtio_mem_resp response = { .type = VIRTIO_MEM_RESP_ACK };
+    uint64_t first = 0, count = request->u.state.nb_blocks; /* the other requests look the same */
 
-    if (request->type == REQUEST_UNPLUG_ALL) {
+    if (request->type == VIRTIO_MEM_REQ_UNPLUG_ALL) {
         unplug(mem, 0, mem->blocks);
-    } else if (request->type > REQUEST_STATE || !find_blocks(mem, request, &first)) {
-        response.type = RESPONSE_ERROR;
-    } else if (request->type == REQUEST_STATE) {
-        response.state = state_of(mem, first, request->count);
-    } else if (request->type == REQUEST_PLUG) {
-        response.type = plug(mem, first, request->count);
-    } else if (state_of(mem, first, request->count) == STATE_PLUGGED) {
-        unplug(mem, first, request->count);
+    } else if (request->type > VIRTIO_MEM_REQ_STATE ||
+               !find_blocks(mem, request->u.state.addr, count, &first)) {
+        response.type = VIRTIO_MEM_RESP_ERROR;
+    } else if (request->type == VIRTIO_MEM_REQ_STATE) {
+        response.u.state.state = state_of(mem, first, count);
+    } else if (request->type == VIRTIO_MEM_REQ_PLUG) {
+        response.type = plug(mem, first, count);
+    } else if (state_of(mem, first, count) == VIRTIO_MEM_STATE_PLUGGED) {
+        unplug(mem, first, count);
     } else {
-        response.type = RESPONSE_ERROR;
+        response.type = VIRTIO_MEM_RESP_ERROR;
     }
     return response;
 }
 
-static int mem_serve(void *owner, unsigned index)
+static int mem_serve(void *owner, unsigned queue, const struct virtqueue_chain *chain)
 {
     struct virtio_mem *mem = owner;
-    struct virtqueue *queue = virtio_device_queue(mem->device, index);
-    struct virtqueue_chain chain;
-    struct mem_request request;
-    struct mem_response response;
-    const size_t size = offsetof(struct mem_response, state) + sizeof response.state;
-    int result = virtqueue_pop(queue, mem->vectors, VIRTQUEUE_SIZE_MAX, &chain);
+    const struct iovec *writable = chain->vectors + chain->readable_count;
+    struct virtio_mem_req request;
+    struct virtio_mem_resp response;
 
-    if (result <= 0)
-        return result;
-    if (!io_vector_read(chain.vectors, chain.readable_count, 0, &request, sizeof request) ||
-        io_vector_bytes(chain.vectors + chain.readable_count, chain.writable_count) < size)
+    (void)queue;
+    if (!io_vector_read(chain->vectors, chain->readable_count, 0, &request, sizeof request) ||
+        io_vector_bytes(writable, chain->writable_count) < sizeof response)
         return -EPROTO;
     response = answer(mem, &request);
     tell(mem);
-    (void)io_vector_write(chain.vectors + chain.readable_count, chain.writable_count, 0, &response,
-                          size);
-    virtqueue_put(queue, chain.head, (uint32_t)size);
-    virtio_device_complete(mem->device, index);
-    return 1;
-}
-
-static uint64_t mem_offer_features(void *owner)
-{
-    (void)owner;
-    return FEATURE_UNPLUGGED_INACCESSIBLE;
+    (void)io_vector_write(writable, chain->writable_count, 0, &response, sizeof response);
+    return sizeof response;
 }
 
 static void mem_read_config(void *owner, void *config)
 {
     const struct virtio_mem *mem = owner;
-    const struct mem_config values = {
+    const struct virtio_mem_config values = {
         .block_size = BLOCK_BYTES,
-        .address = mem->region.guest_start,
+        .addr = mem->region.guest_start,
         .region_size = mem->region.size,
-        .usable_size = mem->region.size,
+        .usable_region_size = mem->region.size,
         .plugged_size = mem->plugged * BLOCK_BYTES,
         .requested_size = mem->requested,
     };
@@ -188,11 +154,12 @@ static void mem_transfer(void *owner, struct transfer *transfer)
 
 static const struct virtio_device_ops mem_ops = {
     .name = "mem",
-    .device_id = MEM_DEVICE_ID,
+    .device_id = VIRTIO_ID_MEM,
     .queue_count = 1,
     .queue_size = MEM_QUEUE_SIZE,
-    .config_bytes = sizeof(struct mem_config),
-    .offer_features = mem_offer_features,
+    .config_bytes = sizeof(struct virtio_mem_config),
+    /* the driver leaves alone what it has not plugged */
+    .features = 1ull << VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE,
     .read_config = mem_read_config,
     .serve = mem_serve,
     .transfer = mem_transfer,

@@ -1,6 +1,7 @@
 /* virtio_rng.c - see virtio_rng.h. */
 #include "vmm/virtio_rng.h"
 #include <errno.h>
+#include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include "base/error.h"
@@ -9,14 +10,12 @@
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_pci.h"
 
-#define RNG_DEVICE_ID  4
 #define RNG_PCI_CLASS  0x00ff00
 #define RNG_QUEUE_SIZE 64
 
 struct virtio_rng {
     struct virtio_device *device; /* borrowed */
     uint64_t *stats_bytes;        /* borrowed */
-    struct iovec vectors[VIRTQUEUE_SIZE_MAX];
 };
 
 /* Bytes written; short only if getrandom fails, which it does not once the host has booted. */
@@ -43,47 +42,26 @@ static uint32_t rng_fill(const struct iovec *vectors, unsigned count)
     return filled;
 }
 
-static int rng_serve(void *owner, unsigned index)
+static int rng_serve(void *owner, unsigned queue, const struct virtqueue_chain *chain)
 {
     struct virtio_rng *rng = owner;
-    struct virtqueue *queue = virtio_device_queue(rng->device, index);
-    struct virtqueue_chain chain;
-    int result = virtqueue_pop(queue, rng->vectors, VIRTQUEUE_SIZE_MAX, &chain);
-
-    if (result <= 0)
-        return result;
-    if (chain.readable_count > 0) /* 5.4.6.1 */
-        return -EPROTO;
-
     unsigned count =
-        io_vector_slice(rng->vectors, chain.writable_count, 0, VIRTIO_RNG_REQUEST_BYTES);
-    uint32_t filled = rng_fill(rng->vectors, count);
+        io_vector_slice(chain->vectors, chain->writable_count, 0, VIRTIO_RNG_REQUEST_BYTES);
+    uint32_t filled;
 
+    (void)queue;
+    if (chain->readable_count > 0) /* 5.4.6.1 */
+        return -EPROTO;
+    filled = rng_fill(chain->vectors, count);
     stats_add(rng->stats_bytes, filled);
-    virtqueue_put(queue, chain.head, filled);
-    virtio_device_complete(rng->device, index);
-    return 1;
-}
-
-static uint64_t rng_offer_features(void *owner)
-{
-    (void)owner;
-    return 0;
-}
-
-static void rng_read_config(void *owner, void *config)
-{
-    (void)owner;
-    (void)config;
+    return (int)filled;
 }
 
 static const struct virtio_device_ops rng_ops = {
     .name = "rng",
-    .device_id = RNG_DEVICE_ID,
+    .device_id = VIRTIO_ID_RNG,
     .queue_count = 1,
     .queue_size = RNG_QUEUE_SIZE,
-    .offer_features = rng_offer_features,
-    .read_config = rng_read_config,
     .serve = rng_serve,
     .free = free,
 };

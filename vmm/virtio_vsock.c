@@ -37,19 +37,18 @@ struct virtio_vsock {
 
 /* --- towards the guest --- */
 
-enum outcome { NOTHING, DELIVERED, NO_BUFFER, BROKEN };
-
-static enum outcome pop_buffer(struct virtio_vsock *vsock, struct virtqueue_chain *ret_chain)
+/* Each call here that may put a packet answers as virtio_device_serve wants it: 1 if it did, 0 if
+ * the guest has no buffer, -EAGAIN if there is nothing to say, -EPROTO. */
+static int pop_buffer(struct virtio_vsock *vsock, struct virtqueue_chain *ret_chain)
 {
     struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_RECEIVE);
     int result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, ret_chain);
 
-    if (result == 0)
-        return NO_BUFFER;
-    if (result < 0 || ret_chain->readable_count > 0 ||
-        io_vector_bytes(vsock->vectors, ret_chain->writable_count) <= sizeof(struct vsock_header))
-        return BROKEN;
-    return DELIVERED;
+    if (result > 0 &&
+        (ret_chain->readable_count > 0 ||
+         io_vector_bytes(vsock->vectors, ret_chain->writable_count) <= sizeof(struct vsock_header)))
+        return -EPROTO;
+    return result;
 }
 
 static void put_packet(struct virtio_vsock *vsock, const struct virtqueue_chain *chain,
@@ -83,31 +82,31 @@ static void put_operation(struct virtio_vsock *vsock, const struct virtqueue_cha
     put_packet(vsock, chain, &header);
 }
 
-static enum outcome deliver_reset(struct virtio_vsock *vsock)
+static int deliver_reset(struct virtio_vsock *vsock)
 {
     struct vsock_table *table = &vsock->table;
     struct virtqueue_chain chain;
-    enum outcome outcome = pop_buffer(vsock, &chain);
+    int result = pop_buffer(vsock, &chain);
 
-    if (outcome != DELIVERED)
-        return outcome;
+    if (result <= 0)
+        return result;
     put_packet(vsock, &chain, &table->resets[0]);
     memmove(table->resets, table->resets + 1, --table->reset_count * sizeof(table->resets[0]));
-    return DELIVERED;
+    return 1;
 }
 
 /* What it has to say, or else its data, read straight into the guest's buffer. */
-static enum outcome deliver(struct virtio_vsock *vsock, struct vsock_connection *connection)
+static int deliver(struct virtio_vsock *vsock, struct vsock_connection *connection)
 {
     uint32_t credit = vsock_may_send(connection), length = 0;
     struct virtqueue_chain chain;
-    enum outcome outcome;
+    int result;
 
     if (!connection->pending && credit == 0)
-        return NOTHING;
-    outcome = pop_buffer(vsock, &chain);
-    if (outcome != DELIVERED)
-        return outcome;
+        return -EAGAIN;
+    result = pop_buffer(vsock, &chain);
+    if (result <= 0)
+        return result;
     if (!connection->pending) {
         memcpy(vsock->payload, vsock->vectors, chain.writable_count * sizeof(vsock->payload[0]));
         length = vsock_read(connection, vsock->payload,
@@ -121,49 +120,39 @@ static enum outcome deliver(struct virtio_vsock *vsock, struct vsock_connection 
                       (enum vsock_operation)__builtin_ctz(connection->pending), 0);
     } else {
         virtqueue_rewind(virtio_device_queue(vsock->device, QUEUE_RECEIVE), 1);
-        return NOTHING;
+        return -EAGAIN;
     }
-    return DELIVERED;
+    return 1;
 }
 
-static enum outcome deliver_next(struct virtio_vsock *vsock)
+static int deliver_next(void *owner, unsigned queue)
 {
+    struct virtio_vsock *vsock = owner;
+
+    (void)queue;
     if (vsock->table.reset_count > 0)
         return deliver_reset(vsock);
     for (unsigned i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++) {
         unsigned index = (vsock->turn + i) % VIRTIO_VSOCK_CONNECTIONS;
         struct vsock_connection *connection = &vsock->table.connections[index];
-        enum outcome outcome = NOTHING;
+        int result = -EAGAIN;
 
         if (connection->state == VSOCK_OFFERED || connection->state == VSOCK_OPEN)
-            outcome = deliver(vsock, connection);
-        if (outcome != NOTHING) {
+            result = deliver(vsock, connection);
+        if (result != -EAGAIN) {
             vsock->turn = index + 1;
-            return outcome;
+            return result;
         }
     }
-    return NOTHING;
+    return -EAGAIN;
 }
 
 static void receive(struct virtio_vsock *vsock)
 {
-    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_RECEIVE);
-    enum outcome outcome = DELIVERED;
-
-    if (!virtio_device_is_live(vsock->device) || !queue->enabled)
+    if (!virtio_device_is_live(vsock->device) ||
+        !virtio_device_queue(vsock->device, QUEUE_RECEIVE)->enabled)
         return;
-    virtqueue_disable_kicks(queue);
-    for (unsigned packets = 0; packets < TURN_PACKETS && outcome == DELIVERED; packets++) {
-        do /* again only if the guest added buffers meanwhile, so at most its queue's size often */
-            outcome = deliver_next(vsock);
-        while (outcome == NO_BUFFER && virtqueue_enable_kicks(queue, 0));
-    }
-    if (outcome == BROKEN) {
-        virtio_device_fault(vsock->device, "vsock receive buffer");
-        return;
-    }
-    if (outcome == DELIVERED)
-        virtio_device_kick(vsock->device, QUEUE_RECEIVE);
+    virtio_device_serve(vsock->device, QUEUE_RECEIVE, deliver_next, TURN_PACKETS);
     virtio_device_complete(vsock->device, QUEUE_RECEIVE);
     if (vsock->transmit_waits && vsock->table.reset_count < VSOCK_RESETS_HOLD) {
         vsock->transmit_waits = false;
@@ -228,15 +217,21 @@ static void on_packet(struct virtio_vsock *vsock, const struct vsock_header *hea
         vsock_refuse(table, header, connection);
 }
 
-/* 1, 0 if none waits, -EPROTO. */
-static int transmit_one(struct virtio_vsock *vsock, struct virtqueue *queue)
+/* virtio_device_serve */
+static int transmit_one(void *owner, unsigned index)
 {
+    struct virtio_vsock *vsock = owner;
+    struct virtqueue *queue = virtio_device_queue(vsock->device, index);
     struct virtqueue_chain chain;
     struct vsock_header header;
-    int result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, &chain);
     uint64_t bytes;
     unsigned count;
+    int result;
 
+    vsock->transmit_waits = vsock->table.reset_count >= VSOCK_RESETS_HOLD;
+    if (vsock->transmit_waits)
+        return -EAGAIN;
+    result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, &chain);
     if (result <= 0)
         return result;
     if (chain.writable_count > 0 ||
@@ -251,24 +246,7 @@ static int transmit_one(struct virtio_vsock *vsock, struct virtqueue *queue)
 
 static void transmit(struct virtio_vsock *vsock)
 {
-    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_TRANSMIT);
-    unsigned packets = 0;
-    int result = 0;
-
-    do {
-        virtqueue_disable_kicks(queue);
-        while (vsock->table.reset_count < VSOCK_RESETS_HOLD && packets < TURN_PACKETS &&
-               (result = transmit_one(vsock, queue)) > 0)
-            packets++;
-        vsock->transmit_waits = vsock->table.reset_count >= VSOCK_RESETS_HOLD;
-    } while (result >= 0 && !vsock->transmit_waits && packets < TURN_PACKETS &&
-             virtqueue_enable_kicks(queue, 0));
-    if (result < 0) {
-        virtio_device_fault(vsock->device, "vsock transmit buffer");
-        return;
-    }
-    if (packets == TURN_PACKETS)
-        virtio_device_kick(vsock->device, QUEUE_TRANSMIT);
+    virtio_device_serve(vsock->device, QUEUE_TRANSMIT, transmit_one, TURN_PACKETS);
     virtio_device_complete(vsock->device, QUEUE_TRANSMIT);
     receive(vsock); /* the answers */
 }
@@ -306,12 +284,6 @@ static void vsock_process_queue(void *owner, unsigned queue)
         transmit(vsock);
     else
         tell_event(vsock);
-}
-
-static uint64_t vsock_offer_features(void *owner)
-{
-    (void)owner;
-    return VSOCK_FEATURE_STREAM;
 }
 
 static void vsock_read_config(void *owner, void *config)
@@ -363,7 +335,7 @@ static const struct virtio_device_ops vsock_ops = {
     .queue_count = QUEUE_COUNT,
     .queue_size = VSOCK_QUEUE_SIZE,
     .config_bytes = sizeof(uint64_t),
-    .offer_features = vsock_offer_features,
+    .features = VSOCK_FEATURE_STREAM,
     .read_config = vsock_read_config,
     .process_queue = vsock_process_queue,
     .transfer = vsock_transfer,
