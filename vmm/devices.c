@@ -196,6 +196,8 @@ static void on_ejected(void *context, unsigned slot)
     unsigned index = slot - kinds[kind].slot;
     struct devices_place *place = &devices->places[kind][index];
 
+    if (!place->used)
+        return; /* asked twice, it answered twice */
     devices->spec.hold(devices->spec.context);
     pci_root_remove(devices->pci, slot);
     devices->spec.release(devices->spec.context);

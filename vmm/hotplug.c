@@ -95,7 +95,8 @@ struct hotplug *hotplug_free(struct hotplug *hotplug)
 
 void hotplug_filled(struct hotplug *hotplug, unsigned slot)
 {
-    atomic_fetch_and(&hotplug->asked, ~(1u << slot));
+    atomic_fetch_and(&hotplug->asked, ~(1u << slot)); /* that was its predecessor */
+    atomic_fetch_and(&hotplug->ejected, ~(1u << slot));
     atomic_fetch_or(&hotplug->filled, 1u << slot);
     power_notify(hotplug->power, GED_EVENT_PCI_HOTPLUG);
 }

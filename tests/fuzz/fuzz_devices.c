@@ -1,5 +1,5 @@
-/* fuzz_devices.c - disks that come and go under a hostile driver (fuzz_machine.h), which also has the
- * hotplug registers; between its steps an agent attaches, asks, and asks again. */
+/* fuzz_devices.c - disks that come and go under a hostile driver (fuzz_machine.h), which also has
+ * the hotplug registers; between its steps an agent attaches, asks, and asks again. */
 #include "tests/fuzz/fuzz_machine.h"
 #include "tests/unit/devices_harness.h"
 

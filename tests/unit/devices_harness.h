@@ -1,5 +1,5 @@
-/* devices_harness.h - the devices of a machine without vCPUs, over virtio_harness.h: a guest's accesses
- * to ports and memory, and an agent that attaches disks and asks for them. */
+/* devices_harness.h - the devices of a machine without vCPUs, over virtio_harness.h: a guest's
+ * accesses to ports and memory, and an agent that attaches disks and asks for them. */
 #pragma once
 #include "tests/unit/virtio_harness.h"
 #include <sys/eventfd.h>

@@ -151,6 +151,32 @@ static void it_is_asked_again_and_only_for_this_one(void **state)
     assert_int_equal(f->gone, 1);
 }
 
+/* Asked twice, and answering twice before any of it is looked at. */
+static void an_answer_counts_once(void **state)
+{
+    struct devices_harness *f = *state;
+    const uint32_t slots = 1u << DISK_SLOT;
+
+    assert_true(attach(f) >= 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+        assert_int_equal(loop_turn(f->h.loop, 0, NULL), 0);
+        if (i == 0) { /* the same again, now that it is gone */
+            assert_int_equal(f->gone, 1);
+            assert_true(attach(f) >= 0);
+        }
+    }
+    assert_int_equal(f->gone, 2);
+    assert_true(attach(f) >= 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    harness_run(&f->h);
+    assert_int_equal(f->gone, 3);
+}
+
 /* Interrupts, eventfds, loop sources and files of a device that goes are free for the next one. */
 static void coming_and_going_leaves_nothing(void **state)
 {
@@ -248,6 +274,7 @@ int main(void)
         TEST(a_guest_lets_go_what_it_was_asked_for),
         TEST(nothing_goes_unasked),
         TEST(it_is_asked_again_and_only_for_this_one),
+        TEST(an_answer_counts_once),
         TEST(coming_and_going_leaves_nothing),
         TEST(requests_in_flight_end_with_the_device),
         TEST(a_nic_comes_and_goes),
