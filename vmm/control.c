@@ -280,6 +280,26 @@ static bool on_detach(struct control *control, const void *message)
     return true;
 }
 
+static bool on_change_disk(struct control *control, const void *message)
+{
+    const struct vmm_disk *disk = &((const struct vmm_attach_disk *)message)->disk;
+
+    if (!control->ops || config_validate_disk(disk, disk->place, NULL) < 0)
+        return false;
+    control->ops->change_disk(control->context, disk);
+    return true;
+}
+
+static bool on_change_nic(struct control *control, const void *message)
+{
+    const struct vmm_nic *nic = &((const struct vmm_attach_nic *)message)->nic;
+
+    if (!control->ops || config_validate_nic(nic, nic->place, NULL) < 0)
+        return false;
+    control->ops->change_nic(control->context, nic);
+    return true;
+}
+
 static const struct {
     size_t size;
     bool (*handle)(struct control *control, const void *message);
@@ -299,6 +319,8 @@ static const struct {
     [VMM_MESSAGE_ATTACH_DISK] = { sizeof(struct vmm_attach_disk), on_attach_disk },
     [VMM_MESSAGE_ATTACH_NIC] = { sizeof(struct vmm_attach_nic), on_attach_nic },
     [VMM_MESSAGE_DETACH] = { sizeof(struct vmm_device), on_detach },
+    [VMM_MESSAGE_CHANGE_DISK] = { sizeof(struct vmm_attach_disk), on_change_disk },
+    [VMM_MESSAGE_CHANGE_NIC] = { sizeof(struct vmm_attach_nic), on_change_nic },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

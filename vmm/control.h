@@ -43,6 +43,9 @@ struct control_ops {
     int (*attach_disk)(void *context, const struct vmm_disk *disk, const int *fds,
                        struct error *err);
     int (*attach_nic)(void *context, const struct vmm_nic *nic, const int *fds, struct error *err);
+    /* Valid. */
+    void (*change_disk)(void *context, const struct vmm_disk *disk);
+    void (*change_nic)(void *context, const struct vmm_nic *nic);
     int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, struct error *err);
 };
 

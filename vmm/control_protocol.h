@@ -19,6 +19,11 @@
  *   agent -> VMM   ATTACH_DISK, ATTACH_NIC + fds   as CONFIGURE has for one.  Answer: DEVICE, state
  *                                      PRESENT: the guest is told of it; result -EEXIST: its place
  *                                      is taken, -errno: it cannot be
+ *   agent -> VMM   CHANGE_DISK, CHANGE_NIC   as ATTACH_DISK and ATTACH_NIC, without fds: what is at
+ *                                      that place, if anything is, has these rate limits from now
+ *                                      on, and a disk this size, if it is a larger one (its file
+ *                                      has it already); the rest stays as it is.  No answer: there
+ *                                      is nothing to refuse, and it may be told again at any time
  *   agent -> VMM   DETACH              asks the guest to let it go, each time anew.  Answer:
  * DEVICE, state PRESENT, or ABSENT with -ENOENT: none is there VMM -> agent   DEVICE unasked, state
  * ABSENT: the guest has let go what it was asked for; its fds are closed agent -> VMM   PING
@@ -81,6 +86,8 @@ enum vmm_message_type {
     VMM_MESSAGE_ATTACH_DISK,
     VMM_MESSAGE_ATTACH_NIC,
     VMM_MESSAGE_DETACH,
+    VMM_MESSAGE_CHANGE_DISK,
+    VMM_MESSAGE_CHANGE_NIC,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -216,12 +223,12 @@ struct vmm_memory_change {
     uint64_t requested_bytes; /* as in CONFIGURE */
 };
 
-struct vmm_attach_disk {
+struct vmm_attach_disk { /* and CHANGE_DISK */
     struct vmm_message_header header;
     struct vmm_disk disk;
 };
 
-struct vmm_attach_nic {
+struct vmm_attach_nic { /* and CHANGE_NIC */
     struct vmm_message_header header;
     struct vmm_nic nic;
 };

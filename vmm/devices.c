@@ -6,7 +6,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/config.h"
-#include "vmm/disk.h"
 #include "vmm/guest_memory.h"
 #include "vmm/hotplug.h"
 #include "vmm/pci.h"
@@ -50,7 +49,7 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
         .size_bytes = disk->size_bytes,
         .stats = &devices->spec.page->disks[disk->place],
         .engine = engine,
-        .ret_disk = &place->disk,
+        .ret_block = &place->block,
         .rate_limit = disk->rate_limit,
     };
     int result;
@@ -72,6 +71,7 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
         .stats = &devices->spec.page->nics[nic->place],
         .rx_rate_limit = nic->rx_rate_limit,
         .tx_rate_limit = nic->tx_rate_limit,
+        .ret_net = &devices->places[VMM_DEVICE_NIC][nic->place].net,
     };
     int result;
 
@@ -173,6 +173,22 @@ int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const
     return attach_end(devices, VMM_DEVICE_NIC, nic->place, fds, nic->queues, result);
 }
 
+void devices_change_disk(struct devices *devices, const struct vmm_disk *disk)
+{
+    struct virtio_block *block = devices->places[VMM_DEVICE_DISK][disk->place].block;
+
+    if (block)
+        virtio_block_change(block, disk->size_bytes, &disk->rate_limit);
+}
+
+void devices_change_nic(struct devices *devices, const struct vmm_nic *nic)
+{
+    struct virtio_net *net = devices->places[VMM_DEVICE_NIC][nic->place].net;
+
+    if (net)
+        virtio_net_change(net, &nic->rx_rate_limit, &nic->tx_rate_limit);
+}
+
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
                    struct error *err)
 {
@@ -233,9 +249,9 @@ void devices_destroy(struct devices *devices)
 
 void devices_finish(struct devices *devices)
 {
-    for (int i = 0; i < VMM_DISKS_MAX; i++) /* nobody else has the devices' locks now */
-        if (devices->places[VMM_DEVICE_DISK][i].disk)
-            disk_drain(devices->places[VMM_DEVICE_DISK][i].disk, DISK_FINISH);
+    for (int i = 0; i < VMM_DISKS_MAX; i++)
+        if (devices->places[VMM_DEVICE_DISK][i].block)
+            virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block);
 }
 
 void devices_transfer(struct devices *devices, struct transfer *transfer)

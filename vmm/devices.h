@@ -6,7 +6,6 @@
 
 struct bus;
 struct config_fds;
-struct disk;
 struct error;
 struct guest_memory;
 struct hotplug;
@@ -16,7 +15,9 @@ struct pci_root;
 struct power;
 struct transfer;
 struct virtio_balloon;
+struct virtio_block;
 struct virtio_mem;
+struct virtio_net;
 struct virtio_vsock;
 
 struct devices_spec {
@@ -46,7 +47,8 @@ struct devices {
     struct virtio_mem *mem;         /* NULL = none */
     struct devices_place {
         bool used;
-        struct disk *disk; /* borrowed; NULL = not a disk */
+        struct virtio_block *block; /* borrowed; NULL = not a disk */
+        struct virtio_net *net;     /* the same */
         unsigned fd_count;
         int fds[VMM_QUEUES_MAX]; /* owned, of what was attached */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
@@ -64,6 +66,9 @@ int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, co
                         struct error *err);
 int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
                        struct error *err);
+/* Of what is there, if anything is: rate limits, and a disk's size if it is larger. */
+void devices_change_disk(struct devices *devices, const struct vmm_disk *disk);
+void devices_change_nic(struct devices *devices, const struct vmm_nic *nic);
 /* Asks the guest to let it go; spec.tell_gone when it has.  -ENOENT. */
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
                    struct error *err);

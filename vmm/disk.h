@@ -49,6 +49,7 @@ struct disk { /* first member of every kind */
     const struct disk_ops *ops;
     int event_fds[DISK_EVENTS]; /* borrowed; EPOLLIN | EPOLLET calls for disk_run; -1 = no need */
     bool cancelling;            /* a drain is on, and nothing begins */
+    uint64_t bytes_max;         /* how large it may become while it is open */
 };
 
 static inline void disk_submit(struct disk *disk, struct disk_request *request)

@@ -237,8 +237,8 @@ int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t 
     struct delta_header header;
     int result = delta_header_read(delta_fd, base_fd, &header, err);
 
-    if (result == 0 && header.virtual_bytes != size_bytes)
-        result = error_set(err, EINVAL, "the delta file: it is of a disk of another size");
+    if (result == 0 && header.virtual_bytes < size_bytes) /* one that grows has more already */
+        result = error_set(err, EINVAL, "the delta file: it is of a smaller disk");
     if (result < 0)
         return result;
     delta = calloc(1, sizeof *delta);
@@ -248,7 +248,8 @@ int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t 
     delta->files[IN_BASE].fd = base_fd;
     delta->files[IN_DELTA] = (struct delta_file){ NULL, delta_fd, delta_data_offset(&header) };
     delta->base_bytes = header.base_bytes;
-    delta->pages = delta_bitmap_used(&header) / BLOCK;
+    delta->pages = header.bitmap_bytes / BLOCK; /* all: the disk may grow */
+    delta->disk.bytes_max = delta->pages * BLOCKS_OF_PAGE * BLOCK;
     delta->dirty = calloc(delta->pages, sizeof *delta->dirty);
     delta->bits = mmap(NULL, (delta->pages + 1) * BLOCK, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -200,7 +200,7 @@ int disk_raw_new(int fd, enum disk_engine engine, struct disk **ret_disk, struct
 
     if (!raw)
         return error_set(err, ENOMEM, "raw disk");
-    raw->disk = (struct disk){ .ops = &raw_ops, .event_fds = { -1, -1 } };
+    raw->disk = (struct disk){ .ops = &raw_ops, .event_fds = { -1, -1 }, .bytes_max = INT64_MAX };
     raw->fd = fd;
     raw->direct = fcntl(fd, F_GETFL) & O_DIRECT;
     raw->ring.fd = raw->ring.event_fd = -1;

@@ -472,6 +472,20 @@ static int attach_nic(void *context, const struct vmm_nic *nic, const int *fds, 
     return devices_attach_nic(&machine->devices, nic, fds, err);
 }
 
+static void change_disk(void *context, const struct vmm_disk *disk)
+{
+    struct machine *machine = context;
+
+    devices_change_disk(&machine->devices, disk);
+}
+
+static void change_nic(void *context, const struct vmm_nic *nic)
+{
+    struct machine *machine = context;
+
+    devices_change_nic(&machine->devices, nic);
+}
+
 static int detach(void *context, enum vmm_device_kind kind, unsigned place, struct error *err)
 {
     struct machine *machine = context;
@@ -492,5 +506,7 @@ const struct control_ops machine_control_ops = {
     .change_memory = change_memory,
     .attach_disk = attach_disk,
     .attach_nic = attach_nic,
+    .change_disk = change_disk,
+    .change_nic = change_nic,
     .detach = detach,
 };

@@ -9,7 +9,7 @@
 static struct rate_bucket bucket_make(uint64_t per_second, uint64_t burst, int64_t now_ms)
 {
     return (struct rate_bucket){ (int64_t)per_second, (int64_t)burst * 1000,
-                                 (int64_t)per_second * HOLD_MS, now_ms };
+                                 (int64_t)per_second * HOLD_MS, 0, now_ms };
 }
 
 void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
@@ -33,6 +33,25 @@ static int64_t bucket_wait(struct rate_bucket *bucket, int64_t now_ms)
     return bucket->burst > 0 || bucket->level > 0 ? 0 : -bucket->level / rate + 1;
 }
 
+static void bucket_change(struct rate_bucket *bucket, uint64_t per_second, uint64_t burst,
+                          int64_t now_ms)
+{
+    struct rate_bucket fresh = bucket_make(per_second, burst, now_ms);
+
+    (void)bucket_wait(bucket, now_ms); /* up to now it fills at the old rate */
+    if (bucket->per_second > 0 && bucket->level < fresh.level)
+        fresh.level = bucket->level;
+    fresh.burst_spent = bucket->burst_spent;
+    fresh.burst -= fresh.burst < fresh.burst_spent ? fresh.burst : fresh.burst_spent;
+    *bucket = fresh;
+}
+
+void rate_limit_change(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
+{
+    bucket_change(&limit->bytes, spec->bytes_per_second, spec->bytes_burst, now_ms);
+    bucket_change(&limit->operations, spec->operations_per_second, spec->operations_burst, now_ms);
+}
+
 int64_t rate_limit_wait(struct rate_limit *limit, int64_t now_ms)
 {
     int64_t bytes = bucket_wait(&limit->bytes, now_ms);
@@ -47,6 +66,7 @@ static void bucket_spend(struct rate_bucket *bucket, uint64_t amount)
     int64_t of_burst = left < bucket->burst ? left : bucket->burst;
 
     bucket->burst -= of_burst;
+    bucket->burst_spent += of_burst;
     if (bucket->per_second > 0)
         bucket->level -= left - of_burst;
 }

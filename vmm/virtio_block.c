@@ -499,13 +499,32 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
                                 &block->device, err);
     if (result != 0)
         block_free(block);
-    else if (spec->ret_disk)
-        *spec->ret_disk = block->disk;
     if (result != 0)
         return result;
+    if (spec->ret_block)
+        *spec->ret_block = block;
     virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
     /* A reset cancels what is in flight (disk.h), by whichever queue it came. */
     if (spec->queues > 1)
         block->device->offered_features &= ~VIRTIO_FEATURE_RING_RESET;
     return 0;
+}
+
+void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
+                         const struct vmm_rate_limit *limit)
+{
+    virtio_device_lock(block->device);
+    virtio_throttle_change(&block->throttle, limit);
+    if (size_bytes / SECTOR > block->sectors && size_bytes <= block->disk->bytes_max) {
+        block->sectors = size_bytes / SECTOR;
+        virtio_device_config_changed(block->device);
+    }
+    virtio_device_unlock(block->device);
+}
+
+void virtio_block_finish(struct virtio_block *block)
+{
+    virtio_device_lock(block->device);
+    disk_drain(block->disk, DISK_FINISH);
+    virtio_device_unlock(block->device);
 }

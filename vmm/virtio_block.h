@@ -10,6 +10,7 @@ struct error;
 struct loop;
 struct pci_root;
 struct stats_disk;
+struct virtio_block;
 
 #define VIRTIO_BLOCK_SERIAL_BYTES 20
 #define VIRTIO_BLOCK_SECTOR_BYTES 512
@@ -23,10 +24,17 @@ struct virtio_block_spec {
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */
     enum disk_engine engine;
-    struct disk **ret_disk; /* borrowed from the device, for disk_drain; NULL = not wanted */
+    struct virtio_block **ret_block; /* borrowed from the root; NULL = not wanted */
     struct vmm_rate_limit rate_limit;
 };
 
 /* Main thread, while no vCPU runs; the root owns the device. */
 int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct loop *loop,
                      struct error *err);
+
+/* The rest is for the loop's thread.  A size that is not larger, or than which the disk cannot be
+ * (disk.h), changes nothing. */
+void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
+                         const struct vmm_rate_limit *limit);
+/* Nothing is in flight afterwards; vCPUs are held. */
+void virtio_block_finish(struct virtio_block *block);

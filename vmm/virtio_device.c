@@ -72,6 +72,15 @@ static void throttle_opens(void *context)
         virtio_device_kick(throttle->device, i);
 }
 
+void virtio_throttle_change(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec)
+{
+    rate_limit_change(&throttle->limit, spec, loop_now_ms());
+    if (throttle->timer) { /* what it holds may have to wait less */
+        loop_cancel(throttle->timer);
+        throttle_opens(throttle);
+    }
+}
+
 bool virtio_throttle_holds(struct virtio_throttle *throttle)
 {
     int64_t ms = rate_limit_is_set(&throttle->limit)

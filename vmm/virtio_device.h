@@ -140,6 +140,8 @@ struct virtio_throttle {
 };
 void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
                           struct virtio_device *device, struct loop *loop);
+/* Other limits from now on (rate_limit_change). */
+void virtio_throttle_change(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec);
 /* True if all has to wait now: the device's queues will be kicked. */
 bool virtio_throttle_holds(struct virtio_throttle *throttle);
 

@@ -536,5 +536,14 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
     }
     virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device, loop);
     virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device, loop);
+    if (spec->ret_net)
+        *spec->ret_net = net;
     return 0;
+}
+
+void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,
+                       const struct vmm_rate_limit *tx)
+{
+    virtio_throttle_change(&net->rx_throttle, rx);
+    virtio_throttle_change(&net->tx_throttle, tx);
 }

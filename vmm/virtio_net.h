@@ -20,6 +20,7 @@ struct error;
 struct loop;
 struct pci_root;
 struct stats_nic;
+struct virtio_net;
 
 #define VIRTIO_NET_HEADER_BYTES 12
 
@@ -31,8 +32,13 @@ struct virtio_net_spec {
     uint16_t mtu;            /* told to the guest; 0 = not told */
     struct stats_nic *stats; /* borrowed */
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit;
+    struct virtio_net **ret_net; /* borrowed from the root; NULL = not wanted */
 };
 
 /* Main thread, while no vCPU runs; the root owns the device. */
 int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
                    struct error *err);
+
+/* Other limits from now on; the loop's thread. */
+void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,
+                       const struct vmm_rate_limit *tx);

@@ -40,6 +40,9 @@ struct fixture {
     uint64_t hotplug_bytes;                 /* in CONFIGURE */
     int attached, attach_result, device_fd; /* device_fd: the last that was taken */
     struct vmm_device detached;
+    struct vmm_disk disk;     /* of the last CHANGE_DISK */
+    struct vmm_nic nic;
+    int changes;
     struct loop *loop;
     struct control *control;
 };
@@ -243,6 +246,22 @@ static inline int detach(void *context, enum vmm_device_kind kind, unsigned plac
     return place < VMM_DISKS_MAX ? 0 : error_set(err, ENOENT, "none");
 }
 
+static inline void change_disk(void *context, const struct vmm_disk *disk)
+{
+    struct fixture *f = context;
+
+    f->disk = *disk;
+    f->changes++;
+}
+
+static inline void change_nic(void *context, const struct vmm_nic *nic)
+{
+    struct fixture *f = context;
+
+    f->nic = *nic;
+    f->changes++;
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = hold,
@@ -257,6 +276,8 @@ static const struct control_ops ops = {
     .attach_disk = attach_disk,
     .attach_nic = attach_nic,
     .detach = detach,
+    .change_disk = change_disk,
+    .change_nic = change_nic,
 };
 
 static inline void make_ready(struct fixture *f, int fd)

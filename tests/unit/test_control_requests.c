@@ -262,6 +262,51 @@ static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
     assert_int_equal(answer(fd), 0);
 }
 
+static void send_change(struct fixture *f, int fd, const void *message, size_t size)
+{
+    assert_int_equal(seqpacket_send(fd, message, size, NULL, 0, NULL), 0);
+    turn(f);
+}
+
+static void disks_and_nics_are_told_their_limits(void **state)
+{
+    const struct vmm_attach_disk good = {
+        .header = { VMM_MESSAGE_CHANGE_DISK, VMM_PROTOCOL_VERSION, sizeof good, 0 },
+        .disk = { .format = VMM_DISK_RAW, .queues = 1, .place = 7, .size_bytes = 1 << 20 },
+    };
+    const struct vmm_attach_nic nic = {
+        .header = { VMM_MESSAGE_CHANGE_NIC, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+        .nic = { .queues = 1, .place = 7, .tx_rate_limit.bytes_per_second = 5 },
+    };
+    struct vmm_attach_disk bad[] = { good, good, good };
+    struct vmm_attach_nic bad_nic = nic;
+    struct fixture *f = *state;
+    auto_close int fd = dial(f);
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    send_change(f, fd, &good, sizeof good);
+    send_change(f, fd, &nic, sizeof nic);
+    assert_int_equal(f->changes, 2);
+    assert_int_equal(f->disk.size_bytes, 1 << 20);
+    assert_int_equal(f->nic.tx_rate_limit.bytes_per_second, 5);
+    assert_int_equal(answer(fd), -EAGAIN);
+    bad[0].disk.size_bytes = 1000;
+    bad[1].disk.place = VMM_DISKS_MAX;
+    bad[2].disk.rate_limit.bytes_burst = VMM_RATE_MAX + 1;
+    bad_nic.nic.rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1;
+    for (size_t i = 0; i <= ARRAY_LENGTH(bad); i++) {
+        auto_close int again = dial(f);
+
+        if (i < ARRAY_LENGTH(bad))
+            send_change(f, again, &bad[i], sizeof bad[i]);
+        else
+            send_change(f, again, &bad_nic, sizeof bad_nic);
+        assert_int_equal(f->changes, 2);
+        assert_int_equal(answer(again), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_bad_device_ends_the_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_device_is_asked_to_go_and_its_going_is_told, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(disks_and_nics_are_told_their_limits, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,6 +140,39 @@ static void a_clock_that_goes_back_adds_nothing(void **state)
     assert_int_equal(rate_limit_wait(&limit, 1500), 501);
 }
 
+static void a_change_keeps_what_is_spent(void **state)
+{
+    struct vmm_rate_limit spec = { .bytes_per_second = 1000, .bytes_burst = 5000 };
+    struct rate_limit limit;
+
+    (void)state;
+    rate_limit_init(&limit, &spec, 0);
+    rate_limit_spend(&limit, 3000);
+    for (unsigned i = 0; i < 10; i++)
+        rate_limit_change(&limit, &spec, 0); /* the same: nothing is given twice */
+    rate_limit_spend(&limit, 2000);
+    rate_limit_spend(&limit, 1100); /* a tenth of a second's was there: a debt of 1000 */
+    assert_int_equal(rate_limit_wait(&limit, 0), 1001);
+    spec.bytes_burst = 6000; /* 5000 of them are spent */
+    rate_limit_change(&limit, &spec, 0);
+    assert_int_equal(rate_limit_wait(&limit, 0), 0);
+    rate_limit_spend(&limit, 1000);
+    assert_int_equal(rate_limit_wait(&limit, 0), 1001);
+    spec.bytes_per_second = 10000; /* the debt stays, and is paid faster */
+    rate_limit_change(&limit, &spec, 0);
+    assert_int_equal(rate_limit_wait(&limit, 0), 101);
+    spec.bytes_per_second = 0;
+    rate_limit_change(&limit, &spec, 0);
+    assert_int_equal(rate_limit_wait(&limit, 0), 0);
+    assert_false(rate_limit_is_set(&limit));
+    rate_limit_spend(&limit, 1 << 20); /* none of it is owed later */
+    spec.bytes_per_second = 1000;
+    rate_limit_change(&limit, &spec, 0);
+    assert_int_equal(rate_limit_wait(&limit, 0), 0);
+    rate_limit_spend(&limit, 1100);
+    assert_int_equal(rate_limit_wait(&limit, 0), 1001);
+}
+
 /* The largest of everything, in the sanitizer's build. */
 static void nothing_overflows(void **state)
 {
@@ -158,6 +191,10 @@ static void nothing_overflows(void **state)
     rate_limit_spend(&limit, VMM_RATE_MAX);
     assert_int_equal(rate_limit_wait(&limit, 0), (VMM_RATE_MAX * 1000 - 100) + 1);
     assert_int_equal(rate_limit_wait(&limit, INT64_MAX), 0);
+    rate_limit_change(&limit, &spec, INT64_MAX);
+    rate_limit_spend(&limit, VMM_RATE_MAX);
+    rate_limit_change(&limit, &slow, INT64_MAX);
+    assert_true(rate_limit_wait(&limit, INT64_MAX) >= 0);
 }
 
 int main(void)
@@ -170,6 +207,7 @@ int main(void)
         cmocka_unit_test(fractions_are_carried),
         cmocka_unit_test(a_debt_is_paid),
         cmocka_unit_test(a_clock_that_goes_back_adds_nothing),
+        cmocka_unit_test(a_change_keeps_what_is_spent),
         cmocka_unit_test(nothing_overflows),
     };
 
