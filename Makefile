@@ -104,6 +104,7 @@ $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
 # Its faults come in the place of what the block device calls.
 $(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
     syscall uring_take,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)

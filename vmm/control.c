@@ -75,10 +75,14 @@ static void control_send_state(struct control *control, enum vmm_message_type ty
     control_answer(control, type, result, NULL, 0);
 }
 
+static bool control_try(struct control *control, const void *message, size_t size)
+{
+    return control->fd >= 0 && seqpacket_send(control->fd, message, size, NULL, 0, NULL) == 0;
+}
+
 bool control_send_vsock(struct control *control, const struct vmm_vsock *message)
 {
-    return control->fd >= 0 &&
-           seqpacket_send(control->fd, message, sizeof *message, NULL, 0, NULL) == 0;
+    return control_try(control, message, sizeof *message);
 }
 
 void control_send_device(struct control *control, enum vmm_device_kind kind, unsigned place,
@@ -92,7 +96,10 @@ void control_send_device(struct control *control, enum vmm_device_kind kind, uns
         .result = result,
     };
 
-    control_send(control, &device, sizeof device, NULL, 0);
+    if (state != VMM_DEVICE_FULL)
+        control_send(control, &device, sizeof device, NULL, 0);
+    else
+        (void)control_try(control, &device, sizeof device);
 }
 
 /* --- messages of the size that the table says; each returns whether the connection stays --- */

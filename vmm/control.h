@@ -51,7 +51,8 @@ struct control_ops {
 
 /* At once, or false: there is no agent, or it does not read. */
 bool control_send_vsock(struct control *control, const struct vmm_vsock *message);
-/* An agent that does not read is disconnected. */
+/* An agent that does not read is disconnected; but not for FULL, which is told under a lock, and
+ * stands in the page as well. */
 void control_send_device(struct control *control, enum vmm_device_kind kind, unsigned place,
                          enum vmm_device_state state, int result);
 

@@ -33,6 +33,10 @@
  * guest's serial port.  Answer: INPUT_TAKEN, in order: 0 = all of it, -EAGAIN = nothing, there is
  * no room VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
  *
+ *   VMM -> agent   DEVICE unasked, state FULL: there is no space for a request of a disk that has
+ *                                      pause_when_full.  Such requests wait until RESUME, which
+ *                                      tries them again; the page (stats_page.h) says it, too
+ *
  * A connection of the guest's vsock is a stream socket that the agent passes, struct vmm_vsock:
  *   agent -> VMM   VSOCK_CONNECT + fd  to a port of the guest; to hang up is to give up.  Answer:
  *                                      VSOCK_CONNECTED with the same id, which is the agent's
@@ -141,7 +145,8 @@ struct vmm_disk {
     uint8_t format; /* enum vmm_disk_format */
     uint8_t queues; /* 1 to VMM_QUEUES_MAX */
     uint8_t place;  /* below VMM_DISKS_MAX, its own: its PCI slot and its counters follow from it */
-    uint8_t reserved[4];
+    uint8_t pause_when_full; /* 0 or 1: requests for which there is no space wait, see above */
+    uint8_t reserved[3];
     uint64_t size_bytes; /* multiple of 512; raw: the file is at least that long; delta: the same */
     char serial[20];     /* virtio-blk GET_ID, NUL padded */
     char reserved2[4];
@@ -234,7 +239,7 @@ struct vmm_attach_nic { /* and CHANGE_NIC */
 };
 
 enum vmm_device_kind { VMM_DEVICE_DISK, VMM_DEVICE_NIC, VMM_DEVICE_KIND_COUNT };
-enum vmm_device_state { VMM_DEVICE_ABSENT, VMM_DEVICE_PRESENT };
+enum vmm_device_state { VMM_DEVICE_ABSENT, VMM_DEVICE_PRESENT, VMM_DEVICE_FULL };
 
 /* DETACH and DEVICE. */
 struct vmm_device {

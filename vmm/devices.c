@@ -33,6 +33,15 @@ static const struct {
 
 /* --- making them --- */
 
+static void on_full(void *context, unsigned place, bool full)
+{
+    struct devices *devices = context;
+
+    __atomic_store_n(&devices->spec.page->disk_full[place], full, __ATOMIC_RELAXED);
+    if (full)
+        devices->spec.tell_full(devices->spec.context, place);
+}
+
 /* fds: the base of a delta, then the file. */
 static int add_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
                     enum disk_engine engine, struct error *err)
@@ -49,6 +58,9 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
         .size_bytes = disk->size_bytes,
         .stats = &devices->spec.page->disks[disk->place],
         .engine = engine,
+        .tell_full = disk->pause_when_full ? on_full : NULL,
+        .context = devices,
+        .place = disk->place,
         .ret_block = &place->block,
         .rate_limit = disk->rate_limit,
     };
@@ -252,6 +264,13 @@ void devices_finish(struct devices *devices)
     for (int i = 0; i < VMM_DISKS_MAX; i++)
         if (devices->places[VMM_DEVICE_DISK][i].block)
             virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block);
+}
+
+void devices_retry(struct devices *devices)
+{
+    for (int i = 0; i < VMM_DISKS_MAX; i++)
+        if (devices->places[VMM_DEVICE_DISK][i].block)
+            virtio_block_retry(devices->places[VMM_DEVICE_DISK][i].block);
 }
 
 void devices_transfer(struct devices *devices, struct transfer *transfer)

@@ -34,6 +34,7 @@ struct devices_spec {
     /* To the agent: at once, or false. */
     bool (*tell_vsock)(void *context, const struct vmm_vsock *message);
     void (*tell_gone)(void *context, enum vmm_device_kind kind, unsigned place);
+    void (*tell_full)(void *context, unsigned place); /* of a disk; its lock is held */
     void *context;
 };
 
@@ -75,4 +76,6 @@ int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned 
 
 /* No disk has anything in flight afterwards; vCPUs are held. */
 void devices_finish(struct devices *devices);
+/* What waits for space on a disk is tried again. */
+void devices_retry(struct devices *devices);
 void devices_transfer(struct devices *devices, struct transfer *transfer);

@@ -28,7 +28,8 @@ struct disk_request {
     uint64_t offset, size; /* bytes; both 0 for DISK_FLUSH; the engine may change offset */
     struct iovec *vectors; /* `size` bytes in guest RAM; borrowed; the engine may change them */
     unsigned vector_count; /* 0 where nothing is transferred */
-    /* 0, -EOPNOTSUPP, or -errno. */
+    /* 0, -EOPNOTSUPP, or -errno.  -ENOSPC and -EDQUOT: the same request may be made again once
+     * there is space; so never of a sync that failed, as what that lost nobody knows. */
     void (*done)(struct disk_request *request, int result);
 };
 

@@ -152,7 +152,7 @@ static int delta_change(struct disk_delta *delta, const struct disk_request *req
 static int delta_sync(struct disk_delta *delta)
 {
     if (delta->failed == 0 && fdatasync(delta->files[IN_DELTA].fd) < 0)
-        delta->failed = -errno;
+        delta->failed = -EIO; /* whatever it was: see disk.h */
     return delta->failed;
 }
 

@@ -58,7 +58,7 @@ static int raw_do(const struct disk_raw *raw, struct disk_request *request)
     int result = -EOPNOTSUPP;
 
     if (request->operation == DISK_FLUSH)
-        return fdatasync(raw->fd) < 0 ? -errno : 0;
+        return fdatasync(raw->fd) < 0 ? -EIO : 0; /* whatever it was: see disk.h */
     if (request->operation == DISK_READ || request->operation == DISK_WRITE)
         return disk_raw_transfer(raw->fd, request->operation, request->vectors,
                                  request->vector_count, request->offset);
@@ -106,7 +106,7 @@ static int raw_finish(const struct disk_raw *raw, struct disk_request *request, 
             return 0;
     } else if (result != -EAGAIN && result != -EINTR && result != -ECANCELED &&
                result != -EOPNOTSUPP) {
-        return result;
+        return result < 0 && request->operation == DISK_FLUSH ? -EIO : result;
     }
     return raw->disk.cancelling ? -ECANCELED : raw_do(raw, request);
 }

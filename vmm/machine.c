@@ -132,6 +132,13 @@ static void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
     control_send_device(machine->control, kind, place, VMM_DEVICE_ABSENT, 0);
 }
 
+static void tell_full(void *context, unsigned place)
+{
+    struct machine *machine = context;
+
+    control_send_device(machine->control, VMM_DEVICE_DISK, place, VMM_DEVICE_FULL, 0);
+}
+
 static int build_devices(struct machine *machine, const struct vmm_configure *configure,
                          const struct config_fds *fds, struct error *err)
 {
@@ -148,6 +155,7 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
         .release = release_guest,
         .tell_vsock = tell_vsock,
         .tell_gone = tell_gone,
+        .tell_full = tell_full,
         .context = machine,
     };
 
@@ -383,6 +391,7 @@ static void resume_guest(void *context)
     struct machine *machine = context;
 
     machine->paused = false;
+    devices_retry(&machine->devices);
     release_guest(machine);
 }
 

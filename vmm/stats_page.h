@@ -80,6 +80,7 @@ struct stats_page {
     struct stats_balloon balloon;
     struct stats_vsock vsock;
     struct stats_memory memory;
+    uint8_t disk_full[STATS_DISKS_MAX]; /* 1: requests of it wait for space */
 };
 
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");

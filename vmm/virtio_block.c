@@ -103,6 +103,11 @@ struct virtio_block {
     uint64_t sectors;
     char serial[VIRTIO_BLOCK_SERIAL_BYTES];
     uint64_t turn_bytes;
+    void (*tell_full)(void *context, unsigned place, bool full); /* NULL = none waits for space */
+    void *context;
+    unsigned place;
+    uint16_t kept_count;
+    uint16_t kept[DISK_IN_FLIGHT_MAX]; /* requests that wait for space, oldest first */
     /* A stack of free requests, lowest on top, so that few pages of the array are ever touched. */
     uint16_t free_count;
     uint16_t free_requests[DISK_IN_FLIGHT_MAX];
@@ -144,11 +149,26 @@ static void request_count(const struct block_request *request)
               request->disk.size); /* 0 of a flush */
 }
 
+/* Nobody wants what a drain cancels. */
+static bool request_keep(struct block_request *request, int result)
+{
+    struct virtio_block *block = request->block;
+
+    if ((result != -ENOSPC && result != -EDQUOT) || !block->tell_full || block->disk->cancelling)
+        return false;
+    block->kept[block->kept_count++] = (uint16_t)(request - block->requests);
+    if (block->kept_count == 1)
+        block->tell_full(block->context, block->place, true);
+    return true;
+}
+
 static void request_done(struct disk_request *disk, int result)
 {
     struct block_request *request = (struct block_request *)disk;
     uint64_t features = virtio_device_features(request->block->device);
 
+    if (request_keep(request, result))
+        return;
     if (result < 0) {
         request_finish(request, result == -EOPNOTSUPP ? STATUS_UNSUPPORTED : STATUS_IO_ERROR);
         return;
@@ -306,6 +326,9 @@ static bool request_start(struct block_request *request)
     enum block_status status = STATUS_UNSUPPORTED;
     struct block_header header;
 
+    request->disk = (struct disk_request){ 0 };
+    request->written = 0;
+    request->flushing = false;
     if (chain->writable_count == 0 ||
         !io_vector_read(request->vectors, chain->readable_count, 0, &header, sizeof(header)))
         return false;
@@ -344,9 +367,6 @@ static int block_serve(void *owner, unsigned index)
     block->free_count--;
     request->block = block;
     request->queue = index;
-    request->disk = (struct disk_request){ 0 };
-    request->written = 0;
-    request->flushing = false;
     if (request_start(request))
         return 1;
     block->free_count++; /* it is still on top */
@@ -372,11 +392,25 @@ static void block_disk_event(void *context, uint32_t events)
     virtio_device_unlock(block->device);
 }
 
+/* Those that waited for space do no more; returns how many. */
+static uint16_t kept_take(struct virtio_block *block, uint16_t *ret_kept)
+{
+    uint16_t count = block->kept_count;
+
+    if (count > 0)
+        block->tell_full(block->context, block->place, false);
+    memcpy(ret_kept, block->kept, count * sizeof block->kept[0]);
+    block->kept_count = 0;
+    return count;
+}
+
 static void block_drain(void *owner)
 {
     struct virtio_block *block = owner;
 
     disk_drain(block->disk, DISK_CANCEL);
+    block->free_count =
+        (uint16_t)(block->free_count + kept_take(block, &block->free_requests[block->free_count]));
 }
 
 struct block_flush {
@@ -398,6 +432,8 @@ static void block_transfer(void *owner, struct transfer *transfer)
 
     if (transfer->loading)
         return;
+    if (block->kept_count > 0)
+        transfer_refuse(transfer, EBUSY, "requests of a disk wait for space: they are in no file");
     disk_submit(block->disk, &flush.disk);
     disk_drain(block->disk, DISK_FINISH);
     if (flush.result < 0)
@@ -443,7 +479,7 @@ static void block_free(void *owner)
     struct virtio_block *block = owner;
 
     if (block->disk)
-        disk_drain(block->disk, DISK_CANCEL);
+        block_drain(block);
     loop_cancel(block->throttle.timer);
     for (unsigned i = 0; i < DISK_EVENTS; i++)
         loop_remove(block->sources[i]);
@@ -482,6 +518,9 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     block->stats = spec->stats;
     block->read_only = spec->read_only;
     block->sectors = spec->size_bytes / SECTOR;
+    block->tell_full = spec->tell_full;
+    block->context = spec->context;
+    block->place = spec->place;
     memcpy(block->serial, spec->serial, sizeof(block->serial));
     block->free_count = DISK_IN_FLIGHT_MAX;
     for (unsigned i = 0; i < DISK_IN_FLIGHT_MAX; i++)
@@ -526,5 +565,29 @@ void virtio_block_finish(struct virtio_block *block)
 {
     virtio_device_lock(block->device);
     disk_drain(block->disk, DISK_FINISH);
+    virtio_device_unlock(block->device);
+}
+
+/* Its chain is read anew: the engine has changed the vectors.  If it is no request any more, the
+ * driver broke a rule. */
+void virtio_block_retry(struct virtio_block *block)
+{
+    uint16_t kept[DISK_IN_FLIGHT_MAX], count = 0;
+
+    virtio_device_lock(block->device);
+    if (virtio_device_is_live(block->device))
+        count = kept_take(block, kept);
+    for (unsigned i = 0; i < count; i++) {
+        struct block_request *request = &block->requests[kept[i]];
+
+        if (virtio_device_is_live(block->device) &&
+            virtqueue_reread(virtio_device_queue(block->device, request->queue), &request->chain) ==
+                0 &&
+            request_start(request))
+            continue;
+        virtio_device_fault(block->device, block->ops.name);
+        block->free_requests[block->free_count++] = kept[i];
+    }
+    disk_run(block->disk);
     virtio_device_unlock(block->device);
 }

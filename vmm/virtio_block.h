@@ -24,6 +24,11 @@ struct virtio_block_spec {
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */
     enum disk_engine engine;
+    /* NULL: a request for which there is no space fails.  Else it waits for virtio_block_retry, and
+     * whether any does is told: true on the loop's thread, both with the device's lock held. */
+    void (*tell_full)(void *context, unsigned place, bool full);
+    void *context;
+    unsigned place;
     struct virtio_block **ret_block; /* borrowed from the root; NULL = not wanted */
     struct vmm_rate_limit rate_limit;
 };
@@ -38,3 +43,5 @@ void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
                          const struct vmm_rate_limit *limit);
 /* Nothing is in flight afterwards; vCPUs are held. */
 void virtio_block_finish(struct virtio_block *block);
+/* What waits for space is tried again. */
+void virtio_block_retry(struct virtio_block *block);

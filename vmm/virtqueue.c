@@ -198,6 +198,26 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
     }
 }
 
+static int read_chain(struct virtqueue *queue, unsigned vectors_max, struct virtqueue_chain *chain)
+{
+    struct chain_walk walk = {
+        .queue = queue,
+        .table = queue->descriptors,
+        .table_count = queue->size,
+        .chain = chain,
+        .vectors_max = vectors_max,
+    };
+    int result = walk_chain(&walk, chain->head);
+
+    return result < 0 && result != -E2BIG ? queue_break(queue) : result;
+}
+
+int virtqueue_reread(struct virtqueue *queue, struct virtqueue_chain *chain)
+{
+    chain->readable_count = chain->writable_count = 0;
+    return queue->broken ? -EPROTO : read_chain(queue, VIRTQUEUE_SIZE_MAX, chain);
+}
+
 int virtqueue_pop(struct virtqueue *queue, struct iovec *vectors, unsigned vectors_max,
                   struct virtqueue_chain *ret_chain)
 {
@@ -213,20 +233,10 @@ int virtqueue_pop(struct virtqueue *queue, struct iovec *vectors, unsigned vecto
         .head = __atomic_load_n(&queue->avail->ring[slot], __ATOMIC_RELAXED),
         .vectors = vectors,
     };
-    struct chain_walk walk = {
-        .queue = queue,
-        .table = queue->descriptors,
-        .table_count = queue->size,
-        .chain = &chain,
-        .vectors_max = vectors_max,
-    };
-    int result = walk_chain(&walk, chain.head);
+    int result = read_chain(queue, vectors_max, &chain);
 
-    if (result == -E2BIG)
-        return result;
     if (result < 0)
-        return queue_break(queue);
-
+        return result;
     queue->next_avail++;
     queue->in_flight++;
     *ret_chain = chain;

@@ -67,6 +67,9 @@ void virtqueue_transfer(struct virtqueue *queue, struct transfer *transfer);
  * cannot happen with vectors_max >= VIRTQUEUE_SIZE_MAX); -EPROTO. */
 int virtqueue_pop(struct virtqueue *queue, struct iovec *vectors, unsigned vectors_max,
                   struct virtqueue_chain *ret_chain);
+/* Reads one that was taken and not put back anew, into the vectors that it has (of
+ * VIRTQUEUE_SIZE_MAX): 0 or -EPROTO. */
+int virtqueue_reread(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* Gives back the last `count` chains taken, unused: they will be popped again. */
 void virtqueue_rewind(struct virtqueue *queue, uint16_t count);
 
