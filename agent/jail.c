@@ -17,6 +17,7 @@
 #include "agent/config.h"
 #include "agent/jail_cgroup.h"
 #include "agent/jail_files.h"
+#include "agent/jail_limit.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -38,6 +39,7 @@ struct jail {
     struct jail_cgroup cgroup;
     char empty_root[PATH_MAX];
     struct vmm_cpuid cpuid;
+    bool may_raise_limits;
     bool prepared; /* the launch worker stands in namespaces that nobody else has been in */
 };
 
@@ -140,6 +142,7 @@ int jail_new(const struct config *config, const struct log *log, struct jail **r
         return result;
     }
     ask_cpuid(&jail->cpuid);
+    jail->may_raise_limits = jail_limit_can_raise();
     *ret_jail = jail;
     return 0;
 }
@@ -156,6 +159,11 @@ struct jail *jail_free(struct jail *jail)
     jail_cgroup_close(&jail->cgroup);
     free(jail);
     return NULL;
+}
+
+bool jail_may_raise_limits(const struct jail *jail)
+{
+    return jail->may_raise_limits;
 }
 
 const struct vmm_cpuid *jail_cpuid(const struct jail *jail)

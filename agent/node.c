@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_wait.h"
 #include "base/error.h"
@@ -347,6 +348,8 @@ uint64_t node_promised_disk(const struct node *node)
     uint64_t promised = snapshot_promised_bytes(node);
 
     for (size_t i = 0; i < volumes->count; i++)
-        promised += ((const struct volume *)volumes->items[i])->size_bytes;
+        promised += ((const struct volume *)volumes->items[i])->wanted_bytes;
+    for (const struct change *change = node->changes; change; change = change->next)
+        promised += change->more_bytes;
     return promised;
 }

@@ -33,6 +33,7 @@ static void change_finish(void *context)
         ;
     change->done(change->context, change->result, &change->err);
     vm_spec_clear(&change->new_spec);
+    json_decref(change->volume_spec);
     json_decref(change->body);
     free(change);
     if (next)
@@ -93,7 +94,7 @@ static void change_committed(void *context, int result, const struct error *err)
         ops->remove(node, resource);
         break;
     default:
-        change_apply_vm(change);
+        ops->apply(change);
         break;
     }
     node_save_held(node, resource);
@@ -276,8 +277,10 @@ static int begin_delete(struct change *change, struct error *err)
     return result;
 }
 
-static int begin_vm(struct change *change, struct error *err)
+/* PATCH and ACTION. */
+static int begin_change(struct change *change, struct error *err)
 {
+    const struct resource_ops *ops = resource_ops_of(change->kind);
     struct resource *resource = node_find(change->node, change->kind, change->id);
     int result;
 
@@ -289,10 +292,13 @@ static int begin_vm(struct change *change, struct error *err)
     if (resource->deleting && change->verb == CHANGE_ACTION && change->action == VM_ACTION_KILL)
         return 0; /* it is being killed */
     if (resource->deleting)
-        return error_set(err, EBUSY, "vm %s is being deleted", change->id);
+        return error_set(err, EBUSY, "%s %s is being deleted", resource_kind_name(change->kind),
+                         change->id);
     change->target = resource;
-    return change->verb == CHANGE_PATCH ? change_begin_patch(change, err)
-                                        : change_begin_action(change, err);
+    if (change->verb == CHANGE_ACTION)
+        return change_begin_action(change, err);
+    return ops->patch ? ops->patch(change, err)
+                      : error_set(err, EINVAL, "nothing of it can be changed");
 }
 
 /* --- the queue --- */
@@ -301,9 +307,9 @@ static void change_begin(struct change *change)
 {
     static int (*const begin[CHANGE_VERB_COUNT])(struct change *, struct error *) = {
         [CHANGE_PUT] = begin_put,
-        [CHANGE_PATCH] = begin_vm,
+        [CHANGE_PATCH] = begin_change,
         [CHANGE_DELETE] = begin_delete,
-        [CHANGE_ACTION] = begin_vm,
+        [CHANGE_ACTION] = begin_change,
     };
     int result = begin[change->verb](change, &change->err);
 

@@ -21,6 +21,8 @@ struct change {
     void *context;
 
     struct resource *target;
+    uint64_t more_bytes;     /* of disk, that the PATCH of a volume promises */
+    json_t *volume_spec;     /* owned; what its will be once committed */
     struct vm_spec new_spec; /* PATCH, ACTION: what the VM's will be once committed */
     enum vm_intent new_intent;
     int64_t old_generation; /* when it was submitted */
@@ -36,7 +38,11 @@ struct change {
 /* Writes the target as it now is in memory; change_committed runs when that is on the disk. */
 int change_commit(struct change *change, struct error *err);
 
-/* node_vm_change.c: PATCH and ACTION, which only VMs have. */
-int change_begin_patch(struct change *change, struct error *err);
+/* node_vm_change.c: PATCH of VMs (resource_ops), and ACTION, which only they have. */
+int change_patch_vm(struct change *change, struct error *err);
 int change_begin_action(struct change *change, struct error *err);
 void change_apply_vm(struct change *change);
+
+/* node_volume_change.c: PATCH of volumes. */
+int change_patch_volume(struct change *change, struct error *err);
+void change_apply_volume(struct change *change);

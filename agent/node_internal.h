@@ -15,6 +15,7 @@
 #include "net/network.h"
 #include "scheduler/admission.h"
 
+struct change;
 struct console_follower;
 struct console_input;
 struct database;
@@ -57,6 +58,7 @@ struct volume {
     enum progress_state state;
     char reason[160];
     uint64_t size_bytes;
+    uint64_t wanted_bytes;    /* more than it has: it is growing (node_volume.h) */
     uint64_t allocated_bytes; /* as last looked at */
     struct disk_base source;  /* what it begins with */
     int clone;                /* enum volume_clone of storage/volume.h: as asked for */
@@ -133,6 +135,7 @@ struct vm {
     unsigned restarts;          /* by policy, ever */
     unsigned failures;          /* in a row; for the backoff */
     enum vm_intent intent;
+    char full[ID_MAX + 16]; /* why it is paused, if a disk is full: "disk-full: " and its name */
     enum vm_restore restore;
 
     /* By place: of a fork's nics: what its guest has, behind its NAT. */
@@ -168,8 +171,6 @@ struct vm {
     uint32_t vsock_id;            /* of the last of them, ever */
     int64_t launch_ns;            /* CLOCK_MONOTONIC, for the start latency */
 };
-
-struct change;
 
 struct node {
     struct loop *loop;
@@ -226,6 +227,10 @@ struct resource_ops {
                       struct error *err);
     /* Its deletion is committed: undo the work, then node_gone(). */
     void (*remove)(struct node *node, struct resource *resource);
+    /* PATCH of one that is there: checks change->body and commits the candidate (node_change.h);
+     * apply when that is on the disk, and after an action.  NULL = nothing can be changed. */
+    int (*patch)(struct change *change, struct error *err);
+    void (*apply)(struct change *change);
     /* "status"; stored: with what only the database needs.  New reference. */
     json_t *(*status)(const struct node *node, const struct resource *resource, bool stored);
     /* Fills in what a stored status says. */
@@ -329,5 +334,10 @@ void vm_watch_process(struct node *node, struct vm *vm);
 void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted);
 /* Ends it if it is not ready in time. */
 void vm_await_ready(struct node *node, struct vm *vm);
+/* As the VMM is told of them. */
+void vm_fill_disk(const struct node *node, const struct vm_disk_spec *spec,
+                  struct vmm_disk *ret_disk);
+void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_nic_spec *spec,
+                 struct vmm_nic *ret_nic);
 void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm_nic_spec *nic,
                    struct nic_config *ret_config);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node_volume.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -155,8 +156,7 @@ static int check_space(const struct node *node, uint64_t wanted, struct error *e
     return result == 0 ? space_check_free(available, wanted, err) : result;
 }
 
-/* Of those under way, the one that has the VM, or will have it. */
-static const struct snapshot *find_rival(const struct node *node, const char *vm)
+const struct snapshot *snapshot_under_way(const struct node *node, const char *vm)
 {
     const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
 
@@ -174,6 +174,10 @@ int snapshot_check_source(const struct vm *vm, struct error *err)
     bool stays = vm->spec.desired_running && !resource_is_leaving(&vm->head) &&
                  (vm->intent == VM_INTENT_NONE || vm->intent == VM_INTENT_PAUSE);
 
+    if (vm->full[0])
+        return error_set(err, EBUSY,
+                         "vm %s is paused: %s: requests wait for space, and would be in no file",
+                         vm->head.id, vm->full);
     if (vm_fork_holds(vm))
         return error_set(err, EBUSY, "vm %s is being forked: try again", vm->head.id);
     if ((vm->state == VM_RUNNING || vm->state == VM_PAUSED) && stays && vm->pidfd >= 0)
@@ -181,6 +185,18 @@ int snapshot_check_source(const struct vm *vm, struct error *err)
     return error_set(err, EBUSY, "vm %s is %s: only a VM that runs, or is paused, has a state",
                      vm->head.id,
                      stays || vm->state != VM_RUNNING ? vm_state_name(vm->state) : "about to stop");
+}
+
+/* A copy has the size that is noted. */
+static int check_volumes(const struct node *node, const struct vm *vm, struct error *err)
+{
+    for (unsigned i = 0; i < vm->spec.disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
+
+        if (volume && volume_is_growing(volume))
+            return error_set(err, EBUSY, "volume %s is growing: try again", volume->head.id);
+    }
+    return 0;
 }
 
 static int snapshot_reserve(struct node *node, struct resource *resource, struct error *err)
@@ -194,7 +210,7 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
 
     if (!vm)
         return error_set(err, ENOENT, "there is no vm %s", snapshot->vm);
-    rival = find_rival(node, snapshot->vm);
+    rival = snapshot_under_way(node, snapshot->vm);
     if (rival)
         return error_set(err, EBUSY, "snapshot %s of vm %s is just being made", rival->head.id,
                          snapshot->vm);
@@ -202,6 +218,8 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
         return -err->code;
     if (describe_vm(node, vm, snapshot, err) < 0)
         return error_set(err, EAGAIN, "memory is short; try again");
+    if (check_volumes(node, vm, err) < 0)
+        return -err->code;
     describe_disks(node, snapshot, &disk_bytes);
     wanted = vm_spec_memory_bytes(&vm->spec) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;
     result = check_space(node, wanted, err);

@@ -59,6 +59,8 @@ const struct snapshot *snapshot_of_snapshot(const struct node *node, const char 
 /* Of all that exist, hidden ones too. */
 uint64_t snapshot_promised_bytes(const struct node *node);
 
+/* Of those under way, the one that has the VM, or will have it; NULL. */
+const struct snapshot *snapshot_under_way(const struct node *node, const char *vm);
 /* May it be snapshotted as it is now?  -EBUSY. */
 int snapshot_check_source(const struct vm *vm, struct error *err);
 /* Is the VM what can be restored from it?  -EINVAL with the field and what it must be. */

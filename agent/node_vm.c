@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "agent/jail.h"
-#include "agent/node_internal.h"
+#include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
@@ -430,6 +430,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
         json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
+        json_object_set_new(status, "full", json_string(vm->full));
         json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
         json_object_set_new(status, "forked", json_boolean(vm->forked));
     }
@@ -499,6 +500,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     for (int step = VM_RESTORE_DUE; step < VM_RESTORE_COUNT; step++)
         if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
             vm->restore = (enum vm_restore)step;
+    snprintf(vm->full, sizeof vm->full, "%s", text_of(status, "full"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
     vm_spec_restore_places(&vm->spec, status);
     restore_exit(vm, status);
@@ -511,6 +513,8 @@ const struct resource_ops vm_ops = {
     .begin = vm_begin,
     .may_remove = vm_may_remove,
     .remove = vm_remove,
+    .patch = change_patch_vm,
+    .apply = change_apply_vm,
     .status = vm_status,
     .restore = vm_restore,
     .free = vm_free,

@@ -70,6 +70,8 @@ void change_apply_vm(struct change *change)
     swap_spec(vm, &change->new_spec);
     vm->head.generation += change->new_generation - change->old_generation;
     vm->intent = change->new_intent;
+    if (vm->intent != VM_INTENT_PAUSE)
+        vm->full[0] = '\0';
     if (started && change->new_intent == VM_INTENT_NONE) {
         vm->start_due = true;
         vm->failures = 0;
@@ -110,7 +112,7 @@ static void merge(json_t *target, const json_t *patch)
     }
 }
 
-int change_begin_patch(struct change *change, struct error *err)
+int change_patch_vm(struct change *change, struct error *err)
 {
     static const char *const changeable[] = {
         "labels",    "restart",           "on_reboot",
@@ -172,9 +174,10 @@ int change_begin_action(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
     enum vm_event event = actions[change->action].event;
-    /* One that only a snapshot holds counts as running: what is asked is done after that. */
-    enum vm_state state =
-        snapshot_holds(vm->snapshot) && vm->intent == VM_INTENT_NONE ? VM_RUNNING : vm->state;
+    /* One that only a snapshot holds counts as running: what is asked is done after that.  So does
+     * one that a full disk holds: it is resumed for what is asked. */
+    bool held = (snapshot_holds(vm->snapshot) && vm->intent == VM_INTENT_NONE) || vm->full[0];
+    enum vm_state state = held ? VM_RUNNING : vm->state;
     /* Down, but about to be started again, by policy or after a host's reboot. */
     bool revoked = event == VM_EVENT_STOP && vm->state == VM_STOPPED && vm->spec.desired_running;
 

@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/node_internal.h"
+#include "agent/node_change.h"
 #include "agent/node_snapshot.h"
+#include "agent/node_volume.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -15,7 +16,7 @@
 #include "storage/space.h"
 #include "storage/volume.h"
 
-#define VOLUME_SIZE_MIB_MAX (64ll << 20) /* 64 TiB */
+#define VOLUME_SIZE_MIB_MAX ((int64_t)(VOLUME_BYTES_MAX >> 20))
 
 /* Those that can be asked for; VOLUME_CLONE_BEST is for who does not ask. */
 static const char *const clone_names[] = { "copy", "reflink", "delta" };
@@ -173,6 +174,7 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
         result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
     if (result < 0)
         return result;
+    volume->wanted_bytes = volume->size_bytes;
     return space_admit(total, (uint64_t)node->config->disk_ratio_percent, node_promised_disk(node),
                        volume->size_bytes, "size_mib", err);
 }
@@ -248,8 +250,8 @@ static void is_created(void *argument, int result, const struct error *err)
 }
 
 /* Its state stays as it is: the work is begun again. */
-static void volume_stuck(struct node *node, struct volume *volume, const char *work,
-                         const struct error *err)
+void volume_stuck(struct node *node, struct volume *volume, const char *work,
+                  const struct error *err)
 {
     snprintf(volume->reason, sizeof volume->reason, "%.150s", err->message);
     node_retry_later(node, &volume->head, work, err);
@@ -317,6 +319,10 @@ static void volume_begin(struct node *node, struct resource *resource)
     char name[ID_MAX + 16];
     enum progress_state source = source_state(node, volume, name, sizeof name);
 
+    if (volume->state == PROGRESS_READY) {
+        volume_grow(node, volume);
+        return;
+    }
     if (volume->job_running || source == PROGRESS_WORKING)
         return;
     if (source == PROGRESS_FAILED) {
@@ -400,6 +406,7 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
     const char *state = json_string_value(json_object_get(status, "state"));
     const char *reason = json_string_value(json_object_get(status, "reason"));
     const char *format = json_string_value(json_object_get(status, "format"));
+    uint64_t has_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_mib")) << 20;
 
     if (!state)
         return error_set(err, EINVAL, "it has no state");
@@ -411,9 +418,10 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
         format && strcmp(format, format_names[VOLUME_DELTA]) == 0 ? VOLUME_DELTA : VOLUME_RAW;
     volume->allocated_bytes =
         (uint64_t)json_integer_value(json_object_get(status, "allocated_bytes"));
-    if (volume->size_bytes == 0)
-        volume->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_mib"))
-                             << 20;
+    /* Its spec may want more than it has. */
+    volume->wanted_bytes = volume->size_bytes > 0 ? volume->size_bytes : has_bytes;
+    volume->size_bytes =
+        volume->state == PROGRESS_READY && has_bytes > 0 ? has_bytes : volume->wanted_bytes;
     disk_base_restore(&volume->base, json_object_get(status, "base"));
     snprintf(volume->reason, sizeof volume->reason, "%s", reason ? reason : "");
     return 0;
@@ -425,6 +433,8 @@ const struct resource_ops volume_ops = {
     .begin = volume_begin,
     .may_remove = volume_may_remove,
     .remove = volume_begin_remove,
+    .patch = change_patch_volume,
+    .apply = change_apply_volume,
     .status = volume_status,
     .restore = volume_restore,
     .free = volume_free,

@@ -7,6 +7,7 @@
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/node_volume.h"
 #include "base/loop.h"
 
 struct node_waiter {
@@ -81,6 +82,8 @@ static enum outlook look(const struct node_waiter *waiter)
         return look_at_vm((const struct vm *)resource, waiter->what, waiter->generation);
     if (waiter->what != NODE_WAIT_SETTLED)
         return NEVER;
+    if (resource->kind == RESOURCE_VOLUME && volume_is_growing((const struct volume *)resource))
+        return NOT_YET;
     return progress_of(resource) == PROGRESS_WORKING ? NOT_YET : REACHED;
 }
 

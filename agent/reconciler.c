@@ -12,6 +12,8 @@
 #include "agent/node_internal.h"
 #include "agent/node_setup.h"
 #include "agent/node_snapshot.h"
+#include "agent/node_volume.h"
+#include "agent/vm_disk.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -186,6 +188,8 @@ static void settle_vm(struct node *node, struct vm *vm)
     }
     if (vm->pidfd < 0)
         vm->start_due = start_was_due(vm);
+    else
+        vm_disk_look(node, vm);
     vm_step(node, vm);
 }
 
@@ -272,7 +276,8 @@ static void go_on(struct node *node, enum resource_kind kind)
         bool working =
             kind == RESOURCE_NETWORK ||
             (kind == RESOURCE_IMAGE && ((struct image *)resource)->state == PROGRESS_WORKING) ||
-            (kind == RESOURCE_VOLUME && ((struct volume *)resource)->state == PROGRESS_WORKING) ||
+            (kind == RESOURCE_VOLUME && (((struct volume *)resource)->state == PROGRESS_WORKING ||
+                                         volume_is_growing((struct volume *)resource))) ||
             (kind == RESOURCE_SNAPSHOT && ((struct snapshot *)resource)->state == PROGRESS_WORKING);
 
         if (resource->deleting)

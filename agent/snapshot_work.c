@@ -216,9 +216,10 @@ bool snapshot_holds(const struct snapshot *snapshot)
 
 const char *vm_pause_reason(const struct vm *vm)
 {
-    return vm->intent == VM_INTENT_PAUSE  ? "pause"
-           : snapshot_holds(vm->snapshot) ? "snapshot"
-                                          : "fork";
+    return vm->full[0]                     ? vm->full
+           : vm->intent == VM_INTENT_PAUSE ? "pause"
+           : snapshot_holds(vm->snapshot)  ? "snapshot"
+                                           : "fork";
 }
 
 static int take_vm(struct node *node, struct snapshot *snapshot, struct error *err)
@@ -267,7 +268,9 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
     if (snapshot->step != SNAPSHOT_HOLD)
         return;
     snapshot->step = SNAPSHOT_WRITE;
-    if (!vm->client)
+    if (vm->full[0])
+        (void)snapshot_check_source(vm, &err);
+    else if (!vm->client)
         error_set(&err, ENOTCONN, "its VMM cannot be asked");
     else
         vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);

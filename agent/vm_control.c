@@ -5,6 +5,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_memory.h"
 #include "agent/vm_vsock.h"
@@ -32,6 +33,7 @@ static void on_ready(void *context)
     }
     vm_balloon_tell(node, vm); /* its size may have changed since CONFIGURE */
     vm_memory_tell(node, vm);
+    vm_tell_devices(node, vm);
     vm_step(node, vm);
 }
 
@@ -55,6 +57,7 @@ static void on_state(void *context, bool running, bool paused)
         vm_set_state(closure->node, vm, next, next == VM_PAUSED ? vm_pause_reason(vm) : "");
     vm_balloon_tell(closure->node, vm); /* or before its adoption */
     vm_memory_tell(closure->node, vm);
+    vm_tell_devices(closure->node, vm);
     vm_step(closure->node, vm);
 }
 
@@ -97,11 +100,19 @@ static void on_vsock(void *context, const struct vmm_vsock *message)
     vm_vsock_message(closure->node, closure->vm, message);
 }
 
+static void on_full(void *context, unsigned place)
+{
+    struct vm_closure *closure = context;
+
+    vm_disk_is_full(closure->node, closure->vm, place);
+}
+
 const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
     .vsock = on_vsock,
+    .full = on_full,
     .snapshot = on_snapshot,
     .closed = on_closed,
 };

@@ -28,6 +28,7 @@ void vm_forget_process(struct vm *vm)
     vm->stop_sent = false;
     vm->kill_sent = false;
     vm->told = VM_TOLD_NOTHING;
+    vm->full[0] = '\0';
 }
 
 /* What the process itself said, if it said anything. */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_fork.h"
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "storage/image.h"
 #include "storage/snapshot_store.h"
+#include "storage/space.h"
 #include "storage/volume.h"
 
 /* Of a volume that another process seems to hold. */
@@ -32,6 +34,23 @@ enum vmm_memory_backing vm_files_backing(const struct vm *vm)
                : vm->spec.memory_backing;
 }
 
+static void raise_to(uint64_t *bytes, uint64_t least)
+{
+    if (*bytes < least)
+        *bytes = least;
+}
+
+/* Of the largest volume that this node could ever have. */
+static uint64_t largest_file(const struct node *node)
+{
+    uint64_t total = 0, available = 0, limit;
+
+    if (space_filesystem(node->volumes_dir_fd, &total, &available, NULL) < 0)
+        return 0;
+    limit = space_limit(total, (uint64_t)node->config->disk_ratio_percent);
+    return volume_file_bytes(limit < VOLUME_BYTES_MAX ? limit : VOLUME_BYTES_MAX, VOLUME_DELTA);
+}
+
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files)
 {
     const struct vm_spec *spec = &vm->spec;
@@ -45,8 +64,9 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         .disk_count = spec->disk_count,
         .max_file_bytes = vm_spec_memory_bytes(spec),
     };
-    if (ret_files->max_file_bytes < SNAPSHOT_STATE_BYTES_MAX)
-        ret_files->max_file_bytes = SNAPSHOT_STATE_BYTES_MAX;
+    raise_to(&ret_files->max_file_bytes, SNAPSHOT_STATE_BYTES_MAX);
+    if (!jail_may_raise_limits(node->jail))
+        raise_to(&ret_files->max_file_bytes, largest_file(node));
     for (size_t i = 0; i < ARRAY_LENGTH(ret_files->fork_fds); i++)
         ret_files->fork_fds[i] = -1;
     if (vm->restore == VM_RESTORE_UNDER_WAY && vm->fork) {
@@ -69,13 +89,9 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
             disk->base = disk_base_file(node, &volume->base);
         disk->read_only = spec->disks[i].read_only;
         disk->direct = spec->disks[i].cache == VM_CACHE_NONE;
-        if (volume && !disk->read_only) {
-            uint64_t bytes =
-                volume_file_bytes(volume->size_bytes, (enum volume_format)volume->format);
-
-            if (bytes > ret_files->max_file_bytes)
-                ret_files->max_file_bytes = bytes;
-        }
+        if (volume && !disk->read_only)
+            raise_to(&ret_files->max_file_bytes,
+                     volume_file_bytes(volume->wanted_bytes, (enum volume_format)volume->format));
     }
 }
 

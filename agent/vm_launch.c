@@ -152,6 +152,39 @@ void vm_await_ready(struct node *node, struct vm *vm)
     vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
 }
 
+void vm_fill_disk(const struct node *node, const struct vm_disk_spec *spec,
+                  struct vmm_disk *ret_disk)
+{
+    const struct volume *volume = node_find_volume(node, spec->volume);
+
+    *ret_disk = (struct vmm_disk){
+        .read_only = spec->read_only,
+        .queues = (uint8_t)spec->queues,
+        .place = spec->place,
+        .rate_limit = spec->rate_limit,
+        .pause_when_full = spec->on_enospc == VM_ENOSPC_PAUSE,
+        .format = volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW,
+        .size_bytes = volume ? volume->size_bytes : 0,
+    };
+    memcpy(ret_disk->serial, spec->volume, strnlen(spec->volume, sizeof ret_disk->serial));
+}
+
+void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_nic_spec *spec,
+                 struct vmm_nic *ret_nic)
+{
+    const struct network *network = node_find_network(node, spec->network);
+
+    *ret_nic = (struct vmm_nic){
+        .mtu = network ? network->config.mtu : 0,
+        .queues = (uint8_t)spec->queues,
+        .place = spec->place,
+        .rx_rate_limit = spec->rx_rate_limit,
+        .tx_rate_limit = spec->tx_rate_limit,
+    };
+    memcpy(ret_nic->mac, vm->forked ? vm->inside[spec->place].mac : vm->nics[spec->place].mac,
+           sizeof ret_nic->mac);
+}
+
 static void fill_configure(const struct node *node, const struct vm *vm,
                            const struct vm_files *files, struct vmm_configure *ret_configure)
 {
@@ -179,30 +212,10 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     configure.cpuid = *jail_cpuid(node->jail);
     memcpy(configure.id, vm->head.id, sizeof configure.id);
     memcpy(configure.cmdline, boot->cmdline, sizeof configure.cmdline);
-    for (unsigned i = 0; i < spec->disk_count; i++) {
-        const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
-
-        configure.disks[i].read_only = spec->disks[i].read_only;
-        configure.disks[i].queues = (uint8_t)spec->disks[i].queues;
-        configure.disks[i].place = spec->disks[i].place;
-        configure.disks[i].rate_limit = spec->disks[i].rate_limit;
-        configure.disks[i].format =
-            volume && volume->format == VOLUME_DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
-        configure.disks[i].size_bytes = volume ? volume->size_bytes : 0;
-        strncpy(configure.disks[i].serial, spec->disks[i].volume, sizeof configure.disks[i].serial);
-    }
-    for (unsigned i = 0; i < spec->nic_count; i++) {
-        const struct network *network = node_find_network(node, spec->nics[i].network);
-        unsigned place = spec->nics[i].place;
-
-        memcpy(configure.nics[i].mac, vm->forked ? vm->inside[place].mac : vm->nics[place].mac,
-               sizeof configure.nics[i].mac);
-        configure.nics[i].mtu = network ? network->config.mtu : 0;
-        configure.nics[i].queues = (uint8_t)spec->nics[i].queues;
-        configure.nics[i].place = (uint8_t)place;
-        configure.nics[i].rx_rate_limit = spec->nics[i].rx_rate_limit;
-        configure.nics[i].tx_rate_limit = spec->nics[i].tx_rate_limit;
-    }
+    for (unsigned i = 0; i < spec->disk_count; i++)
+        vm_fill_disk(node, &spec->disks[i], &configure.disks[i]);
+    for (unsigned i = 0; i < spec->nic_count; i++)
+        vm_fill_nic(node, vm, &spec->nics[i], &configure.nics[i]);
     *ret_configure = configure;
 }
 

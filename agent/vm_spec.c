@@ -12,6 +12,7 @@
 #include "net/mac.h"
 
 static const char *const desired_names[] = { "stopped", "running" };
+static const char *const enospc_names[VM_ENOSPC_COUNT] = { "error", "pause" };
 static const char *const cache_names[VM_CACHE_COUNT] = { "buffered", "none" };
 
 static void copy_id(char to[ID_MAX + 1], const char *from)
@@ -92,6 +93,8 @@ static int parse_disk(const json_t *json, const char *path, struct vm_spec *spec
     disk->read_only = json_read_bool(&reader, "read_only", false);
     disk->cache = (enum vm_cache)json_read_enum(&reader, "cache", cache_names, VM_CACHE_COUNT,
                                                 JSON_OPTIONAL, VM_CACHE_BUFFERED);
+    disk->on_enospc = (enum vm_on_enospc)json_read_enum(
+        &reader, "on_enospc", enospc_names, VM_ENOSPC_COUNT, JSON_OPTIONAL, VM_ENOSPC_ERROR);
     disk->queues = read_queues(&reader, spec);
     rate_limit = json_read_object(&reader, "rate_limit", JSON_OPTIONAL);
     disk->has_rate_limit = rate_limit != NULL;
@@ -409,9 +412,10 @@ static json_t *disks_json(const struct vm_spec *spec)
 
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct vm_disk_spec *disk = &spec->disks[i];
-        json_t *item = json_pack("{s:s, s:s, s:b, s:s, s:i}", "name", disk->name, "volume",
-                                 disk->volume, "read_only", disk->read_only, "cache",
-                                 cache_names[disk->cache], "queues", (int)disk->queues);
+        json_t *item =
+            json_pack("{s:s, s:s, s:b, s:s, s:s, s:i}", "name", disk->name, "volume", disk->volume,
+                      "read_only", disk->read_only, "cache", cache_names[disk->cache], "on_enospc",
+                      enospc_names[disk->on_enospc], "queues", (int)disk->queues);
 
         if (disk->has_rate_limit)
             json_object_set_new(item, "rate_limit", rate_limit_json(&disk->rate_limit));

@@ -27,12 +27,16 @@ struct error;
 /* Of the host, for a disk. */
 enum vm_cache { VM_CACHE_BUFFERED, VM_CACHE_NONE, VM_CACHE_COUNT };
 
+/* What becomes of a request for which the host has no space. */
+enum vm_on_enospc { VM_ENOSPC_ERROR, VM_ENOSPC_PAUSE, VM_ENOSPC_COUNT };
+
 struct vm_disk_spec {
     char name[ID_MAX + 1];
     char volume[ID_MAX + 1];
     uint8_t place; /* below VMM_DISKS_MAX */
     bool read_only;
     enum vm_cache cache;
+    enum vm_on_enospc on_enospc;
     unsigned queues;
     bool has_rate_limit;
     struct vmm_rate_limit rate_limit;

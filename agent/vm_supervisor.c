@@ -200,6 +200,8 @@ static void step_live(struct node *node, struct vm *vm)
                vm->state == VM_STOPPING) {
         /* A stop that was begun is finished, also if the VM is wanted again: the guest may have
          * gone half of the way. */
+        if ((vm->state == VM_PAUSED || vm->state == VM_PAUSING) && vm->told != VM_TOLD_RESUME)
+            tell_pause(node, vm, false);
         vm_set_state(node, vm, VM_STOPPING, vm->spec.desired_running ? "reboot" : "stop");
         press_power_button(node, vm);
     } else if (vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) {

@@ -11,10 +11,10 @@
 #include "base/loop.h"
 #include "base/seqpacket.h"
 
-/* So many messages about vsock, then nothing is read for so long: a guest that connects all the
- * time waits, and its VMM's answers with it. */
-#define VSOCKS_READ     64
-#define VSOCKS_PAUSE_MS 100
+/* So many messages unasked, then nothing is read for so long: a guest that connects all the time
+ * waits, and its VMM's answers with it. */
+#define UNASKED_READ     64
+#define UNASKED_PAUSE_MS 100
 
 struct vmm_client {
     struct loop *loop; /* borrowed */
@@ -22,8 +22,8 @@ struct vmm_client {
     struct loop_source *source;
     const struct vmm_client_ops *ops;
     void *context;
-    bool ready_told; /* once per connection, no more */
-    unsigned vsocks; /* messages since the last pause */
+    bool ready_told;  /* once per connection, no more */
+    unsigned unasked; /* messages since the last pause */
     struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
@@ -34,19 +34,27 @@ static void read_on(void *context)
     struct vmm_client *client = context;
 
     client->pause = NULL;
-    client->vsocks = 0;
+    client->unasked = 0;
     (void)loop_change(client->source, EPOLLIN, NULL);
 }
 
 /* Without memory for a timer there is no pause. */
-static void take_vsock(struct vmm_client *client, const struct vmm_vsock *message)
+static void count_unasked(struct vmm_client *client)
 {
-    if (++client->vsocks >= VSOCKS_READ && !client->pause) {
-        client->pause = loop_after(client->loop, VSOCKS_PAUSE_MS, read_on, client);
+    if (++client->unasked >= UNASKED_READ && !client->pause) {
+        client->pause = loop_after(client->loop, UNASKED_PAUSE_MS, read_on, client);
         if (client->pause)
             (void)loop_change(client->source, 0, NULL);
     }
-    client->ops->vsock(client->context, message);
+}
+
+static bool take_device(struct vmm_client *client, const struct vmm_device *device)
+{
+    if (device->kind != VMM_DEVICE_DISK || device->state != VMM_DEVICE_FULL)
+        return false;
+    count_unasked(client);
+    client->ops->full(client->context, device->place);
+    return true;
 }
 
 /* False if it is none that a VMM may send. */
@@ -59,9 +67,13 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     if (size == sizeof(struct vmm_vsock) && header->size == size &&
         (header->type == VMM_MESSAGE_VSOCK_REQUEST ||
          header->type == VMM_MESSAGE_VSOCK_CONNECTED)) {
-        take_vsock(client, bytes);
+        count_unasked(client);
+        client->ops->vsock(client->context, bytes);
         return true;
     }
+    if (size == sizeof(struct vmm_device) && header->size == size &&
+        header->type == VMM_MESSAGE_DEVICE)
+        return take_device(client, bytes);
     if (size != sizeof *state || state->header.size != size)
         return false;
     if (state->header.type == VMM_MESSAGE_READY && !client->ready_told) {
@@ -242,6 +254,31 @@ int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struc
                     .version = VMM_PROTOCOL_VERSION,
                     .size = sizeof change },
         .requested_bytes = requested_bytes,
+    };
+
+    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}
+
+int vmm_client_change_disk(struct vmm_client *client, const struct vmm_disk *disk,
+                           struct error *err)
+{
+    struct vmm_attach_disk change = {
+        .header = { .type = VMM_MESSAGE_CHANGE_DISK,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof change },
+        .disk = *disk,
+    };
+
+    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}
+
+int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, struct error *err)
+{
+    struct vmm_attach_nic change = {
+        .header = { .type = VMM_MESSAGE_CHANGE_NIC,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof change },
+        .nic = *nic,
     };
 
     return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);

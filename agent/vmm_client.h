@@ -1,8 +1,8 @@
 /* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
  *
  * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
- * READY, one answer for each question), ends the connection; and of those about vsock, which come
- * unasked, so many are read in a time.  So none can keep the loop busy. */
+ * READY, one answer for each question), ends the connection; and of those about vsock and full
+ * disks, which come unasked, so many are read in a time.  So none can keep the loop busy. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,7 +20,8 @@ struct vmm_client_ops {
     /* The answer to the last snapshot that was asked for: 0 or -errno. */
     void (*snapshot)(void *context, int result, int *fds, size_t fd_count);
     void (*vsock)(void *context, const struct vmm_vsock *message); /* REQUEST or CONNECTED */
-    void (*closed)(void *context); /* no more will come; free the client */
+    void (*full)(void *context, unsigned place); /* requests of that disk wait for space */
+    void (*closed)(void *context);               /* no more will come; free the client */
 };
 
 /* Takes control_fd over in every case. */
@@ -48,4 +49,8 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
                      uint32_t port, int fd, struct error *err);
 /* Valid: whole blocks, of what can be plugged. */
 int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err);
+/* Valid, but only place, size and rate limits count. */
+int vmm_client_change_disk(struct vmm_client *client, const struct vmm_disk *disk,
+                           struct error *err);
+int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

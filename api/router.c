@@ -26,6 +26,8 @@ static const struct route routes[] = {
     { "GET", "/v1/volumes", "listVolumes", resource_list, RESOURCE_VOLUME, false, page_queries },
     { "GET", "/v1/volumes/{id}", "getVolume", resource_get, RESOURCE_VOLUME, false, NULL },
     { "PUT", "/v1/volumes/{id}", "putVolume", resource_put, RESOURCE_VOLUME, true, wait_queries },
+    { "PATCH", "/v1/volumes/{id}", "patchVolume", resource_patch, RESOURCE_VOLUME, true,
+      wait_queries },
     { "DELETE", "/v1/volumes/{id}", "deleteVolume", resource_delete, RESOURCE_VOLUME, false,
       delete_queries },
     { "GET", "/v1/networks", "listNetworks", resource_list, RESOURCE_NETWORK, false, page_queries },

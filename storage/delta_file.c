@@ -77,28 +77,48 @@ int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *er
     return result;
 }
 
-int delta_file_grow(int fd, uint64_t size_bytes, struct error *err)
+static int read_to_grow(int fd, uint64_t size_bytes, struct delta_header *ret_header,
+                        uint64_t *ret_file_bytes, struct error *err)
 {
     uint8_t bytes[sizeof(struct delta_header)];
-    struct delta_header header;
     struct stat status;
     ssize_t got = pread(fd, bytes, sizeof bytes, 0);
     int result;
 
     if (got < 0 || fstat(fd, &status) < 0)
         return error_set(err, errno, "the delta file: read it: %s", strerror(errno));
-    result = delta_header_parse(bytes, (size_t)got, (uint64_t)status.st_size, &header, err);
+    *ret_file_bytes = (uint64_t)status.st_size;
+    result = delta_header_parse(bytes, (size_t)got, *ret_file_bytes, ret_header, err);
     if (result < 0)
         return result;
-    if (size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes < header.virtual_bytes)
+    if (size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes < ret_header->virtual_bytes)
         return error_field(err, EINVAL, "spec.size_mib", "a delta can only grow, by whole blocks");
-    if (size_bytes / DELTA_BLOCK_BYTES > header.bitmap_bytes * 8)
-        return error_field(err, EFBIG, "spec.size_mib",
-                           "the delta was made with room for at most %llu MiB",
-                           (unsigned long long)(header.bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
+    if (size_bytes / DELTA_BLOCK_BYTES > ret_header->bitmap_bytes * 8)
+        return error_field(
+            err, EFBIG, "spec.size_mib", "the delta was made with room for at most %llu MiB",
+            (unsigned long long)(ret_header->bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
+    return 0;
+}
+
+int delta_file_check_growth(int fd, uint64_t size_bytes, struct error *err)
+{
+    struct delta_header header;
+    uint64_t has_bytes;
+
+    return read_to_grow(fd, size_bytes, &header, &has_bytes, err);
+}
+
+int delta_file_grow(int fd, uint64_t size_bytes, struct error *err)
+{
+    struct delta_header header;
+    uint64_t has_bytes;
+    int result = read_to_grow(fd, size_bytes, &header, &has_bytes, err);
+
+    if (result < 0)
+        return result;
     header.virtual_bytes = size_bytes;
     /* The header is smaller than a sector, so it is the old one or the new one. */
-    if ((uint64_t)status.st_size < file_bytes(&header) &&
+    if (has_bytes < file_bytes(&header) &&
         (ftruncate(fd, (off_t)file_bytes(&header)) < 0 || fsync(fd) < 0))
         return error_set(err, errno, "grow the delta: %s", strerror(errno));
     result = write_header(fd, &header, err);

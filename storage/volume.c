@@ -272,25 +272,49 @@ static int open_plain(const struct volume_store *store, uint32_t instance,
     return take_fd(&fd);
 }
 
-int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
-                  struct error *err)
+/* Its fd, if it may grow so far. */
+static int open_to_grow(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                        int flags, enum volume_format *ret_format, struct error *err)
 {
-    enum volume_format format;
     struct stat status;
-    int result = volume_find(store, instance, &format, err);
+    int result = volume_find(store, instance, ret_format, err);
     auto_close int fd =
-        result < 0 ? result : open_plain(store, instance, format, O_RDWR, &status, err);
+        result < 0 ? result : open_plain(store, instance, *ret_format, flags, &status, err);
 
     if (fd < 0)
         return fd;
-    if (format == VOLUME_DELTA)
-        return delta_file_grow(fd, size_bytes, err);
+    if (*ret_format == VOLUME_DELTA) {
+        result = delta_file_check_growth(fd, size_bytes, err);
+        return result < 0 ? result : take_fd(&fd);
+    }
     if (size_bytes % VOLUME_BLOCK_BYTES != 0 || size_bytes > INT64_MAX)
         return error_field(err, EINVAL, FIELD, "a volume's size is a multiple of %d bytes",
                            VOLUME_BLOCK_BYTES);
     if (size_bytes < (uint64_t)status.st_size)
         return error_field(err, EINVAL, FIELD, "a volume can grow, but not shrink from %lld MiB",
                            (long long)(status.st_size >> 20));
+    return take_fd(&fd);
+}
+
+int volume_check_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                        struct error *err)
+{
+    enum volume_format format;
+    auto_close int fd = open_to_grow(store, instance, size_bytes, O_RDONLY, &format, err);
+
+    return fd < 0 ? fd : 0;
+}
+
+int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                  struct error *err)
+{
+    enum volume_format format;
+    auto_close int fd = open_to_grow(store, instance, size_bytes, O_RDWR, &format, err);
+
+    if (fd < 0)
+        return fd;
+    if (format == VOLUME_DELTA)
+        return delta_file_grow(fd, size_bytes, err);
     if (ftruncate(fd, (off_t)size_bytes) < 0 || fsync(fd) < 0)
         return error_set(err, errno, "grow the volume: %s", strerror(errno));
     return 0;

@@ -14,6 +14,7 @@ struct error;
 struct volume_store;
 
 #define VOLUME_BLOCK_BYTES 4096
+#define VOLUME_BYTES_MAX   (64ull << 40)
 
 /* volumes_dir_fd is borrowed. */
 int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err);
@@ -52,6 +53,10 @@ int volume_remove(const struct volume_store *store, uint32_t instance, struct er
  * creation may be under way. */
 int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,
                  struct error *err);
+/* 0 if it may grow so far, else as the next says, or -EFBIG with that field.  It is short: the
+ * loop's thread may ask. */
+int volume_check_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
+                        struct error *err);
 /* Only grows, durably; -EINVAL with field "spec.size_mib" for less than it has.  Blocks. */
 int volume_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,
                   struct error *err);

@@ -291,9 +291,10 @@ static bool on_change_disk(struct control *control, const void *message)
 {
     const struct vmm_disk *disk = &((const struct vmm_attach_disk *)message)->disk;
 
-    if (!control->ops || config_validate_disk(disk, disk->place, NULL) < 0)
+    if (config_validate_disk(disk, disk->place, NULL) < 0)
         return false;
-    control->ops->change_disk(control->context, disk);
+    if (control->ops)
+        control->ops->change_disk(control->context, disk);
     return true;
 }
 
@@ -301,9 +302,10 @@ static bool on_change_nic(struct control *control, const void *message)
 {
     const struct vmm_nic *nic = &((const struct vmm_attach_nic *)message)->nic;
 
-    if (!control->ops || config_validate_nic(nic, nic->place, NULL) < 0)
+    if (config_validate_nic(nic, nic->place, NULL) < 0)
         return false;
-    control->ops->change_nic(control->context, nic);
+    if (control->ops)
+        control->ops->change_nic(control->context, nic);
     return true;
 }
 

@@ -54,15 +54,21 @@ static struct block_disk {
 static uint8_t data[SLOT_COUNT][SLOT_BYTES] __attribute__((aligned(SLOT_BYTES)));
 static uint32_t samples[SAMPLES_MAX];
 
-static bool block_start(struct block_disk *disk, unsigned index)
+static uint64_t block_capacity(const struct block_disk *disk)
 {
     volatile uint32_t *config = (volatile uint32_t *)disk->device.config;
 
-    if (!virtio_add_queue(&disk->device, &disk->queue, 0) || config == NULL) {
+    return (uint64_t)config[1] << 32 | config[0];
+}
+
+static bool block_start(struct block_disk *disk, unsigned index)
+{
+    if (!virtio_add_queue(&disk->device, &disk->queue, 0) || disk->device.config == NULL) {
         console_print("blk %u broken queue\n", (uint64_t)index);
         return false;
     }
-    disk->sectors = (uint64_t)config[1] << 32 | config[0];
+    disk->sectors = block_capacity(disk);
+    virtio_watch_config(&disk->device);
     virtio_start(&disk->device);
     return true;
 }
@@ -227,6 +233,15 @@ static void block_size(const struct block_call *call)
                   call->disk->device.features);
 }
 
+/* Asleep until an interrupt says so: there is no time after which it looks anyway. */
+static void block_grown(const struct block_call *call)
+{
+    while (block_capacity(call->disk) == call->disk->sectors)
+        apic_wait(WAIT_FOREVER);
+    call->disk->sectors = block_capacity(call->disk);
+    console_print("blk %u grown %u sectors\n", call->index, call->disk->sectors);
+}
+
 static void block_id(const struct block_call *call)
 {
     const char *wrong = block_do(call->disk, BLOCK_GET_ID, 0, 20);
@@ -260,7 +275,7 @@ static const struct block_verb {
 } verbs[] = {
     { "read", 1, block_read },       { "write", 2, block_write }, { "verify", 2, block_verify },
     { "flush", 0, block_flush },     { "size", 0, block_size },   { "id", 0, block_id },
-    { "discard", 2, block_discard }, { "zero", 2, block_zero },
+    { "discard", 2, block_discard }, { "zero", 2, block_zero },   { "grown", 0, block_grown },
 };
 
 void block_run(unsigned index, char **arguments, unsigned count)

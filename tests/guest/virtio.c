@@ -196,6 +196,11 @@ bool virtio_add_queue(struct virtio_device *device, struct virtqueue *queue, uin
     return true;
 }
 
+void virtio_watch_config(struct virtio_device *device)
+{
+    write16(device->common, COMMON_CONFIG_VECTOR, 0);
+}
+
 void virtio_start(struct virtio_device *device)
 {
     device->common[COMMON_STATUS] |= STATUS_DRIVER_OK;

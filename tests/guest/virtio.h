@@ -68,6 +68,8 @@ bool virtio_open(struct virtio_device *device, const char *name, unsigned type, 
 bool virtio_open_slot(struct virtio_device *device, const char *name, unsigned slot,
                       uint64_t wanted);
 bool virtio_add_queue(struct virtio_device *device, struct virtqueue *queue, uint16_t number);
+/* A changed configuration interrupts, too; before virtio_start. */
+void virtio_watch_config(struct virtio_device *device);
 void virtio_start(struct virtio_device *device);
 
 /* Makes the chain that begins at descriptor head available and, if notify, kicks. */

@@ -135,14 +135,14 @@ static inline int request(struct fixture *f, uint32_t type, uint64_t sector)
 }
 
 /* Of each kind of disk, all tests; returns how many failed. */
-#define run_with_each_kind(tests)                                        \
-    ({                                                                   \
-        int failed = 0;                                                  \
-                                                                         \
-        for (int i = 0; i < 4; i++) {                                    \
-            kind.engine = i % 2 ? DISK_ENGINE_RING : DISK_ENGINE_CALLS;  \
-            kind.is_delta = i / 2;                                       \
-            failed += cmocka_run_group_tests(tests, NULL, NULL);         \
-        }                                                                \
-        failed;                                                          \
+#define run_with_each_kind(tests)                                       \
+    ({                                                                  \
+        int failed = 0;                                                 \
+                                                                        \
+        for (int i = 0; i < 4; i++) {                                   \
+            kind.engine = i % 2 ? DISK_ENGINE_RING : DISK_ENGINE_CALLS; \
+            kind.is_delta = i / 2;                                      \
+            failed += cmocka_run_group_tests(tests, NULL, NULL);        \
+        }                                                               \
+        failed;                                                         \
     })

@@ -40,7 +40,7 @@ struct fixture {
     uint64_t hotplug_bytes;                 /* in CONFIGURE */
     int attached, attach_result, device_fd; /* device_fd: the last that was taken */
     struct vmm_device detached;
-    struct vmm_disk disk;     /* of the last CHANGE_DISK */
+    struct vmm_disk disk; /* of the last CHANGE_DISK */
     struct vmm_nic nic;
     int changes;
     struct loop *loop;

@@ -69,7 +69,7 @@ static void everything_comes_back_as_it_was(void **state)
                               "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
                               "\"cpu\":\"x86-64-v3\","
                               "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
-                              "\"name\":\"root\",\"queues\":3,"
+                              "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
                               "\"rate_limit\":{\"bytes_burst\":1099511627775,"
                               "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
                               "\"read_only\":true,\"volume\":\"v\"}],"
@@ -167,6 +167,7 @@ static const struct {
       "\"volume\":\"v\"}]," BOOT "}",
       "disks[1].volume" },
     { DISK "\"cache\":\"writeback\"}]}", "disks[0].cache" },
+    { DISK "\"on_enospc\":\"stop\"}]}", "disks[0].on_enospc" },
     { DISK "\"queues\":0}]}", "disks[0].queues" },
     { DISK "\"queues\":5}],\"vcpus\":4}", "disks[0].queues" },
     { DISK "\"queues\":9}],\"vcpus\":32}", "disks[0].queues" },

@@ -20,7 +20,7 @@ struct fixture {
     struct loop *loop;
     struct vmm_client *client;
     int vmm; /* the VMM's end */
-    unsigned states, vsocks, closed;
+    unsigned states, vsocks, closed, full;
     struct vmm_vsock last;
 };
 
@@ -57,9 +57,20 @@ static void on_closed(void *context)
     f->closed++;
 }
 
-static const struct vmm_client_ops ops = {
-    .ready = on_ready, .state = on_state, .input = on_input, .vsock = on_vsock, .closed = on_closed
-};
+static void on_full(void *context, unsigned place)
+{
+    struct fixture *f = context;
+
+    assert_int_equal(place, 3);
+    f->full++;
+}
+
+static const struct vmm_client_ops ops = { .ready = on_ready,
+                                           .state = on_state,
+                                           .input = on_input,
+                                           .vsock = on_vsock,
+                                           .full = on_full,
+                                           .closed = on_closed };
 
 static int set_up(void **state)
 {
@@ -150,6 +161,62 @@ static void a_flood_is_read_in_parts(void **state)
     assert_int_equal(f->closed, 0);
 }
 
+static void say_device(struct fixture *f, enum vmm_device_kind kind, enum vmm_device_state state)
+{
+    struct vmm_device message = {
+        .header = { VMM_MESSAGE_DEVICE, VMM_PROTOCOL_VERSION, sizeof message, 0 },
+        .kind = (uint8_t)kind,
+        .place = 3,
+        .state = (uint8_t)state,
+    };
+
+    assert_int_equal(seqpacket_send(f->vmm, &message, sizeof message, NULL, 0, NULL), 0);
+}
+
+static void full_disks_are_told_in_parts_too(void **state)
+{
+    struct fixture *f = *state;
+    unsigned first;
+
+    for (unsigned i = 0; i < FLOOD; i++)
+        say_device(f, VMM_DEVICE_DISK, VMM_DEVICE_FULL);
+    turn(f);
+    first = f->full;
+    assert_in_range(first, 1, FLOOD - 1);
+    while (f->full < FLOOD)
+        assert_int_equal(loop_turn(f->loop, -1, NULL), 0);
+    assert_int_equal(f->closed, 0);
+}
+
+static void a_full_nic_ends_it(void **state)
+{
+    struct fixture *f = *state;
+
+    say_device(f, VMM_DEVICE_NIC, VMM_DEVICE_FULL);
+    turn(f);
+    assert_int_equal(f->closed, 1);
+    assert_int_equal(f->full, 0);
+}
+
+static void disks_and_nics_are_told_what_changed(void **state)
+{
+    const struct vmm_disk disk = { .place = 2, .size_bytes = 1 << 20 };
+    const struct vmm_nic nic = { .place = 1, .tx_rate_limit.bytes_per_second = 7 };
+    struct fixture *f = *state;
+    struct vmm_attach_disk got;
+    struct vmm_attach_nic got_nic;
+
+    assert_int_equal(vmm_client_change_disk(f->client, &disk, NULL), 0);
+    assert_int_equal(vmm_client_change_nic(f->client, &nic, NULL), 0);
+    assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_CHANGE_DISK);
+    assert_memory_equal(&got.disk, &disk, sizeof disk);
+    assert_int_equal(seqpacket_receive(f->vmm, &got_nic, sizeof got_nic, NULL, NULL, NULL),
+                     sizeof got_nic);
+    assert_int_equal(got_nic.header.type, VMM_MESSAGE_CHANGE_NIC);
+    assert_memory_equal(&got_nic.nic, &nic, sizeof nic);
+}
+
 static void other_messages_end_it(void **state)
 {
     struct fixture *f = *state;
@@ -165,9 +232,9 @@ static void other_messages_end_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(vsock_messages_go_both_ways),
-        TEST(a_flood_is_read_in_parts),
-        TEST(other_messages_end_it),
+        TEST(vsock_messages_go_both_ways),          TEST(a_flood_is_read_in_parts),
+        TEST(full_disks_are_told_in_parts_too),     TEST(a_full_nic_ends_it),
+        TEST(disks_and_nics_are_told_what_changed), TEST(other_messages_end_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -298,6 +298,9 @@ static void a_volume_only_grows(void **state)
     struct stat status;
 
     assert_int_equal(create(f, 1, 2 * MIB, -1, NULL, NULL), 0);
+    assert_int_equal(volume_check_resize(f->store, 1, 8 * MIB, &f->err), 0);
+    assert_int_equal(volume_check_resize(f->store, 1, MIB, &f->err), -EINVAL);
+    assert_int_equal(volume_check_resize(f->store, 2, 8 * MIB, &f->err), -ENOENT);
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB, &f->err), 0);
     assert_int_equal(volume_resize(f->store, 1, 8 * MIB, &f->err), 0);
     assert_int_equal(volume_resize(f->store, 1, MIB, &f->err), -EINVAL);
@@ -380,6 +383,9 @@ static void a_delta_costs_nothing_and_needs_its_image(void **state)
     assert_int_equal(volume_open(f->store, 1, true, false, &base, &second, &f->err), -EBUSY);
     assert_int_equal(fstat(fd, &status), 0);
     assert_int_equal(status.st_size, volume_file_bytes(64 * MIB, VOLUME_DELTA));
+    assert_int_equal(volume_check_resize(f->store, 1, 128 * MIB, &f->err), 0);
+    assert_int_equal(volume_check_resize(f->store, 1, (2ull << 20) * MIB, &f->err), -EFBIG);
+    assert_string_equal(f->err.field, "spec.size_mib");
     assert_int_equal(volume_resize(f->store, 1, 128 * MIB, &f->err), 0);
     assert_int_equal(fstat(fd, &status), 0);
     assert_true((uint64_t)status.st_size <= volume_file_bytes(128 * MIB, VOLUME_DELTA));
