@@ -9,35 +9,51 @@
 #include "vmm/transfer.h"
 #include "vmm/vcpu.h"
 
+struct part_kind {
+    const char *name;
+    unsigned long get, set; /* requests of ioctl(2) */
+    size_t size;
+};
+
+static void read_part(int fd, struct transfer *transfer, const struct part_kind *kind, void *part)
+{
+    if (!transfer->loading && ioctl(fd, kind->get, part) < 0)
+        transfer_refuse(transfer, errno, "read the %s", kind->name);
+}
+
+static void set_part(int fd, struct transfer *transfer, const struct part_kind *kind, void *part)
+{
+    if (transfer->loading && transfer_is_good(transfer) && ioctl(fd, kind->set, part) < 0)
+        transfer_refuse(transfer, errno, "set the %s", kind->name);
+}
+
 void kvm_transfer(const struct kvm *kvm, struct transfer *transfer)
 {
+    static const struct part_kind kind = { "interrupt chip", KVM_GET_IRQCHIP, KVM_SET_IRQCHIP,
+                                           sizeof(struct kvm_irqchip) };
     static const uint32_t chips[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
                                       KVM_IRQCHIP_IOAPIC };
 
     for (size_t i = 0; i < ARRAY_LENGTH(chips); i++) {
         struct kvm_irqchip chip = { .chip_id = chips[i] };
 
-        if (!transfer->loading && ioctl(kvm->vm_fd, KVM_GET_IRQCHIP, &chip) < 0)
-            transfer_refuse(transfer, errno, "read interrupt chip %u", chips[i]);
-        transfer_item(transfer, "interrupt chip", &chip, sizeof chip);
+        read_part(kvm->vm_fd, transfer, &kind, &chip);
+        transfer_item(transfer, kind.name, &chip, kind.size);
         chip.chip_id = chips[i];
-        if (transfer->loading && transfer_is_good(transfer) &&
-            ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, &chip) < 0)
-            transfer_refuse(transfer, errno, "set interrupt chip %u", chips[i]);
+        set_part(kvm->vm_fd, transfer, &kind, &chip);
     }
 }
 
 void kvm_transfer_clock(const struct kvm *kvm, struct transfer *transfer)
 {
+    static const struct part_kind kind = { "clock", KVM_GET_CLOCK, KVM_SET_CLOCK,
+                                           sizeof(uint64_t) };
     struct kvm_clock_data clock = { 0 };
 
-    if (!transfer->loading && ioctl(kvm->vm_fd, KVM_GET_CLOCK, &clock) < 0)
-        transfer_refuse(transfer, errno, "read the clock");
-    transfer_item(transfer, "clock", &clock.clock, sizeof clock.clock);
+    read_part(kvm->vm_fd, transfer, &kind, &clock);
+    transfer_item(transfer, kind.name, &clock.clock, kind.size);
     clock.flags = 0;
-    if (transfer->loading && transfer_is_good(transfer) &&
-        ioctl(kvm->vm_fd, KVM_SET_CLOCK, &clock) < 0)
-        transfer_refuse(transfer, errno, "set the clock");
+    set_part(kvm->vm_fd, transfer, &kind, &clock);
 }
 
 /* --- one vCPU --- */
@@ -51,12 +67,6 @@ union vcpu_part {
     struct kvm_lapic_state apic;
     struct kvm_vcpu_events events;
     struct kvm_mp_state state;
-};
-
-struct part_kind {
-    const char *name;
-    unsigned long get, set;
-    size_t size;
 };
 
 /* In the order in which they are set: the APIC's base is among the special registers, its timer's
@@ -97,11 +107,9 @@ static void transfer_parts(int fd, struct transfer *transfer, const struct part_
         union vcpu_part part;
 
         memset(&part, 0, sizeof part);
-        if (!transfer->loading && ioctl(fd, parts[i].get, &part) < 0)
-            transfer_refuse(transfer, errno, "read a vCPU's %s", parts[i].name);
+        read_part(fd, transfer, &parts[i], &part);
         transfer_item(transfer, parts[i].name, &part, parts[i].size);
-        if (transfer->loading && transfer_is_good(transfer) && ioctl(fd, parts[i].set, &part) < 0)
-            transfer_refuse(transfer, errno, "set a vCPU's %s", parts[i].name);
+        set_part(fd, transfer, &parts[i], &part);
     }
 }
 
