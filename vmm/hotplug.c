@@ -22,21 +22,6 @@ struct hotplug {
     atomic_uint ejected;          /* and not yet seen by the loop */
 };
 
-static uint64_t hotplug_read(void *device, uint64_t offset, unsigned width)
-{
-    struct hotplug *hotplug = device;
-
-    (void)width;
-    switch (PLATFORM_PORT_HOTPLUG + offset) {
-    case PLATFORM_PORT_HOTPLUG_FILLED:
-        return atomic_exchange(&hotplug->filled, 0);
-    case PLATFORM_PORT_HOTPLUG_EMPTY:
-        return atomic_exchange(&hotplug->emptying, 0);
-    default:
-        return 0;
-    }
-}
-
 static void run_ejected(void *context)
 {
     struct hotplug *hotplug = context;
@@ -48,14 +33,8 @@ static void run_ejected(void *context)
 }
 
 /* What nobody asked for stays: a guest that has switched a slot off can switch it on again. */
-static void hotplug_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+static void eject(struct hotplug *hotplug, unsigned slots)
 {
-    struct hotplug *hotplug = device;
-    unsigned slots = (unsigned)value;
-
-    (void)width;
-    if (PLATFORM_PORT_HOTPLUG + offset != PLATFORM_PORT_HOTPLUG_EJECT)
-        return;
     slots &= atomic_fetch_and(&hotplug->asked, ~slots);
     if (slots != 0 && atomic_fetch_or(&hotplug->ejected, slots) == 0 &&
         loop_post(hotplug->loop, run_ejected, hotplug) < 0) {
@@ -64,7 +43,21 @@ static void hotplug_write(void *device, uint64_t offset, unsigned width, uint64_
     }
 }
 
-static const struct bus_ops hotplug_ops = { .read = hotplug_read, .write = hotplug_write };
+static uint64_t hotplug_access(void *device, uint64_t offset, unsigned width,
+                               const uint64_t *written)
+{
+    struct hotplug *hotplug = device;
+    uint64_t port = PLATFORM_PORT_HOTPLUG + offset;
+
+    (void)width;
+    if (written && port == PLATFORM_PORT_HOTPLUG_EJECT)
+        eject(hotplug, (unsigned)*written);
+    else if (!written && port == PLATFORM_PORT_HOTPLUG_FILLED)
+        return atomic_exchange(&hotplug->filled, 0);
+    else if (!written && port == PLATFORM_PORT_HOTPLUG_EMPTY)
+        return atomic_exchange(&hotplug->emptying, 0);
+    return 0;
+}
 
 int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
                 hotplug_ejected_fn *ejected, void *context, struct hotplug **ret_hotplug,
@@ -79,7 +72,7 @@ int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
     hotplug->loop = loop;
     hotplug->ejected_fn = ejected;
     hotplug->context = context;
-    result = bus_add(ports, PLATFORM_PORT_HOTPLUG, PLATFORM_PORT_HOTPLUG_SIZE, &hotplug_ops,
+    result = bus_add(ports, PLATFORM_PORT_HOTPLUG, PLATFORM_PORT_HOTPLUG_SIZE, hotplug_access,
                      hotplug, err);
     if (result < 0)
         return hotplug_free(hotplug), result;

@@ -12,7 +12,7 @@ struct bus {
     size_t count;
     struct bus_range {
         uint64_t start, size;
-        const struct bus_ops *ops;
+        bus_access_fn *access;
         void *device; /* borrowed */
     } ranges[BUS_RANGES_MAX];
 };
@@ -29,7 +29,7 @@ struct bus *bus_free(struct bus *bus)
     return NULL;
 }
 
-int bus_add(struct bus *bus, uint64_t start, uint64_t size, const struct bus_ops *ops, void *device,
+int bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device,
             struct error *err)
 {
     if (size == 0 || start > UINT64_MAX - (size - 1))
@@ -40,7 +40,7 @@ int bus_add(struct bus *bus, uint64_t start, uint64_t size, const struct bus_ops
             return error_set(err, EEXIST, "bus range %#" PRIx64 " is taken", start);
     if (bus->count == BUS_RANGES_MAX)
         return error_set(err, ENOSPC, "more than %d bus ranges", BUS_RANGES_MAX);
-    bus->ranges[bus->count++] = (struct bus_range){ start, size, ops, device };
+    bus->ranges[bus->count++] = (struct bus_range){ start, size, access, device };
     return 0;
 }
 
@@ -65,7 +65,7 @@ void bus_read(const struct bus *bus, uint64_t address, void *data, unsigned leng
     uint64_t value = UINT64_MAX;
 
     if (range)
-        value = range->ops->read(range->device, address - range->start, length);
+        value = range->access(range->device, address - range->start, length, NULL);
     memcpy(data, &value, length <= 8 ? length : 8);
 }
 
@@ -77,5 +77,5 @@ void bus_write(const struct bus *bus, uint64_t address, const void *data, unsign
     if (!range)
         return;
     memcpy(&value, data, length);
-    range->ops->write(range->device, address - range->start, length, value);
+    (void)range->access(range->device, address - range->start, length, &value);
 }

@@ -9,18 +9,17 @@
 struct error;
 struct bus;
 
-struct bus_ops {
-    /* offset: from the range's start.  width: 1, 2, 4 or 8; never crosses the range's end.
-     * A read that makes no sense answers all ones; a write that makes none is dropped. */
-    uint64_t (*read)(void *device, uint64_t offset, unsigned width);
-    void (*write)(void *device, uint64_t offset, unsigned width, uint64_t value);
-};
+/* One access of `width` bytes, 1, 2, 4 or 8, at `offset` from the range's start, never across its
+ * end.  `written` is NULL for a read, which returns the answer: all ones where it makes no sense. A
+ * write that makes none is dropped; what it returns is not looked at. */
+typedef uint64_t bus_access_fn(void *device, uint64_t offset, unsigned width,
+                               const uint64_t *written);
 
 int bus_new(struct bus **ret_bus, struct error *err);
 struct bus *bus_free(struct bus *bus);
 
 /* -EEXIST if it overlaps another. */
-int bus_add(struct bus *bus, uint64_t start, uint64_t size, const struct bus_ops *ops, void *device,
+int bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device,
             struct error *err);
 
 /* Little-endian bytes, any length 1-8, as KVM gives them.  Nobody there: reads are all ones. */

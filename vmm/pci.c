@@ -95,7 +95,8 @@ static struct pci_function *root_find_bar(const struct pci_root *root, uint64_t 
     return NULL;
 }
 
-static uint64_t window_read(void *device, uint64_t offset, unsigned width)
+static uint64_t window_access(void *device, uint64_t offset, unsigned width,
+                              const uint64_t *written)
 {
     unsigned bar;
     uint64_t bar_offset, value;
@@ -106,31 +107,12 @@ static uint64_t window_read(void *device, uint64_t offset, unsigned width)
         return ~0ull;
     pthread_mutex_lock(&function->lock);
     if (function->msix && bar == function->msix_bar)
-        value = pci_msix_read(function->msix, bar_offset, width);
+        value = pci_msix_access(function->msix, bar_offset, width, written);
     else
-        value = function->ops->bar_read(function->owner, bar, bar_offset, width);
+        value = function->ops->bar_access(function->owner, bar, bar_offset, width, written);
     pthread_mutex_unlock(&function->lock);
     return value;
 }
-
-static void window_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    unsigned bar;
-    uint64_t bar_offset;
-    struct pci_function *function =
-        root_find_bar(device, PLATFORM_PCI32_START + offset, width, &bar, &bar_offset);
-
-    if (!function || bar_offset % width != 0)
-        return;
-    pthread_mutex_lock(&function->lock);
-    if (function->msix && bar == function->msix_bar)
-        pci_msix_write(function->msix, bar_offset, width, value);
-    else
-        function->ops->bar_write(function->owner, bar, bar_offset, width, value);
-    pthread_mutex_unlock(&function->lock);
-}
-
-static const struct bus_ops window_ops = { .read = window_read, .write = window_write };
 
 /* --- configuration space --- */
 
@@ -158,9 +140,21 @@ static void function_apply(struct pci_function *function, unsigned offset, unsig
         function->ops->config_written(function->owner, offset, width);
 }
 
+static void function_write(struct pci_function *function, unsigned offset, unsigned width,
+                           uint64_t value)
+{
+    for (unsigned i = 0; i < width; i++) {
+        uint8_t mask = function->writable[offset + i];
+        uint8_t *byte = &function->config[offset + i];
+
+        *byte = (uint8_t)((*byte & ~mask) | ((value >> (8 * i)) & mask));
+    }
+    function_apply(function, offset, width);
+}
+
 /* `offset` may be anything; only aligned accesses of 1, 2 and 4 bytes exist. */
-static uint64_t root_config_read(struct pci_root *root, unsigned slot, uint64_t offset,
-                                 unsigned width)
+static uint64_t root_config_access(struct pci_root *root, unsigned slot, uint64_t offset,
+                                   unsigned width, const uint64_t *written)
 {
     struct pci_function *function = root->functions[slot];
     uint32_t value;
@@ -170,29 +164,13 @@ static uint64_t root_config_read(struct pci_root *root, unsigned slot, uint64_t 
     if (offset >= PCI_CONFIG_BYTES)
         return 0; /* no extended capabilities */
     pthread_mutex_lock(&function->lock);
-    if (function->ops->config_read)
+    if (written)
+        function_write(function, (unsigned)offset, width, *written);
+    else if (function->ops->config_read)
         function->ops->config_read(function->owner, (unsigned)offset, width);
     value = config_get(function, (unsigned)offset, width);
     pthread_mutex_unlock(&function->lock);
     return value;
-}
-
-static void root_config_write(struct pci_root *root, unsigned slot, uint64_t offset, unsigned width,
-                              uint64_t value)
-{
-    struct pci_function *function = root->functions[slot];
-
-    if (!function || width > 4 || offset % width != 0 || offset >= PCI_CONFIG_BYTES)
-        return;
-    pthread_mutex_lock(&function->lock);
-    for (unsigned i = 0; i < width; i++) {
-        uint8_t mask = function->writable[offset + i];
-        uint8_t *byte = &function->config[offset + i];
-
-        *byte = (uint8_t)((*byte & ~mask) | ((value >> (8 * i)) & mask));
-    }
-    function_apply(function, (unsigned)offset, width);
-    pthread_mutex_unlock(&function->lock);
 }
 
 /* --- snapshots --- */
@@ -241,70 +219,33 @@ void pci_root_transfer(struct pci_root *root, struct transfer *transfer)
     }
 }
 
-/* --- the two ways to it --- */
+/* --- the two ways to it.  One bus and function 0 only: everything else is absent. --- */
 
-/* One bus and function 0 only: everything else is absent. */
-static bool ecam_slot(uint64_t offset, unsigned *ret_slot)
+static uint64_t ecam_access(void *device, uint64_t offset, unsigned width, const uint64_t *written)
 {
-    *ret_slot = offset >> ECAM_SLOT_SHIFT & 31;
-    return offset >> ECAM_BUS_SHIFT == 0 && (offset >> ECAM_FUNCTION_SHIFT & 7) == 0;
+    if (offset >> ECAM_BUS_SHIFT != 0 || (offset >> ECAM_FUNCTION_SHIFT & 7) != 0)
+        return ~0ull;
+    return root_config_access(device, offset >> ECAM_SLOT_SHIFT & 31, offset & 0xfff, width,
+                              written);
 }
 
-static uint64_t ecam_read(void *device, uint64_t offset, unsigned width)
+/* 0xcf8 has the address of the register that 0xcfc is. */
+static uint64_t port_access(void *device, uint64_t offset, unsigned width, const uint64_t *written)
 {
-    unsigned slot;
-
-    return ecam_slot(offset, &slot) ? root_config_read(device, slot, offset & 0xfff, width) : ~0ull;
-}
-
-static void ecam_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    unsigned slot;
-
-    if (ecam_slot(offset, &slot))
-        root_config_write(device, slot, offset & 0xfff, width, value);
-}
-
-static const struct bus_ops ecam_ops = { .read = ecam_read, .write = ecam_write };
-
-/* The config register that 0xcfc+byte means now; false if nothing is there. */
-static bool port_target(const struct pci_root *root, unsigned byte, unsigned *ret_slot,
-                        unsigned *ret_offset)
-{
+    struct pci_root *root = device;
     uint32_t address = __atomic_load_n(&root->port_address, __ATOMIC_RELAXED);
 
-    *ret_slot = address >> 11 & 31;
-    *ret_offset = (address & 0xfc) + byte;
-    return (address & PORT_ADDRESS_ENABLE) && (address >> 16 & 0xff) == 0 &&
-           (address >> 8 & 7) == 0;
-}
-
-static uint64_t port_read(void *device, uint64_t offset, unsigned width)
-{
-    struct pci_root *root = device;
-    unsigned slot, config_offset;
-
-    if (offset == 0 && width == 4)
-        return __atomic_load_n(&root->port_address, __ATOMIC_RELAXED);
-    return offset >= 4 && port_target(root, (unsigned)offset - 4, &slot, &config_offset)
-               ? root_config_read(root, slot, config_offset, width)
-               : ~0ull;
-}
-
-static void port_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    struct pci_root *root = device;
-    unsigned slot, config_offset;
-
-    if (offset >= 4) {
-        if (port_target(root, (unsigned)offset - 4, &slot, &config_offset))
-            root_config_write(root, slot, config_offset, width, value);
-    } else if (offset == 0 && width == 4) {
-        __atomic_store_n(&root->port_address, (uint32_t)value, __ATOMIC_RELAXED);
+    if (offset == 0 && width == 4) {
+        if (written)
+            __atomic_store_n(&root->port_address, (uint32_t)*written, __ATOMIC_RELAXED);
+        return address;
     }
+    if (offset < 4 || !(address & PORT_ADDRESS_ENABLE) || (address >> 16 & 0xff) != 0 ||
+        (address >> 8 & 7) != 0)
+        return ~0ull;
+    return root_config_access(root, address >> 11 & 31, (address & 0xfc) + offset - 4, width,
+                              written);
 }
-
-static const struct bus_ops port_ops = { .read = port_read, .write = port_write };
 
 /* --- functions --- */
 
@@ -486,12 +427,12 @@ int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmi
 
     result = root_add_host_bridge(root, err);
     if (result == 0)
-        result =
-            bus_add(ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE, &port_ops, root, err);
+        result = bus_add(ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE, port_access,
+                         root, err);
     if (result == 0)
-        result = bus_add(mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, &ecam_ops, root, err);
+        result = bus_add(mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, ecam_access, root, err);
     if (result == 0)
-        result = bus_add(mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, &window_ops, root, err);
+        result = bus_add(mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, window_access, root, err);
     if (result < 0) {
         pci_root_free(root);
         return result;

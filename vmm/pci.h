@@ -29,8 +29,8 @@ struct transfer;
 struct pci_function_ops {
     /* One aligned access of 1, 2, 4 or 8 bytes inside a BAR of the function (not that of MSI-X).
      * Reads that make no sense answer all ones. */
-    uint64_t (*bar_read)(void *owner, unsigned bar, uint64_t offset, unsigned width);
-    void (*bar_write)(void *owner, unsigned bar, uint64_t offset, unsigned width, uint64_t value);
+    uint64_t (*bar_access)(void *owner, unsigned bar, uint64_t offset, unsigned width,
+                           const uint64_t *written);
     /* Before a read and after a write of configuration space that touches [offset, offset+width).
      * May be NULL. */
     void (*config_read)(void *owner, unsigned offset, unsigned width);

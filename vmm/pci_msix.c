@@ -127,21 +127,8 @@ static uint32_t msix_read_word(const struct pci_msix *msix, uint64_t offset)
     return bits;
 }
 
-uint64_t pci_msix_read(struct pci_msix *msix, uint64_t offset, unsigned width)
+static void msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value)
 {
-    if ((width != 4 && width != 8) || offset % width != 0)
-        return ~0ull;
-    if (width == 4)
-        return msix_read_word(msix, offset);
-    return msix_read_word(msix, offset) | (uint64_t)msix_read_word(msix, offset + 4) << 32;
-}
-
-void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value)
-{
-    if ((width != 4 && width != 8) || offset % width != 0 ||
-        offset >= msix->count * PCI_MSIX_ENTRY_SIZE)
-        return;
-
     struct msix_vector *vector = &msix->vectors[offset / PCI_MSIX_ENTRY_SIZE];
 
     for (unsigned word = offset % PCI_MSIX_ENTRY_SIZE / 4, end = word + width / 4; word < end;
@@ -154,6 +141,19 @@ void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint
         value >>= 32;
     }
     vector_update(msix, vector);
+}
+
+uint64_t pci_msix_access(struct pci_msix *msix, uint64_t offset, unsigned width,
+                         const uint64_t *written)
+{
+    uint64_t value;
+
+    if ((width != 4 && width != 8) || offset % width != 0)
+        return ~0ull;
+    if (written && offset < msix->count * PCI_MSIX_ENTRY_SIZE)
+        msix_write(msix, offset, width, *written);
+    value = msix_read_word(msix, offset);
+    return width == 4 ? value : value | (uint64_t)msix_read_word(msix, offset + 4) << 32;
 }
 
 void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer)

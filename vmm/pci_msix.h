@@ -23,8 +23,8 @@ struct pci_msix *pci_msix_free(struct pci_msix *msix);
 /* The two bits of Message Control; unmasking sends what is pending. */
 void pci_msix_control(struct pci_msix *msix, bool enabled, bool masked);
 /* BAR accesses: only aligned ones of 4 and 8 bytes exist (6.8.2). */
-uint64_t pci_msix_read(struct pci_msix *msix, uint64_t offset, unsigned width);
-void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned width, uint64_t value);
+uint64_t pci_msix_access(struct pci_msix *msix, uint64_t offset, unsigned width,
+                         const uint64_t *written);
 /* Table and pending bits; what is loaded is routed by the next pci_msix_control. */
 void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer);
 void pci_msix_raise(struct pci_msix *msix, unsigned vector);

@@ -26,82 +26,59 @@ struct power {
     atomic_uint ged_events;     /* GED_EVENT_*; read and clear */
 };
 
-static uint64_t registers_read(void *device, uint64_t offset, unsigned width)
+static uint64_t registers_access(void *device, uint64_t offset, unsigned width,
+                                 const uint64_t *written)
 {
     struct power *power = device;
 
     (void)width;
-    if (offset == 0)
-        return atomic_exchange(&power->ged_events, 0);
-    return 0; /* SLEEP_STATUS: never woken */
-}
-
-static void registers_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    struct power *power = device;
-
-    (void)width;
+    if (!written) /* SLEEP_STATUS: never woken */
+        return offset == 0 ? atomic_exchange(&power->ged_events, 0) : 0;
     switch (PLATFORM_PORT_GED + offset) {
     case PLATFORM_PORT_SLEEP_CONTROL:
-        if ((value & SLEEP_ENABLE) && SLEEP_TYPE(value) == PLATFORM_SLEEP_TYPE_S5)
+        if ((*written & SLEEP_ENABLE) && SLEEP_TYPE(*written) == PLATFORM_SLEEP_TYPE_S5)
             exit_record_end(power->record, EXIT_REASON_POWEROFF, 0, "ACPI S5");
         break;
     case PLATFORM_PORT_RESET:
-        if ((uint8_t)value == PLATFORM_RESET_VALUE)
+        if ((uint8_t)*written == PLATFORM_RESET_VALUE)
             exit_record_end(power->record, EXIT_REASON_REBOOT, 0, "ACPI reset register");
         break;
     }
-}
-
-/* Status 0: nothing to read, ready for a command.  No keyboard is there. */
-static uint64_t i8042_read(void *device, uint64_t offset, unsigned width)
-{
-    (void)device;
-    (void)offset;
-    (void)width;
     return 0;
 }
 
-static void i8042_write(void *device, uint64_t offset, unsigned width, uint64_t value)
+/* Status 0: nothing to read, ready for a command.  No keyboard is there. */
+static uint64_t i8042_access(void *device, uint64_t offset, unsigned width, const uint64_t *written)
 {
     struct power *power = device;
 
     (void)offset;
     (void)width;
-    if ((uint8_t)value == I8042_RESET)
+    if (written && (uint8_t)*written == I8042_RESET)
         exit_record_end(power->record, EXIT_REASON_REBOOT, 0, "keyboard controller reset");
+    return 0;
 }
 
-static uint64_t pvpanic_read(void *device, uint64_t offset, unsigned width)
+static uint64_t pvpanic_access(void *device, uint64_t offset, unsigned width,
+                               const uint64_t *written)
 {
-    (void)device;
+    struct power *power = device;
+
     (void)offset;
     (void)width;
+    if (written && (*written & PVPANIC_PANICKED))
+        exit_record_end(power->record, EXIT_REASON_PANIC, 0, "the guest says it panicked");
     return PVPANIC_PANICKED;
 }
-
-static void pvpanic_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    struct power *power = device;
-
-    (void)offset;
-    (void)width;
-    if (value & PVPANIC_PANICKED)
-        exit_record_end(power->record, EXIT_REASON_PANIC, 0, "the guest says it panicked");
-}
-
-static const struct bus_ops registers_ops = { .read = registers_read, .write = registers_write };
-static const struct bus_ops i8042_ops = { .read = i8042_read, .write = i8042_write };
-static const struct bus_ops pvpanic_ops = { .read = pvpanic_read, .write = pvpanic_write };
 
 /* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
 static const struct power_range {
     uint16_t port, size;
-    const struct bus_ops *ops;
+    bus_access_fn *access;
 } ranges[] = {
-    { PLATFORM_PORT_I8042_COMMAND, 1, &i8042_ops },
-    { PLATFORM_PORT_PVPANIC, 1, &pvpanic_ops },
-    { PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, &registers_ops },
+    { PLATFORM_PORT_I8042_COMMAND, 1, i8042_access },
+    { PLATFORM_PORT_PVPANIC, 1, pvpanic_access },
+    { PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, registers_access },
 };
 
 int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
@@ -114,7 +91,7 @@ int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
     power->record = record;
     power->ged_interrupt = ged_interrupt;
     for (size_t i = 0; i < ARRAY_LENGTH(ranges); i++) {
-        int result = bus_add(ports, ranges[i].port, ranges[i].size, ranges[i].ops, power, err);
+        int result = bus_add(ports, ranges[i].port, ranges[i].size, ranges[i].access, power, err);
 
         if (result < 0) {
             power_free(power);

@@ -192,30 +192,21 @@ static void serial_write_register(struct serial *serial, unsigned offset, uint8_
 }
 
 /* Registers are bytes: of a wider access only the first one exists. */
-static uint64_t serial_read(void *device, uint64_t offset, unsigned width)
+static uint64_t serial_access(void *device, uint64_t offset, unsigned width,
+                              const uint64_t *written)
 {
     struct serial *serial = device;
-    uint64_t value;
+    uint64_t value = 0;
 
     pthread_mutex_lock(&serial->lock);
-    value = serial_read_register(serial, (unsigned)offset);
+    if (written)
+        serial_write_register(serial, (unsigned)offset, (uint8_t)*written);
+    else
+        value = serial_read_register(serial, (unsigned)offset);
     serial_update(serial);
     pthread_mutex_unlock(&serial->lock);
     return width == 1 ? value : value | ~0xffull;
 }
-
-static void serial_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    struct serial *serial = device;
-
-    (void)width;
-    pthread_mutex_lock(&serial->lock);
-    serial_write_register(serial, (unsigned)offset, (uint8_t)value);
-    serial_update(serial);
-    pthread_mutex_unlock(&serial->lock);
-}
-
-static const struct bus_ops serial_ops = { .read = serial_read, .write = serial_write };
 
 int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
                struct serial **ret_serial, struct error *err)
@@ -228,7 +219,8 @@ int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
     serial->page = page;
     pthread_mutex_init(&serial->lock, NULL);
     serial->interrupt = interrupt;
-    result = bus_add(ports, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1_SIZE, &serial_ops, serial, err);
+    result =
+        bus_add(ports, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1_SIZE, serial_access, serial, err);
     if (result < 0) {
         serial_free(serial);
         return result;

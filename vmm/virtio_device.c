@@ -300,14 +300,14 @@ void virtio_device_reset_queue(struct virtio_device *device, unsigned queue)
     virtqueue_reset(&device->queues[queue]);
 }
 
-bool virtio_device_read_config(struct virtio_device *device, uint64_t offset, void *to,
-                               unsigned size)
+uint64_t virtio_device_read_config(struct virtio_device *device, uint64_t offset, unsigned size)
 {
     uint8_t config[CONFIG_BYTES_MAX] = { 0 };
+    uint64_t value = 0;
 
     if (offset > device->ops->config_bytes || size > device->ops->config_bytes - offset)
-        return false;
+        return ~0ull;
     device->ops->read_config(device->owner, config);
-    memcpy(to, config + offset, size);
-    return true;
+    memcpy(&value, config + offset, size);
+    return value;
 }

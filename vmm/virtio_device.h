@@ -162,6 +162,5 @@ void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t
 struct virtqueue *virtio_device_configurable(struct virtio_device *device, unsigned queue);
 void virtio_device_enable_queue(struct virtio_device *device, unsigned queue);
 void virtio_device_reset_queue(struct virtio_device *device, unsigned queue);
-/* Copies from the configuration space; false if it ends before. */
-bool virtio_device_read_config(struct virtio_device *device, uint64_t offset, void *to,
-                               unsigned size);
+/* From the configuration space; all ones if it ends before. */
+uint64_t virtio_device_read_config(struct virtio_device *device, uint64_t offset, unsigned size);

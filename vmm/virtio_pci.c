@@ -231,49 +231,38 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, unsigned width
     }
 }
 
-static uint64_t registers_read(void *owner, unsigned bar, uint64_t offset, unsigned width)
+static uint64_t registers_access(void *owner, unsigned bar, uint64_t offset, unsigned width,
+                                 const uint64_t *written)
 {
     struct virtio_pci *pci = owner;
-    uint64_t in_page = offset % VIRTIO_PCI_PAGE_BYTES, value = 0;
+    uint64_t in_page = offset % VIRTIO_PCI_PAGE_BYTES, value = ~0ull;
 
     (void)bar;
     switch (offset - in_page) {
     case VIRTIO_PCI_COMMON_OFFSET:
-        return common_read(pci, in_page, width);
-    case VIRTIO_PCI_ISR_OFFSET:
-        if (in_page != 0 || width != 1)
-            return ~0ull;
-        value = pci->isr; /* reading clears */
-        pci->isr = 0;
-        return value;
-    case VIRTIO_PCI_DEVICE_OFFSET:
-        return virtio_device_read_config(&pci->device, in_page, &value, width) ? value : ~0ull;
-    default:
-        return ~0ull;
-    }
-}
-
-static void registers_write(void *owner, unsigned bar, uint64_t offset, unsigned width,
-                            uint64_t value)
-{
-    struct virtio_pci *pci = owner;
-    uint64_t in_page = offset % VIRTIO_PCI_PAGE_BYTES;
-
-    (void)bar;
-    switch (offset - in_page) {
-    case VIRTIO_PCI_COMMON_OFFSET:
-        common_write(pci, in_page, width, value);
+        if (!written)
+            return common_read(pci, in_page, width);
+        common_write(pci, in_page, width, *written);
         break;
     case VIRTIO_PCI_NOTIFY_OFFSET: /* the address says which queue; the value is not needed */
-        if (in_page % VIRTIO_PCI_NOTIFY_STRIDE == 0 &&
+        if (written && in_page % VIRTIO_PCI_NOTIFY_STRIDE == 0 &&
             in_page / VIRTIO_PCI_NOTIFY_STRIDE < pci->device.ops->queue_count)
             virtio_pci_kick(pci, (unsigned)(in_page / VIRTIO_PCI_NOTIFY_STRIDE));
         break;
+    case VIRTIO_PCI_ISR_OFFSET:
+        if (!written && in_page == 0 && width == 1) {
+            value = pci->isr; /* reading clears */
+            pci->isr = 0;
+        }
+        break;
     case VIRTIO_PCI_DEVICE_OFFSET:
-        if (pci->device.ops->write_config)
-            pci->device.ops->write_config(pci->device.owner, in_page, width, value);
+        if (!written)
+            value = virtio_device_read_config(&pci->device, in_page, width);
+        else if (pci->device.ops->write_config)
+            pci->device.ops->write_config(pci->device.owner, in_page, width, *written);
         break;
     }
+    return value;
 }
 
 /* --- the window into BAR 0 through configuration space, 4.1.4.9 --- */
@@ -299,7 +288,7 @@ static void config_window_read(void *owner, unsigned offset, unsigned width)
 
     if (!config_window(pci, offset, width, &window))
         return;
-    window.extra = (uint32_t)registers_read(pci, BAR_REGISTERS, window.offset, window.size);
+    window.extra = (uint32_t)registers_access(pci, BAR_REGISTERS, window.offset, window.size, NULL);
     memcpy(pci->function.config + pci->config_access +
                offsetof(struct virtio_pci_capability, extra),
            &window.extra, sizeof(window.extra));
@@ -309,11 +298,12 @@ static void config_window_written(void *owner, unsigned offset, unsigned width)
 {
     struct virtio_pci *pci = owner;
     struct virtio_pci_capability window;
+    uint64_t value;
 
-    if (config_window(pci, offset, width, &window))
-        registers_write(pci, BAR_REGISTERS, window.offset, window.size,
-                        window.size == 4 ? window.extra
-                                         : window.extra & ((1u << 8 * window.size) - 1));
+    if (!config_window(pci, offset, width, &window))
+        return;
+    value = window.size == 4 ? window.extra : window.extra & ((1u << 8 * window.size) - 1);
+    (void)registers_access(pci, BAR_REGISTERS, window.offset, window.size, &value);
 }
 
 /* Any width of write to one queue's notify register. */
@@ -386,8 +376,7 @@ static void virtio_pci_free(void *owner)
 }
 
 static const struct pci_function_ops function_ops = {
-    .bar_read = registers_read,
-    .bar_write = registers_write,
+    .bar_access = registers_access,
     .config_read = config_window_read,
     .config_written = config_window_written,
     .bar_moved = registers_moved,
