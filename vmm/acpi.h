@@ -1,7 +1,6 @@
 /* acpi.h - the tables that describe the machine of platform.h (ACPI 6.4, hardware-reduced): RSDP,
  * XSDT, FADT, MADT, MCFG and a DSDT.  Pure. */
 #pragma once
-#include <stddef.h>
 #include <stdint.h>
 
 struct error;

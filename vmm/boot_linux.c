@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/boot_bzimage.h"
 #include "vmm/boot_elf.h"

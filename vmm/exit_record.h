@@ -3,7 +3,6 @@
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include "vmm/stats_page.h"
 
 struct error;

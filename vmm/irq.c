@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/platform.h"

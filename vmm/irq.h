@@ -3,7 +3,6 @@
  *
  * Routes are changed under a lock by whichever vCPU thread programs MSI-X. */
 #pragma once
-#include <stdbool.h>
 #include <stdint.h>
 
 struct error;

@@ -1,7 +1,6 @@
 /* pci.c - see pci.h. */
 #include "vmm/pci.h"
 #include <errno.h>
-#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"

@@ -11,7 +11,6 @@
 #pragma once
 #include <linux/pci_regs.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 struct bus;

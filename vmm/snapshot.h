@@ -8,7 +8,6 @@
  * it. Main thread. */
 #pragma once
 #include <stddef.h>
-#include <stdint.h>
 
 struct error;
 struct guest_memory;

@@ -11,7 +11,6 @@
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "vmm/cpuid.h"
 #include "vmm/exit_record.h"
 #include "vmm/filter.h"
 #include "vmm/kvm.h"

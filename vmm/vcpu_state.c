@@ -5,7 +5,6 @@
 #include <linux/kvm.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/vcpu.h"
 

@@ -8,7 +8,6 @@
  * Free page hinting is not offered: unlike a reported page, a hinted one may be in use again before
  * the hint is read, so it can only spare a copy that is being made, and none is. */
 #pragma once
-#include <stdint.h>
 
 struct error;
 struct guest_memory;

@@ -13,7 +13,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
-#include "vmm/pci.h"
 #include "vmm/pci_msix.h"
 #include "vmm/transfer.h"
 #include "vmm/virtio_device.h"

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "vmm/io_vector.h"

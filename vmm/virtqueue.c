@@ -2,7 +2,6 @@
 #include "vmm/virtqueue.h"
 #include <errno.h>
 #include <linux/virtio_ring.h>
-#include <stddef.h>
 #include <string.h>
 #include "vmm/guest_memory.h"
 #include "vmm/transfer.h"
