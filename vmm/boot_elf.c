@@ -1,6 +1,5 @@
 #include "vmm/boot_elf.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -62,20 +61,15 @@ static int check_segment(const Elf64_Phdr *header, uint64_t file_bytes, uint64_t
 static int add_segment(struct boot_elf *elf, const Elf64_Phdr *header, struct error *err)
 {
     for (size_t i = 0; i < elf->segment_count; i++) {
-        const struct boot_elf_segment *other = &elf->segments[i];
+        const Elf64_Phdr *other = &elf->segments[i];
 
-        if (header->p_paddr < other->guest + other->memory_bytes &&
-            other->guest < header->p_paddr + header->p_memsz)
+        if (header->p_paddr < other->p_paddr + other->p_memsz &&
+            other->p_paddr < header->p_paddr + header->p_memsz)
             return error_field(err, EINVAL, FIELD, "has segments that overlap");
     }
     if (elf->segment_count == BOOT_ELF_SEGMENTS_MAX)
         return error_field(err, EINVAL, FIELD, "has more than %d segments", BOOT_ELF_SEGMENTS_MAX);
-    elf->segments[elf->segment_count++] = (struct boot_elf_segment){
-        .guest = header->p_paddr,
-        .offset = header->p_offset,
-        .file_bytes = header->p_filesz,
-        .memory_bytes = header->p_memsz,
-    };
+    elf->segments[elf->segment_count++] = *header;
     if (elf->end < header->p_paddr + header->p_memsz)
         elf->end = header->p_paddr + header->p_memsz;
     return 0;
@@ -135,9 +129,9 @@ static int read_notes(int fd, const Elf64_Phdr *header, uint64_t file_bytes, uin
 static int check_entry(const struct boot_elf *elf, struct error *err)
 {
     for (size_t i = 0; i < elf->segment_count; i++) {
-        const struct boot_elf_segment *segment = &elf->segments[i];
+        const Elf64_Phdr *segment = &elf->segments[i];
 
-        if (elf->entry >= segment->guest && elf->entry - segment->guest < segment->file_bytes)
+        if (elf->entry >= segment->p_paddr && elf->entry - segment->p_paddr < segment->p_filesz)
             return 0;
     }
     return error_field(err, EINVAL, FIELD, "has a PVH entry %#x outside of its segments",
@@ -190,9 +184,9 @@ int boot_elf_load(const struct boot_elf *elf, int fd, struct guest_memory *memor
     int result = 0;
 
     for (size_t i = 0; i < elf->segment_count && result == 0; i++) {
-        const struct boot_elf_segment *segment = &elf->segments[i];
+        const Elf64_Phdr *segment = &elf->segments[i];
 
-        result = boot_file_load(fd, segment->offset, segment->file_bytes, memory, segment->guest,
+        result = boot_file_load(fd, segment->p_offset, segment->p_filesz, memory, segment->p_paddr,
                                 FIELD, err);
     }
     return result;

@@ -1,6 +1,7 @@
 /* boot_elf.h - ELF kernels with a PVH entry (note "Xen", type 18).  Pure but for reading the file.
  */
 #pragma once
+#include <elf.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -9,17 +10,11 @@ struct guest_memory;
 
 #define BOOT_ELF_SEGMENTS_MAX 16 /* PT_LOAD; Linux has four */
 
-struct boot_elf_segment {
-    uint64_t guest; /* physical */
-    uint64_t offset, file_bytes;
-    uint64_t memory_bytes; /* the rest is zero */
-};
-
 struct boot_elf {
     uint32_t entry;
     uint64_t end; /* first address behind all segments */
     size_t segment_count;
-    struct boot_elf_segment segments[BOOT_ELF_SEGMENTS_MAX];
+    Elf64_Phdr segments[BOOT_ELF_SEGMENTS_MAX]; /* what has no bytes in the file is zero */
 };
 
 /* Reads and validates the headers: every segment lies in the file and in [BOOT_KERNEL_MIN,

@@ -86,11 +86,6 @@ struct vcpu_place {
     bool has_tsc_deadline;
 };
 
-static void clear_leaf(struct kvm_cpuid_entry2 *entry)
-{
-    entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
-}
-
 /* No virtualization in the guest: nested state is large, hard to carry to another host, and KVM's
  * part with the most bugs for a hostile guest to find. */
 static void adapt_features(struct kvm_cpuid_entry2 *entry, const struct vcpu_place *place)
@@ -147,7 +142,7 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
     case 0x80000022:
     case 0x80000026: /* AMD's other extended topology: 0xb says the same */
     case 0x8000000a: /* what SVM has */
-        clear_leaf(entry);
+        entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
         break;
     case 0xb:
     case 0x1f:

@@ -247,16 +247,6 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
             virtio_device_kick(device, i);
 }
 
-uint32_t virtio_device_offered(const struct virtio_device *device, uint32_t index)
-{
-    return index < 2 ? (uint32_t)(device->offered_features >> (index * 32)) : 0;
-}
-
-uint32_t virtio_device_accepted(const struct virtio_device *device, uint32_t index)
-{
-    return index < 2 ? (uint32_t)(device->driver_features >> (index * 32)) : 0;
-}
-
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits)
 {
     if (!(device->status & VIRTIO_STATUS_DRIVER) || (device->status & VIRTIO_STATUS_FEATURES_OK) ||

@@ -155,8 +155,6 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
  * (3.1.1) change nothing; 0 resets. */
 void virtio_device_set_status(struct virtio_device *device, uint8_t status);
 /* 32 bits of features; `index` selects which. */
-uint32_t virtio_device_offered(const struct virtio_device *device, uint32_t index);
-uint32_t virtio_device_accepted(const struct virtio_device *device, uint32_t index);
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits);
 /* The queue if it exists and its size and addresses may be changed now, else NULL. */
 struct virtqueue *virtio_device_configurable(struct virtio_device *device, unsigned queue);

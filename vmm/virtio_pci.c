@@ -124,14 +124,19 @@ static bool common_has(uint64_t offset, unsigned width)
            offset % width == 0;
 }
 
+static uint32_t feature_word(uint64_t features, uint32_t index)
+{
+    return index < 2 ? (uint32_t)(features >> (index * 32)) : 0;
+}
+
 /* A queue that does not exist reads as zero: size 0 says so. */
 static uint64_t common_read(const struct virtio_pci *pci, uint64_t offset, unsigned width)
 {
     struct common_config config = {
         .offered_select = pci->offered_select,
-        .offered = virtio_device_offered(&pci->device, pci->offered_select),
+        .offered = feature_word(pci->device.offered_features, pci->offered_select),
         .accepted_select = pci->accepted_select,
-        .accepted = virtio_device_accepted(&pci->device, pci->accepted_select),
+        .accepted = feature_word(pci->device.driver_features, pci->accepted_select),
         .config_vector = pci->config_vector,
         .queue_count = pci->device.ops->queue_count,
         .status = pci->device.status,
