@@ -238,7 +238,7 @@ static int map_private(struct guest_memory *memory, int fd, uint64_t start, uint
                : 0;
 }
 
-/* All of RAM is a file's from now on. */
+/* All of RAM is a file's from now on, and changes are the guest's own. */
 static int map_first(struct guest_memory *memory, int fd)
 {
     int result = map_private(memory, fd, 0, memory->bytes);
@@ -248,6 +248,7 @@ static int map_first(struct guest_memory *memory, int fd)
     memory->files[0] = (struct file_range){ memory->host, memory->host + memory->bytes };
     memory->file_count = 1;
     memory->layers[memory->layer_count++] = fd;
+    memory->fd = -1;
     return 0;
 }
 
@@ -324,15 +325,6 @@ static int save_changes(const struct guest_memory *memory, int pagemap_fd, int f
     return result;
 }
 
-static int freeze(struct guest_memory *memory)
-{
-    int result = map_first(memory, memory->fd);
-
-    if (result == 0)
-        memory->fd = -1;
-    return result;
-}
-
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err)
 {
@@ -343,7 +335,8 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
         return error_set(err, ENOTSUP, "fork: the memory is neither shared nor restored");
     if (count == VMM_LAYERS_MAX)
         return error_set(err, E2BIG, "fork: memory of more than %d files", VMM_LAYERS_MAX);
-    result = count == 0 ? freeze(memory) : save_changes(memory, pagemap_fd, changes_fd);
+    result =
+        count == 0 ? map_first(memory, memory->fd) : save_changes(memory, pagemap_fd, changes_fd);
     if (result < 0)
         return error_set(err, result, "fork: %s", strerror(-result));
     memcpy(ret_layers, memory->layers, sizeof memory->layers);

@@ -123,7 +123,7 @@ static void save_msrs(int fd, struct transfer *transfer)
         if (ioctl(fd, KVM_GET_MSRS, &msr) == 1)
             entries[i] = msr.entry; /* else its index stays 0 */
     }
-    transfer_item(transfer, "MSRs", entries, sizeof entries);
+    transfer_value(transfer, "MSRs", entries);
 }
 
 /* Only those of the list: a state that names others is not ours.  Some may be read but not set;
@@ -132,7 +132,7 @@ static void load_msrs(int fd, struct transfer *transfer)
 {
     struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
 
-    transfer_item(transfer, "MSRs", entries, sizeof entries);
+    transfer_value(transfer, "MSRs", entries);
     for (size_t i = 0; i < ARRAY_LENGTH(msrs) && transfer_is_good(transfer); i++) {
         struct one_msr msr = { .header.nmsrs = 1, .entry = entries[i] };
 
@@ -152,7 +152,7 @@ static void transfer_tsc_rate(int fd, struct transfer *transfer)
     int here = ioctl(fd, KVM_GET_TSC_KHZ, 0);
     int khz = here;
 
-    transfer_item(transfer, "TSC rate", &khz, sizeof khz);
+    transfer_value(transfer, "TSC rate", khz);
     if (transfer->loading && transfer_is_good(transfer) && khz != here &&
         ioctl(fd, KVM_SET_TSC_KHZ, khz) < 0)
         transfer_refuse(transfer, ENOTSUP, "its TSC runs at %d kHz, this host's at %d", khz, here);

@@ -180,7 +180,7 @@ static void function_transfer(struct pci_function *function, struct transfer *tr
     uint8_t config[PCI_CONFIG_BYTES];
 
     memcpy(config, function->config, sizeof config);
-    transfer_item(transfer, "PCI configuration", config, sizeof config);
+    transfer_value(transfer, "PCI configuration", config);
     if (transfer->loading && transfer_is_good(transfer) &&
         memcmp(config, function->config, PCI_COMMAND) != 0)
         transfer_refuse(transfer, EINVAL, "another kind of device is in PCI slot %u",
@@ -201,12 +201,12 @@ static void function_transfer(struct pci_function *function, struct transfer *tr
 
 void pci_root_transfer(struct pci_root *root, struct transfer *transfer)
 {
-    transfer_item(transfer, "PCI address", &root->port_address, sizeof root->port_address);
+    transfer_value(transfer, "PCI address", root->port_address);
     for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
         struct pci_function *function = root->functions[slot];
         uint8_t there = function != NULL;
 
-        transfer_item(transfer, "PCI slot", &there, sizeof there);
+        transfer_value(transfer, "PCI slot", there);
         if (there != (function != NULL))
             transfer_refuse(transfer, EINVAL, "PCI slot %u has %s device", slot,
                             there ? "no" : "a");

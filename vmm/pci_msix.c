@@ -162,8 +162,8 @@ void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer)
         struct msix_vector *vector = &msix->vectors[i];
         uint8_t pending = vector->pending;
 
-        transfer_item(transfer, "MSI-X entry", vector->words, sizeof vector->words);
-        transfer_item(transfer, "MSI-X pending", &pending, sizeof pending);
+        transfer_value(transfer, "MSI-X entry", vector->words);
+        transfer_value(transfer, "MSI-X pending", pending);
         vector->words[WORD_ADDRESS_LOW] &= ~ADDRESS_LOW_FIXED;
         vector->words[WORD_CONTROL] &= PCI_MSIX_ENTRY_CTRL_MASKBIT;
         vector->pending = pending != 0;

@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/exit_record.h"
 #include "vmm/mmio_bus.h"
@@ -71,33 +70,25 @@ static uint64_t pvpanic_access(void *device, uint64_t offset, unsigned width,
     return PVPANIC_PANICKED;
 }
 
-/* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
-static const struct power_range {
-    uint16_t port, size;
-    bus_access_fn *access;
-} ranges[] = {
-    { PLATFORM_PORT_I8042_COMMAND, 1, i8042_access },
-    { PLATFORM_PORT_PVPANIC, 1, pvpanic_access },
-    { PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, registers_access },
-};
-
 int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
               struct power **ret_power, struct error *err)
 {
     struct power *power = calloc(1, sizeof *power);
+    int result;
 
     if (!power)
         return error_set(err, ENOMEM, "power registers");
     power->record = record;
     power->ged_interrupt = ged_interrupt;
-    for (size_t i = 0; i < ARRAY_LENGTH(ranges); i++) {
-        int result = bus_add(ports, ranges[i].port, ranges[i].size, ranges[i].access, power, err);
-
-        if (result < 0) {
-            power_free(power);
-            return result;
-        }
-    }
+    /* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
+    result = bus_add(ports, PLATFORM_PORT_I8042_COMMAND, 1, i8042_access, power, err);
+    if (result == 0)
+        result = bus_add(ports, PLATFORM_PORT_PVPANIC, 1, pvpanic_access, power, err);
+    if (result == 0)
+        result = bus_add(ports, PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, registers_access,
+                         power, err);
+    if (result < 0)
+        return power_free(power), result;
     *ret_power = power;
     return 0;
 }
@@ -112,7 +103,7 @@ void power_transfer(struct power *power, struct transfer *transfer)
 {
     uint32_t events = atomic_load(&power->ged_events);
 
-    transfer_item(transfer, "power events", &events, sizeof events);
+    transfer_value(transfer, "power events", events);
     atomic_store(&power->ged_events, events);
 }
 

@@ -247,13 +247,13 @@ void serial_transfer(struct serial *serial, struct transfer *transfer)
 
     for (size_t i = 0; i < ARRAY_LENGTH(registers); i++)
         transfer_item(transfer, "serial register", registers[i], 1);
-    transfer_item(transfer, "serial flags", flags, sizeof flags);
-    transfer_item(transfer, "serial input", serial->received, sizeof serial->received);
-    transfer_item(transfer, "serial input", &serial->received_first, sizeof serial->received_first);
-    transfer_item(transfer, "serial input", &serial->received_count, sizeof serial->received_count);
-    transfer_item(transfer, "serial queue", serial->queue, sizeof serial->queue);
-    transfer_item(transfer, "serial queue", &serial->queue_first, sizeof serial->queue_first);
-    transfer_item(transfer, "serial queue", &serial->queue_count, sizeof serial->queue_count);
+    transfer_value(transfer, "serial flags", flags);
+    transfer_value(transfer, "serial input", serial->received);
+    transfer_value(transfer, "serial input", serial->received_first);
+    transfer_value(transfer, "serial input", serial->received_count);
+    transfer_value(transfer, "serial queue", serial->queue);
+    transfer_value(transfer, "serial queue", serial->queue_first);
+    transfer_value(transfer, "serial queue", serial->queue_count);
     if (serial->received_first >= RECEIVE_BYTES || serial->received_count > RECEIVE_BYTES ||
         serial->queue_first >= VMM_INPUT_MAX || serial->queue_count > VMM_INPUT_MAX)
         transfer_refuse(transfer, EINVAL, "the serial port's input");

@@ -23,6 +23,8 @@ struct transfer {
 };
 
 void transfer_item(struct transfer *transfer, const char *name, void *data, size_t size);
+/* A whole variable or array. */
+#define transfer_value(transfer, name, value) transfer_item(transfer, name, &(value), sizeof(value))
 /* Loading only: the state makes no sense, or not on this host. */
 void transfer_refuse(struct transfer *transfer, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

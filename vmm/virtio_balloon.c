@@ -187,9 +187,9 @@ static void balloon_transfer(void *owner, struct transfer *transfer)
     struct virtqueue *queue = virtio_device_queue(balloon->device, QUEUE_STATS);
     uint8_t held = queue->in_flight > 0;
 
-    transfer_item(transfer, "balloon actual", &balloon->actual, sizeof(balloon->actual));
-    transfer_item(transfer, "balloon buffer", &balloon->stats_head, sizeof(balloon->stats_head));
-    transfer_item(transfer, "balloon holds", &held, sizeof(held));
+    transfer_value(transfer, "balloon actual", balloon->actual);
+    transfer_value(transfer, "balloon buffer", balloon->stats_head);
+    transfer_value(transfer, "balloon holds", held);
     if (!transfer->loading || !transfer_is_good(transfer))
         return;
     queue->in_flight = queue->enabled && held;

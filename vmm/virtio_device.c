@@ -225,11 +225,9 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
 /* A live device's queues are looked at: kicks of before the snapshot are not in it. */
 void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer)
 {
-    transfer_item(transfer, "device status", &device->status, sizeof device->status);
-    transfer_item(transfer, "device features", &device->driver_features,
-                  sizeof device->driver_features);
-    transfer_item(transfer, "device generation", &device->config_generation,
-                  sizeof device->config_generation);
+    transfer_value(transfer, "device status", device->status);
+    transfer_value(transfer, "device features", device->driver_features);
+    transfer_value(transfer, "device generation", device->config_generation);
     if ((device->status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) ==
         VIRTIO_STATUS_DRIVER_OK)
         transfer_refuse(transfer, EINVAL, "virtio %s: started before its features were settled",

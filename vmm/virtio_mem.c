@@ -141,7 +141,7 @@ static void mem_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_mem *mem = owner;
 
-    transfer_item(transfer, "memory announced", &mem->announced, sizeof mem->announced);
+    transfer_value(transfer, "memory announced", mem->announced);
     transfer_item(transfer, "memory plugged", mem->is_plugged, mem->blocks);
     mem->plugged = 0;
     for (uint64_t i = 0; i < mem->blocks; i++) {

@@ -345,14 +345,14 @@ static void virtio_pci_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_pci *pci = owner;
 
-    transfer_item(transfer, "offered select", &pci->offered_select, sizeof(pci->offered_select));
-    transfer_item(transfer, "accepted select", &pci->accepted_select, sizeof(pci->accepted_select));
-    transfer_item(transfer, "queue select", &pci->queue_select, sizeof(pci->queue_select));
-    transfer_item(transfer, "ISR", &pci->isr, sizeof(pci->isr));
-    transfer_item(transfer, "vector", &pci->config_vector, sizeof(pci->config_vector));
+    transfer_value(transfer, "offered select", pci->offered_select);
+    transfer_value(transfer, "accepted select", pci->accepted_select);
+    transfer_value(transfer, "queue select", pci->queue_select);
+    transfer_value(transfer, "ISR", pci->isr);
+    transfer_value(transfer, "vector", pci->config_vector);
     pci->config_vector = vector_checked(pci, pci->config_vector);
     for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
-        transfer_item(transfer, "vector", &pci->queues[i].vector, sizeof(pci->queues[i].vector));
+        transfer_value(transfer, "vector", pci->queues[i].vector);
         pci->queues[i].vector = vector_checked(pci, pci->queues[i].vector);
     }
     virtio_device_transfer(&pci->device, transfer);

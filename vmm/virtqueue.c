@@ -88,7 +88,7 @@ void virtqueue_transfer(struct virtqueue *queue, struct transfer *transfer)
                 queue->event_index,
                 { 0 } };
 
-    transfer_item(transfer, "virtqueue", &state, sizeof state);
+    transfer_value(transfer, "virtqueue", state);
     if (!transfer->loading || !transfer_is_good(transfer))
         return;
     queue->descriptor_address = state.descriptors;
