@@ -7,9 +7,10 @@
 #include "vmm/control_protocol.h"
 #include "vmm/platform.h"
 
-#define OEM_ID       "WARREN"
-#define OEM_TABLE_ID "WARRENVM"
 #define OEM_REVISION 1
+/* Without their NUL, as all text in tables.  The id of 6 characters, and that of the tables. */
+static const char oem[14] = "WARRENWARRENVM";
+static const char root_signature[8] = "RSD PTR ";
 
 #define RSDP_BYTES       36
 #define RSDP_BYTES_ACPI1 20 /* of them, what its first checksum covers */
@@ -97,8 +98,8 @@ static uint64_t append_table(struct builder *builder, const char *signature, uin
     put(table, header, ARRAY_LENGTH(header));
     put(table, fields, count);
     memcpy(table, signature, 4);
-    memcpy(table + 10, OEM_ID OEM_TABLE_ID, 14);
-    memcpy(table + 28, OEM_ID, 4);
+    memcpy(table + 10, oem, sizeof oem);
+    memcpy(table + 28, oem, 4);
     table[9] = checksum(table, bytes);
     return builder->base + (uint64_t)(table - builder->bytes);
 }
@@ -175,8 +176,8 @@ int acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX],
     const struct field root[] = { { 15, 1, 2 }, { 20, 4, RSDP_BYTES }, { 24, 8, xsdt } };
 
     put(ret_bytes, root, ARRAY_LENGTH(root));
-    memcpy(ret_bytes, "RSD PTR ", 8);
-    memcpy(ret_bytes + 9, OEM_ID, 6);
+    memcpy(ret_bytes, root_signature, sizeof root_signature);
+    memcpy(ret_bytes + 9, oem, 6);
     ret_bytes[8] = checksum(ret_bytes, RSDP_BYTES_ACPI1);
     ret_bytes[32] = checksum(ret_bytes, RSDP_BYTES);
     return (int)builder.size;
