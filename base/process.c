@@ -38,9 +38,9 @@ static void fail(int report_fd, int code, const char *step)
     _exit(127);
 }
 
-/* fds[i] -> i.  First all out of the way, above the targets, then down; the exec fd and the report
- * fd keep close-on-exec.  Nothing else is left open: fds >= count get close-on-exec. */
-static void place_fds(const struct process_spec *spec, int *exec_fd, int *report_fd)
+/* fds[i] -> i.  First all out of the way, above the targets, then down; those that are ours until
+ * exec keep close-on-exec.  Nothing else is left open: fds >= count get close-on-exec. */
+static void place_fds(const struct process_spec *spec, int *exec_fd, int *root_fd, int *report_fd)
 {
     int moved[PROCESS_FDS_MAX];
     int floor = (int)spec->fd_count;
@@ -50,8 +50,10 @@ static void place_fds(const struct process_spec *spec, int *exec_fd, int *report
         fail(*report_fd, errno, "place fds");
     *report_fd = raised;
     *exec_fd = fcntl(*exec_fd, F_DUPFD_CLOEXEC, floor);
-    if (*exec_fd < 0)
-        fail(*report_fd, errno, "place the program's fd");
+    if (*root_fd > 0)
+        *root_fd = fcntl(*root_fd, F_DUPFD_CLOEXEC, floor);
+    if (*exec_fd < 0 || *root_fd < 0)
+        fail(*report_fd, errno, "place the fds of program and root");
     for (size_t i = 0; i < spec->fd_count; i++) {
         if (spec->fds[i] < 0)
             moved[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -93,6 +95,7 @@ static void run_child(const struct process_spec *spec, int report_read, int repo
 {
     static const char *const no_environment[] = { NULL };
     const char *const *envp = spec->envp ? spec->envp : no_environment;
+    struct sandbox_spec sandbox = spec->sandbox ? *spec->sandbox : (struct sandbox_spec){ 0 };
     int exec_fd = spec->exec_fd;
     const char *step = "";
     int result;
@@ -101,9 +104,9 @@ static void run_child(const struct process_spec *spec, int report_read, int repo
     reset_signals();
     if (spec->new_session)
         setsid();
-    place_fds(spec, &exec_fd, &report_fd);
+    place_fds(spec, &exec_fd, &sandbox.root_namespace, &report_fd);
     if (spec->sandbox) {
-        result = sandbox_enter(spec->sandbox, &step);
+        result = sandbox_enter(&sandbox, &step);
         if (result < 0)
             fail(report_fd, -result, step);
     }
