@@ -18,6 +18,7 @@
 #include "agent/jail_cgroup.h"
 #include "agent/jail_files.h"
 #include "agent/jail_limit.h"
+#include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -40,6 +41,7 @@ struct jail {
     char empty_root[PATH_MAX];
     struct vmm_cpuid cpuid;
     bool may_raise_limits;
+    struct jail_rings rings;
     bool prepared; /* the launch worker stands in namespaces that nobody else has been in */
 };
 
@@ -157,6 +159,7 @@ struct jail *jail_free(struct jail *jail)
     cleanup_close(&jail->vmm_exec_fd);
     cleanup_close(&jail->root_namespace);
     jail_cgroup_close(&jail->cgroup);
+    jail_rings_close(&jail->rings);
     free(jail);
     return NULL;
 }
@@ -306,7 +309,8 @@ static int spawn(struct jail *jail, uint32_t instance, struct start *start, int 
                  int log_fd, int cgroup_fd, struct error *err)
 {
     static const char *const argv[] = { "warren-vmm", NULL };
-    const int fds[] = { -1, -1, log_fd, listener };
+    int fds[VMM_RING_FD(VMM_DISKS_MAX)] = { -1, -1, log_fd, listener };
+    struct vmm_rings *rings = &start->process->rings;
     uid_t user = jail_vm_user(jail, instance);
     struct sandbox_spec sandbox = {
         .root_namespace = jail->root_namespace,
@@ -324,15 +328,21 @@ static int spawn(struct jail *jail, uint32_t instance, struct start *start, int 
         .clone_flags = CLONE_NEWPID | (jail->prepared ? 0 : OWN_NAMESPACES),
         .cgroup_fd = cgroup_fd,
         .fds = fds,
-        .fd_count = sizeof fds / sizeof fds[0],
         .sandbox = &sandbox,
         .new_session = true,
         .meanwhile = while_it_starts,
         .context = start,
     };
 
+    int result;
+
+    jail_rings_take(&jail->rings, start->spec->disk_places, &fds[VMM_RINGS_FD], rings);
+    spec.fd_count = (size_t)VMM_RING_FD(rings->count);
     jail->prepared = false;
-    return process_spawn(&spec, &start->process->pid, &start->process->pidfd, err);
+    result = process_spawn(&spec, &start->process->pid, &start->process->pidfd, err);
+    for (size_t i = VMM_RINGS_FD; i < spec.fd_count; i++)
+        cleanup_close(&fds[i]);
+    return result;
 }
 
 static int start_in(struct jail *jail, uint32_t instance, const struct jail_spec *spec, int dir_fd,
@@ -361,6 +371,7 @@ void jail_prepare(struct jail *jail)
 {
     if (!jail->prepared)
         jail->prepared = unshare(OWN_NAMESPACES) == 0;
+    jail_rings_fill(&jail->rings);
 }
 
 int jail_start(struct jail *jail, uint32_t instance, const struct jail_spec *spec,

@@ -43,15 +43,17 @@ int jail_open_program(const struct jail *jail, const char *name, struct error *e
 
 struct jail_process {
     pid_t pid;
-    int pidfd;      /* owned */
-    int control_fd; /* owned; connected to the VMM's listener before it was started */
-    int page_fd;    /* owned; to be passed on */
-    int log_fd;     /* owned; to be kept open until jail_keep_log */
+    int pidfd;              /* owned */
+    int control_fd;         /* owned; connected to the VMM's listener before it was started */
+    int page_fd;            /* owned; to be passed on */
+    int log_fd;             /* owned; to be kept open until jail_keep_log */
+    struct vmm_rings rings; /* that it has inherited, for CONFIGURE */
 };
 
 struct jail_spec {
     const char *hostname;    /* borrowed */
     uint64_t max_file_bytes; /* of the largest file that it may write to; none becomes larger */
+    unsigned disk_places;    /* below which those are that it begins with */
     /* What else is to be made ready while the process becomes a VMM; -errno ends the start. */
     int (*meanwhile)(void *context, struct error *err);
     void *context;
@@ -59,8 +61,9 @@ struct jail_spec {
 
 #define JAIL_LOG_BYTES 65536 /* of a VMM's log */
 
-/* Makes the namespaces of the next VM, a network's with them, by moving the calling thread into
- * them: half a millisecond that its start does not take then.  Without it a start makes its own. */
+/* Makes the rings of the next VM, and its namespaces, a network's with them, by moving the calling
+ * thread into them: half a millisecond that its start does not take then.  Without it a start makes
+ * its own. */
 void jail_prepare(struct jail *jail);
 
 /* Makes directory, page, cgroup and socket, starts the VMM in them (waiting for CONFIGURE), and

@@ -150,7 +150,7 @@ static int open_disk(const struct node *node, const struct vm_file_disk *disk,
         files->count += result == 0;
     }
     /* The kernel takes a VMM's rings down some milliseconds after its process has ended, and until
-     * then they hold its volumes. */
+     * then what they have under way holds its volumes. */
     for (int waited_ms = 0; result == 0; waited_ms += VOLUME_PAUSE_MS) {
         result = volume_open(node->volumes, disk->volume, disk->read_only, disk->direct,
                              disk->is_delta ? &base : NULL, &files->fds[files->count], err);

@@ -114,6 +114,7 @@ static int start_process(void *argument, struct error *err)
     struct process_job *job = argument;
     const struct jail_spec spec = { .hostname = job->hostname,
                                     .max_file_bytes = job->files.max_file_bytes,
+                                    .disk_places = job->files.disk_count,
                                     .meanwhile = open_files,
                                     .context = job };
     int result = jail_start(job->node->jail, job->instance, &spec, &job->process, err);
@@ -237,6 +238,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
         for (unsigned k = 0; k < vm->spec.nics[i].queues; k++)
             fds[count++] = vm->tap_fds[vm->spec.nics[i].place][k];
     fill_configure(node, vm, &job->files, &configure);
+    configure.rings = job->process.rings;
     if (getrandom(configure.generation_id, sizeof configure.generation_id, 0) < 0)
         return error_set(err, errno, "make a generation id: %s", strerror(errno));
     result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);

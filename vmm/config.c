@@ -171,6 +171,9 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
     if (configure->disk_count > VMM_DISKS_MAX)
         return error_field(err, EINVAL, "disk_count", "%u is above %d", configure->disk_count,
                            VMM_DISKS_MAX);
+    if (configure->rings.count > VMM_DISKS_MAX ||
+        (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout)))
+        return error_field(err, EINVAL, "rings", "are too many, or not inside their mapping");
     if (configure->nic_count > VMM_NICS_MAX)
         return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
                            VMM_NICS_MAX);

@@ -55,10 +55,12 @@
 #include <linux/kvm.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/disk_ring.h"
 #include "vmm/stats_page.h"
 
 #define VMM_PROTOCOL_VERSION 1
 #define VMM_LISTENER_FD      3
+#define VMM_RINGS_FD         4 /* the first of them: struct vmm_rings */
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
 
 #define VMM_VCPUS_MAX    STATS_VCPUS_MAX
@@ -153,6 +155,16 @@ struct vmm_disk {
     struct vmm_rate_limit rate_limit;
 };
 
+/* Rings that the VMM inherits from the agent, for the disks at the places below `count`: for those
+ * that are there at the start, and those that are attached. */
+#define VMM_RING_FD(index)       (VMM_RINGS_FD + 2 * (int)(index))
+#define VMM_RING_EVENT_FD(index) (VMM_RING_FD(index) + 1)
+struct vmm_rings {
+    uint32_t count;                 /* at most VMM_DISKS_MAX; 0 = system calls are used */
+    struct disk_ring_layout layout; /* of each */
+    uint32_t reserved;
+};
+
 struct vmm_nic {
     uint8_t mac[6];
     uint16_t mtu;   /* 0 = not told */
@@ -194,6 +206,7 @@ struct vmm_configure {
     uint8_t memory_backing; /* enum vmm_memory_backing */
     uint8_t reserved[3];
     uint8_t generation_id[16]; /* random: no two machines, nor two lives of one, have the same */
+    struct vmm_rings rings;
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_nic nics[VMM_NICS_MAX];
     struct vmm_balloon balloon;

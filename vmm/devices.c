@@ -42,9 +42,21 @@ static void on_full(void *context, unsigned place, bool full)
         devices->spec.tell_full(devices->spec.context, place);
 }
 
+/* Mapped when it is first wanted: that takes 25 us.  NULL = none. */
+static struct uring *ring_of(struct devices *devices, unsigned place)
+{
+    struct uring *ring = &devices->rings[place];
+
+    if (place < devices->inherited.count &&
+        (ring->entries ||
+         uring_map(ring, VMM_RING_FD(place), VMM_RING_EVENT_FD(place), &devices->inherited.layout)))
+        return ring;
+    return NULL;
+}
+
 /* fds: the base of a delta, then the file. */
 static int add_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
-                    enum disk_engine engine, struct error *err)
+                    struct error *err)
 {
     struct devices_place *place = &devices->places[VMM_DEVICE_DISK][disk->place];
     bool is_delta = disk->format == VMM_DISK_DELTA;
@@ -57,7 +69,7 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
         .queues = disk->queues,
         .size_bytes = disk->size_bytes,
         .stats = &devices->spec.page->disks[disk->place],
-        .engine = engine,
+        .ring = ring_of(devices, disk->place),
         .tell_full = disk->pause_when_full ? on_full : NULL,
         .context = devices,
         .place = disk->place,
@@ -129,7 +141,7 @@ static int add_all(struct devices *devices, const struct vmm_configure *configur
     if (result == 0 && configure->hotplug_bytes > 0)
         result = add_mem(devices, configure->requested_bytes, err);
     for (int i = 0; i < configure->disk_count && result == 0; i++)
-        result = add_disk(devices, &configure->disks[i], fds->disks[i], DISK_ENGINE_RING, err);
+        result = add_disk(devices, &configure->disks[i], fds->disks[i], err);
     for (int i = 0; i < configure->nic_count && result == 0; i++)
         result = add_nic(devices, &configure->nics[i], fds->nics[i], err);
     return result;
@@ -168,7 +180,7 @@ int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, co
     if (result < 0)
         return result;
     memset(&devices->spec.page->disks[disk->place], 0, sizeof(struct stats_disk));
-    result = add_disk(devices, disk, fds, DISK_ENGINE_CALLS, err);
+    result = add_disk(devices, disk, fds, err);
     return attach_end(devices, VMM_DEVICE_DISK, disk->place, fds,
                       1u + (disk->format == VMM_DISK_DELTA), result);
 }
@@ -242,6 +254,7 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
     int result;
 
     devices->spec = *spec;
+    devices->inherited = configure->rings;
     result = pci_root_new(spec->memory, spec->ports, spec->mmio, spec->router, spec->vm_fd,
                           &devices->pci, err);
     if (result == 0)

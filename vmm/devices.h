@@ -3,6 +3,7 @@
 #pragma once
 #include <stddef.h>
 #include "vmm/control_protocol.h"
+#include "vmm/uring.h"
 
 struct bus;
 struct config_fds;
@@ -53,6 +54,8 @@ struct devices {
         unsigned fd_count;
         int fds[VMM_QUEUES_MAX]; /* owned, of what was attached */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
+    struct vmm_rings inherited;
+    struct uring rings[VMM_DISKS_MAX]; /* by the disks' places; each may have several, in turn */
 };
 
 /* What is configured, vCPUs not yet there; to be freed also if it fails.  fds stay open as long as

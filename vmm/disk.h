@@ -28,6 +28,7 @@ struct disk_request {
     uint64_t offset, size; /* bytes; both 0 for DISK_FLUSH; the engine may change offset */
     struct iovec *vectors; /* `size` bytes in guest RAM; borrowed; the engine may change them */
     unsigned vector_count; /* 0 where nothing is transferred */
+    struct disk *engine;   /* that has it in flight; the engine's own */
     /* 0, -EOPNOTSUPP, or -errno.  -ENOSPC and -EDQUOT: the same request may be made again once
      * there is space; so never of a sync that failed, as what that lost nobody knows. */
     void (*done)(struct disk_request *request, int result);
@@ -45,12 +46,11 @@ struct disk_ops {
     void (*drain)(struct disk *disk);
 };
 
-#define DISK_EVENTS 2
 struct disk { /* first member of every kind */
     const struct disk_ops *ops;
-    int event_fds[DISK_EVENTS]; /* borrowed; EPOLLIN | EPOLLET calls for disk_run; -1 = no need */
-    bool cancelling;            /* a drain is on, and nothing begins */
-    uint64_t bytes_max;         /* how large it may become while it is open */
+    int event_fd;       /* borrowed; EPOLLIN | EPOLLET calls for disk_run; -1 = no need */
+    bool cancelling;    /* a drain is on, and nothing begins */
+    uint64_t bytes_max; /* how large it may become while it is open */
 };
 
 static inline void disk_submit(struct disk *disk, struct disk_request *request)

@@ -210,17 +210,14 @@ static void delta_run(struct disk *disk)
 {
     struct disk_delta *delta = (struct disk_delta *)disk;
 
-    disk_run(delta->files[IN_BASE].disk);
-    disk_run(delta->files[IN_DELTA].disk);
+    disk_run(delta->files[IN_DELTA].disk); /* both, by the one ring */
 }
 
 static void delta_drain(struct disk *disk)
 {
     struct disk_delta *delta = (struct disk_delta *)disk;
-    enum disk_drain how = disk->cancelling ? DISK_CANCEL : DISK_FINISH;
 
-    disk_drain(delta->files[IN_BASE].disk, how);
-    disk_drain(delta->files[IN_DELTA].disk, how);
+    disk_drain(delta->files[IN_DELTA].disk, disk->cancelling ? DISK_CANCEL : DISK_FINISH);
 }
 
 static const struct disk_ops delta_ops = {
@@ -230,7 +227,7 @@ static const struct disk_ops delta_ops = {
     .drain = delta_drain,
 };
 
-int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t size_bytes,
+int disk_delta_new(int base_fd, int delta_fd, struct uring *ring, uint64_t size_bytes,
                    struct disk **ret_disk, struct error *err)
 {
     struct disk_delta *delta;
@@ -258,14 +255,14 @@ int disk_delta_new(int base_fd, int delta_fd, enum disk_engine engine, uint64_t 
     if (result == 0)
         result = delta_bitmap_read(delta_fd, &header, delta->bits, err);
     if (result == 0)
-        result = disk_raw_new(base_fd, engine, &delta->files[IN_BASE].disk, err);
+        result = disk_raw_new(base_fd, ring, &delta->files[IN_BASE].disk, err);
     if (result == 0)
-        result = disk_raw_new(delta_fd, engine, &delta->files[IN_DELTA].disk, err);
-    if (result < 0)
+        result = disk_raw_new(delta_fd, ring, &delta->files[IN_DELTA].disk, err);
+    if (result != 0) {
         delta_free(&delta->disk);
-    for (int i = 0; result == 0 && i < DISK_EVENTS; i++)
-        delta->disk.event_fds[i] = delta->files[i].disk->event_fds[0];
-    if (result == 0)
-        *ret_disk = &delta->disk;
-    return result;
+        return result;
+    }
+    delta->disk.event_fd = delta->files[IN_DELTA].disk->event_fd;
+    *ret_disk = &delta->disk;
+    return 0;
 }

@@ -15,10 +15,12 @@
 
 struct disk_raw {
     struct disk disk;
-    int fd;            /* borrowed */
-    bool direct;       /* O_DIRECT */
-    struct uring ring; /* its fd is -1: there is none */
+    int fd;             /* borrowed */
+    bool direct;        /* O_DIRECT */
+    struct uring *ring; /* borrowed; NULL = none */
 };
+
+_Static_assert(DISK_RING_ENTRIES >= DISK_IN_FLIGHT_MAX, "a ring takes all of a disk's requests");
 
 /* --- by system calls --- */
 
@@ -73,9 +75,11 @@ static int raw_do(const struct disk_raw *raw, struct disk_request *request)
 
 static void raw_queue(struct disk_raw *raw, struct disk_request *request)
 {
-    struct io_uring_sqe *entry = uring_queue(&raw->ring);
+    struct io_uring_sqe *entry = uring_queue(raw->ring);
 
+    request->engine = &raw->disk;
     entry->user_data = (uintptr_t)request;
+    entry->fd = raw->fd;
     entry->off = request->offset;
     if (request->operation == DISK_FLUSH) {
         entry->opcode = IORING_OP_FSYNC;
@@ -94,8 +98,9 @@ static void raw_queue(struct disk_raw *raw, struct disk_request *request)
 }
 
 /* What the ring left undone, though it may be possible, is done by system calls. */
-static int raw_finish(const struct disk_raw *raw, struct disk_request *request, int result)
+static int raw_finish(struct disk_request *request, int result, bool cancelling)
 {
+    const struct disk_raw *raw = (const struct disk_raw *)request->engine;
     bool transfer = request->operation == DISK_READ || request->operation == DISK_WRITE;
 
     if (transfer && result >= 0) {
@@ -108,7 +113,7 @@ static int raw_finish(const struct disk_raw *raw, struct disk_request *request, 
                result != -EOPNOTSUPP) {
         return result < 0 && request->operation == DISK_FLUSH ? -EIO : result;
     }
-    return raw->disk.cancelling ? -ECANCELED : raw_do(raw, request);
+    return cancelling ? -ECANCELED : raw_do(raw, request);
 }
 
 static void raw_run(struct disk *disk)
@@ -117,13 +122,13 @@ static void raw_run(struct disk *disk)
     struct disk_request *request;
     int result;
 
-    if (raw->ring.fd < 0)
+    if (!raw->ring)
         return;
     do { /* again for what `done` submits */
-        uring_submit(&raw->ring);
-        while ((request = uring_take(&raw->ring, &result)))
-            request->done(request, raw_finish(raw, request, result));
-    } while (raw->ring.queued > 0);
+        uring_submit(raw->ring);
+        while ((request = uring_take(raw->ring, &result)))
+            request->done(request, raw_finish(request, result, disk->cancelling));
+    } while (raw->ring->queued > 0);
 }
 
 /* While cancelling nothing is queued, and so nothing but read is called. */
@@ -132,8 +137,8 @@ static void raw_drain(struct disk *disk)
     struct disk_raw *raw = (struct disk_raw *)disk;
     uint64_t count;
 
-    for (raw_run(disk); raw->ring.fd >= 0 && raw->ring.in_flight > 0; raw_run(disk))
-        if (read(raw->ring.event_fd, &count, sizeof count) < 0)
+    for (raw_run(disk); raw->ring && raw->ring->in_flight > 0; raw_run(disk))
+        if (read(raw->ring->event_fd, &count, sizeof count) < 0)
             continue; /* a signal: look, and wait again */
 }
 
@@ -175,7 +180,7 @@ static void raw_submit(struct disk *disk, struct disk_request *request)
 
     if (raw->direct && request->vector_count > 0 && !raw_is_aligned(request))
         request->done(request, raw_do_unaligned(raw, request));
-    else if (raw->ring.fd >= 0 && !raw_is_quick(raw, request))
+    else if (raw->ring && !raw_is_quick(raw, request))
         raw_queue(raw, request);
     else
         request->done(request, raw_do(raw, request));
@@ -183,7 +188,6 @@ static void raw_submit(struct disk *disk, struct disk_request *request)
 
 static void raw_free(struct disk *disk)
 {
-    uring_close(&((struct disk_raw *)disk)->ring);
     free(disk);
 }
 
@@ -194,19 +198,18 @@ static const struct disk_ops raw_ops = {
     .drain = raw_drain,
 };
 
-int disk_raw_new(int fd, enum disk_engine engine, struct disk **ret_disk, struct error *err)
+int disk_raw_new(int fd, struct uring *ring, struct disk **ret_disk, struct error *err)
 {
     struct disk_raw *raw = calloc(1, sizeof(*raw));
 
     if (!raw)
         return error_set(err, ENOMEM, "raw disk");
-    raw->disk = (struct disk){ .ops = &raw_ops, .event_fds = { -1, -1 }, .bytes_max = INT64_MAX };
+    raw->disk = (struct disk){ .ops = &raw_ops,
+                               .event_fd = ring ? ring->event_fd : -1,
+                               .bytes_max = INT64_MAX };
     raw->fd = fd;
     raw->direct = fcntl(fd, F_GETFL) & O_DIRECT;
-    raw->ring.fd = raw->ring.event_fd = -1;
-    if (engine == DISK_ENGINE_RING)
-        (void)uring_open(&raw->ring, &fd, 1, DISK_IN_FLIGHT_MAX);
-    raw->disk.event_fds[0] = raw->ring.event_fd;
+    raw->ring = ring;
     *ret_disk = &raw->disk;
     return 0;
 }

@@ -2,7 +2,7 @@
  * interpreted.
  *
  * By a ring (uring.h), so that the loop's thread does not wait; and by system calls, which do,
- * where there is no io_uring, for what the ring could not finish, and for small writes to the page
+ * where there is no ring, for what the ring could not finish, and for small writes to the page
  * cache (ten times faster so on ext4).  O_DIRECT of the file is
  * respected, but requests that are not aligned to 4096 bytes go through the page cache. */
 #pragma once
@@ -10,11 +10,12 @@
 
 struct error;
 
-enum disk_engine { DISK_ENGINE_RING, DISK_ENGINE_CALLS };
+struct uring;
 
-/* fd is borrowed.  The file is at least as long as the disk and is never resized here.  Without
- * io_uring, DISK_ENGINE_RING becomes DISK_ENGINE_CALLS.  Before the system call filters. */
-int disk_raw_new(int fd, enum disk_engine engine, struct disk **ret_disk, struct error *err);
+/* fd and ring are borrowed; ring: NULL = none, all is done by system calls; several disks of one
+ * lock may share it, and then each one's run and drain are theirs, too.  The file is at least as
+ * long as the disk and is never resized here. */
+int disk_raw_new(int fd, struct uring *ring, struct disk **ret_disk, struct error *err);
 
 /* At once and whole; 0 or -errno.  DISK_READ or else a write; -EIO where the file ends; the vectors
  * are changed.  mode: of fallocate; the file keeps its size. */

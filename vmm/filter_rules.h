@@ -71,6 +71,8 @@ static const struct filter_rule device_rules[] = {
     /* a fork: the guest's memory becomes copy-on-write */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
+    /* an attached disk's ring: no more than files that are open here, and not executable */
+    { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, { 3, 0xffffffff, MAP_SHARED | MAP_POPULATE } } },
     /* malloc */
     ALWAYS(brk), ALWAYS(munmap), ALWAYS(mremap), ANONYMOUS_MMAP(0),
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */

@@ -96,8 +96,8 @@ struct virtio_block {
     struct virtio_device_ops ops; /* with the number of queues that this one has */
     struct virtio_device *device; /* borrowed */
     struct disk *disk;            /* owned */
-    struct loop_source *sources[DISK_EVENTS];
-    struct stats_disk *stats; /* borrowed */
+    struct loop_source *source;   /* of the disk's event; NULL = none */
+    struct stats_disk *stats;     /* borrowed */
     struct virtio_throttle throttle;
     bool read_only;
     uint64_t sectors;
@@ -481,8 +481,7 @@ static void block_free(void *owner)
     if (block->disk)
         block_drain(block);
     loop_cancel(block->throttle.timer);
-    for (unsigned i = 0; i < DISK_EVENTS; i++)
-        loop_remove(block->sources[i]);
+    loop_remove(block->source);
     disk_free(block->disk);
     free(block);
 }
@@ -526,13 +525,12 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     for (unsigned i = 0; i < DISK_IN_FLIGHT_MAX; i++)
         block->free_requests[i] = (uint16_t)(DISK_IN_FLIGHT_MAX - 1 - i);
 
-    result = spec->is_delta ? disk_delta_new(spec->base_fd, spec->fd, spec->engine,
-                                             spec->size_bytes, &block->disk, err)
-                            : disk_raw_new(spec->fd, spec->engine, &block->disk, err);
-    for (unsigned i = 0; result == 0 && i < DISK_EVENTS; i++)
-        if (block->disk->event_fds[i] >= 0)
-            result = loop_add(loop, block->disk->event_fds[i], EPOLLIN | EPOLLET, block_disk_event,
-                              block, &block->sources[i], err);
+    result = spec->is_delta ? disk_delta_new(spec->base_fd, spec->fd, spec->ring, spec->size_bytes,
+                                             &block->disk, err)
+                            : disk_raw_new(spec->fd, spec->ring, &block->disk, err);
+    if (result == 0 && block->disk->event_fd >= 0)
+        result = loop_add(loop, block->disk->event_fd, EPOLLIN | EPOLLET, block_disk_event, block,
+                          &block->source, err);
     if (result == 0)
         result = virtio_pci_add(root, spec->slot, &block->ops, block, BLOCK_PCI_CLASS, loop,
                                 &block->device, err);

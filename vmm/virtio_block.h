@@ -4,12 +4,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "vmm/control_protocol.h"
-#include "vmm/disk_raw.h"
 
+struct disk;
 struct error;
 struct loop;
 struct pci_root;
 struct stats_disk;
+struct uring;
 struct virtio_block;
 
 #define VIRTIO_BLOCK_SERIAL_BYTES 20
@@ -23,7 +24,7 @@ struct virtio_block_spec {
     uint64_t size_bytes;                    /* multiple of 512; the file is at least that long */
     char serial[VIRTIO_BLOCK_SERIAL_BYTES]; /* NUL padded, need not end in NUL */
     struct stats_disk *stats;               /* borrowed */
-    enum disk_engine engine;
+    struct uring *ring;                     /* borrowed, outlives the device; NULL = none */
     /* NULL: a request for which there is no space fails.  Else it waits for virtio_block_retry, and
      * whether any does is told: true on the loop's thread, both with the device's lock held. */
     void (*tell_full)(void *context, unsigned place, bool full);

@@ -179,7 +179,7 @@ static void use(struct delta_fuzz *f, uint64_t disk_bytes)
     struct disk *disk;
     struct stat before, after;
 
-    if (disk_delta_new(f->base_fd, f->delta_fd, DISK_ENGINE_CALLS, disk_bytes, &disk, NULL) < 0)
+    if (disk_delta_new(f->base_fd, f->delta_fd, NULL, disk_bytes, &disk, NULL) < 0)
         return;
     FUZZ_REQUIRE(fstat(f->delta_fd, &before) == 0);
     f->size = disk_bytes < WINDOW_BYTES ? disk_bytes : WINDOW_BYTES;
@@ -192,8 +192,7 @@ static void use(struct delta_fuzz *f, uint64_t disk_bytes)
     disk_free(disk);
 
     FUZZ_REQUIRE(fstat(f->delta_fd, &after) == 0 && after.st_size == before.st_size);
-    FUZZ_REQUIRE(
-        disk_delta_new(f->base_fd, f->delta_fd, DISK_ENGINE_CALLS, disk_bytes, &disk, NULL) == 0);
+    FUZZ_REQUIRE(disk_delta_new(f->base_fd, f->delta_fd, NULL, disk_bytes, &disk, NULL) == 0);
     check_content(f, disk);
     disk_free(disk);
 }

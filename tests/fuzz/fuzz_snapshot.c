@@ -44,7 +44,7 @@ static void board_open(struct board *board)
         .size_bytes = DISK_BYTES,
         .serial = "fuzz",
         .stats = &board->disk_stats,
-        .engine = DISK_ENGINE_CALLS, /* the same input does the same */
+        .ring = NULL, /* the same input does the same */
     };
     struct virtio_balloon *ret_balloon;
 

@@ -89,7 +89,7 @@ FUZZ_TARGET(virtio_block)
         .size_bytes = DISK_BYTES,
         .serial = "fuzz",
         .stats = &block.stats,
-        .engine = DISK_ENGINE_CALLS, /* the same input does the same */
+        .ring = NULL, /* the same input does the same */
     };
     struct fuzz_machine m = { .step = block_step, .probe = block_probe, .device = &block };
 

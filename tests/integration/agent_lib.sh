@@ -158,6 +158,16 @@ console_has() { console "$1" && [[ $body =~ $2 ]]; }
 vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
 ready_is() { api GET "/v1/$1" && status_is 200 .status.state ready; }
 vm_pid() { api GET "/v1/vms/$1" && field .status.pid; }
+# Of all its rings together; as many of them as its disks and a few more.
+ring_completions() {
+    local pid fd total=0
+    pid=$(vm_pid "$1")
+    for fd in /proc/"$pid"/fd/*; do
+        [[ $(readlink "$fd") == *io_uring* ]] || continue
+        total=$((total + $(awk '/^CqTail:/ { tail = $2 } END { print tail + 0 }' "/proc/$pid/fdinfo/${fd##*/}")))
+    done
+    echo "$total"
+}
 
 # What of this agent is still there though everything was deleted, one line each.
 leftovers() {

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "vmm/disk.h"
+#include "tests/unit/ring_harness.h"
 #include "vmm/disk_raw.h"
 
 struct bench {
@@ -127,11 +128,10 @@ int main(int argc, char **argv)
         return usage();
     bench.blocks = (uint64_t)status.st_size / bench.bytes;
     if (loop_new(&loop, &err) < 0 ||
-        disk_raw_new(fd, strcmp(argv[8], "calls") == 0 ? DISK_ENGINE_CALLS : DISK_ENGINE_RING,
-                     &bench.disk, &err) < 0 ||
-        (bench.disk->event_fds[0] >= 0 &&
-         loop_add(loop, bench.disk->event_fds[0], EPOLLIN | EPOLLET, disk_event, &bench, &source,
-                  &err) < 0)) {
+        disk_raw_new(fd, strcmp(argv[8], "calls") == 0 ? NULL : ring_new(), &bench.disk, &err) <
+            0 ||
+        (bench.disk->event_fd >= 0 && loop_add(loop, bench.disk->event_fd, EPOLLIN | EPOLLET,
+                                               disk_event, &bench, &source, &err) < 0)) {
         fprintf(stderr, "disk_bench: %s\n", err.message);
         return 1;
     }

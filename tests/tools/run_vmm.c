@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/process.h"
@@ -300,11 +301,8 @@ static void open_all(struct run *run)
         open_disk(run, i);
     for (int i = 0; i < configure->nic_count; i++)
         run->fds[run->fd_count++] = open_tap(run->taps[i]);
-    configure->header = (struct vmm_message_header){
-        .type = VMM_MESSAGE_CONFIGURE,
-        .version = VMM_PROTOCOL_VERSION,
-        .size = sizeof *configure,
-    };
+    configure->header = (struct vmm_message_header){ VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION,
+                                                     sizeof *configure, 0 };
     snprintf(configure->id, sizeof configure->id, "run");
     if (getrandom(configure->generation_id, sizeof configure->generation_id, 0) < 0)
         perror("run_vmm: generation id");
@@ -342,7 +340,8 @@ static void spawn(struct run *run)
         .max_processes = 64,
         .hostname = "vm",
     };
-    const int fds[] = { -1, -1, STDERR_FILENO, run->listener };
+    int fds[VMM_RING_FD(VMM_DISKS_MAX)] = { -1, -1, STDERR_FILENO, run->listener };
+    struct jail_rings rings = { 0 };
     int program = open_or_exit(run->vmm, O_RDONLY);
     struct process_spec spec = {
         .exec_fd = program,
@@ -350,12 +349,14 @@ static void spawn(struct run *run)
         .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
         .cgroup_fd = -1,
         .fds = fds,
-        .fd_count = ARRAY_LENGTH(fds),
         .sandbox = &sandbox,
         .new_session = true,
     };
     struct error err = { 0 };
 
+    jail_rings_take(&rings, run->configure.disk_count, &fds[VMM_RINGS_FD], &run->configure.rings);
+    jail_rings_close(&rings); /* those left */
+    spec.fd_count = (size_t)VMM_RING_FD(run->configure.rings.count);
     if (run->no_sandbox) {
         spec.clone_flags = 0;
         spec.sandbox = NULL;
@@ -406,11 +407,8 @@ static void measure(const struct run *run)
 
 static void press_power_button(const struct run *run)
 {
-    struct vmm_message_header header = {
-        .type = VMM_MESSAGE_POWER_BUTTON,
-        .version = VMM_PROTOCOL_VERSION,
-        .size = sizeof header,
-    };
+    struct vmm_message_header header = { VMM_MESSAGE_POWER_BUTTON, VMM_PROTOCOL_VERSION,
+                                         sizeof header, 0 };
     struct error err = { 0 };
 
     must(seqpacket_send(run->connection, &header, sizeof header, NULL, 0, &err), &err);

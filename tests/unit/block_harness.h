@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include "base/cleanup.h"
 #include "storage/delta_file.h"
+#include "tests/unit/ring_harness.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_block.h"
 
@@ -21,7 +22,7 @@ enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
 
 /* What a disk is made of, each in turn. */
 static struct {
-    enum disk_engine engine;
+    bool by_ring; /* or by calls */
     bool is_delta;
 } kind;
 
@@ -58,7 +59,7 @@ static inline int set_up(void **state)
                                           .queues = 1,
                                           .size_bytes = DISK_BYTES,
                                           .stats = &f->stats,
-                                          .engine = kind.engine,
+                                          .ring = kind.by_ring ? ring_new() : NULL,
                                           .ret_block = &f->block };
     *state = f;
     return 0;
@@ -69,6 +70,7 @@ static inline int tear_down(void **state)
     struct fixture *f = *state;
 
     harness_close(&f->h);
+    ring_free(f->spec.ring);
     close(f->fd);
     close(f->base_fd);
     free(f);
@@ -135,14 +137,14 @@ static inline int request(struct fixture *f, uint32_t type, uint64_t sector)
 }
 
 /* Of each kind of disk, all tests; returns how many failed. */
-#define run_with_each_kind(tests)                                       \
-    ({                                                                  \
-        int failed = 0;                                                 \
-                                                                        \
-        for (int i = 0; i < 4; i++) {                                   \
-            kind.engine = i % 2 ? DISK_ENGINE_RING : DISK_ENGINE_CALLS; \
-            kind.is_delta = i / 2;                                      \
-            failed += cmocka_run_group_tests(tests, NULL, NULL);        \
-        }                                                               \
-        failed;                                                         \
+#define run_with_each_kind(tests)                                \
+    ({                                                           \
+        int failed = 0;                                          \
+                                                                 \
+        for (int i = 0; i < 4; i++) {                            \
+            kind.by_ring = i % 2;                                \
+            kind.is_delta = i / 2;                               \
+            failed += cmocka_run_group_tests(tests, NULL, NULL); \
+        }                                                        \
+        failed;                                                  \
     })

@@ -26,6 +26,7 @@
 #include "base/delta_format.h"
 #include "base/error.h"
 #include "storage/delta_file.h"
+#include "tests/unit/ring_harness.h"
 #include "vmm/disk.h"
 #include "vmm/disk_delta.h"
 
@@ -232,13 +233,12 @@ static void read_window(struct disk *disk, uint8_t ret_bytes[WINDOW_BYTES])
     assert_int_equal(submit(disk, DISK_READ, WINDOW_START, ret_bytes, WINDOW_BYTES, false), 0);
 }
 
-/* Only calls are recorded. */
-static enum disk_engine engine = DISK_ENGINE_CALLS;
+static struct uring *ring; /* only calls are recorded: NULL but for one test */
 
 static void fixture_open(struct fixture *f)
 {
     recorder_clear(f->delta_fd);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &f->disk, &f->err),
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, DISK_BYTES, &f->disk, &f->err),
                      0);
 }
 

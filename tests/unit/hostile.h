@@ -48,7 +48,7 @@ static inline void hostile_add(struct hostile *f, bool read_only)
                                       .read_only = read_only,
                                       .size_bytes = DISK_BYTES,
                                       .serial = "hostile",
-                                      .engine = DISK_ENGINE_CALLS, /* done when kicked */
+                                      .ring = NULL, /* done when kicked */
                                       .stats = &f->stats };
 
     assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);

@@ -238,7 +238,7 @@ static unsigned cut_everywhere(struct run *f, struct image *image, unsigned grai
             struct disk *disk;
 
             assert_int_equal(
-                disk_delta_new(f->disk.base_fd, fd, engine, DISK_BYTES, &disk, &f->disk.err), 0);
+                disk_delta_new(f->disk.base_fd, fd, ring, DISK_BYTES, &disk, &f->disk.err), 0);
             read_window(disk, window);
             disk_free(disk);
             check_cut(f, window, point, grain);

@@ -182,7 +182,7 @@ static void assert_refused(struct fixture *f, const char *reason)
 
     assert_int_equal(delta_file_check(f->delta_fd, f->base_fd, BASE_UID, &f->err), -EINVAL);
     assert_non_null(strstr(f->err.message, reason));
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, DISK_BYTES, &disk, &f->err),
                      -EINVAL);
     assert_non_null(strstr(f->err.message, reason));
     assert_null(disk);
@@ -269,8 +269,7 @@ static void short_files_and_other_bases_are_refused(void **state)
 
     assert_int_equal(delta_file_check(f->delta_fd, f->base_fd, "another", &f->err), -EINVAL);
     assert_int_equal(
-        disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES + BLOCK, &disk, &f->err),
-        -EINVAL);
+        disk_delta_new(f->base_fd, f->delta_fd, ring, DISK_BYTES + BLOCK, &disk, &f->err), -EINVAL);
     assert_int_equal(ftruncate(f->base_fd, BASE_BYTES - 1), 0);
     assert_refused(f, "its base has");
     assert_int_equal(ftruncate(f->base_fd, BASE_BYTES), 0);
@@ -290,15 +289,14 @@ static void a_bitmap_that_knows_too_much_is_refused(void **state)
     uint8_t bits = 0x80;
 
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK + BITMAP_USED - 1), 1);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, DISK_BYTES, &disk, &f->err),
                      -EINVAL);
     assert_non_null(strstr(f->err.message, "behind the disk's end"));
     bits = 0;
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK + BITMAP_USED - 1), 1);
     bits = 0xff; /* the first eight blocks of the disk: holes */
     assert_int_equal(pwrite(f->delta_fd, &bits, 1, BLOCK), 1);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, DISK_BYTES, &disk, &f->err),
-                     0);
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, DISK_BYTES, &disk, &f->err), 0);
     disk_free(disk);
 }
 
@@ -312,7 +310,7 @@ static void a_delta_grows_within_its_bitmap(void **state)
     assert_int_equal(delta_file_grow(f->delta_fd, (1ull << 40) + BLOCK, &f->err), -EFBIG);
     assert_int_equal(delta_file_grow(f->delta_fd, 1ull << 39, &f->err), 0);
     disk_free(f->disk);
-    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, engine, 1ull << 39, &f->disk, &f->err),
+    assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, 1ull << 39, &f->disk, &f->err),
                      0);
     read_window(f->disk, bytes);
     base_fill(want, WINDOW_START, WINDOW_BYTES);
@@ -321,8 +319,9 @@ static void a_delta_grows_within_its_bitmap(void **state)
     assert_true(all_zero(bytes, SECTOR));
 }
 
-/* Through the engines that a VM has: what goes to them, and what is done at once, is one disk. */
-static void by_rings_it_is_the_same_disk(void **state)
+/* Through the ring that a VM has: what goes by it, for either file, and what is done at once, is
+ * one disk. */
+static void by_a_ring_it_is_the_same_disk(void **state)
 {
     struct fixture *f = *state;
     uint8_t want[WINDOW_BYTES], bytes[WINDOW_BYTES], part[WINDOW_BYTES];
@@ -355,13 +354,17 @@ static void by_rings_it_is_the_same_disk(void **state)
     assert_memory_equal(bytes, want, WINDOW_BYTES);
 }
 
-static int set_up_rings(void **state)
+static int set_up_ring(void **state)
 {
-    int result;
+    ring = ring_new();
+    return set_up(state);
+}
 
-    engine = DISK_ENGINE_RING;
-    result = set_up(state);
-    engine = DISK_ENGINE_CALLS;
+static int tear_down_ring(void **state)
+{
+    int result = tear_down(state);
+
+    ring = ring_free(ring);
     return result;
 }
 
@@ -381,7 +384,7 @@ int main(void)
         ON_A_DISK(short_files_and_other_bases_are_refused),
         ON_A_DISK(a_bitmap_that_knows_too_much_is_refused),
         ON_A_DISK(a_delta_grows_within_its_bitmap),
-        cmocka_unit_test_setup_teardown(by_rings_it_is_the_same_disk, set_up_rings, tear_down),
+        cmocka_unit_test_setup_teardown(by_a_ring_it_is_the_same_disk, set_up_ring, tear_down_ring),
     };
 
     return cmocka_run_group_tests_name("disk_delta", tests, NULL, NULL);

@@ -84,6 +84,13 @@ static const struct call forbidden[] = {
     { "mmap executable", SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, ANONYMOUS, -1, 0 } },
     { "mmap a file", SYS_mmap, { 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0 } },
     { "mmap shared", SYS_mmap, { 0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0 } },
+    { "mmap a file shared", SYS_mmap, { 0, 4096, PROT_READ, MAP_SHARED, 0, 0 } },
+    { "mmap a ring, executable",
+      SYS_mmap,
+      { 0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE, -1, 0 } },
+    { "mmap a ring, fixed",
+      SYS_mmap,
+      { 0, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE | MAP_FIXED, -1, 0 } },
     { "mmap fixed, other flags",
       SYS_mmap,
       { 0, 4096, PROT_READ, ANONYMOUS | MAP_FIXED | MAP_POPULATE, -1, 0 } },
@@ -101,7 +108,7 @@ static const struct call forbidden[] = {
     { "x32 read", SYS_read | 0x40000000, { -1 } },
 };
 
-static const struct call allowed[FILTER_COUNT][10] = {
+static const struct call allowed[FILTER_COUNT][11] = {
     [FILTER_VCPU] = {
         { "ioctl KVM_RUN", SYS_ioctl, { -1, KVM_RUN } },
         { "ioctl KVM_IRQFD", SYS_ioctl, { -1, KVM_IRQFD } },
@@ -120,6 +127,8 @@ static const struct call allowed[FILTER_COUNT][10] = {
           { 1, 4096, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
         { "mmap a file privately", SYS_mmap,
           { 1, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
+        { "mmap a ring", SYS_mmap,
+          { 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, -1, 0 } },
         { "io_uring_enter", SYS_io_uring_enter, { -1 } },
         { "fcntl F_SETFL", SYS_fcntl, { -1, F_SETFL } },
     },
@@ -231,7 +240,7 @@ static const struct use {
     { DEVICES, "close", "vmm/control.c", "cleanup_close(&control->fd)" },
     { DEVICES, "read", "vmm/virtio_net.c", "read(tap->fd" },
     { DEVICES, "writev", "vmm/virtio_net.c", "writev(net->taps[" },
-    { VCPU, "read", "vmm/disk_raw.c", "read(raw->ring.event_fd" },
+    { VCPU, "read", "vmm/disk_raw.c", "read(raw->ring->event_fd" },
     { DEVICES, "io_uring_enter", "vmm/uring.c", "SYS_io_uring_enter" },
     { DEVICES, "fcntl", "vmm/disk_raw.c", "fcntl(raw->fd, F_SETFL" },
     { DEVICES, "preadv", "vmm/disk_raw.c", "preadv(fd" },

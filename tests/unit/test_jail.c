@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,11 +18,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "agent/config.h"
 #include "agent/jail.h"
 #include "agent/jail_cgroup.h"
+#include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/stats_page.h"
@@ -222,6 +228,82 @@ static void each_vmm_has_namespaces_of_its_own(void **state)
 
     assert_int_equal(pthread_create(&thread, NULL, start_three, need_vmm(state)), 0);
     pthread_join(thread, NULL);
+}
+
+static unsigned rings_of(pid_t pid)
+{
+    char path[64], target[64];
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 200; fd++) {
+        ssize_t length;
+
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+        length = readlink(path, target, sizeof target - 1);
+        target[length > 0 ? length : 0] = '\0';
+        count += strstr(target, "[io_uring]") != NULL;
+    }
+    return count;
+}
+
+static void a_vmm_inherits_rings_for_its_disks(void **state)
+{
+    struct fixture *f = need_vmm(state);
+    struct jail_process process;
+    unsigned count = 1;
+
+    for (unsigned places = 0; places <= VMM_DISKS_MAX && count > 0; places += 4) {
+        struct jail_spec spec = { .hostname = "a", .disk_places = places };
+        unsigned wanted = places + JAIL_RINGS_SPARE;
+
+        wanted = wanted < VMM_DISKS_MAX ? wanted : VMM_DISKS_MAX;
+        assert_int_equal(jail_start(f->jail, 10, &spec, &process, &f->err), 0);
+        count = process.rings.count;
+        if (count > 0) { /* and we hold none of them any more */
+            assert_int_equal(count, wanted);
+            assert_int_equal(rings_of(process.pid), wanted);
+            assert_in_range(rings_of(getpid()), 0, VMM_DISKS_MAX - wanted);
+        }
+        end(&process);
+        jail_remove(f->jail, 10, NULL);
+    }
+    if (count == 0)
+        skip(); /* this host has no io_uring for us */
+}
+
+static int start_without_io_uring(struct fixture *f)
+{
+    static const struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct jail_spec spec = { .hostname = "a", .disk_places = 2 };
+    struct jail_process process;
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        sandbox_filter(program, ARRAY_LENGTH(program)) < 0)
+        return 1;
+    jail_prepare(f->jail);
+    if (jail_start(f->jail, 12, &spec, &process, &f->err) < 0)
+        return 2;
+    if (process.rings.count != 0 || rings_of(process.pid) != 0)
+        return 3;
+    end(&process);
+    return 0;
+}
+
+static void without_io_uring_it_starts_all_the_same(void **state)
+{
+    struct fixture *f = need_vmm(state);
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(start_without_io_uring(f));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 static void a_second_start_begins_with_an_empty_page(void **state)
@@ -478,6 +560,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_vmm_starts_is_found_again_and_leaves_nothing),
         TEST(each_vmm_has_namespaces_of_its_own),
+        TEST(a_vmm_inherits_rings_for_its_disks),
+        TEST(without_io_uring_it_starts_all_the_same),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),

@@ -2,6 +2,7 @@
  * asked, and they share what the device has. */
 #include "tests/unit/virtio_harness.h"
 #include "base/cleanup.h"
+#include "tests/unit/ring_harness.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_block.h"
 
@@ -17,6 +18,7 @@ enum { IN = 0, OUT = 1 };
 struct fixture {
     struct harness h;
     struct stats_disk stats;
+    struct uring *ring;
     int fd;
 };
 
@@ -24,9 +26,7 @@ static int set_up_limit(void **state, uint64_t operations_per_second)
 {
     char name[] = "test_virtio_block_queues.XXXXXX";
     struct fixture *f = calloc(1, sizeof(*f));
-    struct virtio_block_spec spec = { .queues = QUEUES,
-                                      .size_bytes = DISK_BYTES,
-                                      .engine = DISK_ENGINE_RING };
+    struct virtio_block_spec spec = { .queues = QUEUES, .size_bytes = DISK_BYTES };
 
     assert_non_null(f);
     harness_open(&f->h);
@@ -35,6 +35,7 @@ static int set_up_limit(void **state, uint64_t operations_per_second)
     unlink(name);
     assert_int_equal(ftruncate(f->fd, DISK_BYTES), 0);
     spec.fd = f->fd;
+    spec.ring = f->ring = ring_new();
     spec.stats = &f->stats;
     spec.rate_limit.operations_per_second = operations_per_second;
     assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
@@ -57,6 +58,7 @@ static int tear_down(void **state)
     struct fixture *f = *state;
 
     harness_close(&f->h);
+    ring_free(f->ring);
     close(f->fd);
     free(f);
     return 0;

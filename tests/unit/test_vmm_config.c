@@ -100,6 +100,8 @@ FAULT(no_id, c->id[0] = 0)
 FAULT(endless_id, memset(c->id, 'a', sizeof c->id))
 FAULT(forged_id, c->id[1] = '\n')
 FAULT(no_vcpus, c->vcpus = 0)
+FAULT(many_rings, c->rings.count = VMM_DISKS_MAX + 1)
+FAULT(bad_ring, c->rings.count = 1)
 FAULT(many_vcpus, c->vcpus = VMM_VCPUS_MAX + 1)
 FAULT(bad_format, c->kernel_format = 3)
 FAULT(no_memory, c->memory_bytes = 0)
@@ -166,6 +168,8 @@ static const struct {
     { endless_id, "id" },
     { forged_id, "id" },
     { no_vcpus, "vcpus" },
+    { many_rings, "rings" },
+    { bad_ring, "rings" },
     { many_vcpus, "vcpus" },
     { bad_format, "kernel_format" },
     { no_memory, "memory_bytes" },
