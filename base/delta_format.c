@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -59,22 +59,24 @@ int delta_header_parse(const void *bytes, size_t size, uint64_t file_bytes,
     return 0;
 }
 
+/* By calls that a VMM may make once it is confined: it may be attached to a machine that runs. */
 int delta_header_read(int delta_fd, int base_fd, struct delta_header *ret_header, struct error *err)
 {
     uint8_t bytes[sizeof(struct delta_header)];
+    struct iovec part = { bytes, sizeof bytes };
     struct delta_header header;
-    struct stat base, file;
-    ssize_t got = pread(delta_fd, bytes, sizeof bytes, 0);
+    off_t base_bytes = lseek(base_fd, 0, SEEK_END), file_bytes = lseek(delta_fd, 0, SEEK_END);
+    ssize_t got = preadv(delta_fd, &part, 1, 0);
     int result;
 
-    if (got < 0 || fstat(base_fd, &base) < 0 || fstat(delta_fd, &file) < 0)
+    if (got < 0 || base_bytes < 0 || file_bytes < 0)
         return error_set(err, errno, "the delta file: read it: %s", strerror(errno));
-    result = delta_header_parse(bytes, (size_t)got, (uint64_t)file.st_size, &header, err);
+    result = delta_header_parse(bytes, (size_t)got, (uint64_t)file_bytes, &header, err);
     if (result < 0)
         return result;
-    if (header.base_bytes != (uint64_t)base.st_size)
+    if (header.base_bytes != (uint64_t)base_bytes)
         return error_set(err, EINVAL, "the delta file: its base has %llu bytes, not %llu",
-                         (unsigned long long)base.st_size, (unsigned long long)header.base_bytes);
+                         (unsigned long long)base_bytes, (unsigned long long)header.base_bytes);
     *ret_header = header;
     return 0;
 }
@@ -82,7 +84,8 @@ int delta_header_read(int delta_fd, int base_fd, struct delta_header *ret_header
 static int read_all(int fd, uint8_t *ret_bytes, uint64_t size, uint64_t offset)
 {
     while (size > 0) {
-        ssize_t got = pread(fd, ret_bytes, size, (off_t)offset);
+        struct iovec part = { ret_bytes, size };
+        ssize_t got = preadv(fd, &part, 1, (off_t)offset);
 
         if (got < 0 && errno == EINTR)
             continue;

@@ -31,6 +31,8 @@ static int compile(const struct filter_rule *rules, size_t count, int fd)
         result = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     for (size_t i = 0; i < count && result == 0; i++)
         result = add_rule(filter, &rules[i]);
+    for (size_t i = 0; i < ARRAY_LENGTH(refused_calls) && result == 0; i++)
+        result = seccomp_rule_add_exact(filter, SCMP_ACT_ERRNO(ENOMEM), refused_calls[i], 0);
     /* What happens most stands first: running the guest, waiting, raising interrupts. */
     if (result == 0)
         (void)seccomp_syscall_priority(filter, SCMP_SYS(ioctl), 255);

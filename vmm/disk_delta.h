@@ -9,7 +9,6 @@ struct error;
 
 /* fds and ring (disk_raw.h), which is for both, are borrowed and outlive the disk; base is only
  * read.  -EINVAL with the reason if they are no delta of size_bytes or more and its base.  It may
- * grow as far as its bitmap has room.  Before the filters: it asks for the files' sizes and holes.
- */
+ * grow as far as its bitmap has room. */
 int disk_delta_new(int base_fd, int delta_fd, struct uring *ring, uint64_t size_bytes,
                    struct disk **ret_disk, struct error *err);

@@ -59,6 +59,7 @@ static const struct filter_rule device_rules[] = {
     /* eventfds, taps, the log; disks, by rings that were restricted before (uring.h), or without */
     ALWAYS(read), ALWAYS(write), ALWAYS(writev), ALWAYS(getrandom), ALWAYS(io_uring_enter),
     ALWAYS(preadv), ALWAYS(pwritev), ALWAYS(fdatasync), ALWAYS(fallocate),
+    ALWAYS(lseek), /* the size, and the holes, of a delta that is attached */
     { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } }, /* O_DIRECT: raw_do_unaligned */
     { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_GETFL } } },
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
@@ -74,11 +75,13 @@ static const struct filter_rule device_rules[] = {
     /* an attached disk's ring: no more than files that are open here, and not executable */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, { 3, 0xffffffff, MAP_SHARED | MAP_POPULATE } } },
     /* malloc */
-    ALWAYS(brk), ALWAYS(munmap), ALWAYS(mremap), ANONYMOUS_MMAP(0),
+    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0),
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */
     { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_DONTNEED } } },
     ANONYMOUS_MMAP(MAP_FIXED | MAP_NORESERVE),
     /* the end */
     ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
+/* Answered by ENOMEM: realloc asks first, and copies then. */
+static const int refused_calls[] = { SCMP_SYS(mremap) };
 /* clang-format on */
