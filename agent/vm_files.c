@@ -14,12 +14,13 @@
 #include "base/error.h"
 #include "storage/image.h"
 #include "storage/snapshot_store.h"
-#include "storage/space.h"
 #include "storage/volume.h"
 
 /* Of a volume that another process seems to hold. */
 #define VOLUME_WAIT_MS  2000
 #define VOLUME_PAUSE_MS 2
+
+#define GROW_FACTOR 4
 
 static uint32_t instance_of(const struct image *image)
 {
@@ -40,15 +41,14 @@ static void raise_to(uint64_t *bytes, uint64_t least)
         *bytes = least;
 }
 
-/* Of the largest volume that this node could ever have. */
-static uint64_t largest_file(const struct node *node)
+/* How long the volume's file may become while the process runs.  Each file of a VMM may become as
+ * long as the longest, so a limit that can be raised is none too many; else there is room to grow.
+ */
+static uint64_t file_room(const struct node *node, const struct volume *volume)
 {
-    uint64_t total = 0, available = 0, limit;
+    uint64_t factor = jail_may_raise_limits(node->jail) ? 1 : GROW_FACTOR;
 
-    if (space_filesystem(node->volumes_dir_fd, &total, &available, NULL) < 0)
-        return 0;
-    limit = space_limit(total, (uint64_t)node->config->disk_ratio_percent);
-    return volume_file_bytes(limit < VOLUME_BYTES_MAX ? limit : VOLUME_BYTES_MAX, VOLUME_DELTA);
+    return volume_file_bytes(volume->wanted_bytes * factor, (enum volume_format)volume->format);
 }
 
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files)
@@ -65,8 +65,6 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         .max_file_bytes = vm_spec_memory_bytes(spec),
     };
     raise_to(&ret_files->max_file_bytes, SNAPSHOT_STATE_BYTES_MAX);
-    if (!jail_may_raise_limits(node->jail))
-        raise_to(&ret_files->max_file_bytes, largest_file(node));
     for (size_t i = 0; i < ARRAY_LENGTH(ret_files->fork_fds); i++)
         ret_files->fork_fds[i] = -1;
     if (vm->restore == VM_RESTORE_UNDER_WAY && vm->fork) {
@@ -90,8 +88,7 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         disk->read_only = spec->disks[i].read_only;
         disk->direct = spec->disks[i].cache == VM_CACHE_NONE;
         if (volume && !disk->read_only)
-            raise_to(&ret_files->max_file_bytes,
-                     volume_file_bytes(volume->wanted_bytes, (enum volume_format)volume->format));
+            raise_to(&ret_files->max_file_bytes, file_room(node, volume));
     }
 }
 

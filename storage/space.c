@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 
-/* Or as much as a number can say. */
-uint64_t space_limit(uint64_t filesystem_bytes, uint64_t ratio_percent)
+/* filesystem * percent / 100, or as much as a number can say. */
+static uint64_t limit_of(uint64_t filesystem_bytes, uint64_t ratio_percent)
 {
     unsigned __int128 limit = (unsigned __int128)filesystem_bytes * ratio_percent / 100;
 
@@ -18,7 +18,7 @@ uint64_t space_limit(uint64_t filesystem_bytes, uint64_t ratio_percent)
 int space_admit(uint64_t filesystem_bytes, uint64_t ratio_percent, uint64_t promised_bytes,
                 uint64_t wanted_bytes, const char *field, struct error *err)
 {
-    uint64_t limit = space_limit(filesystem_bytes, ratio_percent);
+    uint64_t limit = limit_of(filesystem_bytes, ratio_percent);
 
     if (promised_bytes <= limit && wanted_bytes <= limit - promised_bytes)
         return 0;

@@ -10,9 +10,6 @@ struct error;
 int space_admit(uint64_t filesystem_bytes, uint64_t ratio_percent, uint64_t promised_bytes,
                 uint64_t wanted_bytes, const char *field, struct error *err);
 
-/* Pure.  All that may be promised: filesystem * ratio_percent / 100. */
-uint64_t space_limit(uint64_t filesystem_bytes, uint64_t ratio_percent);
-
 /* Size, and what is free for us, of the file system a directory is on. */
 int space_filesystem(int dir_fd, uint64_t *ret_bytes, uint64_t *ret_free_bytes, struct error *err);
 
