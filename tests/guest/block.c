@@ -10,6 +10,8 @@
 #define BLOCK_DISKS      4
 #define SECTOR_BYTES     512
 #define SLOT_BYTES       4096
+#define COUNT_LINE       64
+#define COUNT_PLACES     8
 #define SLOT_SECTORS     (SLOT_BYTES / SECTOR_BYTES)
 #define SLOT_COUNT       32
 #define SLOT_DESCRIPTORS 3
@@ -220,6 +222,32 @@ static void block_verify(const struct block_call *call)
     print_result(call, NULL);
 }
 
+/* Memory and disk must be of one moment, also in a copy of both.  Several places in turn: the next
+ * write would hide what is wrong with one. */
+static void block_count(const struct block_call *call)
+{
+    uint64_t *const found = (uint64_t *)(void *)data[0];
+    const char *wrong = NULL;
+
+    memset(data[0], 0, SECTOR_BYTES);
+    for (uint64_t i = 0; i < call->value && wrong == NULL; i++) {
+        uint64_t sector = call->sector + i % COUNT_PLACES * SLOT_SECTORS;
+
+        if (i >= COUNT_PLACES)
+            wrong = block_do(call->disk, BLOCK_READ, sector, SECTOR_BYTES);
+        if (wrong == NULL && i >= COUNT_PLACES && *found != i - COUNT_PLACES) {
+            console_print("blk %u count bad disk %u memory %u\n", call->index, *found, i);
+            return;
+        }
+        *found = i;
+        if (wrong == NULL)
+            wrong = block_do(call->disk, BLOCK_WRITE, sector, SECTOR_BYTES);
+        if ((i + 1) % COUNT_LINE == 0)
+            console_print("blk %u count at %u\n", call->index, i + 1);
+    }
+    print_result(call, wrong);
+}
+
 static void block_flush(const struct block_call *call)
 {
     const char *wrong = block_do(call->disk, BLOCK_FLUSH, 0, 0);
@@ -276,6 +304,7 @@ static const struct block_verb {
     { "read", 1, block_read },       { "write", 2, block_write }, { "verify", 2, block_verify },
     { "flush", 0, block_flush },     { "size", 0, block_size },   { "id", 0, block_id },
     { "discard", 2, block_discard }, { "zero", 2, block_zero },   { "grown", 0, block_grown },
+    { "count", 2, block_count },
 };
 
 void block_run(unsigned index, char **arguments, unsigned count)

@@ -171,21 +171,29 @@ void machine_serial(struct guest *guest, unsigned index, char **arguments, unsig
     console_print("serial %u KiB ok\n", kib);
 }
 
-/* Gives back what comes in on the serial port, for ever; asleep in between, woken by its interrupt.
- */
+void machine_listen(void)
+{
+    apic_route_pin(COM1_PIN, VECTOR_DEVICE);
+    port_write8(COM1_PORT + COM1_INTERRUPT_ENABLE, COM1_RECEIVED);
+}
+
+char machine_typed(struct guest *guest)
+{
+    while ((port_read8(COM1_PORT + COM1_LINE_STATUS) & COM1_DATA_READY) == 0)
+        guest_wait(guest, WAIT_FOREVER);
+    return (char)port_read8(COM1_PORT);
+}
+
+/* Gives back what comes in on the serial port, for ever. */
 void machine_echo(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
     (void)index, (void)arguments, (void)count;
-    apic_route_pin(COM1_PIN, VECTOR_DEVICE);
-    port_write8(COM1_PORT + COM1_INTERRUPT_ENABLE, COM1_RECEIVED);
+    machine_listen();
     console_print("echo\n");
     for (;;) {
-        while ((port_read8(COM1_PORT + COM1_LINE_STATUS) & COM1_DATA_READY) != 0) {
-            char byte = (char)port_read8(COM1_PORT);
+        char byte = machine_typed(guest);
 
-            console_bytes(&byte, 1);
-        }
-        guest_wait(guest, WAIT_FOREVER);
+        console_bytes(&byte, 1);
     }
 }
 

@@ -3,6 +3,11 @@
 
 struct guest;
 
+/* From now on what is typed on the serial port wakes the guest. */
+void machine_listen(void);
+/* The next byte that is typed; asleep until then. */
+char machine_typed(struct guest *guest);
+
 void machine_info(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_pci(struct guest *guest, unsigned index, char **arguments, unsigned count);
 void machine_processors(struct guest *guest, unsigned index, char **arguments, unsigned count);

@@ -27,6 +27,7 @@ void guest_main(const struct start_info *info);
 void fault_report(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address, uint64_t cs);
 
 static char command_line[COMMAND_LINE_MAX];
+static char typed_line[COMMAND_LINE_MAX];
 
 static void run_idle(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
@@ -52,6 +53,8 @@ static void run_latency(struct guest *guest, unsigned index, char **arguments, u
     else
         block_measure((unsigned)disk, arguments + 1, count - 1);
 }
+
+static void run_typed(struct guest *guest, unsigned index, char **arguments, unsigned count);
 
 static const struct command {
     const char *name;
@@ -86,6 +89,7 @@ static const struct command {
     { "power", power_button },
     { "generation", power_generation },
     { "echo", machine_echo },
+    { "obey", run_typed },
     { "hostile", hostile_run },
 };
 
@@ -137,10 +141,8 @@ static bool take_setting(struct guest *guest, char *word)
     return true;
 }
 
-static void run_words(struct guest *guest)
+static void run_words(struct guest *guest, char *next)
 {
-    char *next = command_line;
-
     while (*next != '\0') {
         char *word = next;
 
@@ -150,6 +152,25 @@ static void run_words(struct guest *guest)
             *next++ = '\0';
         if (*word != '\0' && !take_setting(guest, word))
             run_word(guest, word);
+    }
+}
+
+/* Runs each line that is typed, for ever. */
+static void run_typed(struct guest *guest, unsigned index, char **arguments, unsigned count)
+{
+    (void)index, (void)arguments, (void)count;
+    machine_listen();
+    console_print("obey\n");
+    for (unsigned length = 0;;) {
+        char byte = machine_typed(guest);
+
+        if (byte != '\n' && length < COMMAND_LINE_MAX - 1) {
+            typed_line[length++] = byte;
+            continue;
+        }
+        typed_line[length] = '\0';
+        length = 0;
+        run_words(guest, typed_line);
     }
 }
 
@@ -174,7 +195,7 @@ void guest_main(const struct start_info *info)
         guest.rsdp = info->rsdp;
         pci_use_tables(guest.rsdp);
         copy_command_line(info->command_line);
-        run_words(&guest);
+        run_words(&guest, command_line);
     } else {
         console_print("no start info\n");
     }
