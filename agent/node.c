@@ -8,6 +8,7 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_wait.h"
+#include "agent/vm_fork.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -195,8 +196,11 @@ static void written(void *context, int result, const struct error *err)
 {
     struct write *write = context;
 
+    write->resource->writing--;
     if (!write->resource->gone) /* else its removal, which is on its way, makes good for it */
         note_outcome(write->node, write->resource, result, err);
+    if (write->resource->kind == RESOURCE_VOLUME)
+        node_wake_vms(write->node); /* forks wait for that */
     free(write);
 }
 
@@ -222,6 +226,8 @@ static int submit_row(struct node *node, struct resource *resource, const char *
     result = database_put(node->database, &record, written, write, err);
     if (result < 0)
         free(write);
+    else
+        resource->writing++;
     return result;
 }
 
@@ -308,7 +314,7 @@ void node_wake_vms(struct node *node)
     for (size_t i = 0; i < vms->count; i++) {
         struct vm *vm = (struct vm *)vms->items[i];
 
-        if (!vm->head.hidden && vm->start_due)
+        if (!vm->head.hidden && !vm->head.gone && (vm->start_due || vm->head.deleting))
             vm_step(node, vm);
     }
 }
@@ -345,7 +351,7 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
 uint64_t node_promised_disk(const struct node *node)
 {
     const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    uint64_t promised = snapshot_promised_bytes(node);
+    uint64_t promised = snapshot_promised_bytes(node) + vm_fork_promised_bytes(node);
 
     for (size_t i = 0; i < volumes->count; i++)
         promised += ((const struct volume *)volumes->items[i])->wanted_bytes;

@@ -61,9 +61,11 @@ struct volume {
     uint64_t wanted_bytes;    /* more than it has: it is growing (node_volume.h) */
     uint64_t allocated_bytes; /* as last looked at */
     struct disk_base source;  /* what it begins with */
-    int clone;                /* enum volume_clone of storage/volume.h: as asked for */
-    int format;               /* enum volume_format: as made */
-    struct disk_base base;    /* of a delta; it must stay */
+    char fork[ID_MAX + 1]; /* the VM, a fork, of whose parent's source.disk it is a copy; "" = none.
+                            * Then source.snapshot is set when that is forked */
+    int clone;             /* enum volume_clone of storage/volume.h: as asked for */
+    int format;            /* enum volume_format: as made */
+    struct disk_base base; /* of a delta; it must stay */
     bool job_running;
 };
 
@@ -287,6 +289,12 @@ void node_retry_over(struct resource *resource);
 
 /* Volumes that wait for an image or a snapshot look again. */
 void node_wake_volumes(struct node *node);
+/* The first VM that has it as a disk, but for `except` (may be NULL); NULL. */
+const struct vm *volume_user(const struct node *node, const char *id, const struct vm *except);
+/* Makes a fork's volume, which may have been made before, of what its parent's disk was.
+ * may_be_delta: else it is a file of its own. */
+void volume_make_fork(struct node *node, struct volume *volume, const struct snapshot *snapshot,
+                      bool may_be_delta);
 
 json_t *resource_json(const struct node *node, const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);

@@ -18,7 +18,8 @@
 #include "storage/space.h"
 #include "storage/volume.h"
 
-static const char *const mode_names[] = { "full" };
+static const char *const mode_names[] = { "full", "fork" };
+#define MODE_FORK 1
 static const char *const format_names[VOLUME_FORMAT_COUNT] = {
     [VOLUME_RAW] = "raw",
     [VOLUME_DELTA] = "delta",
@@ -57,6 +58,7 @@ static void snapshot_free(struct resource *resource)
 
     cleanup_close(&snapshot->state_fd);
     cleanup_close(&snapshot->memory_fd);
+    fork_source_release(snapshot->fork);
     vm_spec_clear(&snapshot->vm_spec);
     json_decref(snapshot->vm_json);
     json_decref(snapshot->head.spec);
@@ -80,6 +82,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
         return error_set(err, EAGAIN, "memory is short; try again");
     snapshot->state_fd = -1;
     snapshot->memory_fd = -1;
+    snapshot->is_fork = mode == MODE_FORK;
     snprintf(snapshot->vm, sizeof snapshot->vm, "%s", vm);
     snapshot->head.spec = json_pack("{s:s, s:s}", "vm", vm, "mode", mode_names[mode]);
     *ret_resource = &snapshot->head;
@@ -216,12 +219,16 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
                          snapshot->vm);
     if (snapshot_check_source(vm, err) < 0)
         return -err->code;
+    if (snapshot->is_fork && !vm_fork_wants(vm, resource->id))
+        return error_field(err, EINVAL, "mode", "mode: fork is for what a fork begins itself");
     if (describe_vm(node, vm, snapshot, err) < 0)
         return error_set(err, EAGAIN, "memory is short; try again");
     if (check_volumes(node, vm, err) < 0)
         return -err->code;
     describe_disks(node, snapshot, &disk_bytes);
-    wanted = vm_spec_memory_bytes(&vm->spec) + SNAPSHOT_STATE_BYTES_MAX + disk_bytes;
+    wanted = disk_bytes;
+    if (!snapshot->is_fork)
+        wanted += vm_spec_memory_bytes(&vm->spec) + SNAPSHOT_STATE_BYTES_MAX;
     result = check_space(node, wanted, err);
     if (result < 0)
         return result;

@@ -30,6 +30,7 @@ enum snapshot_step {
 
 struct snapshot {
     struct resource head;
+    bool is_fork; /* mode `fork`: a fork's, of the disks alone */
     enum progress_state state;
     char reason[160];
     char vm[ID_MAX + 1]; /* that was asked for */
@@ -47,6 +48,7 @@ struct snapshot {
     struct snapshot_job *job; /* on the disk worker; owned by it */
     struct error error;       /* why it is undone; code 0 = it is not */
     int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
+    struct fork_source *fork; /* owned: for whose forks it is, once their memory is there */
 };
 
 struct snapshot *node_find_snapshot(const struct node *node, const char *id);

@@ -105,7 +105,8 @@ static int check_disk(const struct node *node, const struct vm *vm, unsigned ind
     char field[32];
 
     snprintf(field, sizeof field, "disks[%u].volume", index);
-    if (!volume || resource_is_leaving(&volume->head))
+    /* A fork's are made by itself. */
+    if ((!vm->spec.fork[0] || disk->read_only) && (!volume || resource_is_leaving(&volume->head)))
         return error_field(err, EINVAL, field, "%s: there is no volume %s", field, disk->volume);
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *other = (const struct vm *)vms->items[i];
@@ -259,6 +260,9 @@ static int check_snapshot(const struct node *node, const struct vm *vm, struct e
     if (!snapshot || resource_is_leaving(&snapshot->head))
         return error_field(err, EINVAL, "boot.snapshot", "boot.snapshot: there is no snapshot %s",
                            id);
+    if (snapshot->is_fork)
+        return error_field(err, EINVAL, "boot.snapshot",
+                           "boot.snapshot: snapshot %s has no memory: it is a fork's", id);
     if (snapshot->state == PROGRESS_FAILED)
         return error_field(err, EINVAL, "boot.snapshot", "boot.snapshot: snapshot %s failed", id);
     return snapshot_check_vm(node, snapshot, vm, err);
@@ -320,6 +324,8 @@ static void vm_begin(struct node *node, struct resource *resource)
     struct vm *vm = (struct vm *)resource;
 
     vm->start_due = vm->spec.desired_running;
+    if (vm->spec.fork[0])
+        vm_fork_put_volumes(node, vm);
     if (!vm->start_due)
         vm_set_state(node, vm, VM_STOPPED, "never started");
     vm_step(node, vm);

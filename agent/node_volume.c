@@ -7,6 +7,7 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -32,6 +33,7 @@ struct volume_job {
     struct node *node;
     struct volume *volume;
     uint32_t instance;
+    bool is_fork;
     bool has_source;
     struct disk_base_file source;
     enum volume_clone clone;
@@ -46,11 +48,12 @@ static void volume_free(struct resource *resource)
     free(resource);
 }
 
-/* Which image, or which disk of which snapshot. */
+/* Which image, or which disk of which snapshot or fork. */
 static void parse_source(struct json_reader *reader, struct volume *volume)
 {
-    const char *const names[] = { "image", "snapshot", "disk" };
-    char *const ids[] = { volume->source.image, volume->source.snapshot, volume->source.disk };
+    const char *const names[] = { "image", "snapshot", "disk", "fork" };
+    char *const ids[] = { volume->source.image, volume->source.snapshot, volume->source.disk,
+                          volume->fork };
 
     for (unsigned i = 0; i < ARRAY_LENGTH(names); i++) {
         const char *id = json_read_id(reader, names[i], JSON_OPTIONAL);
@@ -59,7 +62,9 @@ static void parse_source(struct json_reader *reader, struct volume *volume)
     }
     if (volume->source.image[0] && volume->source.snapshot[0])
         json_reader_fail(reader, "snapshot", "cannot be together with an image");
-    if (!volume->source.snapshot[0] != !volume->source.disk[0])
+    if (volume->fork[0] && disk_base_is_set(&volume->source))
+        json_reader_fail(reader, "fork", "cannot be together with an image or a snapshot");
+    if ((!volume->source.snapshot[0] && !volume->fork[0]) != !volume->source.disk[0])
         json_reader_fail(reader, "disk", "names a disk of the snapshot: both or neither");
 }
 
@@ -72,10 +77,12 @@ static json_t *volume_spec_json(const struct volume *volume)
         json_object_set_new(spec, "size_mib", json_integer((json_int_t)volume->size_bytes >> 20));
     if (source->image[0])
         json_object_set_new(spec, "image", json_string(source->image));
-    if (source->snapshot[0]) {
+    if (source->snapshot[0])
         json_object_set_new(spec, "snapshot", json_string(source->snapshot));
+    if (volume->fork[0])
+        json_object_set_new(spec, "fork", json_string(volume->fork));
+    if (source->disk[0])
         json_object_set_new(spec, "disk", json_string(source->disk));
-    }
     if (volume->clone != VOLUME_CLONE_BEST)
         json_object_set_new(spec, "clone",
                             json_string(clone_names[volume->clone - VOLUME_CLONE_COPY]));
@@ -94,7 +101,9 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
     json_reader_init(&reader, spec, "", err);
     parse_source(&reader, volume);
     size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX,
-                                 volume->source.snapshot[0] ? JSON_OPTIONAL : JSON_REQUIRED, 0);
+                                 volume->source.disk[0] ? JSON_OPTIONAL : JSON_REQUIRED, 0);
+    if (volume->fork[0] && size_mib > 0)
+        json_reader_fail(&reader, "size_mib", "is that of the disk");
     clone =
         json_read_enum(&reader, "clone", clone_names, ARRAY_LENGTH(clone_names), JSON_NULLABLE, -1);
     if (clone >= 0 && !disk_base_is_set(&volume->source))
@@ -170,6 +179,8 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
         result = reserve_image(node, volume, err);
     else if (volume->source.snapshot[0])
         result = reserve_snapshot(node, volume, err);
+    else if (volume->fork[0])
+        return vm_fork_reserve_volume(node, volume, err); /* its space was with the VM's */
     if (result == 0)
         result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
     if (result < 0)
@@ -190,7 +201,9 @@ static int run_create(void *argument, struct error *err)
     auto_close int source_fd = -1;
     int result = 0;
 
-    if (job->has_source)
+    if (job->is_fork) /* an earlier one is of another moment */
+        result = volume_remove(job->node->volumes, job->instance, err);
+    if (result == 0 && job->has_source)
         result = disk_base_open(job->node, &job->source, &source_fd, err);
     source.image_fd = source_fd;
     if (result == 0)
@@ -247,6 +260,8 @@ static void is_created(void *argument, int result, const struct error *err)
     }
     node_save(node, &volume->head);
     node_wake_vms(node);
+    if (volume->fork[0])
+        vm_fork_tidy(node);
 }
 
 /* Its state stays as it is: the work is begun again. */
@@ -284,6 +299,7 @@ static void submit(struct node *node, struct volume *volume, worker_run_fn *run,
     *job = (struct volume_job){ .node = node,
                                 .volume = volume,
                                 .instance = volume->head.instance,
+                                .is_fork = volume->fork[0] != '\0',
                                 .has_source = disk_base_is_set(&volume->source),
                                 .source = disk_base_file(node, &volume->source),
                                 .clone = (enum volume_clone)volume->clone,
@@ -305,6 +321,8 @@ static enum progress_state source_state(const struct node *node, const struct vo
     const struct snapshot *snapshot = node_find_snapshot(node, source->snapshot);
 
     ret_name[0] = '\0';
+    if (volume->fork[0] && !source->snapshot[0])
+        return PROGRESS_WORKING;
     if (!disk_base_is_set(source))
         return PROGRESS_READY;
     snprintf(ret_name, size, "%s %s", source->image[0] ? "image" : "snapshot",
@@ -347,14 +365,30 @@ void node_wake_volumes(struct node *node)
     }
 }
 
-static const struct vm *find_user(const struct node *node, const char *id)
+void volume_make_fork(struct node *node, struct volume *volume, const struct snapshot *snapshot,
+                      bool may_be_delta)
+{
+    unsigned index;
+    const struct snapshot_disk *disk = snapshot_find_disk(snapshot, volume->source.disk, &index);
+
+    memcpy(volume->source.snapshot, snapshot->head.id, sizeof volume->source.snapshot);
+    volume->base = (struct disk_base){ 0 };
+    volume->state = PROGRESS_WORKING;
+    volume->clone = may_be_delta ? VOLUME_CLONE_BEST : VOLUME_CLONE_COPY;
+    if (disk)
+        volume->size_bytes = disk->size_bytes;
+    node_save(node, &volume->head);
+    volume_begin(node, &volume->head);
+}
+
+const struct vm *volume_user(const struct node *node, const char *id, const struct vm *except)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
 
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
-        for (unsigned d = 0; d < vm->spec.disk_count; d++)
+        for (unsigned d = 0; vm != except && d < vm->spec.disk_count; d++)
             if (strcmp(vm->spec.disks[d].volume, id) == 0)
                 return vm;
     }
@@ -364,7 +398,11 @@ static const struct vm *find_user(const struct node *node, const char *id)
 static int volume_may_remove(struct node *node, const struct resource *resource, bool force,
                              struct error *err)
 {
-    const struct vm *user = find_user(node, resource->id);
+    const struct volume *volume = (const struct volume *)resource;
+    const struct vm *fork = node_find_vm(node, volume->fork);
+    /* A fork that goes takes it along. */
+    const struct vm *user =
+        volume_user(node, resource->id, fork && fork->head.deleting ? fork : NULL);
 
     (void)force;
     if (user)
@@ -385,7 +423,7 @@ static void volume_begin_remove(struct node *node, struct resource *resource)
 static json_t *volume_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct volume *volume = (const struct volume *)resource;
-    const struct vm *user = stored ? NULL : find_user(node, resource->id);
+    const struct vm *user = stored ? NULL : volume_user(node, resource->id, NULL);
     uint64_t allocated = volume->allocated_bytes;
 
     if (!stored && volume->state == PROGRESS_READY)

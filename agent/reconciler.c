@@ -14,6 +14,7 @@
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
 #include "agent/vm_disk.h"
+#include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -313,6 +314,7 @@ int node_reconcile(struct node *node, struct error *err)
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)
         settle_vm(node, (struct vm *)vms->items[i]);
+    vm_fork_tidy(node);
     log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
     return node_tend(node, err);
 }

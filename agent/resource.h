@@ -20,12 +20,19 @@ struct resource {
     bool leaving;     /* its deletion is being committed: nothing new may name it */
     bool committing;  /* a change of it is being committed: facts are written behind that */
     bool unsaved;     /* the row is older than what is known */
+    unsigned writing; /* rows of it on their way to the disk */
     bool gone;        /* the row's removal was asked for: it is not written any more */
     bool stuck;       /* the work on it failed and is to be tried again, by then: */
     int64_t retry_ms; /* on loop_now_ms's clock */
     unsigned tries;   /* that failed, in a row */
     json_t *spec;     /* owned; canonical */
 };
+
+/* Its row is on the disk, as it is. */
+static inline bool resource_is_saved(const struct resource *resource)
+{
+    return !resource->unsaved && !resource->committing && resource->writing == 0;
+}
 
 static inline bool resource_is_leaving(const struct resource *resource)
 {

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/node_snapshot.h"
+#include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -47,10 +49,29 @@ static void fail(struct node *node, struct snapshot *snapshot, const struct erro
 
 /* --- jobs, on the disk worker --- */
 
+/* What is on its way to the disks goes now, and not while the VM is held. */
+static int sync_disks(const struct snapshot_job *job, struct error *err)
+{
+    int result = 0;
+
+    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
+        auto_close int fd = -1;
+
+        result = volume_open_held(job->node->volumes, job->disks[i].volume, job->disks[i].format,
+                                  &fd, err);
+        if (result == 0 && fdatasync(fd) < 0)
+            result = error_set(err, errno, "sync a disk: %s", strerror(errno));
+    }
+    return result;
+}
+
 static int run_prepare(void *argument, struct error *err)
 {
     struct snapshot_job *job = argument;
+    int result = sync_disks(job, err);
 
+    if (result < 0)
+        return result;
     return snapshot_store_begin(job->node->snapshots, job->instance, job->memory_bytes,
                                 &job->state_fd, &job->memory_fd, err);
 }
@@ -116,6 +137,9 @@ static void is_ready(struct node *node, struct snapshot *snapshot, const struct 
     node_save(node, &snapshot->head);
     node_wake_volumes(node);
     node_wake_vms(node);
+    if (snapshot->is_fork)
+        vm_fork_is_copied(node, snapshot, NULL);
+    vm_fork_tidy(node); /* if nobody waits for it any more */
 }
 
 static void is_undone(struct node *node, struct snapshot *snapshot, int result,
@@ -128,6 +152,8 @@ static void is_undone(struct node *node, struct snapshot *snapshot, int result,
         return;
     }
     node_retry_over(&snapshot->head);
+    if (snapshot->is_fork)
+        vm_fork_is_copied(node, snapshot, snapshot->error.message);
     if (snapshot->head.deleting) {
         node_gone(node, &snapshot->head);
         return;
@@ -139,6 +165,7 @@ static void is_undone(struct node *node, struct snapshot *snapshot, int result,
     node_save(node, &snapshot->head);
     node_wake_volumes(node);
     node_wake_vms(node);
+    vm_fork_tidy(node);
 }
 
 static void job_is_done(void *argument, int result, const struct error *err)
@@ -190,7 +217,7 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
             .node = node,
             .snapshot = snapshot,
             .instance = snapshot->head.instance,
-            .memory_bytes = vm_spec_memory_bytes(&snapshot->vm_spec),
+            .memory_bytes = snapshot->is_fork ? 0 : vm_spec_memory_bytes(&snapshot->vm_spec),
             .state_fd = take_fd(&snapshot->state_fd),
             .memory_fd = take_fd(&snapshot->memory_fd),
         };
@@ -272,6 +299,8 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
         (void)snapshot_check_source(vm, &err);
     else if (!vm->client)
         error_set(&err, ENOTCONN, "its VMM cannot be asked");
+    else if (snapshot->is_fork)
+        vm_fork_ask(node, vm, &err);
     else
         vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);
     if (err.code)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/node_internal.h"
+#include "agent/node_snapshot.h"
 #include "agent/vm_files.h"
 #include "agent/vm_memory.h"
 #include "agent/vmm_client.h"
@@ -17,15 +18,19 @@
 #include "base/error.h"
 #include "base/log.h"
 
-/* What forks begin with.  Shared by those of one moment. */
+/* What forks begin with.  Shared by those of one moment: who waited when the VMM was asked. */
 struct fork_source {
     unsigned users;
-    int state_fd; /* owned, as the next */
+    bool is_asked;             /* whose it is has been decided */
+    bool is_made;              /* and they can begin */
+    bool has_disks;            /* that are written to: they are copied by a snapshot, */
+    char snapshot[ID_MAX + 1]; /* this one; "" = not begun yet */
+    int state_fd;              /* owned, as the next */
     int layers[VMM_LAYERS_MAX];
     size_t layer_count;
 };
 
-static struct fork_source *source_release(struct fork_source *source)
+struct fork_source *fork_source_release(struct fork_source *source)
 {
     if (source && --source->users == 0) {
         cleanup_close(&source->state_fd);
@@ -44,7 +49,7 @@ static struct fork_source *source_new(void)
         return NULL;
     source->users = 1;
     source->state_fd = memfd_create("fork-state", MFD_CLOEXEC);
-    return source->state_fd < 0 ? source_release(source) : source;
+    return source->state_fd < 0 ? fork_source_release(source) : source;
 }
 
 /* --- the fork --- */
@@ -56,14 +61,31 @@ static bool lives(const struct vm *vm)
             vm->state == VM_PAUSED);
 }
 
-static int check_same(const struct vm *parent, const struct vm *vm, struct error *err)
+/* The fork's spec, with its parent's volumes. */
+static bool differs(const struct vm *parent, const struct vm *vm, char *ret_field, size_t size)
 {
     static const char *const own[] = { "boot",      "nics",      "labels",        "restart",
                                        "autostart", "on_reboot", "desired_state", NULL };
+    json_t *spec = json_deep_copy(vm->head.spec), *disk;
+    bool result;
+    size_t i;
+
+    json_array_foreach(json_object_get(spec, "disks"), i, disk)
+    {
+        if (i < parent->spec.disk_count && !parent->spec.disks[i].read_only)
+            json_object_set_new(disk, "volume", json_string(parent->spec.disks[i].volume));
+    }
+    result = spec_differs(parent->head.spec, spec, own, ret_field, size);
+    json_decref(spec);
+    return result;
+}
+
+static int check_same(const struct vm *parent, const struct vm *vm, struct error *err)
+{
     const struct vm_spec *a = &parent->spec, *b = &vm->spec;
     char field[64];
 
-    if (spec_differs(parent->head.spec, vm->head.spec, own, field, sizeof field))
+    if (differs(parent, vm, field, sizeof field))
         return error_field(err, EINVAL, field, "%s: must be as in vm %s, of which it is a fork",
                            field, parent->head.id);
     if (strcmp(a->kernel, b->kernel) != 0 || strcmp(a->initrd, b->initrd) != 0 ||
@@ -81,6 +103,7 @@ static int check_same(const struct vm *parent, const struct vm *vm, struct error
 int vm_fork_check(const struct node *node, const struct vm *vm, struct error *err)
 {
     const struct vm *parent = node_find_vm(node, vm->spec.fork);
+    int result;
 
     if (!parent)
         return error_field(err, EINVAL, "boot.fork", "boot.fork: there is no vm %s", vm->spec.fork);
@@ -93,13 +116,8 @@ int vm_fork_check(const struct node *node, const struct vm *vm, struct error *er
             err, EBUSY, "boot.fork",
             "boot.fork: the memory of vm %s cannot be forked: its memory_backing is not shared",
             parent->head.id);
-    for (unsigned i = 0; i < parent->spec.disk_count; i++)
-        if (!parent->spec.disks[i].read_only)
-            return error_field(err, EBUSY, "boot.fork",
-                               "boot.fork: vm %s writes to its disk %s: only VMs whose disks are "
-                               "read-only can be forked",
-                               parent->head.id, parent->spec.disks[i].name);
-    return check_same(parent, vm, err);
+    result = check_same(parent, vm, err);
+    return result < 0 ? result : vm_fork_check_disks(node, parent, vm, err);
 }
 
 bool vm_fork_is_due(const struct vm *vm)
@@ -107,17 +125,22 @@ bool vm_fork_is_due(const struct vm *vm)
     return vm->spec.fork[0] && vm->restore == VM_RESTORE_DUE;
 }
 
+bool vm_fork_awaits(const struct vm *vm)
+{
+    return vm_fork_is_due(vm) && !(vm->fork && vm->fork->is_made);
+}
+
 void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size, bool *ret_never)
 {
     struct vm *parent = node_find_vm(node, vm->spec.fork);
 
-    if (!vm_fork_is_due(vm) || vm->fork)
+    if (!vm_fork_awaits(vm))
         return;
-    *ret_never = !parent || !lives(parent);
+    *ret_never = !vm->fork && (!parent || !lives(parent));
     snprintf(ret_what, size,
              *ret_never ? "vm %s, of which it is a fork, does not run" : "vm %s is being forked",
              vm->spec.fork);
-    if (*ret_never || parent->forking)
+    if (*ret_never || vm->fork || !vm_fork_put_volumes(node, vm) || parent->forking)
         return;
     parent->forking = source_new();
     if (!parent->forking) {
@@ -125,6 +148,7 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
         snprintf(ret_what, size, "memory is short");
         return;
     }
+    parent->forking->has_disks = vm_fork_has_disks(&parent->spec);
     vm_step(node, parent);
 }
 
@@ -140,61 +164,136 @@ void vm_fork_files(const struct vm *vm, struct vm_files *files)
 
 void vm_fork_drop(struct vm *vm)
 {
-    vm->fork = source_release(vm->fork);
+    vm->fork = fork_source_release(vm->fork);
 }
 
 /* --- the parent --- */
 
 bool vm_fork_holds(const struct vm *vm)
 {
-    return vm->forking != NULL;
+    return vm->forking && !vm->forking->has_disks;
 }
 
-/* Those that wait for it; nothing is asked or started yet. */
-static bool waits_for(const struct vm *vm, const struct vm *parent)
+bool vm_fork_wants(const struct vm *vm, const char *snapshot)
 {
-    return vm != parent && !vm->head.hidden && vm->start_due && vm_fork_is_due(vm) && !vm->fork &&
-           strcmp(vm->spec.fork, parent->head.id) == 0;
+    return vm->forking && strcmp(vm->forking->snapshot, snapshot) == 0;
 }
 
-static void tell_forks(struct node *node, const struct vm *parent, struct fork_source *source,
-                       const char *reason)
+/* Whoever waits now has it, made or not. */
+static void give_source(struct node *node, const struct vm *parent, struct fork_source *source)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
 
+    source->is_asked = true;
     for (size_t i = 0; i < vms->count; i++) {
         struct vm *vm = (struct vm *)vms->items[i];
 
-        if (!waits_for(vm, parent))
+        if (vm == parent || vm->head.hidden || !vm->start_due || !vm_fork_is_due(vm) || vm->fork ||
+            strcmp(vm->spec.fork, parent->head.id) != 0 || !vm_fork_volumes_wait(node, vm))
             continue;
-        if (source) {
-            source->users++;
-            vm->fork = source;
-            vm_inherit_nics(vm, parent);
-        } else {
+        source->users++;
+        vm->fork = source;
+        vm_inherit_nics(vm, parent);
+    }
+}
+
+/* They begin, with disks made of the snapshot's if there is one; or, for a reason, do not.  Who
+ * came too late for it asks now. */
+static void tell_forks(struct node *node, struct fork_source *source,
+                       const struct snapshot *snapshot, const char *reason)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    source->is_made = !reason;
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+
+        if (vm->fork != source)
+            continue;
+        if (reason) {
+            vm_fork_drop(vm);
             vm->start_due = false;
             vm_set_state(node, vm, VM_FAILED, reason);
+        } else if (snapshot) {
+            vm_fork_make_volumes(node, vm, snapshot);
         }
         vm_step(node, vm);
     }
+    fork_source_release(source);
+    node_wake_vms(node);
 }
 
 static void end_fork(struct node *node, struct vm *vm, const char *reason)
 {
     struct fork_source *source = take_pointer(vm->forking);
 
-    tell_forks(node, vm, reason ? NULL : source, reason);
-    source_release(source);
+    if (!source->is_asked)
+        give_source(node, vm, source);
+    tell_forks(node, source, NULL, reason);
     vm_release(node, vm);
 }
 
-static int ask(struct vm *vm, struct error *err)
+/* --- the snapshot of the disks --- */
+
+static void snapshot_is_put(void *context, int result, const struct error *err)
+{
+    struct vm_reference *parent = context;
+    struct vm *vm = vm_reference_find(parent);
+
+    if (result < 0 && vm && vm_fork_wants(vm, parent->about))
+        end_fork(parent->node, vm, err->message);
+    free(parent);
+}
+
+void vm_fork_step(struct node *node, struct vm *vm)
+{
+    struct fork_source *source = vm->forking;
+    struct vm_reference *parent;
+    json_t *spec;
+
+    if (!source || !source->has_disks || source->snapshot[0] ||
+        snapshot_under_way(node, vm->head.id))
+        return;
+    for (uint32_t n = node->last_instance + 1; !source->snapshot[0]; n++) {
+        snprintf(source->snapshot, sizeof source->snapshot, "fork-%u", n);
+        if (resource_find(&node->tables[RESOURCE_SNAPSHOT], source->snapshot))
+            source->snapshot[0] = '\0'; /* somebody named his so */
+    }
+    parent = vm_reference_new(node, vm, source->snapshot);
+    spec = json_pack("{s:s, s:s}", "vm", vm->head.id, "mode", "fork");
+    if (parent && spec)
+        node_put(node, RESOURCE_SNAPSHOT, source->snapshot, spec,
+                 (struct node_condition){ .if_absent = true }, snapshot_is_put, parent);
+    else
+        free(parent);
+    if (!parent || !spec)
+        end_fork(node, vm, "memory is short");
+    json_decref(spec);
+}
+
+void vm_fork_is_copied(struct node *node, struct snapshot *snapshot, const char *reason)
+{
+    struct fork_source *source = take_pointer(snapshot->fork);
+    struct vm *vm = node_find_vm(node, snapshot->vm);
+
+    if (source)
+        tell_forks(node, source, snapshot, reason);
+    else if (vm && vm_fork_wants(vm, snapshot->head.id) && !vm->fork_asked)
+        end_fork(node, vm, reason); /* it did not come to the asking */
+}
+
+/* --- asking --- */
+
+int vm_fork_ask(struct node *node, struct vm *vm, struct error *err)
 {
     uint64_t bytes = vm_spec_memory_bytes(&vm->spec);
     auto_close int changes = vm_memory_open(VMM_MEMORY_SHARED, bytes, err);
     auto_close int pagemap = -1;
     char path[40];
+    int result;
 
+    if (!vm->forking)
+        return error_set(err, ECANCELED, "nobody wants a fork any more");
     if (changes < 0)
         return changes;
     snprintf(path, sizeof path, "/proc/%d/pagemap", (int)vm->pid);
@@ -203,8 +302,13 @@ static int ask(struct vm *vm, struct error *err)
         return error_set(err, errno, "look at its pages: %s", strerror(errno));
     if (!vm->client)
         return error_set(err, ENOTCONN, "its VMM cannot be asked");
-    return vmm_client_fork(vm->client, (const int[]){ vm->forking->state_fd, pagemap, changes },
-                           err);
+    result =
+        vmm_client_fork(vm->client, (const int[]){ vm->forking->state_fd, pagemap, changes }, err);
+    if (result < 0)
+        return result;
+    vm->fork_asked = true;
+    give_source(node, vm, vm->forking);
+    return 0;
 }
 
 void vm_fork_is_held(struct node *node, struct vm *vm)
@@ -213,9 +317,7 @@ void vm_fork_is_held(struct node *node, struct vm *vm)
 
     if (vm->fork_asked)
         return;
-    vm->fork_asked = true;
-    if (ask(vm, &err) < 0) {
-        vm->fork_asked = false;
+    if (vm_fork_ask(node, vm, &err) < 0) {
         log_warning(node->log, "vm %s: cannot be forked: %s", vm->head.id, err.message);
         end_fork(node, vm, err.message);
     }
@@ -235,6 +337,7 @@ static bool are_memory(const struct vm *vm, const int *fds, size_t count)
 
 void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, size_t fd_count)
 {
+    struct snapshot *snapshot = vm->snapshot;
     char reason[120];
 
     if (!vm->forking || !vm->fork_asked)
@@ -242,17 +345,27 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
     vm->fork_asked = false;
     if (result == 0 && !are_memory(vm, fds, fd_count))
         result = -EBADMSG;
+    if (result == 0 && vm->forking->has_disks &&
+        !(snapshot && vm_fork_wants(vm, snapshot->head.id)))
+        result = -ECANCELED; /* it was deleted meanwhile */
     if (result < 0) {
         snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id,
                  strerror(-result));
         log_warning(node->log, "%s", reason);
+        if (snapshot && vm_fork_wants(vm, snapshot->head.id))
+            snapshot_is_written(node, snapshot, result);
         end_fork(node, vm, reason);
         return;
     }
     for (size_t i = 0; i < fd_count; i++)
         vm->forking->layers[i] = take_fd(&fds[i]);
     vm->forking->layer_count = fd_count;
-    end_fork(node, vm, NULL);
+    if (!vm->forking->has_disks) {
+        end_fork(node, vm, NULL);
+        return;
+    }
+    snapshot->fork = take_pointer(vm->forking);
+    snapshot_is_written(node, snapshot, 0);
 }
 
 void vm_fork_is_lost(struct node *node, struct vm *vm)

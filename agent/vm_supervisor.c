@@ -143,10 +143,15 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
     for (unsigned i = 0; i < spec->disk_count && !ret_what[0]; i++) {
         const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
 
+        if (vm_fork_awaits(vm) && !spec->disks[i].read_only)
+            continue; /* it is made when the parent is forked */
         if (!volume || volume->state != PROGRESS_READY) {
             snprintf(ret_what, size, "volume %s is %s", spec->disks[i].volume,
                      volume ? progress_state_name(volume->state, "creating") : "gone");
             *ret_never = !volume || volume->state == PROGRESS_FAILED;
+        } else if (volume->fork[0] && !resource_is_saved(&volume->head)) {
+            /* Once it runs nothing else tells what its disks stand on. */
+            snprintf(ret_what, size, "volume %s is being recorded", spec->disks[i].volume);
         }
     }
     for (unsigned i = 0; i < spec->nic_count && !ret_what[0]; i++) {
@@ -169,6 +174,7 @@ static void try_start(struct node *node, struct vm *vm)
     if (!what[0])
         vm_fork_await(node, vm, what, sizeof what, &never);
     if (never) {
+        vm_fork_drop(vm);
         vm->start_due = false;
         vm_set_state(node, vm, VM_FAILED, what);
         observe(node, vm);
@@ -206,8 +212,10 @@ static void step_live(struct node *node, struct vm *vm)
         press_power_button(node, vm);
     } else if (vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) {
         pause_or_resume(node, vm);
-        if (vm->state == (vm->intent == VM_INTENT_PAUSE ? VM_PAUSED : VM_RUNNING))
+        if (vm->state == (vm->intent == VM_INTENT_PAUSE ? VM_PAUSED : VM_RUNNING)) {
             observe(node, vm);
+            vm_fork_step(node, vm);
+        }
     }
 }
 
@@ -220,7 +228,8 @@ static void step_down(struct node *node, struct vm *vm)
     }
     if (vm->head.deleting) {
         vm->timer = loop_cancel(vm->timer);
-        node_gone(node, &vm->head);
+        if (!vm->head.gone && vm_fork_leave(node, vm))
+            node_gone(node, &vm->head);
         return;
     }
     if (vm->intent != VM_INTENT_NONE) {
@@ -230,6 +239,7 @@ static void step_down(struct node *node, struct vm *vm)
     }
     if (!vm->spec.desired_running) {
         vm->timer = loop_cancel(vm->timer);
+        vm_fork_drop(vm);
         vm->start_due = false;
         if (vm->state != VM_STOPPED)
             vm_set_state(node, vm, VM_STOPPED, "stop");

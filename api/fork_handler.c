@@ -135,6 +135,30 @@ static void fork_made(void *context, int result, const struct error *err)
         forks_wait(forks);
 }
 
+/* Its own volumes, for the disks that it may write to: <its id>-<the disk's name>. */
+static int fork_volumes(json_t *spec, const char *id, struct error *err)
+{
+    json_t *disk;
+    size_t index;
+
+    json_array_foreach(json_object_get(spec, "disks"), index, disk)
+    {
+        const char *name = json_string_value(json_object_get(disk, "name"));
+        char volume[2 * ID_MAX + 2];
+
+        if (json_is_true(json_object_get(disk, "read_only")))
+            continue;
+        snprintf(volume, sizeof volume, "%s-%s", id, name);
+        if (!id_is_valid(volume))
+            return error_field(err, EINVAL, "ids",
+                               "ids: %s is too long: %s, the volume of its disk, would have more "
+                               "than %d characters",
+                               id, volume, ID_MAX);
+        json_object_set_new(disk, "volume", json_string(volume));
+    }
+    return 0;
+}
+
 /* The parent's spec, but for what each VM has for itself. */
 static json_t *fork_spec(const json_t *parent, const char *parent_id)
 {
@@ -192,10 +216,35 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
     return result;
 }
 
+/* All that can be refused before the first is put. */
+static int forks_check(const struct forks *forks, const json_t *spec, struct error *err)
+{
+    json_t *copy = json_deep_copy(spec);
+    int result = copy ? 0 : error_set(err, EAGAIN, "memory is short; try again");
+
+    for (size_t i = 0; result == 0 && i < forks->count; i++)
+        result = fork_volumes(copy, forks->items[i].id, err);
+    json_decref(copy);
+    return result;
+}
+
+static void forks_put(struct forks *forks, json_t *spec)
+{
+    struct node_condition condition = { 0 };
+
+    for (size_t i = 0; i < forks->count; i++) {
+        struct fork *fork = &forks->items[i];
+        json_t *own = json_deep_copy(spec); /* NULL is refused like any other that is no object */
+
+        fork_volumes(own, fork->id, NULL);
+        node_put(forks->request->node, RESOURCE_VM, fork->id, own, condition, fork_made, fork);
+        json_decref(own);
+    }
+}
+
 void vm_fork(struct request *request)
 {
     struct error err = { 0 };
-    struct node_condition condition = { 0 };
     struct forks *forks = NULL;
     json_t *parent, *spec;
 
@@ -212,11 +261,15 @@ void vm_fork(struct request *request)
     }
     spec = fork_spec(parent, request->parameter);
     json_decref(parent);
+    if (forks_check(forks, spec, &err) < 0) {
+        request_reply_error(request, &err);
+        json_decref(spec);
+        free(forks);
+        return;
+    }
     forks->deadline_ms = loop_now_ms() + request->step.wait_ms;
     forks->left = forks->count + 1;
-    for (size_t i = 0; i < forks->count; i++)
-        node_put(request->node, RESOURCE_VM, forks->items[i].id, spec, condition, fork_made,
-                 &forks->items[i]);
+    forks_put(forks, spec);
     json_decref(spec);
     /* None has been answered yet but for want of memory. */
     fork_made(&(struct fork){ .forks = forks }, 0, NULL);
