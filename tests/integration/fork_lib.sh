@@ -1,0 +1,32 @@
+# fork_lib.sh - sourced behind agent_lib.sh by the tests of forks.
+#
+#   fork_vm ID IDS [QUERY]                   IDS: "a","b"
+#   disk_of VOLUME                           more of a vm_spec: memory that can be forked, and that disk
+#   does ID WORDS                            a guest that obeys runs them; true if all went well
+#   says_again ID PATTERN N                  it has printed more than N such lines
+# shellcheck shell=bash disable=SC2034,SC2154  # variables are for who sources this, or its
+
+shared='{"memory_mib":16,"memory_backing":"shared"}'
+fork_vm() { local vm=$1 ids=$2; api POST "/v1/vms/$vm/fork${3:-}" "{\"ids\":[$ids]}"; }
+forget() { for path in "$@"; do api DELETE "/v1/$path?force=true&wait=20"; check "DELETE $path" status_is 200; done; }
+restart_agent_hard() {
+    stop_agent KILL
+    start_agent
+}
+
+disk_of() { jq -c --arg volume "$1" '. + {disks:[{name:"root",volume:$volume}]}' <<<"$shared"; }
+type_line() {
+    curl -sS -o /dev/null --max-time 5 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
+        --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input"
+}
+lines_of() { console "$1" && grep -c "$2" <<<"$body"; }
+says_again() { [ "$(lines_of "$1" "$2")" -gt "$3" ]; }
+# does VM WORDS: the words, and a flush, by which it is known that they are done.
+does() {
+    local before
+    before=$(lines_of "$1" 'flush ok')
+    type_line "$1" "$2 blk:flush"
+    wait_for 10 says_again "$1" 'flush ok' "$before" && ! console_has "$1" 'bad|ioerr|unknown|usage'
+}
+fork_snapshots() { api GET /v1/snapshots && field '[.items[] | select(.spec.mode == "fork")] | length'; }
+volume_ids() { api GET '/v1/volumes?limit=1000' && field '[.items[].id] | join(" ")'; }
