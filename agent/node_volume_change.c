@@ -173,7 +173,7 @@ int change_patch_volume(struct change *change, struct error *err)
 {
     struct volume *volume = (struct volume *)change->target;
     json_t *old = volume->head.spec;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     int result = read_patch(change, volume, &bytes, err);
 
     if (result > 0)
