@@ -180,12 +180,14 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
     else if (volume->source.snapshot[0])
         result = reserve_snapshot(node, volume, err);
     else if (volume->fork[0])
-        return vm_fork_reserve_volume(node, volume, err); /* its space was with the VM's */
+        result = vm_fork_reserve_volume(node, volume, err);
+    volume->wanted_bytes = volume->size_bytes;
+    if (result == 0 && volume->fork[0])
+        return 0; /* its space was with the VM's */
     if (result == 0)
         result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
     if (result < 0)
         return result;
-    volume->wanted_bytes = volume->size_bytes;
     return space_admit(total, (uint64_t)node->config->disk_ratio_percent, node_promised_disk(node),
                        volume->size_bytes, "size_mib", err);
 }
@@ -376,7 +378,7 @@ void volume_make_fork(struct node *node, struct volume *volume, const struct sna
     volume->state = PROGRESS_WORKING;
     volume->clone = may_be_delta ? VOLUME_CLONE_BEST : VOLUME_CLONE_COPY;
     if (disk)
-        volume->size_bytes = disk->size_bytes;
+        volume->wanted_bytes = volume->size_bytes = disk->size_bytes;
     node_save(node, &volume->head);
     volume_begin(node, &volume->head);
 }
