@@ -281,7 +281,7 @@ static bool on_detach(struct control *control, const void *message)
     if (!control->ops || device->kind >= VMM_DEVICE_KIND_COUNT)
         return false;
     result = control->ops->detach(control->context, (enum vmm_device_kind)device->kind,
-                                  device->place, &err);
+                                  device->place, device->state == VMM_DEVICE_ABSENT, &err);
     control_send_device(control, (enum vmm_device_kind)device->kind, device->place,
                         result < 0 ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT, result);
     return true;

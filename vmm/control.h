@@ -46,7 +46,9 @@ struct control_ops {
     /* Valid. */
     void (*change_disk)(void *context, const struct vmm_disk *disk);
     void (*change_nic)(void *context, const struct vmm_nic *nic);
-    int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, struct error *err);
+    /* ask: the guest; else only says whether it is there. */
+    int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+                  struct error *err);
 };
 
 /* At once, or false: there is no agent, or it does not read. */

@@ -24,18 +24,20 @@
  *                                      on, and a disk this size, if it is a larger one (its file
  *                                      has it already); the rest stays as it is.  No answer: there
  *                                      is nothing to refuse, and it may be told again at any time
- *   agent -> VMM   DETACH              asks the guest to let it go, each time anew.  Answer:
- * DEVICE, state PRESENT, or ABSENT with -ENOENT: none is there VMM -> agent   DEVICE unasked, state
- * ABSENT: the guest has let go what it was asked for; its fds are closed agent -> VMM   PING
- * Answer: STATE (re-adoption, liveness) agent -> VMM   BALLOON             struct
- * vmm_balloon_change.  No answer; see stats_page.h agent -> VMM   MEMORY              struct
- * vmm_memory_change.  No answer; see stats_page.h agent -> VMM   CONSOLE_INPUT       for the
- * guest's serial port.  Answer: INPUT_TAKEN, in order: 0 = all of it, -EAGAIN = nothing, there is
- * no room VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
- *
- *   VMM -> agent   DEVICE unasked, state FULL: there is no space for a request of a disk that has
- *                                      pause_when_full.  Such requests wait until RESUME, which
- *                                      tries them again; the page (stats_page.h) says it, too
+ *   agent -> VMM   DETACH              asks the guest to let it go, each time anew; with state
+ *                                      PRESENT only asks whether it is there.  Answer: DEVICE,
+ *                                      state PRESENT, or ABSENT with -ENOENT: none is there
+ *   VMM -> agent   DEVICE              unasked, state ABSENT: the guest has let go what it was
+ *                                      asked for; its fds are closed.  State FULL: there is no
+ *                                      space for a request of a disk that has pause_when_full.
+ *                                      Such requests wait until RESUME, which tries them again;
+ *                                      the page (stats_page.h) says it, too
+ *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
+ *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
+ *   agent -> VMM   MEMORY              struct vmm_memory_change.  No answer; see stats_page.h
+ *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in
+ *                                      order: 0 = all of it, -EAGAIN = nothing, there is no room
+ *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
  *
  * A connection of the guest's vsock is a stream socket that the agent passes, struct vmm_vsock:
  *   agent -> VMM   VSOCK_CONNECT + fd  to a port of the guest; to hang up is to give up.  Answer:
@@ -66,6 +68,8 @@
 #define VMM_VCPUS_MAX    STATS_VCPUS_MAX
 #define VMM_DISKS_MAX    STATS_DISKS_MAX
 #define VMM_NICS_MAX     STATS_NICS_MAX
+#define VMM_SLOT_DISKS   8 /* PCI slot of the disk at place 0, and so on */
+#define VMM_SLOT_NICS    16
 #define VMM_QUEUES_MAX   8 /* of a disk; pairs of a nic */
 #define VMM_CMDLINE_MAX  2047
 #define VMM_MEMORY_MAX   (512ull << 30) /* bytes */
@@ -259,7 +263,7 @@ struct vmm_device {
     struct vmm_message_header header;
     uint8_t kind;  /* enum vmm_device_kind */
     uint8_t place; /* of it */
-    uint8_t state; /* enum vmm_device_state; of DEVICE */
+    uint8_t state; /* enum vmm_device_state */
     uint8_t reserved;
     int32_t result; /* of what was asked: 0 or -errno; the log says more */
 };

@@ -33,6 +33,14 @@ static const struct {
 
 /* --- making them --- */
 
+static int fill(struct devices_place *place, const int *fds, unsigned fd_count)
+{
+    place->used = true;
+    place->fd_count = fd_count;
+    memcpy(place->fds, fds, fd_count * sizeof fds[0]);
+    return 0;
+}
+
 static void on_full(void *context, unsigned place, bool full)
 {
     struct devices *devices = context;
@@ -80,8 +88,7 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
 
     memcpy(spec.serial, disk->serial, sizeof spec.serial);
     result = virtio_block_add(devices->pci, &spec, devices->spec.loop, err);
-    place->used |= result == 0;
-    return result;
+    return result < 0 ? result : fill(place, fds, 1u + is_delta);
 }
 
 static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
@@ -101,8 +108,8 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
 
     memcpy(spec.mac, nic->mac, sizeof spec.mac);
     result = virtio_net_add(devices->pci, &spec, devices->spec.loop, err);
-    devices->places[VMM_DEVICE_NIC][nic->place].used |= result == 0;
-    return result;
+    return result < 0 ? result
+                      : fill(&devices->places[VMM_DEVICE_NIC][nic->place], fds, nic->queues);
 }
 
 static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
@@ -159,17 +166,12 @@ static int attach_begin(struct devices *devices, enum vmm_device_kind kind, unsi
 }
 
 static int attach_end(struct devices *devices, enum vmm_device_kind kind, unsigned place,
-                      const int *fds, unsigned fd_count, int result)
+                      int result)
 {
-    struct devices_place *at = &devices->places[kind][place];
-
     devices->spec.release(devices->spec.context);
-    if (result < 0)
-        return result;
-    memcpy(at->fds, fds, fd_count * sizeof fds[0]);
-    at->fd_count = fd_count;
-    hotplug_filled(devices->hotplug, kinds[kind].slot + place);
-    return 0;
+    if (result == 0)
+        hotplug_filled(devices->hotplug, kinds[kind].slot + place);
+    return result;
 }
 
 int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
@@ -181,8 +183,7 @@ int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, co
         return result;
     memset(&devices->spec.page->disks[disk->place], 0, sizeof(struct stats_disk));
     result = add_disk(devices, disk, fds, err);
-    return attach_end(devices, VMM_DEVICE_DISK, disk->place, fds,
-                      1u + (disk->format == VMM_DISK_DELTA), result);
+    return attach_end(devices, VMM_DEVICE_DISK, disk->place, result);
 }
 
 int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
@@ -194,7 +195,7 @@ int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const
         return result;
     memset(&devices->spec.page->nics[nic->place], 0, sizeof(struct stats_nic));
     result = add_nic(devices, nic, fds, err);
-    return attach_end(devices, VMM_DEVICE_NIC, nic->place, fds, nic->queues, result);
+    return attach_end(devices, VMM_DEVICE_NIC, nic->place, result);
 }
 
 void devices_change_disk(struct devices *devices, const struct vmm_disk *disk)
@@ -213,12 +214,13 @@ void devices_change_nic(struct devices *devices, const struct vmm_nic *nic)
         virtio_net_change(net, &nic->rx_rate_limit, &nic->tx_rate_limit);
 }
 
-int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err)
 {
     if (place >= kinds[kind].count || !devices->places[kind][place].used)
         return error_set(err, ENOENT, "nothing is at place %u", place);
-    hotplug_ask(devices->hotplug, kinds[kind].slot + place);
+    if (ask)
+        hotplug_ask(devices->hotplug, kinds[kind].slot + place);
     return 0;
 }
 

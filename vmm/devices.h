@@ -52,14 +52,14 @@ struct devices {
         struct virtio_block *block; /* borrowed; NULL = not a disk */
         struct virtio_net *net;     /* the same */
         unsigned fd_count;
-        int fds[VMM_QUEUES_MAX]; /* owned, of what was attached */
+        int fds[VMM_QUEUES_MAX]; /* owned */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
     struct vmm_rings inherited;
     struct uring rings[VMM_DISKS_MAX]; /* by the disks' places; each may have several, in turn */
 };
 
-/* What is configured, vCPUs not yet there; to be freed also if it fails.  fds stay open as long as
- * the devices. */
+/* What is configured, vCPUs not yet there; to be freed also if it fails.  The fds of disks and nics
+ * are taken over, and closed when those go. */
 int devices_init(struct devices *devices, const struct devices_spec *spec,
                  const struct vmm_configure *configure, const struct config_fds *fds,
                  struct error *err);
@@ -73,8 +73,8 @@ int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const
 /* Of what is there, if anything is: rate limits, and a disk's size if it is larger. */
 void devices_change_disk(struct devices *devices, const struct vmm_disk *disk);
 void devices_change_nic(struct devices *devices, const struct vmm_nic *nic);
-/* Asks the guest to let it go; spec.tell_gone when it has.  -ENOENT. */
-int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place,
+/* Asks the guest to let it go; spec.tell_gone when it has.  Without `ask` only: -ENOENT. */
+int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err);
 
 /* No disk has anything in flight afterwards; vCPUs are held. */

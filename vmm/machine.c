@@ -495,11 +495,12 @@ static void change_nic(void *context, const struct vmm_nic *nic)
     devices_change_nic(&machine->devices, nic);
 }
 
-static int detach(void *context, enum vmm_device_kind kind, unsigned place, struct error *err)
+static int detach(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+                  struct error *err)
 {
     struct machine *machine = context;
 
-    return devices_detach(&machine->devices, kind, place, err);
+    return devices_detach(&machine->devices, kind, place, ask, err);
 }
 
 const struct control_ops machine_control_ops = {

@@ -9,7 +9,7 @@ static void agent_step(struct devices_harness *f, uint8_t how, unsigned place)
     int fd, result;
 
     if (how & 1) {
-        (void)devices_detach(&f->devices, VMM_DEVICE_DISK, place, NULL);
+        (void)devices_detach(&f->devices, VMM_DEVICE_DISK, place, true, NULL);
         return;
     }
     disk.place = (uint8_t)(place % VMM_DISKS_MAX);
@@ -54,7 +54,7 @@ static void devices_probe(struct devices_harness *f)
 {
     int fd = file_new();
 
-    (void)devices_detach(&f->devices, VMM_DEVICE_DISK, a_disk.place, NULL);
+    (void)devices_detach(&f->devices, VMM_DEVICE_DISK, a_disk.place, true, NULL);
     eject(f, 1u << DISK_SLOT);
     f->h.slot = DISK_SLOT;
     FUZZ_REQUIRE(config_get(&f->h, 0, 4) == UINT32_MAX);

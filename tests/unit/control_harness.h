@@ -236,13 +236,14 @@ static inline int attach_nic(void *context, const struct vmm_nic *nic, const int
     return take_device(context, fds);
 }
 
-static inline int detach(void *context, enum vmm_device_kind kind, unsigned place,
+static inline int detach(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
                          struct error *err)
 {
     struct fixture *f = context;
 
     f->detached.kind = (uint8_t)kind;
     f->detached.place = (uint8_t)place;
+    f->detached.state = ask ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT;
     return place < VMM_DISKS_MAX ? 0 : error_set(err, ENOENT, "none");
 }
 

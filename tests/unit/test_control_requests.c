@@ -256,6 +256,13 @@ static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
     expect_state(fd, false);
     control_send_device(f->control, VMM_DEVICE_NIC, 2, VMM_DEVICE_ABSENT, 0);
     expect_device(fd, VMM_DEVICE_NIC, 2, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(f->detached.state, VMM_DEVICE_ABSENT);
+    message.place = 3;
+    message.state = VMM_DEVICE_PRESENT; /* only a look */
+    assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
+    turn(f);
+    expect_device(fd, VMM_DEVICE_NIC, 3, VMM_DEVICE_PRESENT, 0);
+    assert_int_equal(f->detached.state, VMM_DEVICE_PRESENT);
     message.kind = VMM_DEVICE_KIND_COUNT;
     assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
     turn(f);

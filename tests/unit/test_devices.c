@@ -98,7 +98,7 @@ static void a_guest_lets_go_what_it_was_asked_for(void **state)
     int fd = attach(f);
 
     write_a_sector(f);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
     assert_int_equal(f->gone, 0);
     assert_true(is_open(fd));
@@ -110,7 +110,7 @@ static void a_guest_lets_go_what_it_was_asked_for(void **state)
     assert_int_equal(f->holds, 2);
     assert_int_equal(f->releases, 2);
     assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), -ENOENT);
 }
 
 static void nothing_goes_unasked(void **state)
@@ -121,7 +121,7 @@ static void nothing_goes_unasked(void **state)
     eject(f, UINT32_MAX);
     assert_int_equal(f->gone, 0);
     write_a_sector(f);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     eject(f, ~(1u << DISK_SLOT));
     assert_int_equal(f->gone, 0);
     for (unsigned port = PLATFORM_PORT_HOTPLUG;
@@ -140,7 +140,7 @@ static void it_is_asked_again_and_only_for_this_one(void **state)
 
     assert_true(attach(f) >= 0);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
         assert_int_equal(port_get(f, PLATFORM_PORT_GED), GED_EVENT_PCI_HOTPLUG);
         assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
     }
@@ -159,7 +159,7 @@ static void an_answer_counts_once(void **state)
 
     assert_true(attach(f) >= 0);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
         bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
         assert_int_equal(loop_turn(f->h.loop, 0, NULL), 0);
         if (i == 0) { /* the same again, now that it is gone */
@@ -169,9 +169,9 @@ static void an_answer_counts_once(void **state)
     }
     assert_int_equal(f->gone, 2);
     assert_true(attach(f) >= 0);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     harness_run(&f->h);
     assert_int_equal(f->gone, 3);
@@ -188,7 +188,7 @@ static void coming_and_going_leaves_nothing(void **state)
         assert_true(attach(f) >= 0);
         if (i % 500 == 0)
             write_a_sector(f);
-        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+        assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
         eject(f, 1u << DISK_SLOT);
     }
     assert_int_equal(f->gone, 2000);
@@ -203,7 +203,7 @@ static void requests_in_flight_end_with_the_device(void **state)
 
     assert_true(attach(f) >= 0);
     driver_start(&f->h, 0, 8);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     ring_offer(&f->h, 0, &nothing, 1);
     mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0); /* not yet seen */
     eject(f, 1u << DISK_SLOT);
@@ -228,7 +228,7 @@ static void a_nic_comes_and_goes(void **state)
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << f->h.slot);
     driver_start(&f->h, 1ull << 5, 8);
     assert_int_equal(device_config_get(&f->h, 5, 1), 9);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 7, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 7, true, NULL), 0);
     eject(f, 1u << f->h.slot);
     assert_int_equal(f->gone_kind, VMM_DEVICE_NIC);
     assert_int_equal(f->gone_place, 7);
@@ -243,7 +243,7 @@ static void a_snapshot_keeps_what_is_to_be_told(void **state)
     struct transfer transfer = { .err = &f->h.err };
 
     assert_true(attach(f) >= 0);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, NULL), 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     devices_transfer(&f->devices, &transfer);
     assert_true(transfer_is_good(&transfer));
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << DISK_SLOT);
@@ -255,13 +255,26 @@ static void a_snapshot_keeps_what_is_to_be_told(void **state)
     free(transfer.bytes);
 }
 
+static void a_look_asks_nothing_of_the_guest(void **state)
+{
+    struct devices_harness *f = *state;
+
+    assert_true(attach(f) >= 0);
+    (void)port_get(f, PLATFORM_PORT_HOTPLUG_FILLED);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, false, NULL), 0);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 0);
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->gone, 0);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 4, false, NULL), -ENOENT);
+}
+
 static void places_are_bounded(void **state)
 {
     struct devices_harness *f = *state;
 
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 8, NULL), -ENOENT);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 255, NULL), -ENOENT);
-    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 0, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 8, true, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 255, true, NULL), -ENOENT);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 0, true, NULL), -ENOENT);
 }
 
 int main(void)
@@ -279,6 +292,7 @@ int main(void)
         TEST(requests_in_flight_end_with_the_device),
         TEST(a_nic_comes_and_goes),
         TEST(a_snapshot_keeps_what_is_to_be_told),
+        TEST(a_look_asks_nothing_of_the_guest),
         TEST(places_are_bounded),
     };
 
