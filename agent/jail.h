@@ -33,6 +33,8 @@ uid_t jail_vm_user(const struct jail *jail, uint32_t instance);
 /* What the host lacks for full confinement ("" = nothing); borrowed. */
 const char *jail_cgroup_finding(const struct jail *jail);
 
+/* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
+bool jail_may_raise_limits(const struct jail *jail);
 /* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
 /* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
 bool jail_may_raise_limits(const struct jail *jail);

@@ -60,6 +60,15 @@ void node_patch(struct node *node, enum resource_kind kind, const char *id, cons
 void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
                  struct node_condition condition, node_done_fn *done, void *context);
 
+/* What a VM has that comes and goes while it runs. */
+enum vm_part { VM_PART_DISK, VM_PART_NIC };
+
+/* PUT of one, as an item of the VM's spec has it (its name may be left out), or with spec NULL its
+ * DELETE.  1: it is new; observed_generation follows once it is attached, or is gone. */
+void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
+                  const json_t *spec, struct node_condition condition, node_done_fn *done,
+                  void *context);
+
 enum vm_action {
     VM_ACTION_START,
     VM_ACTION_STOP,

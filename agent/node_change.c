@@ -74,6 +74,8 @@ static void change_committed(void *context, int result, const struct error *err)
         node->database_error = -result;
         log_error(node->log, "a change of %s %s could not be recorded: %s",
                   resource_kind_name(change->kind), change->id, err->message);
+        if (change->verb == CHANGE_PART)
+            change_undo_part(change);
         if (change->verb == CHANGE_PUT)
             undo_creation(change);
         else
@@ -83,7 +85,7 @@ static void change_committed(void *context, int result, const struct error *err)
         return;
     }
     node->database_error = 0;
-    change->result = change->verb == CHANGE_PUT;
+    change->result = change->verb == CHANGE_PUT || (change->verb == CHANGE_PART && change->body);
     switch (change->verb) {
     case CHANGE_PUT:
         resource->hidden = false;
@@ -297,6 +299,8 @@ static int begin_change(struct change *change, struct error *err)
     change->target = resource;
     if (change->verb == CHANGE_ACTION)
         return change_begin_action(change, err);
+    if (change->verb == CHANGE_PART)
+        return change_begin_part(change, err);
     return ops->patch ? ops->patch(change, err)
                       : error_set(err, EINVAL, "nothing of it can be changed");
 }
@@ -306,10 +310,9 @@ static int begin_change(struct change *change, struct error *err)
 static void change_begin(struct change *change)
 {
     static int (*const begin[CHANGE_VERB_COUNT])(struct change *, struct error *) = {
-        [CHANGE_PUT] = begin_put,
-        [CHANGE_PATCH] = begin_change,
-        [CHANGE_DELETE] = begin_delete,
-        [CHANGE_ACTION] = begin_change,
+        [CHANGE_PUT] = begin_put,       [CHANGE_PATCH] = begin_change,
+        [CHANGE_DELETE] = begin_delete, [CHANGE_ACTION] = begin_change,
+        [CHANGE_PART] = begin_change,
     };
     int result = begin[change->verb](change, &change->err);
 
@@ -392,4 +395,22 @@ void node_vm_action(struct node *node, const char *id, enum vm_action action,
                              .context = context };
 
     submit(node, &change, id, NULL);
+}
+
+_Static_assert((int)VM_PART_DISK == VMM_DEVICE_DISK && (int)VM_PART_NIC == VMM_DEVICE_NIC,
+               "what the API calls a part is what the VMM calls a device");
+
+void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
+                  const json_t *spec, struct node_condition condition, node_done_fn *done,
+                  void *context)
+{
+    struct change change = { .verb = CHANGE_PART,
+                             .kind = RESOURCE_VM,
+                             .part = (enum vmm_device_kind)part,
+                             .condition = condition,
+                             .done = done,
+                             .context = context };
+
+    snprintf(change.part_name, sizeof change.part_name, "%s", name);
+    submit(node, &change, id, spec);
 }

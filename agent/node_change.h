@@ -6,16 +6,26 @@
 #include "agent/node_internal.h"
 #include "base/error.h"
 
-enum change_verb { CHANGE_PUT, CHANGE_PATCH, CHANGE_DELETE, CHANGE_ACTION, CHANGE_VERB_COUNT };
+enum change_verb {
+    CHANGE_PUT,
+    CHANGE_PATCH,
+    CHANGE_DELETE,
+    CHANGE_ACTION,
+    CHANGE_PART,
+    CHANGE_VERB_COUNT
+};
 
 struct change {
     struct node *node;
     enum change_verb verb;
     enum resource_kind kind;
     char id[ID_MAX + 1];
-    json_t *body; /* owned; PUT, PATCH */
+    json_t *body; /* owned; PUT, PATCH, PART: NULL = it is to go */
     bool force;
     enum vm_action action;
+    enum vmm_device_kind part; /* PART, as the next */
+    char part_name[ID_MAX + 1];
+    unsigned place;
     struct node_condition condition;
     node_done_fn *done;
     void *context;
@@ -23,7 +33,7 @@ struct change {
     struct resource *target;
     uint64_t more_bytes;     /* of disk, that the PATCH of a volume promises */
     json_t *volume_spec;     /* owned; what its will be once committed */
-    struct vm_spec new_spec; /* PATCH, ACTION: what the VM's will be once committed */
+    struct vm_spec new_spec; /* PATCH, ACTION, PART: what the VM's will be once committed */
     enum vm_intent new_intent;
     int64_t old_generation; /* when it was submitted */
     int64_t new_generation;
@@ -38,11 +48,20 @@ struct change {
 /* Writes the target as it now is in memory; change_committed runs when that is on the disk. */
 int change_commit(struct change *change, struct error *err);
 
-/* node_vm_change.c: PATCH of VMs (resource_ops), and ACTION, which only they have. */
+/* node_vm_change.c: PATCH of VMs (resource_ops), and ACTION and PART, which only they have. */
 int change_patch_vm(struct change *change, struct error *err);
 int change_begin_action(struct change *change, struct error *err);
 void change_apply_vm(struct change *change);
+/* Writes the VM as it would be with the change's spec, intent and generation. */
+int change_commit_vm(struct change *change, struct error *err);
 
 /* node_volume_change.c: PATCH of volumes. */
 int change_patch_volume(struct change *change, struct error *err);
 void change_apply_volume(struct change *change);
+
+/* node_vm_part.c: PART. */
+int change_begin_part(struct change *change, struct error *err);
+/* The VM has its new spec, and the change its old one: what is at the place follows.  Without
+ * `committed` only for the row. */
+void change_apply_part(struct change *change, bool committed);
+void change_undo_part(struct change *change);

@@ -9,6 +9,7 @@
 #include "agent/disk_base.h"
 #include "agent/node.h"
 #include "agent/resource.h"
+#include "agent/vm_devices.h"
 #include "agent/vm_lifecycle.h"
 #include "agent/vm_spec.h"
 #include "base/error.h"
@@ -140,7 +141,8 @@ struct vm {
     char full[ID_MAX + 16]; /* why it is paused, if a disk is full: "disk-full: " and its name */
     enum vm_restore restore;
 
-    /* By place: of a fork's nics: what its guest has, behind its NAT. */
+    struct vm_devices devices;
+    /* By place: of a fork's nics: what its guest has, behind its NAT; all zero = it is none. */
     struct vm_nic inside[VMM_NICS_MAX];
     bool forked; /* its process is, or was, a fork's */
 
@@ -317,6 +319,18 @@ void vm_step(struct node *node, struct vm *vm);
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason);
 /* Whose kernel, initrd and command line it boots: its own, or its snapshot's.  Borrowed. */
 const struct vm_spec *vm_boot_spec(const struct node *node, const struct vm *vm);
+/* What a start, or an attach, still waits for; "" = nothing.  *ret_never: it will not come by
+ * itself. */
+void vm_missing_volume(const struct node *node, const char *id, char *ret_what, size_t size,
+                       bool *ret_never);
+void vm_missing_network(const struct node *node, const char *id, char *ret_what, size_t size,
+                        bool *ret_never);
+/* May it have the disk, or the nic, at that index of its spec, beside all others?  A nic's
+ * addresses are put into vm->nics. */
+int vm_check_disk(const struct node *node, const struct vm *vm, unsigned index, struct error *err);
+int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err);
+/* It is not given again soon. */
+void vm_remember_address(struct node *node, const char *network, uint32_t ipv4);
 /* A fork's guest has what its parent's has. */
 void vm_inherit_nics(struct vm *vm, const struct vm *parent);
 /* Why it is paused. */
@@ -349,3 +363,8 @@ void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_n
                  struct vmm_nic *ret_nic);
 void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm_nic_spec *nic,
                    struct nic_config *ret_config);
+/* As the VMM is told of them. */
+void vm_fill_disk(const struct node *node, const struct vm_disk_spec *spec,
+                  struct vmm_disk *ret_disk);
+void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_nic_spec *spec,
+                 struct vmm_nic *ret_nic);

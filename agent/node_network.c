@@ -184,10 +184,9 @@ static int network_may_remove(struct node *node, const struct resource *resource
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
-        for (unsigned n = 0; n < vm->spec.nic_count; n++)
-            if (strcmp(vm->spec.nics[n].network, resource->id) == 0)
-                return error_set(err, EBUSY, "network %s is in use by vm %s", resource->id,
-                                 vm->head.id);
+        if (vm_count_nics(vm, resource->id) > 0)
+            return error_set(err, EBUSY, "network %s is in use by vm %s", resource->id,
+                             vm->head.id);
     }
     return 0;
 }
@@ -261,12 +260,8 @@ static unsigned addresses_used(const struct node *node, const char *id)
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     unsigned used = 0;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
-        for (unsigned n = 0; n < vm->spec.nic_count; n++)
-            used += strcmp(vm->spec.nics[n].network, id) == 0;
-    }
+    for (size_t i = 0; i < vms->count; i++)
+        used += vm_count_nics((const struct vm *)vms->items[i], id);
     return used;
 }
 

@@ -183,6 +183,8 @@ int snapshot_check_source(const struct vm *vm, struct error *err)
                          vm->head.id, vm->full);
     if (vm_fork_holds(vm))
         return error_set(err, EBUSY, "vm %s is being forked: try again", vm->head.id);
+    if (vm_devices_check_whole(vm, err) < 0)
+        return -err->code;
     if ((vm->state == VM_RUNNING || vm->state == VM_PAUSED) && stays && vm->pidfd >= 0)
         return 0;
     return error_set(err, EBUSY, "vm %s is %s: only a VM that runs, or is paused, has a state",

@@ -44,6 +44,19 @@ void node_retry_over(struct resource *resource)
     resource->tries = 0;
 }
 
+/* What a guest has not let go yet is asked for again, what could not be begun is begun. */
+static void step_devices(struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+
+        if (vm->pidfd >= 0 && !vm_devices_are_settled(vm))
+            vm_step(node, vm);
+    }
+}
+
 /* No resource leaves its table within: the database tells later that its row is gone. */
 static void tick(void *context)
 {
@@ -59,6 +72,7 @@ static void tick(void *context)
             if (table->items[i]->stuck && table->items[i]->retry_ms <= now)
                 node_retry(node, table->items[i]);
     }
+    step_devices(node);
     node_tend_networks(node);
 }
 

@@ -96,8 +96,12 @@ static int check_image(const struct node *node, const char *id, enum image_kind 
     return 0;
 }
 
-static int check_disk(const struct node *node, const struct vm *vm, unsigned index,
-                      struct error *err)
+static bool shares(const struct vm_disk_spec *one, const struct vm_disk_spec *other)
+{
+    return strcmp(one->volume, other->volume) == 0 && !(one->read_only && other->read_only);
+}
+
+int vm_check_disk(const struct node *node, const struct vm *vm, unsigned index, struct error *err)
 {
     const struct vm_disk_spec *disk = &vm->spec.disks[index];
     const struct volume *volume = node_find_volume(node, disk->volume);
@@ -111,11 +115,13 @@ static int check_disk(const struct node *node, const struct vm *vm, unsigned ind
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *other = (const struct vm *)vms->items[i];
 
-        for (unsigned d = 0; other != vm && d < other->spec.disk_count; d++)
-            if (strcmp(other->spec.disks[d].volume, disk->volume) == 0 &&
-                !(disk->read_only && other->spec.disks[d].read_only))
+        for (unsigned place = 0; place < VMM_DISKS_MAX; place++) {
+            const struct vm_disk_spec *has = vm_disk_at(other, place);
+
+            if (has && !(other == vm && place == disk->place) && shares(has, disk))
                 return error_field(err, EBUSY, field, "%s: volume %s is in use by vm %s", field,
                                    disk->volume, other->head.id);
+        }
     }
     return 0;
 }
@@ -136,8 +142,19 @@ static int compare_addresses(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-/* Ascending addresses that VMs (this one's earlier nics, too) have in a network.  malloc'ed. */
-static uint32_t *used_addresses(const struct node *node, const struct vm *vm, unsigned own_count,
+/* Has that VM's nic at the place its addresses already?  Of `vm` itself only those before `index`,
+ * and those that are to go. */
+static const struct vm_nic_spec *nic_with_addresses(const struct vm *other, const struct vm *vm,
+                                                    unsigned place, unsigned index)
+{
+    const struct vm_nic_spec *nic = vm_nic_at(other, place);
+    bool own = other == vm && vm->devices.at[VMM_DEVICE_NIC][place].use == VM_DEVICE_SPEC;
+
+    return nic && own && nic - vm->spec.nics >= (ptrdiff_t)index ? NULL : nic;
+}
+
+/* Ascending addresses that VMs (this one, too) have in a network.  malloc'ed. */
+static uint32_t *used_addresses(const struct node *node, const struct vm *vm, unsigned index,
                                 const char *network, size_t *ret_count)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
@@ -148,13 +165,15 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
         return NULL;
     for (size_t i = 0; i <= vms->count; i++) {
         const struct vm *other = i < vms->count ? (const struct vm *)vms->items[i] : vm;
-        unsigned nic_count = other == vm ? own_count : other->spec.nic_count;
 
         if (other == vm && i < vms->count)
             continue;
-        for (unsigned n = 0; n < nic_count; n++)
-            if (strcmp(other->spec.nics[n].network, network) == 0)
-                used[count++] = other->nics[other->spec.nics[n].place].ipv4;
+        for (unsigned place = 0; place < VMM_NICS_MAX; place++) {
+            const struct vm_nic_spec *nic = nic_with_addresses(other, vm, place, index);
+
+            if (nic && strcmp(nic->network, network) == 0)
+                used[count++] = other->nics[place].ipv4;
+        }
     }
     qsort(used, count, sizeof *used, compare_addresses);
     *ret_count = count;
@@ -195,20 +214,18 @@ static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned i
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     const uint8_t *mac = vm->nics[vm->spec.nics[index].place].mac;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *other = (const struct vm *)vms->items[i];
+    for (size_t i = 0; i <= vms->count; i++) {
+        const struct vm *other = i < vms->count ? (const struct vm *)vms->items[i] : vm;
 
-        for (unsigned n = 0; n < other->spec.nic_count; n++)
-            if (memcmp(other->nics[other->spec.nics[n].place].mac, mac, MAC_BYTES) == 0)
+        for (unsigned place = 0; place < VMM_NICS_MAX; place++)
+            if (nic_with_addresses(other, vm, place, index) &&
+                memcmp(other->nics[place].mac, mac, MAC_BYTES) == 0)
                 return true;
     }
-    for (unsigned n = 0; n < index; n++)
-        if (memcmp(vm->nics[vm->spec.nics[n].place].mac, mac, MAC_BYTES) == 0)
-            return true;
     return false;
 }
 
-static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
+int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
 {
     const struct snapshot *snapshot = node_find_snapshot(node, vm->spec.snapshot);
     struct vm_nic_spec nic = vm->spec.nics[index];
@@ -220,7 +237,8 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
     snprintf(field, sizeof field, "nics[%u].network", index);
     if (!network || resource_is_leaving(&network->head))
         return error_field(err, EINVAL, field, "%s: there is no network %s", field, nic.network);
-    if (snapshot && !vm->spec.fork[0] && snapshot_check_nic(snapshot, index, &nic, err) < 0)
+    if (snapshot && !vm->spec.fork[0] && vm->restore == VM_RESTORE_DUE &&
+        snapshot_check_nic(snapshot, index, &nic, err) < 0)
         return -err->code;
     if (nic.has_mac)
         memcpy(vm->nics[nic.place].mac, nic.mac, MAC_BYTES);
@@ -238,7 +256,9 @@ static int reserve_nic(const struct node *node, struct vm *vm, unsigned index, s
 
 void vm_inherit_nics(struct vm *vm, const struct vm *parent)
 {
-    memcpy(vm->inside, parent->forked ? parent->inside : parent->nics, sizeof vm->inside);
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++)
+        vm->inside[place] =
+            vm_nic_is_forked(parent, place) ? parent->inside[place] : parent->nics[place];
 }
 
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
@@ -301,13 +321,13 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
     if (vm->spec.fork[0])
         result = vm_fork_check(node, vm, err);
     for (unsigned i = 0; result == 0 && i < vm->spec.disk_count; i++)
-        result = check_disk(node, vm, i, err);
+        result = vm_check_disk(node, vm, i, err);
     if (result == 0)
         result = check_boot(node, vm, err);
     if (result == 0)
         place_devices(node, vm);
     for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
-        result = reserve_nic(node, vm, i, err);
+        result = vm_reserve_nic(node, vm, i, err);
     if (result == 0 && vm->spec.fork[0])
         vm_inherit_nics(vm, node_find_vm(node, vm->spec.fork));
     if (result == 0)
@@ -343,25 +363,24 @@ static int vm_may_remove(struct node *node, const struct resource *resource, boo
     return 0;
 }
 
-static void remember_addresses(struct node *node, const struct vm *vm)
+void vm_remember_address(struct node *node, const char *id, uint32_t ipv4)
 {
-    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
-        struct network *network = node_find_network(node, vm->spec.nics[i].network);
+    struct network *network = node_find_network(node, id);
 
-        if (!network)
-            continue;
-        if (network->recent_count == NETWORK_RECENT_MAX)
-            memmove(network->recent, network->recent + 1,
-                    --network->recent_count * sizeof network->recent[0]);
-        network->recent[network->recent_count++] = vm->nics[vm->spec.nics[i].place].ipv4;
-    }
+    if (!network)
+        return;
+    if (network->recent_count == NETWORK_RECENT_MAX)
+        memmove(network->recent, network->recent + 1,
+                --network->recent_count * sizeof network->recent[0]);
+    network->recent[network->recent_count++] = ipv4;
 }
 
 static void vm_remove(struct node *node, struct resource *resource)
 {
     struct vm *vm = (struct vm *)resource;
 
-    remember_addresses(node, vm);
+    for (unsigned i = 0; i < vm->spec.nic_count; i++)
+        vm_remember_address(node, vm->spec.nics[i].network, vm->nics[vm->spec.nics[i].place].ipv4);
     vm->start_due = false;
     vm->placed = true; /* its directory, at least */
     vm_step(node, vm);
@@ -380,37 +399,6 @@ static json_t *exit_json(const struct vm *vm)
                      vm->exit.detail, "text", vm->exit.text, "at", at);
 }
 
-/* A fork's guest knows its nic by these. */
-static void set_inside(json_t *nic, const struct vm_nic *inside)
-{
-    char mac[MAC_TEXT];
-    char ipv4[IPV4_TEXT];
-
-    mac_format(inside->mac, mac);
-    ipv4_format(inside->ipv4, ipv4);
-    json_object_set_new(nic, "inside_mac", json_string(mac));
-    json_object_set_new(nic, "inside_ipv4", json_string(ipv4));
-}
-
-static json_t *nics_json(const struct vm *vm, bool stored)
-{
-    json_t *array = json_array();
-
-    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
-        unsigned place = vm->spec.nics[i].place;
-        char mac[MAC_TEXT];
-        char ipv4[IPV4_TEXT];
-
-        mac_format(vm->nics[place].mac, mac);
-        ipv4_format(vm->nics[place].ipv4, ipv4);
-        json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "name", vm->spec.nics[i].name,
-                                               "mac", mac, "ipv4", ipv4));
-        if (vm->forked || (stored && vm->spec.fork[0]))
-            set_inside(json_array_get(array, i), &vm->inside[place]);
-    }
-    return array;
-}
-
 static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct vm *vm = (const struct vm *)resource;
@@ -418,20 +406,21 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     json_t *status;
 
     timestamp_format(vm->since_ms, since);
-    status = json_pack(
-        "{s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:o, s:o}", "state",
-        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state), "observed_generation",
-        (json_int_t)vm->observed_generation, "reason",
-        vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since, "exit",
-        exit_json(vm), "nics", nics_json(vm, stored), "restarts", (int)vm->restarts, "pid",
-        vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
-        restore_names[vm->restore] ? json_string(restore_names[vm->restore]) : json_null());
+    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:i, s:o, s:o}", "state",
+                       vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
+                       "observed_generation", (json_int_t)vm->observed_generation, "reason",
+                       vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
+                       "exit", exit_json(vm), "restarts", (int)vm->restarts, "pid",
+                       vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
+                       restore_names[vm->restore] ? json_string(restore_names[vm->restore])
+                                                  : json_null());
+    if (status)
+        vm_devices_status(vm, status, stored);
     if (status && !stored) {
         vm_balloon_status(node, vm, status);
         vm_memory_status(node, vm, status);
     }
     if (status && stored) {
-        vm_spec_store_places(&vm->spec, status);
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
@@ -468,25 +457,6 @@ static void restore_exit(struct vm *vm, const json_t *status)
     snprintf(vm->exit.text, sizeof vm->exit.text, "%s", text_of(exit, "text"));
 }
 
-static int restore_nics(struct vm *vm, const json_t *status, struct error *err)
-{
-    const json_t *nics = json_object_get(status, "nics");
-
-    for (unsigned i = 0; i < vm->spec.nic_count; i++) {
-        const json_t *nic = json_array_get(nics, i);
-        unsigned place = vm->spec.nics[i].place;
-
-        if (mac_parse(text_of(nic, "mac"), vm->nics[place].mac, err) < 0 ||
-            ipv4_parse(text_of(nic, "ipv4"), &vm->nics[place].ipv4, err) < 0)
-            return -err->code;
-        if (vm->spec.fork[0] &&
-            (mac_parse(text_of(nic, "inside_mac"), vm->inside[place].mac, err) < 0 ||
-             ipv4_parse(text_of(nic, "inside_ipv4"), &vm->inside[place].ipv4, err) < 0))
-            return -err->code;
-    }
-    return 0;
-}
-
 static int vm_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     struct vm *vm = (struct vm *)resource;
@@ -508,9 +478,8 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
             vm->restore = (enum vm_restore)step;
     snprintf(vm->full, sizeof vm->full, "%s", text_of(status, "full"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
-    vm_spec_restore_places(&vm->spec, status);
     restore_exit(vm, status);
-    return restore_nics(vm, status, err);
+    return vm_devices_restore(vm, status, err);
 }
 
 const struct resource_ops vm_ops = {

@@ -1,5 +1,6 @@
-/* Changes of an existing VM: PATCH and the verbs.  The candidate is written first; memory follows
- * when the commit is back (change_apply_vm), and only then is anything done about it. */
+/* Changes of an existing VM: PATCH and the verbs (its parts: node_vm_part.c).  The candidate is
+ * written first; memory follows when the commit is back (change_apply_vm), and only then is
+ * anything done about it. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,10 +34,10 @@ static void swap_spec(struct vm *vm, struct vm_spec *spec)
     vm->head.spec = vm_spec_json(&vm->spec);
 }
 
-/* Writes the VM as it would be with the change's spec, intent and generation. */
-static int commit_candidate(struct change *change, struct error *err)
+int change_commit_vm(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
+    struct vm_devices devices = vm->devices;
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
     bool starts = change_starts(change);
@@ -46,9 +47,12 @@ static int commit_candidate(struct change *change, struct error *err)
     swap_spec(vm, &change->new_spec);
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
+    if (change->verb == CHANGE_PART)
+        change_apply_part(change, /* committed= */ false);
     result = vm->head.spec ? change_commit(change, err)
                            : error_set(err, EAGAIN, "memory is short; try again");
     swap_spec(vm, &change->new_spec);
+    vm->devices = devices;
     vm->head.generation = generation;
     vm->intent = intent;
     vm->start_committing = starts && result == CHANGE_COMMITTING;
@@ -61,13 +65,15 @@ void change_apply_vm(struct change *change)
     bool started;
 
     /* The VM may have ended meanwhile: what the patch does not name stays as that left it. */
-    if (change->verb == CHANGE_PATCH) {
+    if (change->verb == CHANGE_PATCH || change->verb == CHANGE_PART) {
         change->new_intent = vm->intent;
         if (!json_object_get(change->body, "desired_state"))
             change->new_spec.desired_running = vm->spec.desired_running;
     }
     started = change_starts(change);
     swap_spec(vm, &change->new_spec);
+    if (change->verb == CHANGE_PART)
+        change_apply_part(change, /* committed= */ true);
     vm->head.generation += change->new_generation - change->old_generation;
     vm->intent = change->new_intent;
     if (vm->intent != VM_INTENT_PAUSE)
@@ -84,6 +90,8 @@ void change_apply_vm(struct change *change)
     if (change->verb == CHANGE_PATCH && json_object_get(change->body, "memory_target_mib"))
         vm_memory_tell(change->node, vm);
     vm_step(change->node, vm);
+    if (change->verb == CHANGE_PART)
+        node_wake_vms(change->node); /* a fork may have waited for it */
 }
 
 /* --- PATCH --- */
@@ -152,7 +160,7 @@ int change_patch_vm(struct change *change, struct error *err)
         return result;
     change->new_generation = vm->head.generation + 1;
     change->new_intent = vm->intent;
-    return commit_candidate(change, err);
+    return change_commit_vm(change, err);
 }
 
 /* --- verbs --- */
@@ -193,5 +201,5 @@ int change_begin_action(struct change *change, struct error *err)
     change->new_generation =
         vm->head.generation + (change->new_spec.desired_running != vm->spec.desired_running);
     change->new_intent = actions[change->action].intent;
-    return commit_candidate(change, err);
+    return change_commit_vm(change, err);
 }

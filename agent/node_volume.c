@@ -390,9 +390,8 @@ const struct vm *volume_user(const struct node *node, const char *id, const stru
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
-        for (unsigned d = 0; vm != except && d < vm->spec.disk_count; d++)
-            if (strcmp(vm->spec.disks[d].volume, id) == 0)
-                return vm;
+        if (vm != except && vm_uses_volume(vm, id))
+            return vm;
     }
     return NULL;
 }

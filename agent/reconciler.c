@@ -2,6 +2,7 @@
  * the other.  What runs is adopted, what no row names is removed, what was begun is finished or
  * undone. */
 #include <errno.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,6 +197,15 @@ static void settle_vm(struct node *node, struct vm *vm)
 
 /* --- networks and files --- */
 
+/* Its process has it: a tap lives as long as that. */
+static bool has_nic(const struct node *node, const struct vm *vm, unsigned place)
+{
+    char tap[IFNAMSIZ];
+
+    nic_tap_name(node->config->prefix, vm->head.instance, (uint8_t)place, tap);
+    return vm_nic_in_machine(vm, place) || (vm_nic_at(vm, place) && if_nametoindex(tap) != 0);
+}
+
 static int restore_networks(struct node *node, struct error *err)
 {
     const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
@@ -216,8 +226,9 @@ static int restore_networks(struct node *node, struct error *err)
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
-        for (unsigned n = 0; vm->pidfd >= 0 && n < vm->spec.nic_count; n++)
-            vm_nic_config(node, vm, &vm->spec.nics[n], &nics[nic_count++]);
+        for (unsigned place = 0; vm->pidfd >= 0 && place < VMM_NICS_MAX; place++)
+            if (has_nic(node, vm, place))
+                vm_nic_config(node, vm, vm_nic_at(vm, place), &nics[nic_count++]);
     }
     return net_host_restore(node->net, configs, config_count, nics, nic_count, err);
 }

@@ -7,6 +7,7 @@
 #include "agent/vm_balloon.h"
 #include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_hotplug.h"
 #include "agent/vm_memory.h"
 #include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
@@ -69,6 +70,7 @@ static void on_closed(void *context)
     closure->vm->client = vmm_client_free(closure->vm->client);
     vm_console_forget(closure->vm);
     vm_vsock_forget(closure->vm);
+    vm_hotplug_is_lost(closure->vm);
     if (closure->vm->snapshot)
         snapshot_vm_is_lost(closure->node, closure->vm->snapshot,
                             closure->vm->kill_sent ? "the VM was killed"
@@ -107,12 +109,21 @@ static void on_full(void *context, unsigned place)
     vm_disk_is_full(closure->node, closure->vm, place);
 }
 
+static void on_device(void *context, enum vmm_device_kind kind, unsigned place, bool present,
+                      int result)
+{
+    struct vm_closure *closure = context;
+
+    vm_hotplug_answered(closure->node, closure->vm, kind, place, present, result);
+}
+
 const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
     .vsock = on_vsock,
     .full = on_full,
+    .device = on_device,
     .snapshot = on_snapshot,
     .closed = on_closed,
 };

@@ -9,6 +9,7 @@
 #include "agent/jail.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/vm_hotplug.h"
 #include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -23,6 +24,7 @@ void vm_forget_process(struct vm *vm)
     vm->client = vmm_client_free(vm->client);
     vm_console_forget(vm);
     vm_vsock_forget(vm);
+    vm_hotplug_is_lost(vm);
     cleanup_close(&vm->pidfd);
     vm->pid = 0;
     vm->stop_sent = false;

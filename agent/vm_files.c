@@ -41,14 +41,28 @@ static void raise_to(uint64_t *bytes, uint64_t least)
         *bytes = least;
 }
 
-/* How long the volume's file may become while the process runs.  Each file of a VMM may become as
- * long as the longest, so a limit that can be raised is none too many; else there is room to grow.
- */
-static uint64_t file_room(const struct node *node, const struct volume *volume)
+/* Each file of a VMM may become as long as the longest, so a limit that can be raised is none too
+ * many; else there is room to grow. */
+static uint64_t file_room(const struct node *node, uint64_t bytes)
 {
-    uint64_t factor = jail_may_raise_limits(node->jail) ? 1 : GROW_FACTOR;
+    return jail_may_raise_limits(node->jail) ? bytes : bytes * GROW_FACTOR;
+}
 
-    return volume_file_bytes(volume->wanted_bytes * factor, (enum volume_format)volume->format);
+void vm_files_choose_disk(const struct node *node, const struct vm_disk_spec *spec,
+                          struct vm_file_disk *ret_disk)
+{
+    const struct volume *volume = node_find_volume(node, spec->volume);
+    struct vm_file_disk disk = { .read_only = spec->read_only,
+                                 .direct = spec->cache == VM_CACHE_NONE };
+
+    disk.volume = volume ? volume->head.instance : 0;
+    disk.is_delta = volume && volume->format == VOLUME_DELTA;
+    if (disk.is_delta)
+        disk.base = disk_base_file(node, &volume->base);
+    if (volume && !disk.read_only)
+        disk.writable_bytes =
+            volume_file_bytes(volume->wanted_bytes, (enum volume_format)volume->format);
+    *ret_disk = disk;
 }
 
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files)
@@ -61,7 +75,6 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         .initrd = instance_of(node_find_image(node, boot->initrd)),
         .memory_backing = vm_files_backing(vm),
         .memory_bytes = vm_spec_memory_bytes(spec),
-        .disk_count = spec->disk_count,
         .max_file_bytes = vm_spec_memory_bytes(spec),
     };
     raise_to(&ret_files->max_file_bytes, SNAPSHOT_STATE_BYTES_MAX);
@@ -77,18 +90,14 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
             memcpy(ret_files->digest, snapshot->digest, sizeof ret_files->digest);
         ret_files->restore = 1;
     }
-    for (unsigned i = 0; i < spec->disk_count; i++) {
-        const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
-        struct vm_file_disk *disk = &ret_files->disks[i];
+    for (unsigned place = 0; place < VMM_DISKS_MAX; place++) {
+        struct vm_file_disk *disk = &ret_files->disks[ret_files->disk_count];
 
-        disk->volume = volume ? volume->head.instance : 0;
-        disk->is_delta = volume && volume->format == VOLUME_DELTA;
-        if (disk->is_delta)
-            disk->base = disk_base_file(node, &volume->base);
-        disk->read_only = spec->disks[i].read_only;
-        disk->direct = spec->disks[i].cache == VM_CACHE_NONE;
-        if (volume && !disk->read_only)
-            raise_to(&ret_files->max_file_bytes, file_room(node, volume));
+        if (!vm_disk_in_machine(vm, place))
+            continue;
+        vm_files_choose_disk(node, vm_disk_at(vm, place), disk);
+        raise_to(&ret_files->max_file_bytes, file_room(node, disk->writable_bytes));
+        ret_files->disk_count++;
     }
 }
 
@@ -135,28 +144,28 @@ static int take_fork(struct vm_files *files, struct error *err)
     return 0;
 }
 
-static int open_disk(const struct node *node, const struct vm_file_disk *disk,
-                     struct vm_files *files, struct error *err)
+int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk, int *ret_fds,
+                       unsigned *count, struct error *err)
 {
     struct volume_base base = { .image_uid = disk->base.uid };
     int result = 0;
 
     if (disk->is_delta) {
-        result = disk_base_open(node, &disk->base, &files->fds[files->count], err);
-        base.image_fd = files->fds[files->count];
-        files->count += result == 0;
+        result = disk_base_open(node, &disk->base, &ret_fds[*count], err);
+        base.image_fd = ret_fds[*count];
+        *count += result == 0;
     }
     /* The kernel takes a VMM's rings down some milliseconds after its process has ended, and until
      * then what they have under way holds its volumes. */
     for (int waited_ms = 0; result == 0; waited_ms += VOLUME_PAUSE_MS) {
         result = volume_open(node->volumes, disk->volume, disk->read_only, disk->direct,
-                             disk->is_delta ? &base : NULL, &files->fds[files->count], err);
+                             disk->is_delta ? &base : NULL, &ret_fds[*count], err);
         if (result != -EBUSY || waited_ms >= VOLUME_WAIT_MS)
             break;
         usleep(VOLUME_PAUSE_MS * 1000);
         result = 0;
     }
-    files->count += result == 0;
+    *count += result == 0;
     return result;
 }
 
@@ -179,7 +188,7 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
     if (result == 0 && files->initrd && !files->restore)
         result = open_image(node, files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++)
-        result = open_disk(node, &files->disks[i], files, err);
+        result = vm_files_open_disk(node, &files->disks[i], files->fds, &files->count, err);
     return result;
 }
 

@@ -9,6 +9,7 @@
 struct error;
 struct node;
 struct vm;
+struct vm_disk_spec;
 
 /* kvm, page, RAM, kernel and initrd or a state and its memory, disks with their bases */
 #define VM_FILES_MAX  (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX)
@@ -23,13 +24,14 @@ struct vm_files {
     char digest[KEYED_DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;
     uint64_t memory_bytes;
-    unsigned disk_count;
+    unsigned disk_count; /* by place, as CONFIGURE has them */
     struct vm_file_disk {
         uint32_t volume;
         bool is_delta;
         struct disk_base_file base; /* of a delta */
         bool read_only;
-        bool direct; /* past the page cache */
+        bool direct;             /* past the page cache */
+        uint64_t writable_bytes; /* how long its file may become; 0 = it is not written to */
     } disks[VMM_DISKS_MAX];
     uint64_t max_file_bytes; /* of the largest that may be written to: a disk, or a snapshot */
 
@@ -40,6 +42,12 @@ struct vm_files {
 /* What the memory of the process is, at its next start.  Loop thread, as the next. */
 enum vmm_memory_backing vm_files_backing(const struct vm *vm);
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files);
+void vm_files_choose_disk(const struct node *node, const struct vm_disk_spec *spec,
+                          struct vm_file_disk *ret_disk);
+/* Launch worker.  At most two: its base, if it is a delta, and its file.  On failure, too, there
+ * may be one in ret_fds; *count grows. */
+int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk, int *ret_fds,
+                       unsigned *count, struct error *err);
 /* Launch worker.  All but the page, whose place is left at -1.  On failure some are open:
  * vm_files_close. */
 int vm_files_open(const struct node *node, struct vm_files *files, struct error *err);

@@ -18,6 +18,8 @@
 #include "base/error.h"
 #include "base/log.h"
 
+#define OTHER_DEVICES "its parent has other disks or nics by now"
+
 /* What forks begin with.  Shared by those of one moment: who waited when the VMM was asked. */
 struct fork_source {
     unsigned users;
@@ -116,8 +118,37 @@ int vm_fork_check(const struct node *node, const struct vm *vm, struct error *er
             err, EBUSY, "boot.fork",
             "boot.fork: the memory of vm %s cannot be forked: its memory_backing is not shared",
             parent->head.id);
+    if (vm_devices_check_whole(parent, err) < 0) {
+        char reason[sizeof err->message];
+
+        snprintf(reason, sizeof reason, "%s", err->message);
+        return error_field(err, EBUSY, "boot.fork", "boot.fork: %.200s", reason);
+    }
     result = check_same(parent, vm, err);
     return result < 0 ? result : vm_fork_check_disks(node, parent, vm, err);
+}
+
+/* One that is written to is a volume of the fork's own. */
+static bool is_same_disk(const struct vm_disk_spec *disk, const struct vm_disk_spec *was)
+{
+    return strcmp(disk->name, was->name) == 0 && disk->read_only == was->read_only &&
+           (!disk->read_only || strcmp(disk->volume, was->volume) == 0);
+}
+
+/* A machine goes on with the disks and nics that it has; the parent's may have changed since the
+ * fork was asked for. */
+static bool has_same_devices(const struct vm *vm, const struct vm *parent)
+{
+    for (unsigned place = 0; place < VM_PLACES; place++) {
+        const struct vm_disk_spec *disk = vm_disk_at(vm, place),
+                                  *disk_was = vm_disk_at(parent, place);
+        const struct vm_nic_spec *nic = vm_nic_at(vm, place), *nic_was = vm_nic_at(parent, place);
+
+        if (!disk != !disk_was || (disk && !is_same_disk(disk, disk_was)) || !nic != !nic_was ||
+            (nic && strcmp(nic->network, nic_was->network) != 0))
+            return false;
+    }
+    return true;
 }
 
 bool vm_fork_is_due(const struct vm *vm)
@@ -133,6 +164,7 @@ bool vm_fork_awaits(const struct vm *vm)
 void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size, bool *ret_never)
 {
     struct vm *parent = node_find_vm(node, vm->spec.fork);
+    struct error err = { 0 };
 
     if (!vm_fork_awaits(vm))
         return;
@@ -142,6 +174,15 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
              vm->spec.fork);
     if (*ret_never || vm->fork || !vm_fork_put_volumes(node, vm) || parent->forking)
         return;
+    if (vm_devices_check_whole(parent, &err) < 0) { /* looked at again once they are settled */
+        snprintf(ret_what, size, "%s", err.message);
+        return;
+    }
+    *ret_never = !has_same_devices(vm, parent);
+    if (*ret_never) {
+        snprintf(ret_what, size, "%s: vm %s", OTHER_DEVICES, vm->spec.fork);
+        return;
+    }
     parent->forking = source_new();
     if (!parent->forking) {
         *ret_never = true;
@@ -191,6 +232,11 @@ static void give_source(struct node *node, const struct vm *parent, struct fork_
         if (vm == parent || vm->head.hidden || !vm->start_due || !vm_fork_is_due(vm) || vm->fork ||
             strcmp(vm->spec.fork, parent->head.id) != 0 || !vm_fork_volumes_wait(node, vm))
             continue;
+        if (!has_same_devices(vm, parent)) {
+            vm->start_due = false;
+            vm_set_state(node, vm, VM_FAILED, OTHER_DEVICES);
+            continue;
+        }
         source->users++;
         vm->fork = source;
         vm_inherit_nics(vm, parent);

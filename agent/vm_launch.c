@@ -60,7 +60,7 @@ void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm
         .index = nic->place,
         .network_instance = network ? network->head.instance : 0,
         .ipv4 = outside->ipv4,
-        .forked = vm->forked,
+        .forked = vm_nic_is_forked(vm, nic->place),
         .inside_ipv4 = inside->ipv4,
         .owner = jail_vm_user(node->jail, vm->head.instance),
         .queues = (uint8_t)nic->queues,
@@ -174,6 +174,8 @@ void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_n
                  struct vmm_nic *ret_nic)
 {
     const struct network *network = node_find_network(node, spec->network);
+    const struct vm_nic *nic =
+        vm_nic_is_forked(vm, spec->place) ? &vm->inside[spec->place] : &vm->nics[spec->place];
 
     *ret_nic = (struct vmm_nic){
         .mtu = network ? network->config.mtu : 0,
@@ -182,8 +184,7 @@ void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_n
         .rx_rate_limit = spec->rx_rate_limit,
         .tx_rate_limit = spec->tx_rate_limit,
     };
-    memcpy(ret_nic->mac, vm->forked ? vm->inside[spec->place].mac : vm->nics[spec->place].mac,
-           sizeof ret_nic->mac);
+    memcpy(ret_nic->mac, nic->mac, sizeof ret_nic->mac);
 }
 
 static void fill_configure(const struct node *node, const struct vm *vm,
@@ -204,8 +205,6 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         .memory_backing = (uint8_t)vm_files_backing(vm),
         .has_initrd = boot->initrd[0] != '\0' && !files->restore,
         .restore = files->restore,
-        .disk_count = (uint8_t)spec->disk_count,
-        .nic_count = (uint8_t)spec->nic_count,
         .balloon = vm_balloon_config(spec),
         .vsock_cid = spec->vsock.cid,
     };
@@ -213,10 +212,12 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     configure.cpuid = *jail_cpuid(node->jail);
     memcpy(configure.id, vm->head.id, sizeof configure.id);
     memcpy(configure.cmdline, boot->cmdline, sizeof configure.cmdline);
-    for (unsigned i = 0; i < spec->disk_count; i++)
-        vm_fill_disk(node, &spec->disks[i], &configure.disks[i]);
-    for (unsigned i = 0; i < spec->nic_count; i++)
-        vm_fill_nic(node, vm, &spec->nics[i], &configure.nics[i]);
+    for (unsigned place = 0; place < VMM_DISKS_MAX; place++)
+        if (vm_disk_in_machine(vm, place))
+            vm_fill_disk(node, vm_disk_at(vm, place), &configure.disks[configure.disk_count++]);
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++)
+        if (vm_nic_in_machine(vm, place))
+            vm_fill_nic(node, vm, vm_nic_at(vm, place), &configure.nics[configure.nic_count++]);
     *ret_configure = configure;
 }
 
@@ -234,9 +235,12 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
         return result;
     for (unsigned i = 0; i < job->files.count; i++)
         fds[count++] = job->files.fds[i];
-    for (unsigned i = 0; i < vm->spec.nic_count; i++)
-        for (unsigned k = 0; k < vm->spec.nics[i].queues; k++)
-            fds[count++] = vm->tap_fds[vm->spec.nics[i].place][k];
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++) {
+        const struct vm_nic_spec *nic = vm_nic_in_machine(vm, place);
+
+        for (unsigned k = 0; nic && k < nic->queues; k++)
+            fds[count++] = vm->tap_fds[place][k];
+    }
     fill_configure(node, vm, &job->files, &configure);
     configure.rings = job->process.rings;
     if (getrandom(configure.generation_id, sizeof configure.generation_id, 0) < 0)
@@ -356,6 +360,7 @@ static void process_is_started(void *argument, int result, const struct error *e
 
 /* --- submitting --- */
 
+/* Those that the machine has; to take them down, also those that it may have. */
 static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, worker_done_fn *done,
                        struct error *err)
 {
@@ -364,10 +369,15 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
 
     if (!job)
         return error_set(err, ENOMEM, "memory is short");
-    *job = (struct nic_job){ .node = node, .vm = vm, .count = vm->spec.nic_count };
+    *job = (struct nic_job){ .node = node, .vm = vm };
     memset(job->tap_fds, 0xff, sizeof job->tap_fds); /* all -1 */
-    for (unsigned i = 0; i < job->count; i++)
-        vm_nic_config(node, vm, &vm->spec.nics[i], &job->nics[i]);
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++)
+        if (run == nics_down ? vm_nic_at(vm, place) : vm_nic_in_machine(vm, place))
+            vm_nic_config(node, vm, vm_nic_at(vm, place), &job->nics[job->count++]);
+    if (job->count == 0) {
+        free(job);
+        return 0;
+    }
     result = worker_submit(node->net_worker, run, done, job, err);
     if (result < 0)
         free(job);
@@ -434,7 +444,7 @@ void vm_launch(struct node *node, struct vm *vm)
         vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);
         return;
     }
-    if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_up, nics_are_up, &err) < 0) {
+    if (submit_nics(node, vm, nics_up, nics_are_up, &err) < 0) {
         /* Told when the process's job is back. */
         vm->launch_error = err.code;
         snprintf(vm->launch_message, sizeof vm->launch_message, "memory is short");
@@ -494,7 +504,7 @@ void vm_clean_up(struct node *node, struct vm *vm)
 
     vm->placed = false; /* a deletion that comes meanwhile sets it again: more is to be removed */
     vm->clean_error = (struct error){ 0 };
-    if (vm->spec.nic_count > 0 && submit_nics(node, vm, nics_down, nics_are_down, &err) < 0)
+    if (submit_nics(node, vm, nics_down, nics_are_down, &err) < 0)
         clean_failed(vm, &err);
     if (submit_process(node, vm, clean_process, process_is_cleaned, &err) < 0)
         clean_failed(vm, &err);

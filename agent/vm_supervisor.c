@@ -9,6 +9,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_hotplug.h"
 #include "agent/vmm_client.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -114,7 +115,34 @@ void vm_release(struct node *node, struct vm *vm)
 
 /* --- starting --- */
 
-/* What a start still waits for; "" = nothing.  *ret_never: it will not come by itself. */
+void vm_missing_volume(const struct node *node, const char *id, char *ret_what, size_t size,
+                       bool *ret_never)
+{
+    const struct volume *volume = node_find_volume(node, id);
+
+    if (volume && volume->state == PROGRESS_READY) {
+        /* Once it runs nothing else tells what a fork's disks stand on. */
+        if (volume->fork[0] && !resource_is_saved(&volume->head))
+            snprintf(ret_what, size, "volume %s is being recorded", id);
+        return;
+    }
+    snprintf(ret_what, size, "volume %s is %s", id,
+             volume ? progress_state_name(volume->state, "creating") : "gone");
+    *ret_never = !volume || volume->state == PROGRESS_FAILED;
+}
+
+void vm_missing_network(const struct node *node, const char *id, char *ret_what, size_t size,
+                        bool *ret_never)
+{
+    const struct network *network = node_find_network(node, id);
+
+    if (network && network->state == PROGRESS_READY)
+        return;
+    snprintf(ret_what, size, "network %s is %s", id,
+             network ? progress_state_name(network->state, "creating") : "gone");
+    *ret_never = !network; /* one that failed is tried again */
+}
+
 static void missing_for_start(const struct node *node, const struct vm *vm, char *ret_what,
                               size_t size, bool *ret_never)
 {
@@ -140,29 +168,12 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
             *ret_never = !image || image->state == PROGRESS_FAILED;
         }
     }
-    for (unsigned i = 0; i < spec->disk_count && !ret_what[0]; i++) {
-        const struct volume *volume = node_find_volume(node, spec->disks[i].volume);
-
-        if (vm_fork_awaits(vm) && !spec->disks[i].read_only)
-            continue; /* it is made when the parent is forked */
-        if (!volume || volume->state != PROGRESS_READY) {
-            snprintf(ret_what, size, "volume %s is %s", spec->disks[i].volume,
-                     volume ? progress_state_name(volume->state, "creating") : "gone");
-            *ret_never = !volume || volume->state == PROGRESS_FAILED;
-        } else if (volume->fork[0] && !resource_is_saved(&volume->head)) {
-            /* Once it runs nothing else tells what its disks stand on. */
-            snprintf(ret_what, size, "volume %s is being recorded", spec->disks[i].volume);
-        }
-    }
-    for (unsigned i = 0; i < spec->nic_count && !ret_what[0]; i++) {
-        const struct network *network = node_find_network(node, spec->nics[i].network);
-
-        if (!network || network->state != PROGRESS_READY) {
-            snprintf(ret_what, size, "network %s is %s", spec->nics[i].network,
-                     network ? progress_state_name(network->state, "creating") : "gone");
-            *ret_never = !network; /* one that failed is tried again */
-        }
-    }
+    for (unsigned i = 0; i < spec->disk_count && !ret_what[0]; i++)
+        if (!vm_fork_awaits(vm) ||
+            spec->disks[i].read_only) /* else made when the parent is forked */
+            vm_missing_volume(node, spec->disks[i].volume, ret_what, size, ret_never);
+    for (unsigned i = 0; i < spec->nic_count && !ret_what[0]; i++)
+        vm_missing_network(node, spec->nics[i].network, ret_what, size, ret_never);
 }
 
 static void try_start(struct node *node, struct vm *vm)
@@ -212,7 +223,9 @@ static void step_live(struct node *node, struct vm *vm)
         press_power_button(node, vm);
     } else if (vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) {
         pause_or_resume(node, vm);
-        if (vm->state == (vm->intent == VM_INTENT_PAUSE ? VM_PAUSED : VM_RUNNING)) {
+        vm_hotplug_step(node, vm);
+        if (vm->state == (vm->intent == VM_INTENT_PAUSE ? VM_PAUSED : VM_RUNNING) &&
+            vm_devices_are_settled(vm)) {
             observe(node, vm);
             vm_fork_step(node, vm);
         }
@@ -226,6 +239,7 @@ static void step_down(struct node *node, struct vm *vm)
             vm_clean_up(node, vm);
         return;
     }
+    vm_hotplug_is_down(node, vm);
     if (vm->head.deleting) {
         vm->timer = loop_cancel(vm->timer);
         if (!vm->head.gone && vm_fork_leave(node, vm))
@@ -261,7 +275,7 @@ void vm_step(struct node *node, struct vm *vm)
         vm_set_state(node, vm, VM_DELETING, "");
     if (vm->pidfd >= 0)
         step_live(node, vm);
-    else
+    else if (vm->devices.jobs == 0)
         step_down(node, vm);
 }
 

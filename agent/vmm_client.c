@@ -16,6 +16,8 @@
 #define UNASKED_READ     64
 #define UNASKED_PAUSE_MS 100
 
+#define PLACES (VMM_DISKS_MAX > VMM_NICS_MAX ? VMM_DISKS_MAX : VMM_NICS_MAX)
+
 struct vmm_client {
     struct loop *loop; /* borrowed */
     int fd;
@@ -27,6 +29,9 @@ struct vmm_client {
     struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
+    /* By kind and place: an answer is owed; it was asked to go. */
+    bool devices_owed[VMM_DEVICE_KIND_COUNT][PLACES];
+    bool devices_asked[VMM_DEVICE_KIND_COUNT][PLACES];
 };
 
 static void read_on(void *context)
@@ -48,12 +53,53 @@ static void count_unasked(struct vmm_client *client)
     }
 }
 
-static bool take_device(struct vmm_client *client, const struct vmm_device *device)
+/* Of a disk, whose place is in range. */
+static bool take_full(struct vmm_client *client, const struct vmm_device *device)
 {
-    if (device->kind != VMM_DEVICE_DISK || device->state != VMM_DEVICE_FULL)
-        return false;
     count_unasked(client);
     client->ops->full(client->context, device->place);
+    return true;
+}
+
+static unsigned places_of(unsigned kind)
+{
+    return kind == VMM_DEVICE_DISK ? VMM_DISKS_MAX : VMM_NICS_MAX;
+}
+
+/* The guest has let it go.  If it was just asked once more, the answer to that says so, too, and
+ * comes later: only then its place is one that nothing more is said about. */
+static bool take_gone(struct vmm_client *client, const struct vmm_device *device)
+{
+    bool *asked = &client->devices_asked[device->kind][device->place];
+
+    if (!*asked)
+        return false;
+    *asked = false;
+    if (!client->devices_owed[device->kind][device->place])
+        client->ops->device(client->context, (enum vmm_device_kind)device->kind, device->place,
+                            /* present= */ false, 0);
+    return true;
+}
+
+static bool take_device(struct vmm_client *client, const struct vmm_device *device)
+{
+    bool present = device->state == VMM_DEVICE_PRESENT;
+
+    if (device->kind >= VMM_DEVICE_KIND_COUNT || device->place >= places_of(device->kind))
+        return false;
+    if (device->state == VMM_DEVICE_FULL && device->kind == VMM_DEVICE_DISK)
+        return take_full(client, device);
+    if (device->state > VMM_DEVICE_PRESENT)
+        return false;
+    if (!present && device->result == 0)
+        return take_gone(client, device);
+    if (!client->devices_owed[device->kind][device->place])
+        return false;
+    client->devices_owed[device->kind][device->place] = false;
+    if (!present)
+        client->devices_asked[device->kind][device->place] = false;
+    client->ops->device(client->context, (enum vmm_device_kind)device->kind, device->place, present,
+                        device->result < 0 ? device->result : 0);
     return true;
 }
 
@@ -282,4 +328,48 @@ int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, 
     };
 
     return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
+}
+
+int vmm_client_attach_disk(struct vmm_client *client, const struct vmm_disk *disk, const int *fds,
+                           size_t fd_count, struct error *err)
+{
+    struct vmm_attach_disk attach = { .header = { .type = VMM_MESSAGE_ATTACH_DISK,
+                                                  .version = VMM_PROTOCOL_VERSION,
+                                                  .size = sizeof attach },
+                                      .disk = *disk };
+    int result = seqpacket_send(client->fd, &attach, sizeof attach, fds, fd_count, err);
+
+    client->devices_owed[VMM_DEVICE_DISK][disk->place] |= result == 0;
+    return result;
+}
+
+int vmm_client_attach_nic(struct vmm_client *client, const struct vmm_nic *nic, const int *fds,
+                          size_t fd_count, struct error *err)
+{
+    struct vmm_attach_nic attach = { .header = { .type = VMM_MESSAGE_ATTACH_NIC,
+                                                 .version = VMM_PROTOCOL_VERSION,
+                                                 .size = sizeof attach },
+                                     .nic = *nic };
+    int result = seqpacket_send(client->fd, &attach, sizeof attach, fds, fd_count, err);
+
+    client->devices_owed[VMM_DEVICE_NIC][nic->place] |= result == 0;
+    return result;
+}
+
+int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsigned place,
+                      bool ask, struct error *err)
+{
+    struct vmm_device device = {
+        .header = { .type = VMM_MESSAGE_DETACH,
+                    .version = VMM_PROTOCOL_VERSION,
+                    .size = sizeof device },
+        .kind = (uint8_t)kind,
+        .place = (uint8_t)place,
+        .state = ask ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT,
+    };
+    int result = seqpacket_send(client->fd, &device, sizeof device, NULL, 0, err);
+
+    client->devices_owed[kind][place] |= result == 0;
+    client->devices_asked[kind][place] |= result == 0 && ask;
+    return result;
 }

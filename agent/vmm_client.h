@@ -1,8 +1,9 @@
 /* vmm_client.h - the agent's end of one VM's control socket (vmm/control_protocol.h).  Loop thread.
  *
  * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
- * READY, one answer for each question), ends the connection; and of those about vsock and full
- * disks, which come unasked, so many are read in a time.  So none can keep the loop busy. */
+ * READY, one answer for each question, one device that is gone for each that was asked to go), ends
+ * the connection; and of those about vsock and full disks, which come unasked, so many are read in
+ * a time.  So none can keep the loop busy. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,7 +22,10 @@ struct vmm_client_ops {
     void (*snapshot)(void *context, int result, int *fds, size_t fd_count);
     void (*vsock)(void *context, const struct vmm_vsock *message); /* REQUEST or CONNECTED */
     void (*full)(void *context, unsigned place); /* requests of that disk wait for space */
-    void (*closed)(void *context);               /* no more will come; free the client */
+    /* The answer to attach, detach and look; or the guest has let it go. */
+    void (*device)(void *context, enum vmm_device_kind kind, unsigned place, bool present,
+                   int result);
+    void (*closed)(void *context); /* no more will come; free the client */
 };
 
 /* Takes control_fd over in every case. */
@@ -53,4 +57,12 @@ int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struc
 int vmm_client_change_disk(struct vmm_client *client, const struct vmm_disk *disk,
                            struct error *err);
 int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, struct error *err);
+/* fds as CONFIGURE has for one, borrowed.  One question at a time about what is at a place. */
+int vmm_client_attach_disk(struct vmm_client *client, const struct vmm_disk *disk, const int *fds,
+                           size_t fd_count, struct error *err);
+int vmm_client_attach_nic(struct vmm_client *client, const struct vmm_nic *nic, const int *fds,
+                          size_t fd_count, struct error *err);
+/* ask: that the guest lets it go; else only whether it is there. */
+int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsigned place,
+                      bool ask, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

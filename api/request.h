@@ -40,7 +40,8 @@ struct request {
     char *body; /* owned; a NUL behind; NULL if empty */
     size_t body_size;
     char parameter[ID_MAX + 1]; /* the path's {id}; "" if it has none */
-    uint32_t number;            /* the second, {port}; 0 if it has none */
+    char name[ID_MAX + 1];      /* the second, {name}; "" if it has none */
+    uint32_t number;            /* or {port}; 0 if it has none */
     char *allow;                /* owned; for 405 */
 
     /* What a handler keeps between its steps. */

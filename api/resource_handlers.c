@@ -21,11 +21,15 @@ static const char *const collections[RESOURCE_KIND_COUNT] = {
     [RESOURCE_SNAPSHOT] = "snapshots", [RESOURCE_OPERATION] = "operations",
 };
 
-/* VM actions have the action as argument; they and everything below /v1/vms are about VMs. */
+/* VM actions have the action as argument, and parts the kind of part; they and everything below
+ * /v1/vms are about VMs. */
 static enum resource_kind kind_of(const struct request *request)
 {
-    return request->route->handler == vm_action ? RESOURCE_VM
-                                                : (enum resource_kind)request->route->argument;
+    route_handler_fn *handler = request->route->handler;
+
+    return handler == vm_action || handler == vm_part_put || handler == vm_part_delete
+               ? RESOURCE_VM
+               : (enum resource_kind)request->route->argument;
 }
 
 static void not_found(struct request *request)
@@ -102,7 +106,7 @@ void resource_list(struct request *request)
 /* Where the resource, or the work on it, can be looked at. */
 static char *location_of(const struct request *request, const json_t *resource, int status)
 {
-    bool is_put = strcmp(request->route->method, "PUT") == 0;
+    bool is_put = request->route->handler == resource_put;
     const char *operation = NULL;
     char *location = NULL;
 
@@ -209,7 +213,7 @@ void resource_change_done(void *context, int result, const struct error *err)
         if (err && err->code)
             refused = *err;
         /* what a spec names and is not there makes the spec wrong, not the path */
-        if (refused.code == ENOENT && strcmp(request->route->method, "PUT") == 0)
+        if (refused.code == ENOENT && request->route->handler == resource_put)
             refused.code = EINVAL;
         /* fields are named as in the resource, and the body is its spec alone */
         if (strncmp(refused.field, "spec.", 5) == 0)

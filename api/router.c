@@ -50,6 +50,13 @@ static const struct route routes[] = {
     { "POST", "/v1/vms/{id}/snapshot", "snapshotVm", vm_snapshot, RESOURCE_SNAPSHOT, true,
       wait_queries },
     { "POST", "/v1/vms/{id}/fork", "forkVm", vm_fork, RESOURCE_VM, true, wait_queries },
+    { "PUT", "/v1/vms/{id}/disks/{name}", "putVmDisk", vm_part_put, VM_PART_DISK, true,
+      wait_queries },
+    { "DELETE", "/v1/vms/{id}/disks/{name}", "deleteVmDisk", vm_part_delete, VM_PART_DISK, false,
+      wait_queries },
+    { "PUT", "/v1/vms/{id}/nics/{name}", "putVmNic", vm_part_put, VM_PART_NIC, true, wait_queries },
+    { "DELETE", "/v1/vms/{id}/nics/{name}", "deleteVmNic", vm_part_delete, VM_PART_NIC, false,
+      wait_queries },
     { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
     { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
       console_queries },
@@ -116,22 +123,22 @@ static bool method_matches(const struct route *route, const char *method)
            (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0);
 }
 
-static int set_parameter(struct request *request, const char *id, size_t length, struct error *err)
+static int set_id(char ret_id[ID_MAX + 1], const char *part, size_t length, const char *field,
+                  struct error *err)
 {
     char text[ID_MAX + 1] = "";
 
     if (length == 0)
         return 0;
     if (length <= ID_MAX)
-        memcpy(text, id, length);
+        memcpy(text, part, length);
     if (length > ID_MAX || strlen(text) != length || !id_is_valid(text))
-        return error_field(err, EINVAL, "id",
+        return error_field(err, EINVAL, field,
                            "an id is 1 to %d of a-z, 0-9 and -, and does not begin with -", ID_MAX);
-    memcpy(request->parameter, text, sizeof(text));
+    memcpy(ret_id, text, sizeof(text));
     return 0;
 }
 
-/* The only kind of a second part. */
 static int set_number(struct request *request, const char *text, size_t length, struct error *err)
 {
     int64_t number = 0;
@@ -180,8 +187,10 @@ int router_match(struct request *request, struct error *err)
         return error_set(err, ENOENT, "no such path; see /openapi.yaml");
     }
     request->route = route;
-    r = set_parameter(request, parts.at[0].text, parts.at[0].length, err);
-    if (r == 0)
+    r = set_id(request->parameter, parts.at[0].text, parts.at[0].length, "id", err);
+    if (r == 0 && strstr(route->path, "{name}"))
+        r = set_id(request->name, parts.at[1].text, parts.at[1].length, "name", err);
+    else if (r == 0)
         r = set_number(request, parts.at[1].text, parts.at[1].length, err);
     if (r < 0)
         return r;

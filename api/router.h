@@ -12,10 +12,11 @@ typedef void route_handler_fn(struct request *request);
 
 struct route {
     const char *method;
-    const char *path;         /* "{id}" matches one segment that is a valid id */
+    const char *path;         /* "{id}" and "{name}" match one segment that is a valid id, any other
+                               * a number */
     const char *operation_id; /* in openapi.yaml */
     route_handler_fn *handler;
-    int argument;               /* enum resource_kind or enum vm_action, as the handler wants */
+    int argument;               /* enum resource_kind, vm_action or vm_part, as the handler wants */
     bool has_body;              /* else a body is refused */
     const char *const *queries; /* NULL ended names of the parameters allowed; NULL = none */
 };

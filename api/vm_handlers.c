@@ -1,5 +1,5 @@
-/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, snapshot, wait,
- * console, vsock. */
+/* vm_handlers.c - what only VMs have: start, stop, kill, reboot, pause, resume, disks and nics,
+ * snapshot, wait, console, vsock. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +37,56 @@ void vm_action(struct request *request)
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
     node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
                    request);
+}
+
+/* What was changed may go on: then 202, if nobody waits for it. */
+static void part_changed(void *context, int result, const struct error *err)
+{
+    struct request *request = context;
+    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    int64_t generation = json_integer_value(json_object_get(vm, "generation"));
+    int64_t observed =
+        json_integer_value(json_object_get(json_object_get(vm, "status"), "observed_generation"));
+
+    json_decref(vm);
+    if (request->step.wait_ms < 0 && observed < generation &&
+        (result > 0 || request->route->handler == vm_part_delete))
+        request->step.status = 202;
+    resource_change_done(context, result, err);
+}
+
+void vm_part_put(struct request *request)
+{
+    static const char *const types[] = { "application/json", NULL };
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    json_t *spec = NULL;
+
+    if (resource_read_wait(request, &err) < 0 || request_json(request, types, &spec, &err) < 0 ||
+        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
+        json_decref(spec);
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    node_vm_part(request->node, request->parameter, (enum vm_part)request->route->argument,
+                 request->name, spec, condition, part_changed, request);
+    json_decref(spec);
+}
+
+void vm_part_delete(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+
+    if (resource_read_wait(request, &err) < 0 ||
+        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    node_vm_part(request->node, request->parameter, (enum vm_part)request->route->argument,
+                 request->name, NULL, condition, part_changed, request);
 }
 
 /* {"id", and what else the snapshot is to be}: the resource's spec has the VM in the id's place. */

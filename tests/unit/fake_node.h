@@ -29,6 +29,7 @@ struct node {
     bool not_ready;
     int followed;    /* the node's end of the last stream; 0 = none */
     char typed[128]; /* the last console input */
+    char part[96];   /* the last change of a disk or nic */
 };
 
 struct fake_change {
@@ -81,9 +82,9 @@ static json_t *fake_json(const struct fake_resource *r)
     char uid[37];
 
     snprintf(uid, sizeof(uid), "00000000-0000-4000-8000-%012d", r->uid);
-    return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s}}", "id", r->id, "uid", uid,
+    return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s, s:i}}", "id", r->id, "uid", uid,
                      "generation", r->generation, "revision", 1, "spec", r->spec, "status", "state",
-                     "ready", "operation", "op-1");
+                     "ready", "operation", "op-1", "observed_generation", 1);
 }
 
 static void fake_deliver(void *context)
@@ -214,6 +215,28 @@ void node_vm_action(struct node *node, const char *id, enum vm_action action,
     (void)action;
     change->result = r ? fake_check(r, condition, &change->err)
                        : error_set(&change->err, ENOENT, "vms has no %s", id);
+}
+
+/* By name: "new" is not there yet, "going" not gone yet, "absent" not there, "other" another's. */
+void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
+                  const json_t *spec, struct node_condition condition, node_done_fn *done,
+                  void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    struct fake_resource *r = fake_find(node, RESOURCE_VM, id);
+
+    snprintf(node->part, sizeof(node->part), "%s %s %s", spec ? "put" : "delete",
+             part == VM_PART_DISK ? "disk" : "nic", name);
+    change->result = r ? fake_check(r, condition, &change->err)
+                       : error_set(&change->err, ENOENT, "vms has no %s", id);
+    if (change->result == 0 && strcmp(name, "absent") == 0)
+        change->result = error_set(&change->err, ENOENT, "vm %s has no disk %s", id, name);
+    if (change->result == 0 && strcmp(name, "other") == 0)
+        change->result = error_field(&change->err, EEXIST, "volume", "another volume");
+    if (change->result == 0 && (strcmp(name, "new") == 0 || strcmp(name, "going") == 0)) {
+        r->generation += 100; /* what the status observes is 1 */
+        change->result = strcmp(name, "new") == 0;
+    }
 }
 
 static void fake_waited(void *context)

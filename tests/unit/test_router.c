@@ -383,6 +383,65 @@ static void actions_answer_202_or_wait(void **state)
     assert_int_equal(ASK(f, "POST", "/v1/vms/a/kill?wait=-1"), 400);
 }
 
+static void disks_and_nics_are_parts_of_a_vm(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/new", "{}"), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{\"volume\":\"v\"}"), 200);
+    assert_string_equal(f->node->part, "put disk there");
+    assert_string_equal(member(f, "id"), "a");
+    assert_string_equal(f->etag, "\"1\"");
+    assert_string_equal(f->location, "");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/nics/new?wait=5", "{}"), 201);
+    assert_string_equal(f->node->part, "put nic new");
+    assert_string_equal(f->location, "");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/nics/new", "{}"), 202);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/other", "{}"), 409);
+    assert_string_equal(member(f, "field"), "volume");
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/nics/there"),
+                     202); /* of a VM that is not settled */
+    assert_string_equal(f->node->part, "delete nic there");
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/going?wait=5"), 200);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/absent"), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{}", .if_match = "\"9\""), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{}", .if_none_match = "*"), 400);
+}
+
+static void names_in_paths_are_ids(void **state)
+{
+    static const char *const bad[] = {
+        "A", "-a", "a_b", "a.b",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaa"
+    };
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        char path[128];
+
+        snprintf(path, sizeof(path), "/v1/vms/a/disks/%s", bad[i]);
+        assert_int_equal(ASK(f, "PUT", path, "{}"), 400);
+        assert_string_equal(member(f, "field"), "name");
+        assert_int_equal(ASK(f, "DELETE", path), 400);
+    }
+    assert_string_equal(f->node->part, "");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/A/disks/a", "{}"), 400);
+    assert_string_equal(member(f, "field"), "id");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/7", "{}"), 200); /* no number */
+    assert_string_equal(f->node->part, "put disk 7");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/", "{}"), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a/b", "{}"), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a/disks/a"), 405);
+    assert_string_equal(f->allow, "PUT, DELETE");
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a"), 415);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a", "[]"), 400);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/a", "{}"), 400);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/a?force=true"), 400);
+}
+
 static void waiting_tells_what_was_reached(void **state)
 {
     struct fixture *f = *state;
@@ -492,6 +551,8 @@ int main(void)
         CASE(conditions_hold_or_412),
         CASE(delete_ends_in_deleted),
         CASE(actions_answer_202_or_wait),
+        CASE(disks_and_nics_are_parts_of_a_vm),
+        CASE(names_in_paths_are_ids),
         CASE(waiting_tells_what_was_reached),
         CASE(a_client_that_leaves_ends_its_wait),
         CASE(lists_come_in_pages),

@@ -20,7 +20,9 @@ struct fixture {
     struct loop *loop;
     struct vmm_client *client;
     int vmm; /* the VMM's end */
-    unsigned states, vsocks, closed, full;
+    unsigned states, vsocks, closed, devices, full;
+    int kind, place, result; /* of the last device */
+    bool present;
     struct vmm_vsock last;
 };
 
@@ -50,6 +52,18 @@ static void on_vsock(void *context, const struct vmm_vsock *message)
     f->vsocks++;
 }
 
+static void on_device(void *context, enum vmm_device_kind kind, unsigned place, bool present,
+                      int result)
+{
+    struct fixture *f = context;
+
+    f->devices++;
+    f->kind = (int)kind;
+    f->place = (int)place;
+    f->present = present;
+    f->result = result;
+}
+
 static void on_closed(void *context)
 {
     struct fixture *f = context;
@@ -65,12 +79,15 @@ static void on_full(void *context, unsigned place)
     f->full++;
 }
 
-static const struct vmm_client_ops ops = { .ready = on_ready,
-                                           .state = on_state,
-                                           .input = on_input,
-                                           .vsock = on_vsock,
-                                           .full = on_full,
-                                           .closed = on_closed };
+static const struct vmm_client_ops ops = {
+    .ready = on_ready,
+    .state = on_state,
+    .input = on_input,
+    .vsock = on_vsock,
+    .device = on_device,
+    .full = on_full,
+    .closed = on_closed,
+};
 
 static int set_up(void **state)
 {
@@ -161,16 +178,139 @@ static void a_flood_is_read_in_parts(void **state)
     assert_int_equal(f->closed, 0);
 }
 
-static void say_device(struct fixture *f, enum vmm_device_kind kind, enum vmm_device_state state)
+/* --- devices --- */
+
+static void post_device(struct fixture *f, unsigned kind, unsigned place, unsigned device_state,
+                        int result)
 {
     struct vmm_device message = {
         .header = { VMM_MESSAGE_DEVICE, VMM_PROTOCOL_VERSION, sizeof message, 0 },
         .kind = (uint8_t)kind,
-        .place = 3,
-        .state = (uint8_t)state,
+        .place = (uint8_t)place,
+        .state = (uint8_t)device_state,
+        .result = result,
     };
 
     assert_int_equal(seqpacket_send(f->vmm, &message, sizeof message, NULL, 0, NULL), 0);
+}
+
+static void tell(struct fixture *f, unsigned kind, unsigned place, unsigned device_state,
+                 int result)
+{
+    post_device(f, kind, place, device_state, result);
+    turn(f);
+}
+
+/* What the agent said last. */
+static size_t hear(struct fixture *f, void *message, size_t size, size_t *ret_fds)
+{
+    int fds[VMM_QUEUES_MAX];
+    size_t count = VMM_QUEUES_MAX;
+    ssize_t got = seqpacket_receive(f->vmm, message, size, fds, &count, NULL);
+
+    assert_true(got > 0);
+    for (size_t i = 0; i < count; i++)
+        close(fds[i]);
+    *ret_fds = count;
+    return (size_t)got;
+}
+
+static void a_device_is_attached_and_let_go(void **state)
+{
+    const struct vmm_disk disk = { .place = 3, .queues = 1, .size_bytes = 4096 };
+    struct fixture *f = *state;
+    struct vmm_attach_disk attach;
+    struct vmm_device detach;
+    size_t fds;
+
+    assert_int_equal(vmm_client_attach_disk(f->client, &disk, &f->vmm, 1, NULL), 0);
+    assert_int_equal(hear(f, &attach, sizeof attach, &fds), sizeof attach);
+    assert_int_equal(attach.header.type, VMM_MESSAGE_ATTACH_DISK);
+    assert_int_equal(attach.disk.size_bytes, 4096);
+    assert_int_equal(fds, 1);
+    tell(f, VMM_DEVICE_DISK, 3, VMM_DEVICE_PRESENT, -EEXIST);
+    assert_true(f->devices == 1 && f->present && f->place == 3 && f->result == -EEXIST);
+    assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 3, true, NULL), 0);
+    assert_int_equal(hear(f, &detach, sizeof detach, &fds), sizeof detach);
+    assert_int_equal(detach.header.type, VMM_MESSAGE_DETACH);
+    assert_int_equal(detach.state, VMM_DEVICE_ABSENT);
+    tell(f, VMM_DEVICE_DISK, 3, VMM_DEVICE_PRESENT, 0);
+    assert_true(f->devices == 2 && f->present);
+    tell(f, VMM_DEVICE_DISK, 3, VMM_DEVICE_ABSENT, 0);
+    assert_true(f->devices == 3 && !f->present);
+    assert_int_equal(f->closed, 0);
+}
+
+/* It was asked once more when it had gone: the answer says that it is gone, once. */
+static void two_answers_are_one(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_device message;
+    size_t fds;
+
+    assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, true, NULL), 0);
+    tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_PRESENT, 0);
+    assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, true, NULL), 0);
+    tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(f->devices, 1);
+    tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_ABSENT, -ENOENT);
+    assert_true(f->devices == 2 && !f->present && f->kind == VMM_DEVICE_NIC && f->place == 7);
+    (void)hear(f, &message, sizeof message, &fds);
+    (void)hear(f, &message, sizeof message, &fds);
+    assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, false, NULL), 0);
+    (void)hear(f, &message, sizeof message, &fds);
+    assert_int_equal(message.state, VMM_DEVICE_PRESENT); /* only a look */
+    tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_PRESENT, 0);
+    assert_true(f->devices == 3 && f->present);
+    assert_int_equal(f->closed, 0);
+}
+
+static void what_was_not_asked_about_ends_it(void **state)
+{
+    static const struct {
+        bool looked, asked;
+        unsigned kind, place, state;
+        int result;
+    } cases[] = {
+        { false, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_PRESENT, 0 },
+        { false, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0 },
+        { true, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0 }, /* it was not asked to go */
+        { true, false, VMM_DEVICE_DISK, 1, VMM_DEVICE_PRESENT, 0 },
+        { true, false, VMM_DEVICE_NIC, 0, VMM_DEVICE_PRESENT, 0 },
+        { true, true, VMM_DEVICE_KIND_COUNT, 0, VMM_DEVICE_PRESENT, 0 },
+        { true, true, 255, 0, VMM_DEVICE_ABSENT, 0 },
+        { true, true, VMM_DEVICE_DISK, VMM_DISKS_MAX, VMM_DEVICE_PRESENT, 0 },
+        { true, true, VMM_DEVICE_NIC, 255, VMM_DEVICE_ABSENT, -ENOENT },
+        { true, true, VMM_DEVICE_DISK, 0, 2, 0 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        void *fixture = NULL;
+        struct fixture *f;
+
+        assert_int_equal(set_up(&fixture), 0);
+        f = fixture;
+        if (cases[i].looked)
+            (void)vmm_client_detach(f->client, VMM_DEVICE_DISK, 0, cases[i].asked, NULL);
+        tell(f, cases[i].kind, cases[i].place, cases[i].state, cases[i].result);
+        assert_int_equal(f->closed, 1);
+        assert_int_equal(f->devices, 0);
+        tear_down(&fixture);
+    }
+}
+
+static void one_answer_for_each_question(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 0, true, NULL), 0);
+    tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_PRESENT, 0);
+    tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(f->closed, 0);
+    tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(f->closed, 1);
+    assert_int_equal(f->devices, 2);
 }
 
 static void full_disks_are_told_in_parts_too(void **state)
@@ -179,7 +319,7 @@ static void full_disks_are_told_in_parts_too(void **state)
     unsigned first;
 
     for (unsigned i = 0; i < FLOOD; i++)
-        say_device(f, VMM_DEVICE_DISK, VMM_DEVICE_FULL);
+        post_device(f, VMM_DEVICE_DISK, 3, VMM_DEVICE_FULL, 0);
     turn(f);
     first = f->full;
     assert_in_range(first, 1, FLOOD - 1);
@@ -192,7 +332,7 @@ static void a_full_nic_ends_it(void **state)
 {
     struct fixture *f = *state;
 
-    say_device(f, VMM_DEVICE_NIC, VMM_DEVICE_FULL);
+    post_device(f, VMM_DEVICE_NIC, 3, VMM_DEVICE_FULL, 0);
     turn(f);
     assert_int_equal(f->closed, 1);
     assert_int_equal(f->full, 0);
@@ -232,9 +372,16 @@ static void other_messages_end_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(vsock_messages_go_both_ways),          TEST(a_flood_is_read_in_parts),
-        TEST(full_disks_are_told_in_parts_too),     TEST(a_full_nic_ends_it),
-        TEST(disks_and_nics_are_told_what_changed), TEST(other_messages_end_it),
+        TEST(vsock_messages_go_both_ways),
+        TEST(a_flood_is_read_in_parts),
+        TEST(a_device_is_attached_and_let_go),
+        TEST(two_answers_are_one),
+        cmocka_unit_test(what_was_not_asked_about_ends_it),
+        TEST(one_answer_for_each_question),
+        TEST(full_disks_are_told_in_parts_too),
+        TEST(a_full_nic_ends_it),
+        TEST(disks_and_nics_are_told_what_changed),
+        TEST(other_messages_end_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
