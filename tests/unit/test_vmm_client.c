@@ -281,7 +281,8 @@ static void what_was_not_asked_about_ends_it(void **state)
         { true, true, 255, 0, VMM_DEVICE_ABSENT, 0 },
         { true, true, VMM_DEVICE_DISK, VMM_DISKS_MAX, VMM_DEVICE_PRESENT, 0 },
         { true, true, VMM_DEVICE_NIC, 255, VMM_DEVICE_ABSENT, -ENOENT },
-        { true, true, VMM_DEVICE_DISK, 0, 2, 0 },
+        { true, true, VMM_DEVICE_DISK, 0, VMM_DEVICE_FULL + 1, 0 },
+        { true, true, VMM_DEVICE_NIC, 0, VMM_DEVICE_FULL, 0 },
     };
 
     (void)state;
