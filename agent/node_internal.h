@@ -329,8 +329,8 @@ void vm_missing_network(const struct node *node, const char *id, char *ret_what,
  * addresses are put into vm->nics. */
 int vm_check_disk(const struct node *node, const struct vm *vm, unsigned index, struct error *err);
 int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err);
-/* It is not given again soon. */
-void vm_remember_address(struct node *node, const char *network, uint32_t ipv4);
+/* The network's address is not given again soon. */
+void vm_remember_address(struct node *node, const char *id, uint32_t ipv4);
 /* A fork's guest has what its parent's has. */
 void vm_inherit_nics(struct vm *vm, const struct vm *parent);
 /* Why it is paused. */

@@ -138,7 +138,8 @@ static size_t find_item(const json_t *array, const char *name)
     size_t index = 0;
 
     while (index < json_array_size(array) &&
-           strcmp(json_string_value(json_object_get(json_array_get(array, index), "name")), name))
+           strcmp(json_string_value(json_object_get(json_array_get(array, index), "name")), name) !=
+               0)
         index++;
     return index;
 }

@@ -154,7 +154,7 @@ void vm_device_fail(struct vm_device *device, const char *reason)
 void vm_device_answered(struct vm_device *device, bool present, int result, int64_t now_ms)
 {
     enum vm_device_question asked = device->asked;
-    char reason[80];
+    char reason[80] = "";
 
     device->asked = VM_DEVICE_NOTHING;
     if (asked == VM_DEVICE_ATTACH) {
