@@ -179,16 +179,20 @@ static void close_fds(int *fds, size_t count)
 
 static bool on_snapshot(struct control *control, const void *message)
 {
+    bool has_base = control->fd_count == 3;
     struct error err = { 0 };
     int result;
 
     (void)message;
-    if (!control->paused || control->fd_count != 2)
-        result = error_set(&err, EINVAL, "snapshot: not paused, or not two files");
+    if (!control->paused || (control->fd_count != 2 && !has_base))
+        result = error_set(&err, EINVAL, "snapshot: not paused, or not two files or three");
     else
-        result = control->ops->snapshot(control->context, control->fds[0], control->fds[1], &err);
+        result = control->ops->snapshot(control->context, control->fds[0], control->fds[1],
+                                        has_base ? control->fds[2] : -1, &err);
     if (result < 0)
         log_warning(control->log, "%s", err.message);
+    else
+        control->fd_count = 2;
     control_send_state(control, VMM_MESSAGE_SNAPSHOT_DONE, result);
     return true;
 }

@@ -27,8 +27,9 @@ struct control_ops {
     void (*press_power_button)(void *context);
     void (*pause)(void *context); /* returns when the vCPUs are held */
     void (*resume)(void *context);
-    /* Only while paused.  The fds are the caller's. */
-    int (*snapshot)(void *context, int state_fd, int memory_fd, struct error *err);
+    /* Only while paused.  The fds are the caller's, but base_fd (-1 = none) is taken over if it
+     * succeeds. */
+    int (*snapshot)(void *context, int state_fd, int memory_fd, int base_fd, struct error *err);
     /* fds: as the message says; ret_layers: borrowed. */
     int (*fork)(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX], size_t *ret_count,
                 struct error *err);

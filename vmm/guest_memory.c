@@ -27,6 +27,8 @@ struct guest_memory {
     bool can_freeze; /* `fd` can become a layer */
     size_t layer_count;
     int layers[VMM_LAYERS_MAX]; /* borrowed */
+    int base_fd;                /* owned; the only layer, where guest_memory_rebase gave it */
+    uint8_t *discarded; /* owned; of each page: not 0 once it was taken away from a layer's */
     size_t count;
     struct guest_memory_region regions[3];
     size_t file_count;
@@ -116,8 +118,10 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
         .page_bytes = page_bytes,
         .maps_files = spec->backing == VMM_MEMORY_ANONYMOUS,
         .can_freeze = spec->backing == VMM_MEMORY_SHARED,
+        .base_fd = -1,
+        .discarded = calloc((spec->bytes + spec->hotplug_bytes) / PAGE_BYTES, 1),
     };
-    if (!memory->host)
+    if (!memory->host || !memory->discarded)
         result =
             error_set(err, errno, "no room for %" PRIu64 " MiB of guest memory", spec->bytes >> 20);
     else
@@ -148,6 +152,8 @@ struct guest_memory *guest_memory_free(struct guest_memory *memory)
     if (memory) {
         if (memory->host)
             munmap(memory->host, memory->bytes);
+        cleanup_close(&memory->base_fd);
+        free(memory->discarded);
         free(memory);
     }
     return NULL;
@@ -247,7 +253,8 @@ static int map_first(struct guest_memory *memory, int fd)
         return result;
     memory->files[0] = (struct file_range){ memory->host, memory->host + memory->bytes };
     memory->file_count = 1;
-    memory->layers[memory->layer_count++] = fd;
+    memory->layers[0] = fd;
+    memory->layer_count = 1;
     memory->fd = -1;
     return 0;
 }
@@ -288,7 +295,14 @@ int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err)
     return result < 0 ? error_set(err, result, "map memory: %s", strerror(-result)) : 0;
 }
 
-/* The pages of [at, at + count) that are ours alone, in runs. */
+/* Ours alone; or nobody's, where a layer has one, which must not come back. */
+static bool is_changed(const struct guest_memory *memory, uint64_t page, uint64_t entry)
+{
+    return memory->discarded[page] ||
+           ((entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) && !(entry & PAGEMAP_OF_FILE));
+}
+
+/* The pages of [at, at + count) that are changed, in runs. */
 static int save_private(const struct guest_memory *memory, const uint64_t *entries, uint64_t at,
                         size_t count, int fd)
 {
@@ -297,9 +311,7 @@ static int save_private(const struct guest_memory *memory, const uint64_t *entri
     for (size_t i = 0, end; i < count && result == 0; i = end + 1) {
         struct iovec part = { .iov_base = memory->host + at + i * PAGE_BYTES };
 
-        for (end = i; end < count && (entries[end] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) &&
-                      !(entries[end] & PAGEMAP_OF_FILE);
-             end++)
+        for (end = i; end < count && is_changed(memory, at / PAGE_BYTES + end, entries[end]); end++)
             part.iov_len += PAGE_BYTES;
         if (end > i)
             result = disk_raw_transfer(fd, DISK_WRITE, &part, 1, at + i * PAGE_BYTES);
@@ -323,6 +335,18 @@ static int save_changes(const struct guest_memory *memory, int pagemap_fd, int f
             result = save_private(memory, entries, at, count, fd);
     }
     return result;
+}
+
+int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err)
+{
+    int result = memory->maps_files ? map_first(memory, fd) : -ENOTSUP;
+
+    if (result < 0)
+        return error_set(err, result, "map the memory anew: %s", strerror(-result));
+    memset(memory->discarded, 0, memory->bytes / PAGE_BYTES);
+    cleanup_close(&memory->base_fd);
+    memory->base_fd = fd;
+    return 0;
 }
 
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
@@ -362,11 +386,14 @@ static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, 
     }
     /* MADV_DONTNEED would bring the file's content back.  Each hole in it is a mapping more; at
      * vm.max_map_count of them the kernel refuses. */
-    if (in_file)
+    if (in_file) {
+        memset(memory->discarded + (start - memory->host) / PAGE_BYTES, 1,
+               (size_t)(end - start) / PAGE_BYTES);
         (void)mmap(start, (size_t)(end - start), PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    else
+    } else {
         (void)madvise(start, (size_t)(end - start), MADV_DONTNEED);
+    }
     return end;
 }
 

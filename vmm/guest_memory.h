@@ -69,11 +69,14 @@ int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
 /* For a fork, with the guest paused: all that the guest has is in files afterwards, for its copies
  * to be laid over.  Shared memory's own file becomes the first, never written to again; else what
  * changed since the layers is written to `changes_fd` (empty, of the RAM's size), as pagemap_fd
- * (our own /proc/self/pagemap) tells it.  The files are put into ret_layers, borrowed.
- *
- * What was discarded since then may read in the copies as it did before. */
+ * (our own /proc/self/pagemap) tells it: what was discarded is written as zeroes.  The files are
+ * put into ret_layers, borrowed. */
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err);
+/* With the guest paused and all of it just written to that file: lays the memory over it alone, so
+ * that changes are known from then on.  fd: for reading; owned if it succeeds.  Anonymous memory
+ * only. */
+int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err);
 
 /* Gives the host back the whole pages (of 2 MiB, where the backing has such) inside
  * [host, host+size), which guest_memory_map gave: they read as zeroes, or, where the kernel

@@ -410,9 +410,13 @@ static int save(struct machine *machine, int state_fd, int memory_fd, struct err
     return result;
 }
 
-static int snapshot_guest(void *context, int state_fd, int memory_fd, struct error *err)
+static int snapshot_guest(void *context, int state_fd, int memory_fd, int base_fd,
+                          struct error *err)
 {
-    return save(context, state_fd, memory_fd, err);
+    struct machine *machine = context;
+    int result = save(machine, state_fd, memory_fd, err);
+
+    return result < 0 || base_fd < 0 ? result : guest_memory_rebase(machine->memory, base_fd, err);
 }
 
 static int fork_guest(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],

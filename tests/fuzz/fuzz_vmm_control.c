@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "tests/fuzz/fuzz.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/config.h"
@@ -40,12 +41,13 @@ static void resume_machine(void *context)
     FUZZ_REQUIRE(--f->pauses == 0);
 }
 
-static int take_snapshot(void *context, int state_fd, int memory_fd, struct error *err)
+static int take_snapshot(void *context, int state_fd, int memory_fd, int base_fd, struct error *err)
 {
     const struct control_fuzz *f = context;
 
     (void)err;
     FUZZ_REQUIRE(f->pauses == 1 && state_fd >= 0 && memory_fd >= 0);
+    cleanup_close(&base_fd);
     return 0;
 }
 

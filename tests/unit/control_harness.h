@@ -31,6 +31,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 struct fixture {
     char path[32];
     int directory, listener, presses, pauses, resumes, snapshots;
+    int base_fd; /* owned by the test: of the last snapshot, -1 = none */
     char input[VMM_INPUT_MAX];
     size_t input_size, input_room;
     struct vmm_vsock vsock;
@@ -150,12 +151,13 @@ static inline void release(void *context)
     f->resumes++;
 }
 
-static inline int save(void *context, int state_fd, int memory_fd, struct error *err)
+static inline int save(void *context, int state_fd, int memory_fd, int base_fd, struct error *err)
 {
     struct fixture *f = context;
 
     (void)err;
     f->snapshots += fcntl(state_fd, F_GETFD) >= 0 && fcntl(memory_fd, F_GETFD) >= 0;
+    f->base_fd = base_fd;
     return 0;
 }
 

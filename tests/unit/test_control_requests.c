@@ -11,7 +11,7 @@ static void expect_snapshot(int fd, int result)
     assert_int_equal(got.result, result);
 }
 
-static void a_snapshot_needs_a_pause_and_two_files(void **state)
+static void a_snapshot_needs_a_pause_and_two_files_or_three(void **state)
 {
     struct fixture *f = *state;
     auto_close int fd = dial(f);
@@ -25,7 +25,7 @@ static void a_snapshot_needs_a_pause_and_two_files(void **state)
     expect_snapshot(fd, -EINVAL);
     post(fd, VMM_MESSAGE_PAUSE);
     post_with(fd, VMM_MESSAGE_SNAPSHOT, 0);
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 3);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 4);
     post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
     post_with(fd, VMM_MESSAGE_RESUME, 2); /* not meant to have any */
     turn(f);
@@ -35,7 +35,17 @@ static void a_snapshot_needs_a_pause_and_two_files(void **state)
     expect_snapshot(fd, 0);
     expect_state(fd, false);
     assert_int_equal(f->snapshots, 1);
+    assert_int_equal(f->base_fd, -1);
     assert_int_equal(open_fds(), fds_before);
+    post(fd, VMM_MESSAGE_PAUSE);
+    post_with(fd, VMM_MESSAGE_SNAPSHOT, 3);
+    post(fd, VMM_MESSAGE_RESUME);
+    turn(f);
+    expect_state(fd, true);
+    expect_snapshot(fd, 0);
+    expect_state(fd, false);
+    assert_int_equal(open_fds(), fds_before + 1); /* the third is kept */
+    assert_int_equal(close(f->base_fd), 0);
 }
 
 static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **state)
@@ -317,7 +327,8 @@ static void disks_and_nics_are_told_their_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files_or_three, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_fork_needs_a_pause_and_three_files_and_answers_with_some,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),

@@ -389,11 +389,50 @@ static void forks_see_what_was_and_their_own_changes(void **state)
     guest_memory_free(grandchild);
 }
 
+/* Memory that was booted becomes changes of a file, and of the next one in its place. */
+static void a_new_base_is_the_only_layer(void **state)
+{
+    auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    struct guest_memory *memory, *copy;
+    int layers[VMM_LAYERS_MAX];
+    size_t count;
+    int before = -1;
+
+    (void)state;
+    assert_int_equal(guest_memory_new(8 * MIB, &memory, NULL), 0);
+    fill(memory, 0, 1, 4 * MIB);
+    for (int round = 2; round < 4; round++) {
+        auto_close int base = sealed_file();
+        auto_close int changes = sealed_file();
+
+        assert_int_equal(guest_memory_save(memory, 0, base, 0), 0);
+        assert_int_equal(guest_memory_rebase(memory, dup(base), NULL), 0);
+        assert_true(before < 0 || fcntl(before, F_GETFD) < 0);
+        assert_int_equal(value_at(memory, MIB), round - 1);
+        fill(memory, MIB, round, MIB);
+        guest_memory_discard(memory, 3 * MIB, 8192);
+        assert_int_equal(guest_memory_fork(memory, pagemap, changes, layers, &count, NULL), 0);
+        assert_int_equal(count, 2);
+        before = layers[0];
+        assert_in_range(allocated(changes), MIB + 8192, MIB + 4096 * 16);
+        copy = copy_of(layers, count);
+        assert_int_equal(value_at(copy, 0), 1);
+        assert_int_equal(value_at(copy, MIB), round);
+        assert_int_equal(value_at(copy, 3 * MIB), 0);
+        assert_int_equal(value_at(copy, 3 * MIB + 8192), 1);
+        guest_memory_free(copy);
+    }
+    guest_memory_free(memory);
+}
+
 static void forks_have_bounds(void **state)
 {
     auto_close int file = sealed_file();
     auto_close int shorter = memfd_create("short", MFD_CLOEXEC);
     auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    const struct guest_memory_spec shared = { .bytes = 8 * MIB,
+                                              .backing = VMM_MEMORY_SHARED,
+                                              .fd = file };
     struct guest_memory *memory;
     int layers[VMM_LAYERS_MAX];
     size_t count = 77;
@@ -408,6 +447,9 @@ static void forks_have_bounds(void **state)
     assert_int_equal(guest_memory_lay(memory, file, NULL), -E2BIG);
     assert_int_equal(guest_memory_fork(memory, pagemap, file, layers, &count, NULL), -E2BIG);
     assert_int_equal(count, 77);
+    guest_memory_free(memory);
+    assert_int_equal(guest_memory_make(&shared, &memory, NULL), 0);
+    assert_int_equal(guest_memory_rebase(memory, file, NULL), -ENOTSUP);
     guest_memory_free(memory);
 }
 
@@ -436,6 +478,7 @@ int main(void)
         cmocka_unit_test(saving_uses_no_memory),
         cmocka_unit_test(files_of_another_size_are_refused),
         cmocka_unit_test(forks_see_what_was_and_their_own_changes),
+        cmocka_unit_test(a_new_base_is_the_only_layer),
         cmocka_unit_test(forks_have_bounds),
         cmocka_unit_test(sizes_are_checked),
     };
