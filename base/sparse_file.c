@@ -94,6 +94,24 @@ int sparse_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start
     return 1;
 }
 
+int sparse_check_exact(int fd)
+{
+    static const unsigned char block[SPARSE_BLOCK_BYTES] = { 1 };
+    uint64_t start = 0, end = 0;
+    int result = write_all(fd, block, sizeof block, SPARSE_BLOCK_BYTES);
+
+    if (result == 0)
+        result = sparse_next_data(fd, 0, 4ull * SPARSE_BLOCK_BYTES, &start, &end);
+    if (result < 0)
+        return result;
+    if (start != SPARSE_BLOCK_BYTES || end != 2ull * SPARSE_BLOCK_BYTES)
+        return -EOPNOTSUPP;
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, SPARSE_BLOCK_BYTES,
+                     SPARSE_BLOCK_BYTES) < 0
+               ? -errno
+               : 0;
+}
+
 int sparse_clone(int from, int to)
 {
     if (ioctl(to, FICLONE, from) == 0)

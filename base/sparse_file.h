@@ -20,6 +20,10 @@ int sparse_write(int fd, const void *bytes, size_t size, uint64_t offset);
 int sparse_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start,
                      uint64_t *ret_end);
 
+/* Is sparse_next_data exact for this file, which is one hole of at least 16 KiB and stays that?  0;
+ * -EOPNOTSUPP if zeroes may be told from holes only in larger pieces, or not at all. */
+int sparse_check_exact(int fd);
+
 /* Makes the empty file `to` share all blocks of `from`.  0; -EOPNOTSUPP if these two files cannot
  * (other file system, or one without reflinks), and `to` is unchanged; else -errno. */
 int sparse_clone(int from, int to);

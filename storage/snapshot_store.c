@@ -148,6 +148,96 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
     return sparse_copy(from_fd, fd, (uint64_t)status.st_size, progress, context, err);
 }
 
+/* --- thinning --- */
+
+#define THIN_BYTES (1u << 20) /* at a time */
+
+/* [at, end) of the file: whole blocks of zeroes become holes. */
+static int punch_zeroes(int fd, uint64_t at, uint64_t end, unsigned char *buffer)
+{
+    while (at < end) {
+        size_t want = end - at < THIN_BYTES ? (size_t)(end - at) : THIN_BYTES;
+        size_t stop, size = SPARSE_BLOCK_BYTES;
+
+        if (pread(fd, buffer, want, (off_t)at) != (ssize_t)want)
+            return -EIO;
+        for (size_t start = 0; start + size <= want; start = stop + size) {
+            for (stop = start; stop + size <= want && sparse_is_zero(buffer + stop, size);)
+                stop += size;
+            if (stop > start && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                          (off_t)(at + start), (off_t)(stop - start)) < 0)
+                return errno == EOPNOTSUPP ? 0 : -errno;
+        }
+        at += want;
+    }
+    return 0;
+}
+
+/* From `at` on, before `end`: the next data of any of these, else none (`end`). */
+static int next_data(const int *fds, size_t count, uint64_t at, uint64_t end, uint64_t *ret_start,
+                     uint64_t *ret_end)
+{
+    *ret_start = end;
+    *ret_end = end;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t start, stop;
+        int result = sparse_next_data(fds[i], at, end, &start, &stop);
+
+        if (result < 0)
+            return result;
+        if (result > 0 && start < *ret_start) {
+            *ret_start = start;
+            *ret_end = stop;
+        }
+    }
+    return 0;
+}
+
+static int thin(int fd, const int *parents, size_t count)
+{
+    auto_free unsigned char *buffer = malloc(THIN_BYTES);
+    uint64_t start, end = 0, data, data_end;
+    off_t size = lseek(fd, 0, SEEK_END);
+    int result;
+
+    if (!buffer || size < 0)
+        return buffer ? -errno : -ENOMEM;
+    while ((result = sparse_next_data(fd, end, (uint64_t)size, &start, &end)) > 0) {
+        for (uint64_t at = start; at < end && result >= 0; at = data_end) {
+            result = next_data(parents, count, at, end, &data, &data_end);
+            if (result == 0)
+                result = punch_zeroes(fd, at, data, buffer);
+        }
+        if (result < 0)
+            break;
+    }
+    return result;
+}
+
+int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
+                        const uint32_t *parents, size_t count, struct error *err)
+{
+    auto_close int dir_fd = open_undone(store, instance, err);
+    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, "memory", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fds[SNAPSHOT_PARENTS_MAX];
+    size_t opened = 0;
+    int result = count <= SNAPSHOT_PARENTS_MAX ? 0 : -E2BIG;
+
+    if (dir_fd < 0)
+        return dir_fd;
+    if (fd < 0)
+        return error_set(err, errno, "open the snapshot's memory: %s", strerror(errno));
+    while (result == 0 && opened < count) {
+        result = snapshot_store_open_memory(store, parents[opened], &fds[opened], err);
+        opened += result == 0;
+    }
+    if (result == 0)
+        result = thin(fd, fds, count);
+    for (size_t i = 0; i < opened; i++)
+        close(fds[i]);
+    return result < 0 ? error_set(err, result, "thin the snapshot: %s", strerror(-result)) : 0;
+}
+
 /* --- sealing --- */
 
 static int sync_entry(void *context, int dir_fd, const char *name)
@@ -297,6 +387,17 @@ int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
                          "the snapshot's state is not what this node wrote: its digest is wrong");
     *ret_state_fd = take_fd(&state_fd);
     *ret_memory_fd = take_fd(&memory_fd);
+    return 0;
+}
+
+int snapshot_store_open_memory(const struct snapshot_store *store, uint32_t instance, int *ret_fd,
+                               struct error *err)
+{
+    int fd = open_file(store, instance, "memory", err);
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
     return 0;
 }
 

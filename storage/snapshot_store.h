@@ -16,6 +16,7 @@ struct error;
 struct snapshot_store;
 
 #define SNAPSHOT_STATE_BYTES_MAX ((4ull << 20) + 4096) /* vmm/snapshot.h's, and its header */
+#define SNAPSHOT_PARENTS_MAX     7                     /* VMM_LAYERS_MAX, and itself */
 
 /* snapshots_dir_fd is borrowed. */
 int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
@@ -31,6 +32,11 @@ int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
 int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
                             enum volume_format format, int from_fd, sparse_progress_fn *progress,
                             void *context, struct error *err);
+
+/* Of the one that was begun, whose memory is changes of that of parents[]: makes holes again of
+ * zeroes where all of them have holes. */
+int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
+                        const uint32_t *parents, size_t count, struct error *err);
 
 struct snapshot_seal {
     uint64_t size_bytes;            /* that it takes on disk, shared blocks included */
@@ -53,5 +59,8 @@ int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *kee
 int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
                         const char digest[KEYED_DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
                         struct error *err);
+/* The memory of one whose state is not asked for: what another's stands on. */
+int snapshot_store_open_memory(const struct snapshot_store *store, uint32_t instance, int *ret_fd,
+                               struct error *err);
 int snapshot_store_open_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
                              enum volume_format format, int *ret_fd, struct error *err);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -188,6 +189,51 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     assert_int_equal(unlinkat(f->dir_fd, "5.bak", AT_REMOVEDIR), 0);
 }
 
+/* 2 stands on 1, which has data at 1 MiB: zeroes there count, zeroes beside it are none. */
+static void thinning_keeps_zeroes_over_data(void **state)
+{
+    struct fixture *f = *state;
+    const uint32_t parents[] = { 1 };
+    static const char zeroes[256 << 10];
+    auto_close int state_fd = -1, memory_fd = -1;
+    struct snapshot_seal seal;
+    uint64_t start, end;
+
+    make(f, 1, &seal);
+    assert_int_equal(snapshot_store_begin(f->store, 2, 4 * MIB, &state_fd, &memory_fd, &f->err), 0);
+    assert_int_equal(sparse_check_exact(memory_fd), 0);
+    assert_int_equal(sparse_next_data(memory_fd, 0, 4 * MIB, &start, &end), 0);
+    assert_int_equal(pwrite(memory_fd, zeroes, sizeof zeroes, MIB - 8192), sizeof zeroes);
+    assert_int_equal(pwrite(memory_fd, zeroes, 4096, 0), 4096);
+    assert_int_equal(pwrite(memory_fd, "x", 1, MIB + 65536), 1);
+    assert_int_equal(pwrite(memory_fd, zeroes, 4096, 4 * MIB - 4096), 4096);
+    assert_int_equal(snapshot_store_thin(f->store, 2, parents, 1, &f->err), 0);
+    assert_int_equal(sparse_next_data(memory_fd, 0, 4 * MIB, &start, &end), 1);
+    assert_int_equal(start, MIB);
+    assert_int_equal(end, MIB + 4096);
+    assert_int_equal(sparse_next_data(memory_fd, end, 4 * MIB, &start, &end), 1);
+    assert_int_equal(start, MIB + 65536);
+    assert_int_equal(end, MIB + 65536 + 4096);
+    assert_int_equal(sparse_next_data(memory_fd, end, 4 * MIB, &start, &end), 0);
+    assert_int_equal(snapshot_store_thin(f->store, 2, (const uint32_t[]){ 7 }, 1, &f->err),
+                     -ENOENT);
+}
+
+/* ramfs has no holes to be told from zeroes. */
+static void a_file_system_without_holes_is_found_out(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int fd = -1;
+
+    if (mount("warren-test", f->path, "ramfs", 0, "mode=700") < 0)
+        skip();
+    fd = open(f->path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    assert_int_equal(umount2(f->path, MNT_DETACH), 0);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 4 * MIB), 0);
+    assert_int_equal(sparse_check_exact(fd), -EOPNOTSUPP);
+}
+
 static void removal_can_be_repeated(void **state)
 {
     struct fixture *f = *state;
@@ -211,6 +257,8 @@ int main(void)
         ON_A_STORE(disks_are_copied_with_their_holes),
         ON_A_STORE(what_was_begun_is_begun_anew),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
+        ON_A_STORE(thinning_keeps_zeroes_over_data),
+        ON_A_STORE(a_file_system_without_holes_is_found_out),
         ON_A_STORE(removal_can_be_repeated),
     };
 
