@@ -78,19 +78,24 @@ void apic_route_pin(unsigned pin, unsigned vector)
     ioapic_write(IOAPIC_ENTRY + 2 * pin, vector);
 }
 
+/* Goes on until the readings of the two clocks, between which we may have been off the processor,
+ * are near enough to each other. */
 static void clock_calibrate(void)
 {
-    uint64_t start;
+    uint64_t before_start, start, before, end;
     uint64_t passed;
 
     apic_enable();
     *apic_register(APIC_LVT_TIMER) = LVT_MASKED | VECTOR_DEVICE;
+    before_start = cpu_cycles();
     *apic_register(APIC_TIMER_INITIAL) = UINT32_MAX;
     start = cpu_cycles();
     do {
+        before = cpu_cycles();
         passed = UINT32_MAX - *apic_register(APIC_TIMER_CURRENT);
-    } while (passed < CALIBRATION_NS);
-    cycles_per_ms = (cpu_cycles() - start) * MILLISECOND / passed;
+        end = cpu_cycles();
+    } while (passed < CALIBRATION_NS || (end - before + start - before_start) * 16 > end - start);
+    cycles_per_ms = (end - start) * MILLISECOND / passed;
     *apic_register(APIC_TIMER_INITIAL) = 0;
     *apic_register(APIC_LVT_TIMER) = VECTOR_DEVICE;
     if (cycles_per_ms == 0)
