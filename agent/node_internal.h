@@ -144,7 +144,8 @@ struct vm {
     struct vm_devices devices;
     /* By place: of a fork's nics: what its guest has, behind its NAT; all zero = it is none. */
     struct vm_nic inside[VMM_NICS_MAX];
-    bool forked; /* its process is, or was, a fork's */
+    bool forked;                /* its process is, or was, a fork's */
+    char memory_base[UID_TEXT]; /* the snapshot that its process's memory is changes of */
 
     struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
     struct fork_source *forking; /* owned: while a fork is being made of it */

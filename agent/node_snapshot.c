@@ -9,6 +9,7 @@
 
 #include "agent/node_volume.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -18,8 +19,8 @@
 #include "storage/space.h"
 #include "storage/volume.h"
 
-static const char *const mode_names[] = { "full", "fork" };
-#define MODE_FORK 1
+enum { MODE_FULL, MODE_DIFFERENTIAL, MODE_FORK };
+static const char *const mode_names[] = { "full", "differential", "fork" };
 static const char *const format_names[VOLUME_FORMAT_COUNT] = {
     [VOLUME_RAW] = "raw",
     [VOLUME_DELTA] = "delta",
@@ -65,18 +66,41 @@ static void snapshot_free(struct resource *resource)
     free(snapshot);
 }
 
+static json_t *spec_json(const struct snapshot *snapshot, int mode)
+{
+    json_t *spec = json_pack("{s:s, s:s}", "vm", snapshot->vm, "mode", mode_names[mode]);
+
+    if (snapshot->parent[0])
+        json_object_set_new(spec, "parent", json_string(snapshot->parent));
+    if (snapshot->track)
+        json_object_set_new(spec, "track_changes", json_true());
+    return spec;
+}
+
 static int snapshot_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
 {
     struct json_reader reader;
     struct snapshot *snapshot;
-    const char *vm;
+    const char *vm, *parent;
+    bool track;
     int mode;
 
     json_reader_init(&reader, spec, "", err);
     vm = json_read_id(&reader, "vm", JSON_REQUIRED);
-    mode = json_read_enum(&reader, "mode", mode_names, ARRAY_LENGTH(mode_names), JSON_OPTIONAL, 0);
+    parent = json_read_id(&reader, "parent", JSON_OPTIONAL);
+    mode = json_read_enum(&reader, "mode", mode_names, ARRAY_LENGTH(mode_names), JSON_OPTIONAL,
+                          parent ? MODE_DIFFERENTIAL : MODE_FULL);
+    track = json_read_bool(&reader, "track_changes", false);
     if (json_reader_end(&reader) < 0)
         return reader.result;
+    if ((mode == MODE_DIFFERENTIAL) != (parent != NULL))
+        return error_field(err, EINVAL, "parent",
+                           "parent: the snapshot to which a differential one is the difference, "
+                           "and of no other");
+    if (track && mode != MODE_FULL)
+        return error_field(err, EINVAL, "track_changes",
+                           "track_changes: of full snapshots only: the VM stands on the parent, "
+                           "and will");
     snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot)
         return error_set(err, EAGAIN, "memory is short; try again");
@@ -84,7 +108,9 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
     snapshot->memory_fd = -1;
     snapshot->is_fork = mode == MODE_FORK;
     snprintf(snapshot->vm, sizeof snapshot->vm, "%s", vm);
-    snapshot->head.spec = json_pack("{s:s, s:s}", "vm", vm, "mode", mode_names[mode]);
+    snprintf(snapshot->parent, sizeof snapshot->parent, "%s", parent ? parent : "");
+    snapshot->track = track;
+    snapshot->head.spec = spec_json(snapshot, mode);
     *ret_resource = &snapshot->head;
     return 0;
 }
@@ -204,6 +230,69 @@ static int check_volumes(const struct node *node, const struct vm *vm, struct er
     return 0;
 }
 
+size_t snapshot_chain(const struct node *node, const struct snapshot *snapshot,
+                      uint32_t ret_instances[VMM_LAYERS_MAX])
+{
+    uint32_t instances[VMM_LAYERS_MAX];
+    size_t count = 0;
+
+    for (; snapshot && count < VMM_LAYERS_MAX; count++) {
+        instances[count] = snapshot->head.instance;
+        snapshot = snapshot->parent[0] ? node_find_snapshot(node, snapshot->parent) : NULL;
+    }
+    for (size_t i = 0; i < count; i++)
+        ret_instances[i] = instances[count - 1 - i];
+    return count;
+}
+
+const struct snapshot *snapshot_of_memory(const struct node *node, const struct vm *vm)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; vm->memory_base[0] && i < snapshots->count; i++)
+        if (strcmp(snapshots->items[i]->uid, vm->memory_base) == 0)
+            return (const struct snapshot *)snapshots->items[i];
+    return NULL;
+}
+
+static int check_track(const struct vm *vm, struct error *err)
+{
+    if (vm->spec.memory_backing == VMM_MEMORY_ANONYMOUS || vm->memory_base[0] || vm->forked)
+        return 0;
+    return error_field(err, EBUSY, "track_changes",
+                       "track_changes: the memory_backing of vm %s is %s: only anonymous memory "
+                       "can stand on a snapshot",
+                       vm->head.id, vm_memory_names[vm->spec.memory_backing]);
+}
+
+int snapshot_check_parent(const struct node *node, const struct snapshot *snapshot,
+                          const struct vm *vm, struct error *err)
+{
+    const struct snapshot *parent =
+        snapshot->parent[0] ? node_find_snapshot(node, snapshot->parent) : NULL;
+    const struct snapshot *base = snapshot_of_memory(node, vm);
+    uint32_t instances[VMM_LAYERS_MAX];
+
+    if (!snapshot->parent[0])
+        return snapshot->track ? check_track(vm, err) : 0;
+    if (!parent || resource_is_leaving(&parent->head))
+        return error_field(err, EINVAL, "parent", "parent: there is no snapshot %s",
+                           snapshot->parent);
+    if (parent->state != PROGRESS_READY)
+        return error_field(err, EBUSY, "parent", "parent: snapshot %s is %s", snapshot->parent,
+                           progress_state_name(parent->state, "creating"));
+    if (parent != base)
+        return error_field(err, EBUSY, "parent",
+                           "parent: the memory of vm %s does not stand on snapshot %s, but on %s: "
+                           "restore the VM from it, or take a full one with track_changes",
+                           vm->head.id, snapshot->parent, base ? base->head.id : "none");
+    if (snapshot_chain(node, parent, instances) == VMM_LAYERS_MAX)
+        return error_field(err, EBUSY, "parent",
+                           "parent: snapshot %s is the last of %d: take a full one",
+                           snapshot->parent, VMM_LAYERS_MAX);
+    return 0;
+}
+
 static int snapshot_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct snapshot *snapshot = (struct snapshot *)resource;
@@ -219,7 +308,7 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
     if (rival)
         return error_set(err, EBUSY, "snapshot %s of vm %s is just being made", rival->head.id,
                          snapshot->vm);
-    if (snapshot_check_source(vm, err) < 0)
+    if (snapshot_check_source(vm, err) < 0 || snapshot_check_parent(node, snapshot, vm, err) < 0)
         return -err->code;
     if (snapshot->is_fork && !vm_fork_wants(vm, resource->id))
         return error_field(err, EINVAL, "mode", "mode: fork is for what a fork begins itself");
@@ -276,7 +365,8 @@ const struct snapshot *snapshot_of_snapshot(const struct node *node, const char 
     for (size_t i = 0; i < snapshots->count; i++) {
         const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
 
-        if (snapshot->state != PROGRESS_FAILED && has_base(snapshot, false, id))
+        if (snapshot->state != PROGRESS_FAILED &&
+            (has_base(snapshot, false, id) || strcmp(snapshot->parent, id) == 0))
             return snapshot;
     }
     return NULL;

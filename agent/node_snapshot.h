@@ -2,6 +2,7 @@
  *
  * node_snapshot.c is the resource, snapshot_work.c the way from a running VM to its files. */
 #pragma once
+#include <sys/stat.h>
 #include "agent/disk_base.h"
 #include "agent/node_internal.h"
 #include "storage/keyed_digest.h"
@@ -33,7 +34,9 @@ struct snapshot {
     bool is_fork; /* mode `fork`: a fork's, of the disks alone */
     enum progress_state state;
     char reason[160];
-    char vm[ID_MAX + 1]; /* that was asked for */
+    char vm[ID_MAX + 1];     /* that was asked for */
+    char parent[ID_MAX + 1]; /* of whose memory its own is changes; "" = it is full */
+    bool track;              /* the VM's memory is to stand on it from then on */
     char vm_uid[UID_TEXT];
     json_t *vm_json;        /* owned; the VM's canonical spec, its boot never a snapshot */
     struct vm_spec vm_spec; /* the same, owned */
@@ -49,9 +52,20 @@ struct snapshot {
     struct error error;       /* why it is undone; code 0 = it is not */
     int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
     struct fork_source *fork; /* owned: for whose forks it is, once their memory is there */
+    size_t layer_count;       /* of those before it */
+    struct stat layers[VMM_LAYERS_MAX];
 };
 
 struct snapshot *node_find_snapshot(const struct node *node, const char *id);
+/* Of the snapshots whose memory together is this one's, itself the last; how many. */
+size_t snapshot_chain(const struct node *node, const struct snapshot *snapshot,
+                      uint32_t ret_instances[VMM_LAYERS_MAX]);
+/* On which the VM's memory stands, as its process is now; NULL if on none that is known. */
+const struct snapshot *snapshot_of_memory(const struct node *node, const struct vm *vm);
+/* Can it be made of the VM as both are: does its memory stand on the parent, or can it stand on
+ * this one?  -EINVAL or -EBUSY with the field. */
+int snapshot_check_parent(const struct node *node, const struct snapshot *snapshot,
+                          const struct vm *vm, struct error *err);
 /* NULL if it has none of that name, or it was not copied. */
 const struct snapshot_disk *snapshot_find_disk(const struct snapshot *snapshot, const char *name,
                                                unsigned *ret_index);
@@ -77,8 +91,9 @@ void snapshot_begin(struct node *node, struct resource *resource);
 void snapshot_remove(struct node *node, struct resource *resource);
 /* Its VM is held; called whenever that is looked at. */
 void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
-/* The VMM has answered: 0 or -errno. */
-void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result);
+/* The VMM has answered: 0 or -errno, and with which files. */
+void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result, const int *fds,
+                         size_t fd_count);
 /* Its VM ends, or cannot be asked any more. */
 void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why);
 /* Its VM is to be held for it now. */

@@ -402,6 +402,7 @@ static json_t *exit_json(const struct vm *vm)
 static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct vm *vm = (const struct vm *)resource;
+    const struct snapshot *base = snapshot_of_memory(node, vm);
     char since[TIMESTAMP_TEXT];
     json_t *status;
 
@@ -417,6 +418,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     if (status)
         vm_devices_status(vm, status, stored);
     if (status && !stored) {
+        json_object_set_new(status, "memory_base", base ? json_string(base->head.id) : json_null());
         vm_balloon_status(node, vm, status);
         vm_memory_status(node, vm, status);
     }
@@ -428,6 +430,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "full", json_string(vm->full));
         json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
         json_object_set_new(status, "forked", json_boolean(vm->forked));
+        json_object_set_new(status, "memory_base_uid", json_string(vm->memory_base));
     }
     return status;
 }
@@ -478,6 +481,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
             vm->restore = (enum vm_restore)step;
     snprintf(vm->full, sizeof vm->full, "%s", text_of(status, "full"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
+    snprintf(vm->memory_base, sizeof vm->memory_base, "%s", text_of(status, "memory_base_uid"));
     restore_exit(vm, status);
     return vm_devices_restore(vm, status, err);
 }

@@ -3,6 +3,7 @@
  * undoes it; what the agent's end interrupts is found in its row, and undone by the next one, or
  * finished if nothing but the row is missing. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "agent/node_snapshot.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_memory.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -18,11 +20,15 @@
 #include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
+_Static_assert(SNAPSHOT_PARENTS_MAX == VMM_LAYERS_MAX - 1, "all but the snapshot itself");
+
 struct snapshot_job {
     struct node *node;
     struct snapshot *snapshot;
     uint32_t instance;
     uint64_t memory_bytes;
+    uint32_t chain[VMM_LAYERS_MAX]; /* snapshots on which it stands, and itself */
+    size_t chain_count;
     bool cancelled; /* set by the loop, seen by the worker */
     unsigned disk_count;
     struct {
@@ -32,6 +38,7 @@ struct snapshot_job {
     } disks[VMM_DISKS_MAX]; /* to be copied */
 
     int state_fd, memory_fd; /* results; owned; else -1 */
+    struct stat layers[VMM_LAYERS_MAX];
     struct snapshot_seal seal;
 };
 
@@ -70,10 +77,23 @@ static int run_prepare(void *argument, struct error *err)
     struct snapshot_job *job = argument;
     int result = sync_disks(job, err);
 
-    if (result < 0)
+    for (size_t i = 0; result == 0 && i + 1 < job->chain_count; i++) {
+        auto_close int fd = -1;
+
+        result = snapshot_store_open_memory(job->node->snapshots, job->chain[i], &fd, err);
+        if (result == 0 && fstat(fd, &job->layers[i]) < 0)
+            return error_set(err, errno, "look at the parent's memory: %s", strerror(errno));
+    }
+    if (result == 0)
+        result = snapshot_store_begin(job->node->snapshots, job->instance, job->memory_bytes,
+                                      &job->state_fd, &job->memory_fd, err);
+    if (result < 0 || job->chain_count < 2)
         return result;
-    return snapshot_store_begin(job->node->snapshots, job->instance, job->memory_bytes,
-                                &job->state_fd, &job->memory_fd, err);
+    result = sparse_check_exact(job->memory_fd); /* a hole is the parent's page, zeroes are not */
+    return result < 0 ? error_set(err, result,
+                                  "the file system of the state directory does not know holes of "
+                                  "a page: take a full snapshot")
+                      : 0;
 }
 
 static int copy_progress(void *context, uint64_t done, uint64_t size)
@@ -108,6 +128,16 @@ static int run_seal(void *argument, struct error *err)
     struct snapshot_job *job = argument;
 
     return snapshot_store_seal(job->node->snapshots, job->instance, &job->seal, err);
+}
+
+/* Memory that the guest took and gave back since then is written as zeroes. */
+static int run_thin(void *argument, struct error *err)
+{
+    struct snapshot_job *job = argument;
+    int result = snapshot_store_thin(job->node->snapshots, job->instance, job->chain,
+                                     job->chain_count - 1, err);
+
+    return result < 0 ? result : run_seal(argument, err);
 }
 
 /* Of an earlier agent's: whole, or undone. */
@@ -178,6 +208,10 @@ static void job_is_done(void *argument, int result, const struct error *err)
     snapshot->job = NULL;
     snapshot->state_fd = take_fd(&job->state_fd);
     snapshot->memory_fd = take_fd(&job->memory_fd);
+    if (snapshot->step == SNAPSHOT_PREPARE) {
+        snapshot->layer_count = job->chain_count - 1;
+        memcpy(snapshot->layers, job->layers, sizeof snapshot->layers);
+    }
     free(job);
     if (node->ending)
         return; /* the next agent sees to it */
@@ -221,6 +255,7 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
             .state_fd = take_fd(&snapshot->state_fd),
             .memory_fd = take_fd(&snapshot->memory_fd),
         };
+        job->chain_count = snapshot_chain(node, snapshot, job->chain);
         choose_disks(node, snapshot, job);
         if (worker_submit(node->disk_worker, run, job_is_done, job, &err) == 0) {
             snapshot->job = job;
@@ -255,7 +290,7 @@ static int take_vm(struct node *node, struct snapshot *snapshot, struct error *e
 
     if (!vm || strcmp(vm->head.uid, snapshot->vm_uid) != 0)
         return error_set(err, ENOENT, "vm %s is gone", snapshot->vm);
-    if (snapshot_check_source(vm, err) < 0)
+    if (snapshot_check_source(vm, err) < 0 || snapshot_check_parent(node, snapshot, vm, err) < 0)
         return -err->code;
     snapshot->source = vm;
     vm->snapshot = snapshot;
@@ -287,38 +322,95 @@ static void hold_vm(struct node *node, struct snapshot *snapshot)
     vm_step(node, vm);
 }
 
-void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
+/* So that whoever takes the VMM over later cannot change what others are restored from. */
+static int open_for_reading(int fd, struct error *err)
+{
+    char path[40];
+    int result;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    result = open(path, O_RDONLY | O_CLOEXEC);
+    return result < 0 ? error_set(err, errno, "open the memory again: %s", strerror(errno))
+                      : result;
+}
+
+static int ask_vmm(struct node *node, struct snapshot *snapshot, struct error *err)
 {
     struct vm *vm = snapshot->source;
+    auto_close int fd = -1;
+
+    if (vm->full[0])
+        return snapshot_check_source(vm, err);
+    if (!vm->client)
+        return error_set(err, ENOTCONN, "its VMM cannot be asked");
+    if (snapshot->is_fork)
+        return vm_fork_ask(node, vm, err);
+    if (snapshot->parent[0])
+        fd = vm_memory_open_pagemap(vm, err);
+    else if (snapshot->track)
+        fd = open_for_reading(snapshot->memory_fd, err);
+    if (fd < 0 && (snapshot->parent[0] || snapshot->track))
+        return fd;
+    if (!snapshot->parent[0])
+        return vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, fd, err);
+    return vmm_client_fork(vm->client, (const int[]){ snapshot->state_fd, fd, snapshot->memory_fd },
+                           err);
+}
+
+void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
+{
     struct error err = { 0 };
 
     if (snapshot->step != SNAPSHOT_HOLD)
         return;
     snapshot->step = SNAPSHOT_WRITE;
-    if (vm->full[0])
-        (void)snapshot_check_source(vm, &err);
-    else if (!vm->client)
-        error_set(&err, ENOTCONN, "its VMM cannot be asked");
-    else if (snapshot->is_fork)
-        vm_fork_ask(node, vm, &err);
-    else
-        vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, &err);
-    if (err.code)
+    if (ask_vmm(node, snapshot, &err) < 0)
         fail(node, snapshot, &err);
 }
 
-void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result)
+/* What we know of the VM's memory may be old: the last agent may have ended before it wrote down
+ * that there is another base.  So the VMM's own files decide, before anything stands on this one.
+ */
+static bool stands_on_parent(const struct snapshot *snapshot, const int *fds, size_t fd_count)
 {
+    struct stat status;
+
+    if (fd_count != snapshot->layer_count + 1)
+        return false;
+    for (size_t i = 0; i < snapshot->layer_count; i++)
+        if (fstat(fds[i], &status) < 0 || status.st_dev != snapshot->layers[i].st_dev ||
+            status.st_ino != snapshot->layers[i].st_ino)
+            return false;
+    return true;
+}
+
+static void note_base(struct node *node, struct vm *vm, const char *uid)
+{
+    snprintf(vm->memory_base, sizeof vm->memory_base, "%s", uid);
+    node_save(node, &vm->head);
+}
+
+void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result, const int *fds,
+                         size_t fd_count)
+{
+    struct vm *vm = snapshot->source;
     struct error err = { 0 };
 
     if (snapshot->step != SNAPSHOT_WRITE)
         return;
     if (result < 0) {
         error_set(&err, result, "its VMM could not write it: %s", strerror(-result));
-        fail(node, snapshot, &err);
-        return;
+    } else if (snapshot->parent[0] && !stands_on_parent(snapshot, fds, fd_count)) {
+        error_set(&err, ESTALE, "the memory of vm %s does not stand on snapshot %s any more",
+                  vm->head.id, snapshot->parent);
+        note_base(node, vm, "");
+    } else if (snapshot->track) {
+        note_base(node, vm, snapshot->head.uid);
     }
-    go_to(node, snapshot, SNAPSHOT_COPY);
+    if (err.code)
+        fail(node, snapshot, &err);
+    else
+        go_to(node, snapshot, SNAPSHOT_COPY);
 }
 
 void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why)
@@ -357,7 +449,7 @@ static void go_to(struct node *node, struct snapshot *snapshot, enum snapshot_st
         break;
     case SNAPSHOT_SEAL:
         release_vm(node, snapshot);
-        submit(node, snapshot, run_seal);
+        submit(node, snapshot, snapshot->parent[0] ? run_thin : run_seal);
         break;
     case SNAPSHOT_UNDO:
         release_vm(node, snapshot);

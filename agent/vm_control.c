@@ -1,11 +1,13 @@
 /* What a VM's process says over its control connection, and what becomes of it. */
 #include <signal.h>
+#include <string.h>
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_disk.h"
+#include "agent/vm_files.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_hotplug.h"
 #include "agent/vm_memory.h"
@@ -13,6 +15,16 @@
 #include "agent/vmm_client.h"
 #include "base/loop.h"
 #include "base/process.h"
+
+/* What a snapshot's memory was mapped into is changes of it; into other memory it was read. */
+static void is_restored(const struct node *node, struct vm *vm)
+{
+    const struct snapshot *snapshot = node_find_snapshot(node, vm->spec.snapshot);
+
+    if (snapshot && !vm->forked && vm_files_backing(vm) == VMM_MEMORY_ANONYMOUS)
+        memcpy(vm->memory_base, snapshot->head.uid, sizeof vm->memory_base);
+    vm->restore = VM_RESTORE_DONE;
+}
 
 static void on_ready(void *context)
 {
@@ -22,7 +34,7 @@ static void on_ready(void *context)
     enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
 
     if (vm->restore == VM_RESTORE_UNDER_WAY)
-        vm->restore = VM_RESTORE_DONE;
+        is_restored(node, vm);
     if (next == VM_NONE)
         return;
     if (next == VM_RUNNING) {
@@ -85,7 +97,7 @@ static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
     if (closure->vm->fork_asked)
         vm_fork_is_made(closure->node, closure->vm, result, fds, fd_count);
     else if (closure->vm->snapshot)
-        snapshot_is_written(closure->node, closure->vm->snapshot, result);
+        snapshot_is_written(closure->node, closure->vm->snapshot, result, fds, fd_count);
 }
 
 static void on_input(void *context, bool taken)

@@ -31,6 +31,7 @@ void vm_forget_process(struct vm *vm)
     vm->kill_sent = false;
     vm->told = VM_TOLD_NOTHING;
     vm->full[0] = '\0';
+    vm->memory_base[0] = '\0';
 }
 
 /* What the process itself said, if it said anything. */

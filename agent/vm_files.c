@@ -88,7 +88,8 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         ret_files->snapshot = snapshot ? snapshot->head.instance : 0;
         if (snapshot)
             memcpy(ret_files->digest, snapshot->digest, sizeof ret_files->digest);
-        ret_files->restore = 1;
+        ret_files->restore =
+            snapshot ? (uint8_t)snapshot_chain(node, snapshot, ret_files->layers) : 1;
     }
     for (unsigned place = 0; place < VMM_DISKS_MAX; place++) {
         struct vm_file_disk *disk = &ret_files->disks[ret_files->disk_count];
@@ -126,11 +127,18 @@ static int open_image(const struct node *node, uint32_t instance, struct vm_file
 /* As it was, or -EBADMSG. */
 static int open_snapshot(const struct node *node, struct vm_files *files, struct error *err)
 {
-    int *fds = &files->fds[files->count];
-    int result =
-        snapshot_store_open(node->snapshots, files->snapshot, files->digest, &fds[0], &fds[1], err);
+    auto_close int memory_fd = -1;
+    int result = snapshot_store_open(node->snapshots, files->snapshot, files->digest,
+                                     &files->fds[files->count], &memory_fd, err);
 
-    files->count += result == 0 ? 2 : 0;
+    files->count += result == 0;
+    for (unsigned i = 0; result == 0 && i + 1u < files->restore; i++) {
+        result = snapshot_store_open_memory(node->snapshots, files->layers[i],
+                                            &files->fds[files->count], err);
+        files->count += result == 0;
+    }
+    if (result == 0)
+        files->fds[files->count++] = take_fd(&memory_fd);
     return result;
 }
 

@@ -20,6 +20,7 @@ struct vm_files {
     uint32_t initrd;
     uint32_t snapshot;                /* to be restored, in place of both */
     uint8_t restore;                  /* of how many files the memory consists; 0 = boot */
+    uint32_t layers[VMM_LAYERS_MAX];  /* the snapshots whose they are, itself the last */
     int fork_fds[1 + VMM_LAYERS_MAX]; /* owned until opened: a fork's state and memory */
     char digest[KEYED_DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;

@@ -334,18 +334,13 @@ int vm_fork_ask(struct node *node, struct vm *vm, struct error *err)
 {
     uint64_t bytes = vm_spec_memory_bytes(&vm->spec);
     auto_close int changes = vm_memory_open(VMM_MEMORY_SHARED, bytes, err);
-    auto_close int pagemap = -1;
-    char path[40];
+    auto_close int pagemap = changes < 0 ? -1 : vm_memory_open_pagemap(vm, err);
     int result;
 
     if (!vm->forking)
         return error_set(err, ECANCELED, "nobody wants a fork any more");
-    if (changes < 0)
-        return changes;
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)vm->pid);
-    pagemap = open(path, O_RDONLY | O_CLOEXEC);
-    if (pagemap < 0)
-        return error_set(err, errno, "look at its pages: %s", strerror(errno));
+    if (changes < 0 || pagemap < 0)
+        return changes < 0 ? changes : pagemap;
     if (!vm->client)
         return error_set(err, ENOTCONN, "its VMM cannot be asked");
     result =
@@ -399,7 +394,7 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
                  strerror(-result));
         log_warning(node->log, "%s", reason);
         if (snapshot && vm_fork_wants(vm, snapshot->head.id))
-            snapshot_is_written(node, snapshot, result);
+            snapshot_is_written(node, snapshot, result, NULL, 0);
         end_fork(node, vm, reason);
         return;
     }
@@ -411,7 +406,7 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
         return;
     }
     snapshot->fork = take_pointer(vm->forking);
-    snapshot_is_written(node, snapshot, 0);
+    snapshot_is_written(node, snapshot, 0, NULL, 0);
 }
 
 void vm_fork_is_lost(struct node *node, struct vm *vm)

@@ -72,6 +72,16 @@ int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err)
     return take_fd(&fd);
 }
 
+int vm_memory_open_pagemap(const struct vm *vm, struct error *err)
+{
+    char path[40];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)vm->pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? error_set(err, errno, "look at its pages: %s", strerror(errno)) : fd;
+}
+
 void vm_memory_tell(const struct node *node, struct vm *vm)
 {
     struct error err = { 0 };

@@ -18,6 +18,9 @@ int vm_memory_admit(uint32_t backing, uint64_t bytes, struct error *err);
  * whom they are first touched by, the VMM.  Only where vmm_memory_has_file.  Any thread. */
 int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err);
 
+/* Of its process's pages, which are changed: /proc/PID/pagemap, an owned fd.  Loop thread. */
+int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
+
 /* Tells a running VMM what the spec says; called when it may have missed a change.  Loop thread. */
 void vm_memory_tell(const struct node *node, struct vm *vm);
 /* Adds `memory_current_mib` to a status; null while the VM does not run.  Loop thread. */

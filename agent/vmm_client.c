@@ -230,10 +230,11 @@ int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
     return ask_state(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
 }
 
-int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, struct error *err)
+int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, int base_fd,
+                        struct error *err)
 {
-    const int fds[] = { state_fd, memory_fd };
-    int result = send_header(client, VMM_MESSAGE_SNAPSHOT, fds, ARRAY_LENGTH(fds), err);
+    const int fds[] = { state_fd, memory_fd, base_fd };
+    int result = send_header(client, VMM_MESSAGE_SNAPSHOT, fds, base_fd < 0 ? 2 : 3, err);
 
     client->snapshots_owed += result == 0;
     return result;
