@@ -156,6 +156,8 @@ struct vm {
     bool stop_sent;              /* the power button was pressed */
     bool kill_sent;              /* the process got SIGKILL from us */
     enum vm_told told;
+    bool silent;                   /* its VMM owes an answer for too long */
+    struct loop_timer *hold_timer; /* until it does */
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
     unsigned jobs;              /* on workers now; no step is taken before they are back */

@@ -94,6 +94,8 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
 /* The VMM has answered: 0 or -errno, and with which files. */
 void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result, const int *fds,
                          size_t fd_count);
+/* It did not in time. */
+void snapshot_vm_is_late(struct node *node, struct snapshot *snapshot, const char *why);
 /* Its VM ends, or cannot be asked any more. */
 void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why);
 /* Its VM is to be held for it now. */

@@ -403,6 +403,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
 {
     const struct vm *vm = (const struct vm *)resource;
     const struct snapshot *base = snapshot_of_memory(node, vm);
+    const char *reason = vm->silent && !stored ? "its VMM does not answer" : vm->reason;
     char since[TIMESTAMP_TEXT];
     json_t *status;
 
@@ -410,8 +411,8 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:i, s:o, s:o}", "state",
                        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
                        "observed_generation", (json_int_t)vm->observed_generation, "reason",
-                       vm->reason[0] ? json_string(vm->reason) : json_null(), "since", since,
-                       "exit", exit_json(vm), "restarts", (int)vm->restarts, "pid",
+                       reason[0] ? json_string(reason) : json_null(), "since", since, "exit",
+                       exit_json(vm), "restarts", (int)vm->restarts, "pid",
                        vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
                        restore_names[vm->restore] ? json_string(restore_names[vm->restore])
                                                   : json_null());

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/worker.h"
 #include "storage/snapshot_store.h"
 #include "storage/volume.h"
@@ -398,6 +399,7 @@ void snapshot_is_written(struct node *node, struct snapshot *snapshot, int resul
 
     if (snapshot->step != SNAPSHOT_WRITE)
         return;
+    vm->hold_timer = loop_cancel(vm->hold_timer);
     if (result < 0) {
         error_set(&err, result, "its VMM could not write it: %s", strerror(-result));
     } else if (snapshot->parent[0] && !stands_on_parent(snapshot, fds, fd_count)) {
@@ -411,6 +413,14 @@ void snapshot_is_written(struct node *node, struct snapshot *snapshot, int resul
         fail(node, snapshot, &err);
     else
         go_to(node, snapshot, SNAPSHOT_COPY);
+}
+
+void snapshot_vm_is_late(struct node *node, struct snapshot *snapshot, const char *why)
+{
+    struct error err = { 0 };
+
+    error_set(&err, ETIMEDOUT, "%s", why);
+    fail(node, snapshot, &err);
 }
 
 void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why)

@@ -16,6 +16,16 @@
 #include "base/loop.h"
 #include "base/process.h"
 
+static void heard(struct vm_closure *closure)
+{
+    struct vm *vm = closure->vm;
+
+    if (!vm->silent)
+        return;
+    vm->silent = false;
+    node_save(closure->node, &vm->head);
+}
+
 /* What a snapshot's memory was mapped into is changes of it; into other memory it was read. */
 static void is_restored(const struct node *node, struct vm *vm)
 {
@@ -58,6 +68,7 @@ static void on_state(void *context, bool running, bool paused)
     struct vm *vm = closure->vm;
     enum vm_state next;
 
+    heard(closure);
     if (!running) {
         if (vm->state == VM_STARTING && vm->pidfd >= 0)
             process_kill(vm->pidfd, SIGKILL);
@@ -94,6 +105,7 @@ static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
 {
     struct vm_closure *closure = context;
 
+    heard(closure);
     if (closure->vm->fork_asked)
         vm_fork_is_made(closure->node, closure->vm, result, fds, fd_count);
     else if (closure->vm->snapshot)

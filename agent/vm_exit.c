@@ -31,6 +31,8 @@ void vm_forget_process(struct vm *vm)
     vm->kill_sent = false;
     vm->told = VM_TOLD_NOTHING;
     vm->full[0] = '\0';
+    vm->silent = false;
+    vm->hold_timer = loop_cancel(vm->hold_timer);
     vm->memory_base[0] = '\0';
 }
 

@@ -409,6 +409,16 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
     snapshot_is_written(node, snapshot, 0, NULL, 0);
 }
 
+void vm_fork_is_late(struct node *node, struct vm *vm, const char *why)
+{
+    char reason[160];
+
+    vm->fork_asked = false;
+    snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id, why);
+    log_warning(node->log, "%s", reason);
+    end_fork(node, vm, reason);
+}
+
 void vm_fork_is_lost(struct node *node, struct vm *vm)
 {
     char reason[120];

@@ -54,6 +54,8 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
 void vm_fork_is_copied(struct node *node, struct snapshot *snapshot, const char *reason);
 /* It has ended, or cannot be asked any more. */
 void vm_fork_is_lost(struct node *node, struct vm *vm);
+/* Its VMM did not answer in time. */
+void vm_fork_is_late(struct node *node, struct vm *vm, const char *why);
 
 /* --- vm_fork_disks.c: the forks' volumes --- */
 

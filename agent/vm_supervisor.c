@@ -16,9 +16,11 @@
 #include "base/loop.h"
 #include "base/process.h"
 
-#define STEADY_MS       (10 * 60 * 1000) /* after so long a life, a crash is the first again */
-#define SHORT_MS        (10 * 1000)
-#define REBOOTS_AT_ONCE 5 /* of guests that reboot within SHORT_MS */
+#define STEADY_MS             (10 * 60 * 1000) /* after such a life, a crash is the first again */
+#define SHORT_MS              (10 * 1000)
+#define REBOOTS_AT_ONCE       5 /* of guests that reboot within SHORT_MS */
+#define HOLD_LIMIT_MS         (30 * 1000)
+#define HOLD_BYTES_PER_SECOND (100ull << 20) /* more of it, for memory that is written */
 
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason)
 {
@@ -79,6 +81,13 @@ static void press_power_button(struct node *node, struct vm *vm)
 
 /* --- pausing --- */
 
+/* 100 MiB a second are slow even for a spinning disk. */
+static int64_t hold_limit_ms(const struct vm *vm)
+{
+    return HOLD_LIMIT_MS +
+           (int64_t)(vm_spec_memory_bytes(&vm->spec) / HOLD_BYTES_PER_SECOND) * 1000;
+}
+
 static void tell_pause(struct node *node, struct vm *vm, bool pause)
 {
     struct error err = { 0 };
@@ -104,9 +113,36 @@ static void pause_or_resume(struct node *node, struct vm *vm)
     tell_pause(node, vm, pause);
 }
 
+static void on_hold_timeout(void *context)
+{
+    struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+    char why[64];
+
+    vm->hold_timer = NULL;
+    if (!snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
+        return;
+    vm->silent = true; /* slow or dead: it may still answer, and is not killed */
+    node_save(closure->node, &vm->head);
+    snprintf(why, sizeof why, "its VMM did not answer within %lld s",
+             (long long)hold_limit_ms(vm) / 1000);
+    if (snapshot_holds(vm->snapshot))
+        snapshot_vm_is_late(closure->node, vm->snapshot, why);
+    if (vm->fork_asked || vm_fork_holds(vm)) /* also the fork that the snapshot was for */
+        vm_fork_is_late(closure->node, vm, why);
+}
+
+/* A VMM has only so long to pause and then to do what it is held for. */
+static void limit_hold(struct node *node, struct vm *vm)
+{
+    if (!vm->hold_timer && (!vm->snapshot || vm->snapshot->step <= SNAPSHOT_WRITE))
+        vm->hold_timer = loop_after(node->loop, hold_limit_ms(vm), on_hold_timeout, &vm->closure);
+}
+
 /* Whatever else was asked meanwhile, a stop, say, needs a guest that runs. */
 void vm_release(struct node *node, struct vm *vm)
 {
+    vm->hold_timer = loop_cancel(vm->hold_timer);
     if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->client &&
         !snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
         tell_pause(node, vm, false);
@@ -206,10 +242,12 @@ static void step_live(struct node *node, struct vm *vm)
             vm_set_state(node, vm, VM_STOPPING, "kill");
         kill_process(node, vm);
     } else if (snapshot_holds(vm->snapshot)) {
+        limit_hold(node, vm);
         pause_or_resume(node, vm);
         if (vm->state == VM_PAUSED)
             snapshot_vm_is_held(node, vm->snapshot);
     } else if (vm_fork_holds(vm)) {
+        limit_hold(node, vm);
         pause_or_resume(node, vm);
         if (vm->state == VM_PAUSED)
             vm_fork_is_held(node, vm);

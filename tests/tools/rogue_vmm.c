@@ -7,7 +7,11 @@
  *   writes                      writes to its log and its page file as much as it can, then waits
  *   logs                        writes only to its log, 64 MiB if they are taken, then waits
  *   lies                        fills its page with nonsense, then exits with 9
- *   deaf                        waits, and does nothing that it is asked for */
+ *   deaf                        waits, and does nothing that it is asked for
+ *   mute                        pauses and goes on, and says nothing to all else
+ *   late                        the same, but answers what it owes when it is to go on
+ *   strays                      does all that it is asked for, with files that are not the agent's
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -105,6 +109,53 @@ static void lie(int page)
     _exit(LIES_STATUS);
 }
 
+static void answer(int connection, struct vmm_state *state, uint32_t type, const int *fds,
+                   size_t count)
+{
+    char control[CMSG_SPACE(8 * sizeof(int))] = { 0 };
+    struct iovec part = { .iov_base = state, .iov_len = sizeof *state };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+    if (count > 0) {
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+        CMSG_FIRSTHDR(&message)->cmsg_level = SOL_SOCKET;
+        CMSG_FIRSTHDR(&message)->cmsg_type = SCM_RIGHTS;
+        CMSG_FIRSTHDR(&message)->cmsg_len = CMSG_LEN(count * sizeof *fds);
+        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), fds, count * sizeof *fds);
+    }
+    state->header.type = type;
+    (void)sendmsg(connection, &message, MSG_NOSIGNAL);
+}
+
+/* late: what is owed is said before it goes on; strays: at once.  What comes with fds loses them.
+ */
+static void serve(int connection, struct vmm_state *state, bool late, bool strays)
+{
+    struct vmm_message_header header;
+    unsigned owed = 0;
+    int files[2];
+
+    for (int i = 0; i < 2; i++) {
+        files[i] = memfd_create("stray", MFD_CLOEXEC);
+        if (files[i] < 0 || ftruncate(files[i], 8 << 20) < 0)
+            _exit(1);
+    }
+    while (recv(connection, &header, sizeof header, 0) >= (ssize_t)sizeof header) {
+        bool asked = header.type == VMM_MESSAGE_SNAPSHOT || header.type == VMM_MESSAGE_FORK;
+
+        owed += asked;
+        if (header.type == VMM_MESSAGE_PAUSE || header.type == VMM_MESSAGE_RESUME)
+            state->paused = header.type == VMM_MESSAGE_PAUSE;
+        for (; owed > 0 && (strays || (late && !asked && !state->paused)); owed--)
+            answer(connection, state, VMM_MESSAGE_SNAPSHOT_DONE, files,
+                   header.type == VMM_MESSAGE_FORK ? 2 : 0);
+        if (header.type == VMM_MESSAGE_PAUSE || header.type == VMM_MESSAGE_RESUME ||
+            header.type == VMM_MESSAGE_PING)
+            answer(connection, state, VMM_MESSAGE_STATE, NULL, 0);
+    }
+}
+
 int main(void)
 {
     static struct vmm_configure configure;
@@ -133,6 +184,9 @@ int main(void)
         write_log();
     if (strcmp(configure.cmdline, "lies") == 0)
         lie(page);
+    if (strcmp(configure.cmdline, "mute") == 0 || strcmp(configure.cmdline, "late") == 0 ||
+        strcmp(configure.cmdline, "strays") == 0)
+        serve(connection, &state, configure.cmdline[0] == 'l', configure.cmdline[0] == 's');
     for (;;)
         pause();
 }
