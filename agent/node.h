@@ -69,6 +69,12 @@ void node_vm_part(struct node *node, const char *id, enum vm_part part, const ch
                   const json_t *spec, struct node_condition condition, node_done_fn *done,
                   void *context);
 
+/* Merge patch of one: its rate limits.  Other fields: EINVAL naming the field.  -EBUSY while it
+ * comes or goes. */
+void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
+                        const json_t *patch, struct node_condition condition, node_done_fn *done,
+                        void *context);
+
 enum vm_action {
     VM_ACTION_START,
     VM_ACTION_STOP,

@@ -85,7 +85,8 @@ static void change_committed(void *context, int result, const struct error *err)
         return;
     }
     node->database_error = 0;
-    change->result = change->verb == CHANGE_PUT || (change->verb == CHANGE_PART && change->body);
+    change->result = change->verb == CHANGE_PUT ||
+                     (change->verb == CHANGE_PART && change->body && !change->merge);
     switch (change->verb) {
     case CHANGE_PUT:
         resource->hidden = false;
@@ -400,17 +401,32 @@ void node_vm_action(struct node *node, const char *id, enum vm_action action,
 _Static_assert((int)VM_PART_DISK == VMM_DEVICE_DISK && (int)VM_PART_NIC == VMM_DEVICE_NIC,
                "what the API calls a part is what the VMM calls a device");
 
-void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
-                  const json_t *spec, struct node_condition condition, node_done_fn *done,
-                  void *context)
+static void submit_part(struct node *node, const char *id, enum vm_part part, const char *name,
+                        const json_t *body, bool merge, struct node_condition condition,
+                        node_done_fn *done, void *context)
 {
     struct change change = { .verb = CHANGE_PART,
                              .kind = RESOURCE_VM,
+                             .merge = merge,
                              .part = (enum vmm_device_kind)part,
                              .condition = condition,
                              .done = done,
                              .context = context };
 
     snprintf(change.part_name, sizeof change.part_name, "%s", name);
-    submit(node, &change, id, spec);
+    submit(node, &change, id, body);
+}
+
+void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
+                  const json_t *spec, struct node_condition condition, node_done_fn *done,
+                  void *context)
+{
+    submit_part(node, id, part, name, spec, /* merge= */ false, condition, done, context);
+}
+
+void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
+                        const json_t *patch, struct node_condition condition, node_done_fn *done,
+                        void *context)
+{
+    submit_part(node, id, part, name, patch, /* merge= */ true, condition, done, context);
 }

@@ -96,8 +96,7 @@ void change_apply_vm(struct change *change)
 
 /* --- PATCH --- */
 
-/* RFC 7396: null removes, objects merge, the rest replaces. */
-static void merge(json_t *target, const json_t *patch)
+void change_merge(json_t *target, const json_t *patch)
 {
     const char *key;
     json_t *value;
@@ -113,7 +112,7 @@ static void merge(json_t *target, const json_t *patch)
                 old = json_object();
                 json_object_set_new(target, key, old);
             }
-            merge(old, value);
+            change_merge(old, value);
         } else {
             json_object_set(target, key, value);
         }
@@ -138,7 +137,7 @@ int change_patch_vm(struct change *change, struct error *err)
     merged = json_deep_copy(vm->head.spec);
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    merge(merged, change->body);
+    change_merge(merged, change->body);
     result = vm_spec_parse(merged, &change->new_spec, err);
     json_decref(merged);
     if (result < 0)

@@ -1,6 +1,6 @@
-/* Requests about one disk or nic of a VM: PUT makes it part of the spec, DELETE takes it out; what
- * its process has follows (vm_hotplug.c).  The spec is made from the one that the VM has when the
- * change's turn comes. */
+/* Requests about one disk or nic of a VM: PUT makes it part of the spec, DELETE takes it out, PATCH
+ * changes its rate limits; what its process has follows (vm_hotplug.c, vm_disk.c).  The spec is
+ * made from the one that the VM has when the change's turn comes. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,14 +8,16 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_devices.h"
+#include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
 
 static const struct {
-    const char *name, *array; /* of the spec */
+    const char *name, *array;  /* of the spec */
+    const char *changeable[2]; /* by PATCH */
 } parts[VMM_DEVICE_KIND_COUNT] = {
-    [VMM_DEVICE_DISK] = { "disk", "disks" },
-    [VMM_DEVICE_NIC] = { "nic", "nics" },
+    [VMM_DEVICE_DISK] = { "disk", "disks", { "rate_limit", "" } },
+    [VMM_DEVICE_NIC] = { "nic", "nics", { "rx_rate_limit", "tx_rate_limit" } },
 };
 
 static struct vm *target_vm(const struct change *change)
@@ -43,6 +45,26 @@ static void remember(struct change *change, const struct vm_spec *spec)
             devices->nics[place] = spec->nics[i];
 }
 
+static unsigned index_of(const struct change *change)
+{
+    const struct vm_spec *spec = &target_vm(change)->spec;
+    unsigned i = 0;
+
+    if (change->part == VMM_DEVICE_DISK)
+        while (spec->disks[i].place != change->place)
+            i++;
+    else
+        while (spec->nics[i].place != change->place)
+            i++;
+    return i;
+}
+
+/* What is not in the process yet is told when it comes. */
+static void tell_rates(const struct change *change)
+{
+    vm_tell_rates(change->node, target_vm(change), change->part, index_of(change));
+}
+
 /* A process that is being made has the devices that the VM had when it was begun; one may begin
  * while this is being committed. */
 void change_apply_part(struct change *change, bool committed)
@@ -52,6 +74,11 @@ void change_apply_part(struct change *change, bool committed)
     bool may_have_process = !committed || vm->pidfd >= 0 || vm->jobs > 0;
 
     vm->devices.changing = false;
+    if (change->merge) {
+        if (committed)
+            tell_rates(change);
+        return;
+    }
     if (change->body) {
         *device = (struct vm_device){ .there = may_have_process ? VM_DEVICE_IS_ABSENT
                                                                 : VM_DEVICE_IS_PRESENT };
@@ -70,7 +97,7 @@ void change_undo_part(struct change *change)
     struct vm *vm = target_vm(change);
 
     vm->devices.changing = false;
-    if (change->body) {
+    if (change->body && !change->merge) {
         *device_of(change) = (struct vm_device){ 0 };
         if (change->part == VMM_DEVICE_NIC)
             vm->nics[change->place] = (struct vm_nic){ 0 };
@@ -227,6 +254,53 @@ static int put_part(struct change *change, json_t *spec, json_t *array, size_t i
     return result < 0 ? result : commit(change, err);
 }
 
+static int check_patch(const struct change *change, struct error *err)
+{
+    const char *const *changeable = parts[change->part].changeable;
+    const char *key;
+    json_t *value;
+
+    if (!json_is_object(change->body))
+        return error_field(err, EINVAL, "", "the patch must be an object");
+    json_object_foreach(change->body, key, value)
+    {
+        if (strcmp(key, changeable[0]) != 0 && strcmp(key, changeable[1]) != 0)
+            return error_field(err, EINVAL, key,
+                               "%s: cannot be changed: detach it, and attach it anew", key);
+    }
+    return 0;
+}
+
+static int patch_part(struct change *change, json_t *spec, json_t *array, size_t index,
+                      struct error *err)
+{
+    const struct vm *vm = target_vm(change);
+    json_t *before, *after;
+    bool same;
+
+    if (index == json_array_size(array))
+        return error_set(err, ENOENT, "vm %s has no %s %s", change->id, parts[change->part].name,
+                         change->part_name);
+    change->place =
+        change->part == VMM_DEVICE_DISK ? vm->spec.disks[index].place : vm->spec.nics[index].place;
+    if (device_of(change)->there != VM_DEVICE_IS_PRESENT)
+        return error_set(err, EBUSY, "%s %s of vm %s is just being attached",
+                         parts[change->part].name, change->part_name, change->id);
+    if (check_patch(change, err) < 0)
+        return -err->code;
+    change_merge(json_array_get(array, index), change->body);
+    if (parse(change, spec, err) < 0) {
+        name_as_in_body(err);
+        return -err->code;
+    }
+    before = json_object_get(vm->head.spec, parts[change->part].array);
+    after = vm_spec_json(&change->new_spec);
+    same = json_equal(json_array_get(before, index),
+                      json_array_get(json_object_get(after, parts[change->part].array), index));
+    json_decref(after);
+    return same ? 0 : commit(change, err);
+}
+
 static int remove_part(struct change *change, json_t *spec, json_t *array, size_t index,
                        struct error *err)
 {
@@ -260,6 +334,8 @@ int change_begin_part(struct change *change, struct error *err)
 
     if (!array)
         result = error_set(err, EAGAIN, "memory is short; try again");
+    else if (change->merge)
+        result = patch_part(change, spec, array, index, err);
     else if (change->body)
         result = put_part(change, spec, array, index, err);
     else

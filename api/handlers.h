@@ -14,7 +14,10 @@ void resource_delete(struct request *request);
 /* vm_handlers.c */
 void vm_action(struct request *request);   /* route->argument is the enum vm_action */
 void vm_part_put(struct request *request); /* route->argument is the enum vm_part */
+void vm_part_patch(struct request *request);
 void vm_part_delete(struct request *request);
+/* Of bodies of PATCH; ends in NULL. */
+extern const char *const resource_patch_types[];
 void vm_snapshot(struct request *request); /* route->argument is RESOURCE_SNAPSHOT */
 void vm_fork(struct request *request);     /* fork_handler.c */
 void vm_wait(struct request *request);

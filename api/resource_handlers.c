@@ -12,8 +12,8 @@
 #define LIST_LIMIT_MAX     1000
 
 static const char *const put_types[] = { "application/json", NULL };
-static const char *const patch_types[] = { "application/merge-patch+json", "application/json",
-                                           NULL };
+const char *const resource_patch_types[] = { "application/merge-patch+json", "application/json",
+                                             NULL };
 
 static const char *const collections[RESOURCE_KIND_COUNT] = {
     [RESOURCE_IMAGE] = "images",       [RESOURCE_VOLUME] = "volumes",
@@ -27,7 +27,8 @@ static enum resource_kind kind_of(const struct request *request)
 {
     route_handler_fn *handler = request->route->handler;
 
-    return handler == vm_action || handler == vm_part_put || handler == vm_part_delete
+    return handler == vm_action || handler == vm_part_put || handler == vm_part_patch ||
+                   handler == vm_part_delete
                ? RESOURCE_VM
                : (enum resource_kind)request->route->argument;
 }
@@ -252,7 +253,7 @@ void resource_patch(struct request *request)
     json_t *patch = NULL;
 
     if (resource_read_wait(request, &err) < 0 ||
-        request_json(request, patch_types, &patch, &err) < 0 ||
+        request_json(request, resource_patch_types, &patch, &err) < 0 ||
         request_condition(request, kind_of(request), false, &condition, &err) < 0) {
         json_decref(patch);
         request_reply_error(request, &err);

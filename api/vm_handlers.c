@@ -55,9 +55,11 @@ static void part_changed(void *context, int result, const struct error *err)
     resource_change_done(context, result, err);
 }
 
-void vm_part_put(struct request *request)
+static void part_with_body(struct request *request, const char *const *types,
+                           void (*change)(struct node *, const char *, enum vm_part, const char *,
+                                          const json_t *, struct node_condition, node_done_fn *,
+                                          void *))
 {
-    static const char *const types[] = { "application/json", NULL };
     struct error err = { 0 };
     struct node_condition condition = { 0 };
     json_t *spec = NULL;
@@ -69,9 +71,22 @@ void vm_part_put(struct request *request)
         return;
     }
     request->step.wait_for = NODE_WAIT_SETTLED;
-    node_vm_part(request->node, request->parameter, (enum vm_part)request->route->argument,
-                 request->name, spec, condition, part_changed, request);
+    change(request->node, request->parameter, (enum vm_part)request->route->argument, request->name,
+           spec, condition, part_changed, request);
     json_decref(spec);
+}
+
+void vm_part_put(struct request *request)
+{
+    static const char *const types[] = { "application/json", NULL };
+
+    part_with_body(request, types, node_vm_part);
+}
+
+void vm_part_patch(struct request *request)
+{
+    request->step.status = 200;
+    part_with_body(request, resource_patch_types, node_vm_part_patch);
 }
 
 void vm_part_delete(struct request *request)

@@ -239,6 +239,15 @@ void node_vm_part(struct node *node, const char *id, enum vm_part part, const ch
     }
 }
 
+void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
+                        const json_t *patch, struct node_condition condition, node_done_fn *done,
+                        void *context)
+{
+    node_vm_part(node, id, part, name, patch, condition, done, context);
+    snprintf(node->part, sizeof(node->part), "patch %s %s", part == VM_PART_DISK ? "disk" : "nic",
+             name);
+}
+
 static void fake_waited(void *context)
 {
     struct node_waiter *waiter = context;

@@ -404,6 +404,9 @@ static void disks_and_nics_are_parts_of_a_vm(void **state)
                      202); /* of a VM that is not settled */
     assert_string_equal(f->node->part, "delete nic there");
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/going?wait=5"), 200);
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/a/nics/there", "{}"), 200);
+    assert_string_equal(f->node->part, "patch nic there");
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/a/disks/absent", "{}"), 404);
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/absent"), 404);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{}", .if_match = "\"9\""), 412);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{}", .if_none_match = "*"), 400);
@@ -435,7 +438,7 @@ static void names_in_paths_are_ids(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/", "{}"), 404);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a/b", "{}"), 404);
     assert_int_equal(ASK(f, "GET", "/v1/vms/a/disks/a"), 405);
-    assert_string_equal(f->allow, "PUT, DELETE");
+    assert_string_equal(f->allow, "PUT, PATCH, DELETE");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a"), 415);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/a", "[]"), 400);
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/a", "{}"), 400);
