@@ -370,7 +370,8 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
     return 0;
 }
 
-/* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped. */
+/* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped, or
+ * NULL if the kernel refuses. */
 static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, uint8_t *end)
 {
     bool in_file = false;
@@ -386,35 +387,34 @@ static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, 
     }
     /* MADV_DONTNEED would bring the file's content back.  Each hole in it is a mapping more; at
      * vm.max_map_count of them the kernel refuses. */
-    if (in_file) {
-        memset(memory->discarded + (start - memory->host) / PAGE_BYTES, 1,
-               (size_t)(end - start) / PAGE_BYTES);
-        (void)mmap(start, (size_t)(end - start), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    } else {
-        (void)madvise(start, (size_t)(end - start), MADV_DONTNEED);
-    }
+    if (!in_file)
+        return madvise(start, (size_t)(end - start), MADV_DONTNEED) < 0 ? NULL : end;
+    if (mmap(start, (size_t)(end - start), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+        return NULL;
+    memset(memory->discarded + (start - memory->host) / PAGE_BYTES, 1,
+           (size_t)(end - start) / PAGE_BYTES);
     return end;
 }
 
-void guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size)
+bool guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size)
 {
     uint8_t *end = (uint8_t *)host + size - ((uintptr_t)host + size) % memory->page_bytes;
     uint8_t *start = (uint8_t *)host + -(uintptr_t)host % memory->page_bytes;
 
     if (memory->fd >= 0 && start < end) /* MADV_DONTNEED would leave it in the file */
-        (void)fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                        start - memory->host, end - start);
-    while (memory->fd < 0 && start < end)
+        return fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         start - memory->host, end - start) == 0;
+    while (start && start < end)
         start = discard_part(memory, start, end);
+    return start != NULL;
 }
 
-void guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size)
+bool guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size)
 {
     void *host = guest_memory_map(memory, guest, size);
 
-    if (host)
-        guest_memory_discard_mapped(memory, host, size);
+    return host && guest_memory_discard_mapped(memory, host, size);
 }
 
 bool guest_memory_refills(const struct guest_memory *memory)

@@ -59,8 +59,8 @@ static void inflate(struct virtio_balloon *balloon, const struct virtqueue_chain
     for (size_t i = 0, next; i < count; i = next) {
         for (next = i + 1; next < count && pages[next] - pages[next - 1] <= 1; next++)
             continue;
-        guest_memory_discard(balloon->memory, (uint64_t)pages[i] << VIRTIO_BALLOON_PFN_SHIFT,
-                             (pages[next - 1] - pages[i] + 1ull) << VIRTIO_BALLOON_PFN_SHIFT);
+        (void)guest_memory_discard(balloon->memory, (uint64_t)pages[i] << VIRTIO_BALLOON_PFN_SHIFT,
+                                   (pages[next - 1] - pages[i] + 1ull) << VIRTIO_BALLOON_PFN_SHIFT);
     }
     stats_add(&balloon->stats->inflated_bytes, (uint64_t)count << VIRTIO_BALLOON_PFN_SHIFT);
 }
@@ -71,8 +71,8 @@ static void take_report(struct virtio_balloon *balloon, const struct virtqueue_c
     unsigned count = io_vector_slice(chain->vectors, chain->writable_count, 0, CHAIN_REPORT_BYTES);
 
     for (unsigned i = 0; i < count; i++)
-        guest_memory_discard_mapped(balloon->memory, chain->vectors[i].iov_base,
-                                    chain->vectors[i].iov_len);
+        (void)guest_memory_discard_mapped(balloon->memory, chain->vectors[i].iov_base,
+                                          chain->vectors[i].iov_len);
     stats_add(&balloon->stats->reported_bytes, io_vector_bytes(chain->vectors, count));
 }
 

@@ -60,14 +60,17 @@ static uint16_t state_of(const struct virtio_mem *mem, uint64_t first, uint64_t 
                             : VIRTIO_MEM_STATE_MIXED;
 }
 
-static void unplug(struct virtio_mem *mem, uint64_t first, uint64_t count)
+/* All or none: where the host cannot take the memory back now, the driver asks again. */
+static uint16_t unplug(struct virtio_mem *mem, uint64_t first, uint64_t count)
 {
+    if (!guest_memory_discard(mem->memory, mem->region.guest_start + first * BLOCK_BYTES,
+                              count * BLOCK_BYTES))
+        return VIRTIO_MEM_RESP_BUSY;
     for (uint64_t i = first; i < first + count; i++) {
         mem->plugged -= mem->is_plugged[i];
         mem->is_plugged[i] = 0;
     }
-    guest_memory_discard(mem->memory, mem->region.guest_start + first * BLOCK_BYTES,
-                         count * BLOCK_BYTES);
+    return VIRTIO_MEM_RESP_ACK;
 }
 
 static uint16_t plug(struct virtio_mem *mem, uint64_t first, uint64_t count)
@@ -76,7 +79,8 @@ static uint16_t plug(struct virtio_mem *mem, uint64_t first, uint64_t count)
         return VIRTIO_MEM_RESP_ERROR;
     if ((mem->plugged + count) * BLOCK_BYTES > mem->requested)
         return VIRTIO_MEM_RESP_NACK;
-    unplug(mem, first, count); /* whatever was there: it comes as zeroes */
+    if (unplug(mem, first, count) != VIRTIO_MEM_RESP_ACK) /* it comes as zeroes, or not */
+        return VIRTIO_MEM_RESP_BUSY;
     memset(mem->is_plugged + first, 1, count);
     mem->plugged += count;
     return VIRTIO_MEM_RESP_ACK;
@@ -88,7 +92,7 @@ static struct virtio_mem_resp answer(struct virtio_mem *mem, const struct virtio
     uint64_t first = 0, count = request->u.state.nb_blocks; /* the other requests look the same */
 
     if (request->type == VIRTIO_MEM_REQ_UNPLUG_ALL) {
-        unplug(mem, 0, mem->blocks);
+        response.type = unplug(mem, 0, mem->blocks);
     } else if (request->type > VIRTIO_MEM_REQ_STATE ||
                !find_blocks(mem, request->u.state.addr, count, &first)) {
         response.type = VIRTIO_MEM_RESP_ERROR;
@@ -97,7 +101,7 @@ static struct virtio_mem_resp answer(struct virtio_mem *mem, const struct virtio
     } else if (request->type == VIRTIO_MEM_REQ_PLUG) {
         response.type = plug(mem, first, count);
     } else if (state_of(mem, first, count) == VIRTIO_MEM_STATE_PLUGGED) {
-        unplug(mem, first, count);
+        response.type = unplug(mem, first, count);
     } else {
         response.type = VIRTIO_MEM_RESP_ERROR;
     }
