@@ -101,9 +101,12 @@ $(BUILD)/%.o: %.c
 tests: $(TESTS)
 $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
-# Its faults come in the place of what the block device calls.
+# Faults come in the place of what the devices call.
 $(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
     syscall uring_take,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_attach_faults $(BUILD)/tests/test_control_faults $(BUILD)/tests/test_device_faults: LDFLAGS += $(foreach f,read write writev \
+    ioctl getrandom madvise mmap fallocate epoll_ctl recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl \
+    lseek preadv,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a

@@ -1,0 +1,621 @@
+/* test_device_faults.c - what a guest sees of nic, entropy, balloon, memory and vsock where the
+ * host's calls fail: an error or nothing, and afterwards a device that works.  Disks:
+ * test_block_faults.c. */
+#define HARNESS_HOTPLUG (8ull << 20)
+#include "tests/unit/fault_harness.h"
+#include "tests/unit/vsock_harness.h"
+#include "tests/unit/tap_harness.h"
+#include <sys/mman.h>
+#include "base/cleanup.h"
+#include "vmm/control_protocol.h"
+#include "vmm/virtio_balloon.h"
+#include "vmm/virtio_mem.h"
+#include "vmm/virtio_net.h"
+#include "vmm/virtio_net_header.h"
+#include "vmm/virtio_rng.h"
+
+#define QUEUE 8
+
+static int open_fds(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 512; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* --- nic --- */
+
+struct nic {
+    struct harness h;
+    struct stats_nic stats;
+    struct tap_harness tap;
+    unsigned buffers; /* offered to the device and not come back */
+};
+
+#define FRAME(n)  (DATA_BASE + 0x20000ull + (n)*0x4000ull)
+#define FRAME_OUT (DATA_BASE + 0x10000ull)
+#define ALL_NET   (NET_FEATURE_CSUM | NET_FEATURE_GUEST_CSUM | NET_FEATURE_GUEST_TSO4)
+
+static void nic_offer(struct nic *n)
+{
+    while (n->buffers < 4) {
+        const struct ring_buffer buffer = { FRAME(n->h.rings[RX].next_descriptor), 0x4000,
+                                            RING_WRITE };
+
+        ring_offer(&n->h, RX, &buffer, 1);
+        n->buffers++;
+    }
+    ring_kick(&n->h, RX);
+}
+
+static void nic_open(struct nic *n)
+{
+    struct virtio_net_spec spec = { .queues = 1, .stats = &n->stats };
+
+    *n = (struct nic){ 0 };
+    if (!tap_harness_enter())
+        skip();
+    harness_open(&n->h);
+    assert_true(tap_harness_open(&n->tap));
+    spec.tap_fds = n->tap.fds;
+    assert_int_equal(virtio_net_add(n->h.root, &spec, n->h.loop, &n->h.err), 0);
+    driver_start(&n->h, ALL_NET, QUEUE);
+    nic_offer(n);
+}
+
+static void nic_close(struct nic *n)
+{
+    harness_close(&n->h);
+    tap_harness_close(&n->tap);
+}
+
+/* The chain comes back whatever becomes of the frame; its size as the host sees it, or -1. */
+static ssize_t nic_send(struct nic *n, uint32_t size)
+{
+    static const uint8_t frame[8192] = {
+        255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 0x88, 0xb5
+    };
+    const struct ring_buffer buffer = { FRAME_OUT, VIRTIO_NET_HEADER_BYTES + size, 0 };
+    uint32_t head, used;
+
+    guest_put(&n->h, FRAME_OUT + VIRTIO_NET_HEADER_BYTES, frame, size);
+    ring_offer(&n->h, TX, &buffer, 1);
+    ring_kick(&n->h, TX);
+    assert_true(ring_take(&n->h, TX, &head, &used));
+    return tap_host_receive(&n->tap);
+}
+
+/* What came, or -1; the buffer is offered again. */
+static int nic_take(struct nic *n)
+{
+    uint32_t head, used;
+
+    harness_run(&n->h);
+    if (!ring_take(&n->h, RX, &head, &used))
+        return -1;
+    n->buffers--;
+    nic_offer(n);
+    return (int)used - VIRTIO_NET_HEADER_BYTES;
+}
+
+static void assert_nic_serves(struct nic *n)
+{
+    assert_int_equal(status_get(&n->h), 15);
+    assert_int_equal(nic_send(n, 100), 100);
+    assert_int_equal(nic_send(n, 4000), 4000);
+    assert_true(tap_host_send(&n->tap, 200));
+    assert_int_equal(nic_take(n), 200);
+}
+
+static void a_tap_that_fails_costs_frames(void **state)
+{
+    static const int codes[] = { EIO, EAGAIN, ENOBUFS, ENOMEM, EBADFD, EINVAL };
+    struct nic n;
+
+    (void)state;
+    nic_open(&n);
+    assert_nic_serves(&n);
+    for (unsigned i = 0; i < ARRAY_LENGTH(codes); i++) {
+        uint64_t dropped = n.stats.tx_dropped;
+
+        for (unsigned times = 1; times <= 3; times += 2) {
+            fault_set(WRITE, codes[i], (unsigned long)n.tap.tap_fd, 0, times);
+            for (unsigned k = 0; k < times; k++)
+                assert_int_equal(nic_send(&n, 60), -1);
+            assert_int_equal(fault_end(), times);
+            fault_set(WRITEV, codes[i], (unsigned long)n.tap.tap_fd, 0, times);
+            for (unsigned k = 0; k < times; k++)
+                assert_int_equal(nic_send(&n, 3000), -1);
+            assert_int_equal(fault_end(), times);
+            fault_set(READ, codes[i], (unsigned long)n.tap.tap_fd, 0, times);
+            assert_true(tap_host_send(&n.tap, 300)); /* it stays in the tap, and comes later */
+            assert_int_equal(nic_take(&n), 300);
+            assert_int_equal(fault_end(), times);
+        }
+        assert_int_equal(n.stats.tx_dropped, dropped + 8);
+        assert_nic_serves(&n);
+    }
+    nic_close(&n);
+}
+
+/* A frame of which a part was taken, either way, is not sent again, and none is made of the rest.
+ */
+static void half_a_frame_is_none(void **state)
+{
+    struct nic n;
+
+    (void)state;
+    nic_open(&n);
+    fault_set(READ, FAULT_SHORT, (unsigned long)n.tap.tap_fd, 0, 1);
+    assert_true(tap_host_send(&n.tap, 300));
+    assert_int_equal(nic_take(&n), -1);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(n.stats.rx_dropped, 1);
+    fault_set(WRITE, FAULT_SHORT, (unsigned long)n.tap.tap_fd, 0, 1);
+    assert_int_equal(nic_send(&n, 60), -1);
+    assert_int_equal(fault_end(), 1);
+    fault_set(WRITEV, FAULT_SHORT, (unsigned long)n.tap.tap_fd, 0, 1);
+    assert_int_equal(nic_send(&n, 3000), -1);
+    assert_int_equal(fault_end(), 1);
+    assert_nic_serves(&n);
+    nic_close(&n);
+}
+
+/* Tried again each time that the queues are served, and not once it is done. */
+static void offloads_are_set_when_they_can_be(void **state)
+{
+    struct nic n;
+
+    (void)state;
+    nic_open(&n);
+    status_put(&n.h, 0);
+    fault_set(IOCTL, EBUSY, TUNSETOFFLOAD, 0, 6);
+    n.buffers = 0;
+    driver_start(&n.h, 0, QUEUE); /* other features than those it has */
+    nic_offer(&n);
+    for (unsigned i = 0; i < 8; i++)
+        assert_nic_serves(&n);
+    assert_int_equal(fault.seen, 7);
+    assert_int_equal(fault_end(), 6);
+    nic_close(&n);
+}
+
+/* The guest's next buffer brings it back. */
+static void a_tap_that_cannot_be_watched_is_later(void **state)
+{
+    struct nic n;
+
+    (void)state;
+    nic_open(&n);
+    status_put(&n.h, 0);
+    harness_run(&n.h);
+    assert_true(tap_host_send(&n.tap, 80));
+    harness_run(&n.h); /* not watched any more */
+    n.buffers = 0;
+    driver_start(&n.h, ALL_NET, QUEUE);
+    fault_set(EPOLL_CTL, ENOMEM, EPOLL_CTL_MOD, 0, 3);
+    nic_offer(&n);
+    assert_int_equal(nic_take(&n), 80);
+    assert_true(fault_end() > 0);
+    assert_true(tap_host_send(&n.tap, 90));
+    ring_kick(&n.h, RX);
+    assert_int_equal(nic_take(&n), 90);
+    assert_nic_serves(&n);
+    nic_close(&n);
+}
+
+/* --- kicks and interrupts --- */
+
+struct rng {
+    struct harness h;
+    uint64_t bytes;
+};
+
+static void rng_open(struct rng *r)
+{
+    *r = (struct rng){ 0 };
+    harness_open(&r->h);
+    assert_int_equal(virtio_rng_add(r->h.root, &r->bytes, r->h.loop, &r->h.err), 0);
+    driver_start(&r->h, 0, QUEUE);
+}
+
+/* Bytes got of 100, or -1 if the chain did not come back. */
+static int rng_ask(struct rng *r)
+{
+    const struct ring_buffer buffer = { DATA_BASE, 100, RING_WRITE };
+    uint32_t head, used;
+
+    ring_offer(&r->h, 0, &buffer, 1);
+    ring_kick(&r->h, 0);
+    return ring_take(&r->h, 0, &head, &used) ? (int)used : -1;
+}
+
+static void entropy_that_fails_is_less_entropy(void **state)
+{
+    struct rng r;
+
+    (void)state;
+    rng_open(&r);
+    fault_set(GETRANDOM, ENOSYS, FAULT_ANY, 0, 2);
+    assert_int_equal(rng_ask(&r), 0);
+    assert_int_equal(rng_ask(&r), 0);
+    assert_int_equal(rng_ask(&r), 100);
+    assert_int_equal(fault_end(), 2);
+    fault_set(GETRANDOM, FAULT_SHORT, FAULT_ANY, 0, 3);
+    assert_int_equal(rng_ask(&r), 100);
+    assert_int_equal(fault_end(), 3);
+    fault_set(GETRANDOM, EINTR, FAULT_ANY, 0, 3);
+    assert_int_equal(rng_ask(&r), 100);
+    assert_int_equal(fault_end(), 3);
+    assert_int_equal(r.bytes, 300);
+    assert_int_equal(status_get(&r.h), 15);
+    harness_close(&r.h);
+}
+
+/* A kick that is lost is made good by the next; one that cannot be read is read again. */
+static void kicks_are_not_forgotten(void **state)
+{
+    struct rng r;
+    uint32_t head, used;
+
+    (void)state;
+    rng_open(&r);
+    fault_set(WRITE, EAGAIN, FAULT_ANY, 0, 1);
+    assert_int_equal(rng_ask(&r), -1);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(rng_ask(&r), 100);
+    assert_true(ring_take(&r.h, 0, &head, &used));
+    fault_set(READ, EAGAIN, FAULT_ANY, 0, 5);
+    assert_int_equal(rng_ask(&r), 100);
+    assert_int_equal(fault_end(), 5);
+    harness_close(&r.h);
+}
+
+static bool is_pending(struct rng *r)
+{
+    return mmio_get(&r->h, bar_address(&r->h, 1) + PCI_MSIX_PENDING_OFFSET, 8) & 2;
+}
+
+/* It is shown as pending, and sent with the next, or when the guest touches its message. */
+static void an_interrupt_that_fails_is_pending(void **state)
+{
+    static const unsigned long requests[] = { KVM_IRQFD, KVM_SET_GSI_ROUTING };
+    struct rng r;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LENGTH(requests); i++) {
+        rng_open(&r);
+        if (r.h.vm_fd < 0)
+            skip();
+        fault_set(IOCTL, ENOMEM, requests[i], 0, UINT_MAX);
+        interrupts_let_go(&r.h);
+        assert_true(fault_end() > 0);
+        assert_int_equal(rng_ask(&r), 100);
+        assert_true(is_pending(&r));
+        interrupts_let_go(&r.h);
+        assert_false(is_pending(&r));
+        fault_set(WRITE, EAGAIN, FAULT_ANY, 1, 1); /* the first is the kick */
+        assert_int_equal(rng_ask(&r), 100);
+        assert_int_equal(fault_end(), 1);
+        assert_true(is_pending(&r));
+        assert_int_equal(rng_ask(&r), 100);
+        assert_false(is_pending(&r));
+        harness_close(&r.h);
+    }
+}
+
+/* --- memory --- */
+
+#define PAGE  4096u
+#define AREA  0x200000ull
+#define BLOCK VMM_MEMORY_BLOCK
+#define START GUEST_HOLE_END
+
+enum { INFLATE, DEFLATE, STATS, REPORTS };
+
+static void balloon_open(struct harness *h, struct stats_balloon *stats)
+{
+    static const struct vmm_balloon config = { .target_mib = 2 };
+    struct virtio_balloon *balloon;
+
+    harness_open(h);
+    assert_int_equal(
+        virtio_balloon_add(h->root, &config, h->memory, stats, h->loop, &balloon, &h->err), 0);
+    driver_start(h, 1ull << 1 | 1ull << 5, QUEUE);
+}
+
+static void give_page(struct harness *h, unsigned queue)
+{
+    const uint32_t page = AREA / PAGE;
+    const struct ring_buffer number = { DATA_BASE, sizeof(page), 0 },
+                             report = { AREA, PAGE, RING_WRITE };
+    uint32_t head, used;
+
+    guest_put(h, DATA_BASE, &page, sizeof(page));
+    ring_offer(h, queue, queue == REPORTS ? &report : &number, 1);
+    ring_kick(h, queue);
+    assert_true(ring_take(h, queue, &head, &used));
+}
+
+/* The guest's chain comes back, its memory is what it was; the next time the host gets it. */
+static void what_a_balloon_cannot_discard_stays(void **state)
+{
+    auto_close int file = memfd_create("kernel", MFD_CLOEXEC);
+    struct stats_balloon stats = { 0 };
+    struct harness h;
+
+    (void)state;
+    assert_int_equal(ftruncate(file, PAGE), 0);
+    assert_int_equal(pwrite(file, "file", 4, 0), 4);
+    for (unsigned of_file = 0; of_file < 2; of_file++) {
+        for (unsigned queue = INFLATE; queue <= REPORTS; queue += REPORTS) {
+            balloon_open(&h, &stats);
+            if (of_file)
+                assert_int_equal(guest_memory_map_file(h.memory, AREA, PAGE, file, 0, &h.err), 0);
+            guest_put(&h, AREA + 8, "mine", 4);
+            fault_set(of_file ? MMAP : MADVISE, ENOMEM, FAULT_ANY, 0, 1);
+            give_page(&h, queue);
+            assert_int_equal(fault_end(), 1);
+            assert_memory_equal(guest_memory_map(h.memory, AREA + 8, 4), "mine", 4);
+            give_page(&h, queue);
+            assert_memory_equal(guest_memory_map(h.memory, AREA, 16), (char[16]){ 0 }, 16);
+            assert_int_equal(status_get(&h), 15);
+            harness_close(&h);
+        }
+    }
+}
+
+enum { PLUG, UNPLUG, UNPLUG_ALL, STATE };
+enum { ACK, NACK, BUSY, ERROR };
+enum { PLUGGED, UNPLUGGED };
+
+static unsigned mem_ask(struct harness *h, uint16_t type, uint16_t count)
+{
+    const struct {
+        uint16_t type, padding[3];
+        uint64_t address;
+        uint16_t count, padding2[3];
+    } request = { .type = type, .address = START, .count = count };
+    const struct ring_buffer buffers[] = { { DATA_BASE, sizeof(request), 0 },
+                                           { DATA_BASE + 0x1000, 10, RING_WRITE } };
+    uint32_t head, used;
+
+    guest_put(h, DATA_BASE, &request, sizeof(request));
+    ring_offer(h, 0, buffers, 2);
+    ring_kick(h, 0);
+    assert_true(ring_take(h, 0, &head, &used));
+    return guest_get16(h, DATA_BASE + 0x1000);
+}
+
+static unsigned mem_state(struct harness *h, uint16_t count)
+{
+    assert_int_equal(mem_ask(h, STATE, count), ACK);
+    return guest_get16(h, DATA_BASE + 0x1008);
+}
+
+/* What is plugged comes as zeroes, or not at all; what is not taken stays plugged. */
+static void memory_is_plugged_as_zeroes_or_not(void **state)
+{
+    static const char zeroes[4] = "", dirt[4] = "dirt";
+    struct stats_memory stats = { 0 };
+    struct virtio_mem *mem;
+    struct harness h;
+
+    (void)state;
+    harness_open(&h);
+    const struct guest_memory_region region =
+        guest_memory_region(h.memory, guest_memory_region_count(h.memory) - 1);
+
+    assert_int_equal(
+        virtio_mem_add(h.root, h.memory, &region, 2 * BLOCK, &stats, h.loop, &mem, &h.err), 0);
+    driver_start(&h, 0, QUEUE);
+    guest_put(&h, START, dirt, 4); /* by a guest that did not plug it first */
+    fault_set(MADVISE, ENOMEM, MADV_DONTNEED, 0, 1);
+    assert_int_equal(mem_ask(&h, PLUG, 2), BUSY);
+    assert_int_equal(mem_state(&h, 2), UNPLUGGED);
+    assert_int_equal(stats.plugged_bytes, 0);
+    assert_int_equal(mem_ask(&h, PLUG, 2), ACK);
+    assert_memory_equal(guest_memory_map(h.memory, START, 4), zeroes, 4);
+    for (unsigned how = UNPLUG; how <= UNPLUG_ALL; how++) {
+        guest_put(&h, START, dirt, 4);
+        fault_set(MADVISE, EAGAIN, MADV_DONTNEED, 0, 1);
+        assert_int_equal(mem_ask(&h, (uint16_t)how, 2), BUSY);
+        assert_int_equal(mem_state(&h, 2), PLUGGED);
+        assert_int_equal(stats.plugged_bytes, 2 * BLOCK);
+        assert_int_equal(mem_ask(&h, (uint16_t)how, 2), ACK);
+        assert_int_equal(mem_state(&h, 2), UNPLUGGED);
+        assert_int_equal(mem_ask(&h, PLUG, 2), ACK);
+        assert_memory_equal(guest_memory_map(h.memory, START, 4), zeroes, 4);
+    }
+    assert_int_equal(status_get(&h), 15);
+    harness_close(&h);
+}
+
+/* Where memory is a file, its holes may not be had: a tmpfs that is full, an I/O error. */
+static void a_file_that_keeps_its_pages_says_so(void **state)
+{
+    auto_close int file = memfd_create("memory", MFD_CLOEXEC);
+    struct guest_memory_spec spec = { .bytes = 2 << 20, .backing = VMM_MEMORY_SHARED, .fd = file };
+    struct guest_memory *memory;
+
+    (void)state;
+    assert_int_equal(ftruncate(file, 2 << 20), 0);
+    assert_int_equal(guest_memory_make(&spec, &memory, NULL), 0);
+    assert_true(guest_memory_write(memory, PAGE, "kept", 4));
+    fault_set(FALLOCATE, ENOSPC, FAULT_ANY, 0, 1);
+    assert_false(guest_memory_discard(memory, PAGE, PAGE));
+    assert_int_equal(fault_end(), 1);
+    assert_memory_equal(guest_memory_map(memory, PAGE, 4), "kept", 4);
+    assert_true(guest_memory_discard(memory, PAGE, PAGE));
+    assert_memory_equal(guest_memory_map(memory, PAGE, 4), (char[4]){ 0 }, 4);
+    guest_memory_free(memory);
+}
+
+/* --- vsock --- */
+
+/* The VMM's end of the connection that vsock_connect_host makes next: the newest fd but one. */
+static int connect_and_find(struct vsock_fixture *f, uint32_t port, int *ret_device_fd)
+{
+    int pair[2], host;
+
+    vsock_pair(pair); /* the lowest that are free: those that the connection will have */
+    *ret_device_fd = pair[1];
+    close(pair[0]);
+    close(pair[1]);
+    host = vsock_connect_host(f, port, HOST_PORT);
+    assert_int_equal(host, pair[0]);
+    return host;
+}
+
+static void assert_vsock_serves(struct vsock_fixture *f, uint32_t port)
+{
+    auto_close int host = vsock_connect_host(f, port, HOST_PORT);
+    struct vsock_header header;
+    char bytes[16] = "";
+
+    assert_true(vsock_send_data(f, port, HOST_PORT, "to the host", 11));
+    assert_reads(host, "to the host");
+    assert_int_equal(send(host, "to the guest", 12, 0), 12);
+    assert_true(vsock_take(f, &header, bytes));
+    vsock_offer(f, 1, BUFFER_BYTES);
+    assert_string_equal(bytes, "to the guest");
+    vsock_send_operation(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, port, HOST_PORT, VSOCK_RST, 0);
+    assert_true(is_closed(host));
+}
+
+static void a_socket_that_cannot_be_watched_is_refused(void **state)
+{
+    struct vsock_fixture *f = *state;
+    int pair[2], before;
+    struct vmm_vsock request;
+
+    vsock_start(f);
+    before = open_fds();
+    vsock_pair(pair);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    request = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0);
+    fault_set(EPOLL_CTL, ENOMEM, EPOLL_CTL_ADD, 0, 2);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, request.id, 0, pair[1]);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_true(is_closed(pair[0]));
+    close(pair[0]);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 9, 7, pair[1]);
+    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 9);
+    assert_no_packet(f);
+    assert_true(is_closed(pair[0]));
+    close(pair[0]);
+    assert_int_equal(fault_end(), 2);
+    assert_int_equal(open_fds(), before);
+    assert_vsock_serves(f, GUEST_PORT + 1);
+}
+
+/* The guest is told that nothing comes any more. */
+static void a_socket_that_cannot_be_read_is_over(void **state)
+{
+    static const int codes[] = { EIO, ENOMEM, ECONNRESET };
+    struct vsock_fixture *f = *state;
+    int before, device, host;
+
+    vsock_start(f);
+    before = open_fds();
+    for (unsigned i = 0; i < ARRAY_LENGTH(codes); i++) {
+        uint32_t port = GUEST_PORT + i;
+
+        host = connect_and_find(f, port, &device);
+        fault_set(RECVMSG, codes[i], (unsigned long)device, 0, 1);
+        assert_int_equal(send(host, "lost", 4, 0), 4);
+        assert_packet(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+        assert_int_equal(fault_end(), 1);
+        close(host);
+        vsock_send_operation(f, port, HOST_PORT, VSOCK_RST, 0);
+        assert_int_equal(open_fds(), before);
+    }
+    host = connect_and_find(f, GUEST_PORT + 9, &device);
+    fault_set(RECVMSG, EINTR, (unsigned long)device, 0, 3);
+    assert_int_equal(send(host, "whole", 5, 0), 5);
+    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VSOCK_RW, 0);
+    assert_int_equal(fault_end(), 3);
+    close(host);
+    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    vsock_send_operation(f, GUEST_PORT + 9, HOST_PORT, VSOCK_RST, 0);
+    assert_vsock_serves(f, GUEST_PORT + 10);
+}
+
+static void a_socket_that_cannot_be_written_is_told(void **state)
+{
+    static const int codes[] = { EIO, EPIPE, ENOBUFS };
+    struct vsock_fixture *f = *state;
+    int device, host;
+
+    vsock_start(f);
+    for (unsigned i = 0; i < ARRAY_LENGTH(codes); i++) {
+        uint32_t port = GUEST_PORT + i;
+
+        host = connect_and_find(f, port, &device);
+        fault_set(SENDMSG, codes[i], (unsigned long)device, 0, 1);
+        assert_true(vsock_send_data(f, port, HOST_PORT, "lost", 4));
+        assert_packet(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_RECEIVE);
+        assert_int_equal(fault_end(), 1);
+        vsock_send_operation(f, port, HOST_PORT, VSOCK_RST, 0);
+        assert_true(is_closed(host));
+        close(host);
+    }
+    assert_vsock_serves(f, GUEST_PORT + 9);
+}
+
+/* What the socket does not take now is kept, and goes when it can. */
+static void what_is_not_taken_goes_later(void **state)
+{
+    struct vsock_fixture *f = *state;
+    int device, host;
+
+    vsock_start(f);
+    host = connect_and_find(f, GUEST_PORT, &device);
+    fault_set(SENDMSG, EINTR, (unsigned long)device, 0, 3);
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "at last", 7));
+    assert_int_equal(fault_end(), 3);
+    assert_reads(host, "at last");
+    fault_set(SENDMSG, FAULT_SHORT, (unsigned long)device, 0, 1);
+    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "one, two", 8));
+    assert_reads(host, "one, ");
+    assert_int_equal(fault_end(), 1); /* it has become writable anew by that */
+    harness_run(&f->h);
+    assert_reads(host, "two");
+    fault_set(SHUTDOWN, ENOTCONN, SHUT_WR, 0, 1);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(send(host, "and back", 8, 0), 8);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_true(is_closed(host));
+    close(host);
+    assert_vsock_serves(f, GUEST_PORT + 1);
+}
+
+int main(void)
+{
+#define VSOCK_TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_tap_that_fails_costs_frames),
+        cmocka_unit_test(half_a_frame_is_none),
+        cmocka_unit_test(offloads_are_set_when_they_can_be),
+        cmocka_unit_test(a_tap_that_cannot_be_watched_is_later),
+        cmocka_unit_test(entropy_that_fails_is_less_entropy),
+        cmocka_unit_test(kicks_are_not_forgotten),
+        cmocka_unit_test(an_interrupt_that_fails_is_pending),
+        cmocka_unit_test(what_a_balloon_cannot_discard_stays),
+        cmocka_unit_test(memory_is_plugged_as_zeroes_or_not),
+        cmocka_unit_test(a_file_that_keeps_its_pages_says_so),
+        VSOCK_TEST(a_socket_that_cannot_be_watched_is_refused),
+        VSOCK_TEST(a_socket_that_cannot_be_read_is_over),
+        VSOCK_TEST(a_socket_that_cannot_be_written_is_told),
+        VSOCK_TEST(what_is_not_taken_goes_later),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
