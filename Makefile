@@ -117,13 +117,22 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 
 # Tools that integration tests use.
 BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench
-TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so \
+              $(BUILD)/tests/vmm_control $(BUILD)/tests/filter_rules
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
     $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
+$(BUILD)/tests/vmm_control: $(BUILD)/tests/tools/vmm_control.o $(BUILD)/libagent.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
+$(BUILD)/tests/filter_rules: $(BUILD)/tests/tools/filter_rules.o
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS) -lseccomp
 # Static, as what it stands in for.
 $(BUILD)/tests/rogue_vmm: tests/tools/rogue_vmm.c vmm/control_protocol.h vmm/stats_page.h
 	@mkdir -p $(@D)

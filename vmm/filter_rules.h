@@ -33,6 +33,9 @@ struct filter_rule {
 #define ANONYMOUS_MMAP(more) { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, \
                                { 3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) } } }
 
+/* musl's free, of whole pages within what it keeps. */
+#define FREE_MADVISE { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_FREE } } }
+
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
 static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_RUN),
@@ -41,7 +44,7 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
     ALWAYS(read),         /* a reset waits for what a disk has in flight */
     ALWAYS(write), ALWAYS(futex),
-    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), /* malloc */
+    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), FREE_MADVISE, /* malloc */
     ALWAYS(clock_gettime), ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
 
@@ -74,8 +77,8 @@ static const struct filter_rule device_rules[] = {
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
     /* an attached disk's ring: no more than files that are open here, and not executable */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, { 3, 0xffffffff, MAP_SHARED | MAP_POPULATE } } },
-    /* malloc */
-    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0),
+    /* malloc, and the bitmap of a delta that is attached */
+    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), ANONYMOUS_MMAP(MAP_NORESERVE), FREE_MADVISE,
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */
     { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_DONTNEED } } },
     ANONYMOUS_MMAP(MAP_FIXED | MAP_NORESERVE),

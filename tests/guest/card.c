@@ -18,7 +18,7 @@
 static struct virtqueue receive_queue;
 static struct virtqueue send_queue;
 static uint8_t receive_buffers[RECEIVE_COUNT][BUFFER_BYTES] __attribute__((aligned(4096)));
-static uint8_t send_buffer[BUFFER_BYTES] __attribute__((aligned(4096)));
+static uint8_t send_buffer[HEADER_BYTES + CARD_LONG_MAX] __attribute__((aligned(4096)));
 static struct virtio_device device;
 static uint8_t mac[6];
 static int held = -1; /* receive buffer the caller still reads */

@@ -6,6 +6,8 @@
 struct guest;
 
 #define FRAME_MAX 1514
+/* Of zeroes behind a frame, for net:long. */
+#define CARD_LONG_MAX 4000
 
 /* Once; later calls return the same.  Prints "net 0 absent" and returns false if there is none. */
 bool card_open(void);

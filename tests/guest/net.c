@@ -56,6 +56,18 @@ static bool net_echo(const struct net_call *call)
     return true;
 }
 
+/* net:long:BYTES sends a broadcast of that size, longer than a frame ought to be. */
+static bool net_long(const struct net_call *call)
+{
+    uint64_t bytes;
+
+    if (!text_number(call->text, &bytes) || bytes > CARD_LONG_MAX)
+        return false;
+    memset(card_frame(), 0xff, 6);
+    console_print("net long %u %s\n", bytes, card_send((uint32_t)bytes) ? "ok" : "timeout");
+    return true;
+}
+
 /* net:send:HEX sends the bytes as a frame, as they are. */
 static bool net_send(const struct net_call *call)
 {
@@ -190,8 +202,9 @@ static const struct net_verb {
 } verbs[] = {
     { "mac", false, false, false, net_mac },   { "arp", true, false, false, net_arp },
     { "dhcp", false, false, false, net_dhcp }, { "echo", false, false, false, net_echo },
-    { "send", false, false, true, net_send },  { "ping", true, false, false, net_ping },
-    { "udp", true, true, true, net_udp },      { "tcp", true, true, false, net_tcp },
+    { "send", false, false, true, net_send },  { "long", false, false, true, net_long },
+    { "ping", true, false, false, net_ping },  { "udp", true, true, true, net_udp },
+    { "tcp", true, true, false, net_tcp },
 };
 
 /* Takes the verb's arguments; false if they are not as it wants them. */

@@ -370,7 +370,7 @@ static void spawn(struct run *run)
     must(seqpacket_send(run->connection, &run->configure, sizeof run->configure, run->fds,
                         run->fd_count, &err),
          &err);
-    fprintf(stderr, "run_vmm: pid %d\n", (int)run->pid);
+    fprintf(stderr, "run_vmm: pid %d in %s\n", (int)run->pid, run->directory);
 }
 
 static void show_console(struct run *run)
