@@ -5,8 +5,8 @@
 
 RULES is what build/tests/filter_rules prints, EXCEPTIONS has lines `KIND CALL [CONDITION...] # reason`
 for rules that need not be seen, a TRACE is of `strace -f -e raw=all`.  Prints a line for each rule with
-how often it was used, `excepted` with the reason, or UNUSED; ends with 1 if there is an UNUSED one, or
-an exception for a rule that there is not.
+how often it was used, `excepted` with the reason, or UNUSED, and STRANGE calls, which no rule allows; ends
+with 1 if there is one of either, or an exception for a rule that there is not.
 
 A VMM's threads count from when they have loaded their filter.  The one that made the VM is the devices'.
 """
@@ -14,8 +14,6 @@ import re
 import sys
 
 KVM_CREATE_VM, KVM_RUN = 0xAE01, 0xAE80
-# How strace names calls that the rules name otherwise.
-NAMES = {"pread64v": "preadv"}
 LINE = re.compile(r"(?:\[pid +)?(\d+)\]? +(\w+)\((.*?)(?:\)\s*= .*|\s*<unfinished.*|\)?)$")
 
 
@@ -76,7 +74,7 @@ def flush(filtered, thread, made_vm, is_vcpu):
     kind = "devices" if thread in made_vm else "vcpu" if thread in is_vcpu else None
     is_vcpu.discard(thread)
     for call, arguments in calls if kind else []:
-        yield kind, NAMES.get(call, call), arguments
+        yield kind, call, arguments
 
 
 def main():
