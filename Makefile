@@ -104,7 +104,8 @@ $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
 # Faults come in the place of what the devices call.
 $(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
     syscall uring_take,-Wl,--wrap=$(f))
-$(BUILD)/tests/test_attach_faults $(BUILD)/tests/test_control_faults $(BUILD)/tests/test_device_faults: LDFLAGS += $(foreach f,read write writev \
+$(BUILD)/tests/test_attach_faults $(BUILD)/tests/test_control_faults $(BUILD)/tests/test_device_faults \
+$(BUILD)/tests/test_vsock_faults: LDFLAGS += $(foreach f,read write writev \
     ioctl getrandom madvise mmap fallocate epoll_ctl recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl \
     lseek preadv,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
