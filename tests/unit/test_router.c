@@ -414,13 +414,11 @@ static void disks_and_nics_are_parts_of_a_vm(void **state)
 
 static void names_in_paths_are_ids(void **state)
 {
-    static const char *const bad[] = {
-        "A", "-a", "a_b", "a.b",
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-        "aaa"
-    };
+    char endless[ID_MAX + 2] = "";
+    const char *const bad[] = { "A", "-a", "a_b", "a.b", endless };
     struct fixture *f = *state;
 
+    memset(endless, 'a', sizeof(endless) - 1);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
         char path[128];
