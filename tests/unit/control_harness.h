@@ -303,8 +303,8 @@ static inline void post_with(int fd, uint32_t type, size_t fd_count)
 {
     struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
 
-    assert_int_equal(seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2 }, fd_count, NULL),
-                     0);
+    assert_int_equal(
+        seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2, 0 }, fd_count, NULL), 0);
 }
 
 static inline void post(int fd, uint32_t type)
