@@ -99,6 +99,7 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
         vm_files_choose_disk(node, vm_disk_at(vm, place), disk);
         raise_to(&ret_files->max_file_bytes, file_room(node, disk->writable_bytes));
         ret_files->disk_count++;
+        ret_files->disk_places = place + 1;
     }
 }
 

@@ -25,7 +25,8 @@ struct vm_files {
     char digest[KEYED_DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;
     uint64_t memory_bytes;
-    unsigned disk_count; /* by place, as CONFIGURE has them */
+    unsigned disk_count;  /* by place, as CONFIGURE has them */
+    unsigned disk_places; /* below which they are */
     struct vm_file_disk {
         uint32_t volume;
         bool is_delta;

@@ -114,7 +114,7 @@ static int start_process(void *argument, struct error *err)
     struct process_job *job = argument;
     const struct jail_spec spec = { .hostname = job->hostname,
                                     .max_file_bytes = job->files.max_file_bytes,
-                                    .disk_places = job->files.disk_count,
+                                    .disk_places = job->files.disk_places,
                                     .meanwhile = open_files,
                                     .context = job };
     int result = jail_start(job->node->jail, job->instance, &spec, &job->process, err);
