@@ -236,9 +236,7 @@ int virtio_balloon_add(struct pci_root *root, const struct vmm_balloon *config,
     set_target(balloon, config);
     result = virtio_pci_add(root, PCI_SLOT_ANY, &balloon_ops, balloon, BALLOON_PCI_CLASS, loop,
                             &balloon->device, err);
-    if (result != 0)
-        free(balloon);
-    else
+    if (result == 0)
         *ret_balloon = balloon;
     return result;
 }

@@ -534,7 +534,7 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
     if (result == 0)
         result = virtio_pci_add(root, spec->slot, &block->ops, block, BLOCK_PCI_CLASS, loop,
                                 &block->device, err);
-    if (result != 0)
+    else
         block_free(block);
     if (result != 0)
         return result;

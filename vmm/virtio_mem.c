@@ -189,9 +189,7 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
     tell(mem);
     result =
         virtio_pci_add(root, PCI_SLOT_ANY, &mem_ops, mem, MEM_PCI_CLASS, loop, &mem->device, err);
-    if (result != 0)
-        free(mem);
-    else
+    if (result == 0)
         *ret_mem = mem;
     return result;
 }

@@ -530,10 +530,10 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
     if (result == 0)
         result = virtio_pci_add(root, spec->slot, &net->ops, net, NET_PCI_CLASS, loop, &net->device,
                                 err);
-    if (result != 0) {
+    else
         net_free(net);
+    if (result != 0)
         return result;
-    }
     virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device, loop);
     virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device, loop);
     if (spec->ret_net)

@@ -358,8 +358,11 @@ static void virtio_pci_transfer(void *owner, struct transfer *transfer)
     virtio_device_transfer(&pci->device, transfer);
 }
 
-static void virtio_pci_release(struct virtio_pci *pci)
+static void virtio_pci_free(void *owner)
 {
+    struct virtio_pci *pci = owner;
+
+    pci->device.ops->free(pci->device.owner);
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++) {
         if (pci->notify_address != 0 && pci->queues[i].kick_fd >= 0)
             (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
@@ -369,14 +372,6 @@ static void virtio_pci_release(struct virtio_pci *pci)
     }
     pci_function_destroy(&pci->function);
     free(pci);
-}
-
-static void virtio_pci_free(void *owner)
-{
-    struct virtio_pci *pci = owner;
-
-    pci->device.ops->free(pci->device.owner);
-    virtio_pci_release(pci);
 }
 
 static const struct pci_function_ops function_ops = {
@@ -467,14 +462,14 @@ int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_dev
         .msix_bar = BAR_MSIX,
     };
     struct virtio_pci *pci = calloc(1, sizeof(*pci));
-    int result;
+    int result = pci ? pci_function_init(&pci->function, root, slot, &spec, &function_ops, pci, err)
+                     : error_set(err, ENOMEM, "no memory");
 
-    if (!pci)
-        return error_set(err, ENOMEM, "virtio %s", ops->name);
-    result = pci_function_init(&pci->function, root, slot, &spec, &function_ops, pci, err);
     if (result < 0) {
+        (void)error_wrap(err, "virtio %s", ops->name);
         free(pci);
-        return error_wrap(err, "virtio %s", ops->name);
+        ops->free(owner); /* and perhaps `ops` with it */
+        return result;
     }
     pci->loop = loop;
     pci->config_vector = NO_VECTOR;
@@ -489,8 +484,9 @@ int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_dev
     if (result == 0)
         result = add_queues(pci, err);
     if (result < 0) {
-        virtio_pci_release(pci);
-        return error_wrap(err, "virtio %s", ops->name);
+        (void)error_wrap(err, "virtio %s", ops->name);
+        virtio_pci_free(pci);
+        return result;
     }
     pci_function_add(&pci->function);
     *ret_device = &pci->device;

@@ -29,8 +29,8 @@ struct virtio_device_ops;
 
 /* Puts a device on the bus, into a slot or PCI_SLOT_ANY.  `class_code` is the PCI class (24 bits).
  * `loop` is borrowed.
- * On success the root owns `owner` (freed by ops->free with the root) and *ret_device is borrowed
- * from it; on failure the caller still owns `owner`. */
+ * `owner` is taken over in every case: it is freed by ops->free with the root, or at once on
+ * failure.  *ret_device is borrowed from the root. */
 int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,
                    void *owner, uint32_t class_code, struct loop *loop,
                    struct virtio_device **ret_device, struct error *err);

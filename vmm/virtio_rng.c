@@ -70,14 +70,10 @@ int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct loop *lo
                    struct error *err)
 {
     struct virtio_rng *rng = calloc(1, sizeof(*rng));
-    int result;
 
     if (!rng)
         return error_set(err, ENOMEM, "virtio rng");
     rng->stats_bytes = stats_bytes;
-    result =
-        virtio_pci_add(root, PCI_SLOT_ANY, &rng_ops, rng, RNG_PCI_CLASS, loop, &rng->device, err);
-    if (result != 0)
-        free(rng);
-    return result;
+    return virtio_pci_add(root, PCI_SLOT_ANY, &rng_ops, rng, RNG_PCI_CLASS, loop, &rng->device,
+                          err);
 }

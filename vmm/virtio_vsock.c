@@ -356,9 +356,7 @@ int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec
     vsock->table.owner = vsock;
     result = virtio_pci_add(root, PCI_SLOT_ANY, &vsock_ops, vsock, VSOCK_PCI_CLASS, loop,
                             &vsock->device, err);
-    if (result != 0)
-        free(vsock);
-    else
+    if (result == 0)
         *ret_vsock = vsock;
     return result;
 }
