@@ -140,13 +140,6 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
     return 0;
 }
 
-int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err)
-{
-    const struct guest_memory_spec spec = { .bytes = bytes, .backing = VMM_MEMORY_ANONYMOUS };
-
-    return guest_memory_make(&spec, ret_memory, err);
-}
-
 struct guest_memory *guest_memory_free(struct guest_memory *memory)
 {
     if (memory) {
@@ -181,16 +174,6 @@ void *guest_memory_map(const struct guest_memory *memory, uint64_t guest, uint64
             return region->host + (guest - region->guest_start);
     }
     return NULL;
-}
-
-bool guest_memory_read(const struct guest_memory *memory, uint64_t guest, void *to, uint64_t size)
-{
-    const void *from = guest_memory_map(memory, guest, size);
-
-    if (!from)
-        return false;
-    memcpy(to, from, size);
-    return true;
 }
 
 bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const void *from,

@@ -34,8 +34,6 @@ struct guest_memory_spec {
 /* Unpopulated memory. */
 int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory **ret_memory,
                       struct error *err);
-/* The same, anonymous. */
-int guest_memory_new(uint64_t bytes, struct guest_memory **ret_memory, struct error *err);
 struct guest_memory *guest_memory_free(struct guest_memory *memory);
 
 size_t guest_memory_region_count(const struct guest_memory *memory);
@@ -46,7 +44,6 @@ struct guest_memory_region guest_memory_region(const struct guest_memory *memory
 void *guest_memory_map(const struct guest_memory *memory, uint64_t guest, uint64_t size);
 
 /* Copies; false (nothing copied) unless the whole range is RAM. */
-bool guest_memory_read(const struct guest_memory *memory, uint64_t guest, void *to, uint64_t size);
 bool guest_memory_write(const struct guest_memory *memory, uint64_t guest, const void *from,
                         uint64_t size);
 

@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "tests/fuzz/fuzz.h"
+#include "tests/unit/memory_harness.h"
 #include "vmm/boot_linux.h"
-#include "vmm/guest_memory.h"
 #include "vmm/vcpu.h"
 
 #define FUZZ_BOOT_MEMORY (8ull << 20)

@@ -13,12 +13,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "tests/unit/memory_harness.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/boot_bzimage.h"
 #include "vmm/boot_elf.h"
 #include "vmm/boot_linux.h"
-#include "vmm/guest_memory.h"
 #include "vmm/vcpu.h"
 
 #define MIB          (1ull << 20)

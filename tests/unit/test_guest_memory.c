@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "agent/vm_memory.h"
+#include "tests/unit/memory_harness.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "vmm/guest_memory.h"
 
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)

@@ -18,12 +18,12 @@
 #include <unistd.h>
 #include "agent/node_internal.h"
 #include "agent/vm_spec.h"
+#include "tests/unit/memory_harness.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "vmm/boot_linux.h"
 #include "vmm/config.h"
-#include "vmm/guest_memory.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
 #include "vmm/serial.h"

@@ -107,7 +107,7 @@ static void connections_are_bounded(void **state)
 
     vsock_start(f);
     for (uint32_t i = 0; i < 100; i++) { /* none of which the agent answers */
-        struct vsock_header header;
+        struct vsock_header header = { 0 };
 
         vsock_send_operation(f, 100 + i, HOST_PORT, VSOCK_REQUEST, 0);
         if (!vsock_take(f, &header, NULL))
@@ -119,7 +119,7 @@ static void connections_are_bounded(void **state)
     assert_int_equal(f->told_count, VIRTIO_VSOCK_ASKED_MAX);
     virtio_vsock_forget(f->vsock);
     for (unsigned i = 0; i < asked; i++) {
-        struct vsock_header header;
+        struct vsock_header header = { 0 };
 
         assert_true(vsock_take(f, &header, NULL));
         assert_int_equal(header.operation, VSOCK_RST);

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include "tests/unit/memory_harness.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/cpuid.h"
-#include "vmm/guest_memory.h"
 #include "vmm/snapshot.h"
 #include "vmm/transfer.h"
 #include "vmm/virtqueue.h"

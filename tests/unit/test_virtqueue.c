@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 #include <errno.h>
+#include "tests/unit/memory_harness.h"
 #include "base/error.h"
-#include "vmm/guest_memory.h"
 #include "vmm/virtqueue.h"
 
 #define MEMORY_BYTES (2u << 20)

@@ -16,9 +16,9 @@
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include "tests/unit/memory_harness.h"
 #include "base/error.h"
 #include "base/loop.h"
-#include "vmm/guest_memory.h"
 #include "vmm/irq.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/pci.h"

@@ -156,7 +156,7 @@ static inline bool vsock_take(struct vsock_fixture *f, struct vsock_header *ret_
 static inline void assert_packet(struct vsock_fixture *f, uint32_t guest_port, uint32_t host_port,
                                  uint16_t operation, uint32_t flags)
 {
-    struct vsock_header header;
+    struct vsock_header header = { 0 };
 
     assert_true(vsock_take(f, &header, NULL));
     assert_int_equal(header.source_port, host_port);
