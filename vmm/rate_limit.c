@@ -2,9 +2,6 @@
 #include "vmm/rate_limit.h"
 
 #define HOLD_MS 100
-/* Beyond what is real, so that nothing overflows. */
-#define AMOUNT_MAX (1ull << 40)
-#define DEBT_MAX   (1ll << 60)
 
 static struct rate_bucket bucket_make(uint64_t per_second, uint64_t burst, int64_t now_ms)
 {
