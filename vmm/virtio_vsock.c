@@ -16,12 +16,10 @@
 #include "vmm/virtio_pci.h"
 #include "vmm/vsock_connection.h"
 
-#define VSOCK_DEVICE_ID      19
 #define VSOCK_PCI_CLASS      0x078000
 #define VSOCK_QUEUE_SIZE     128
 #define VSOCK_FEATURE_STREAM (1ull << 0)
 #define TURN_PACKETS         64 /* one way, then the other devices' turn */
-#define EVENT_RESET          0u /* 5.10.6.7 */
 
 enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_EVENT, QUEUE_COUNT };
 
@@ -43,41 +41,41 @@ static int pop_buffer(struct virtio_vsock *vsock, struct virtqueue_chain *ret_ch
     struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_RECEIVE);
     int result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, ret_chain);
 
-    if (result > 0 &&
-        (ret_chain->readable_count > 0 ||
-         io_vector_bytes(vsock->vectors, ret_chain->writable_count) <= sizeof(struct vsock_header)))
+    if (result > 0 && (ret_chain->readable_count > 0 ||
+                       io_vector_bytes(vsock->vectors, ret_chain->writable_count) <=
+                           sizeof(struct virtio_vsock_hdr)))
         return -EPROTO;
     return result;
 }
 
 static void put_packet(struct virtio_vsock *vsock, const struct virtqueue_chain *chain,
-                       const struct vsock_header *header)
+                       const struct virtio_vsock_hdr *header)
 {
     io_vector_write(vsock->vectors, chain->writable_count, 0, header, sizeof(*header));
     virtqueue_put(virtio_device_queue(vsock->device, QUEUE_RECEIVE), chain->head,
-                  (uint32_t)sizeof(*header) + header->length);
+                  (uint32_t)sizeof(*header) + header->len);
 }
 
 static void put_operation(struct virtio_vsock *vsock, const struct virtqueue_chain *chain,
-                          struct vsock_connection *connection, enum vsock_operation operation,
+                          struct vsock_connection *connection, enum virtio_vsock_op operation,
                           uint32_t length)
 {
-    const struct vsock_header header = {
-        .source_cid = VSOCK_HOST_CID,
-        .target_cid = vsock->table.spec.cid,
-        .source_port = connection->host_port,
-        .target_port = connection->guest_port,
-        .length = length,
-        .type = VSOCK_TYPE_STREAM,
-        .operation = operation,
-        .flags = operation == VSOCK_SHUTDOWN ? connection->host_shut : 0,
-        .window = VIRTIO_VSOCK_WINDOW,
-        .taken = connection->forwarded,
+    const struct virtio_vsock_hdr header = {
+        .src_cid = VSOCK_HOST_CID,
+        .dst_cid = vsock->table.spec.cid,
+        .src_port = connection->host_port,
+        .dst_port = connection->guest_port,
+        .len = length,
+        .type = VIRTIO_VSOCK_TYPE_STREAM,
+        .op = operation,
+        .flags = operation == VIRTIO_VSOCK_OP_SHUTDOWN ? connection->host_shut : 0,
+        .buf_alloc = VIRTIO_VSOCK_WINDOW,
+        .fwd_cnt = connection->forwarded,
     };
 
     connection->told = connection->forwarded;
-    connection->pending &=
-        (uint8_t) ~(VSOCK_PENDING(operation) | VSOCK_PENDING(VSOCK_CREDIT_UPDATE)); /* told, too */
+    connection->pending &= (uint8_t)~VSOCK_PENDING(operation);
+    connection->pending &= (uint8_t)~VSOCK_PENDING(VIRTIO_VSOCK_OP_CREDIT_UPDATE); /* told, too */
     put_packet(vsock, chain, &header);
 }
 
@@ -110,13 +108,13 @@ static int deliver(struct virtio_vsock *vsock, struct vsock_connection *connecti
         memcpy(vsock->payload, vsock->vectors, chain.writable_count * sizeof(vsock->payload[0]));
         length = vsock_read(connection, vsock->payload,
                             io_vector_slice(vsock->payload, chain.writable_count,
-                                            sizeof(struct vsock_header), credit));
+                                            sizeof(struct virtio_vsock_hdr), credit));
     }
     if (length > 0) {
-        put_operation(vsock, &chain, connection, VSOCK_RW, length);
+        put_operation(vsock, &chain, connection, VIRTIO_VSOCK_OP_RW, length);
     } else if (connection->pending) {
         put_operation(vsock, &chain, connection,
-                      (enum vsock_operation)__builtin_ctz(connection->pending), 0);
+                      (enum virtio_vsock_op)__builtin_ctz(connection->pending), 0);
     } else {
         virtqueue_rewind(virtio_device_queue(vsock->device, QUEUE_RECEIVE), 1);
         return -EAGAIN;
@@ -173,43 +171,43 @@ static void on_socket(void *context, uint32_t events)
 /* --- from the guest --- */
 
 /* Of an open connection; false if it may not be. */
-static bool on_open(struct vsock_connection *connection, const struct vsock_header *header,
+static bool on_open(struct vsock_connection *connection, const struct virtio_vsock_hdr *header,
                     struct iovec *vectors, unsigned count)
 {
-    switch (header->operation) {
-    case VSOCK_RW:
-        return vsock_write(connection, vectors, count, header->length);
-    case VSOCK_SHUTDOWN:
+    switch (header->op) {
+    case VIRTIO_VSOCK_OP_RW:
+        return vsock_write(connection, vectors, count, header->len);
+    case VIRTIO_VSOCK_OP_SHUTDOWN:
         vsock_shutdown(connection, header->flags);
         return true;
-    case VSOCK_CREDIT_REQUEST:
-        connection->pending |= VSOCK_PENDING(VSOCK_CREDIT_UPDATE);
+    case VIRTIO_VSOCK_OP_CREDIT_REQUEST:
+        connection->pending |= VSOCK_PENDING(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
         return true;
     default:
-        return header->operation == VSOCK_CREDIT_UPDATE;
+        return header->op == VIRTIO_VSOCK_OP_CREDIT_UPDATE;
     }
 }
 
 /* The header is a copy; the vectors are its payload, of which there are `bytes`. */
-static void on_packet(struct virtio_vsock *vsock, const struct vsock_header *header,
+static void on_packet(struct virtio_vsock *vsock, const struct virtio_vsock_hdr *header,
                       struct iovec *vectors, unsigned count, uint64_t bytes)
 {
     struct vsock_table *table = &vsock->table;
-    bool known = header->source_cid == table->spec.cid && header->target_cid == VSOCK_HOST_CID;
+    bool known = header->src_cid == table->spec.cid && header->dst_cid == VSOCK_HOST_CID;
     struct vsock_connection *connection =
-        known ? vsock_find(table, header->source_port, header->target_port) : NULL;
-    bool good = known && header->type == VSOCK_TYPE_STREAM && header->length <= bytes &&
-                (header->length == 0 || header->operation == VSOCK_RW);
+        known ? vsock_find(table, header->src_port, header->dst_port) : NULL;
+    bool good = known && header->type == VIRTIO_VSOCK_TYPE_STREAM && header->len <= bytes &&
+                (header->len == 0 || header->op == VIRTIO_VSOCK_OP_RW);
 
     if (good && connection) {
-        connection->guest_window = header->window;
-        connection->guest_taken = header->taken;
+        connection->guest_window = header->buf_alloc;
+        connection->guest_taken = header->fwd_cnt;
     }
-    if (good && !connection && header->operation == VSOCK_REQUEST)
+    if (good && !connection && header->op == VIRTIO_VSOCK_OP_REQUEST)
         vsock_request(table, header);
     else if (good && connection && connection->state == VSOCK_OFFERED &&
-             header->operation == VSOCK_RESPONSE &&
-             !(connection->pending & VSOCK_PENDING(VSOCK_REQUEST)))
+             header->op == VIRTIO_VSOCK_OP_RESPONSE &&
+             !(connection->pending & VSOCK_PENDING(VIRTIO_VSOCK_OP_REQUEST)))
         vsock_response(connection);
     else if (!good || !connection || connection->state != VSOCK_OPEN ||
              !on_open(connection, header, vectors, count))
@@ -222,7 +220,7 @@ static int transmit_one(void *owner, unsigned index)
     struct virtio_vsock *vsock = owner;
     struct virtqueue *queue = virtio_device_queue(vsock->device, index);
     struct virtqueue_chain chain;
-    struct vsock_header header;
+    struct virtio_vsock_hdr header;
     uint64_t bytes;
     unsigned count;
     int result;
@@ -237,7 +235,7 @@ static int transmit_one(void *owner, unsigned index)
         !io_vector_read(vsock->vectors, chain.readable_count, 0, &header, sizeof(header)))
         return -EPROTO;
     bytes = io_vector_bytes(vsock->vectors, chain.readable_count) - sizeof(header);
-    count = io_vector_slice(vsock->vectors, chain.readable_count, sizeof(header), header.length);
+    count = io_vector_slice(vsock->vectors, chain.readable_count, sizeof(header), header.len);
     on_packet(vsock, &header, vsock->vectors, count, bytes);
     virtqueue_put(queue, chain.head, 0);
     return 1;
@@ -254,7 +252,7 @@ static void transmit(struct virtio_vsock *vsock)
 
 static void tell_event(struct virtio_vsock *vsock)
 {
-    const uint32_t event = EVENT_RESET;
+    const struct virtio_vsock_event event = { VIRTIO_VSOCK_EVENT_TRANSPORT_RESET }; /* 5.10.6.7 */
     struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_EVENT);
     struct virtqueue_chain chain;
     int result = 0;
@@ -330,7 +328,7 @@ static void vsock_free(void *owner)
 
 static const struct virtio_device_ops vsock_ops = {
     .name = "vsock",
-    .device_id = VSOCK_DEVICE_ID,
+    .device_id = VIRTIO_ID_VSOCK,
     .queue_count = QUEUE_COUNT,
     .queue_size = VSOCK_QUEUE_SIZE,
     .config_bytes = sizeof(uint64_t),

@@ -99,31 +99,31 @@ static void queue_reset(struct vsock_table *table, uint64_t host_cid, uint32_t h
                         uint32_t guest_port)
 {
     if (table->reset_count < VSOCK_RESETS_MAX)
-        table->resets[table->reset_count++] = (struct vsock_header){
-            .source_cid = host_cid,
-            .target_cid = table->spec.cid,
-            .source_port = host_port,
-            .target_port = guest_port,
-            .type = VSOCK_TYPE_STREAM,
-            .operation = VSOCK_RST,
+        table->resets[table->reset_count++] = (struct virtio_vsock_hdr){
+            .src_cid = host_cid,
+            .dst_cid = table->spec.cid,
+            .src_port = host_port,
+            .dst_port = guest_port,
+            .type = VIRTIO_VSOCK_TYPE_STREAM,
+            .op = VIRTIO_VSOCK_OP_RST,
         };
 }
 
 void vsock_reset(struct vsock_connection *connection)
 {
-    if (!(connection->pending & VSOCK_PENDING(VSOCK_REQUEST)))
+    if (!(connection->pending & VSOCK_PENDING(VIRTIO_VSOCK_OP_REQUEST)))
         queue_reset(connection->table, VSOCK_HOST_CID, connection->host_port,
                     connection->guest_port);
     connection_free(connection);
 }
 
-void vsock_refuse(struct vsock_table *table, const struct vsock_header *header,
+void vsock_refuse(struct vsock_table *table, const struct virtio_vsock_hdr *header,
                   struct vsock_connection *connection)
 {
     if (connection)
         connection_free(connection);
-    if (header->operation != VSOCK_RST)
-        queue_reset(table, header->target_cid, header->target_port, header->source_port);
+    if (header->op != VIRTIO_VSOCK_OP_RST)
+        queue_reset(table, header->dst_cid, header->dst_port, header->src_port);
 }
 
 bool vsock_table_kill(struct vsock_table *table)
@@ -165,8 +165,8 @@ void vsock_table_clear(struct vsock_table *table)
 static void host_is_gone(struct vsock_connection *connection)
 {
     close_socket(connection);
-    connection->host_shut = VSOCK_NO_MORE;
-    connection->pending |= VSOCK_PENDING(VSOCK_SHUTDOWN);
+    connection->host_shut = VSOCK_SHUTDOWN_BOTH;
+    connection->pending |= VSOCK_PENDING(VIRTIO_VSOCK_OP_SHUTDOWN);
 }
 
 /* Bytes taken; 0 also if it is closed that way: what is on its way is thrown away then. */
@@ -180,8 +180,8 @@ static uint32_t socket_send(struct vsock_connection *connection, struct iovec *v
         sent = sendmsg(connection->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent < 0 && errno != EAGAIN) {
-        connection->host_shut |= VSOCK_NO_RECEIVE;
-        connection->pending |= VSOCK_PENDING(VSOCK_SHUTDOWN);
+        connection->host_shut |= VIRTIO_VSOCK_SHUTDOWN_RCV;
+        connection->pending |= VSOCK_PENDING(VIRTIO_VSOCK_OP_SHUTDOWN);
         connection->kept_bytes = 0;
         connection->forwarded = connection->received;
     }
@@ -193,7 +193,7 @@ static void count_forwarded(struct vsock_connection *connection, uint32_t bytes)
 {
     connection->forwarded += bytes;
     if (connection->forwarded - connection->told >= VIRTIO_VSOCK_WINDOW / 2)
-        connection->pending |= VSOCK_PENDING(VSOCK_CREDIT_UPDATE);
+        connection->pending |= VSOCK_PENDING(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
 }
 
 /* Writes what is kept; then, if the guest is done, says so, or ends. */
@@ -216,7 +216,7 @@ static void flush(struct vsock_connection *connection)
     free(take_pointer(connection->kept));
     if (connection->state == VSOCK_DRAINING)
         connection_free(connection);
-    else if ((connection->guest_shut & VSOCK_NO_SEND) && connection->fd >= 0)
+    else if ((connection->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND) && connection->fd >= 0)
         (void)shutdown(connection->fd, SHUT_WR);
 }
 
@@ -229,8 +229,8 @@ void vsock_socket_ready(struct vsock_connection *connection, uint32_t events)
         connection_free(connection);
     else if (connection->state == VSOCK_OFFERED && connection->hung_up)
         vsock_reset(connection);
-    else if (connection->hung_up && ((connection->guest_shut & VSOCK_NO_RECEIVE) ||
-                                     (connection->host_shut & VSOCK_NO_SEND)))
+    else if (connection->hung_up && ((connection->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) ||
+                                     (connection->host_shut & VIRTIO_VSOCK_SHUTDOWN_SEND)))
         host_is_gone(connection);
     else if (connection->kept_bytes > 0)
         flush(connection);
@@ -241,7 +241,8 @@ uint32_t vsock_may_send(const struct vsock_connection *connection)
     uint32_t under_way = connection->sent - connection->guest_taken;
 
     if (connection->state != VSOCK_OPEN || !connection->readable || connection->fd < 0 ||
-        (connection->guest_shut & VSOCK_NO_RECEIVE) || (connection->host_shut & VSOCK_NO_SEND))
+        (connection->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) ||
+        (connection->host_shut & VIRTIO_VSOCK_SHUTDOWN_SEND))
         return 0;
     return under_way < connection->guest_window ? connection->guest_window - under_way : 0;
 }
@@ -264,8 +265,8 @@ uint32_t vsock_read(struct vsock_connection *connection, struct iovec *vectors, 
     } else if (size < 0 || connection->hung_up) {
         host_is_gone(connection);
     } else {
-        connection->host_shut |= VSOCK_NO_SEND;
-        connection->pending |= VSOCK_PENDING(VSOCK_SHUTDOWN);
+        connection->host_shut |= VIRTIO_VSOCK_SHUTDOWN_SEND;
+        connection->pending |= VSOCK_PENDING(VIRTIO_VSOCK_OP_SHUTDOWN);
     }
     return 0;
 }
@@ -280,15 +281,15 @@ static bool watch(struct vsock_connection *connection, int fd)
 
 /* --- the guest's packets --- */
 
-void vsock_request(struct vsock_table *table, const struct vsock_header *header)
+void vsock_request(struct vsock_table *table, const struct virtio_vsock_hdr *header)
 {
     struct vsock_connection *connection = connection_new(table, VSOCK_ASKED);
 
     if (connection) {
-        connection->guest_port = header->source_port;
-        connection->host_port = header->target_port;
-        connection->guest_window = header->window;
-        connection->guest_taken = header->taken;
+        connection->guest_port = header->src_port;
+        connection->host_port = header->dst_port;
+        connection->guest_window = header->buf_alloc;
+        connection->guest_taken = header->fwd_cnt;
     }
     if (!connection ||
         !tell_agent(table, VMM_MESSAGE_VSOCK_REQUEST, connection->id, connection->host_port, 0))
@@ -307,14 +308,14 @@ void vsock_response(struct vsock_connection *connection)
  * (5.10.6.5). */
 void vsock_shutdown(struct vsock_connection *connection, uint32_t flags)
 {
-    connection->guest_shut |= flags & VSOCK_NO_MORE;
-    if (connection->guest_shut == VSOCK_NO_MORE && connection->kept_bytes == 0) {
+    connection->guest_shut |= flags & VSOCK_SHUTDOWN_BOTH;
+    if (connection->guest_shut == VSOCK_SHUTDOWN_BOTH && connection->kept_bytes == 0) {
         vsock_reset(connection);
-    } else if (connection->guest_shut == VSOCK_NO_MORE) {
+    } else if (connection->guest_shut == VSOCK_SHUTDOWN_BOTH) {
         queue_reset(connection->table, VSOCK_HOST_CID, connection->host_port,
                     connection->guest_port);
         connection->state = VSOCK_DRAINING;
-    } else if (connection->guest_shut == VSOCK_NO_RECEIVE && connection->fd >= 0) {
+    } else if (connection->guest_shut == VIRTIO_VSOCK_SHUTDOWN_RCV && connection->fd >= 0) {
         (void)shutdown(connection->fd, SHUT_RD);
     } else {
         flush(connection);
@@ -340,14 +341,16 @@ bool vsock_write(struct vsock_connection *connection, struct iovec *vectors, uns
 {
     uint32_t sent = 0;
 
-    if ((connection->guest_shut & VSOCK_NO_SEND) ||
+    if ((connection->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND) ||
         length > VIRTIO_VSOCK_WINDOW - (connection->received - connection->forwarded))
         return false;
     connection->received += length;
     stats_add(&connection->table->spec.stats->tx_bytes, length);
-    if (connection->kept_bytes == 0 && !(connection->host_shut & VSOCK_NO_RECEIVE) && length > 0)
+    if (connection->kept_bytes == 0 && !(connection->host_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) &&
+        length > 0)
         sent = socket_send(connection, vectors, count);
-    if (connection->host_shut & VSOCK_NO_RECEIVE) { /* it was told, and may not have heard yet */
+    if (connection->host_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) {
+        /* It was told, and may not have heard yet. */
         connection->forwarded = connection->received;
         return true;
     }
@@ -371,7 +374,7 @@ void vsock_connect(struct vsock_table *table, const struct vmm_vsock *message, i
     connection->agent_id = message->id;
     connection->guest_port = message->port;
     connection->host_port = HOST_PORT_BASE | (connection->id & (HOST_PORT_BASE - 1));
-    connection->pending = VSOCK_PENDING(VSOCK_REQUEST);
+    connection->pending = VSOCK_PENDING(VIRTIO_VSOCK_OP_REQUEST);
     if (!watch(connection, fd))
         connection_free(connection);
 }
@@ -387,7 +390,7 @@ void vsock_answer(struct vsock_table *table, const struct vmm_vsock *message, in
         vsock_reset(connection);
     } else {
         connection_open(connection);
-        connection->pending = VSOCK_PENDING(VSOCK_RESPONSE);
+        connection->pending = VSOCK_PENDING(VIRTIO_VSOCK_OP_RESPONSE);
     }
 }
 

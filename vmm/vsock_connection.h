@@ -3,6 +3,7 @@
  *
  * All with the device's lock held, on the loop's thread, but vsock_table_kill. */
 #pragma once
+#include <linux/virtio_vsock.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -10,35 +11,14 @@
 #include "vmm/control_protocol.h"
 #include "vmm/virtio_vsock.h"
 
-#define VSOCK_HOST_CID    2
-#define VSOCK_TYPE_STREAM 1
+#define VSOCK_HOST_CID 2
 /* Each connection can add a reset beyond the number that stops the transmit queue. */
 #define VSOCK_RESETS_HOLD 64
 #define VSOCK_RESETS_MAX  (VSOCK_RESETS_HOLD + VIRTIO_VSOCK_CONNECTIONS)
 
-/* virtio 1.2, 5.10.6 */
-enum vsock_operation {
-    VSOCK_REQUEST = 1,
-    VSOCK_RESPONSE,
-    VSOCK_RST,
-    VSOCK_SHUTDOWN,
-    VSOCK_RW,
-    VSOCK_CREDIT_UPDATE,
-    VSOCK_CREDIT_REQUEST,
-};
 #define VSOCK_PENDING(operation) (1u << (operation))
-#define VSOCK_NO_RECEIVE         1 /* flags of SHUTDOWN: who says so receives no more */
-#define VSOCK_NO_SEND            2
-#define VSOCK_NO_MORE            (VSOCK_NO_RECEIVE | VSOCK_NO_SEND)
-
-struct __attribute__((packed)) vsock_header {
-    uint64_t source_cid, target_cid;
-    uint32_t source_port, target_port;
-    uint32_t length;
-    uint16_t type, operation;
-    uint32_t flags;
-    uint32_t window, taken; /* buf_alloc, fwd_cnt */
-};
+/* Flags of SHUTDOWN: who says so receives, or sends, no more. */
+#define VSOCK_SHUTDOWN_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 
 enum vsock_state {
     VSOCK_FREE,
@@ -60,7 +40,7 @@ struct vsock_connection {
     /* Edge-triggered, so flow control needs no system call: readable until a read finds nothing. */
     bool readable, hung_up;
     uint8_t pending;               /* bits of operations that the guest is to be sent */
-    uint8_t guest_shut, host_shut; /* VSOCK_NO_... */
+    uint8_t guest_shut, host_shut; /* VIRTIO_VSOCK_SHUTDOWN_... */
     uint32_t sent, guest_window, guest_taken;
     uint32_t received, forwarded, told; /* told: of forwarded, to the guest */
     uint8_t *kept;                      /* owned; VIRTIO_VSOCK_WINDOW bytes, or NULL */
@@ -74,7 +54,7 @@ struct vsock_table {
     void *owner;
     uint32_t next_id;
     unsigned reset_count;
-    struct vsock_header resets[VSOCK_RESETS_MAX]; /* for what has no connection, oldest first */
+    struct virtio_vsock_hdr resets[VSOCK_RESETS_MAX]; /* for what has no connection, oldest first */
     struct vsock_connection connections[VIRTIO_VSOCK_CONNECTIONS];
 };
 
@@ -84,7 +64,7 @@ struct vsock_connection *vsock_find(struct vsock_table *table, uint32_t guest_po
 /* Frees it; the guest is told if it knows of it. */
 void vsock_reset(struct vsock_connection *connection);
 /* Answers a packet that is not as it should be; connection: its, freed, or NULL. */
-void vsock_refuse(struct vsock_table *table, const struct vsock_header *header,
+void vsock_refuse(struct vsock_table *table, const struct virtio_vsock_hdr *header,
                   struct vsock_connection *connection);
 
 /* The socket's events.  May free the connection. */
@@ -95,7 +75,7 @@ uint32_t vsock_may_send(const struct vsock_connection *connection);
 uint32_t vsock_read(struct vsock_connection *connection, struct iovec *vectors, unsigned count);
 
 /* Packets of the guest: all may free the connection. */
-void vsock_request(struct vsock_table *table, const struct vsock_header *header);
+void vsock_request(struct vsock_table *table, const struct virtio_vsock_hdr *header);
 void vsock_response(struct vsock_connection *connection);
 void vsock_shutdown(struct vsock_connection *connection, uint32_t flags);
 /* The vectors are the payload, in guest memory; false if the guest may not send it. */

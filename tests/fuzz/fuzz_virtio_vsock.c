@@ -70,23 +70,23 @@ static void host_does(struct fuzz_machine *m)
 static void guest_sends(struct fuzz_machine *m)
 {
     uint8_t how = (uint8_t)fuzz_take(&m->input, 1), port = (uint8_t)fuzz_take(&m->input, 1);
-    struct vsock_header header = {
-        .source_cid = how & 0x80 ? fuzz_take(&m->input, 8) : CID,
-        .target_cid = VSOCK_HOST_CID,
-        .source_port = port & 3,
-        .target_port = port & 4 ? 0x40000000u + (port >> 5) * 64 + 63 - (port >> 3 & 3) : port >> 6,
-        .type = how & 0x40 ? (uint16_t)fuzz_take(&m->input, 2) : VSOCK_TYPE_STREAM,
-        .operation = how & 15,
+    struct virtio_vsock_hdr header = {
+        .src_cid = how & 0x80 ? fuzz_take(&m->input, 8) : CID,
+        .dst_cid = VSOCK_HOST_CID,
+        .src_port = port & 3,
+        .dst_port = port & 4 ? 0x40000000u + (port >> 5) * 64 + 63 - (port >> 3 & 3) : port >> 6,
+        .type = how & 0x40 ? (uint16_t)fuzz_take(&m->input, 2) : VIRTIO_VSOCK_TYPE_STREAM,
+        .op = how & 15,
         .flags = how >> 4 & 3,
-        .window = fuzz_length(m),
-        .taken = (uint32_t)fuzz_take(&m->input, 2),
+        .buf_alloc = fuzz_length(m),
+        .fwd_cnt = (uint32_t)fuzz_take(&m->input, 2),
     };
     const struct ring_buffer buffers[] = { { PACKET, sizeof(header), 0 },
                                            { PACKET + 0x1000, fuzz_length(m), 0 } };
 
-    header.length = header.operation == VSOCK_RW ? buffers[1].length : 0;
+    header.len = header.op == VIRTIO_VSOCK_OP_RW ? buffers[1].length : 0;
     guest_put(&m->h, PACKET, &header, sizeof(header));
-    ring_offer(&m->h, TX, buffers, header.length > 0 ? 2 : 1);
+    ring_offer(&m->h, TX, buffers, header.len > 0 ? 2 : 1);
     mmio_put(&m->h,
              bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET + TX * VIRTIO_PCI_NOTIFY_STRIDE, 2,
              TX);
@@ -145,11 +145,11 @@ static void vsock_probe(struct fuzz_machine *m)
     FUZZ_REQUIRE(vsock_send_data(f, GUEST_PORT, HOST_PORT, "probe", 5));
     assert_reads(fd, "probe");
     FUZZ_REQUIRE(write(fd, "probe", 5) == 5);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
     close(fd);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     FUZZ_REQUIRE(f->stats.connections == f->stats.closed);
     m->h = f->h;
 }

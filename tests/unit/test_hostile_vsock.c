@@ -6,37 +6,38 @@
 static void bad_packets_are_reset(void **state)
 {
     struct vsock_fixture *f = *state;
-    const struct vsock_header good = vsock_packet(GUEST_PORT, HOST_PORT, VSOCK_RW);
-    struct vsock_header bad[10];
+    const struct virtio_vsock_hdr good = vsock_packet(GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW);
+    struct virtio_vsock_hdr bad[10];
 
     for (unsigned i = 0; i < 10; i++)
         bad[i] = good;
     bad[0].type = 2;
-    bad[1].length = 1;
-    bad[2].length = UINT32_MAX;
-    bad[3].operation = 0;
-    bad[4].operation = 99;
-    bad[5].operation = VSOCK_REQUEST; /* again */
-    bad[6].operation = VSOCK_RESPONSE;
-    bad[7].operation = VSOCK_CREDIT_UPDATE; /* with data */
-    bad[7].length = 1;
-    bad[8].source_cid = CID + 1;
-    bad[9].target_cid = 1ull << 40;
+    bad[1].len = 1;
+    bad[2].len = UINT32_MAX;
+    bad[3].op = 0;
+    bad[4].op = 99;
+    bad[5].op = VIRTIO_VSOCK_OP_REQUEST; /* again */
+    bad[6].op = VIRTIO_VSOCK_OP_RESPONSE;
+    bad[7].op = VIRTIO_VSOCK_OP_CREDIT_UPDATE; /* with data */
+    bad[7].len = 1;
+    bad[8].src_cid = CID + 1;
+    bad[9].dst_cid = 1ull << 40;
     vsock_start(f);
     for (unsigned i = 0; i < 10; i++) {
         int fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
 
         assert_true(vsock_send(f, &bad[i], "x", i == 7));
-        assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+        assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
         assert_int_equal(is_closed(fd), i < 8); /* a stranger ends nobody's */
-        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
         assert_no_packet(f);
         close(fd);
     }
-    for (unsigned operation = VSOCK_RESPONSE; operation <= VSOCK_CREDIT_REQUEST; operation++) {
+    for (unsigned operation = VIRTIO_VSOCK_OP_RESPONSE; operation <= VIRTIO_VSOCK_OP_CREDIT_REQUEST;
+         operation++) {
         vsock_send_operation(f, 1, 2, (uint16_t)operation, 0); /* no such connection */
-        if (operation != VSOCK_RST)
-            assert_packet(f, 1, 2, VSOCK_RST, 0);
+        if (operation != VIRTIO_VSOCK_OP_RST)
+            assert_packet(f, 1, 2, VIRTIO_VSOCK_OP_RST, 0);
     }
     assert_no_packet(f);
     assert_int_equal(f->told_count, 10);
@@ -49,10 +50,10 @@ static void bad_chains_stop_the_device(void **state)
         unsigned queue;
         struct ring_buffer buffer;
     } bad[] = {
-        { TX, { PACKET, sizeof(struct vsock_header) - 1, 0 } },
-        { TX, { PACKET, sizeof(struct vsock_header), RING_WRITE } },
-        { TX, { UINT64_MAX - 8, sizeof(struct vsock_header), 0 } },
-        { RX, { PACKET, sizeof(struct vsock_header), RING_WRITE } },
+        { TX, { PACKET, sizeof(struct virtio_vsock_hdr) - 1, 0 } },
+        { TX, { PACKET, sizeof(struct virtio_vsock_hdr), RING_WRITE } },
+        { TX, { UINT64_MAX - 8, sizeof(struct virtio_vsock_hdr), 0 } },
+        { RX, { PACKET, sizeof(struct virtio_vsock_hdr), RING_WRITE } },
         { RX, { PACKET, BUFFER_BYTES, 0 } },
     };
 
@@ -60,7 +61,7 @@ static void bad_chains_stop_the_device(void **state)
         driver_start(&f->h, 0, VSOCK_RING);
         ring_offer(&f->h, bad[i].queue, &bad[i].buffer, 1);
         if (bad[i].queue == RX)
-            vsock_send_operation(f, 1, 2, VSOCK_RW, 0); /* needs an answer */
+            vsock_send_operation(f, 1, 2, VIRTIO_VSOCK_OP_RW, 0); /* needs an answer */
         else
             ring_kick(&f->h, TX);
         assert_needs_reset(&f->h);
@@ -73,10 +74,10 @@ static void bad_chains_stop_the_device(void **state)
 static void answers_that_nobody_takes_are_bounded(void **state)
 {
     struct vsock_fixture *f = *state;
-    const struct ring_buffer buffer = { PACKET, sizeof(struct vsock_header), 0 };
-    const struct vsock_header header = vsock_packet(7, 8, VSOCK_RW);
+    const struct ring_buffer buffer = { PACKET, sizeof(struct virtio_vsock_hdr), 0 };
+    const struct virtio_vsock_hdr header = vsock_packet(7, 8, VIRTIO_VSOCK_OP_RW);
     unsigned back = 0, resets = 0;
-    struct vsock_header answer;
+    struct virtio_vsock_hdr answer;
     uint32_t head, used;
 
     driver_start(&f->h, 0, VSOCK_RING);
@@ -92,7 +93,7 @@ static void answers_that_nobody_takes_are_bounded(void **state)
     while (resets < back + VSOCK_RING) { /* taken, all are answered */
         vsock_offer(f, 1, BUFFER_BYTES);
         assert_true(vsock_take(f, &answer, NULL));
-        assert_int_equal(answer.operation, VSOCK_RST);
+        assert_int_equal(answer.op, VIRTIO_VSOCK_OP_RST);
         resets++;
     }
     assert_no_packet(f);
@@ -107,9 +108,9 @@ static void connections_are_bounded(void **state)
 
     vsock_start(f);
     for (uint32_t i = 0; i < 100; i++) { /* none of which the agent answers */
-        struct vsock_header header = { 0 };
+        struct virtio_vsock_hdr header = { 0 };
 
-        vsock_send_operation(f, 100 + i, HOST_PORT, VSOCK_REQUEST, 0);
+        vsock_send_operation(f, 100 + i, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
         if (!vsock_take(f, &header, NULL))
             asked++;
         else
@@ -119,10 +120,10 @@ static void connections_are_bounded(void **state)
     assert_int_equal(f->told_count, VIRTIO_VSOCK_ASKED_MAX);
     virtio_vsock_forget(f->vsock);
     for (unsigned i = 0; i < asked; i++) {
-        struct vsock_header header = { 0 };
+        struct virtio_vsock_hdr header = { 0 };
 
         assert_true(vsock_take(f, &header, NULL));
-        assert_int_equal(header.operation, VSOCK_RST);
+        assert_int_equal(header.op, VIRTIO_VSOCK_OP_RST);
         vsock_offer(f, 1, BUFFER_BYTES);
     }
     assert_no_packet(f);
@@ -130,14 +131,14 @@ static void connections_are_bounded(void **state)
 
     for (uint32_t i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++)
         fds[i] = vsock_connect_host(f, i, HOST_PORT);
-    vsock_send_operation(f, 99, HOST_PORT, VSOCK_REQUEST, 0);
-    assert_packet(f, 99, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, 99, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
+    assert_packet(f, 99, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     vsock_pair(pair);
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 9, 1, pair[1]);
     assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -EAGAIN).id, 9);
     close(pair[0]);
     for (uint32_t i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++) {
-        vsock_send_operation(f, i, HOST_PORT, VSOCK_RST, 0);
+        vsock_send_operation(f, i, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
         assert_true(is_closed(fds[i]));
         close(fds[i]);
     }

@@ -27,7 +27,7 @@ static void the_configuration_has_the_cid(void **state)
 static void a_guest_connects(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header header;
+    struct virtio_vsock_hdr header;
     char bytes[BUFFER_BYTES];
     int fd;
 
@@ -37,10 +37,10 @@ static void a_guest_connects(void **state)
     assert_reads(fd, "to the host");
     assert_int_equal(write(fd, "to the guest", 12), 12);
     assert_true(vsock_take(f, &header, bytes));
-    assert_int_equal(header.operation, VSOCK_RW);
-    assert_int_equal(header.length, 12);
-    assert_int_equal(header.taken, 11);
-    assert_int_equal(header.window, VIRTIO_VSOCK_WINDOW);
+    assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
+    assert_int_equal(header.len, 12);
+    assert_int_equal(header.fwd_cnt, 11);
+    assert_int_equal(header.buf_alloc, VIRTIO_VSOCK_WINDOW);
     assert_memory_equal(bytes, "to the guest", 12);
     assert_int_equal(f->stats.connections, 1);
     assert_int_equal(f->stats.tx_bytes, 11);
@@ -60,20 +60,20 @@ static void a_guest_is_refused(void **state)
     uint32_t id;
 
     vsock_start(f);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
     assert_no_packet(f);
     vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, id, 0, -1);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
 
     f->deaf = true; /* no agent */
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
 
     f->deaf = false; /* gives up before the answer */
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     int pair[2];
 
     vsock_pair(pair);
@@ -86,7 +86,7 @@ static void a_guest_is_refused(void **state)
 static void the_host_connects(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header request;
+    struct virtio_vsock_hdr request;
     int pair[2];
 
     vsock_start(f);
@@ -94,14 +94,14 @@ static void the_host_connects(void **state)
     assert_int_equal(write(pair[0], "early", 5), 5); /* not before the guest has said yes */
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 77, GUEST_PORT, pair[1]);
     assert_true(vsock_take(f, &request, NULL));
-    assert_int_equal(request.operation, VSOCK_REQUEST);
-    assert_int_equal(request.target_port, GUEST_PORT);
-    assert_int_equal(request.window, VIRTIO_VSOCK_WINDOW);
+    assert_int_equal(request.op, VIRTIO_VSOCK_OP_REQUEST);
+    assert_int_equal(request.dst_port, GUEST_PORT);
+    assert_int_equal(request.buf_alloc, VIRTIO_VSOCK_WINDOW);
     assert_no_packet(f);
-    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RESPONSE, 0);
+    vsock_send_operation(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RESPONSE, 0);
     assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, 0).id, 77);
-    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RW, 0);
-    assert_true(vsock_send_data(f, GUEST_PORT, request.source_port, "answer", 6));
+    assert_packet(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RW, 0);
+    assert_true(vsock_send_data(f, GUEST_PORT, request.src_port, "answer", 6));
     assert_reads(pair[0], "answer");
     assert_int_equal(f->stats.connections, 1);
     close(pair[0]);
@@ -110,7 +110,7 @@ static void the_host_connects(void **state)
 static void the_host_is_refused(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header request;
+    struct virtio_vsock_hdr request;
     int pair[2];
 
     vsock_pair(pair);
@@ -123,7 +123,7 @@ static void the_host_is_refused(void **state)
     vsock_pair(pair);
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 2, GUEST_PORT, pair[1]);
     assert_true(vsock_take(f, &request, NULL));
-    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RST, 0);
     assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 2);
     assert_true(is_closed(pair[0]));
     close(pair[0]);
@@ -132,22 +132,22 @@ static void the_host_is_refused(void **state)
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 3, GUEST_PORT, pair[1]);
     assert_true(vsock_take(f, &request, NULL));
     close(pair[0]);
-    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RST, 0);
     assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 3);
-    vsock_send_operation(f, GUEST_PORT, request.source_port, VSOCK_RESPONSE, 0);
-    assert_packet(f, GUEST_PORT, request.source_port, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RESPONSE, 0);
+    assert_packet(f, GUEST_PORT, request.src_port, VIRTIO_VSOCK_OP_RST, 0);
 }
 
 /* An agent that ends takes what it was asked with it; what is open goes on. */
 static void an_agent_leaves(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header request;
+    struct virtio_vsock_hdr request;
     int open, pair[2];
 
     vsock_start(f);
     open = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    vsock_send_operation(f, GUEST_PORT + 1, HOST_PORT, VSOCK_REQUEST, 0);
+    vsock_send_operation(f, GUEST_PORT + 1, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     vsock_pair(pair);
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 1, GUEST_PORT, pair[1]);
     assert_true(vsock_take(f, &request, NULL));
@@ -155,10 +155,10 @@ static void an_agent_leaves(void **state)
     f->told_seen = f->told_count;
     virtio_vsock_forget(f->vsock);
     for (unsigned i = 0; i < 2; i++) {
-        struct vsock_header header;
+        struct virtio_vsock_hdr header;
 
         assert_true(vsock_take(f, &header, NULL));
-        assert_int_equal(header.operation, VSOCK_RST);
+        assert_int_equal(header.op, VIRTIO_VSOCK_OP_RST);
     }
     assert_int_equal(f->told_count, f->told_seen);
     assert_true(is_closed(pair[0]));
@@ -173,41 +173,42 @@ static void an_agent_leaves(void **state)
 static void the_guests_credit_is_kept(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header header = vsock_packet(GUEST_PORT, HOST_PORT, VSOCK_CREDIT_UPDATE);
+    struct virtio_vsock_hdr header =
+        vsock_packet(GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
     uint8_t bytes[BUFFER_BYTES], want[BUFFER_BYTES];
     uint32_t got = 0;
     int fd;
 
     vsock_start(f);
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    header.window = 5000;
+    header.buf_alloc = 5000;
     assert_true(vsock_send(f, &header, NULL, 0));
     for (size_t i = 0; i < 12000; i += 1000) {
         fill(bytes, 1000, i);
         assert_int_equal(write(fd, bytes, 1000), 1000);
     }
     for (unsigned round = 1; got < 12000; round++) {
-        struct vsock_header data;
+        struct virtio_vsock_hdr data;
 
         while (vsock_take(f, &data, bytes)) {
-            fill(want, data.length, got);
-            assert_memory_equal(bytes, want, data.length);
-            got += data.length;
+            fill(want, data.len, got);
+            assert_memory_equal(bytes, want, data.len);
+            got += data.len;
             vsock_offer(f, 1, BUFFER_BYTES);
         }
         assert_int_equal(got, round * 5000 < 12000 ? round * 5000 : 12000);
-        header.taken = got;
+        header.fwd_cnt = got;
         assert_true(vsock_send(f, &header, NULL, 0));
     }
     /* Numbers without sense stop the data, or do not; nothing else. */
-    header.taken = got + 1;
-    header.window = UINT32_MAX;
+    header.fwd_cnt = got + 1;
+    header.buf_alloc = UINT32_MAX;
     assert_true(vsock_send(f, &header, NULL, 0));
     assert_int_equal(write(fd, bytes, 100), 100);
     assert_no_packet(f);
-    header.taken = got;
+    header.fwd_cnt = got;
     assert_true(vsock_send(f, &header, NULL, 0));
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
     close(fd);
 }
 
@@ -230,11 +231,11 @@ static uint32_t send_window(struct vsock_fixture *f, uint32_t from, uint32_t win
 /* The newest `taken` that the guest was told. */
 static uint32_t taken_told(struct vsock_fixture *f, uint32_t before)
 {
-    struct vsock_header header;
+    struct virtio_vsock_hdr header;
 
     while (vsock_take(f, &header, NULL)) {
-        assert_int_equal(header.operation, VSOCK_CREDIT_UPDATE);
-        before = header.taken;
+        assert_int_equal(header.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+        before = header.fwd_cnt;
         vsock_offer(f, 1, BUFFER_BYTES);
     }
     return before;
@@ -254,7 +255,7 @@ static void what_the_socket_does_not_take_is_kept(void **state)
         taken = taken_told(f, taken);
         assert_true(sent < MUCH / 2);
     }
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0);
     taken = taken_told(f, taken);
     sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
     while (got < sent) { /* and as it is read, the rest follows, and more, whole and in order */
@@ -283,11 +284,11 @@ static void too_much_is_reset(void **state)
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     while (sent - taken < VIRTIO_VSOCK_WINDOW) {
         sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
-        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0);
         taken = taken_told(f, taken);
     }
     assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "x", 1));
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_int_equal(f->stats.closed, 1);
     close(fd);
 }
@@ -302,26 +303,27 @@ static void halves_are_closed(void **state)
     vsock_start(f);
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "last", 4));
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN,
+                         VIRTIO_VSOCK_SHUTDOWN_SEND);
     assert_reads(fd, "last");
     assert_true(is_closed(fd));
     assert_int_equal(write(fd, "still", 5), 5);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
     close(fd); /* after its last byte was read */
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_int_equal(f->stats.closed, 1);
 
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     assert_int_equal(write(fd, "bye", 3), 3);
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND);
     assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "answer", 6));
     assert_reads(fd, "answer");
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_true(is_closed(fd));
     assert_int_equal(f->stats.closed, 2);
     close(fd);
@@ -340,11 +342,11 @@ static void a_closed_connection_is_drained(void **state)
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     while (sent - taken < VIRTIO_VSOCK_WINDOW) {
         sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
-        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_CREDIT_REQUEST, 0);
+        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0);
         taken = taken_told(f, taken);
     }
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     int again = vsock_connect_host(f, GUEST_PORT, HOST_PORT); /* the port is free */
 
     assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "new", 3));
@@ -369,13 +371,13 @@ static void a_host_that_left_takes_nothing(void **state)
     vsock_start(f);
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     close(fd);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
     for (unsigned i = 0; i < 40; i++) {
         uint8_t bytes[4096] = { 0 };
 
         assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, sizeof(bytes)));
     }
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_no_packet(f);
     assert_int_equal(f->stats.closed, 1);
 }
@@ -383,7 +385,7 @@ static void a_host_that_left_takes_nothing(void **state)
 static void a_reset_device_closes_all(void **state)
 {
     struct vsock_fixture *f = *state;
-    struct vsock_header request;
+    struct virtio_vsock_hdr request;
     int fd, pair[2];
 
     vsock_start(f);
@@ -446,7 +448,7 @@ static void a_restored_guest_is_told(void **state)
     guest_get(&restored->h, BUFFER(0), &event, sizeof(event));
     assert_int_equal(event, 0);
     assert_true(vsock_send_data(restored, GUEST_PORT, HOST_PORT, "lost", 4));
-    assert_packet(restored, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(restored, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     free(out.bytes);
     vsock_tear_down((void **)&restored);
 }

@@ -30,7 +30,7 @@ static int connect_and_find(struct vsock_fixture *f, uint32_t port, int *ret_dev
 static void assert_vsock_serves(struct vsock_fixture *f, uint32_t port)
 {
     auto_close int host = vsock_connect_host(f, port, HOST_PORT);
-    struct vsock_header header;
+    struct virtio_vsock_hdr header;
     char bytes[16] = "";
 
     assert_true(vsock_send_data(f, port, HOST_PORT, "to the host", 11));
@@ -39,8 +39,8 @@ static void assert_vsock_serves(struct vsock_fixture *f, uint32_t port)
     assert_true(vsock_take(f, &header, bytes));
     vsock_offer(f, 1, BUFFER_BYTES);
     assert_string_equal(bytes, "to the guest");
-    vsock_send_operation(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, port, HOST_PORT, VSOCK_RST, 0);
+    vsock_send_operation(f, port, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, port, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_true(is_closed(host));
 }
 
@@ -53,11 +53,11 @@ static void a_socket_that_cannot_be_watched_is_refused(void **state)
     vsock_start(f);
     before = open_fds();
     vsock_pair(pair);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_REQUEST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     request = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0);
     fault_set(EPOLL_CTL, ENOMEM, EPOLL_CTL_ADD, 0, 2);
     vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, request.id, 0, pair[1]);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_true(is_closed(pair[0]));
     close(pair[0]);
     vsock_pair(pair);
@@ -86,20 +86,20 @@ static void a_socket_that_cannot_be_read_is_over(void **state)
         host = connect_and_find(f, port, &device);
         fault_set(RECVMSG, codes[i], (unsigned long)device, 0, 1);
         assert_int_equal(send(host, "lost", 4, 0), 4);
-        assert_packet(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
+        assert_packet(f, port, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
         assert_int_equal(fault_end(), 1);
         close(host);
-        vsock_send_operation(f, port, HOST_PORT, VSOCK_RST, 0);
+        vsock_send_operation(f, port, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
         assert_int_equal(open_fds(), before);
     }
     host = connect_and_find(f, GUEST_PORT + 9, &device);
     fault_set(RECVMSG, EINTR, (unsigned long)device, 0, 3);
     assert_int_equal(send(host, "whole", 5, 0), 5);
-    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VSOCK_RW, 0);
+    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
     assert_int_equal(fault_end(), 3);
     close(host);
-    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    vsock_send_operation(f, GUEST_PORT + 9, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT + 9, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    vsock_send_operation(f, GUEST_PORT + 9, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_vsock_serves(f, GUEST_PORT + 10);
 }
 
@@ -116,9 +116,9 @@ static void a_socket_that_cannot_be_written_is_told(void **state)
         host = connect_and_find(f, port, &device);
         fault_set(SENDMSG, codes[i], (unsigned long)device, 0, 1);
         assert_true(vsock_send_data(f, port, HOST_PORT, "lost", 4));
-        assert_packet(f, port, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_RECEIVE);
+        assert_packet(f, port, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_RCV);
         assert_int_equal(fault_end(), 1);
-        vsock_send_operation(f, port, HOST_PORT, VSOCK_RST, 0);
+        vsock_send_operation(f, port, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
         assert_true(is_closed(host));
         close(host);
     }
@@ -144,12 +144,13 @@ static void what_is_not_taken_goes_later(void **state)
     harness_run(&f->h);
     assert_reads(host, "two");
     fault_set(SHUTDOWN, ENOTCONN, SHUT_WR, 0, 1);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_SEND);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN,
+                         VIRTIO_VSOCK_SHUTDOWN_SEND);
     assert_int_equal(fault_end(), 1);
     assert_int_equal(send(host, "and back", 8, 0), 8);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RW, 0);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VSOCK_SHUTDOWN, VSOCK_NO_MORE);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VSOCK_RST, 0);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
+    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
     assert_true(is_closed(host));
     close(host);
     assert_vsock_serves(f, GUEST_PORT + 1);

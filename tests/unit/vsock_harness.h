@@ -90,20 +90,20 @@ static inline void vsock_start(struct vsock_fixture *f)
     vsock_offer(f, VSOCK_RING, BUFFER_BYTES);
 }
 
-static inline struct vsock_header vsock_packet(uint32_t guest_port, uint32_t host_port,
-                                               uint16_t operation)
+static inline struct virtio_vsock_hdr vsock_packet(uint32_t guest_port, uint32_t host_port,
+                                                   uint16_t operation)
 {
-    return (struct vsock_header){ .source_cid = CID,
-                                  .target_cid = VSOCK_HOST_CID,
-                                  .source_port = guest_port,
-                                  .target_port = host_port,
-                                  .type = VSOCK_TYPE_STREAM,
-                                  .operation = operation,
-                                  .window = 0x20000 };
+    return (struct virtio_vsock_hdr){ .src_cid = CID,
+                                      .dst_cid = VSOCK_HOST_CID,
+                                      .src_port = guest_port,
+                                      .dst_port = host_port,
+                                      .type = VIRTIO_VSOCK_TYPE_STREAM,
+                                      .op = operation,
+                                      .buf_alloc = 0x20000 };
 }
 
 /* Header and payload as two descriptors; the chain comes back unless the device stopped. */
-static inline bool vsock_send(struct vsock_fixture *f, const struct vsock_header *header,
+static inline bool vsock_send(struct vsock_fixture *f, const struct virtio_vsock_hdr *header,
                               const void *bytes, uint32_t size)
 {
     const struct ring_buffer buffers[] = { { PACKET, sizeof(*header), 0 },
@@ -121,7 +121,7 @@ static inline bool vsock_send(struct vsock_fixture *f, const struct vsock_header
 static inline void vsock_send_operation(struct vsock_fixture *f, uint32_t guest_port,
                                         uint32_t host_port, uint16_t operation, uint32_t flags)
 {
-    struct vsock_header header = vsock_packet(guest_port, host_port, operation);
+    struct virtio_vsock_hdr header = vsock_packet(guest_port, host_port, operation);
 
     header.flags = flags;
     assert_true(vsock_send(f, &header, NULL, 0));
@@ -130,14 +130,14 @@ static inline void vsock_send_operation(struct vsock_fixture *f, uint32_t guest_
 static inline bool vsock_send_data(struct vsock_fixture *f, uint32_t guest_port, uint32_t host_port,
                                    const void *bytes, uint32_t size)
 {
-    struct vsock_header header = vsock_packet(guest_port, host_port, VSOCK_RW);
+    struct virtio_vsock_hdr header = vsock_packet(guest_port, host_port, VIRTIO_VSOCK_OP_RW);
 
-    header.length = size;
+    header.len = size;
     return vsock_send(f, &header, bytes, size);
 }
 
 /* The next packet for the guest; its buffer is offered again.  False if there is none. */
-static inline bool vsock_take(struct vsock_fixture *f, struct vsock_header *ret_header,
+static inline bool vsock_take(struct vsock_fixture *f, struct virtio_vsock_hdr *ret_header,
                               void *ret_bytes)
 {
     uint32_t head, used;
@@ -146,29 +146,29 @@ static inline bool vsock_take(struct vsock_fixture *f, struct vsock_header *ret_
     if (!ring_take(&f->h, RX, &head, &used))
         return false;
     guest_get(&f->h, BUFFER(head), ret_header, sizeof(*ret_header));
-    assert_int_equal(used, sizeof(*ret_header) + ret_header->length);
-    assert_int_equal(ret_header->target_cid, CID);
-    if (ret_bytes && ret_header->length > 0)
-        guest_get(&f->h, BUFFER(head) + sizeof(*ret_header), ret_bytes, ret_header->length);
+    assert_int_equal(used, sizeof(*ret_header) + ret_header->len);
+    assert_int_equal(ret_header->dst_cid, CID);
+    if (ret_bytes && ret_header->len > 0)
+        guest_get(&f->h, BUFFER(head) + sizeof(*ret_header), ret_bytes, ret_header->len);
     return true;
 }
 
 static inline void assert_packet(struct vsock_fixture *f, uint32_t guest_port, uint32_t host_port,
                                  uint16_t operation, uint32_t flags)
 {
-    struct vsock_header header = { 0 };
+    struct virtio_vsock_hdr header = { 0 };
 
     assert_true(vsock_take(f, &header, NULL));
-    assert_int_equal(header.source_port, host_port);
-    assert_int_equal(header.target_port, guest_port);
-    assert_int_equal(header.operation, operation);
+    assert_int_equal(header.src_port, host_port);
+    assert_int_equal(header.dst_port, guest_port);
+    assert_int_equal(header.op, operation);
     assert_int_equal(header.flags, flags);
     vsock_offer(f, 1, BUFFER_BYTES);
 }
 
 static inline void assert_no_packet(struct vsock_fixture *f)
 {
-    struct vsock_header header;
+    struct virtio_vsock_hdr header;
 
     assert_false(vsock_take(f, &header, NULL));
 }
@@ -213,11 +213,11 @@ static inline int vsock_connect_host(struct vsock_fixture *f, uint32_t guest_por
     struct vmm_vsock request;
 
     vsock_pair(pair);
-    vsock_send_operation(f, guest_port, host_port, VSOCK_REQUEST, 0);
+    vsock_send_operation(f, guest_port, host_port, VIRTIO_VSOCK_OP_REQUEST, 0);
     request = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0);
     assert_int_equal(request.port, host_port);
     vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, request.id, 0, pair[1]);
-    assert_packet(f, guest_port, host_port, VSOCK_RESPONSE, 0);
+    assert_packet(f, guest_port, host_port, VIRTIO_VSOCK_OP_RESPONSE, 0);
     return pair[0];
 }
 
