@@ -24,7 +24,7 @@ static int tell_disk(const struct node *node, struct vm *vm, unsigned index, str
 {
     const struct vm_disk_spec *spec = &vm->spec.disks[index];
     const struct volume *volume = node_find_volume(node, spec->volume);
-    struct vmm_disk disk;
+    struct vmm_attach change = { .kind = VMM_DEVICE_DISK };
     int result = 0;
 
     if (!volume)
@@ -33,16 +33,16 @@ static int tell_disk(const struct node *node, struct vm *vm, unsigned index, str
         result = jail_limit_raise(vm->pid, file_bytes(volume, volume->size_bytes), err);
     if (result < 0)
         return result;
-    vm_fill_disk(node, spec, &disk);
-    return vmm_client_change_disk(vm->client, &disk, err);
+    vm_fill_disk(node, spec, &change.disk);
+    return vmm_client_change(vm->client, &change, err);
 }
 
 static int tell_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
 {
-    struct vmm_nic nic;
+    struct vmm_attach change = { .kind = VMM_DEVICE_NIC };
 
-    vm_fill_nic(node, vm, &vm->spec.nics[index], &nic);
-    return vmm_client_change_nic(vm->client, &nic, err);
+    vm_fill_nic(node, vm, &vm->spec.nics[index], &change.nic);
+    return vmm_client_change(vm->client, &change, err);
 }
 
 void vm_tell_rates(const struct node *node, struct vm *vm, enum vmm_device_kind kind,

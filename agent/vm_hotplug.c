@@ -74,19 +74,16 @@ static int attach(struct device_job *job, struct error *err)
 {
     struct node *node = job->node;
     struct vm *vm = job->vm;
-    struct vmm_disk disk;
-    struct vmm_nic nic;
+    struct vmm_attach device = { .kind = job->kind };
     int result = 0;
 
-    if (job->kind == VMM_DEVICE_NIC) {
-        vm_fill_nic(node, vm, vm_nic_at(vm, job->place), &nic);
-        return vmm_client_attach_nic(vm->client, &nic, job->fds, job->count, err);
-    }
-    if (job->disk.writable_bytes > 0)
+    if (job->kind == VMM_DEVICE_NIC)
+        vm_fill_nic(node, vm, vm_nic_at(vm, job->place), &device.nic);
+    else
+        vm_fill_disk(node, vm_disk_at(vm, job->place), &device.disk);
+    if (job->kind == VMM_DEVICE_DISK && job->disk.writable_bytes > 0)
         result = jail_limit_raise(vm->pid, job->disk.writable_bytes, err);
-    vm_fill_disk(node, vm_disk_at(vm, job->place), &disk);
-    return result < 0 ? result
-                      : vmm_client_attach_disk(vm->client, &disk, job->fds, job->count, err);
+    return result < 0 ? result : vmm_client_attach(vm->client, &device, job->fds, job->count, err);
 }
 
 static void failed(struct node *node, const struct vm *vm, struct vm_device *device,

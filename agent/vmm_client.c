@@ -306,54 +306,28 @@ int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struc
     return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
 }
 
-int vmm_client_change_disk(struct vmm_client *client, const struct vmm_disk *disk,
-                           struct error *err)
+static int send_device(struct vmm_client *client, uint32_t type, const struct vmm_attach *device,
+                       const int *fds, size_t fd_count, struct error *err)
 {
-    struct vmm_attach_disk change = {
-        .header = { .type = VMM_MESSAGE_CHANGE_DISK,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof change },
-        .disk = *disk,
-    };
+    struct vmm_attach message = *device;
 
-    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
-}
-
-int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, struct error *err)
-{
-    struct vmm_attach_nic change = {
-        .header = { .type = VMM_MESSAGE_CHANGE_NIC,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof change },
-        .nic = *nic,
-    };
-
-    return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
-}
-
-int vmm_client_attach_disk(struct vmm_client *client, const struct vmm_disk *disk, const int *fds,
-                           size_t fd_count, struct error *err)
-{
-    struct vmm_attach_disk attach = { .header = { .type = VMM_MESSAGE_ATTACH_DISK,
+    message.header = (struct vmm_message_header){ .type = type,
                                                   .version = VMM_PROTOCOL_VERSION,
-                                                  .size = sizeof attach },
-                                      .disk = *disk };
-    int result = seqpacket_send(client->fd, &attach, sizeof attach, fds, fd_count, err);
-
-    client->devices_owed[VMM_DEVICE_DISK][disk->place] |= result == 0;
-    return result;
+                                                  .size = sizeof message };
+    return seqpacket_send(client->fd, &message, sizeof message, fds, fd_count, err);
 }
 
-int vmm_client_attach_nic(struct vmm_client *client, const struct vmm_nic *nic, const int *fds,
-                          size_t fd_count, struct error *err)
+int vmm_client_change(struct vmm_client *client, const struct vmm_attach *device, struct error *err)
 {
-    struct vmm_attach_nic attach = { .header = { .type = VMM_MESSAGE_ATTACH_NIC,
-                                                 .version = VMM_PROTOCOL_VERSION,
-                                                 .size = sizeof attach },
-                                     .nic = *nic };
-    int result = seqpacket_send(client->fd, &attach, sizeof attach, fds, fd_count, err);
+    return send_device(client, VMM_MESSAGE_CHANGE, device, NULL, 0, err);
+}
 
-    client->devices_owed[VMM_DEVICE_NIC][nic->place] |= result == 0;
+int vmm_client_attach(struct vmm_client *client, const struct vmm_attach *device, const int *fds,
+                      size_t fd_count, struct error *err)
+{
+    int result = send_device(client, VMM_MESSAGE_ATTACH, device, fds, fd_count, err);
+
+    client->devices_owed[device->kind][vmm_attach_place(device)] |= result == 0;
     return result;
 }
 

@@ -56,15 +56,12 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
                      uint32_t port, int fd, struct error *err);
 /* Valid: whole blocks, of what can be plugged. */
 int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err);
-/* Valid, but only place, size and rate limits count. */
-int vmm_client_change_disk(struct vmm_client *client, const struct vmm_disk *disk,
-                           struct error *err);
-int vmm_client_change_nic(struct vmm_client *client, const struct vmm_nic *nic, struct error *err);
+/* Of both, `device` needs no header.  Valid, but only place, size and rate limits count. */
+int vmm_client_change(struct vmm_client *client, const struct vmm_attach *device,
+                      struct error *err);
 /* fds as CONFIGURE has for one, borrowed.  One question at a time about what is at a place. */
-int vmm_client_attach_disk(struct vmm_client *client, const struct vmm_disk *disk, const int *fds,
-                           size_t fd_count, struct error *err);
-int vmm_client_attach_nic(struct vmm_client *client, const struct vmm_nic *nic, const int *fds,
-                          size_t fd_count, struct error *err);
+int vmm_client_attach(struct vmm_client *client, const struct vmm_attach *device, const int *fds,
+                      size_t fd_count, struct error *err);
 /* ask: that the guest lets it go; else only whether it is there. */
 int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsigned place,
                       bool ask, struct error *err);

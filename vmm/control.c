@@ -238,42 +238,43 @@ static bool on_vsock(struct control *control, const void *message)
     return true;
 }
 
-/* Answers for a device, and says whether its fds were taken. */
-static bool device_attached(struct control *control, enum vmm_device_kind kind, unsigned place,
-                            int result, const struct error *err)
+static bool device_is_valid(const struct vmm_attach *device)
 {
+    unsigned place = vmm_attach_place(device);
+
+    return device->kind == VMM_DEVICE_DISK
+               ? config_validate_disk(&device->disk, place, NULL) == 0
+               : device->kind == VMM_DEVICE_NIC &&
+                     config_validate_nic(&device->nic, place, NULL) == 0;
+}
+
+static bool on_attach(struct control *control, const void *message)
+{
+    const struct vmm_attach *attach = message;
+    struct error err = { 0 };
+    int result;
+
+    if (!control->ops || !device_is_valid(attach) ||
+        control->fd_count !=
+            (attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk) : attach->nic.queues))
+        return false;
+    result = control->ops->attach(control->context, attach, control->fds, &err);
     if (result < 0)
-        log_warning(control->log, "attach: %s", err->message);
+        log_warning(control->log, "attach: %s", err.message);
     else
-        control->fd_count = 0;
-    control_send_device(control, kind, place, VMM_DEVICE_PRESENT, result);
+        control->fd_count = 0; /* they were taken */
+    control_send_device(control, (enum vmm_device_kind)attach->kind, vmm_attach_place(attach),
+                        VMM_DEVICE_PRESENT, result);
     return true;
 }
 
-static bool on_attach_disk(struct control *control, const void *message)
+static bool on_change(struct control *control, const void *message)
 {
-    const struct vmm_disk *disk = &((const struct vmm_attach_disk *)message)->disk;
-    struct error err = { 0 };
-
-    if (!control->ops || config_validate_disk(disk, disk->place, &err) < 0 ||
-        control->fd_count != config_disk_fds(disk))
+    if (!device_is_valid(message))
         return false;
-    return device_attached(control, VMM_DEVICE_DISK, disk->place,
-                           control->ops->attach_disk(control->context, disk, control->fds, &err),
-                           &err);
-}
-
-static bool on_attach_nic(struct control *control, const void *message)
-{
-    const struct vmm_nic *nic = &((const struct vmm_attach_nic *)message)->nic;
-    struct error err = { 0 };
-
-    if (!control->ops || config_validate_nic(nic, nic->place, &err) < 0 ||
-        control->fd_count != nic->queues)
-        return false;
-    return device_attached(control, VMM_DEVICE_NIC, nic->place,
-                           control->ops->attach_nic(control->context, nic, control->fds, &err),
-                           &err);
+    if (control->ops)
+        control->ops->change(control->context, message);
+    return true;
 }
 
 static bool on_detach(struct control *control, const void *message)
@@ -288,28 +289,6 @@ static bool on_detach(struct control *control, const void *message)
                                   device->place, device->state == VMM_DEVICE_ABSENT, &err);
     control_send_device(control, (enum vmm_device_kind)device->kind, device->place,
                         result < 0 ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT, result);
-    return true;
-}
-
-static bool on_change_disk(struct control *control, const void *message)
-{
-    const struct vmm_disk *disk = &((const struct vmm_attach_disk *)message)->disk;
-
-    if (config_validate_disk(disk, disk->place, NULL) < 0)
-        return false;
-    if (control->ops)
-        control->ops->change_disk(control->context, disk);
-    return true;
-}
-
-static bool on_change_nic(struct control *control, const void *message)
-{
-    const struct vmm_nic *nic = &((const struct vmm_attach_nic *)message)->nic;
-
-    if (config_validate_nic(nic, nic->place, NULL) < 0)
-        return false;
-    if (control->ops)
-        control->ops->change_nic(control->context, nic);
     return true;
 }
 
@@ -329,11 +308,9 @@ static const struct {
     [VMM_MESSAGE_VSOCK_CONNECT] = { sizeof(struct vmm_vsock), on_vsock },
     [VMM_MESSAGE_VSOCK_ANSWER] = { sizeof(struct vmm_vsock), on_vsock },
     [VMM_MESSAGE_MEMORY] = { sizeof(struct vmm_memory_change), on_memory },
-    [VMM_MESSAGE_ATTACH_DISK] = { sizeof(struct vmm_attach_disk), on_attach_disk },
-    [VMM_MESSAGE_ATTACH_NIC] = { sizeof(struct vmm_attach_nic), on_attach_nic },
+    [VMM_MESSAGE_ATTACH] = { sizeof(struct vmm_attach), on_attach },
     [VMM_MESSAGE_DETACH] = { sizeof(struct vmm_device), on_detach },
-    [VMM_MESSAGE_CHANGE_DISK] = { sizeof(struct vmm_attach_disk), on_change_disk },
-    [VMM_MESSAGE_CHANGE_NIC] = { sizeof(struct vmm_attach_nic), on_change_nic },
+    [VMM_MESSAGE_CHANGE] = { sizeof(struct vmm_attach), on_change },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

@@ -41,12 +41,9 @@ struct control_ops {
     void (*disconnected)(void *context); /* no answer will come to what was sent, nor be sent */
     void (*change_memory)(void *context, uint64_t requested_bytes); /* valid */
     /* Valid; so many fds as config.h says, taken over if it succeeds.  Also while paused. */
-    int (*attach_disk)(void *context, const struct vmm_disk *disk, const int *fds,
-                       struct error *err);
-    int (*attach_nic)(void *context, const struct vmm_nic *nic, const int *fds, struct error *err);
-    /* Valid. */
-    void (*change_disk)(void *context, const struct vmm_disk *disk);
-    void (*change_nic)(void *context, const struct vmm_nic *nic);
+    int (*attach)(void *context, const struct vmm_attach *attach, const int *fds,
+                  struct error *err);
+    void (*change)(void *context, const struct vmm_attach *change); /* valid */
     /* ask: the guest; else only says whether it is there. */
     int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
                   struct error *err);

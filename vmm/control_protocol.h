@@ -17,14 +17,14 @@
  *                                      and an empty file of the RAM's size for what changed since
  *                                      the memory's layers.  Answer: SNAPSHOT_DONE, with the layers
  *                                      of which a fork's memory consists (guest_memory.h)
- *   agent -> VMM   ATTACH_DISK, ATTACH_NIC + fds   as CONFIGURE has for one.  Answer: DEVICE, state
- *                                      PRESENT: the guest is told of it; result -EEXIST: its place
- *                                      is taken, -errno: it cannot be
- *   agent -> VMM   CHANGE_DISK, CHANGE_NIC   as ATTACH_DISK and ATTACH_NIC, without fds: what is at
- *                                      that place, if anything is, has these rate limits from now
- *                                      on, and a disk this size, if it is a larger one (its file
- *                                      has it already); the rest stays as it is.  No answer: there
- *                                      is nothing to refuse, and it may be told again at any time
+ *   agent -> VMM   ATTACH + fds        a disk or a nic, as CONFIGURE has for one.  Answer: DEVICE,
+ *                                      state PRESENT: the guest is told of it; result -EEXIST: its
+ *                                      place is taken, -errno: it cannot be
+ *   agent -> VMM   CHANGE              as ATTACH, without fds: what is at that place, if anything
+ *                                      is, has these rate limits from now on, and a disk this size,
+ *                                      if it is a larger one (its file has it already); the rest
+ *                                      stays as it is.  No answer: there is nothing to refuse, and
+ *                                      it may be told again at any time
  *   agent -> VMM   DETACH              asks the guest to let it go, each time anew; with state
  *                                      PRESENT only asks whether it is there.  Answer: DEVICE,
  *                                      state PRESENT, or ABSENT with -ENOENT: none is there
@@ -94,11 +94,9 @@ enum vmm_message_type {
     VMM_MESSAGE_VSOCK_CONNECT,
     VMM_MESSAGE_VSOCK_ANSWER,
     VMM_MESSAGE_MEMORY,
-    VMM_MESSAGE_ATTACH_DISK,
-    VMM_MESSAGE_ATTACH_NIC,
+    VMM_MESSAGE_ATTACH,
     VMM_MESSAGE_DETACH,
-    VMM_MESSAGE_CHANGE_DISK,
-    VMM_MESSAGE_CHANGE_NIC,
+    VMM_MESSAGE_CHANGE,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -246,17 +244,22 @@ struct vmm_memory_change {
     uint64_t requested_bytes; /* as in CONFIGURE */
 };
 
-struct vmm_attach_disk { /* and CHANGE_DISK */
-    struct vmm_message_header header;
-    struct vmm_disk disk;
-};
-
-struct vmm_attach_nic { /* and CHANGE_NIC */
-    struct vmm_message_header header;
-    struct vmm_nic nic;
-};
-
 enum vmm_device_kind { VMM_DEVICE_DISK, VMM_DEVICE_NIC, VMM_DEVICE_KIND_COUNT };
+
+struct vmm_attach { /* and CHANGE */
+    struct vmm_message_header header;
+    uint32_t kind; /* enum vmm_device_kind: which of the two it is */
+    uint32_t reserved;
+    union {
+        struct vmm_disk disk;
+        struct vmm_nic nic;
+    };
+};
+static inline unsigned vmm_attach_place(const struct vmm_attach *attach)
+{
+    return attach->kind == VMM_DEVICE_DISK ? attach->disk.place : attach->nic.place;
+}
+
 enum vmm_device_state { VMM_DEVICE_ABSENT, VMM_DEVICE_PRESENT, VMM_DEVICE_FULL };
 
 /* DETACH and DEVICE. */

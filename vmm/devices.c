@@ -156,62 +156,37 @@ static int add_all(struct devices *devices, const struct vmm_configure *configur
 
 /* --- coming and going --- */
 
-static int attach_begin(struct devices *devices, enum vmm_device_kind kind, unsigned place,
-                        struct error *err)
+int devices_attach(struct devices *devices, const struct vmm_attach *attach, const int *fds,
+                   struct error *err)
 {
-    if (devices->places[kind][place].used)
+    struct stats_page *page = devices->spec.page;
+    unsigned place = vmm_attach_place(attach);
+    int result;
+
+    if (devices->places[attach->kind][place].used)
         return error_set(err, EEXIST, "place %u is taken", place);
     devices->spec.hold(devices->spec.context);
-    return 0;
-}
-
-static int attach_end(struct devices *devices, enum vmm_device_kind kind, unsigned place,
-                      int result)
-{
+    if (attach->kind == VMM_DEVICE_DISK) {
+        memset(&page->disks[place], 0, sizeof page->disks[place]);
+        result = add_disk(devices, &attach->disk, fds, err);
+    } else {
+        memset(&page->nics[place], 0, sizeof page->nics[place]);
+        result = add_nic(devices, &attach->nic, fds, err);
+    }
     devices->spec.release(devices->spec.context);
     if (result == 0)
-        hotplug_filled(devices->hotplug, kinds[kind].slot + place);
+        hotplug_filled(devices->hotplug, kinds[attach->kind].slot + place);
     return result;
 }
 
-int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
-                        struct error *err)
+void devices_change(struct devices *devices, const struct vmm_attach *change)
 {
-    int result = attach_begin(devices, VMM_DEVICE_DISK, disk->place, err);
+    const struct devices_place *place = &devices->places[change->kind][vmm_attach_place(change)];
 
-    if (result < 0)
-        return result;
-    memset(&devices->spec.page->disks[disk->place], 0, sizeof(struct stats_disk));
-    result = add_disk(devices, disk, fds, err);
-    return attach_end(devices, VMM_DEVICE_DISK, disk->place, result);
-}
-
-int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
-                       struct error *err)
-{
-    int result = attach_begin(devices, VMM_DEVICE_NIC, nic->place, err);
-
-    if (result < 0)
-        return result;
-    memset(&devices->spec.page->nics[nic->place], 0, sizeof(struct stats_nic));
-    result = add_nic(devices, nic, fds, err);
-    return attach_end(devices, VMM_DEVICE_NIC, nic->place, result);
-}
-
-void devices_change_disk(struct devices *devices, const struct vmm_disk *disk)
-{
-    struct virtio_block *block = devices->places[VMM_DEVICE_DISK][disk->place].block;
-
-    if (block)
-        virtio_block_change(block, disk->size_bytes, &disk->rate_limit);
-}
-
-void devices_change_nic(struct devices *devices, const struct vmm_nic *nic)
-{
-    struct virtio_net *net = devices->places[VMM_DEVICE_NIC][nic->place].net;
-
-    if (net)
-        virtio_net_change(net, &nic->rx_rate_limit, &nic->tx_rate_limit);
+    if (place->block)
+        virtio_block_change(place->block, change->disk.size_bytes, &change->disk.rate_limit);
+    if (place->net)
+        virtio_net_change(place->net, &change->nic.rx_rate_limit, &change->nic.tx_rate_limit);
 }
 
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,

@@ -66,13 +66,10 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
 void devices_destroy(struct devices *devices); /* also one that is all zero */
 
 /* Takes fds (as CONFIGURE has them for one) over if it succeeds.  -EEXIST: the place is taken. */
-int devices_attach_disk(struct devices *devices, const struct vmm_disk *disk, const int *fds,
-                        struct error *err);
-int devices_attach_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
-                       struct error *err);
+int devices_attach(struct devices *devices, const struct vmm_attach *attach, const int *fds,
+                   struct error *err);
 /* Of what is there, if anything is: rate limits, and a disk's size if it is larger. */
-void devices_change_disk(struct devices *devices, const struct vmm_disk *disk);
-void devices_change_nic(struct devices *devices, const struct vmm_nic *nic);
+void devices_change(struct devices *devices, const struct vmm_attach *change);
 /* Asks the guest to let it go; spec.tell_gone when it has.  Without `ask` only: -ENOENT. */
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err);

@@ -470,37 +470,23 @@ static void change_memory(void *context, uint64_t requested)
         virtio_mem_change(machine->devices.mem, requested);
 }
 
-static int attach_disk(void *context, const struct vmm_disk *disk, const int *fds,
-                       struct error *err)
+static int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+                         struct error *err)
 {
     struct machine *machine = context;
 
-    return devices_attach_disk(&machine->devices, disk, fds, err);
+    return devices_attach(&machine->devices, attach, fds, err);
 }
 
-static int attach_nic(void *context, const struct vmm_nic *nic, const int *fds, struct error *err)
+static void change_device(void *context, const struct vmm_attach *change)
 {
     struct machine *machine = context;
 
-    return devices_attach_nic(&machine->devices, nic, fds, err);
+    devices_change(&machine->devices, change);
 }
 
-static void change_disk(void *context, const struct vmm_disk *disk)
-{
-    struct machine *machine = context;
-
-    devices_change_disk(&machine->devices, disk);
-}
-
-static void change_nic(void *context, const struct vmm_nic *nic)
-{
-    struct machine *machine = context;
-
-    devices_change_nic(&machine->devices, nic);
-}
-
-static int detach(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
-                  struct error *err)
+static int detach_device(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+                         struct error *err)
 {
     struct machine *machine = context;
 
@@ -518,9 +504,7 @@ const struct control_ops machine_control_ops = {
     .vsock = vsock_message,
     .disconnected = agent_left,
     .change_memory = change_memory,
-    .attach_disk = attach_disk,
-    .attach_nic = attach_nic,
-    .change_disk = change_disk,
-    .change_nic = change_nic,
-    .detach = detach,
+    .attach = attach_device,
+    .change = change_device,
+    .detach = detach_device,
 };

@@ -5,17 +5,17 @@
 
 static void agent_step(struct devices_harness *f, uint8_t how, unsigned place)
 {
-    struct vmm_disk disk = a_disk;
+    struct vmm_attach disk = a_disk;
     int fd, result;
 
     if (how & 1) {
         (void)devices_detach(&f->devices, VMM_DEVICE_DISK, place, true, NULL);
         return;
     }
-    disk.place = (uint8_t)(place % VMM_DISKS_MAX);
-    disk.queues = how & 2 ? 4 : 1;
+    disk.disk.place = (uint8_t)(place % VMM_DISKS_MAX);
+    disk.disk.queues = how & 2 ? 4 : 1;
     fd = file_new();
-    result = devices_attach_disk(&f->devices, &disk, &fd, NULL);
+    result = devices_attach(&f->devices, &disk, &fd, NULL);
     FUZZ_REQUIRE(result == 0 || result == -EEXIST);
     if (result < 0)
         close(fd);
@@ -54,11 +54,11 @@ static void devices_probe(struct devices_harness *f)
 {
     int fd = file_new();
 
-    (void)devices_detach(&f->devices, VMM_DEVICE_DISK, a_disk.place, true, NULL);
+    (void)devices_detach(&f->devices, VMM_DEVICE_DISK, a_disk.disk.place, true, NULL);
     eject(f, 1u << DISK_SLOT);
     f->h.slot = DISK_SLOT;
     FUZZ_REQUIRE(config_get(&f->h, 0, 4) == UINT32_MAX);
-    FUZZ_REQUIRE(devices_attach_disk(&f->devices, &a_disk, &fd, NULL) == 0);
+    FUZZ_REQUIRE(devices_attach(&f->devices, &a_disk, &fd, NULL) == 0);
     FUZZ_REQUIRE(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED) & 1u << DISK_SLOT);
     driver_start(&f->h, 0, 8);
     FUZZ_REQUIRE(device_config_get(&f->h, 0, 8) == DISK_BYTES / 512);

@@ -150,13 +150,13 @@ static void do_memory(char *text)
 
 static void attach_disk(const char *place, const int *fds, size_t fd_count, uint64_t bytes)
 {
-    struct vmm_attach_disk attach = { .disk = { .place = (uint8_t)atoi(place),
-                                                .queues = 1,
-                                                .format =
-                                                    fd_count > 1 ? VMM_DISK_DELTA : VMM_DISK_RAW,
-                                                .size_bytes = bytes } };
+    struct vmm_attach attach = { .kind = VMM_DEVICE_DISK,
+                                 .disk = { .place = (uint8_t)atoi(place),
+                                           .queues = 1,
+                                           .format = fd_count > 1 ? VMM_DISK_DELTA : VMM_DISK_RAW,
+                                           .size_bytes = bytes } };
 
-    tell(VMM_MESSAGE_ATTACH_DISK, &attach, sizeof attach, fds, fd_count);
+    tell(VMM_MESSAGE_ATTACH, &attach, sizeof attach, fds, fd_count);
     need(await(VMM_MESSAGE_DEVICE).device.result == 0, "attach a disk");
 }
 
@@ -203,7 +203,8 @@ static void do_tap(char *text)
     const char *place = strsep(&text, ":");
     auto_close int fd = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
     struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    struct vmm_attach_nic attach = {
+    struct vmm_attach attach = {
+        .kind = VMM_DEVICE_NIC,
         .nic = { .mac = { 2, 0, 0, 0, 1, 1 }, .queues = 1, .place = (uint8_t)atoi(place) }
     };
     int header_bytes = 12;
@@ -211,7 +212,7 @@ static void do_tap(char *text)
     snprintf(request.ifr_name, sizeof request.ifr_name, "%s", text);
     need(ioctl(fd, TUNSETIFF, &request) == 0 && ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) == 0,
          "tap");
-    tell(VMM_MESSAGE_ATTACH_NIC, &attach, sizeof attach, &fd, 1);
+    tell(VMM_MESSAGE_ATTACH, &attach, sizeof attach, &fd, 1);
     need(await(VMM_MESSAGE_DEVICE).device.result == 0, "attach a nic");
 }
 

@@ -41,7 +41,7 @@ struct fixture {
     uint64_t hotplug_bytes;                 /* in CONFIGURE */
     int attached, attach_result, device_fd; /* device_fd: the last that was taken */
     struct vmm_device detached;
-    struct vmm_disk disk; /* of the last CHANGE_DISK */
+    struct vmm_disk disk; /* of the last CHANGE of one */
     struct vmm_nic nic;
     int changes;
     struct loop *loop;
@@ -213,29 +213,18 @@ static inline void change_memory(void *context, uint64_t requested_bytes)
     f->requested_bytes = requested_bytes;
 }
 
-static inline int take_device(struct fixture *f, const int *fds)
+static inline int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+                                struct error *err)
 {
+    struct fixture *f = context;
+
+    (void)attach;
+    (void)err;
     if (f->attach_result == 0) {
         f->attached++;
         f->device_fd = fds[0];
     }
     return f->attach_result;
-}
-
-static inline int attach_disk(void *context, const struct vmm_disk *disk, const int *fds,
-                              struct error *err)
-{
-    (void)disk;
-    (void)err;
-    return take_device(context, fds);
-}
-
-static inline int attach_nic(void *context, const struct vmm_nic *nic, const int *fds,
-                             struct error *err)
-{
-    (void)nic;
-    (void)err;
-    return take_device(context, fds);
 }
 
 static inline int detach(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
@@ -249,19 +238,14 @@ static inline int detach(void *context, enum vmm_device_kind kind, unsigned plac
     return place < VMM_DISKS_MAX ? 0 : error_set(err, ENOENT, "none");
 }
 
-static inline void change_disk(void *context, const struct vmm_disk *disk)
+static inline void change_device(void *context, const struct vmm_attach *change)
 {
     struct fixture *f = context;
 
-    f->disk = *disk;
-    f->changes++;
-}
-
-static inline void change_nic(void *context, const struct vmm_nic *nic)
-{
-    struct fixture *f = context;
-
-    f->nic = *nic;
+    if (change->kind == VMM_DEVICE_DISK)
+        f->disk = change->disk;
+    else
+        f->nic = change->nic;
     f->changes++;
 }
 
@@ -276,11 +260,9 @@ static const struct control_ops ops = {
     .vsock = take_vsock,
     .disconnected = leave,
     .change_memory = change_memory,
-    .attach_disk = attach_disk,
-    .attach_nic = attach_nic,
+    .attach = attach_device,
     .detach = detach,
-    .change_disk = change_disk,
-    .change_nic = change_nic,
+    .change = change_device,
 };
 
 static inline void make_ready(struct fixture *f, int fd)

@@ -107,14 +107,15 @@ static inline int file_new(void)
     return fd;
 }
 
-static const struct vmm_disk a_disk = {
-    .format = VMM_DISK_RAW, .queues = 1, .place = 3, .size_bytes = DISK_BYTES
+static const struct vmm_attach a_disk = {
+    .kind = VMM_DEVICE_DISK,
+    .disk = { .format = VMM_DISK_RAW, .queues = 1, .place = 3, .size_bytes = DISK_BYTES },
 };
 
 static inline int attach(struct devices_harness *f)
 {
     int fd = file_new();
-    int result = devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err);
+    int result = devices_attach(&f->devices, &a_disk, &fd, &f->h.err);
 
     if (result < 0)
         close(fd);

@@ -47,13 +47,13 @@ static void open_files(struct fixture *f)
 
 static int attach_any(struct fixture *f)
 {
-    const struct vmm_nic nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 };
-    struct vmm_disk disk = a_disk;
+    const struct vmm_attach nic = {
+        .kind = VMM_DEVICE_NIC, .nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 }
+    };
+    struct vmm_attach disk = a_disk;
 
-    if (f->kind == NIC)
-        return devices_attach_nic(&f->d->devices, &nic, f->fds, &f->d->h.err);
-    disk.format = f->kind == DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
-    return devices_attach_disk(&f->d->devices, &disk, f->fds, &f->d->h.err);
+    disk.disk.format = f->kind == DELTA ? VMM_DISK_DELTA : VMM_DISK_RAW;
+    return devices_attach(&f->d->devices, f->kind == NIC ? &nic : &disk, f->fds, &f->d->h.err);
 }
 
 static unsigned slot_of(const struct fixture *f)

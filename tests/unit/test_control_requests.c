@@ -173,11 +173,11 @@ static void expect_device(int fd, int kind, int place, int state, int result)
     assert_int_equal(got.result, result);
 }
 
-static struct vmm_attach_disk attach_message(void)
+static struct vmm_attach attach_message(void)
 {
-    return (struct vmm_attach_disk){
-        .header = { VMM_MESSAGE_ATTACH_DISK, VMM_PROTOCOL_VERSION, sizeof(struct vmm_attach_disk),
-                    0 },
+    return (struct vmm_attach){
+        .header = { VMM_MESSAGE_ATTACH, VMM_PROTOCOL_VERSION, sizeof(struct vmm_attach), 0 },
+        .kind = VMM_DEVICE_DISK,
         .disk = { .format = VMM_DISK_RAW, .queues = 1, .place = 5, .size_bytes = 4096 },
     };
 }
@@ -186,7 +186,7 @@ static struct vmm_attach_disk attach_message(void)
 static void a_device_is_attached_with_its_files(void **state)
 {
     struct fixture *f = *state;
-    struct vmm_attach_disk message = attach_message();
+    struct vmm_attach message = attach_message();
     auto_close int fd = dial(f);
     int fds_before;
 
@@ -209,9 +209,10 @@ static void a_device_is_attached_with_its_files(void **state)
 static void a_bad_device_ends_the_connection(void **state)
 {
     struct fixture *f = *state;
-    struct vmm_attach_disk message;
-    struct vmm_attach_nic nic = {
-        .header = { VMM_MESSAGE_ATTACH_NIC, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+    struct vmm_attach message;
+    struct vmm_attach nic = {
+        .header = { VMM_MESSAGE_ATTACH, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+        .kind = VMM_DEVICE_NIC,
         .nic = { .queues = 2, .place = 1 },
     };
     int fds_before;
@@ -287,16 +288,17 @@ static void send_change(struct fixture *f, int fd, const void *message, size_t s
 
 static void disks_and_nics_are_told_their_limits(void **state)
 {
-    const struct vmm_attach_disk good = {
-        .header = { VMM_MESSAGE_CHANGE_DISK, VMM_PROTOCOL_VERSION, sizeof good, 0 },
+    const struct vmm_attach good = {
+        .header = { VMM_MESSAGE_CHANGE, VMM_PROTOCOL_VERSION, sizeof good, 0 },
+        .kind = VMM_DEVICE_DISK,
         .disk = { .format = VMM_DISK_RAW, .queues = 1, .place = 7, .size_bytes = 1 << 20 },
     };
-    const struct vmm_attach_nic nic = {
-        .header = { VMM_MESSAGE_CHANGE_NIC, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+    const struct vmm_attach nic = {
+        .header = { VMM_MESSAGE_CHANGE, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
+        .kind = VMM_DEVICE_NIC,
         .nic = { .queues = 1, .place = 7, .tx_rate_limit.bytes_per_second = 5 },
     };
-    struct vmm_attach_disk bad[] = { good, good, good };
-    struct vmm_attach_nic bad_nic = nic;
+    struct vmm_attach bad[] = { good, good, good, nic, nic };
     struct fixture *f = *state;
     auto_close int fd = dial(f);
 
@@ -311,14 +313,12 @@ static void disks_and_nics_are_told_their_limits(void **state)
     bad[0].disk.size_bytes = 1000;
     bad[1].disk.place = VMM_DISKS_MAX;
     bad[2].disk.rate_limit.bytes_burst = VMM_RATE_MAX + 1;
-    bad_nic.nic.rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1;
-    for (size_t i = 0; i <= ARRAY_LENGTH(bad); i++) {
+    bad[3].nic.rx_rate_limit.bytes_per_second = VMM_RATE_MAX + 1;
+    bad[4].kind = VMM_DEVICE_KIND_COUNT;
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
         auto_close int again = dial(f);
 
-        if (i < ARRAY_LENGTH(bad))
-            send_change(f, again, &bad[i], sizeof bad[i]);
-        else
-            send_change(f, again, &bad_nic, sizeof bad_nic);
+        send_change(f, again, &bad[i], sizeof bad[i]);
         assert_int_equal(f->changes, 2);
         assert_int_equal(answer(again), 0);
     }

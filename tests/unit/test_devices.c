@@ -80,16 +80,16 @@ static void a_place_is_taken_once(void **state)
 static void what_cannot_be_leaves_the_place_free(void **state)
 {
     struct devices_harness *f = *state;
-    struct vmm_disk wrong = a_disk;
+    struct vmm_attach wrong = a_disk;
     int fd = file_new();
 
-    wrong.size_bytes = 100;
-    assert_int_equal(devices_attach_disk(&f->devices, &wrong, &fd, &f->h.err), -EINVAL);
+    wrong.disk.size_bytes = 100;
+    assert_int_equal(devices_attach(&f->devices, &wrong, &fd, &f->h.err), -EINVAL);
     assert_true(is_open(fd)); /* the caller's still */
     assert_int_equal(f->holds, f->releases);
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 0);
     assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
-    assert_int_equal(devices_attach_disk(&f->devices, &a_disk, &fd, &f->h.err), 0);
+    assert_int_equal(devices_attach(&f->devices, &a_disk, &fd, &f->h.err), 0);
 }
 
 static void a_guest_lets_go_what_it_was_asked_for(void **state)
@@ -213,8 +213,9 @@ static void requests_in_flight_end_with_the_device(void **state)
 static void a_nic_comes_and_goes(void **state)
 {
     struct devices_harness *f = *state;
-    const struct vmm_nic nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 };
-    struct vmm_nic twin = nic;
+    const struct vmm_attach nic = {
+        .kind = VMM_DEVICE_NIC, .nic = { .mac = { 2, 0, 0, 0, 0, 9 }, .queues = 1, .place = 7 }
+    };
     struct tap_harness tap;
     int fd;
 
@@ -222,8 +223,8 @@ static void a_nic_comes_and_goes(void **state)
         skip();
     assert_true(tap_harness_open(&tap));
     fd = tap.tap_fd;
-    assert_int_equal(devices_attach_nic(&f->devices, &nic, &fd, &f->h.err), 0);
-    assert_int_equal(devices_attach_nic(&f->devices, &twin, &fd, &f->h.err), -EEXIST);
+    assert_int_equal(devices_attach(&f->devices, &nic, &fd, &f->h.err), 0);
+    assert_int_equal(devices_attach(&f->devices, &nic, &fd, &f->h.err), -EEXIST);
     f->h.slot = PLATFORM_SLOT_NICS + 7;
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << f->h.slot);
     driver_start(&f->h, 1ull << 5, 8);

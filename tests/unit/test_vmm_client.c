@@ -217,15 +217,16 @@ static size_t hear(struct fixture *f, void *message, size_t size, size_t *ret_fd
 
 static void a_device_is_attached_and_let_go(void **state)
 {
-    const struct vmm_disk disk = { .place = 3, .queues = 1, .size_bytes = 4096 };
+    const struct vmm_attach disk = { .kind = VMM_DEVICE_DISK,
+                                     .disk = { .place = 3, .queues = 1, .size_bytes = 4096 } };
     struct fixture *f = *state;
-    struct vmm_attach_disk attach;
+    struct vmm_attach attach;
     struct vmm_device detach;
     size_t fds;
 
-    assert_int_equal(vmm_client_attach_disk(f->client, &disk, &f->vmm, 1, NULL), 0);
+    assert_int_equal(vmm_client_attach(f->client, &disk, &f->vmm, 1, NULL), 0);
     assert_int_equal(hear(f, &attach, sizeof attach, &fds), sizeof attach);
-    assert_int_equal(attach.header.type, VMM_MESSAGE_ATTACH_DISK);
+    assert_int_equal(attach.header.type, VMM_MESSAGE_ATTACH);
     assert_int_equal(attach.disk.size_bytes, 4096);
     assert_int_equal(fds, 1);
     tell(f, VMM_DEVICE_DISK, 3, VMM_DEVICE_PRESENT, -EEXIST);
@@ -341,21 +342,23 @@ static void a_full_nic_ends_it(void **state)
 
 static void disks_and_nics_are_told_what_changed(void **state)
 {
-    const struct vmm_disk disk = { .place = 2, .size_bytes = 1 << 20 };
-    const struct vmm_nic nic = { .place = 1, .tx_rate_limit.bytes_per_second = 7 };
+    const struct vmm_attach disk = { .kind = VMM_DEVICE_DISK,
+                                     .disk = { .place = 2, .size_bytes = 1 << 20 } };
+    const struct vmm_attach nic = { .kind = VMM_DEVICE_NIC,
+                                    .nic = { .place = 1, .tx_rate_limit.bytes_per_second = 7 } };
     struct fixture *f = *state;
-    struct vmm_attach_disk got;
-    struct vmm_attach_nic got_nic;
+    struct vmm_attach got;
 
-    assert_int_equal(vmm_client_change_disk(f->client, &disk, NULL), 0);
-    assert_int_equal(vmm_client_change_nic(f->client, &nic, NULL), 0);
+    assert_int_equal(vmm_client_change(f->client, &disk, NULL), 0);
+    assert_int_equal(vmm_client_change(f->client, &nic, NULL), 0);
     assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL), sizeof got);
-    assert_int_equal(got.header.type, VMM_MESSAGE_CHANGE_DISK);
-    assert_memory_equal(&got.disk, &disk, sizeof disk);
-    assert_int_equal(seqpacket_receive(f->vmm, &got_nic, sizeof got_nic, NULL, NULL, NULL),
-                     sizeof got_nic);
-    assert_int_equal(got_nic.header.type, VMM_MESSAGE_CHANGE_NIC);
-    assert_memory_equal(&got_nic.nic, &nic, sizeof nic);
+    assert_int_equal(got.header.type, VMM_MESSAGE_CHANGE);
+    assert_int_equal(got.kind, VMM_DEVICE_DISK);
+    assert_memory_equal(&got.disk, &disk.disk, sizeof got.disk);
+    assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL), sizeof got);
+    assert_int_equal(got.header.type, VMM_MESSAGE_CHANGE);
+    assert_int_equal(got.kind, VMM_DEVICE_NIC);
+    assert_memory_equal(&got.nic, &nic.nic, sizeof got.nic);
 }
 
 static void other_messages_end_it(void **state)
