@@ -117,7 +117,7 @@ static size_t fds_expected(const struct vmm_configure *configure)
     for (int i = 0; i < configure->disk_count; i++)
         count += config_disk_fds(&configure->disks[i]);
     for (int i = 0; i < configure->nic_count; i++)
-        count += configure->nics[i].queues;
+        count += config_nic_fds(&configure->nics[i]);
     return count;
 }
 
@@ -215,6 +215,6 @@ void config_name_fds(const struct vmm_configure *configure, const int *fds,
     }
     for (int i = 0; i < configure->nic_count; i++) {
         ret_fds->nics[i] = fds;
-        fds += configure->nics[i].queues;
+        fds += config_nic_fds(&configure->nics[i]);
     }
 }

@@ -8,13 +8,13 @@
 struct error;
 
 /* kvm, page, RAM, state, memory's layers (or kernel, initrd), disks with their bases, nics */
-#define CONFIG_FDS_MAX (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX + VMM_NICS_MAX * VMM_QUEUES_MAX)
+#define CONFIG_FDS_MAX (4 + VMM_LAYERS_MAX + 2 * VMM_DISKS_MAX + VMM_NICS_MAX * 2 * VMM_QUEUES_MAX)
 
 struct config_fds {
     int kvm, page, ram, kernel, initrd, state; /* -1 = none; all borrowed */
     int layers[VMM_LAYERS_MAX];                /* as many as `restore` says */
     const int *disks[VMM_DISKS_MAX];           /* as many as config_disk_fds says */
-    const int *nics[VMM_NICS_MAX];             /* as many as the nic has queues */
+    const int *nics[VMM_NICS_MAX];             /* as many as config_nic_fds says */
 };
 
 /* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
@@ -34,6 +34,10 @@ int config_validate_nic(const struct vmm_nic *nic, unsigned index, struct error 
 static inline size_t config_disk_fds(const struct vmm_disk *disk)
 {
     return 1u + (disk->format == VMM_DISK_DELTA);
+}
+static inline size_t config_nic_fds(const struct vmm_nic *nic)
+{
+    return nic->queues * (nic->vhost ? 2u : 1u);
 }
 /* Of a valid message: which fd is what; ret_fds points into fds. */
 void config_name_fds(const struct vmm_configure *configure, const int *fds,

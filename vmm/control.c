@@ -255,8 +255,8 @@ static bool on_attach(struct control *control, const void *message)
     int result;
 
     if (!control->ops || !device_is_valid(attach) ||
-        control->fd_count !=
-            (attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk) : attach->nic.queues))
+        control->fd_count != (attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk)
+                                                              : config_nic_fds(&attach->nic)))
         return false;
     result = control->ops->attach(control->context, attach, control->fds, &err);
     if (result < 0)

@@ -136,7 +136,8 @@ struct vmm_message_header {
  * and, if has_initrd, initrd; or, to restore a snapshot, its state and its memory's files; for each
  * of disks[disk_count] its base (read-only) if it is a delta, then its file; for each of
  * nics[nic_count] as many as it has queues (of a tap, IFF_TAP|IFF_NO_PI|IFF_VNET_HDR,
- * IFF_MULTI_QUEUE if there are more than one, TUNSETVNETHDRSZ 12). */
+ * IFF_MULTI_QUEUE if there are more than one, TUNSETVNETHDRSZ 12), and with vhost as many of
+ * /dev/vhost-net. */
 
 /* At most so much in a second, and beyond that a burst, once; see rate_limit.h. */
 #define VMM_RATE_MAX ((1ull << 40) - 1) /* of each field; all bits: see config.c */
@@ -173,7 +174,8 @@ struct vmm_nic {
     uint16_t mtu;   /* 0 = not told */
     uint8_t queues; /* 1 to VMM_QUEUES_MAX */
     uint8_t place;  /* below VMM_NICS_MAX, as a disk's */
-    uint8_t reserved[6];
+    uint8_t vhost;  /* not 0: there are fds for it; it serves, without rate limits, if it can */
+    uint8_t reserved[5];
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit; /* operations: frames; rx: to the guest */
 };
 

@@ -11,6 +11,7 @@
 #include "vmm/pci.h"
 #include "vmm/platform.h"
 #include "vmm/transfer.h"
+#include "vmm/vhost_net.h"
 #include "vmm/virtio_balloon.h"
 #include "vmm/virtio_block.h"
 #include "vmm/virtio_mem.h"
@@ -94,22 +95,26 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
 static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
                    struct error *err)
 {
+    struct devices_place *place = &devices->places[VMM_DEVICE_NIC][nic->place];
     struct virtio_net_spec spec = {
         .slot = PLATFORM_SLOT_NICS + nic->place,
         .queues = nic->queues,
-        .tap_fds = fds,
+        .tap_fds = place->fds, /* the caller's array does not last as long as its vhost */
+        .ret_vhost = nic->vhost ? &place->vhost : NULL,
         .mtu = nic->mtu,
         .stats = &devices->spec.page->nics[nic->place],
         .rx_rate_limit = nic->rx_rate_limit,
         .tx_rate_limit = nic->tx_rate_limit,
-        .ret_net = &devices->places[VMM_DEVICE_NIC][nic->place].net,
+        .ret_net = &place->net,
     };
     int result;
 
     memcpy(spec.mac, nic->mac, sizeof spec.mac);
+    fill(place, fds, (unsigned)config_nic_fds(nic));
     result = virtio_net_add(devices->pci, &spec, devices->spec.loop, err);
-    return result < 0 ? result
-                      : fill(&devices->places[VMM_DEVICE_NIC][nic->place], fds, nic->queues);
+    if (result < 0)
+        *place = (struct devices_place){ 0 }; /* the fds stay the caller's */
+    return result;
 }
 
 static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
@@ -254,6 +259,8 @@ void devices_finish(struct devices *devices)
     for (int i = 0; i < VMM_DISKS_MAX; i++)
         if (devices->places[VMM_DEVICE_DISK][i].block)
             virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block);
+    for (int i = 0; i < VMM_NICS_MAX; i++) /* nobody else has the devices' locks now */
+        vhost_net_stop(devices->places[VMM_DEVICE_NIC][i].vhost);
 }
 
 void devices_retry(struct devices *devices)

@@ -15,6 +15,7 @@ struct loop;
 struct pci_root;
 struct power;
 struct transfer;
+struct vhost_net;
 struct virtio_balloon;
 struct virtio_block;
 struct virtio_mem;
@@ -51,8 +52,9 @@ struct devices {
         bool used;
         struct virtio_block *block; /* borrowed; NULL = not a disk */
         struct virtio_net *net;     /* the same */
+        struct vhost_net *vhost;    /* the same; NULL = none */
         unsigned fd_count;
-        int fds[VMM_QUEUES_MAX]; /* owned */
+        int fds[2 * VMM_QUEUES_MAX]; /* owned */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
     struct vmm_rings inherited;
     struct uring rings[VMM_DISKS_MAX]; /* by the disks' places; each may have several, in turn */
@@ -74,7 +76,7 @@ void devices_change(struct devices *devices, const struct vmm_attach *change);
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err);
 
-/* No disk has anything in flight afterwards; vCPUs are held. */
+/* No disk has anything in flight afterwards, and no vhost a queue; vCPUs are held. */
 void devices_finish(struct devices *devices);
 /* What waits for space on a disk is tried again. */
 void devices_retry(struct devices *devices);

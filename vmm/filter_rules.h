@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/vhost.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -42,6 +43,7 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_GET_REGS), /* for the exit record of a KVM error */
     IOCTL(KVM_KVMCLOCK_CTRL), IOCTL(KVM_IRQFD), IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
+    IOCTL(VHOST_NET_SET_BACKEND), IOCTL(VHOST_GET_VRING_BASE), /* when it resets a NIC */
     ALWAYS(read),         /* a reset waits for what a disk has in flight */
     ALWAYS(write), ALWAYS(futex),
     ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), FREE_MADVISE, /* malloc */
@@ -66,6 +68,11 @@ static const struct filter_rule device_rules[] = {
     { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_SETFL } } }, /* O_DIRECT: raw_do_unaligned */
     { SCMP_SYS(fcntl), 1, { { 1, 0xffffffff, F_GETFL } } },
     IOCTL(TUNSETOFFLOAD), /* when a guest's driver negotiates its NIC */
+    /* a NIC's queues go to the host's kernel, and back; the last two: one is attached */
+    IOCTL(VHOST_SET_FEATURES), IOCTL(VHOST_SET_VRING_NUM), IOCTL(VHOST_SET_VRING_BASE),
+    IOCTL(VHOST_SET_VRING_ADDR), IOCTL(VHOST_SET_VRING_CALL), IOCTL(VHOST_SET_VRING_ERR),
+    IOCTL(VHOST_SET_VRING_KICK), IOCTL(VHOST_NET_SET_BACKEND), IOCTL(VHOST_GET_VRING_BASE),
+    IOCTL(VHOST_SET_OWNER), IOCTL(VHOST_SET_MEM_TABLE),
     /* a snapshot: what KVM keeps of a held machine, read only */
     IOCTL(KVM_GET_IRQCHIP), IOCTL(KVM_GET_CLOCK), IOCTL(KVM_GET_TSC_KHZ), IOCTL(KVM_GET_SREGS),
     IOCTL(KVM_GET_REGS), IOCTL(KVM_GET_XSAVE), IOCTL(KVM_GET_XCRS), IOCTL(KVM_GET_DEBUGREGS),

@@ -30,7 +30,7 @@ struct guest_memory {
     int base_fd;                /* owned; the only layer, where guest_memory_rebase gave it */
     uint8_t *discarded; /* owned; of each page: not 0 once it was taken away from a layer's */
     size_t count;
-    struct guest_memory_region regions[3];
+    struct guest_memory_region regions[GUEST_REGIONS_MAX];
     size_t file_count;
     struct file_range {
         uint8_t *start, *end;

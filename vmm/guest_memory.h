@@ -16,6 +16,7 @@ struct guest_memory; /* opaque; see guest_memory.c */
 #define GUEST_HOLE_END      0x100000000ull
 #define GUEST_HOTPLUG_ALIGN 0x80000000ull /* the most that Linux takes for one block of memory */
 
+#define GUEST_REGIONS_MAX 3
 struct guest_memory_region {
     uint64_t guest_start;
     uint64_t size; /* bytes */

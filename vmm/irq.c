@@ -177,6 +177,13 @@ int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uin
     return result;
 }
 
+void irq_msi_unroute(struct irq_router *router, uint32_t gsi)
+{
+    pthread_mutex_lock(&router->lock);
+    (void)irq_bind(router, gsi, false, NULL);
+    pthread_mutex_unlock(&router->lock);
+}
+
 void irq_msi_free(struct irq_router *router, uint32_t gsi)
 {
     if (!irq_is_msi(router, gsi))

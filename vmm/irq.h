@@ -25,3 +25,5 @@ void irq_msi_free(struct irq_router *router, uint32_t gsi);
  * written (it counts), and the caller keeps its own pending bit. */
 int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data,
                   struct error *err);
+/* KVM does not listen to it until it is routed again. */
+void irq_msi_unroute(struct irq_router *router, uint32_t gsi);

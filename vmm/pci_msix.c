@@ -19,6 +19,7 @@ struct msix_vector {
     uint32_t gsi;
     bool routed;
     bool pending;
+    bool lent; /* others write the eventfd: KVM must not listen while it is masked */
 };
 
 struct pci_msix {
@@ -86,8 +87,12 @@ static void vector_update(struct pci_msix *msix, struct msix_vector *vector)
 {
     uint64_t high = vector->words[WORD_ADDRESS_HIGH];
 
-    if (!vector_is_open(msix, vector))
+    if (!vector_is_open(msix, vector)) {
+        if (vector->lent && vector->routed)
+            irq_msi_unroute(msix->router, vector->gsi);
+        vector->routed &= !vector->lent;
         return;
+    }
     vector->routed =
         irq_msi_route(msix->router, vector->gsi, high << 32 | vector->words[WORD_ADDRESS_LOW],
                       vector->words[WORD_DATA], NULL) == 0;
@@ -113,7 +118,26 @@ void pci_msix_raise(struct pci_msix *msix, unsigned vector)
     vector_send(msix, &msix->vectors[vector]);
 }
 
-static uint32_t msix_read_word(const struct pci_msix *msix, uint64_t offset)
+int pci_msix_lend(struct pci_msix *msix, unsigned vector)
+{
+    if (vector >= msix->count)
+        return -1;
+    msix->vectors[vector].lent = true;
+    if (!vector_is_open(msix, &msix->vectors[vector]))
+        vector_update(msix, &msix->vectors[vector]);
+    return msix->vectors[vector].eventfd;
+}
+
+static bool vector_is_pending(struct msix_vector *vector)
+{
+    uint64_t count;
+
+    if (vector->lent && !vector->routed)
+        vector->pending |= read(vector->eventfd, &count, sizeof(count)) > 0;
+    return vector->pending;
+}
+
+static uint32_t msix_read_word(struct pci_msix *msix, uint64_t offset)
 {
     uint32_t bits = 0;
 
@@ -123,7 +147,7 @@ static uint32_t msix_read_word(const struct pci_msix *msix, uint64_t offset)
         return 0;
     offset -= PCI_MSIX_PENDING_OFFSET;
     for (unsigned i = 0; i < 32 && offset * 8 + i < msix->count; i++)
-        bits |= (uint32_t)msix->vectors[offset * 8 + i].pending << i;
+        bits |= (uint32_t)vector_is_pending(&msix->vectors[offset * 8 + i]) << i;
     return bits;
 }
 
@@ -160,7 +184,7 @@ void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer)
 {
     for (unsigned i = 0; i < msix->count; i++) {
         struct msix_vector *vector = &msix->vectors[i];
-        uint8_t pending = vector->pending;
+        uint8_t pending = vector_is_pending(vector);
 
         transfer_value(transfer, "MSI-X entry", vector->words);
         transfer_value(transfer, "MSI-X pending", pending);

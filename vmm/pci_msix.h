@@ -2,7 +2,8 @@
  *
  * Vectors are raised by pci_msix_raise only, with the function's lock held, so a masked vector is
  * kept back here and its route in KVM stays as it is: the guest's many masks and unmasks cost no
- * system call, and a route is written only when address or data changed. */
+ * system call, and a route is written only when address or data changed.  One that is lent is
+ * raised by others, too, and bound to nothing while it is masked. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,3 +29,5 @@ uint64_t pci_msix_access(struct pci_msix *msix, uint64_t offset, unsigned width,
 /* Table and pending bits; what is loaded is routed by the next pci_msix_control. */
 void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer);
 void pci_msix_raise(struct pci_msix *msix, unsigned vector);
+/* The eventfd (borrowed) by which others raise it; -1 if it does not exist. */
+int pci_msix_lend(struct pci_msix *msix, unsigned vector);

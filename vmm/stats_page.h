@@ -42,6 +42,7 @@ struct stats_disk {
 struct stats_nic {
     uint64_t rx_frames, rx_bytes, rx_dropped; /* rx: towards the guest */
     uint64_t tx_frames, tx_bytes, tx_dropped;
+    uint64_t vhost; /* 1 = the host's kernel serves it, and nothing is counted */
 };
 
 /* The guest's words are its own: `actual` and `guest` may lie. */

@@ -82,6 +82,9 @@ struct virtio_transport_ops {
     void (*interrupt)(void *transport, int queue);
     /* process_queue in a later turn of the loop; any thread. */
     void (*kick)(void *transport, unsigned queue);
+    /* The eventfds of the queue's kicks, which from now on others wait for, and of the interrupts
+     * of the vector that it has now (-1 = none); NULL: they do no longer.  Loop thread. */
+    int (*lend)(void *transport, unsigned queue, int *ret_interrupt_fd);
 };
 
 struct virtio_device {

@@ -15,6 +15,7 @@
 #include "vmm/stats_counter.h"
 #include "vmm/stats_page.h"
 #include "vmm/transfer.h"
+#include "vmm/vhost_net.h"
 #include "vmm/virtio_device.h"
 #include "vmm/virtio_net_header.h"
 #include "vmm/virtio_pci.h"
@@ -58,8 +59,9 @@ struct virtio_net {
     struct virtio_throttle rx_throttle, tx_throttle;
     uint8_t mac[6];
     uint16_t mtu;
-    uint16_t pairs;        /* those that the driver uses */
-    uint64_t tap_features; /* those the tap's offloads were set for */
+    struct vhost_net *vhost; /* owned; NULL = none */
+    uint16_t pairs;          /* those that the driver uses */
+    uint64_t tap_features;   /* those the tap's offloads were set for */
     struct iovec vectors[RECEIVE_VECTORS];
     uint16_t heads[NET_QUEUE_SIZE]; /* chains that one frame goes into, and their sizes */
     uint32_t sizes[NET_QUEUE_SIZE];
@@ -255,6 +257,14 @@ static void tap_receive(struct net_tap *tap)
     virtio_device_complete(net->device, index);
 }
 
+/* The host's kernel takes what comes for all pairs of the tap, or for none. */
+static bool net_lends(struct virtio_net *net, unsigned queue)
+{
+    net->stats->vhost =
+        net->vhost && net->pairs == net->tap_count && vhost_net_serves(net->vhost, queue);
+    return net->stats->vhost;
+}
+
 static void tap_ready(void *context, uint32_t events)
 {
     struct net_tap *tap = context;
@@ -264,7 +274,8 @@ static void tap_ready(void *context, uint32_t events)
     if (events & (EPOLLERR | EPOLLHUP)) /* the interface was deleted under us */
         tap->source = loop_remove(tap->source);
     else if (!virtio_device_is_live(device) ||
-             !virtio_device_queue(device, receive_queue(tap_pair(tap)))->enabled)
+             !virtio_device_queue(device, receive_queue(tap_pair(tap)))->enabled ||
+             net_lends(tap->net, receive_queue(tap_pair(tap))))
         tap_watch(tap, false); /* until the queue is kicked at its start */
     else
         tap_receive(tap);
@@ -352,6 +363,7 @@ static uint8_t control_do(struct virtio_net *net, const struct control_command *
         !(virtio_device_features(net->device) & NET_FEATURE_MULTI_QUEUE) || command->pairs == 0 ||
         command->pairs > net->tap_count)
         return CONTROL_ERROR;
+    vhost_net_stop(net->vhost);
     net->pairs = command->pairs;
     for (unsigned i = 0; i < 2u * net->pairs; i++) /* what waited may have another way now */
         virtio_device_kick(net->device, i);
@@ -392,8 +404,8 @@ static void net_process_queue(void *owner, unsigned queue)
     tap_set_offloads(net);
     if ((features & NET_FEATURE_CONTROL) && queue == control_queue(net)) {
         virtio_device_serve(net->device, queue, net_control_one, TURN_COMMANDS);
-    } else if (queue / 2 >= net->pairs) {
-        return; /* not in use */
+    } else if (queue / 2 >= net->pairs || net_lends(net, queue)) {
+        return; /* not in use, or by others */
     } else if (queue == transmit_queue(queue / 2)) {
         virtio_device_serve(net->device, queue, net_transmit_one, TURN_FRAMES);
         virtio_device_complete(net->device, queue);
@@ -456,10 +468,18 @@ static void net_reset(void *owner)
         net->taps[i].held_bytes = 0;
 }
 
+static void net_drain(void *owner)
+{
+    struct virtio_net *net = owner;
+
+    vhost_net_stop(net->vhost);
+}
+
 static void net_free(void *owner)
 {
     struct virtio_net *net = owner;
 
+    vhost_net_free(net->vhost);
     loop_cancel(net->rx_throttle.timer);
     loop_cancel(net->tx_throttle.timer);
     for (unsigned i = 0; i < net->tap_count; i++)
@@ -478,6 +498,7 @@ static const struct virtio_device_ops net_ops = {
     .read_config = net_read_config,
     .process_queue = net_process_queue,
     .transfer = net_transfer,
+    .drain = net_drain,
     .reset = net_reset,
     .free = net_free,
 };
@@ -534,6 +555,10 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
         net_free(net);
     if (result != 0)
         return result;
+    if (spec->ret_vhost)
+        *spec->ret_vhost = net->vhost =
+            vhost_net_new(net->device, spec->tap_fds, spec->queues, loop);
+    net->stats->vhost = net->vhost != NULL;
     virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device, loop);
     virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device, loop);
     if (spec->ret_net)

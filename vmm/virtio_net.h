@@ -20,14 +20,16 @@ struct error;
 struct loop;
 struct pci_root;
 struct stats_nic;
+struct vhost_net;
 struct virtio_net;
 
 #define VIRTIO_NET_HEADER_BYTES 12
 
 struct virtio_net_spec {
-    unsigned slot;      /* PCI */
-    unsigned queues;    /* 1 to VMM_QUEUES_MAX */
-    const int *tap_fds; /* so many; they outlive the device; made non-blocking */
+    unsigned slot;                /* PCI */
+    unsigned queues;              /* 1 to VMM_QUEUES_MAX */
+    const int *tap_fds;           /* so many; they outlive the device; made non-blocking */
+    struct vhost_net **ret_vhost; /* NULL = none; else as many fds for it follow (vhost_net.h) */
     uint8_t mac[6];
     uint16_t mtu;            /* told to the guest; 0 = not told */
     struct stats_nic *stats; /* borrowed */

@@ -75,13 +75,23 @@ static void virtio_pci_kick(void *transport, unsigned queue)
     struct virtio_pci *pci = transport;
 
     /* Can only fail when the counter is full, and then a kick is waiting already. */
-    if (write(pci->queues[queue].kick_fd, &one, sizeof(one)) < 0)
-        return;
+    (void)!write(pci->queues[queue].kick_fd, &one, sizeof(one));
+}
+
+static int virtio_pci_lend(void *transport, unsigned queue, int *ret_interrupt_fd)
+{
+    struct virtio_pci *pci = transport;
+
+    (void)loop_change(pci->queues[queue].source, ret_interrupt_fd ? 0 : EPOLLIN, NULL);
+    if (ret_interrupt_fd)
+        *ret_interrupt_fd = pci_msix_lend(pci->function.msix, pci->queues[queue].vector);
+    return pci->queues[queue].kick_fd;
 }
 
 static const struct virtio_transport_ops transport_ops = {
     .interrupt = virtio_pci_interrupt,
     .kick = virtio_pci_kick,
+    .lend = virtio_pci_lend,
 };
 
 static void queue_kicked(void *context, uint32_t events)
@@ -198,9 +208,7 @@ static void write_status(struct virtio_pci *pci, uint8_t status)
     virtio_device_set_status(&pci->device, status);
     if (status != 0)
         return;
-    pci->offered_select = pci->accepted_select = 0;
-    pci->queue_select = 0;
-    pci->isr = 0;
+    pci->offered_select = pci->accepted_select = pci->queue_select = pci->isr = 0;
     pci->config_vector = NO_VECTOR;
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++)
         pci->queues[i].vector = NO_VECTOR;
@@ -363,12 +371,11 @@ static void virtio_pci_free(void *owner)
     struct virtio_pci *pci = owner;
 
     pci->device.ops->free(pci->device.owner);
-    for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++) {
-        if (pci->notify_address != 0 && pci->queues[i].kick_fd >= 0)
+    for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX && pci->queues[i].kick_fd >= 0; i++) {
+        if (pci->notify_address != 0)
             (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
         loop_remove(pci->queues[i].source);
-        if (pci->queues[i].kick_fd >= 0)
-            close(pci->queues[i].kick_fd);
+        close(pci->queues[i].kick_fd);
     }
     pci_function_destroy(&pci->function);
     free(pci);
@@ -430,20 +437,20 @@ static int add_capabilities(struct virtio_pci *pci, struct error *err)
 
 static int add_queues(struct virtio_pci *pci, struct error *err)
 {
-    for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
+    int result = 0;
+
+    for (unsigned i = 0; i < pci->device.ops->queue_count && result == 0; i++) {
         struct virtio_pci_queue *queue = &pci->queues[i];
-        int result;
 
         queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (queue->kick_fd < 0)
             return error_set(err, errno, "eventfd of a virtqueue");
         result =
             loop_add(pci->loop, queue->kick_fd, EPOLLIN, queue_kicked, queue, &queue->source, err);
-        if (result < 0)
-            return result;
     }
-    registers_moved(pci, BAR_REGISTERS, pci_function_bar(&pci->function, BAR_REGISTERS));
-    return 0;
+    if (result == 0)
+        registers_moved(pci, BAR_REGISTERS, pci_function_bar(&pci->function, BAR_REGISTERS));
+    return result;
 }
 
 int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,

@@ -76,6 +76,11 @@ void virtqueue_rewind(struct virtqueue *queue, uint16_t count);
 /* Fills a used entry; `written` is how many bytes of the writable part were.  The driver sees it at
  * the next virtqueue_publish. */
 void virtqueue_put(struct virtqueue *queue, uint16_t head, uint32_t written);
+/* Somebody else has served the queue up to there. */
+static inline void virtqueue_resume(struct virtqueue *queue, uint16_t index)
+{
+    queue->next_avail = queue->next_used = queue->published_used = queue->notified_used = index;
+}
 /* Shows the driver what was put, and tells whether it asked for an interrupt. */
 bool virtqueue_publish(struct virtqueue *queue);
 

@@ -88,6 +88,24 @@ static void each_queue_of_a_nic_has_its_tap(void **state)
     assert_ptr_equal(named.nics[1], fds + 13);
 }
 
+static void fds_of_vhost_follow_the_taps(void **state)
+{
+    struct vmm_configure configure = valid();
+    int fds[VALID_FDS + 4];
+    struct config_fds named;
+
+    (void)state;
+    configure.nics[0].queues = 2;
+    configure.nics[0].vhost = 1;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 1, NULL), -EINVAL);
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 3, NULL), 0);
+    config_name_fds(&configure, fds, &named);
+    assert_ptr_equal(named.nics[0], fds + 5);
+    assert_ptr_equal(named.nics[1], fds + 9);
+    configure.nics[1].vhost = 255;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 4, NULL), 0);
+}
+
 #define FAULT(function, statement)                \
     static void function(struct vmm_configure *c) \
     {                                             \
@@ -242,6 +260,7 @@ int main(void)
         cmocka_unit_test(a_valid_one_is_taken),
         cmocka_unit_test(a_delta_comes_with_its_base),
         cmocka_unit_test(each_queue_of_a_nic_has_its_tap),
+        cmocka_unit_test(fds_of_vhost_follow_the_taps),
         cmocka_unit_test(each_bad_field_is_named),
         cmocka_unit_test(short_and_long_messages_are_refused),
     };
