@@ -399,6 +399,23 @@ static json_t *exit_json(const struct vm *vm)
                      vm->exit.detail, "text", vm->exit.text, "at", at);
 }
 
+/* Who serves them: null without a process. */
+static void set_backends(const struct node *node, const struct vm *vm, json_t *nics)
+{
+    struct stats_page page = { 0 };
+    bool known = vm->pid > 0 && jail_read_page(node->jail, vm->head.instance, &page) == 0;
+
+    for (size_t i = 0; i < json_array_size(nics); i++) {
+        json_t *nic = json_array_get(nics, i);
+        json_int_t place = json_integer_value(json_object_get(nic, "pci_slot")) - VMM_SLOT_NICS;
+
+        json_object_set_new(nic, "backend",
+                            known && place >= 0 && place < VMM_NICS_MAX
+                                ? json_string(page.nics[place].vhost ? "vhost" : "vmm")
+                                : json_null());
+    }
+}
+
 static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct vm *vm = (const struct vm *)resource;
@@ -420,6 +437,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         vm_devices_status(vm, status, stored);
     if (status && !stored) {
         json_object_set_new(status, "memory_base", base ? json_string(base->head.id) : json_null());
+        set_backends(node, vm, json_object_get(status, "nics"));
         vm_balloon_status(node, vm, status);
         vm_memory_status(node, vm, status);
     }

@@ -80,6 +80,12 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
     raise_to(&ret_files->max_file_bytes, SNAPSHOT_STATE_BYTES_MAX);
     for (size_t i = 0; i < ARRAY_LENGTH(ret_files->fork_fds); i++)
         ret_files->fork_fds[i] = -1;
+    memset(ret_files->vhost_fds, 0xff, sizeof ret_files->vhost_fds); /* all -1 */
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++) {
+        const struct vm_nic_spec *nic = vm_nic_in_machine(vm, place);
+
+        ret_files->vhost_queues[place] = nic && nic->vhost ? nic->queues : 0;
+    }
     if (vm->restore == VM_RESTORE_UNDER_WAY && vm->fork) {
         vm_fork_files(vm, ret_files);
     } else if (vm->restore == VM_RESTORE_UNDER_WAY) {
@@ -178,6 +184,18 @@ int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk,
     return result;
 }
 
+void vm_files_open_vhost(unsigned queues, int ret_fds[VMM_QUEUES_MAX])
+{
+    bool good = true;
+
+    for (unsigned i = 0; i < VMM_QUEUES_MAX; i++) {
+        ret_fds[i] = i < queues ? open("/dev/vhost-net", O_RDWR | O_CLOEXEC) : -1;
+        good = good && (i >= queues || ret_fds[i] >= 0);
+    }
+    for (unsigned i = 0; i < queues && !good; i++)
+        cleanup_close(&ret_fds[i]);
+}
+
 int vm_files_open(const struct node *node, struct vm_files *files, struct error *err)
 {
     int result;
@@ -198,6 +216,8 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
         result = open_image(node, files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++)
         result = vm_files_open_disk(node, &files->disks[i], files->fds, &files->count, err);
+    for (unsigned i = 0; result == 0 && i < VMM_NICS_MAX; i++)
+        vm_files_open_vhost(files->vhost_queues[i], files->vhost_fds[i]);
     return result;
 }
 
@@ -207,5 +227,8 @@ void vm_files_close(struct vm_files *files)
         cleanup_close(&files->fds[i]);
     for (size_t i = 0; i < ARRAY_LENGTH(files->fork_fds); i++)
         cleanup_close(&files->fork_fds[i]);
+    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
+        for (unsigned k = 0; k < VMM_QUEUES_MAX; k++)
+            cleanup_close(&files->vhost_fds[i][k]);
     files->count = 0;
 }

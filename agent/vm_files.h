@@ -35,10 +35,12 @@ struct vm_files {
         bool direct;             /* past the page cache */
         uint64_t writable_bytes; /* how long its file may become; 0 = it is not written to */
     } disks[VMM_DISKS_MAX];
+    unsigned vhost_queues[VMM_NICS_MAX]; /* of the nics that want vhost */
     uint64_t max_file_bytes; /* of the largest that may be written to: a disk, or a snapshot */
 
     int fds[VM_FILES_MAX]; /* owned, in the order of the protocol */
     unsigned count;
+    int vhost_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* owned; -1 = none */
 };
 
 /* What the memory of the process is, at its next start.  Loop thread, as the next. */
@@ -54,3 +56,5 @@ int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk,
  * vm_files_close. */
 int vm_files_open(const struct node *node, struct vm_files *files, struct error *err);
 void vm_files_close(struct vm_files *files);
+/* As many of /dev/vhost-net, or none where the host does not have it; the others are -1. */
+void vm_files_open_vhost(unsigned queues, int ret_fds[VMM_QUEUES_MAX]);

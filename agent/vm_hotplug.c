@@ -29,7 +29,9 @@ struct device_job {
     unsigned place;
     struct vm_file_disk disk;
     struct nic_config nic;
-    int fds[VMM_QUEUES_MAX]; /* owned */
+    unsigned vhost_queues;       /* of a nic that wants vhost */
+    bool vhost;                  /* there are fds for it, behind the tap's */
+    int fds[2 * VMM_QUEUES_MAX]; /* owned */
     unsigned count;
 };
 
@@ -55,10 +57,17 @@ static int open_disk(void *argument, struct error *err)
 static int bring_up(void *argument, struct error *err)
 {
     struct device_job *job = argument;
+    int vhost_fds[VMM_QUEUES_MAX];
     int result = nic_up(job->node->net, &job->nic, job->fds, err);
 
-    job->count = result == 0 ? job->nic.queues : 0;
-    return result;
+    if (result < 0)
+        return result;
+    job->count = job->nic.queues;
+    vm_files_open_vhost(job->vhost_queues, vhost_fds);
+    job->vhost = vhost_fds[0] >= 0;
+    for (unsigned i = 0; i < VMM_QUEUES_MAX && vhost_fds[i] >= 0; i++)
+        job->fds[job->count++] = vhost_fds[i];
+    return 0;
 }
 
 static int take_down(void *argument, struct error *err)
@@ -77,12 +86,14 @@ static int attach(struct device_job *job, struct error *err)
     struct vmm_attach device = { .kind = job->kind };
     int result = 0;
 
-    if (job->kind == VMM_DEVICE_NIC)
+    if (job->kind == VMM_DEVICE_NIC) {
         vm_fill_nic(node, vm, vm_nic_at(vm, job->place), &device.nic);
-    else
+        device.nic.vhost = job->vhost;
+    } else {
         vm_fill_disk(node, vm_disk_at(vm, job->place), &device.disk);
-    if (job->kind == VMM_DEVICE_DISK && job->disk.writable_bytes > 0)
-        result = jail_limit_raise(vm->pid, job->disk.writable_bytes, err);
+        if (job->disk.writable_bytes > 0)
+            result = jail_limit_raise(vm->pid, job->disk.writable_bytes, err);
+    }
     return result < 0 ? result : vmm_client_attach(vm->client, &device, job->fds, job->count, err);
 }
 
@@ -172,7 +183,10 @@ static void submit(struct node *node, struct vm *vm, enum vmm_device_kind kind, 
             vm_files_choose_disk(node, vm_disk_at(vm, place), &job->disk);
             result = worker_submit(node->launch_worker, open_disk, is_opened, job, &err);
         } else {
-            vm_nic_config(node, vm, vm_nic_at(vm, place), &job->nic);
+            const struct vm_nic_spec *nic = vm_nic_at(vm, place);
+
+            vm_nic_config(node, vm, nic, &job->nic);
+            job->vhost_queues = nic && nic->vhost ? nic->queues : 0;
             result = worker_submit(node->net_worker, down ? take_down : bring_up,
                                    down ? is_down : is_opened, job, &err);
         }

@@ -215,9 +215,15 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     for (unsigned place = 0; place < VMM_DISKS_MAX; place++)
         if (vm_disk_in_machine(vm, place))
             vm_fill_disk(node, vm_disk_at(vm, place), &configure.disks[configure.disk_count++]);
-    for (unsigned place = 0; place < VMM_NICS_MAX; place++)
-        if (vm_nic_in_machine(vm, place))
-            vm_fill_nic(node, vm, vm_nic_at(vm, place), &configure.nics[configure.nic_count++]);
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++) {
+        struct vmm_nic *nic = &configure.nics[configure.nic_count];
+
+        if (!vm_nic_in_machine(vm, place))
+            continue;
+        vm_fill_nic(node, vm, vm_nic_at(vm, place), nic);
+        nic->vhost = files->vhost_fds[place][0] >= 0;
+        configure.nic_count++;
+    }
     *ret_configure = configure;
 }
 
@@ -226,7 +232,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
                         struct error *err)
 {
     struct vmm_configure configure;
-    int fds[VM_FILES_MAX + VMM_NICS_MAX * VMM_QUEUES_MAX];
+    int fds[VM_FILES_MAX + VMM_NICS_MAX * 2 * VMM_QUEUES_MAX];
     size_t count = 0;
     int result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
                                 &vm->closure, &vm->client, err);
@@ -240,6 +246,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
 
         for (unsigned k = 0; nic && k < nic->queues; k++)
             fds[count++] = vm->tap_fds[place][k];
+        for (unsigned k = 0; k < VMM_QUEUES_MAX && job->files.vhost_fds[place][k] >= 0; k++)
+            fds[count++] = job->files.vhost_fds[place][k];
     }
     fill_configure(node, vm, &job->files, &configure);
     configure.rings = job->process.rings;

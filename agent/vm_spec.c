@@ -127,10 +127,14 @@ static int parse_nic(const json_t *json, const char *path, struct vm_spec *spec,
     mac = json_read_string(&reader, "mac", 17, JSON_OPTIONAL, NULL);
     ipv4 = json_read_string(&reader, "ipv4", 15, JSON_OPTIONAL, NULL);
     nic->queues = read_queues(&reader, spec);
+    nic->vhost = json_read_bool(&reader, "vhost", false);
     rx = json_read_object(&reader, "rx_rate_limit", JSON_OPTIONAL);
     tx = json_read_object(&reader, "tx_rate_limit", JSON_OPTIONAL);
     nic->has_rx_rate_limit = rx != NULL;
     nic->has_tx_rate_limit = tx != NULL;
+    if (nic->vhost && (rx || tx))
+        json_reader_fail(&reader, "vhost", "takes no rate limits: leave out %s",
+                         rx ? "rx_rate_limit" : "tx_rate_limit");
     nic->has_mac = mac != NULL;
     nic->has_ipv4 = ipv4 != NULL;
     if (mac && mac_parse(mac, nic->mac, NULL) < 0)
@@ -430,8 +434,8 @@ static json_t *nics_json(const struct vm_spec *spec)
 
     for (unsigned i = 0; i < spec->nic_count; i++) {
         const struct vm_nic_spec *nic = &spec->nics[i];
-        json_t *item = json_pack("{s:s, s:s, s:i}", "name", nic->name, "network", nic->network,
-                                 "queues", (int)nic->queues);
+        json_t *item = json_pack("{s:s, s:s, s:i, s:b}", "name", nic->name, "network", nic->network,
+                                 "queues", (int)nic->queues, "vhost", nic->vhost);
         char text[32];
 
         if (nic->has_mac) {

@@ -51,6 +51,7 @@ struct vm_nic_spec {
     bool has_ipv4;
     uint32_t ipv4; /* host order */
     unsigned queues;
+    bool vhost; /* where the host has it; without rate limits */
     bool has_rx_rate_limit, has_tx_rate_limit;
     struct vmm_rate_limit rx_rate_limit, tx_rate_limit; /* rx: to the guest */
 };

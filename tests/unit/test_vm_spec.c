@@ -80,7 +80,9 @@ static void everything_comes_back_as_it_was(void **state)
                               "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
                               "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
                               "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
-                              "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8}}],"
+                              "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8},"
+                              "\"vhost\":false},{\"name\":\"eth1\",\"network\":\"n\","
+                              "\"queues\":1,\"vhost\":true}],"
                               "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
                               "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
                               "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
@@ -194,6 +196,9 @@ static const struct {
     { NIC "\"queues\":3}],\"vcpus\":2}", "nics[0].queues" },
     { NIC "\"queues\":9}],\"vcpus\":9}", "nics[0].queues" },
     { NIC "\"rx_rate_limit\":7}]}", "nics[0].rx_rate_limit" },
+    { NIC "\"vhost\":1}]}", "nics[0].vhost" },
+    { NIC "\"vhost\":true,\"rx_rate_limit\":{}}]}", "nics[0].vhost" },
+    { NIC "\"vhost\":true,\"tx_rate_limit\":{\"ops_per_second\":1}}]}", "nics[0].vhost" },
     { NIC "\"rx_rate_limit\":{\"bytes_burst\":1}}]}", "nics[0].rx_rate_limit.bytes_burst" },
     { NIC "\"tx_rate_limit\":{\"ops_per_second\":1099511627776}}]}",
       "nics[0].tx_rate_limit.ops_per_second" },
