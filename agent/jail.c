@@ -25,9 +25,10 @@
 #include "base/seqpacket.h"
 #include "vmm/control_protocol.h"
 
-#define LOCK_TRIES        200                 /* of 10 ms */
-#define VMM_FILES_MAX     1024                /* each queue of a device has two eventfds */
-#define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8) /* threads count */
+#define LOCK_TRIES    200  /* of 10 ms */
+#define VMM_FILES_MAX 1024 /* each queue of a device has two eventfds */
+/* Threads count; since Linux 6.4 those of vhost-net, one of each pair, as well. */
+#define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8 + VMM_NICS_MAX * VMM_QUEUES_MAX)
 
 struct jail {
     const struct config *config;

@@ -120,7 +120,7 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
     snprintf(name, sizeof name, "%" PRIu32, instance);
     result = jail_make_dir(cgroup->fd, name, 0755, ret_fd, err);
     if (result == 0)
-        jail_write_text(*ret_fd, "pids.max", "64");
+        jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */
     return result;
 }
 
