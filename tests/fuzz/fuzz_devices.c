@@ -1,7 +1,22 @@
-/* fuzz_devices.c - disks that come and go under a hostile driver (fuzz_machine.h), which also has
- * the hotplug registers; between its steps an agent attaches, asks, and asks again. */
+/* fuzz_devices.c - disks that come and go, and nics that cannot come, under a hostile driver
+ * (fuzz_machine.h), which also has the hotplug registers; between its steps an agent attaches,
+ * asks, and asks again. */
 #include "tests/fuzz/fuzz_machine.h"
 #include "tests/unit/devices_harness.h"
+
+/* What is no tap, nor /dev/vhost-net, is none: the place stays free, the files the caller's. */
+static void attach_no_nic(struct devices_harness *f, unsigned place, bool vhost)
+{
+    const struct vmm_attach nic = {
+        .kind = VMM_DEVICE_NIC,
+        .nic = { .queues = 1, .place = (uint8_t)(place % VMM_NICS_MAX), .vhost = vhost },
+    };
+    const int fds[2] = { file_new(), file_new() };
+
+    FUZZ_REQUIRE(devices_attach(&f->devices, &nic, fds, NULL) < 0);
+    FUZZ_REQUIRE(devices_detach(&f->devices, VMM_DEVICE_NIC, place, true, NULL) == -ENOENT);
+    FUZZ_REQUIRE(close(fds[0]) == 0 && close(fds[1]) == 0);
+}
 
 static void agent_step(struct devices_harness *f, uint8_t how, unsigned place)
 {
@@ -10,6 +25,10 @@ static void agent_step(struct devices_harness *f, uint8_t how, unsigned place)
 
     if (how & 1) {
         (void)devices_detach(&f->devices, VMM_DEVICE_DISK, place, true, NULL);
+        return;
+    }
+    if (how & 4) {
+        attach_no_nic(f, place, how & 8);
         return;
     }
     disk.disk.place = (uint8_t)(place % VMM_DISKS_MAX);

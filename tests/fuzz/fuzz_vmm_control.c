@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include "tests/fuzz/fuzz.h"
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/config.h"
@@ -98,6 +99,46 @@ static void change_memory(void *context, uint64_t requested_bytes)
     FUZZ_REQUIRE(requested_bytes % VMM_MEMORY_BLOCK == 0);
 }
 
+static bool is_in_bounds(const struct vmm_attach *device)
+{
+    unsigned queues = device->kind == VMM_DEVICE_DISK ? device->disk.queues : device->nic.queues;
+
+    return device->kind < VMM_DEVICE_KIND_COUNT && queues >= 1 && queues <= VMM_QUEUES_MAX &&
+           vmm_attach_place(device) <
+               (device->kind == VMM_DEVICE_DISK ? VMM_DISKS_MAX : VMM_NICS_MAX);
+}
+
+/* Every other place is taken; what is not has all its files. */
+static int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+                         struct error *err)
+{
+    size_t count = attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk)
+                                                   : config_nic_fds(&attach->nic);
+
+    (void)context;
+    FUZZ_REQUIRE(is_in_bounds(attach));
+    if (vmm_attach_place(attach) % 2 > 0)
+        return error_set(err, EEXIST, "taken");
+    for (size_t i = 0; i < count; i++)
+        FUZZ_REQUIRE(close(fds[i]) == 0);
+    return 0;
+}
+
+static void change_device(void *context, const struct vmm_attach *change)
+{
+    (void)context;
+    FUZZ_REQUIRE(is_in_bounds(change));
+}
+
+static int detach_device(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+                         struct error *err)
+{
+    (void)context;
+    (void)ask;
+    FUZZ_REQUIRE(kind < VMM_DEVICE_KIND_COUNT);
+    return place % 2 > 0 ? 0 : error_set(err, ENOENT, "none");
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = pause_machine,
@@ -109,6 +150,9 @@ static const struct control_ops ops = {
     .vsock = take_vsock,
     .disconnected = forget,
     .change_memory = change_memory,
+    .attach = attach_device,
+    .change = change_device,
+    .detach = detach_device,
 };
 
 /* An address that the kernel picks: no file is left. */
@@ -159,6 +203,17 @@ static void send_message(struct control_fuzz *f, const void *bytes, size_t size,
     (void)sendmsg(f->peer, &message, MSG_NOSIGNAL);
 }
 
+static void patch(struct fuzz_input *input, void *message, size_t size)
+{
+    for (unsigned patches = (unsigned)fuzz_take(input, 1) % 8; patches > 0; patches--) {
+        size_t offset = fuzz_take(input, 2) % size;
+        uint64_t value = fuzz_take(input, 8);
+        size_t room = size - offset;
+
+        memcpy((uint8_t *)message + offset, &value, room < 8 ? room : 8);
+    }
+}
+
 /* A configuration that is right but for the fields that the bytes overwrite. */
 static void put_configuration(struct fuzz_input *input, struct vmm_configure *configure)
 {
@@ -173,13 +228,24 @@ static void put_configuration(struct fuzz_input *input, struct vmm_configure *co
         .nic_count = 1,
         .nics = { { .queues = 1 } },
     };
-    for (unsigned patches = (unsigned)fuzz_take(input, 1) % 8; patches > 0; patches--) {
-        size_t offset = fuzz_take(input, 2) % sizeof(*configure);
-        uint64_t value = fuzz_take(input, 8);
-        size_t room = sizeof(*configure) - offset;
+    patch(input, configure, sizeof(*configure));
+}
 
-        memcpy((uint8_t *)configure + offset, &value, room < 8 ? room : 8);
-    }
+/* The same of a disk, or a nic for vhost-net. */
+static void put_device(struct fuzz_input *input, struct vmm_attach *attach)
+{
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+
+    *attach = (struct vmm_attach){
+        .header = { how & 1 ? VMM_MESSAGE_CHANGE : VMM_MESSAGE_ATTACH, 1, sizeof(*attach), 0 },
+        .kind = how & 2 ? VMM_DEVICE_NIC : VMM_DEVICE_DISK,
+    };
+    if (attach->kind == VMM_DEVICE_NIC)
+        attach->nic = (struct vmm_nic){ .queues = 1 + (how >> 2) % 8, .vhost = how >> 5 };
+    else
+        attach->disk =
+            (struct vmm_disk){ .size_bytes = 4096, .format = 1 + (how >> 2) % 2, .queues = 1 };
+    patch(input, attach, sizeof(*attach));
 }
 
 /* Of a valid one, everything has its bounds. */
@@ -211,6 +277,11 @@ static void one_message(struct control_fuzz *f, struct fuzz_input *input)
         size = how & 2 ? sizeof(configure) - size : sizeof(configure);
         validate(&configure, size, fd_count);
         send_message(f, &configure, size, fd_count);
+    } else if (how & 8) {
+        struct vmm_attach attach;
+
+        put_device(input, &attach);
+        send_message(f, &attach, sizeof(attach), fd_count);
     } else {
         struct vmm_message_header header = { (uint32_t)fuzz_take(input, 1), 1, sizeof(header), 0 };
 
