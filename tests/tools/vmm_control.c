@@ -6,7 +6,8 @@
  *   pause  resume  power  ping         sleep:MS
  *   input:TEXT                         to the console
  *   balloon:MIB  memory:MIB            what the guest is to give, or may plug
- *   disk:PLACE:FILE  direct:PLACE:FILE  delta:PLACE:BASE:FILE (which is made)  tap:PLACE:NAME
+ *   disk:PLACE:FILE  direct:PLACE:FILE  delta:PLACE:BASE:FILE (which is made)
+ *   tap:PLACE:NAME  vhost:PLACE:NAME   the second is to be served by the host's kernel
  *   detach:disk:PLACE  detach:nic:PLACE    waits until the guest has let it go
  *   accept                             waits for the guest's connection, sends back what comes
  *   connect:PORT                       to the guest: sends some bytes, half-closes, wants them back
@@ -198,22 +199,37 @@ static void do_delta(char *text)
     close(fds[1]);
 }
 
-static void do_tap(char *text)
+static void attach_nic(char *text, bool vhost)
 {
     const char *place = strsep(&text, ":");
-    auto_close int fd = open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
+    int fds[2] = { open_file("/dev/net/tun", O_RDWR | O_NONBLOCK),
+                   vhost ? open_file("/dev/vhost-net", O_RDWR) : -1 };
     struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    struct vmm_attach attach = {
-        .kind = VMM_DEVICE_NIC,
-        .nic = { .mac = { 2, 0, 0, 0, 1, 1 }, .queues = 1, .place = (uint8_t)atoi(place) }
-    };
+    struct vmm_attach attach = { .kind = VMM_DEVICE_NIC,
+                                 .nic = { .mac = { 2, 0, 0, 0, 1, 1 },
+                                          .queues = 1,
+                                          .place = (uint8_t)atoi(place),
+                                          .vhost = vhost } };
     int header_bytes = 12;
 
     snprintf(request.ifr_name, sizeof request.ifr_name, "%s", text);
-    need(ioctl(fd, TUNSETIFF, &request) == 0 && ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) == 0,
+    need(ioctl(fds[0], TUNSETIFF, &request) == 0 &&
+             ioctl(fds[0], TUNSETVNETHDRSZ, &header_bytes) == 0,
          "tap");
-    tell(VMM_MESSAGE_ATTACH, &attach, sizeof attach, &fd, 1);
+    tell(VMM_MESSAGE_ATTACH, &attach, sizeof attach, fds, vhost ? 2 : 1);
     need(await(VMM_MESSAGE_DEVICE).device.result == 0, "attach a nic");
+    close(fds[0]);
+    cleanup_close(&fds[1]);
+}
+
+static void do_tap(char *text)
+{
+    attach_nic(text, false);
+}
+
+static void do_vhost(char *text)
+{
+    attach_nic(text, true);
 }
 
 static void do_detach(char *text)
@@ -278,6 +294,7 @@ static const struct {
     { "balloon", do_balloon }, { "memory", do_memory }, { "disk", do_disk },
     { "direct", do_direct },   { "delta", do_delta },   { "tap", do_tap },
     { "detach", do_detach },   { "accept", do_accept }, { "connect", do_connect },
+    { "vhost", do_vhost },
 };
 
 static void do_word(char *text)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/vhost.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -107,16 +108,21 @@ static const struct call forbidden[] = {
     { "accept4 elsewhere", SYS_accept4, { VMM_LISTENER_FD + 1 } },
     { "ioctl KVM_CREATE_VM", SYS_ioctl, { -1, KVM_CREATE_VM } },
     { "ioctl KVM_SET_USER_MEMORY_REGION", SYS_ioctl, { -1, KVM_SET_USER_MEMORY_REGION } },
+    { "ioctl VHOST_SET_LOG_BASE", SYS_ioctl, { -1, VHOST_SET_LOG_BASE } },
+    { "ioctl VHOST_SET_LOG_FD", SYS_ioctl, { -1, VHOST_SET_LOG_FD } },
+    { "ioctl VHOST_RESET_OWNER", SYS_ioctl, { -1, VHOST_RESET_OWNER } },
     { "ioctl TIOCSTI", SYS_ioctl, { -1, 0x5412 } },
     { "setuid", SYS_setuid, { 0 } },
     { "unshare", SYS_unshare, { 0 } },
     { "x32 read", SYS_read | 0x40000000, { -1 } },
 };
 
-static const struct call allowed[FILTER_COUNT][13] = {
+static const struct call allowed[FILTER_COUNT][16] = {
     [FILTER_VCPU] = {
         { "ioctl KVM_RUN", SYS_ioctl, { -1, KVM_RUN } },
         { "ioctl KVM_IRQFD", SYS_ioctl, { -1, KVM_IRQFD } },
+        { "ioctl VHOST_NET_SET_BACKEND", SYS_ioctl, { -1, VHOST_NET_SET_BACKEND } },
+        { "ioctl VHOST_GET_VRING_BASE", SYS_ioctl, { -1, VHOST_GET_VRING_BASE } },
         { "write", SYS_write, { -1 } },
         { "mmap", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0 } },
         { "clock_gettime", SYS_clock_gettime, { CLOCK_MONOTONIC, 0 } },
@@ -139,6 +145,8 @@ static const struct call allowed[FILTER_COUNT][13] = {
         { "mmap a ring", SYS_mmap,
           { 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, -1, 0 } },
         { "io_uring_enter", SYS_io_uring_enter, { -1 } },
+        { "ioctl VHOST_SET_MEM_TABLE", SYS_ioctl, { -1, VHOST_SET_MEM_TABLE } },
+        { "ioctl VHOST_SET_VRING_KICK", SYS_ioctl, { -1, VHOST_SET_VRING_KICK } },
         { "fcntl F_SETFL", SYS_fcntl, { -1, F_SETFL } },
     },
 };
@@ -174,6 +182,9 @@ static void each_kind_has_its_own(void **state)
 {
     static const struct call run = { "KVM_RUN", SYS_ioctl, { -1, KVM_RUN } };
     static const struct call accept = { "accept4", SYS_accept4, { VMM_LISTENER_FD } };
+    static const struct call table = { "VHOST_SET_MEM_TABLE",
+                                       SYS_ioctl,
+                                       { -1, VHOST_SET_MEM_TABLE } };
     static const struct call enter = { "io_uring_enter", SYS_io_uring_enter, { -1 } };
 
     (void)state;
@@ -181,6 +192,7 @@ static void each_kind_has_its_own(void **state)
     assert_int_equal(outcome(FILTER_DEVICES, &run), SIGSYS);
     assert_int_equal(outcome(FILTER_VCPU, &accept), SIGSYS);
     assert_int_equal(outcome(FILTER_VCPU, &enter), SIGSYS);
+    assert_int_equal(outcome(FILTER_VCPU, &table), SIGSYS);
 }
 
 /* realloc asks for it, and copies where it cannot be had. */
