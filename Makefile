@@ -48,7 +48,7 @@ all: programs $(BUILD)/guest.elf
 help:
 	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
 
--include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk
+-include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk tests/sim/sim.mk
 
 programs: $(PROGRAMS)
 
@@ -173,6 +173,6 @@ bench: all $(BENCH_TOOLS) ## name value unit goal ok|short
 clean:
 	rm -rf $(BUILD)
 
--include $(foreach d,base vmm static/base static/vmm agent api storage net scheduler tests/unit tests/tools,$(wildcard $(BUILD)/$(d)/*.d))
+-include $(foreach d,base vmm static/base static/vmm agent api storage net scheduler tests/unit tests/tools tests/sim,$(wildcard $(BUILD)/$(d)/*.d))
 
 $(BUILD)/storage/database.o: storage/schema.sql

@@ -1,0 +1,320 @@
+/* policies.c - what others do, each as its owner describes it; where a description leaves something
+ * open, what helps it.  A balloon's target is `asked`: max less the limit that the policy wants. */
+#include <math.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+static void set_limit(struct guest *guest, double limit)
+{
+    guest->asked = guest->max - fmin(fmax(limit, guest->min), guest->max);
+}
+
+static double limit_now(const struct guest *guest)
+{
+    return guest->max - guest->asked;
+}
+
+/* --- static: the host cut into parts, once --- */
+
+static void static_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    double promised = 0;
+
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++)
+        promised += sim->guests[i].max;
+    for (unsigned i = 0; i < sim->count; i++)
+        set_limit(&sim->guests[i], sim->capacity * 0.98 * sim->guests[i].max / promised);
+}
+
+const struct policy policy_static = { .name = "static", .tick_ms = 60000, .decide = static_decide };
+
+/* --- Proxmox VE: every 10 s, the host to 80 % used, at most 100 MiB a VM, shares above the
+ * minimum, those short of memory grow first, those with much of it free shrink first --- */
+
+#define PROXMOX_CHANGE 100.0
+#define PROXMOX_DEAD   10.0
+
+struct proxmox {
+    const struct rule_guest *guests;
+    unsigned count;
+    double change_max;
+    double *limits;
+};
+
+/* One round over those in `in`: towards their share of what all of them would have; what changed.
+ */
+static double proxmox_round(struct proxmox *proxmox, const bool *in, bool *done, bool grow,
+                            double rest, bool *ret_again)
+{
+    double shares = 0, above = rest, changed = 0;
+
+    *ret_again = false;
+    for (unsigned i = 0; i < proxmox->count; i++)
+        if (in[i] && !done[i]) {
+            shares += proxmox->guests[i].shares;
+            above += proxmox->limits[i] - proxmox->guests[i].min;
+        }
+    for (unsigned i = 0; i < proxmox->count; i++) {
+        const struct rule_guest *guest = &proxmox->guests[i];
+        double wanted = guest->min + above / shares * guest->shares, next, bounded;
+
+        if (!in[i] || done[i])
+            continue;
+        bounded = fmin(fmax(wanted, guest->min), guest->max);
+        *ret_again |= bounded != wanted;
+        if (grow && bounded > guest->limit) {
+            next = fmin(bounded, guest->limit + proxmox->change_max);
+        } else if (bounded < guest->limit) {
+            next = fmax(bounded, guest->limit - proxmox->change_max);
+        } else {
+            done[i] = true;
+            continue;
+        }
+        changed += next - proxmox->limits[i];
+        *ret_again |= next != proxmox->limits[i];
+        proxmox->limits[i] = next;
+    }
+    return changed;
+}
+
+/* Returns what is left of goal. */
+static double proxmox_change(struct proxmox *proxmox, const bool *in, double goal)
+{
+    bool done[SIM_GUESTS_MAX] = { false }, again = true;
+    double rest = goal;
+
+    for (int round = 0; fabs(rest) >= 1 && again && round < 100; round++) {
+        double changed = proxmox_round(proxmox, in, done, goal > 0, rest, &again);
+
+        if (changed == 0)
+            break;
+        rest -= changed;
+    }
+    return rest;
+}
+
+void rule_proxmox(const struct rule_guest *guests, unsigned count, double goal, double change_max,
+                  double *ret_limits)
+{
+    struct proxmox proxmox = { guests, count, change_max, ret_limits };
+    bool all[SIM_GUESTS_MAX], first[SIM_GUESTS_MAX];
+    double rest;
+
+    for (unsigned i = 0; i < count; i++) {
+        bool has_free = guests[i].free > guests[i].min * 0.25 && guests[i].limit >= guests[i].min;
+
+        ret_limits[i] = guests[i].limit;
+        all[i] = true;
+        first[i] = goal > 0 ? !has_free : has_free;
+    }
+    if (fabs(goal) <= PROXMOX_DEAD)
+        return;
+    rest = proxmox_change(&proxmox, first, goal);
+    if (fabs(rest) >= fabs(goal))
+        proxmox_change(&proxmox, all, rest);
+}
+
+static void proxmox_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    struct rule_guest guests[SIM_GUESTS_MAX] = { 0 };
+    double limits[SIM_GUESTS_MAX];
+
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++) {
+        const struct guest *guest = &sim->guests[i];
+
+        guests[i] =
+            (struct rule_guest){ .max = guest->max,
+                                 .min = guest->min,
+                                 .limit = guest->max - guest->said_balloon,
+                                 .shares = 1000,
+                                 .free = fmax(guest->max - guest->said_balloon - guest->said_used -
+                                                  guest->cold - guest->hot,
+                                              0) };
+    }
+    rule_proxmox(guests, sim->count, sim->free - 0.2 * sim->capacity, PROXMOX_CHANGE, limits);
+    for (unsigned i = 0; i < sim->count; i++)
+        set_limit(&sim->guests[i], limits[i]);
+}
+
+const struct policy policy_proxmox = { .name = "proxmox",
+                                       .tick_ms = 10000,
+                                       .decide = proxmox_decide };
+
+/* --- oVirt's MOM: under 20 % of free host memory a guest is to keep 20 % of its memory free, less
+ * the less the host has (none, and 5 % less than none, below 5 %); 5 % a step; above it, back ---
+ */
+
+double rule_mom(const struct rule_guest *guest, double host_free_share)
+{
+    double keep = host_free_share <= 0.05 ? host_free_share - 0.05 : 0.2 * host_free_share / 0.2;
+    double used = guest->limit - guest->free, wanted;
+
+    if (host_free_share < 0.2)
+        wanted = fmin(fmax(guest->limit * 0.95, fmax(guest->min, used + keep * guest->limit)),
+                      guest->limit);
+    else
+        wanted = fmin(guest->limit * 1.05, guest->max);
+    return fabs(wanted - guest->limit) > 0.0025 * guest->limit ? wanted : guest->limit;
+}
+
+static void mom_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++) {
+        struct guest *guest = &sim->guests[i];
+        double limit = guest->max - guest->said_balloon;
+        struct rule_guest rule = { .max = guest->max,
+                                   .min = guest->min,
+                                   .limit = limit,
+                                   .free = fmax(limit - guest->said_used, 0) };
+
+        set_limit(guest, rule_mom(&rule, sim->free / sim->capacity));
+    }
+}
+
+const struct policy policy_mom = { .name = "ovirt-mom", .tick_ms = 10000, .decide = mom_decide };
+
+/* --- ESX: idle memory tax of 0.75; high, soft, hard, low at 6, 4, 2, 1 % of free memory; balloons
+ * from soft on, swapping from hard on; a guest's active memory is taken to be known --- */
+
+static double esx_share(const struct guest *guest, double price)
+{
+    double active = guest->anon + guest->hot, bought = guest->weight * price;
+
+    if (bought > active)
+        bought = active + (bought - active) * 0.25;
+    return fmin(fmax(bought, guest->min), guest->max);
+}
+
+static double esx_price(const struct sim *sim)
+{
+    double below = 0, above = 1e4;
+
+    for (int i = 0; i < 50; i++) {
+        double middle = (below + above) / 2, sum = 0;
+
+        for (unsigned g = 0; g < sim->count; g++)
+            sum += esx_share(&sim->guests[g], middle);
+        if (sum <= sim->capacity * 0.94)
+            below = middle;
+        else
+            above = middle;
+    }
+    return below;
+}
+
+static void esx_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    double price = esx_price(sim), share = sim->free / sim->capacity;
+    bool *short_of = sim->state;
+
+    (void)elapsed_ms;
+    *short_of = share < 0.04 || (*short_of && share < 0.06);
+    for (unsigned i = 0; i < sim->count; i++) {
+        struct guest *guest = &sim->guests[i];
+        double target = esx_share(guest, price);
+
+        if (target > limit_now(guest) || (*short_of && guest_resident(guest) > target))
+            set_limit(guest, target);
+        guest->reclaim = share < 0.02 ? fmax(guest_resident(guest) - target, 0) : 0;
+    }
+}
+
+const struct policy policy_esx = { .name = "esx-tax",
+                                   .tick_ms = 15000,
+                                   .size = sizeof(bool),
+                                   .is_triggered = true,
+                                   .decide = esx_decide };
+
+/* --- Xen's self-ballooning: each guest goes to what it has committed and 10 % of its memory, an
+ * eighth of the way down and all of the way up, each 5 s --- */
+
+double rule_xen(double max, double limit, double committed)
+{
+    double goal = fmin(committed + 0.1 * max, max);
+
+    return goal < limit ? limit - (limit - goal) / 8 : goal;
+}
+
+static void xen_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++) {
+        struct guest *guest = &sim->guests[i];
+
+        set_limit(guest, rule_xen(guest->max, limit_now(guest), guest->anon));
+    }
+}
+
+const struct policy policy_xen = { .name = "xen-self", .tick_ms = 5000, .decide = xen_decide };
+
+/* --- senpai: each 6 s a 2,000th of a group is reclaimed, less the nearer its pressure is to 0.1 %
+ * --- */
+
+double rule_senpai(double resident, double psi_some)
+{
+    return fmin(resident * 0.0005 * fmax(0, 1 - psi_some / 0.001), resident * 0.01);
+}
+
+static void senpai_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++)
+        sim->guests[i].reclaim +=
+            rule_senpai(guest_resident(&sim->guests[i]), sim->guests[i].stall);
+}
+
+const struct policy policy_senpai = { .name = "senpai", .tick_ms = 6000, .decide = senpai_decide };
+
+/* --- an oracle, which knows what each guest will need in the next seconds --- */
+
+#define ORACLE_MS 8000
+
+static double oracle_need(const struct sim *sim, const struct guest *guest)
+{
+    unsigned cursor = guest->cursor;
+    double need = guest->ideal_anon + guest->ideal_hot;
+
+    for (uint32_t ahead = 0; ahead <= ORACLE_MS; ahead += 250) {
+        struct trace_point point = trace_at(&guest->trace, sim->now_ms + ahead, &cursor);
+
+        need = fmax(need, point.anon + point.hot);
+    }
+    return need + 8;
+}
+
+/* Files that nobody reads go first, by balloon; then what the host can swap and nobody misses; then
+ * what files there are. */
+static void oracle_decide(struct sim *sim, uint32_t elapsed_ms)
+{
+    double needs[SIM_GUESTS_MAX], sum = 0, spare, room = 0;
+
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++) {
+        needs[i] = fmin(oracle_need(sim, &sim->guests[i]), sim->guests[i].max);
+        sum += needs[i];
+        room += sim->guests[i].max - needs[i];
+    }
+    spare = sim->capacity * 0.995 - sum;
+    for (unsigned i = 0; i < sim->count; i++) {
+        struct guest *guest = &sim->guests[i];
+        double idle = 0.8 * 0.3 * guest->anon, missing = -spare * needs[i] / sum;
+
+        if (spare >= 0) {
+            set_limit(guest, needs[i] + spare * (guest->max - needs[i]) / fmax(room, 1));
+        } else {
+            guest->reclaim = fmax(fmin(missing, idle) - guest->swapped, 0);
+            set_limit(guest, needs[i] - fmin(fmax(missing - idle, 0), guest->hot));
+        }
+    }
+}
+
+const struct policy policy_oracle = { .name = "oracle", .tick_ms = 250, .decide = oracle_decide };
+
+const struct policy *const policies[POLICY_COUNT] = {
+    &policy_warren, &policy_static, &policy_proxmox, &policy_mom,
+    &policy_esx,    &policy_xen,    &policy_senpai,  &policy_oracle,
+};
