@@ -11,7 +11,15 @@
 
 #define DEFAULT_FILE "/etc/warren/warrend.conf"
 
-enum option_type { TYPE_PATH, TYPE_PATHS, TYPE_PREFIX, TYPE_NAME, TYPE_NUMBER, TYPE_FLAG };
+enum option_type {
+    TYPE_PATH,
+    TYPE_PATHS,
+    TYPE_PREFIX,
+    TYPE_NAME,
+    TYPE_NUMBER,
+    TYPE_CHOICE,
+    TYPE_FLAG
+};
 
 struct option {
     const char *name;
@@ -51,7 +59,12 @@ static const struct option options[] = {
     { "memory-reserve-mib", TYPE_NUMBER, AT(memory_reserve_mib), 0, 1 << 30, "MIB",
       "memory of the host that is not promised to VMs (default 512)" },
     { "memory-ratio-percent", TYPE_NUMBER, AT(memory_ratio_percent), 1, 1000, "N",
-      "how much of the rest may be promised (default 100)" },
+      "how much of the rest may be promised (default 100); what is above 100 needs swap, and "
+      "cgroup "
+      "v2's memory controller" },
+    { "memory-balancer", TYPE_CHOICE, AT(memory_balancer), 0, 0, "auto|off|on|dry-run",
+      "whether VMs give memory back when the host is short; dry-run only tells what would be done "
+      "(default auto: on where more than 100 percent are promised)" },
     { "disk-ratio-percent", TYPE_NUMBER, AT(disk_ratio_percent), 1, 100000, "N",
       "how much of the file system's size may be promised to volumes (default 200)" },
     { "allow-private-urls", TYPE_FLAG, AT(allow_private_urls), 0, 0, NULL,
@@ -111,6 +124,26 @@ static int set_number(int64_t *to, const struct option *option, const char *valu
     return 0;
 }
 
+/* The number of a choice, of those that the help names. */
+static int set_choice(int64_t *to, const struct option *option, const char *value,
+                      struct error *err)
+{
+    const char *choice = option->argument;
+    size_t length = strlen(value);
+
+    for (int64_t number = 0; choice; number++) {
+        if (length > 0 && !strchr(value, '|') && strncmp(choice, value, length) == 0 &&
+            (choice[length] == '|' || choice[length] == '\0')) {
+            *to = number;
+            return 0;
+        }
+        choice = strchr(choice, '|');
+        choice = choice ? choice + 1 : NULL;
+    }
+    return error_field(err, EINVAL, option->name, "%s: give one of %s", option->name,
+                       option->argument);
+}
+
 static int set_name(char *to, const struct option *option, const char *value, struct error *err)
 {
     if (strlen(value) == 0 || strlen(value) > 63)
@@ -136,6 +169,8 @@ static int set_option(struct config *config, const struct option *option, const 
         return set_name(field, option, value, err);
     case TYPE_NUMBER:
         return set_number((int64_t *)(void *)field, option, value, err);
+    case TYPE_CHOICE:
+        return set_choice((int64_t *)(void *)field, option, value, err);
     case TYPE_FLAG:
         if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
             return error_field(err, EINVAL, option->name, "%s: give true or false", option->name);

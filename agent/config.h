@@ -13,6 +13,15 @@ struct config_dirs {
     char paths[CONFIG_DIRS_MAX][CONFIG_PATH_MAX];
 };
 
+/* Who is short of memory gives it back, by itself or by being made to. */
+enum memory_balancer {
+    MEMORY_BALANCER_AUTO, /* where more is promised than there is */
+    MEMORY_BALANCER_OFF,
+    MEMORY_BALANCER_ON,
+    MEMORY_BALANCER_DRY_RUN, /* only told, by GET /v1/node/memory */
+    MEMORY_BALANCER_COUNT
+};
+
 struct config {
     char config_file[CONFIG_PATH_MAX]; /* "" = /etc/warren/warrend.conf if it is there */
     char state_dir[CONFIG_PATH_MAX];
@@ -27,6 +36,7 @@ struct config {
     char cgroup[CONFIG_PATH_MAX]; /* parent of the VMs' cgroups; "" = <cgroup2>/<prefix>-vms */
     int64_t memory_reserve_mib;   /* of the host's, never promised to VMs */
     int64_t memory_ratio_percent; /* promised to VMs / host memory beyond the reserve */
+    int64_t memory_balancer;      /* enum memory_balancer */
     int64_t disk_ratio_percent;   /* promised to volumes / size of the file system */
     bool allow_private_urls;      /* imports may come from private and loopback addresses */
     char ca_file[CONFIG_PATH_MAX]; /* for imports; "" = the system's */

@@ -560,3 +560,32 @@ bool jail_was_oom_killed(const struct jail *jail, uint32_t instance)
 {
     return jail_cgroup_oom_kills(&jail->cgroup, instance) > 0;
 }
+
+/* --- memory --- */
+
+bool jail_limits_memory(const struct jail *jail)
+{
+    return jail_cgroup_has_memory(&jail->cgroup);
+}
+
+uint32_t jail_memory_psi(const struct jail *jail, uint32_t instance)
+{
+    return jail_cgroup_memory_psi(&jail->cgroup, instance);
+}
+
+void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
+{
+    char text[24] = "max";
+
+    if (high_mib > 0)
+        snprintf(text, sizeof text, "%" PRIu64, (uint64_t)high_mib << 20);
+    jail_cgroup_write(&jail->cgroup, instance, "memory.high", text);
+}
+
+void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib)
+{
+    char text[24];
+
+    snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
+    jail_cgroup_write(&jail->cgroup, instance, "memory.reclaim", text);
+}

@@ -97,5 +97,14 @@ int jail_open_page(const struct jail *jail, uint32_t instance);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
+/* Whether VMs can be limited: cgroup v2's memory controller is there. */
+bool jail_limits_memory(const struct jail *jail);
+/* Permille of the last 10 s in which the VM waited for memory; 0 where that cannot be told. */
+uint32_t jail_memory_psi(const struct jail *jail, uint32_t instance);
+/* Sets its memory.high; 0 = none.  Takes up to a second, as the next does.  Without the controller
+ * both do nothing.  Any thread. */
+void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
+/* Takes so much of its memory, as far as the kernel finds it. */
+void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib);
 /* Whether the kernel killed in this cgroup for want of memory. */
 bool jail_was_oom_killed(const struct jail *jail, uint32_t instance);

@@ -158,3 +158,38 @@ uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instan
     found = strstr(text, "oom_kill ");
     return found ? strtoull(found + 9, NULL, 10) : 0;
 }
+
+bool jail_cgroup_has_memory(const struct jail_cgroup *cgroup)
+{
+    char have[256] = "";
+
+    return cgroup->fd >= 0 &&
+           jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have) == 0 &&
+           strstr(have, "memory");
+}
+
+int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
+                      const char *text)
+{
+    char name[40];
+
+    if (cgroup->fd < 0)
+        return -ENOENT;
+    snprintf(name, sizeof name, "%" PRIu32 "/%s", instance, file);
+    return jail_write_text(cgroup->fd, name, text);
+}
+
+uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    unsigned whole, hundredths;
+    char name[40];
+    char text[256];
+
+    if (cgroup->fd < 0)
+        return 0;
+    snprintf(name, sizeof name, "%" PRIu32 "/memory.pressure", instance);
+    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0 ||
+        sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
+        return 0;
+    return whole * 10 + hundredths / 10;
+}

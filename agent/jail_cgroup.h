@@ -24,4 +24,12 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
                      struct error *err);
 /* Kills what is in it, then removes it; 0 if it is not there. */
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err);
+/* Whether leaves have the memory controller. */
+bool jail_cgroup_has_memory(const struct jail_cgroup *cgroup);
+/* Writes to a file of the leaf, what it may have then: 0 or -errno.  memory.reclaim returns when it
+ * is done, or -EAGAIN.  Any thread. */
+int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
+                      const char *text);
+/* Of its memory.pressure, "some" of the last 10 s; 0 where there is none.  Any thread. */
+uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance);
 uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance);

@@ -311,6 +311,23 @@ static void print_snapshots(FILE *out, const struct node *node)
     print_gauge(out, "warren_snapshot_bytes", "What the snapshots take on disk", bytes);
 }
 
+static void print_memory(FILE *out, const struct node *node)
+{
+    struct node_memory_figures figures = node_memory_figures(node);
+
+    head(out, "warren_memory_level", "gauge", "1 for how the host's memory stands");
+    for (unsigned level = 0; level < BALANCER_LEVEL_COUNT; level++)
+        fprintf(out, "warren_memory_level{level=\"%s\"} %d\n", balancer_level_names[level],
+                figures.level == level);
+    print_gauge(out, "warren_memory_free_bytes",
+                "Memory for VMs that is free, where it is balanced", figures.free_mib << 20);
+    head(out, "warren_memory_actions_total", "counter",
+         "What was done to get memory back, by rung");
+    for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
+        fprintf(out, "warren_memory_actions_total{rung=\"%s\"} %" PRIu64 "\n",
+                balancer_rung_names[rung], figures.actions[rung]);
+}
+
 static void print_node(FILE *out, const struct node *node)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
@@ -326,6 +343,7 @@ static void print_node(FILE *out, const struct node *node)
                 admission_allocatable_mib(&capacity) << 20);
     print_gauge(out, "warren_memory_promised_bytes", "Memory promised to VMs, with overhead",
                 node_promised_mib(node, NULL) << 20);
+    print_memory(out, node);
     print_gauge(out, "warren_database_healthy", "0 after a commit failed",
                 node->database_error == 0);
     print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",

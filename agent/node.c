@@ -49,6 +49,16 @@ struct network *node_find_network(const struct node *node, const char *id)
     return (struct network *)node_find(node, RESOURCE_NETWORK, id);
 }
 
+const struct vm *vm_of_instance(const struct node *node, uint32_t instance)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++)
+        if (vms->items[i]->instance == instance)
+            return (const struct vm *)vms->items[i];
+    return NULL;
+}
+
 struct vm *node_find_vm(const struct node *node, const char *id)
 {
     return (struct vm *)node_find(node, RESOURCE_VM, id);
@@ -326,14 +336,16 @@ struct memory_capacity node_memory_capacity(const struct node *node)
     return (struct memory_capacity){
         .host_mib = node->memory_bytes >> 20,
         .reserve_mib = (uint64_t)node->config->memory_reserve_mib,
-        .ratio_percent = (uint64_t)node->config->memory_ratio_percent,
+        .ratio_percent = (uint64_t)node_memory_ratio(node),
+        .swap_mib = node->swap_bytes >> 20,
+        .is_short = node_memory_is_short(node),
     };
 }
 
-uint64_t node_promised_mib(const struct node *node, const struct vm *except)
+struct memory_promise node_promised(const struct node *node, const struct vm *except)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    uint64_t promised = 0;
+    struct memory_promise promised = { 0 };
 
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
@@ -342,10 +354,17 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
                                       : vm_state_is_live(vm->state) || vm->start_due ||
                                             vm->start_committing || vm->timer;
 
-        if (vm != except && counts)
-            promised += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
+        if (vm == except || !counts)
+            continue;
+        promised.max_mib += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
+        promised.min_mib += vm->spec.memory_min_mib + VM_OVERHEAD_MIB;
     }
     return promised;
+}
+
+uint64_t node_promised_mib(const struct node *node, const struct vm *except)
+{
+    return node_promised(node, except).max_mib;
 }
 
 uint64_t node_promised_disk(const struct node *node)

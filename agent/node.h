@@ -137,6 +137,8 @@ void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_v
 
 /* GET /v1/node. */
 json_t *node_info(struct node *node);
+/* GET /v1/node/memory: what is promised, how short the host is, what is done about it. */
+json_t *node_memory_json(const struct node *node);
 /* 0 if requests can be served, else -EAGAIN with what is missing. */
 int node_ready(struct node *node, struct error *err);
 /* Prometheus text exposition; malloc'ed.  The api's own figures are appended by api/. */

@@ -8,6 +8,7 @@
 #include "agent/config.h"
 #include "agent/disk_base.h"
 #include "agent/node.h"
+#include "agent/node_memory.h"
 #include "agent/resource.h"
 #include "agent/vm_devices.h"
 #include "agent/vm_lifecycle.h"
@@ -15,6 +16,7 @@
 #include "base/error.h"
 #include "net/network.h"
 #include "scheduler/admission.h"
+#include "scheduler/balancer.h"
 
 struct change;
 struct console_follower;
@@ -177,6 +179,13 @@ struct vm {
     struct vsock_request *vsocks; /* the same */
     uint32_t vsock_id;            /* of the last of them, ever */
     int64_t launch_ns;            /* CLOCK_MONOTONIC, for the start latency */
+
+    struct balancer_memory balance; /* node_memory.c's */
+    struct balancer_plan plan;
+    uint64_t heard_ms, heard_faults; /* its guest's last statistics: of when, and their faults */
+    uint64_t refaults;               /* a second, as of then */
+    uint32_t high_mib;               /* memory.high of its cgroup, as it was last set; 0 = max */
+    bool sacrificed;                 /* killed because the host was short of memory */
 };
 
 struct node {
@@ -214,7 +223,9 @@ struct node {
 
     struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
     size_t finding_count;
-    uint64_t memory_bytes; /* of the host */
+    uint64_t memory_bytes;      /* of the host */
+    uint64_t swap_bytes;        /* the same */
+    struct node_memory *memory; /* owned; who gives memory back */
     uint64_t exits[VM_CAUSE_COUNT];
     uint64_t starts;
     double start_seconds; /* sum over starts: launch to ready */
@@ -261,6 +272,7 @@ struct image *node_find_image(const struct node *node, const char *id);
 struct volume *node_find_volume(const struct node *node, const char *id);
 struct network *node_find_network(const struct node *node, const char *id);
 struct vm *node_find_vm(const struct node *node, const char *id);
+const struct vm *vm_of_instance(const struct node *node, uint32_t instance);
 
 /* Something of it has changed (a fact, not a wish): new revision, written behind, waiters looked
  * at. */
@@ -310,6 +322,7 @@ unsigned node_console_followers(const struct node *node);
 
 struct memory_capacity node_memory_capacity(const struct node *node);
 /* Memory of the VMs that run or are to run, overhead included, without `except` (may be NULL). */
+struct memory_promise node_promised(const struct node *node, const struct vm *except);
 uint64_t node_promised_mib(const struct node *node, const struct vm *except);
 /* Bytes of disk that volumes and snapshots may take. */
 uint64_t node_promised_disk(const struct node *node);

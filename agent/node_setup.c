@@ -162,7 +162,8 @@ static int open_all(struct node *node, struct error *err)
     if (result < 0)
         return result;
     vm_launch_prepare(node);
-    return open_network(node, err);
+    result = node_memory_new(node, &node->memory, err);
+    return result < 0 ? result : open_network(node, err);
 }
 
 int node_new(struct loop *loop, const struct log *log, const struct config *config,
@@ -189,6 +190,7 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
     memcpy(node->boot_id, self.boot_id, sizeof node->boot_id);
     sysinfo(&info);
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
+    node->swap_bytes = (uint64_t)info.totalswap * info.mem_unit;
     result = open_all(node, err);
     if (result < 0) {
         node_free(node);
@@ -218,6 +220,7 @@ struct node *node_free(struct node *node)
     node->ending = true;
     node->tick = loop_cancel(node->tick);
     node_console_end(node);
+    node->memory = node_memory_free(node->memory);
     /* Their last jobs may queue changes: the database goes last. */
     node->launch_worker = worker_free(node->launch_worker);
     node->net_worker = worker_free(node->net_worker);

@@ -74,6 +74,7 @@ static void tick(void *context)
     }
     step_devices(node);
     node_tend_networks(node);
+    node_memory_tick(node);
 }
 
 int node_tend(struct node *node, struct error *err)

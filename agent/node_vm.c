@@ -264,8 +264,9 @@ void vm_inherit_nics(struct vm *vm, const struct vm *parent)
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
 {
     const struct memory_capacity capacity = node_memory_capacity(node);
-    int result =
-        admission_check(&capacity, node_promised_mib(node, vm), vm->spec.memory_max_mib, err);
+    const struct memory_promise promised = node_promised(node, vm);
+    const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
+    int result = admission_check(&capacity, &promised, &wanted, err);
 
     if (result == 0)
         result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);

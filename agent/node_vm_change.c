@@ -121,11 +121,17 @@ void change_merge(json_t *target, const json_t *patch)
 
 int change_patch_vm(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = {
-        "labels",    "restart",           "on_reboot",
-        "autostart", "desired_state",     "stop_timeout_seconds",
-        "balloon",   "memory_target_mib", NULL
-    };
+    static const char *const changeable[] = { "labels",
+                                              "restart",
+                                              "on_reboot",
+                                              "autostart",
+                                              "desired_state",
+                                              "stop_timeout_seconds",
+                                              "balloon",
+                                              "memory_target_mib",
+                                              "memory_weight",
+                                              "priority",
+                                              NULL };
     struct vm *vm = target_vm(change);
     json_t *merged;
     json_t *canonical;

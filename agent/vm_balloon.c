@@ -8,10 +8,14 @@
 #include "base/log.h"
 #include "base/loop.h"
 
-struct vmm_balloon vm_balloon_config(const struct vm_spec *spec)
+struct vmm_balloon vm_balloon_config(const struct vm_spec *spec, uint32_t balanced_mib)
 {
+    uint32_t most = spec->memory_mib - 1;
+    uint32_t target =
+        spec->balloon.amount_mib > balanced_mib ? spec->balloon.amount_mib : balanced_mib;
+
     return (struct vmm_balloon){
-        .target_mib = spec->balloon.amount_mib,
+        .target_mib = target < most ? target : most,
         .stats_interval_s = (uint16_t)spec->balloon.stats_interval_s,
         .deflate_on_oom = spec->balloon.deflate_on_oom,
     };
@@ -19,9 +23,12 @@ struct vmm_balloon vm_balloon_config(const struct vm_spec *spec)
 
 void vm_balloon_tell(const struct node *node, struct vm *vm)
 {
-    struct vmm_balloon balloon = vm_balloon_config(&vm->spec);
+    struct vmm_balloon balloon = vm_balloon_config(&vm->spec, vm->plan.balloon_mib);
     struct error err = { 0 };
 
+    /* Who is to be judged by what it says must say it often. */
+    if (balloon.stats_interval_s > 1 && node_memory_is_balanced(node))
+        balloon.stats_interval_s = 1;
     if (vm->client && vmm_client_balloon(vm->client, &balloon, &err) < 0)
         log_warning(node->log, "vm %s: its balloon cannot be changed: %s", vm->head.id,
                     err.message);

@@ -7,7 +7,9 @@ struct node;
 struct vm;
 struct vm_spec;
 
-struct vmm_balloon vm_balloon_config(const struct vm_spec *spec);
+/* balanced_mib: what the balancer wants of it; the larger of that and what its user wants counts.
+ */
+struct vmm_balloon vm_balloon_config(const struct vm_spec *spec, uint32_t balanced_mib);
 
 /* Tells a running VMM what the spec says; called when it may have missed a change. */
 void vm_balloon_tell(const struct node *node, struct vm *vm);

@@ -29,6 +29,11 @@ void vm_forget_process(struct vm *vm)
     vm->pid = 0;
     vm->stop_sent = false;
     vm->kill_sent = false;
+    vm->sacrificed = false;
+    vm->balance = (struct balancer_memory){ 0 };
+    vm->plan = (struct balancer_plan){ 0 };
+    vm->high_mib = 0;
+    vm->heard_ms = 0;
     vm->told = VM_TOLD_NOTHING;
     vm->full[0] = '\0';
     vm->silent = false;
@@ -107,6 +112,9 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
         detail = page.exit_detail;
         snprintf(text, sizeof text, "%s", page.exit_text);
         clean_text(text);
+    } else if (vm->sacrificed) {
+        cause = VM_CAUSE_OOM;
+        snprintf(text, sizeof text, "the host was out of memory");
     } else if (jail_was_oom_killed(node->jail, vm->head.instance)) {
         cause = VM_CAUSE_OOM;
     } else if (vm->kill_sent) {

@@ -205,7 +205,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
         .memory_backing = (uint8_t)vm_files_backing(vm),
         .has_initrd = boot->initrd[0] != '\0' && !files->restore,
         .restore = files->restore,
-        .balloon = vm_balloon_config(spec),
+        .balloon = vm_balloon_config(spec, 0),
         .vsock_cid = spec->vsock.cid,
     };
 

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "net/cidr.h"
 #include "net/mac.h"
+#include "scheduler/balancer.h"
 
 static const char *const desired_names[] = { "stopped", "running" };
 static const char *const enospc_names[VM_ENOSPC_COUNT] = { "error", "pause" };
@@ -285,6 +286,14 @@ static void read_memory_sizes(struct json_reader *reader, struct vm_spec *spec)
         json_reader_fail(reader, "memory_target_mib",
                          "must be from memory_mib, %u, to memory_max_mib, %u, and even",
                          spec->memory_mib, spec->memory_max_mib);
+    spec->memory_min_mib = (unsigned)json_read_integer(
+        reader, "memory_min_mib", 1, VM_MEMORY_MIB_MAX, JSON_OPTIONAL, spec->memory_max_mib);
+    if (spec->memory_min_mib > spec->memory_mib && spec->memory_min_mib != spec->memory_max_mib)
+        json_reader_fail(reader, "memory_min_mib", "must be at most memory_mib, %u",
+                         spec->memory_mib);
+    spec->memory_weight = (unsigned)json_read_integer(reader, "memory_weight", 1,
+                                                      BALANCER_WEIGHT_MAX, JSON_OPTIONAL, 100);
+    spec->priority = (unsigned)json_read_integer(reader, "priority", 0, 1000, JSON_OPTIONAL, 100);
     if (spec->memory_mib % 2 != 0 &&
         (spec->memory_backing == VMM_MEMORY_HUGE_2M || spec->memory_max_mib != spec->memory_mib))
         json_reader_fail(reader, "memory_mib", "must be even with huge-2m or memory_max_mib");
@@ -482,14 +491,18 @@ json_t *vm_spec_json(const struct vm_spec *spec)
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
     json = json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, s:s, s:i}", "cpu",
-        cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, "
+        "s:s, "
+        "s:i}",
+        "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
         (int)spec->memory_mib, "memory_max_mib", (int)spec->memory_max_mib, "memory_target_mib",
-        (int)spec->memory_target_mib, "memory_backing", vm_memory_names[spec->memory_backing],
-        "boot", boot, "disks", disks_json(spec), "nics", nics_json(spec), "balloon", balloon,
-        "labels", spec->labels, "restart", vm_restart_names[spec->restart], "autostart",
-        spec->autostart, "on_reboot", vm_on_reboot_names[spec->on_reboot], "desired_state",
-        desired_names[spec->desired_running], "stop_timeout_seconds", (int)spec->stop_timeout_s);
+        (int)spec->memory_target_mib, "memory_min_mib", (int)spec->memory_min_mib, "memory_weight",
+        (int)spec->memory_weight, "priority", (int)spec->priority, "memory_backing",
+        vm_memory_names[spec->memory_backing], "boot", boot, "disks", disks_json(spec), "nics",
+        nics_json(spec), "balloon", balloon, "labels", spec->labels, "restart",
+        vm_restart_names[spec->restart], "autostart", spec->autostart, "on_reboot",
+        vm_on_reboot_names[spec->on_reboot], "desired_state", desired_names[spec->desired_running],
+        "stop_timeout_seconds", (int)spec->stop_timeout_s);
     if (json && spec->vsock.cid)
         json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
     return json;

@@ -76,6 +76,9 @@ struct vm_spec {
     unsigned memory_mib;        /* from the start on */
     unsigned memory_max_mib;    /* what it may have; the same = nothing can be plugged */
     unsigned memory_target_mib; /* what it is to have, between the two */
+    unsigned memory_min_mib;    /* what it keeps when the host is short; memory_max_mib = all */
+    unsigned memory_weight;     /* of its claim to the rest beside others, 1 to 10,000 */
+    unsigned priority;          /* the lower, the sooner it is paused or killed for memory */
     enum vmm_memory_backing memory_backing;
     enum cpu_baseline cpu;
     char snapshot[ID_MAX + 1]; /* "" = none; else what follows is "", and the snapshot's counts */

@@ -13,6 +13,11 @@ void node_show(struct request *request)
     request_reply_json(request, 200, node_info(request->node), NULL);
 }
 
+void node_show_memory(struct request *request)
+{
+    request_reply_json(request, 200, node_memory_json(request->node), NULL);
+}
+
 void node_show_metrics(struct request *request)
 {
     size_t node_size = 0, api_size = 0;

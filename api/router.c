@@ -76,6 +76,7 @@ static const struct route routes[] = {
       page_queries },
     { "GET", "/v1/operations/{id}", "getOperation", resource_get, RESOURCE_OPERATION, false, NULL },
     { "GET", "/v1/node", "getNode", node_show, 0, false, NULL },
+    { "GET", "/v1/node/memory", "getNodeMemory", node_show_memory, 0, false, NULL },
     { "GET", "/metrics", "getMetrics", node_show_metrics, 0, false, NULL },
     { "GET", "/healthz", "getHealth", node_show_health, 0, false, NULL },
     { "GET", "/readyz", "getReadiness", node_show_readiness, 0, false, NULL },

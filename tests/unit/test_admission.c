@@ -13,26 +13,35 @@ static const struct memory_capacity host = { .host_mib = 1024,
                                              .reserve_mib = 512,
                                              .ratio_percent = 100 };
 
+/* All of it guaranteed. */
+static int check(const struct memory_capacity *capacity, uint64_t promised, uint64_t wanted,
+                 struct error *err)
+{
+    const struct memory_promise all = { promised, promised }, one = { wanted, wanted };
+
+    return admission_check(capacity, &all, &one, err);
+}
+
 static void the_last_mebibyte_fits_and_one_more_does_not(void **state)
 {
     struct error err = { 0 };
 
     (void)state;
     assert_int_equal(admission_allocatable_mib(&host), 512);
-    assert_int_equal(admission_check(&host, 0, 512 - VM_OVERHEAD_MIB, &err), 0);
-    assert_int_equal(admission_check(&host, 0, 512 - VM_OVERHEAD_MIB + 1, &err), -ENOMEM);
+    assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB, &err), 0);
+    assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB + 1, &err), -ENOMEM);
     assert_string_equal(err.field, "memory_mib");
     assert_non_null(strstr(err.message, "512"));
-    assert_int_equal(admission_check(&host, 256, 256 - VM_OVERHEAD_MIB, &err), 0);
-    assert_int_equal(admission_check(&host, 257, 256 - VM_OVERHEAD_MIB, &err), -ENOMEM);
+    assert_int_equal(check(&host, 256, 256 - VM_OVERHEAD_MIB, &err), 0);
+    assert_int_equal(check(&host, 257, 256 - VM_OVERHEAD_MIB, &err), -ENOMEM);
 }
 
 static void more_promised_than_there_is_refuses_and_does_not_wrap(void **state)
 {
     (void)state;
-    assert_int_equal(admission_check(&host, 513, 0, NULL), -ENOMEM);
-    assert_int_equal(admission_check(&host, UINT64_MAX, 1, NULL), -ENOMEM);
-    assert_int_equal(admission_check(&host, 0, UINT64_C(512) << 20, NULL), -ENOMEM);
+    assert_int_equal(check(&host, 513, 0, NULL), -ENOMEM);
+    assert_int_equal(check(&host, UINT64_MAX, 1, NULL), -ENOMEM);
+    assert_int_equal(check(&host, 0, UINT64_C(512) << 20, NULL), -ENOMEM);
 }
 
 static void the_reserve_may_be_all(void **state)
@@ -41,19 +50,51 @@ static void the_reserve_may_be_all(void **state)
 
     (void)state;
     assert_int_equal(admission_allocatable_mib(&small), 0);
-    assert_int_equal(admission_check(&small, 0, 0, NULL), -ENOMEM);
+    assert_int_equal(check(&small, 0, 0, NULL), -ENOMEM);
 }
 
-static void the_ratio_overcommits(void **state)
+static void the_ratio_overcommits_what_is_not_guaranteed(void **state)
+{
+    struct memory_capacity twice = host;
+    const struct memory_promise promised = { 512, 128 }, next = { 512 - VM_OVERHEAD_MIB, 128 };
+    const struct memory_promise more = { 513 - VM_OVERHEAD_MIB, 128 };
+    struct error err = { 0 };
+
+    (void)state;
+    twice.ratio_percent = 200;
+    twice.swap_mib = 1024;
+    assert_int_equal(admission_check(&twice, &promised, &next, NULL), 0);
+    assert_int_equal(admission_check(&twice, &promised, &more, &err), -ENOMEM);
+    assert_string_equal(err.field, "memory_mib");
+    assert_int_equal(check(&twice, 512, 512 - VM_OVERHEAD_MIB, &err), -ENOMEM);
+    assert_string_equal(err.field, "memory_min_mib");
+    twice.ratio_percent = 50;
+    assert_int_equal(admission_allocatable_mib(&twice), 256);
+}
+
+static void what_is_overcommitted_has_its_place_in_swap(void **state)
 {
     struct memory_capacity twice = host;
 
     (void)state;
     twice.ratio_percent = 200;
-    assert_int_equal(admission_check(&twice, 512, 512 - VM_OVERHEAD_MIB, NULL), 0);
-    assert_int_equal(admission_check(&twice, 513, 512 - VM_OVERHEAD_MIB, NULL), -ENOMEM);
-    twice.ratio_percent = 50;
-    assert_int_equal(admission_allocatable_mib(&twice), 256);
+    assert_int_equal(admission_allocatable_mib(&twice), 512);
+    twice.swap_mib = 100;
+    assert_int_equal(admission_allocatable_mib(&twice), 612);
+    twice.swap_mib = 10000;
+    assert_int_equal(admission_allocatable_mib(&twice), 1024);
+}
+
+static void a_host_that_is_short_starts_nothing(void **state)
+{
+    struct memory_capacity now = host;
+    struct error err = { 0 };
+
+    (void)state;
+    assert_int_equal(check(&now, 0, 16, &err), 0);
+    now.is_short = true;
+    assert_int_equal(check(&now, 0, 16, &err), -ENOMEM);
+    assert_non_null(strstr(err.message, "try again"));
 }
 
 int main(void)
@@ -62,7 +103,9 @@ int main(void)
         cmocka_unit_test(the_last_mebibyte_fits_and_one_more_does_not),
         cmocka_unit_test(more_promised_than_there_is_refuses_and_does_not_wrap),
         cmocka_unit_test(the_reserve_may_be_all),
-        cmocka_unit_test(the_ratio_overcommits),
+        cmocka_unit_test(the_ratio_overcommits_what_is_not_guaranteed),
+        cmocka_unit_test(what_is_overcommitted_has_its_place_in_swap),
+        cmocka_unit_test(a_host_that_is_short_starts_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

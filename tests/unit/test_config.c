@@ -98,13 +98,30 @@ static void flags_have_two_forms(void **state)
 static void what_is_wrong_is_refused(void **state)
 {
     static const char *const bad[] = {
-        "state-dir /s",          "--state-dir",      "--state-dir relative",
-        "--nonsense 1",          "--prefix Abc",     "--prefix 1ab",
-        "--prefix abcde",        "--prefix=",        "--prefix a-b",
-        "--uid-base 0",          "--uid-base 10x",   "--uid-base 99999999999",
-        "--uid-base -5",         "--uid-base 0x3e8", "--debug=yes",
-        "--uid-count 63",        "--config /absent", "--memory-ratio-percent 0",
-        "--disk-ratio-percent=", "--socket-group=",  "extra",
+        "state-dir /s",
+        "--state-dir",
+        "--state-dir relative",
+        "--nonsense 1",
+        "--prefix Abc",
+        "--prefix 1ab",
+        "--prefix abcde",
+        "--prefix=",
+        "--prefix a-b",
+        "--uid-base 0",
+        "--uid-base 10x",
+        "--uid-base 99999999999",
+        "--uid-base -5",
+        "--uid-base 0x3e8",
+        "--debug=yes",
+        "--memory-balancer o",
+        "--memory-balancer ''",
+        "--memory-balancer auto|off",
+        "--uid-count 63",
+        "--config /absent",
+        "--memory-ratio-percent 0",
+        "--disk-ratio-percent=",
+        "--socket-group=",
+        "extra",
     };
     struct parsed p;
 

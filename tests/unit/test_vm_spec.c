@@ -53,8 +53,10 @@ static void the_least_has_every_default(void **state)
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
         "\"cpu\":\"host\","
         "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
-        "\"memory_max_mib\":128,\"memory_mib\":128,\"memory_target_mib\":128,\"nics\":[],"
-        "\"on_reboot\":\"restart\",\"restart\":\"never\",\"stop_timeout_seconds\":60,\"vcpus\":1}");
+        "\"memory_max_mib\":128,\"memory_mib\":128,\"memory_min_mib\":128,"
+        "\"memory_target_mib\":128,\"memory_weight\":100,\"nics\":[],"
+        "\"on_reboot\":\"restart\",\"priority\":100,\"restart\":\"never\",\"stop_timeout_seconds\":"
+        "60,\"vcpus\":1}");
     free(text);
     json_decref(canonical);
     vm_spec_clear(&spec);
@@ -63,30 +65,32 @@ static void the_least_has_every_default(void **state)
 
 static void everything_comes_back_as_it_was(void **state)
 {
-    static const char all[] = "{\"autostart\":true,\"balloon\":{\"amount_mib\":524285,"
-                              "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
-                              "\"cmdline\":\"console=ttyS0 "
-                              "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-                              "\"cpu\":\"x86-64-v3\","
-                              "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
-                              "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
-                              "\"rate_limit\":{\"bytes_burst\":1099511627775,"
-                              "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
-                              "\"read_only\":true,\"volume\":\"v\"}],"
-                              "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
-                              "\"memory_max_mib\":524288,\"memory_mib\":524286,"
-                              "\"memory_target_mib\":524286,"
-                              "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
-                              "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
-                              "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
-                              "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
-                              "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8},"
-                              "\"vhost\":false},{\"name\":\"eth1\",\"network\":\"n\","
-                              "\"queues\":1,\"vhost\":true}],"
-                              "\"on_reboot\":\"stop\",\"restart\":\"on-failure\",\"stop_timeout_"
-                              "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
-                              "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
-                              "{\"port\":4294967294,\"socket\":\"/run/b\"}]}}";
+    static const char all[] =
+        "{\"autostart\":true,\"balloon\":{\"amount_mib\":524285,"
+        "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
+        "\"cmdline\":\"console=ttyS0 "
+        "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
+        "\"cpu\":\"x86-64-v3\","
+        "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
+        "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
+        "\"rate_limit\":{\"bytes_burst\":1099511627775,"
+        "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
+        "\"read_only\":true,\"volume\":\"v\"}],"
+        "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
+        "\"memory_max_mib\":524288,\"memory_mib\":524286,"
+        "\"memory_min_mib\":7,\"memory_target_mib\":524286,"
+        "\"memory_weight\":10000,"
+        "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
+        "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
+        "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
+        "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
+        "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8},"
+        "\"vhost\":false},{\"name\":\"eth1\",\"network\":\"n\","
+        "\"queues\":1,\"vhost\":true}],"
+        "\"on_reboot\":\"stop\",\"priority\":0,\"restart\":\"on-failure\",\"stop_timeout_"
+        "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
+        "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
+        "{\"port\":4294967294,\"socket\":\"/run/b\"}]}}";
     struct vm_spec spec;
     json_t *canonical;
     char *text;
@@ -129,6 +133,14 @@ static const struct {
     { "{\"memory_mib\":524289," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":18014398509481985," BOOT "}", "memory_mib" },
     { "{\"memory_mib\":16}", "boot" },
+    { "{\"memory_mib\":16,\"memory_min_mib\":0," BOOT "}", "memory_min_mib" },
+    { "{\"memory_mib\":16,\"memory_min_mib\":17," BOOT "}", "memory_min_mib" },
+    { "{\"memory_mib\":16,\"memory_max_mib\":32,\"memory_min_mib\":18," BOOT "}",
+      "memory_min_mib" },
+    { "{\"memory_mib\":16,\"memory_weight\":0," BOOT "}", "memory_weight" },
+    { "{\"memory_mib\":16,\"memory_weight\":10001," BOOT "}", "memory_weight" },
+    { "{\"memory_mib\":16,\"priority\":-1," BOOT "}", "priority" },
+    { "{\"memory_mib\":16,\"priority\":1001," BOOT "}", "priority" },
     { "{\"memory_mib\":16,\"memory_backing\":\"huge-1g\"," BOOT "}", "memory_backing" },
     { "{\"memory_mib\":16,\"cpu\":\"x86-64-v9\"," BOOT "}", "cpu" },
     { "{\"memory_mib\":16,\"memory_max_mib\":14," BOOT "}", "memory_max_mib" },

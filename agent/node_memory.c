@@ -1,0 +1,480 @@
+#include "agent/node_memory.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "agent/vm_balloon.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/process.h"
+#include "base/worker.h"
+#include "scheduler/balancer.h"
+#include "scheduler/memory_pressure.h"
+
+#define PAUSE_REASON "memory-pressure"
+
+_Static_assert(ARRAY_LENGTH(((struct node_memory_figures *)0)->actions) == BALANCER_RUNG_COUNT,
+               "one for each rung");
+
+/* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
+enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
+
+struct node_memory {
+    struct node *node;
+    struct worker *worker; /* writes to memory.reclaim, which takes its time */
+    struct loop_timer *timer;
+    int trigger_fd; /* of PSI; -1 = none */
+    struct loop_source *trigger;
+    struct balancer_state state;
+    struct balancer_host host;
+    struct node_memory_figures figures;
+    struct balancer_vm *vms; /* of the last call, those of node's VMs that run */
+    struct vm **owners;      /* whose they are; valid within a call only */
+    size_t count, size;
+    int64_t last_ms;
+    bool reclaiming; /* a job is under way */
+};
+
+/* What the worker writes. */
+struct limits_job {
+    struct node_memory *memory;
+    size_t count;
+    struct limits {
+        uint32_t instance, reclaim_mib, high_mib;
+        bool set_high;
+    } vms[];
+};
+
+/* --- when --- */
+
+bool node_memory_is_balanced(const struct node *node)
+{
+    return node->config->memory_balancer == MEMORY_BALANCER_ON ||
+           node->config->memory_balancer == MEMORY_BALANCER_DRY_RUN ||
+           (node->config->memory_balancer == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
+}
+
+static bool is_dry(const struct node *node)
+{
+    return node->config->memory_balancer == MEMORY_BALANCER_DRY_RUN;
+}
+
+int64_t node_memory_ratio(const struct node *node)
+{
+    int64_t ratio = node->config->memory_ratio_percent;
+
+    return ratio > 100 && !jail_limits_memory(node->jail) ? 100 : ratio;
+}
+
+bool node_memory_is_short(const struct node *node)
+{
+    return node->memory && node_memory_is_balanced(node) && !is_dry(node) &&
+           node->memory->state.level >= BALANCER_HARD;
+}
+
+/* --- what is known --- */
+
+static uint32_t bounded_mib(uint64_t bytes)
+{
+    return bytes >> 20 < 1u << 22 ? (uint32_t)(bytes >> 20) : 1u << 22;
+}
+
+/* The guest's words, each of which may be anything. */
+static void hear_guest(struct vm *vm, const struct stats_page *page, struct balancer_vm *ret_vm)
+{
+    const struct stats_balloon *said = &page->balloon;
+    uint64_t wanted = 1u << GUEST_TOTAL | 1u << GUEST_AVAILABLE, total, available, faults;
+    uint64_t age_ms = (uint64_t)loop_now_ms() - said->guest_ms;
+
+    ret_vm->balloon_mib = bounded_mib(said->actual_bytes);
+    ret_vm->stats_age_ms = UINT32_MAX;
+    if (said->guest_ms == 0 || (said->guest_known & wanted) != wanted)
+        return;
+    total = said->guest[GUEST_TOTAL];
+    available = said->guest[GUEST_AVAILABLE];
+    ret_vm->stats_age_ms = age_ms < UINT32_MAX ? (uint32_t)age_ms : UINT32_MAX;
+    ret_vm->used_mib = total > available ? bounded_mib(total - available) : 0;
+    /* Counters: what came since the last that were told. */
+    faults = said->guest[GUEST_MAJOR_FAULTS] + said->guest[GUEST_SWAP_IN] / 4096;
+    if (vm->heard_ms != said->guest_ms) {
+        uint64_t seconds = (said->guest_ms - vm->heard_ms) / 1000 + 1;
+
+        vm->refaults =
+            vm->heard_ms && faults > vm->heard_faults ? (faults - vm->heard_faults) / seconds : 0;
+        vm->heard_ms = said->guest_ms;
+        vm->heard_faults = faults;
+    }
+    ret_vm->refaults = vm->refaults < UINT32_MAX ? (uint32_t)vm->refaults : UINT32_MAX;
+}
+
+static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
+{
+    const struct vm_spec *spec = &vm->spec;
+    struct stats_page page;
+
+    *ret_vm = (struct balancer_vm){
+        .max_mib = spec->memory_max_mib,
+        /* A balloon cannot take all: the VMM knows it within what was there from the start on. */
+        .min_mib = spec->memory_min_mib,
+        .weight = spec->memory_weight,
+        .priority = spec->priority,
+        .serial = vm->head.instance,
+        .resident_mib = memory_resident_mib(vm->pid),
+        .psi_permille = jail_memory_psi(node->jail, vm->head.instance),
+        .stats_age_ms = UINT32_MAX,
+        .memory = vm->balance,
+    };
+    if (jail_read_page(node->jail, vm->head.instance, &page) == 0)
+        hear_guest(vm, &page, ret_vm);
+    if (is_dry(node))
+        ret_vm->memory.asked_mib = ret_vm->balloon_mib;
+}
+
+/* Room for all VMs; -ENOMEM. */
+static int make_room(struct node_memory *memory, size_t count)
+{
+    struct balancer_vm *vms;
+    struct vm **owners;
+
+    if (count <= memory->size)
+        return 0;
+    vms = realloc(memory->vms, count * sizeof *vms);
+    if (vms)
+        memory->vms = vms;
+    owners = realloc(memory->owners, count * sizeof(struct vm *));
+    if (owners)
+        memory->owners = owners;
+    if (!vms || !owners)
+        return -ENOMEM;
+    memory->size = count;
+    return 0;
+}
+
+static int see_vms(struct node_memory *memory)
+{
+    const struct resource_table *table = &memory->node->tables[RESOURCE_VM];
+
+    memory->count = 0;
+    if (make_room(memory, table->count) < 0)
+        return -ENOMEM;
+    for (size_t i = 0; i < table->count; i++) {
+        struct vm *vm = (struct vm *)table->items[i];
+
+        if (vm->pid <= 0 || !(vm->state == VM_RUNNING || vm->state == VM_PAUSED))
+            continue;
+        memory->owners[memory->count] = vm;
+        see_vm(memory->node, vm, &memory->vms[memory->count++]);
+    }
+    return 0;
+}
+
+static int see_host(struct node_memory *memory, struct error *err)
+{
+    struct memory_capacity capacity = node_memory_capacity(memory->node);
+    uint64_t overhead = memory->count * VM_OVERHEAD_MIB, resident = 0, mine, free;
+    int64_t now = loop_now_ms();
+    struct memory_pressure pressure;
+    int result = memory_pressure_read(&pressure, err);
+
+    if (result < 0)
+        return result;
+    for (size_t i = 0; i < memory->count; i++)
+        resident += memory->vms[i].resident_mib;
+    mine = capacity.host_mib > capacity.reserve_mib + overhead
+               ? capacity.host_mib - capacity.reserve_mib - overhead
+               : 0;
+    free = mine > resident ? mine - resident : 0;
+    /* Others may have taken of it. */
+    if (free > pressure.available_mib)
+        free = pressure.available_mib;
+    memory->host = (struct balancer_host){
+        .capacity_mib = (uint32_t)mine,
+        .free_mib = (uint32_t)free,
+        .swap_mib = (uint32_t)pressure.swap_mib,
+        .swap_free_mib = (uint32_t)pressure.swap_free_mib,
+        .psi_permille = pressure.psi_permille,
+        .elapsed_ms = memory->last_ms ? (uint32_t)(now - memory->last_ms) : 0,
+    };
+    memory->last_ms = now;
+    memory->figures.capacity_mib = mine;
+    memory->figures.free_mib = free;
+    memory->figures.swapped_mib = pressure.swap_mib - pressure.swap_free_mib;
+    return 0;
+}
+
+/* --- what is done --- */
+
+static int run_limits(void *context, struct error *err)
+{
+    struct limits_job *job = context;
+
+    (void)err;
+    for (size_t i = 0; i < job->count; i++) {
+        const struct limits *vm = &job->vms[i];
+
+        if (vm->set_high)
+            jail_set_memory_high(job->memory->node->jail, vm->instance, vm->high_mib);
+        if (vm->reclaim_mib > 0)
+            jail_reclaim_memory(job->memory->node->jail, vm->instance, vm->reclaim_mib);
+    }
+    return 0;
+}
+
+static void limits_done(void *context, int result, const struct error *err)
+{
+    struct limits_job *job = context;
+
+    (void)result;
+    (void)err;
+    job->memory->reclaiming = false;
+    free(job);
+}
+
+/* One job at a time: what it does not do, the next plan asks again. */
+static void submit_limits(struct node_memory *memory)
+{
+    struct limits_job *job;
+
+    if (memory->reclaiming)
+        return;
+    job = calloc(1, sizeof *job + memory->count * sizeof job->vms[0]);
+    if (!job)
+        return;
+    job->memory = memory;
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct balancer_plan *plan = &memory->vms[i].plan;
+        struct vm *vm = memory->owners[i];
+
+        if (plan->reclaim_mib == 0 && plan->high_mib == vm->high_mib)
+            continue;
+        job->vms[job->count++] = (struct limits){ vm->head.instance, plan->reclaim_mib,
+                                                  plan->high_mib, plan->high_mib != vm->high_mib };
+        vm->high_mib = plan->high_mib;
+    }
+    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
+        free(job);
+    else
+        memory->reclaiming = true;
+}
+
+static void pause_or_resume(struct node *node, struct vm *vm, bool pause)
+{
+    bool paused = strcmp(vm->full, PAUSE_REASON) == 0;
+
+    if (pause == paused ||
+        (pause && (vm->intent != VM_INTENT_NONE || vm->full[0] || vm->state != VM_RUNNING)))
+        return;
+    log_warning(node->log, "vm %s: %s", vm->head.id,
+                pause ? "is paused: the host is short of memory"
+                      : "goes on: the host has memory again");
+    snprintf(vm->full, sizeof vm->full, "%s", pause ? PAUSE_REASON : "");
+    vm->intent = pause ? VM_INTENT_PAUSE : VM_INTENT_NONE;
+    node_save(node, &vm->head);
+    vm_step(node, vm);
+}
+
+static void sacrifice(struct node *node, struct vm *vm)
+{
+    if (vm->pidfd < 0 || vm->sacrificed)
+        return;
+    log_error(node->log, "vm %s: is killed: the host is out of memory, and nothing else helped",
+              vm->head.id);
+    vm->sacrificed = true;
+    process_kill(vm->pidfd, SIGKILL);
+}
+
+static void count_actions(struct node_memory *memory, const struct vm *vm,
+                          const struct balancer_plan *plan)
+{
+    uint64_t *actions = memory->figures.actions;
+
+    actions[BALANCER_BALLOON] += plan->balloon_mib > vm->plan.balloon_mib;
+    actions[BALANCER_RECLAIM] += plan->reclaim_mib > 0;
+    actions[BALANCER_THROTTLE] += plan->high_mib > 0 && vm->plan.high_mib == 0;
+    actions[BALANCER_PAUSE] += plan->pause && !vm->plan.pause;
+    actions[BALANCER_KILL] += plan->kill;
+}
+
+static void carry_out(struct node_memory *memory)
+{
+    struct node *node = memory->node;
+
+    if (!is_dry(node))
+        submit_limits(memory);
+    for (size_t i = 0; i < memory->count; i++) {
+        struct balancer_plan plan = memory->vms[i].plan;
+        struct vm *vm = memory->owners[i];
+        bool moves = plan.balloon_mib != vm->plan.balloon_mib;
+
+        count_actions(memory, vm, &plan);
+        vm->balance = memory->vms[i].memory;
+        vm->plan = plan;
+        if (is_dry(node))
+            continue;
+        if (moves)
+            vm_balloon_tell(node, vm);
+        pause_or_resume(node, vm, plan.pause);
+        if (plan.kill)
+            sacrifice(node, vm);
+    }
+}
+
+static void balance(struct node_memory *memory)
+{
+    enum balancer_level before = memory->state.level;
+    struct error err = { 0 };
+
+    if (see_vms(memory) < 0 || see_host(memory, &err) < 0) {
+        log_warning(memory->node->log, "memory is not balanced: %s",
+                    err.code ? err.message : "memory is short");
+        return;
+    }
+    balancer_plan(&balancer_default, &memory->host, memory->vms, (unsigned)memory->count,
+                  &memory->state);
+    memory->figures.level = memory->state.level;
+    if (memory->state.level != before)
+        log_warning(memory->node->log,
+                    "the host's memory is %s (before: %s): %u of %u MiB are free",
+                    balancer_level_names[memory->state.level], balancer_level_names[before],
+                    memory->host.free_mib, memory->host.capacity_mib);
+    carry_out(memory);
+}
+
+/* --- ticks --- */
+
+static void on_timer(void *context)
+{
+    struct node_memory *memory = context;
+
+    if (memory->state.level == BALANCER_HIGH)
+        memory->timer = loop_cancel(memory->timer);
+    balance(memory);
+}
+
+static void on_trigger(void *context, uint32_t events)
+{
+    struct node_memory *memory = context;
+
+    (void)events;
+    if (loop_now_ms() - memory->last_ms >= 250)
+        balance(memory);
+}
+
+void node_memory_tick(struct node *node)
+{
+    struct node_memory *memory = node->memory;
+
+    if (!node_memory_is_balanced(node) || memory->timer)
+        return;
+    balance(memory);
+    if (memory->state.level != BALANCER_HIGH)
+        memory->timer = loop_every(node->loop, balancer_wait_ms(&memory->state), on_timer, memory);
+}
+
+int node_memory_new(struct node *node, struct node_memory **ret_memory, struct error *err)
+{
+    struct node_memory *memory = calloc(1, sizeof *memory);
+    int result;
+
+    if (!memory)
+        return error_set(err, ENOMEM, "memory is short");
+    *memory = (struct node_memory){ .node = node, .trigger_fd = -1 };
+    result = worker_new(node->loop, "memory", NULL, &memory->worker, err);
+    if (result == 0 && node_memory_is_balanced(node))
+        memory->trigger_fd = memory_pressure_trigger();
+    if (result == 0 && memory->trigger_fd >= 0)
+        result = loop_add(node->loop, memory->trigger_fd, EPOLLPRI, on_trigger, memory,
+                          &memory->trigger, err);
+    if (result < 0) {
+        node_memory_free(memory);
+        return result;
+    }
+    *ret_memory = memory;
+    return 0;
+}
+
+struct node_memory *node_memory_free(struct node_memory *memory)
+{
+    if (!memory)
+        return NULL;
+    worker_free(memory->worker);
+    loop_cancel(memory->timer);
+    loop_remove(memory->trigger);
+    cleanup_close(&memory->trigger_fd);
+    free(memory->vms);
+    free(memory->owners);
+    free(memory);
+    return NULL;
+}
+
+/* --- what is told --- */
+
+struct node_memory_figures node_memory_figures(const struct node *node)
+{
+    return node->memory->figures;
+}
+
+static json_t *vm_json(const struct balancer_vm *vm, const char *id)
+{
+    const struct balancer_plan *plan = &vm->plan;
+
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:b, s:b}", "id", id, "max_mib",
+        (json_int_t)vm->max_mib, "min_mib", (json_int_t)vm->min_mib, "resident_mib",
+        (json_int_t)vm->resident_mib, "balloon_mib", (json_int_t)vm->balloon_mib, "used_mib",
+        vm->stats_age_ms == UINT32_MAX ? json_null() : json_integer((json_int_t)vm->used_mib),
+        "demand_mib", (json_int_t)plan->demand_mib, "entitled_mib", (json_int_t)plan->entitled_mib,
+        "balloon_target_mib", (json_int_t)plan->balloon_mib, "high_mib", (json_int_t)plan->high_mib,
+        "paused", plan->pause, "left_alone", vm->memory.frozen_ms > 0);
+}
+
+static json_t *actions_json(const struct node_memory *memory)
+{
+    json_t *actions = json_object();
+
+    for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
+        json_object_set_new(actions, balancer_rung_names[rung],
+                            json_integer((json_int_t)memory->figures.actions[rung]));
+    return actions;
+}
+
+json_t *node_memory_json(const struct node *node)
+{
+    static const char *const modes[] = { [MEMORY_BALANCER_AUTO] = "off",
+                                         [MEMORY_BALANCER_OFF] = "off",
+                                         [MEMORY_BALANCER_ON] = "on",
+                                         [MEMORY_BALANCER_DRY_RUN] = "dry-run" };
+    const struct node_memory *memory = node->memory;
+    const struct memory_capacity capacity = node_memory_capacity(node);
+    const struct memory_promise promised = node_promised(node, NULL);
+    json_t *vms = json_array();
+
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct balancer_vm *vm = &memory->vms[i];
+        const struct vm *owner = vm_of_instance(node, vm->serial);
+
+        if (owner)
+            json_array_append_new(vms, vm_json(vm, owner->head.id));
+    }
+    return json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "balancer",
+        node_memory_is_balanced(node) && !is_dry(node) ? "on"
+                                                       : modes[node->config->memory_balancer],
+        "level", balancer_level_names[memory->state.level], "rung",
+        balancer_rung_names[memory->state.rung], "ratio_percent",
+        (json_int_t)capacity.ratio_percent, "allocatable_mib",
+        (json_int_t)admission_allocatable_mib(&capacity), "promised_mib",
+        (json_int_t)promised.max_mib, "guaranteed_mib", (json_int_t)promised.min_mib,
+        "capacity_mib", (json_int_t)memory->figures.capacity_mib, "free_mib",
+        (json_int_t)memory->figures.free_mib, "swapped_mib",
+        (json_int_t)memory->figures.swapped_mib, "price", (json_int_t)memory->state.price,
+        "actions", actions_json(memory), "vms", vms);
+}

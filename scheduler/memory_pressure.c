@@ -1,0 +1,94 @@
+#include "scheduler/memory_pressure.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define PRESSURE_FILE "/proc/pressure/memory"
+#define TRIGGER       "some 150000 1000000" /* us of us */
+
+/* A file of /proc as a string. */
+static int read_text(const char *path, char *ret_text, size_t size)
+{
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got;
+
+    if (fd < 0)
+        return -errno;
+    got = read(fd, ret_text, size - 1);
+    if (got < 0)
+        return -errno;
+    ret_text[got] = '\0';
+    return 0;
+}
+
+/* "Name:   N kB" */
+static int find_mib(const char *text, const char *name, uint64_t *ret_mib)
+{
+    const char *found = strstr(text, name);
+
+    if (!found)
+        return -EIO;
+    *ret_mib = strtoull(found + strlen(name), NULL, 10) >> 10;
+    return 0;
+}
+
+/* "some avg10=1.23 avg60=..." */
+static uint32_t psi_permille(void)
+{
+    unsigned whole, hundredths;
+    char text[256];
+
+    if (read_text(PRESSURE_FILE, text, sizeof text) < 0 ||
+        sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
+        return 0;
+    return whole * 10 + hundredths / 10;
+}
+
+int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err)
+{
+    struct memory_pressure pressure;
+    char text[4096];
+    int result = read_text("/proc/meminfo", text, sizeof text);
+
+    if (result == 0)
+        result = find_mib(text, "\nMemAvailable:", &pressure.available_mib);
+    if (result == 0)
+        result = find_mib(text, "\nSwapTotal:", &pressure.swap_mib);
+    if (result == 0)
+        result = find_mib(text, "\nSwapFree:", &pressure.swap_free_mib);
+    if (result < 0)
+        return error_set(err, -result, "read /proc/meminfo: %s", strerror(-result));
+    pressure.psi_permille = psi_permille();
+    *ret_pressure = pressure;
+    return 0;
+}
+
+int memory_pressure_trigger(void)
+{
+    auto_close int fd = open(PRESSURE_FILE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return -errno;
+    if (write(fd, TRIGGER, sizeof TRIGGER) < 0)
+        return -errno;
+    return take_fd(&fd);
+}
+
+uint32_t memory_resident_mib(pid_t pid)
+{
+    unsigned long long size, resident;
+    char path[40], text[128];
+
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    if (pid <= 0 || read_text(path, text, sizeof text) < 0 ||
+        sscanf(text, "%llu %llu", &size, &resident) != 2)
+        return 0;
+    return (uint32_t)(resident * (unsigned long long)sysconf(_SC_PAGESIZE) >> 20);
+}

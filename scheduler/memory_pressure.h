@@ -1,0 +1,21 @@
+/* memory_pressure.h - how the host's memory stands, from /proc.  Any thread; a call needs 30 us. */
+#pragma once
+#include <stdint.h>
+#include <sys/types.h>
+
+struct error;
+
+struct memory_pressure {
+    uint64_t available_mib; /* MemAvailable */
+    uint64_t swap_mib, swap_free_mib;
+    uint32_t
+        psi_permille; /* some task waited for memory, of the last 10 s; 0 where there is no PSI */
+};
+
+/* -EIO if /proc/meminfo is not as it should be. */
+int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err);
+/* An fd that has EPOLLPRI when tasks waited for memory 150 ms in a second (PSI trigger): owned, or
+ * -errno where there is no PSI. */
+int memory_pressure_trigger(void);
+/* Of a process, what is in memory (not swapped), in MiB; 0 if it is gone. */
+uint32_t memory_resident_mib(pid_t pid);
