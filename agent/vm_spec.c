@@ -288,9 +288,9 @@ static void read_memory_sizes(struct json_reader *reader, struct vm_spec *spec)
                          spec->memory_mib, spec->memory_max_mib);
     spec->memory_min_mib = (unsigned)json_read_integer(
         reader, "memory_min_mib", 1, VM_MEMORY_MIB_MAX, JSON_OPTIONAL, spec->memory_max_mib);
-    if (spec->memory_min_mib > spec->memory_mib && spec->memory_min_mib != spec->memory_max_mib)
-        json_reader_fail(reader, "memory_min_mib", "must be at most memory_mib, %u",
-                         spec->memory_mib);
+    if (spec->memory_min_mib > spec->memory_max_mib)
+        json_reader_fail(reader, "memory_min_mib", "must be at most memory_max_mib, %u",
+                         spec->memory_max_mib);
     spec->memory_weight = (unsigned)json_read_integer(reader, "memory_weight", 1,
                                                       BALANCER_WEIGHT_MAX, JSON_OPTIONAL, 100);
     spec->priority = (unsigned)json_read_integer(reader, "priority", 0, 1000, JSON_OPTIONAL, 100);

@@ -24,13 +24,13 @@ api()
     [[ ! $answer ]] || printf '%s\n' "$answer"
 }
 
-# Starts the agent and returns when it is ready; its log is appended to LOG.
+# agent_start LOG [OPTION...] - returns when it is ready; its log is appended to LOG.
 agent_start()
 {
     local log=$1
     mkdir -p "$state_dir" "$run_dir"
     "$project/build/warrend" --state-dir "$state_dir" --run-dir "$run_dir" \
-        --import-dir "$import_dir" >>"$log" 2>&1 </dev/null &
+        --import-dir "$import_dir" "${@:2}" >>"$log" 2>&1 </dev/null &
     agent_pid=$!
     for _ in {1..100}; do
         api GET /readyz >/dev/null 2>&1 && return

@@ -135,7 +135,7 @@ static const struct {
     { "{\"memory_mib\":16}", "boot" },
     { "{\"memory_mib\":16,\"memory_min_mib\":0," BOOT "}", "memory_min_mib" },
     { "{\"memory_mib\":16,\"memory_min_mib\":17," BOOT "}", "memory_min_mib" },
-    { "{\"memory_mib\":16,\"memory_max_mib\":32,\"memory_min_mib\":18," BOOT "}",
+    { "{\"memory_mib\":16,\"memory_max_mib\":32,\"memory_min_mib\":33," BOOT "}",
       "memory_min_mib" },
     { "{\"memory_mib\":16,\"memory_weight\":0," BOOT "}", "memory_weight" },
     { "{\"memory_mib\":16,\"memory_weight\":10001," BOOT "}", "memory_weight" },
