@@ -33,7 +33,7 @@ static void change_finish(void *context)
         ;
     change->done(change->context, change->result, &change->err);
     vm_spec_clear(&change->new_spec);
-    json_decref(change->volume_spec);
+    json_decref(change->new_json);
     json_decref(change->body);
     free(change);
     if (next)
@@ -268,6 +268,10 @@ static int begin_delete(struct change *change, struct error *err)
         node_retry(change->node, resource);
     if (result < 0 || resource->deleting)
         return result;
+    if (json_is_true(json_object_get(resource->spec, "delete_protection")))
+        return error_field(err, EBUSY, "delete_protection",
+                           "%s %s has delete_protection: PATCH that to false first",
+                           resource_kind_name(change->kind), change->id);
     result = resource_ops_of(change->kind)->may_remove(change->node, resource, change->force, err);
     if (result < 0)
         return result;

@@ -33,7 +33,7 @@ struct change {
 
     struct resource *target;
     uint64_t more_bytes;     /* of disk, that the PATCH of a volume promises */
-    json_t *volume_spec;     /* owned; what its will be once committed */
+    json_t *new_json;        /* owned; what its spec will be once committed, but for VMs */
     struct vm_spec new_spec; /* PATCH, ACTION, PART: what the VM's will be once committed */
     enum vm_intent new_intent;
     int64_t old_generation; /* when it was submitted */
@@ -57,6 +57,16 @@ void change_merge(json_t *target, const json_t *patch);
 void change_apply_vm(struct change *change);
 /* Writes the VM as it would be with the change's spec, intent and generation. */
 int change_commit_vm(struct change *change, struct error *err);
+
+/* node_patch.c: PATCH of labels, which all kinds have, and what other PATCHes share.  The first:
+ * does the body name only these (NULL ended)?  The second: what the spec would be goes into
+ * new_json; 0 = as it is, 1 = another.  The third writes that, the last puts it into effect. */
+int change_check_names(const struct change *change, const char *const *changeable,
+                       struct error *err);
+int change_merge_spec(struct change *change, struct error *err);
+int change_commit_spec(struct change *change, struct error *err);
+int change_patch_labels(struct change *change, struct error *err);
+void change_apply_spec(struct change *change);
 
 /* node_volume_change.c: PATCH of volumes. */
 int change_patch_volume(struct change *change, struct error *err);

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/node_internal.h"
+#include "agent/labels.h"
+#include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -55,6 +56,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     const char *source;
     const char *format;
     const char *sha256;
+    const json_t *labels;
     int kind;
 
     json_reader_init(&reader, spec, "", err);
@@ -62,6 +64,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     source = json_read_string(&reader, "source", IMAGE_URL_MAX, JSON_REQUIRED, "");
     format = json_read_string(&reader, "format", 16, JSON_OPTIONAL, NULL);
     sha256 = json_read_string(&reader, "sha256", 64, JSON_OPTIONAL, NULL);
+    labels = labels_read(&reader);
     if (reader.result == 0 && source[0] != '/' && !is_url(source))
         json_reader_fail(&reader, "source", "must be an absolute path or an https:// URL");
     if (format && (kind != IMAGE_DISK || strcmp(format, "raw") != 0))
@@ -79,6 +82,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
         json_object_set_new(image->head.spec, "format", json_string("raw"));
     if (sha256)
         json_object_set_new(image->head.spec, "sha256", json_string(sha256));
+    labels_put(image->head.spec, labels);
     *ret_resource = &image->head;
     return 0;
 }
@@ -301,6 +305,8 @@ const struct resource_ops image_ops = {
     .begin = image_begin,
     .may_remove = image_may_remove,
     .remove = image_begin_remove,
+    .patch = change_patch_labels,
+    .apply = change_apply_spec,
     .status = image_status,
     .restore = image_restore,
     .free = image_free,

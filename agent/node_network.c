@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/node_internal.h"
+#include "agent/labels.h"
+#include "agent/node_change.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -26,7 +27,9 @@ static void network_free(struct resource *resource)
     free(resource);
 }
 
-static int read_spec(const json_t *spec, struct network_config *config, struct error *err)
+/* *ret_labels: borrowed. */
+static int read_spec(const json_t *spec, struct network_config *config, const json_t **ret_labels,
+                     struct error *err)
 {
     struct json_reader reader;
     const char *cidr;
@@ -37,6 +40,7 @@ static int read_spec(const json_t *spec, struct network_config *config, struct e
     config->peer_isolation = json_read_bool(&reader, "peer_isolation", false);
     config->mtu = (uint16_t)json_read_integer(&reader, "mtu", NETWORK_MTU_MIN, NETWORK_MTU_MAX,
                                               JSON_OPTIONAL, NETWORK_MTU_DEFAULT);
+    *ret_labels = labels_read(&reader);
     if (json_reader_end(&reader) < 0)
         return reader.result;
     if (cidr_parse(cidr, &config->cidr, err) < 0) {
@@ -51,12 +55,13 @@ static int read_spec(const json_t *spec, struct network_config *config, struct e
 static int network_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
 {
     struct network *network = calloc(1, sizeof *network);
+    const json_t *labels = NULL;
     char cidr[CIDR_TEXT];
     int result;
 
     if (!network)
         return error_set(err, EAGAIN, "memory is short; try again");
-    result = read_spec(spec, &network->config, err);
+    result = read_spec(spec, &network->config, &labels, err);
     if (result < 0) {
         free(network);
         return result;
@@ -65,6 +70,7 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
     network->head.spec =
         json_pack("{s:s, s:s, s:b, s:i}", "cidr", cidr, "mode", mode_names[network->config.nat],
                   "peer_isolation", network->config.peer_isolation, "mtu", network->config.mtu);
+    labels_put(network->head.spec, labels);
     *ret_resource = &network->head;
     return 0;
 }
@@ -304,6 +310,8 @@ const struct resource_ops network_ops = {
     .begin = network_begin,
     .may_remove = network_may_remove,
     .remove = network_remove,
+    .patch = change_patch_labels,
+    .apply = change_apply_spec,
     .status = network_status,
     .restore = network_restore,
     .free = network_free,

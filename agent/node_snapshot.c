@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/labels.h"
+#include "agent/node_change.h"
 #include "agent/node_volume.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
@@ -65,7 +67,7 @@ static void snapshot_free(struct resource *resource)
     free(snapshot);
 }
 
-static json_t *spec_json(const struct snapshot *snapshot, int mode)
+static json_t *spec_json(const struct snapshot *snapshot, int mode, const json_t *labels)
 {
     json_t *spec = json_pack("{s:s, s:s}", "vm", snapshot->vm, "mode", mode_names[mode]);
 
@@ -73,6 +75,7 @@ static json_t *spec_json(const struct snapshot *snapshot, int mode)
         json_object_set_new(spec, "parent", json_string(snapshot->parent));
     if (snapshot->track)
         json_object_set_new(spec, "track_changes", json_true());
+    labels_put(spec, labels);
     return spec;
 }
 
@@ -81,6 +84,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
     struct json_reader reader;
     struct snapshot *snapshot;
     const char *vm, *parent;
+    const json_t *labels;
     bool track;
     int mode;
 
@@ -90,6 +94,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
     mode = json_read_enum(&reader, "mode", mode_names, ARRAY_LENGTH(mode_names), JSON_OPTIONAL,
                           parent ? MODE_DIFFERENTIAL : MODE_FULL);
     track = json_read_bool(&reader, "track_changes", false);
+    labels = labels_read(&reader);
     if (json_reader_end(&reader) < 0)
         return reader.result;
     if ((mode == MODE_DIFFERENTIAL) != (parent != NULL))
@@ -109,7 +114,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
     snprintf(snapshot->vm, sizeof snapshot->vm, "%s", vm);
     snprintf(snapshot->parent, sizeof snapshot->parent, "%s", parent ? parent : "");
     snapshot->track = track;
-    snapshot->head.spec = spec_json(snapshot, mode);
+    snapshot->head.spec = spec_json(snapshot, mode, labels);
     *ret_resource = &snapshot->head;
     return 0;
 }
@@ -552,6 +557,8 @@ const struct resource_ops snapshot_ops = {
     .begin = snapshot_begin,
     .may_remove = snapshot_may_remove,
     .remove = snapshot_remove,
+    .patch = change_patch_labels,
+    .apply = change_apply_spec,
     .status = snapshot_status,
     .restore = snapshot_restore,
     .free = snapshot_free,

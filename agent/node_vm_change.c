@@ -131,6 +131,8 @@ int change_patch_vm(struct change *change, struct error *err)
                                               "memory_target_mib",
                                               "memory_weight",
                                               "priority",
+                                              "autostart_order",
+                                              "delete_protection",
                                               NULL };
     struct vm *vm = target_vm(change);
     json_t *merged;

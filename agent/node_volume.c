@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/labels.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
@@ -68,7 +69,7 @@ static void parse_source(struct json_reader *reader, struct volume *volume)
         json_reader_fail(reader, "disk", "names a disk of the snapshot: both or neither");
 }
 
-static json_t *volume_spec_json(const struct volume *volume)
+static json_t *volume_spec_json(const struct volume *volume, const json_t *labels, bool protect)
 {
     json_t *spec = json_object();
     const struct disk_base *source = &volume->source;
@@ -86,6 +87,8 @@ static json_t *volume_spec_json(const struct volume *volume)
     if (volume->clone != VOLUME_CLONE_BEST)
         json_object_set_new(spec, "clone",
                             json_string(clone_names[volume->clone - VOLUME_CLONE_COPY]));
+    json_object_set_new(spec, "delete_protection", json_boolean(protect));
+    labels_put(spec, labels);
     return spec;
 }
 
@@ -93,7 +96,9 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
 {
     struct json_reader reader;
     struct volume *volume = calloc(1, sizeof *volume);
+    const json_t *labels;
     int64_t size_mib;
+    bool protect;
     int clone;
 
     if (!volume)
@@ -102,19 +107,21 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
     parse_source(&reader, volume);
     size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX,
                                  volume->source.disk[0] ? JSON_OPTIONAL : JSON_REQUIRED, 0);
-    if (volume->fork[0] && size_mib > 0)
-        json_reader_fail(&reader, "size_mib", "is that of the disk");
     clone =
         json_read_enum(&reader, "clone", clone_names, ARRAY_LENGTH(clone_names), JSON_NULLABLE, -1);
     if (clone >= 0 && !disk_base_is_set(&volume->source))
         json_reader_fail(&reader, "clone", "is for volumes with an image or a snapshot");
+    labels = labels_read(&reader);
+    protect = json_read_bool(&reader, "delete_protection", false);
+    if (protect && volume->fork[0])
+        json_reader_fail(&reader, "delete_protection", "is its VM's: it goes with that");
     if (json_reader_end(&reader) < 0) {
         free(volume);
         return reader.result;
     }
     volume->size_bytes = (uint64_t)size_mib << 20;
     volume->clone = clone < 0 ? VOLUME_CLONE_BEST : CLONE_OF_NAME(clone);
-    volume->head.spec = volume_spec_json(volume);
+    volume->head.spec = volume_spec_json(volume, labels, protect);
     *ret_resource = &volume->head;
     return 0;
 }
@@ -175,6 +182,8 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
     uint64_t available = 0;
     int result = 0;
 
+    if (volume->fork[0] && volume->size_bytes > 0) /* later it may be: it can grow */
+        return error_field(err, EINVAL, "size_mib", "size_mib: is that of the disk");
     if (volume->source.image[0])
         result = reserve_image(node, volume, err);
     else if (volume->source.snapshot[0])

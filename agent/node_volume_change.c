@@ -110,29 +110,21 @@ void volume_grow(struct node *node, struct volume *volume)
 
 /* --- PATCH --- */
 
-/* 1 and what its size is to be, 0 = as it is already. */
-static int read_patch(const struct change *change, const struct volume *volume, uint64_t *ret_bytes,
-                      struct error *err)
+/* *ret_bytes: what its size is to be. */
+static int read_size(const struct change *change, const struct volume *volume, uint64_t *ret_bytes,
+                     struct error *err)
 {
     struct json_reader reader;
-    const char *key;
-    json_t *value;
     int64_t mib;
 
-    json_object_foreach(change->body, key, value)
-    {
-        if (strcmp(key, "size_mib") != 0)
-            return error_field(err, EINVAL, key,
-                               "%s: cannot be changed; of a volume only size_mib can", key);
-    }
     json_reader_init(&reader, change->body, "", err);
     mib = json_read_integer(&reader, "size_mib", 1, (int64_t)(VOLUME_BYTES_MAX >> 20),
                             JSON_OPTIONAL, (int64_t)(volume->wanted_bytes >> 20));
-    if (json_reader_end(&reader) < 0)
+    if (reader.result < 0)
         return reader.result;
     *ret_bytes = (uint64_t)mib << 20;
     if (*ret_bytes >= volume->wanted_bytes)
-        return *ret_bytes > volume->wanted_bytes;
+        return 0;
     return error_field(err, EINVAL, "size_mib",
                        "size_mib: a volume can grow, but not shrink from %" PRIu64 " MiB",
                        volume->wanted_bytes >> 20);
@@ -160,36 +152,23 @@ static int may_grow(const struct node *node, const struct volume *volume, uint64
     return result < 0 ? result : vm_disk_may_grow(node, volume, bytes, err);
 }
 
-static json_t *spec_with(const struct volume *volume, uint64_t bytes)
-{
-    json_t *spec = json_copy(volume->head.spec); /* answers may hold the old one still */
-
-    if (spec && json_object_set_new(spec, "size_mib", json_integer((json_int_t)(bytes >> 20))) < 0)
-        json_decref(take_pointer(spec));
-    return spec;
-}
-
 int change_patch_volume(struct change *change, struct error *err)
 {
+    static const char *const changeable[] = { "size_mib", "labels", "delete_protection", NULL };
     struct volume *volume = (struct volume *)change->target;
-    json_t *old = volume->head.spec;
     uint64_t bytes = 0;
-    int result = read_patch(change, volume, &bytes, err);
+    int result = change_check_names(change, changeable, err);
 
-    if (result > 0)
-        result = may_grow(change->node, volume, bytes, err) < 0 ? -err->code : 1;
+    if (result == 0)
+        result = read_size(change, volume, &bytes, err);
+    if (result == 0 && bytes > volume->wanted_bytes)
+        result = may_grow(change->node, volume, bytes, err);
+    if (result == 0)
+        result = change_merge_spec(change, err);
     if (result <= 0)
         return result;
-    change->volume_spec = spec_with(volume, bytes);
-    if (!change->volume_spec)
-        return error_set(err, EAGAIN, "memory is short; try again");
     change->more_bytes = bytes - volume->wanted_bytes;
-    volume->head.spec = change->volume_spec;
-    volume->head.generation++;
-    result = change_commit(change, err);
-    volume->head.spec = old;
-    volume->head.generation--;
-    return result;
+    return change_commit_spec(change, err);
 }
 
 void change_apply_volume(struct change *change)
@@ -198,9 +177,7 @@ void change_apply_volume(struct change *change)
 
     volume->wanted_bytes += change->more_bytes;
     change->more_bytes = 0;
-    volume->head.generation++;
-    json_decref(volume->head.spec);
-    volume->head.spec = take_pointer(change->volume_spec);
+    change_apply_spec(change);
     volume->head.stuck = false;
     volume_grow(change->node, volume);
 }

@@ -66,8 +66,10 @@ static bool lives(const struct vm *vm)
 /* The fork's spec, with its parent's volumes. */
 static bool differs(const struct vm *parent, const struct vm *vm, char *ret_field, size_t size)
 {
-    static const char *const own[] = { "boot",      "nics",      "labels",        "restart",
-                                       "autostart", "on_reboot", "desired_state", NULL };
+    static const char *const own[] = {
+        "boot",      "nics",          "labels",          "restart",           "autostart",
+        "on_reboot", "desired_state", "autostart_order", "delete_protection", NULL
+    };
     json_t *spec = json_deep_copy(vm->head.spec), *disk;
     bool result;
     size_t i;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/labels.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -233,24 +234,6 @@ static int parse_vsock(const json_t *json, struct vm_spec *spec, struct error *e
     return result < 0 ? result : parse_items(ports, "vsock.ports", parse_vsock_port, spec, err);
 }
 
-static int check_labels(json_t *labels, struct error *err)
-{
-    const char *key;
-    json_t *value;
-
-    if (json_object_size(labels) > VM_LABELS_MAX)
-        return error_field(err, EINVAL, "labels", "labels: must be at most %d", VM_LABELS_MAX);
-    json_object_foreach(labels, key, value)
-    {
-        if (key[0] == '\0' || strlen(key) > 63 || !json_is_string(value) ||
-            json_string_length(value) > 255)
-            return error_field(
-                err, EINVAL, "labels",
-                "labels: keys have 1 to 63 bytes, values are strings of at most 255");
-    }
-    return 0;
-}
-
 static int parse_parts(const json_t *boot, const json_t *disks, const json_t *nics,
                        const json_t *balloon, const json_t *vsock, struct vm_spec *spec,
                        struct error *err)
@@ -265,7 +248,7 @@ static int parse_parts(const json_t *boot, const json_t *disks, const json_t *ni
         result = parse_balloon(balloon, spec, err);
     if (result == 0)
         result = parse_vsock(vsock, spec, err);
-    return result == 0 ? check_labels(spec->labels, err) : result;
+    return result;
 }
 
 /* After memory_mib and memory_backing.  Memory is plugged in blocks of 2 MiB. */
@@ -325,12 +308,15 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
     balloon = json_read_object(&reader, "balloon", JSON_OPTIONAL);
     vsock = json_read_object(&reader, "vsock", JSON_OPTIONAL);
-    labels = json_read_object(&reader, "labels", JSON_OPTIONAL);
+    labels = labels_read(&reader);
     spec.restart = (enum vm_restart)json_read_enum(&reader, "restart", vm_restart_names,
                                                    VM_RESTART_COUNT, JSON_OPTIONAL, 0);
     spec.on_reboot = (enum vm_on_reboot)json_read_enum(&reader, "on_reboot", vm_on_reboot_names,
                                                        VM_ON_REBOOT_COUNT, JSON_OPTIONAL, 0);
     spec.autostart = json_read_bool(&reader, "autostart", false);
+    spec.autostart_order = (unsigned)json_read_integer(&reader, "autostart_order", 0,
+                                                       VM_AUTOSTART_ORDER_MAX, JSON_OPTIONAL, 0);
+    spec.delete_protection = json_read_bool(&reader, "delete_protection", false);
     spec.desired_running =
         json_read_enum(&reader, "desired_state", desired_names, 2, JSON_OPTIONAL, 1) == 1;
     spec.stop_timeout_s =
@@ -491,16 +477,16 @@ json_t *vm_spec_json(const struct vm_spec *spec)
     if (spec->initrd[0])
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
     json = json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:s, "
-        "s:s, "
-        "s:i}",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:i, s:b, "
+        "s:s, s:s, s:i}",
         "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
         (int)spec->memory_mib, "memory_max_mib", (int)spec->memory_max_mib, "memory_target_mib",
         (int)spec->memory_target_mib, "memory_min_mib", (int)spec->memory_min_mib, "memory_weight",
         (int)spec->memory_weight, "priority", (int)spec->priority, "memory_backing",
         vm_memory_names[spec->memory_backing], "boot", boot, "disks", disks_json(spec), "nics",
         nics_json(spec), "balloon", balloon, "labels", spec->labels, "restart",
-        vm_restart_names[spec->restart], "autostart", spec->autostart, "on_reboot",
+        vm_restart_names[spec->restart], "autostart", spec->autostart, "autostart_order",
+        (int)spec->autostart_order, "delete_protection", spec->delete_protection, "on_reboot",
         vm_on_reboot_names[spec->on_reboot], "desired_state", desired_names[spec->desired_running],
         "stop_timeout_seconds", (int)spec->stop_timeout_s);
     if (json && spec->vsock.cid)

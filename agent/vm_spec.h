@@ -12,7 +12,7 @@ struct error;
 
 #define VM_MEMORY_MIB_MIN           2
 #define VM_MEMORY_MIB_MAX           (512 * 1024)
-#define VM_LABELS_MAX               32
+#define VM_AUTOSTART_ORDER_MAX      1000000
 #define VM_STOP_TIMEOUT_DEFAULT_S   60
 #define VM_STOP_TIMEOUT_MAX_S       3600
 #define VM_STATS_INTERVAL_DEFAULT_S 5
@@ -97,6 +97,8 @@ struct vm_spec {
     enum vm_restart restart;
     enum vm_on_reboot on_reboot;
     bool autostart;
+    unsigned autostart_order; /* after a host's reboot: the lower first, then by id */
+    bool delete_protection;
     bool desired_running;
     unsigned stop_timeout_s;
 };

@@ -168,6 +168,7 @@ static json_t *fork_spec(const json_t *parent, const char *parent_id)
 
     json_object_set_new(json_object_get(spec, "boot"), "fork", json_string(parent_id));
     json_object_set_new(spec, "desired_state", json_string("running"));
+    json_object_set_new(spec, "delete_protection", json_false());
     json_array_foreach(json_object_get(spec, "nics"), index, nic)
     {
         json_object_del(nic, "mac");

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "agent/labels.h"
 #include "agent/vm_spec.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -49,9 +50,10 @@ static void the_least_has_every_default(void **state)
     text = json_canonical(canonical);
     assert_string_equal(
         text,
-        "{\"autostart\":false,\"balloon\":{\"amount_mib\":0,\"deflate_on_oom\":true,"
+        "{\"autostart\":false,\"autostart_order\":0,\"balloon\":{\"amount_mib\":0,\"deflate_on_"
+        "oom\":true,"
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
-        "\"cpu\":\"host\","
+        "\"cpu\":\"host\",\"delete_protection\":false,"
         "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
         "\"memory_max_mib\":128,\"memory_mib\":128,\"memory_min_mib\":128,"
         "\"memory_target_mib\":128,\"memory_weight\":100,\"nics\":[],"
@@ -66,11 +68,11 @@ static void the_least_has_every_default(void **state)
 static void everything_comes_back_as_it_was(void **state)
 {
     static const char all[] =
-        "{\"autostart\":true,\"balloon\":{\"amount_mib\":524285,"
+        "{\"autostart\":true,\"autostart_order\":1000000,\"balloon\":{\"amount_mib\":524285,"
         "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
         "\"cmdline\":\"console=ttyS0 "
         "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-        "\"cpu\":\"x86-64-v3\","
+        "\"cpu\":\"x86-64-v3\",\"delete_protection\":true,"
         "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
         "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
         "\"rate_limit\":{\"bytes_burst\":1099511627775,"
@@ -217,6 +219,9 @@ static const struct {
     { NIC "\"rate_limit\":{}}]}", "nics[0].rate_limit" },
     { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
+    { "{\"memory_mib\":16,\"autostart_order\":1000001," BOOT "}", "autostart_order" },
+    { "{\"memory_mib\":16,\"autostart_order\":-1," BOOT "}", "autostart_order" },
+    { "{\"memory_mib\":16,\"delete_protection\":\"yes\"," BOOT "}", "delete_protection" },
     { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
     { VSOCK "7}", "vsock" },
     { VSOCK "{\"cid\":2}}", "vsock.cid" },
@@ -279,14 +284,14 @@ static void counts_have_limits(void **state)
             assert_string_equal(err.field, "disks");
         }
     }
-    for (int count = VM_LABELS_MAX; count <= VM_LABELS_MAX + 1; count++) {
+    for (int count = LABELS_MAX; count <= LABELS_MAX + 1; count++) {
         used = (size_t)snprintf(text, sizeof text, "{\"memory_mib\":16," BOOT ",\"labels\":{");
         for (int i = 0; i < count; i++)
             used += (size_t)snprintf(text + used, sizeof text - used, "%s\"k%d\":\"v\"",
                                      i ? "," : "", i);
         snprintf(text + used, sizeof text - used, "}}");
-        assert_int_equal(parse(text, &spec, &err), count == VM_LABELS_MAX ? 0 : -EINVAL);
-        if (count == VM_LABELS_MAX)
+        assert_int_equal(parse(text, &spec, &err), count == LABELS_MAX ? 0 : -EINVAL);
+        if (count == LABELS_MAX)
             vm_spec_clear(&spec);
     }
 }

@@ -1,0 +1,69 @@
+/* labels.c - see labels.h. */
+#include "agent/labels.h"
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/json.h"
+
+#define KEY_MAX   63
+#define VALUE_MAX 255
+
+static bool key_is_valid(const char *key)
+{
+    size_t length = strlen(key);
+
+    return length >= 1 && length <= KEY_MAX &&
+           strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/-") ==
+               length;
+}
+
+static bool value_is_valid(const json_t *value)
+{
+    const char *text = json_string_value(value);
+
+    if (!text || json_string_length(value) > VALUE_MAX)
+        return false;
+    for (size_t i = 0; i < json_string_length(value); i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return false;
+    return true;
+}
+
+int labels_check(const json_t *labels, struct error *err)
+{
+    const char *key;
+    json_t *value;
+
+    if (json_object_size(labels) > LABELS_MAX)
+        return error_field(err, EINVAL, "labels", "labels: must be at most %d", LABELS_MAX);
+    json_object_foreach((json_t *)labels, key, value)
+    {
+        if (!key_is_valid(key))
+            return error_field(
+                err, EINVAL, "labels",
+                "labels: keys have 1 to %d of A-Z, a-z, 0-9, \".\", \"_\", \"/\" and \"-\"",
+                KEY_MAX);
+        if (!value_is_valid(value))
+            return error_field(
+                err, EINVAL, "labels",
+                "labels: values are strings of at most %d bytes, without control characters",
+                VALUE_MAX);
+    }
+    return 0;
+}
+
+const json_t *labels_read(struct json_reader *reader)
+{
+    const json_t *labels = json_read_object(reader, "labels", JSON_OPTIONAL);
+    struct error why = { 0 };
+
+    if (labels && reader->result == 0 && labels_check(labels, &why) < 0)
+        json_reader_fail(reader, "labels", "%.200s", why.message + strlen("labels: "));
+    return reader->result == 0 ? labels : NULL;
+}
+
+void labels_put(json_t *spec, const json_t *labels)
+{
+    json_object_set_new(spec, "labels", labels ? json_deep_copy(labels) : json_object());
+}
