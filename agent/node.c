@@ -81,7 +81,7 @@ json_t *resource_json(const struct node *node, const struct resource *resource)
 }
 
 /* An import, seen as an operation: "import-" and the image's uid. */
-static json_t *operation_json(const struct image *image)
+json_t *operation_json(const struct image *image)
 {
     static const char *const names[] = { "running", "succeeded", "failed" };
     char id[ID_MAX + 1];
@@ -120,38 +120,6 @@ json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
         return find_operation(node, id);
     resource = node_find(node, kind, id);
     return resource ? resource_json(node, resource) : NULL;
-}
-
-/* Operations are listed in the order of their images' ids; `after` is an operation's id. */
-static size_t first_operation(const struct node *node, const char *after)
-{
-    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
-
-    for (size_t i = 0; after[0] && i < images->count; i++)
-        if (strncmp(after, "import-", 7) == 0 && strcmp(images->items[i]->uid, after + 7) == 0)
-            return i + 1;
-    return 0;
-}
-
-json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
-                  bool *ret_more)
-{
-    bool operations = kind == RESOURCE_OPERATION;
-    const struct resource_table *table = &node->tables[operations ? RESOURCE_IMAGE : kind];
-    size_t i = operations ? first_operation(node, after) : resource_after(table, after);
-    json_t *items = json_array();
-
-    for (; items && i < table->count && json_array_size(items) < limit; i++) {
-        const struct resource *resource = table->items[i];
-
-        if (!resource->hidden)
-            json_array_append_new(items, operations ? operation_json((const struct image *)resource)
-                                                    : resource_json(node, resource));
-    }
-    while (i < table->count && table->items[i]->hidden)
-        i++;
-    *ret_more = i < table->count;
-    return items;
 }
 
 int64_t node_revision(const struct node *node)

@@ -17,8 +17,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/id.h"
 
 struct error;
+struct label_selector;
 struct node;
 
 enum resource_kind {
@@ -42,18 +44,27 @@ struct node_condition {
 
 /* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */
 json_t *node_get(struct node *node, enum resource_kind kind, const char *id);
-/* Ascending by id, after `after` ("" = from the start), at most limit (1-1000).  *ret_more says
- * whether there are further ones.  NULL if memory is short. */
-json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
-                  bool *ret_more);
+struct node_list_query {
+    const char *after;                   /* where the page before ended; "" = from the start */
+    size_t limit;                        /* 1-1000 */
+    const struct label_selector *labels; /* NULL = any */
+    const char *state;                   /* of the status; NULL = any */
+};
+/* Ascending by id, at most limit.  ret_next: what `after` is for the next page, "" if there is
+ * none. A page looks at so many resources only, so it may have fewer items than limit, even none,
+ * and a next one.  NULL if memory is short. */
+json_t *node_list(struct node *node, enum resource_kind kind, const struct node_list_query *query,
+                  char ret_next[ID_MAX + 1]);
+/* Can one of this kind be in this state? */
+bool node_state_is_known(enum resource_kind kind, const char *name);
 /* Newest committed change of all. */
 int64_t node_revision(const struct node *node);
 
 /* spec: the request's body, a JSON object.  Validates, then creates or compares. */
 void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
               struct node_condition condition, node_done_fn *done, void *context);
-/* Merge patch of what may change (VM: labels, restart, on_reboot, autostart, stop_timeout_seconds;
- * desired_state).  Other fields: EINVAL naming the field. */
+/* Merge patch of what may change: labels of every kind, and more of VMs and volumes.  Other fields:
+ * EINVAL naming the field. */
 void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
                 struct node_condition condition, node_done_fn *done, void *context);
 /* force: a running VM is killed first; without it -EBUSY. */

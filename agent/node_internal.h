@@ -314,6 +314,10 @@ void volume_make_fork(struct node *node, struct volume *volume, const struct sna
                       bool may_be_delta);
 
 json_t *resource_json(const struct node *node, const struct resource *resource);
+/* An image's import, as an operation. */
+json_t *operation_json(const struct image *image);
+/* Of any kind but VMs. */
+enum progress_state resource_progress(const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);
 
 unsigned node_console_followers(const struct node *node);

@@ -23,7 +23,7 @@ static void list_names(const char *const *names, char *ret_text, size_t size)
 
     for (size_t i = 0; names[i] && used < size; i++)
         used += (size_t)snprintf(ret_text + used, size - used, "%s%s",
-                                 i == 0          ? ""
+                                 i == 0         ? ""
                                  : names[i + 1] ? ", "
                                                 : " and ",
                                  names[i]);

@@ -53,7 +53,7 @@ static enum outlook look_at_vm(const struct vm *vm, enum node_wait_for what, int
                                                                                     : NOT_YET;
 }
 
-static enum progress_state progress_of(const struct resource *resource)
+enum progress_state resource_progress(const struct resource *resource)
 {
     switch (resource->kind) {
     case RESOURCE_IMAGE:
@@ -84,7 +84,7 @@ static enum outlook look(const struct node_waiter *waiter)
         return NEVER;
     if (resource->kind == RESOURCE_VOLUME && volume_is_growing((const struct volume *)resource))
         return NOT_YET;
-    return progress_of(resource) == PROGRESS_WORKING ? NOT_YET : REACHED;
+    return resource_progress(resource) == PROGRESS_WORKING ? NOT_YET : REACHED;
 }
 
 static void unlink_waiter(struct node_waiter *waiter)

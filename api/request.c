@@ -194,6 +194,25 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
     return 0;
 }
 
+bool request_etag_is_known(const struct request *request, const char *etag)
+{
+    const char *list = request->if_none_match;
+
+    while (list && *list) {
+        size_t length;
+
+        list += strspn(list, ", ");
+        if (strncmp(list, "W/", 2) == 0) /* the comparison is the weak one */
+            list += 2;
+        length = strcspn(list, ", ");
+        if ((length == strlen(etag) && strncmp(list, etag, length) == 0) ||
+            (length == 1 && *list == '*'))
+            return true;
+        list += length;
+    }
+    return false;
+}
+
 static void request_reply(struct request *request, struct wire_message *reply,
                           const struct reply_headers *headers)
 {

@@ -88,6 +88,10 @@ int request_check_upgrade(const struct request *request, const char *protocol, s
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);
 
+/* Does the client of a GET say, by If-None-Match, that it has what has this tag (RFC 9110, 13.1.2)?
+ */
+bool request_etag_is_known(const struct request *request, const char *etag);
+
 /* Headers of a reply beside its content type; NULL = none. */
 struct reply_headers {
     const char *etag, *location, *allow, *retry_after, *upgrade;

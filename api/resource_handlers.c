@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "agent/label_selector.h"
 #include "api/handlers.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -64,43 +65,57 @@ void resource_get(struct request *request)
     }
     snprintf(etag, sizeof(etag), "\"%lld\"",
              (long long)json_integer_value(json_object_get(resource, "generation")));
-    request_reply_json(request, 200, resource, &headers);
+    /* The body of a 304 is not sent, but its length is told (RFC 9110, 8.6). */
+    request_reply_json(request, request_etag_is_known(request, etag) ? 304 : 200, resource,
+                       &headers);
 }
 
-/* The cursor is the last id of the page before; clients are told to treat it as opaque. */
-static int list_read_cursor(struct request *request, const char **ret_after, struct error *err)
+/* The cursor is the last id that the page before looked at, so what comes and goes meanwhile
+ * neither repeats nor hides others; clients are told to treat it as opaque. */
+static int list_read_query(struct request *request, struct node_list_query *query,
+                           struct label_selector *selector, struct error *err)
 {
     const char *cursor = query_get(&request->query, "cursor");
+    const char *labels = query_get(&request->query, "labels");
+    int64_t limit = 0;
+    int r =
+        query_integer(&request->query, "limit", 1, LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT, &limit, err);
 
+    if (r < 0)
+        return r;
     if (cursor && !id_is_valid(cursor))
         return error_field(err, EINVAL, "cursor", "cursor must be the `next` of an earlier page");
-    *ret_after = cursor ? cursor : "";
+    if (labels && label_selector_parse(labels, selector, err) < 0) {
+        snprintf(err->field, sizeof(err->field), "labels");
+        return -EINVAL;
+    }
+    query->after = cursor ? cursor : "";
+    query->limit = (size_t)limit;
+    query->labels = labels ? selector : NULL;
+    query->state = query_get(&request->query, "state");
+    if (query->state && !node_state_is_known(kind_of(request), query->state))
+        return error_field(err, EINVAL, "state", "%s are never in the state %.40s",
+                           collections[kind_of(request)], query->state);
     return 0;
 }
 
 void resource_list(struct request *request)
 {
     struct error err = { 0 };
-    const char *after = "";
-    int64_t limit = 0;
-    bool more = false;
-    json_t *items, *next = NULL;
+    struct label_selector selector;
+    struct node_list_query query;
+    char next[ID_MAX + 1];
+    json_t *items;
 
-    if (query_integer(&request->query, "limit", 1, LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT, &limit,
-                      &err) < 0 ||
-        list_read_cursor(request, &after, &err) < 0) {
+    if (list_read_query(request, &query, &selector, &err) < 0) {
         request_reply_error(request, &err);
         return;
     }
-    items = node_list(request->node, kind_of(request), after, (size_t)limit, &more);
-    if (items && more && json_array_size(items) > 0)
-        next =
-            json_incref(json_object_get(json_array_get(items, json_array_size(items) - 1), "id"));
+    items = node_list(request->node, kind_of(request), &query, next);
     /* "o" takes what it is given, also when packing fails */
     request_reply_json(request, 200,
-                       json_pack("{s:o, s:o, s:I}", "items", items, "next",
-                                 next ? next : json_null(), "revision",
-                                 (json_int_t)node_revision(request->node)),
+                       json_pack("{s:o, s:s?, s:I}", "items", items, "next", next[0] ? next : NULL,
+                                 "revision", (json_int_t)node_revision(request->node)),
                        NULL);
 }
 

@@ -9,7 +9,8 @@
 #include "api/request.h"
 #include "base/cleanup.h"
 
-static const char *const page_queries[] = { "limit", "cursor", NULL };
+static const char *const list_queries[] = { "limit", "cursor", "state", "labels", NULL };
+static const char *const page_queries[] = { "limit", "cursor", "state", NULL };
 static const char *const wait_queries[] = { "wait", NULL };
 static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
@@ -18,21 +19,21 @@ static const char *const console_queries[] = { "tail", "follow", NULL };
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
 static const struct route routes[] = {
     /* method, path, operation, handler, argument, has_body, queries */
-    { "GET", "/v1/images", "listImages", resource_list, RESOURCE_IMAGE, false, page_queries },
+    { "GET", "/v1/images", "listImages", resource_list, RESOURCE_IMAGE, false, list_queries },
     { "GET", "/v1/images/{id}", "getImage", resource_get, RESOURCE_IMAGE, false, NULL },
     { "PUT", "/v1/images/{id}", "putImage", resource_put, RESOURCE_IMAGE, true, wait_queries },
     { "PATCH", "/v1/images/{id}", "patchImage", resource_patch, RESOURCE_IMAGE, true,
       wait_queries },
     { "DELETE", "/v1/images/{id}", "deleteImage", resource_delete, RESOURCE_IMAGE, false,
       delete_queries },
-    { "GET", "/v1/volumes", "listVolumes", resource_list, RESOURCE_VOLUME, false, page_queries },
+    { "GET", "/v1/volumes", "listVolumes", resource_list, RESOURCE_VOLUME, false, list_queries },
     { "GET", "/v1/volumes/{id}", "getVolume", resource_get, RESOURCE_VOLUME, false, NULL },
     { "PUT", "/v1/volumes/{id}", "putVolume", resource_put, RESOURCE_VOLUME, true, wait_queries },
     { "PATCH", "/v1/volumes/{id}", "patchVolume", resource_patch, RESOURCE_VOLUME, true,
       wait_queries },
     { "DELETE", "/v1/volumes/{id}", "deleteVolume", resource_delete, RESOURCE_VOLUME, false,
       delete_queries },
-    { "GET", "/v1/networks", "listNetworks", resource_list, RESOURCE_NETWORK, false, page_queries },
+    { "GET", "/v1/networks", "listNetworks", resource_list, RESOURCE_NETWORK, false, list_queries },
     { "GET", "/v1/networks/{id}", "getNetwork", resource_get, RESOURCE_NETWORK, false, NULL },
     { "PUT", "/v1/networks/{id}", "putNetwork", resource_put, RESOURCE_NETWORK, true,
       wait_queries },
@@ -40,7 +41,7 @@ static const struct route routes[] = {
       wait_queries },
     { "DELETE", "/v1/networks/{id}", "deleteNetwork", resource_delete, RESOURCE_NETWORK, false,
       delete_queries },
-    { "GET", "/v1/vms", "listVms", resource_list, RESOURCE_VM, false, page_queries },
+    { "GET", "/v1/vms", "listVms", resource_list, RESOURCE_VM, false, list_queries },
     { "GET", "/v1/vms/{id}", "getVm", resource_get, RESOURCE_VM, false, NULL },
     { "PUT", "/v1/vms/{id}", "putVm", resource_put, RESOURCE_VM, true, wait_queries },
     { "PATCH", "/v1/vms/{id}", "patchVm", resource_patch, RESOURCE_VM, true, wait_queries },
@@ -72,7 +73,7 @@ static const struct route routes[] = {
       NULL },
     { "GET", "/v1/vms/{id}/vsock/{port}", "connectVmVsock", vm_vsock, RESOURCE_VM, false, NULL },
     { "GET", "/v1/snapshots", "listSnapshots", resource_list, RESOURCE_SNAPSHOT, false,
-      page_queries },
+      list_queries },
     { "GET", "/v1/snapshots/{id}", "getSnapshot", resource_get, RESOURCE_SNAPSHOT, false, NULL },
     { "PATCH", "/v1/snapshots/{id}", "patchSnapshot", resource_patch, RESOURCE_SNAPSHOT, true,
       wait_queries },

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "agent/label_selector.h"
 #include "agent/node.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -120,8 +121,8 @@ static int fake_compare(const void *a, const void *b)
     return strcmp((*(struct fake_resource *const *)a)->id, (*(struct fake_resource *const *)b)->id);
 }
 
-json_t *node_list(struct node *node, enum resource_kind kind, const char *after, size_t limit,
-                  bool *ret_more)
+json_t *node_list(struct node *node, enum resource_kind kind, const struct node_list_query *query,
+                  char ret_next[ID_MAX + 1])
 {
     struct fake_resource *found[FAKE_RESOURCES];
     json_t *items = json_array();
@@ -130,14 +131,22 @@ json_t *node_list(struct node *node, enum resource_kind kind, const char *after,
     for (int i = 0; i < FAKE_RESOURCES; i++) {
         struct fake_resource *r = &node->resources[i];
 
-        if (r->used && r->kind == kind && strcmp(r->id, after) > 0)
+        if (r->used && r->kind == kind && strcmp(r->id, query->after) > 0 &&
+            (!query->labels ||
+             label_selector_matches(query->labels, json_object_get(r->spec, "labels"))))
             found[count++] = r;
     }
     qsort(found, count, sizeof(found[0]), fake_compare);
-    for (size_t i = 0; i < count && i < limit; i++)
+    for (size_t i = 0; i < count && i < query->limit; i++)
         json_array_append_new(items, fake_json(found[i]));
-    *ret_more = count > limit;
+    snprintf(ret_next, ID_MAX + 1, "%s", count > query->limit ? found[query->limit - 1]->id : "");
     return items;
+}
+
+bool node_state_is_known(enum resource_kind kind, const char *name)
+{
+    (void)kind;
+    return strcmp(name, "ready") == 0;
 }
 
 int64_t node_revision(const struct node *node)

@@ -18,13 +18,13 @@ static void nonsense_is_refused(void **state)
         int size; /* of the value; -1 = as long as it is */
         int result;
     } rows[] = {
-        { "env", "prod", -1, 0 },          { "a.b/c_d-E9", "", -1, 0 },
-        { "a", "x=y,z!", -1, 0 },          { "a", "\xc3\xa4", -1, 0 },
-        { "", "x", -1, -EINVAL },          { "a=b", "x", -1, -EINVAL },
-        { "a,b", "x", -1, -EINVAL },       { "!a", "x", -1, -EINVAL },
-        { "a b", "x", -1, -EINVAL },       { "\xc3\xa4", "x", -1, -EINVAL },
-        { "a", "x\ny", -1, -EINVAL },      { "a", "x\x7f", -1, -EINVAL },
-        { "a", "x\0y", 3, -EINVAL },       { "a", NULL, 0, -EINVAL },
+        { "env", "prod", -1, 0 },     { "a.b/c_d-E9", "", -1, 0 },
+        { "a", "x=y,z!", -1, 0 },     { "a", "\xc3\xa4", -1, 0 },
+        { "", "x", -1, -EINVAL },     { "a=b", "x", -1, -EINVAL },
+        { "a,b", "x", -1, -EINVAL },  { "!a", "x", -1, -EINVAL },
+        { "a b", "x", -1, -EINVAL },  { "\xc3\xa4", "x", -1, -EINVAL },
+        { "a", "x\ny", -1, -EINVAL }, { "a", "x\x7f", -1, -EINVAL },
+        { "a", "x\0y", 3, -EINVAL },  { "a", NULL, 0, -EINVAL },
     };
 
     (void)state;
@@ -33,10 +33,10 @@ static void nonsense_is_refused(void **state)
         json_t *labels = json_object();
         struct error err = { 0 };
 
-        json_object_set_new(labels, rows[i].key,
-                            !value ? json_integer(1)
-                                   : json_stringn(value, rows[i].size < 0 ? strlen(value)
-                                                                          : (size_t)rows[i].size));
+        json_object_set_new(
+            labels, rows[i].key,
+            !value ? json_integer(1)
+                   : json_stringn(value, rows[i].size < 0 ? strlen(value) : (size_t)rows[i].size));
         if (labels_check(labels, &err) != rows[i].result)
             fail_msg("row %zu", i);
         assert_string_equal(err.field, rows[i].result < 0 ? "labels" : "");
@@ -88,8 +88,8 @@ static void a_spec_has_a_copy(void **state)
     labels_put(spec, labels_read(&reader));
     assert_int_equal(json_reader_end(&reader), 0);
     json_decref(body);
-    assert_string_equal(
-        json_string_value(json_object_get(json_object_get(spec, "labels"), "a")), "b");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(spec, "labels"), "a")),
+                        "b");
     labels_put(spec, NULL);
     assert_int_equal(json_object_size(json_object_get(spec, "labels")), 0);
     json_reader_init(&reader, bad, "", &err);

@@ -502,6 +502,18 @@ static void lists_come_in_pages(void **state)
     assert_true(json_is_null(json_object_get(f->body, "next")));
     assert_int_equal(ASK(f, "GET", "/v1/vms?limit=0"), 400);
     assert_int_equal(ASK(f, "GET", "/v1/vms?limit=1001"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?labels=a=b,,c"), 400);
+    assert_string_equal(member(f, "field"), "labels");
+    assert_int_equal(ASK(f, "GET", "/v1/vms?labels="), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?state=asleep"), 400);
+    assert_string_equal(member(f, "field"), "state");
+    assert_int_equal(ASK(f, "GET", "/v1/operations?labels=a"), 400);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "\"7\", W/\"1\""), 304);
+    assert_string_equal(f->etag, "\"1\"");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "*"), 304);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "\"11\""), 200);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "1"), 200);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/none", .if_none_match = "*"), 404);
     assert_int_equal(ASK(f, "GET", "/v1/vms?cursor=%2f"), 400);
     assert_string_equal(member(f, "field"), "cursor");
 }
