@@ -67,6 +67,9 @@ static const struct option options[] = {
       "(default auto: on where more than 100 percent are promised)" },
     { "disk-ratio-percent", TYPE_NUMBER, AT(disk_ratio_percent), 1, 100000, "N",
       "how much of the file system's size may be promised to volumes (default 200)" },
+    { "autostart-parallel", TYPE_NUMBER, AT(autostart_parallel), 1, 1000, "N",
+      "how many VMs are being started at a time, and in a second, after the host's reboot "
+      "(default 8)" },
     { "allow-private-urls", TYPE_FLAG, AT(allow_private_urls), 0, 0, NULL,
       "let imports by URL reach private, link-local and loopback addresses" },
     { "ca-file", TYPE_PATH, AT(ca_file), 0, 0, "FILE",
@@ -292,6 +295,7 @@ int config_parse(int argc, char **argv, struct config *ret_config, enum config_w
         .memory_reserve_mib = 512,
         .memory_ratio_percent = 100,
         .disk_ratio_percent = 200,
+        .autostart_parallel = 8,
     };
     struct config flags = defaults;
     struct config config = defaults;

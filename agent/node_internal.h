@@ -155,6 +155,7 @@ struct vm {
     struct snapshot *snapshot;   /* that is just being made of it */
     bool start_committing;       /* a change that will start it is being committed */
     bool start_due;              /* start as soon as nothing stands against it */
+    bool autostart_waits;        /* but not before its turn (node_autostart.c) */
     bool stop_sent;              /* the power button was pressed */
     bool kill_sent;              /* the process got SIGKILL from us */
     enum vm_told told;
@@ -303,6 +304,9 @@ void node_retry_later(struct node *node, struct resource *resource, const char *
 void node_retry(struct node *node, struct resource *resource);
 /* It succeeded. */
 void node_retry_over(struct resource *resource);
+
+/* node_autostart.c: the next ones whose turn it is.  Called once a second. */
+void node_autostart(struct node *node);
 
 /* Volumes that wait for an image or a snapshot look again. */
 void node_wake_volumes(struct node *node);

@@ -73,6 +73,7 @@ static void tick(void *context)
                 node_retry(node, table->items[i]);
     }
     step_devices(node);
+    node_autostart(node);
     node_tend_networks(node);
     node_memory_tick(node);
 }

@@ -421,7 +421,10 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
 {
     const struct vm *vm = (const struct vm *)resource;
     const struct snapshot *base = snapshot_of_memory(node, vm);
-    const char *reason = vm->silent && !stored ? "its VMM does not answer" : vm->reason;
+    const char *reason = stored                ? vm->reason
+                         : vm->silent          ? "its VMM does not answer"
+                         : vm->autostart_waits ? "host-reboot: waits for its turn to start"
+                                               : vm->reason;
     char since[TIMESTAMP_TEXT];
     json_t *status;
 
@@ -448,6 +451,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
         json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
         json_object_set_new(status, "full", json_string(vm->full));
+        json_object_set_new(status, "autostart_waits", json_boolean(vm->autostart_waits));
         json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
         json_object_set_new(status, "forked", json_boolean(vm->forked));
         json_object_set_new(status, "memory_base_uid", json_string(vm->memory_base));
@@ -500,6 +504,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
         if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
             vm->restore = (enum vm_restore)step;
     snprintf(vm->full, sizeof vm->full, "%s", text_of(status, "full"));
+    vm->autostart_waits = json_is_true(json_object_get(status, "autostart_waits"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
     snprintf(vm->memory_base, sizeof vm->memory_base, "%s", text_of(status, "memory_base_uid"));
     restore_exit(vm, status);

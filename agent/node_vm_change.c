@@ -80,6 +80,7 @@ void change_apply_vm(struct change *change)
         vm->full[0] = '\0';
     if (started && change->new_intent == VM_INTENT_NONE) {
         vm->start_due = true;
+        vm->autostart_waits = false; /* who asks does not wait for its turn */
         vm->failures = 0;
     } else if (!vm->spec.desired_running) {
         vm->start_due = false;

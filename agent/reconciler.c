@@ -163,7 +163,7 @@ static bool start_was_due(const struct vm *vm)
         return true;
     case VM_STOPPED: /* restarted by policy or by verb; but a host's reboot leaves it to autostart
                       */
-        return !(vm->exit.set && vm->exit.cause == VM_CAUSE_HOST_REBOOT);
+        return vm->autostart_waits || !(vm->exit.set && vm->exit.cause == VM_CAUSE_HOST_REBOOT);
     case VM_FAILED:
         return vm->spec.restart != VM_RESTART_NEVER;
     default:
@@ -325,6 +325,7 @@ int node_reconcile(struct node *node, struct error *err)
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)
         settle_vm(node, (struct vm *)vms->items[i]);
+    node_autostart(node);
     vm_fork_tidy(node);
     log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
     return node_tend(node, err);

@@ -292,13 +292,14 @@ static void step_down(struct node *node, struct vm *vm)
     if (!vm->spec.desired_running) {
         vm->timer = loop_cancel(vm->timer);
         vm_fork_drop(vm);
-        vm->start_due = false;
+        vm->start_due = vm->autostart_waits = false;
         if (vm->state != VM_STOPPED)
             vm_set_state(node, vm, VM_STOPPED, "stop");
         observe(node, vm);
     } else if (vm->start_due) {
         vm->timer = loop_cancel(vm->timer);
-        try_start(node, vm);
+        if (!vm->autostart_waits)
+            try_start(node, vm);
     } else if (!vm->timer) {
         observe(node, vm);
     }
@@ -410,6 +411,7 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
     verdict.then =
         count_failures(vm, verdict.then, verdict.state == VM_FAILED, context.reboot_asked);
     apply_verdict(node, vm, &verdict);
+    vm->autostart_waits = cause == VM_CAUSE_HOST_REBOOT && vm->start_due;
     vm_set_state(node, vm, next == VM_NONE ? verdict.state : next, vm_cause_name(cause));
     vm_step(node, vm);
 }

@@ -10,12 +10,14 @@
 #   wholly                                   of each VM all is there, or nothing
 #   run_sections SECTION... -- [WANTED...]   all of it from start_agent to the last line
 #
+#   host_boot_id=UUID                        what agents that are started from then on take for the host's boot
 #   use_agent LETTER                         which of several agents (a, b, ...) is meant from here on
 # shellcheck shell=bash disable=SC2034  # variables are for who sources this
 
 passed=0 failed=0 skipped=0
 agent=a
 declare -A agent_pids=()
+host_boot_id=''
 agent_pid=0 agent_status=0 status=0 body='' found=''
 
 lib_begin() {
@@ -79,8 +81,14 @@ socket() { echo "$work/$agent/run/warren.sock"; }
 start_agent() {
     mkdir -p "$work/$agent"
     lib_uid_bases+=("$uid_base")
+    local enter=(nsenter --net="/run/netns/$namespace")
+    if [ -n "$host_boot_id" ]; then
+        echo "$host_boot_id" >"$work/boot_id"
+        # shellcheck disable=SC2016  # the inner shell's
+        enter+=(unshare --mount sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$work/boot_id")
+    fi
     # Not in_namespace: a function in the background would be a shell whose child is warrend.
-    nsenter --net="/run/netns/$namespace" "$build/warrend" --state-dir "$(state_dir)" --run-dir "$(run_dir)" --import-dir "$work/import" \
+    "${enter[@]}" "$build/warrend" --state-dir "$(state_dir)" --run-dir "$(run_dir)" --import-dir "$work/import" \
         --prefix "$prefix" --uid-base "$uid_base" --uid-count 1000 "$@" >>"$work/$agent/log" 2>&1 &
     agent_pid=$!
     agent_pids[$agent]=$agent_pid

@@ -1,0 +1,43 @@
+/* Starting again what a host's reboot has stopped: in order, and so many at a time, lest all guests
+ * boot at once.  What waits is in the rows: the next agent goes on with it. */
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/log.h"
+
+static bool comes_before(const struct vm *a, const struct vm *b)
+{
+    if (a->spec.autostart_order != b->spec.autostart_order)
+        return a->spec.autostart_order < b->spec.autostart_order;
+    return strcmp(a->head.id, b->head.id) < 0;
+}
+
+/* Those that wait for something else (an image, a network) keep nobody waiting. */
+static bool is_starting(const struct vm *vm)
+{
+    return vm->state == VM_STARTING || (vm->start_due && vm->jobs > 0);
+}
+
+void node_autostart(struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    int64_t room = node->config->autostart_parallel;
+    struct vm *next;
+
+    for (size_t i = 0; i < vms->count; i++)
+        room -= is_starting((const struct vm *)vms->items[i]);
+    do {
+        next = NULL;
+        for (size_t i = 0; i < vms->count; i++) {
+            struct vm *vm = (struct vm *)vms->items[i];
+
+            if (vm->autostart_waits && (!next || comes_before(vm, next)))
+                next = vm;
+        }
+        if (!next || room-- <= 0)
+            return;
+        next->autostart_waits = false;
+        log_info(node->log, "vm %s: autostart", next->head.id);
+        vm_step(node, next);
+    } while (true);
+}
