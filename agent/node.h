@@ -11,7 +11,8 @@
  *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
  *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
  *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
- *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        others internal (500) */
+ *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        EHOSTDOWN cordoned (503)
+ *   others internal (500) */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
@@ -108,7 +109,8 @@ enum node_wait_for {
     NODE_WAIT_PAUSED,
     NODE_WAIT_SETTLED,
     NODE_WAIT_DELETED,
-    NODE_WAIT_COUNT
+    NODE_WAIT_COUNT,
+    NODE_WAIT_DRAINED = NODE_WAIT_COUNT, /* of the node, whatever the kind and id: no VM runs */
 };
 struct node_waiter;
 /* reached: false when the time is over or it can no longer be reached (failed).  Called later,
@@ -145,6 +147,11 @@ void node_console_input(struct node *node, const char *id, const void *bytes, si
 typedef void node_vsock_fn(void *context, int fd, const struct error *err);
 void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_vsock_fn *done,
                         void *context);
+
+/* Cordons the node, which then creates and starts no VMs, or ends that (and draining). */
+void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context);
+/* Cordons it, and begins to stop all that runs. */
+void node_drain(struct node *node, node_done_fn *done, void *context);
 
 /* GET /v1/node. */
 json_t *node_info(struct node *node);

@@ -1,16 +1,8 @@
 /* Starting again what a host's reboot has stopped: in order, and so many at a time, lest all guests
  * boot at once.  What waits is in the rows: the next agent goes on with it. */
-#include <string.h>
-
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "base/log.h"
-
-static bool comes_before(const struct vm *a, const struct vm *b)
-{
-    if (a->spec.autostart_order != b->spec.autostart_order)
-        return a->spec.autostart_order < b->spec.autostart_order;
-    return strcmp(a->head.id, b->head.id) < 0;
-}
 
 /* Those that wait for something else (an image, a network) keep nobody waiting. */
 static bool is_starting(const struct vm *vm)
@@ -24,6 +16,8 @@ void node_autostart(struct node *node)
     int64_t room = node->config->autostart_parallel;
     struct vm *next;
 
+    if (node->draining)
+        return; /* they are to be stopped */
     for (size_t i = 0; i < vms->count; i++)
         room -= is_starting((const struct vm *)vms->items[i]);
     do {
@@ -31,7 +25,7 @@ void node_autostart(struct node *node)
         for (size_t i = 0; i < vms->count; i++) {
             struct vm *vm = (struct vm *)vms->items[i];
 
-            if (vm->autostart_waits && (!next || comes_before(vm, next)))
+            if (vm->autostart_waits && (!next || vm_starts_before(vm, next)))
                 next = vm;
         }
         if (!next || room-- <= 0)

@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "agent/version.h"
 #include "base/error.h"
 #include "storage/space.h"
@@ -49,10 +50,11 @@ json_t *node_info(struct node *node)
     struct utsname uts;
     uint64_t disk_bytes = 0;
     uint64_t disk_free = 0;
+    json_t *info;
 
     uname(&uts);
     space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
-    return json_pack(
+    info = json_pack(
         "{s:s, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i, "
         "s:i, s:i}, s:I, s:o, s:o}",
         "version", WARREN_VERSION, "kernel", uts.release, "hostname", uts.nodename, "cpus",
@@ -68,6 +70,8 @@ json_t *node_info(struct node *node)
         (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
         (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
         "findings", findings_json(node), "cpu_baselines", cpus_json(node));
+    node_schedule_status(node, info);
+    return info;
 }
 
 int node_ready(struct node *node, struct error *err)

@@ -209,6 +209,9 @@ struct node {
     struct resource_table tables[RESOURCE_OPERATION]; /* by kind; operations are views of images */
     uint32_t last_instance;
     int64_t revision;
+    int64_t generation; /* of the node's own spec (node_schedule.h), as the next two */
+    bool cordoned;
+    bool draining;
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
     bool waits_ended; /* nobody is let wait any more */

@@ -12,6 +12,7 @@
 #include "agent/jail_files.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -66,14 +67,17 @@ static int load_row(void *context, const struct record *record, struct error *er
     json_t *spec = NULL;
     json_t *status = NULL;
     int kind = kind_of(record->kind);
+    bool is_node = strcmp(record->kind, "node") == 0;
     int result;
 
-    if (kind < 0)
+    if (kind < 0 && !is_node)
         return error_set(err, EPROTO, "a row has the unknown kind \"%s\"", record->kind);
     result = json_parse(record->spec, strlen(record->spec), &spec, err);
     if (result == 0)
         result = json_parse(record->status, strlen(record->status), &status, err);
-    if (result == 0)
+    if (result == 0 && is_node)
+        node_schedule_restore(node, record, spec);
+    else if (result == 0)
         result = restore_resource(node, (enum resource_kind)kind, record, spec, status, err);
     json_decref(spec);
     json_decref(status);

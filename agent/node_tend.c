@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -74,6 +75,7 @@ static void tick(void *context)
     }
     step_devices(node);
     node_autostart(node);
+    node_drain_go_on(node);
     node_tend_networks(node);
     node_memory_tick(node);
 }

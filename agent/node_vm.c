@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_change.h"
+#include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
@@ -266,8 +267,10 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
     const struct memory_capacity capacity = node_memory_capacity(node);
     const struct memory_promise promised = node_promised(node, vm);
     const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
-    int result = admission_check(&capacity, &promised, &wanted, err);
+    int result = node_check_schedulable(node, err);
 
+    if (result == 0)
+        result = admission_check(&capacity, &promised, &wanted, err);
     if (result == 0)
         result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
@@ -316,10 +319,10 @@ static void place_devices(const struct node *node, struct vm *vm)
 static int vm_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct vm *vm = (struct vm *)resource;
-    int result = 0;
+    int result = node_check_schedulable(node, err);
 
     vm->closure = (struct vm_closure){ .node = node, .vm = vm };
-    if (vm->spec.fork[0])
+    if (result == 0 && vm->spec.fork[0])
         result = vm_fork_check(node, vm, err);
     for (unsigned i = 0; result == 0 && i < vm->spec.disk_count; i++)
         result = vm_check_disk(node, vm, i, err);

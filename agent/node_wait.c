@@ -6,6 +6,7 @@
 
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
 #include "base/loop.h"
@@ -70,8 +71,11 @@ enum progress_state resource_progress(const struct resource *resource)
 static enum outlook look(const struct node_waiter *waiter)
 {
     const struct resource *resource = node_find(waiter->node, waiter->kind, waiter->id);
-    bool gone = !resource || (waiter->uid[0] && strcmp(resource->uid, waiter->uid) != 0);
+    bool gone;
 
+    if (waiter->what == NODE_WAIT_DRAINED)
+        return !waiter->node->draining ? NEVER : node_is_drained(waiter->node) ? REACHED : NOT_YET;
+    gone = !resource || (waiter->uid[0] && strcmp(resource->uid, waiter->uid) != 0);
     if (waiter->what == NODE_WAIT_DELETED)
         return gone ? REACHED : NOT_YET;
     if (gone)
@@ -126,7 +130,8 @@ static void decide(struct node_waiter *waiter)
 void node_wait_look(struct node *node, const struct resource *resource)
 {
     for (struct node_waiter *waiter = node->waiters; waiter; waiter = waiter->next)
-        if (waiter->kind == resource->kind && strcmp(waiter->id, resource->id) == 0)
+        if (waiter->what == NODE_WAIT_DRAINED ||
+            (resource && waiter->kind == resource->kind && strcmp(waiter->id, resource->id) == 0))
             decide(waiter);
 }
 

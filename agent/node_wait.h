@@ -4,5 +4,6 @@
 struct node;
 struct resource;
 
-/* Something of the resource changed, or it is no longer in its table: who waits for it looks. */
+/* Something of the resource (NULL: of the node) changed, or it is no longer in its table: who waits
+ * for it looks. */
 void node_wait_look(struct node *node, const struct resource *resource);

@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_internal.h"
+#include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_hotplug.h"
@@ -414,4 +415,5 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
     vm->autostart_waits = cause == VM_CAUSE_HOST_REBOOT && vm->start_due;
     vm_set_state(node, vm, next == VM_NONE ? verdict.state : next, vm_cause_name(cause));
     vm_step(node, vm);
+    node_drain_go_on(node);
 }

@@ -28,6 +28,9 @@ void vm_vsock(struct request *request);
 /* node_handlers.c */
 void node_show(struct request *request);
 void node_show_memory(struct request *request);
+void node_patch_spec(struct request *request);
+void node_start_drain(struct request *request);
+void node_uncordon(struct request *request);
 void node_show_metrics(struct request *request);
 void node_show_health(struct request *request);
 void node_show_readiness(struct request *request);

@@ -7,6 +7,7 @@
 #include "api/openapi.h"
 #include "api/request.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 
 void node_show(struct request *request)
 {
@@ -16,6 +17,93 @@ void node_show(struct request *request)
 void node_show_memory(struct request *request)
 {
     request_reply_json(request, 200, node_memory_json(request->node), NULL);
+}
+
+/* --- whether it takes VMs --- */
+
+static void node_changed(void *context, int result, const struct error *err)
+{
+    struct request *request = context;
+
+    if (result < 0)
+        request_reply_error(request, err);
+    else
+        node_show(request);
+}
+
+void node_patch_spec(struct request *request)
+{
+    struct error err = { 0 };
+    struct json_reader reader;
+    json_t *patch = NULL;
+    bool schedulable = true;
+    int r = request_json(request, resource_patch_types, &patch, &err);
+
+    if (r == 0) {
+        json_reader_init(&reader, patch, "", &err);
+        schedulable = json_read_bool(&reader, "schedulable", true);
+        if (!json_object_get(patch, "schedulable"))
+            json_reader_fail(&reader, "schedulable", "is what can be changed: true or false");
+        r = json_reader_end(&reader);
+    }
+    if (r < 0)
+        request_reply_error(request, &err);
+    else
+        node_set_schedulable(request->node, schedulable, node_changed, request);
+    json_decref(patch);
+}
+
+void node_uncordon(struct request *request)
+{
+    node_set_schedulable(request->node, true, node_changed, request);
+}
+
+static void drain_reply(struct request *request, bool reached)
+{
+    request_reply_json(request, reached ? 200 : 202, node_info(request->node), NULL);
+}
+
+static void drain_waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    request->step.waiter = NULL;
+    drain_reply(request, reached);
+}
+
+static void drain_abandoned(struct request *request)
+{
+    node_wait_cancel(take_pointer(request->step.waiter));
+    drain_reply(request, false);
+}
+
+static void drain_begun(void *context, int result, const struct error *err)
+{
+    struct request *request = context;
+
+    if (result < 0) {
+        request_reply_error(request, err);
+        return;
+    }
+    if (request->step.wait_ms < 0 || request->abandoned) {
+        drain_reply(request, false);
+        return;
+    }
+    request_on_abandon(request, drain_abandoned);
+    request->step.waiter = node_wait(request->node, RESOURCE_VM, "", NODE_WAIT_DRAINED, 0,
+                                     request->step.wait_ms, drain_waited, request);
+    if (!request->step.waiter)
+        drain_waited(request, false);
+}
+
+void node_start_drain(struct request *request)
+{
+    struct error err = { 0 };
+
+    if (resource_read_wait(request, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        node_drain(request->node, drain_begun, request);
 }
 
 void node_show_metrics(struct request *request)

@@ -143,6 +143,17 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
     return items;
 }
 
+void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
+{
+    (void)schedulable;
+    fake_change(node, done, context);
+}
+
+void node_drain(struct node *node, node_done_fn *done, void *context)
+{
+    fake_change(node, done, context);
+}
+
 bool node_state_is_known(enum resource_kind kind, const char *name)
 {
     (void)kind;

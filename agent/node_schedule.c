@@ -1,0 +1,199 @@
+#include "agent/node_schedule.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_change.h"
+#include "agent/node_wait.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "storage/database.h"
+
+#define NODE_ROW      "node"
+#define DRAIN_AT_ONCE 8
+
+int node_check_schedulable(const struct node *node, struct error *err)
+{
+    if (!node->cordoned)
+        return 0;
+    return error_set(err, EHOSTDOWN,
+                     "the node is %s: it starts no VMs and takes no new ones; PATCH /v1/node "
+                     "{\"schedulable\":true} ends that",
+                     node->draining ? "draining" : "cordoned");
+}
+
+/* --- draining --- */
+
+bool vm_starts_before(const struct vm *a, const struct vm *b)
+{
+    if (a->spec.autostart_order != b->spec.autostart_order)
+        return a->spec.autostart_order < b->spec.autostart_order;
+    return strcmp(a->head.id, b->head.id) < 0;
+}
+
+static bool is_left(const struct vm *vm)
+{
+    return !vm->head.hidden &&
+           (vm->pidfd >= 0 || vm->placed || vm->start_committing ||
+            (vm->spec.desired_running && (vm->start_due || vm->timer)));
+}
+
+bool node_is_drained(const struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+
+    for (size_t i = 0; i < vms->count; i++)
+        if (is_left((const struct vm *)vms->items[i]))
+            return false;
+    return true;
+}
+
+static bool is_changing(const struct node *node, const struct vm *vm)
+{
+    for (const struct change *change = node->changes; change; change = change->next)
+        if (change->kind == RESOURCE_VM && strcmp(change->id, vm->head.id) == 0)
+            return true;
+    return false;
+}
+
+/* A refusal is no matter: it is tried again within a second. */
+static void asked(void *context, int result, const struct error *err)
+{
+    (void)context;
+    (void)result;
+    (void)err;
+}
+
+static void ask_to_stop(struct node *node, struct vm *vm)
+{
+    /* Who is paused on purpose cannot be stopped: its guest has to answer. */
+    bool paused = vm->intent == VM_INTENT_PAUSE && !vm->full[0];
+
+    node_vm_action(node, vm->head.id, paused ? VM_ACTION_RESUME : VM_ACTION_STOP,
+                   (struct node_condition){ 0 }, asked, NULL);
+}
+
+void node_drain_go_on(struct node *node)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    int busy = 0;
+
+    while (node->draining && !node->ending) {
+        struct vm *last = NULL;
+
+        busy = 0;
+        for (size_t i = 0; i < vms->count; i++) {
+            struct vm *vm = (struct vm *)vms->items[i];
+
+            if (!is_left(vm))
+                continue;
+            if (vm->head.deleting || !vm->spec.desired_running || is_changing(node, vm))
+                busy++;
+            else if (!last || vm_starts_before(last, vm))
+                last = vm;
+        }
+        if (!last || busy >= DRAIN_AT_ONCE)
+            return;
+        ask_to_stop(node, last);
+        if (!is_changing(node, last))
+            return; /* memory is short */
+    }
+}
+
+/* --- what was asked for --- */
+
+struct wish {
+    struct node *node;
+    bool schedulable;
+    bool drain;
+    node_done_fn *done;
+    void *context;
+};
+
+static void wish_committed(void *context, int result, const struct error *err)
+{
+    struct wish *wish = context;
+    struct node *node = wish->node;
+
+    if (result == 0) {
+        node->cordoned = !wish->schedulable;
+        node->draining = wish->drain;
+        log_info(node->log, "the node is %s",
+                 wish->drain          ? "draining"
+                 : wish->schedulable ? "schedulable"
+                                     : "cordoned");
+        node_drain_go_on(node);
+        node_wait_look(node, NULL);
+    } else {
+        log_error(node->log, "a change of the node could not be recorded: %s", err->message);
+    }
+    wish->done(wish->context, result, err);
+    free(wish);
+}
+
+static void submit(struct node *node, bool schedulable, bool drain, node_done_fn *done,
+                   void *context)
+{
+    struct wish *wish = malloc(sizeof *wish);
+    json_t *spec = json_pack("{s:b, s:b}", "schedulable", schedulable, "draining", drain);
+    char *text = spec ? json_canonical(spec) : NULL;
+    struct record record = { .kind = NODE_ROW,
+                             .id = NODE_ROW,
+                             .uid = NODE_ROW,
+                             .generation = ++node->generation,
+                             .revision = ++node->revision,
+                             .spec = text };
+    struct error err = { .code = EAGAIN, .message = "memory is short; try again" };
+    int result = -EAGAIN;
+
+    if (wish && text) {
+        *wish = (struct wish){ .node = node,
+                               .schedulable = schedulable,
+                               .drain = drain,
+                               .done = done,
+                               .context = context };
+        result = database_put(node->database, &record, wish_committed, wish, &err);
+    }
+    if (result < 0) {
+        free(wish);
+        done(context, result, &err);
+    }
+    free(text);
+    json_decref(spec);
+}
+
+void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
+{
+    submit(node, schedulable, /* drain= */ !schedulable && node->draining, done, context);
+}
+
+void node_drain(struct node *node, node_done_fn *done, void *context)
+{
+    submit(node, /* schedulable= */ false, /* drain= */ true, done, context);
+}
+
+/* --- shown and read back --- */
+
+void node_schedule_status(const struct node *node, json_t *info)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    int left = 0;
+
+    for (size_t i = 0; i < vms->count; i++)
+        left += is_left((const struct vm *)vms->items[i]);
+    json_object_set_new(info, "schedulable", json_boolean(!node->cordoned));
+    json_object_set_new(info, "drain",
+                        !node->draining
+                            ? json_null()
+                            : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done",
+                                        "vms_left", left));
+}
+
+void node_schedule_restore(struct node *node, const struct record *record, const json_t *spec)
+{
+    node->generation = record->generation;
+    node->cordoned = !json_is_true(json_object_get(spec, "schedulable"));
+    node->draining = json_is_true(json_object_get(spec, "draining"));
+}
