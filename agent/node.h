@@ -12,7 +12,7 @@
  *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
  *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
  *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        EHOSTDOWN cordoned (503)
- *   others internal (500) */
+ *   EALREADY key is under way (409)  EKEYREJECTED another body (422)  others internal (500) */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
@@ -21,6 +21,8 @@
 #include "base/id.h"
 
 struct error;
+struct key;
+struct key_answer;
 struct label_selector;
 struct node;
 
@@ -41,6 +43,7 @@ typedef void node_done_fn(void *context, int result, const struct error *err);
 struct node_condition {
     int64_t if_generation; /* > 0: only if this is the current generation, else -ESTALE */
     bool if_absent;        /* If-None-Match: *: -ESTALE if it exists */
+    struct key *key;       /* borrowed until done: recorded with the change; NULL = none */
 };
 
 /* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */
@@ -147,6 +150,16 @@ void node_console_input(struct node *node, const char *id, const void *bytes, si
 typedef void node_vsock_fn(void *context, int fd, const struct error *err);
 void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_vsock_fn *done,
                         void *context);
+
+/* Idempotency-Key (key_table.h): begins, as key_begin does; -EINVAL if the key is malformed.  What
+ * came of it must be told: by node_key_keep, with the answer, whose `done` is called when that is
+ * on the disk (a negative result: it is in memory only); or, if that fails (< 0), or there is
+ * nothing to keep, by node_key_end. */
+int node_key_begin(struct node *node, const char *scope, const char *text, const void *body,
+                   size_t size, struct key **ret_key, struct error *err);
+int node_key_keep(struct node *node, struct key *key, const struct key_answer *answer,
+                  node_done_fn *done, void *context);
+void node_key_end(struct node *node, struct key *key);
 
 /* Cordons the node, which then creates and starts no VMs, or ends that (and draining). */
 void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context);

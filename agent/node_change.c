@@ -67,6 +67,8 @@ static void change_committed(void *context, int result, const struct error *err)
 
     resource->committing = false;
     resource->leaving = false;
+    if (change->condition.key && result >= 0)
+        change->condition.key->committed = true;
     if (change->kind == RESOURCE_VM)
         ((struct vm *)resource)->start_committing = false;
     if (result < 0) {
@@ -111,9 +113,12 @@ int change_commit(struct change *change, struct error *err)
     json_t *status = resource_ops_of(change->kind)->status(node, resource, /* stored= */ true);
     char *spec_text = json_canonical(resource->spec);
     char *status_text = status ? json_canonical(status) : NULL;
+    struct key_record key;
     int result = -ENOMEM;
 
     resource->revision = ++node->revision;
+    if (change->condition.key)
+        key = node_key_record(node, change->condition.key);
     if (spec_text && status_text) {
         struct record record = {
             .kind = resource_kind_name(resource->kind),
@@ -124,6 +129,7 @@ int change_commit(struct change *change, struct error *err)
             .revision = resource->revision,
             .spec = spec_text,
             .status = status_text,
+            .idempotency = change->condition.key ? &key : NULL,
         };
 
         result = database_put(node->database, &record, change_committed, change, err);

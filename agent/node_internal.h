@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include "agent/config.h"
 #include "agent/disk_base.h"
+#include "agent/key_table.h"
 #include "agent/node.h"
 #include "agent/node_memory.h"
 #include "agent/resource.h"
@@ -26,6 +27,7 @@ struct fork_source;
 struct image_import;
 struct image_store;
 struct jail;
+struct key_record;
 struct log;
 struct loop;
 struct loop_source;
@@ -212,6 +214,7 @@ struct node {
     int64_t generation; /* of the node's own spec (node_schedule.h), as the next two */
     bool cordoned;
     bool draining;
+    struct key_table keys;
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
     bool waits_ended; /* nobody is let wait any more */
@@ -307,6 +310,10 @@ void node_retry_later(struct node *node, struct resource *resource, const char *
 void node_retry(struct node *node, struct resource *resource);
 /* It succeeded. */
 void node_retry_over(struct resource *resource);
+
+/* node_keys.c: a key's row as it is now; and one from the disk. */
+struct key_record node_key_record(const struct node *node, const struct key *key);
+int node_load_key(void *context, const struct key_record *record, struct error *err);
 
 /* node_autostart.c: the next ones whose turn it is.  Called once a second. */
 void node_autostart(struct node *node);

@@ -35,9 +35,8 @@ bool vm_starts_before(const struct vm *a, const struct vm *b)
 
 static bool is_left(const struct vm *vm)
 {
-    return !vm->head.hidden &&
-           (vm->pidfd >= 0 || vm->placed || vm->start_committing ||
-            (vm->spec.desired_running && (vm->start_due || vm->timer)));
+    return !vm->head.hidden && (vm->pidfd >= 0 || vm->placed || vm->start_committing ||
+                                (vm->spec.desired_running && (vm->start_due || vm->timer)));
 }
 
 bool node_is_drained(const struct node *node)
@@ -121,7 +120,7 @@ static void wish_committed(void *context, int result, const struct error *err)
         node->cordoned = !wish->schedulable;
         node->draining = wish->drain;
         log_info(node->log, "the node is %s",
-                 wish->drain          ? "draining"
+                 wish->drain         ? "draining"
                  : wish->schedulable ? "schedulable"
                                      : "cordoned");
         node_drain_go_on(node);
@@ -184,11 +183,11 @@ void node_schedule_status(const struct node *node, json_t *info)
     for (size_t i = 0; i < vms->count; i++)
         left += is_left((const struct vm *)vms->items[i]);
     json_object_set_new(info, "schedulable", json_boolean(!node->cordoned));
-    json_object_set_new(info, "drain",
-                        !node->draining
-                            ? json_null()
-                            : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done",
-                                        "vms_left", left));
+    json_object_set_new(
+        info, "drain",
+        !node->draining
+            ? json_null()
+            : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done", "vms_left", left));
 }
 
 void node_schedule_restore(struct node *node, const struct record *record, const json_t *spec)

@@ -2,8 +2,9 @@
  * only.
  *
  * Cordoned, it creates and starts none (EHOSTDOWN); what runs goes on, policies and autostart as
- * ever.  Draining, it is cordoned and stops all, as POST .../stop does, the last to be started first,
- * some at a time.  Both are kept in the database (a row of kind "node") and go on after a restart. */
+ * ever.  Draining, it is cordoned and stops all, as POST .../stop does, the last to be started
+ * first, some at a time.  Both are kept in the database (a row of kind "node") and go on after a
+ * restart. */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>

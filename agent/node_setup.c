@@ -154,6 +154,8 @@ static int open_all(struct node *node, struct error *err)
     if (result == 0)
         result = database_open(node->config->state_dir, node->loop, load_row, node, &counters,
                                &node->database, err);
+    if (result == 0)
+        result = database_load_keys(node->database, node_load_key, node, err);
     if (result != 0)
         return result;
     node->last_instance = counters.instance;
@@ -245,6 +247,7 @@ struct node *node_free(struct node *node)
         }
         free(table->items);
     }
+    key_table_clear(&node->keys);
     cleanup_close(&node->images_dir_fd);
     cleanup_close(&node->volumes_dir_fd);
     cleanup_close(&node->snapshots_dir_fd);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/wire.h"
 #include "base/cleanup.h"
@@ -28,6 +29,7 @@ struct request *request_free(struct request *request)
     free(request->if_none_match);
     free(request->content_type);
     free(request->upgrade);
+    free(request->idempotency_key);
     free(request->allow);
     free(request->body);
     free(request);
@@ -59,7 +61,8 @@ int request_new(struct wire_message *message, const struct request_sink *sink, s
         !copy_string(message->strings[WIRE_IF_MATCH], &request->if_match) ||
         !copy_string(message->strings[WIRE_IF_NONE_MATCH], &request->if_none_match) ||
         !copy_string(message->strings[WIRE_CONTENT_TYPE], &request->content_type) ||
-        !copy_string(message->strings[WIRE_UPGRADE], &request->upgrade)) {
+        !copy_string(message->strings[WIRE_UPGRADE], &request->upgrade) ||
+        !copy_string(message->strings[WIRE_IDEMPOTENCY_KEY], &request->idempotency_key)) {
         request_free(request);
         return error_set(err, ENOMEM, "no memory for a request");
     }
@@ -167,7 +170,7 @@ static int64_t etag_generation(const char *tag)
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err)
 {
-    struct node_condition condition = { 0 };
+    struct node_condition condition = { .key = request->key };
 
     if (request->if_none_match) {
         if (!may_create || strcmp(request->if_none_match, "*") != 0 || request->if_match)
@@ -213,6 +216,12 @@ bool request_etag_is_known(const struct request *request, const char *etag)
     return false;
 }
 
+void request_send(struct request *request, struct wire_message *reply)
+{
+    request->sink.reply(request->sink.context, request, reply);
+    request_free(request);
+}
+
 static void request_reply(struct request *request, struct wire_message *reply,
                           const struct reply_headers *headers)
 {
@@ -223,8 +232,8 @@ static void request_reply(struct request *request, struct wire_message *reply,
         reply->strings[WIRE_RETRY_AFTER] = headers->retry_after;
         reply->strings[WIRE_UPGRADE] = headers->upgrade;
     }
-    request->sink.reply(request->sink.context, request, reply);
-    request_free(request);
+    if (!idempotency_reply(request, reply))
+        request_send(request, reply);
 }
 
 static void request_reply_document(struct request *request, int status, const char *content_type,

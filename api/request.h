@@ -16,6 +16,7 @@
 
 struct api_metrics;
 struct forks;
+struct key;
 struct request;
 struct route;
 struct wire_message;
@@ -37,7 +38,9 @@ struct request {
     char *method, *path;                                     /* owned; path without the query */
     struct query query;                                      /* points into path's buffer */
     char *if_match, *if_none_match, *content_type, *upgrade; /* owned; NULL = absent */
-    char *body; /* owned; a NUL behind; NULL if empty */
+    char *idempotency_key;                                   /* owned; NULL = absent */
+    struct key *key; /* the node's, from idempotency_begin to the reply; NULL = none */
+    char *body;      /* owned; a NUL behind; NULL if empty */
     size_t body_size;
     char parameter[ID_MAX + 1]; /* the path's {id}; "" if it has none */
     char name[ID_MAX + 1];      /* the second, {name}; "" if it has none */
@@ -97,6 +100,8 @@ struct reply_headers {
     const char *etag, *location, *allow, *retry_after, *upgrade;
 };
 
+/* What all of these end in; frees the request.  The reply is borrowed. */
+void request_send(struct request *request, struct wire_message *reply);
 /* Each frees the request.  body: taken; NULL is answered as 500. */
 void request_reply_json(struct request *request, int status, json_t *body,
                         const struct reply_headers *headers);

@@ -171,12 +171,8 @@ void resource_finish(struct request *request)
     request_reply_json(request, request->step.status, resource, &headers);
 }
 
-static void waited(void *context, bool reached)
+static void wait_is_over(struct request *request, bool reached)
 {
-    struct request *request = context;
-
-    request->step.waiter = NULL;
-    request_on_abandon(request, NULL);
     /* A PUT or PATCH has succeeded whether or not what it asked for came about in time. */
     if (!reached && (strcmp(request->route->method, "POST") == 0 ||
                      strcmp(request->route->method, "DELETE") == 0))
@@ -184,10 +180,19 @@ static void waited(void *context, bool reached)
     resource_finish(request);
 }
 
+static void waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    request->step.waiter = NULL;
+    request_on_abandon(request, NULL);
+    wait_is_over(request, reached);
+}
+
 static void wait_abandoned(struct request *request)
 {
     node_wait_cancel(take_pointer(request->step.waiter));
-    resource_finish(request);
+    wait_is_over(request, false);
 }
 
 /* After the change was committed: answers, or waits first. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/handlers.h"
+#include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/request.h"
 #include "base/cleanup.h"
@@ -220,6 +221,6 @@ void router_dispatch(struct request *request)
 
     if (request_parse_target(request, &err) < 0 || router_match(request, &err) < 0)
         request_reply_error(request, &err);
-    else
+    else if (!idempotency_begin(request))
         request->route->handler(request);
 }

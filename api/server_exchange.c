@@ -140,9 +140,13 @@ static const struct {
     enum wire_string string;
     const char *header;
 } reply_headers[] = {
-    { WIRE_CONTENT_TYPE, "Content-Type" }, { WIRE_ETAG, "ETag" },
-    { WIRE_LOCATION, "Location" },         { WIRE_ALLOW, "Allow" },
-    { WIRE_RETRY_AFTER, "Retry-After" },   { WIRE_UPGRADE, "Upgrade" },
+    { WIRE_CONTENT_TYPE, "Content-Type" },
+    { WIRE_ETAG, "ETag" },
+    { WIRE_LOCATION, "Location" },
+    { WIRE_ALLOW, "Allow" },
+    { WIRE_RETRY_AFTER, "Retry-After" },
+    { WIRE_UPGRADE, "Upgrade" },
+    { WIRE_IDEMPOTENCY_REPLAYED, "Idempotency-Replayed" },
 };
 
 static enum MHD_Result exchange_respond(struct server_connection *connection)
@@ -251,6 +255,7 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     message.strings[WIRE_CONTENT_TYPE] = headers->values[HEADER_CONTENT_TYPE];
     message.strings[WIRE_IF_MATCH] = headers->values[HEADER_IF_MATCH];
     message.strings[WIRE_IF_NONE_MATCH] = headers->values[HEADER_IF_NONE_MATCH];
+    message.strings[WIRE_IDEMPOTENCY_KEY] = headers->values[HEADER_IDEMPOTENCY_KEY];
     message.strings[WIRE_UPGRADE] = server_headers_upgrade(headers, version);
     if (loop_add(server->loop, connection->fd, 0, client_left, connection, &connection->hangup,
                  NULL) < 0)

@@ -15,6 +15,7 @@ static const char *const names[HEADER_COUNT] = {
     [HEADER_IF_NONE_MATCH] = "If-None-Match",
     [HEADER_CONNECTION] = "Connection",
     [HEADER_UPGRADE] = "Upgrade",
+    [HEADER_IDEMPOTENCY_KEY] = "Idempotency-Key",
 };
 
 /* What warrend's wire takes of each; longer ones are nobody's honest value. */
@@ -28,6 +29,7 @@ static const size_t value_max[HEADER_COUNT] = {
     [HEADER_IF_NONE_MATCH] = 256,
     [HEADER_CONNECTION] = 256,
     [HEADER_UPGRADE] = 64,
+    [HEADER_IDEMPOTENCY_KEY] = 256,
 };
 
 /* tchar of RFC 9110, 5.6.2 */

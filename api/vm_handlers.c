@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/handlers.h"
+#include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -142,6 +143,12 @@ void vm_snapshot(struct request *request)
         request_condition(request, RESOURCE_SNAPSHOT, true, &condition, &err) < 0) {
         json_decref(spec);
         request_reply_error(request, &err);
+        return;
+    }
+    if (idempotency_is_done(request)) {
+        json_decref(spec);
+        request->step.status = 202;
+        resource_finish(request);
         return;
     }
     request->step.wait_for = NODE_WAIT_SETTLED;

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/seqpacket.h"
 
-#define WIRE_MAGIC         0x57524e31u /* "WRN1": changes with the layout */
+#define WIRE_MAGIC         0x57524e32u /* "WRN2": changes with the layout */
 #define WIRE_ABSENT        0xffffu
 #define WIRE_FLAG_BODY_FD  1u
 #define WIRE_FLAG_STREAM   2u
@@ -23,10 +23,11 @@ struct wire_header {
     uint64_t id;
     uint32_t flags;
     uint32_t body_size;
-    uint16_t lengths[WIRE_STRING_COUNT]; /* without the NUL; WIRE_ABSENT */
-    uint16_t padding[2];                 /* zero */
+    /* Without the NUL; WIRE_ABSENT, as those are that only fill up to whole words. */
+    uint16_t lengths[(WIRE_STRING_COUNT + 3) / 4 * 4];
 };
-_Static_assert(sizeof(struct wire_header) == 48, "no hidden padding on the wire");
+_Static_assert(sizeof(struct wire_header) == 24 + sizeof(((struct wire_header *)0)->lengths),
+               "no hidden padding on the wire");
 
 static const struct wire_string_rule {
     const char *name;
@@ -43,6 +44,8 @@ static const struct wire_string_rule {
     [WIRE_ALLOW] = { "allow", 64, 1u << WIRE_REPLY },
     [WIRE_RETRY_AFTER] = { "retry_after", 16, 1u << WIRE_REPLY },
     [WIRE_UPGRADE] = { "upgrade", 64, 1u << WIRE_REQUEST | 1u << WIRE_REPLY },
+    [WIRE_IDEMPOTENCY_KEY] = { "idempotency_key", 256, 1u << WIRE_REQUEST },
+    [WIRE_IDEMPOTENCY_REPLAYED] = { "idempotency_replayed", 8, 1u << WIRE_REPLY },
 };
 
 static const size_t body_max[WIRE_KIND_COUNT] = {
@@ -100,10 +103,10 @@ static size_t wire_put_strings(const struct wire_message *message, struct wire_h
 {
     size_t used = sizeof(*header);
 
+    memset(header->lengths, 0xff, sizeof(header->lengths));
     for (int i = 0; i < WIRE_STRING_COUNT; i++) {
         size_t length;
 
-        header->lengths[i] = WIRE_ABSENT;
         if (!message->strings[i])
             continue;
         length = strlen(message->strings[i]);
@@ -169,7 +172,7 @@ static int wire_header_check(const struct wire_header *header, int fd, struct er
         return error_set(err, EINVAL, "wire message of another version");
     if (header->kind < WIRE_REQUEST || header->kind >= WIRE_KIND_COUNT)
         return error_set(err, EINVAL, "wire message of unknown kind %d", header->kind);
-    if (header->flags & ~WIRE_FLAGS_ALLOWED || header->padding[0] || header->padding[1])
+    if (header->flags & ~WIRE_FLAGS_ALLOWED)
         return error_set(err, EINVAL, "wire message with unknown flags");
     if ((in_fd || stream) != (fd >= 0) || (in_fd && (stream || header->body_size == 0)))
         return error_set(err, EINVAL, "wire message whose body and fd disagree");
@@ -182,11 +185,13 @@ static int wire_take_strings(const struct wire_header *header, const char *bytes
 {
     size_t used = sizeof(*header);
 
-    for (int i = 0; i < WIRE_STRING_COUNT; i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(header->lengths); i++) {
         size_t length = header->lengths[i];
 
         if (length == WIRE_ABSENT)
             continue;
+        if (i >= WIRE_STRING_COUNT)
+            return error_set(err, EINVAL, "wire message with an unknown string");
         if (length >= size - used || bytes[used + length] != '\0' || strlen(bytes + used) != length)
             return error_set(err, EINVAL, "wire message with a bad %s", string_rules[i].name);
         message->strings[i] = bytes + used;

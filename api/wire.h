@@ -33,6 +33,8 @@ enum wire_string {
     WIRE_RETRY_AFTER,
     WIRE_UPGRADE, /* the protocol asked for; in a reply the one that follows, or must be asked for
                    */
+    WIRE_IDEMPOTENCY_KEY,
+    WIRE_IDEMPOTENCY_REPLAYED,
     WIRE_STRING_COUNT
 };
 

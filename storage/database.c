@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/worker.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 /* schema.sql as a string in the program. */
 __asm__(".section .rodata\n"
@@ -24,11 +24,26 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char database_schema[];
 
+/* What makes each version of the one before; schema.sql is version 1. */
+static const char *const schema_steps[SCHEMA_VERSION] = {
+    database_schema,
+    "CREATE TABLE idempotency ("
+    "sequence INTEGER NOT NULL PRIMARY KEY, " /* the oldest go first */
+    "scope TEXT NOT NULL, "                   /* who asked, method and path */
+    "key TEXT NOT NULL, "
+    "digest TEXT NOT NULL, " /* SHA-256 of the body */
+    "created_ms INTEGER NOT NULL, "
+    "status INTEGER NOT NULL, " /* HTTP; 0 = the change is committed, but not answered yet */
+    "etag TEXT, location TEXT, body TEXT) STRICT",
+};
+
 enum statement {
     STATEMENT_PUT,
     STATEMENT_DELETE,
     STATEMENT_COUNT_INSTANCE,
     STATEMENT_COUNT_REVISION,
+    STATEMENT_PUT_KEY,
+    STATEMENT_DROP_KEYS,
     STATEMENT_COUNT
 };
 
@@ -41,6 +56,9 @@ static const char *const statement_text[STATEMENT_COUNT] = {
         "UPDATE counter SET value = max(value, ?1) WHERE name = 'instance'",
     [STATEMENT_COUNT_REVISION] =
         "UPDATE counter SET value = max(value, ?1) WHERE name = 'revision'",
+    [STATEMENT_PUT_KEY] =
+        "INSERT OR REPLACE INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [STATEMENT_DROP_KEYS] = "DELETE FROM idempotency WHERE sequence < ?1",
 };
 
 struct database {
@@ -56,7 +74,9 @@ struct database {
 struct write_job {
     struct database *database;
     bool remove;
-    struct record record; /* its strings are in text[] */
+    struct record record; /* its strings, and the key's, are in text[]; kind NULL = none */
+    struct key_record key;
+    bool has_key;
     database_done_fn *done;
     void *context;
     char text[];
@@ -179,6 +199,24 @@ static int write_record(struct database *database, const struct write_job *job, 
     return result;
 }
 
+static int write_key(struct database *database, const struct key_record *key, struct error *err)
+{
+    sqlite3_stmt *statement = database->statements[STATEMENT_PUT_KEY];
+    const char *const texts[] = { key->etag, key->location, key->body };
+    int result;
+
+    sqlite3_bind_int64(statement, 1, key->sequence);
+    sqlite3_bind_text(statement, 2, key->scope, -1, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 3, key->key, -1, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 4, key->digest, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 5, key->created_ms);
+    sqlite3_bind_int64(statement, 6, key->status);
+    for (int i = 0; i < 3; i++) /* NULL stays so */
+        sqlite3_bind_text(statement, 7 + i, texts[i], -1, SQLITE_STATIC);
+    result = run_statement(database, statement, err);
+    return result < 0 ? result : count(database, STATEMENT_DROP_KEYS, key->keep_from, err);
+}
+
 static int run_write(void *argument, struct error *err)
 {
     struct write_job *job = argument;
@@ -189,7 +227,10 @@ static int run_write(void *argument, struct error *err)
         result = execute(database, "SAVEPOINT one", err);
     if (result < 0)
         return result;
-    result = write_record(database, job, err);
+    if (job->record.kind)
+        result = write_record(database, job, err);
+    if (result == 0 && job->has_key)
+        result = write_key(database, &job->key, err);
     if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
         execute(database, "ROLLBACK TO one", NULL);
     if (!sqlite3_get_autocommit(database->sqlite))
@@ -211,39 +252,70 @@ static void write_done(void *argument, int result, const struct error *err)
 
 /* --- the loop's side --- */
 
+static size_t size_of(const char *text)
+{
+    return text ? strlen(text) + 1 : 0;
+}
+
 static const char *keep(char **to, const char *text)
 {
     char *kept = *to;
-    size_t size = strlen(text) + 1;
+    size_t size = size_of(text);
+
+    if (!text)
+        return NULL;
 
     memcpy(kept, text, size);
     *to += size;
     return kept;
 }
 
-static int submit(struct database *database, const struct record *record, bool remove,
-                  database_done_fn *done, void *context, struct error *err)
+static size_t text_size(const struct record *record, const struct key_record *key)
 {
-    const char *uid = record->uid ? record->uid : "";
-    const char *spec = record->spec ? record->spec : "{}";
-    const char *status = record->status ? record->status : "{}";
-    size_t size =
-        strlen(record->kind) + strlen(record->id) + strlen(uid) + strlen(spec) + strlen(status) + 5;
-    struct write_job *job = calloc(1, sizeof *job + size);
-    char *text;
+    return size_of(record->kind) + size_of(record->id) + size_of(record->uid) +
+           size_of(record->spec) + size_of(record->status) + size_of(key->scope) +
+           size_of(key->key) + size_of(key->digest) + size_of(key->etag) + size_of(key->location) +
+           size_of(key->body);
+}
+
+static void keep_texts(struct write_job *job)
+{
+    struct record *record = &job->record;
+    struct key_record *key = &job->key;
+    const char **const texts[] = { &record->kind,   &record->id,    &record->uid, &record->spec,
+                                   &record->status, &key->scope,    &key->key,    &key->digest,
+                                   &key->etag,      &key->location, &key->body };
+    char *text = job->text;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
+        *texts[i] = keep(&text, *texts[i]);
+}
+
+static int submit(struct database *database, const struct record *record,
+                  const struct key_record *key, bool remove, database_done_fn *done, void *context,
+                  struct error *err)
+{
+    static const struct key_record no_key = { 0 };
+    struct record whole = *record;
+    struct write_job *job;
     int result;
 
+    if (whole.kind) {
+        whole.uid = whole.uid ? whole.uid : "";
+        whole.spec = whole.spec ? whole.spec : "{}";
+        whole.status = whole.status ? whole.status : "{}";
+    }
+    job = calloc(1, sizeof *job + text_size(&whole, key ? key : &no_key));
     if (!job)
         return error_set(err, ENOMEM, "queue a change");
-    *job = (struct write_job){
-        .database = database, .remove = remove, .record = *record, .done = done, .context = context
-    };
-    text = job->text;
-    job->record.kind = keep(&text, record->kind);
-    job->record.id = keep(&text, record->id);
-    job->record.uid = keep(&text, uid);
-    job->record.spec = keep(&text, spec);
-    job->record.status = keep(&text, status);
+    *job = (struct write_job){ .database = database,
+                               .remove = remove,
+                               .record = whole,
+                               .key = key ? *key : no_key,
+                               .has_key = key != NULL,
+                               .done = done,
+                               .context = context };
+    keep_texts(job);
     result = worker_submit(database->worker, run_write, write_done, job, err);
     if (result < 0)
         free(job);
@@ -253,13 +325,21 @@ static int submit(struct database *database, const struct record *record, bool r
 int database_put(struct database *database, const struct record *record, database_done_fn *done,
                  void *context, struct error *err)
 {
-    return submit(database, record, /* remove= */ false, done, context, err);
+    return submit(database, record, record->idempotency, /* remove= */ false, done, context, err);
 }
 
 int database_delete(struct database *database, const struct record *record, database_done_fn *done,
                     void *context, struct error *err)
 {
-    return submit(database, record, /* remove= */ true, done, context, err);
+    return submit(database, record, NULL, /* remove= */ true, done, context, err);
+}
+
+int database_put_key(struct database *database, const struct key_record *key,
+                     database_done_fn *done, void *context, struct error *err)
+{
+    const struct record none = { 0 };
+
+    return submit(database, &none, key, /* remove= */ false, done, context, err);
 }
 
 void database_statistics(const struct database *database, uint64_t *ret_commits,
@@ -322,12 +402,45 @@ static int migrate(struct database *database, struct error *err)
         return 0;
     snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", SCHEMA_VERSION);
     result = execute(database, "BEGIN IMMEDIATE", err);
-    if (result == 0)
-        result = execute(database, database_schema, err);
+    for (int64_t step = version; result == 0 && step < SCHEMA_VERSION; step++)
+        result = execute(database, schema_steps[step], err);
     if (result == 0)
         result = execute(database, pragma, err);
     if (result == 0)
         result = execute(database, "COMMIT", err);
+    return result;
+}
+
+int database_load_keys(struct database *database, database_key_fn *row, void *context,
+                       struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = 0;
+    int code;
+
+    if (sqlite3_prepare_v2(database->sqlite,
+                           "SELECT sequence, created_ms, status, scope, key, digest, etag, "
+                           "location, body FROM idempotency ORDER BY sequence",
+                           -1, &statement, NULL) != SQLITE_OK)
+        return fail(database, "load", err);
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW && result >= 0) {
+        struct key_record record = {
+            .sequence = sqlite3_column_int64(statement, 0),
+            .created_ms = sqlite3_column_int64(statement, 1),
+            .status = sqlite3_column_int(statement, 2),
+            .scope = (const char *)sqlite3_column_text(statement, 3),
+            .key = (const char *)sqlite3_column_text(statement, 4),
+            .digest = (const char *)sqlite3_column_text(statement, 5),
+            .etag = (const char *)sqlite3_column_text(statement, 6),
+            .location = (const char *)sqlite3_column_text(statement, 7),
+            .body = (const char *)sqlite3_column_text(statement, 8),
+        };
+
+        result = row(context, &record, err);
+    }
+    if (result >= 0 && code != SQLITE_DONE)
+        result = fail(database, "load", err);
+    sqlite3_finalize(statement);
     return result;
 }
 

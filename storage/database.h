@@ -18,6 +18,16 @@ struct error;
 struct log;
 struct loop;
 
+/* One row of table idempotency (schema.sql).  All strings borrowed; NULL = none. */
+struct key_record {
+    int64_t sequence;
+    int64_t keep_from; /* rows before this one go */
+    int64_t created_ms;
+    int status;
+    const char *scope, *key, *digest;
+    const char *etag, *location, *body;
+};
+
 /* One row of table resource (schema.sql).  All strings borrowed. */
 struct record {
     const char *kind;
@@ -26,8 +36,9 @@ struct record {
     uint32_t instance;
     int64_t generation;
     int64_t revision;
-    const char *spec;   /* JSON text */
-    const char *status; /* JSON text */
+    const char *spec;                     /* JSON text */
+    const char *status;                   /* JSON text */
+    const struct key_record *idempotency; /* to be written with it, or NULL */
 };
 
 struct database_counters {
@@ -53,6 +64,14 @@ int database_put(struct database *database, const struct record *record, databas
                  void *context, struct error *err);
 int database_delete(struct database *database, const struct record *record, database_done_fn *done,
                     void *context, struct error *err);
+
+int database_put_key(struct database *database, const struct key_record *key,
+                     database_done_fn *done, void *context, struct error *err);
+
+typedef int database_key_fn(void *context, const struct key_record *record, struct error *err);
+/* All of them, ascending, on the caller's thread; before anything is put only. */
+int database_load_keys(struct database *database, database_key_fn *row, void *context,
+                       struct error *err);
 
 /* Seconds of all commits, and their number, for metrics.  Loop thread. */
 void database_statistics(const struct database *database, uint64_t *ret_commits,

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "agent/key_table.h"
 #include "agent/label_selector.h"
 #include "agent/node.h"
 #include "base/error.h"
@@ -28,6 +29,7 @@ struct node {
     int uids;
     int outstanding; /* changes and waits not yet answered */
     bool not_ready;
+    struct key_table keys;
     int followed;    /* the node's end of the last stream; 0 = none */
     char typed[128]; /* the last console input */
     char part[96];   /* the last change of a disk or nic */
@@ -141,6 +143,31 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
         json_array_append_new(items, fake_json(found[i]));
     snprintf(ret_next, ID_MAX + 1, "%s", count > query->limit ? found[query->limit - 1]->id : "");
     return items;
+}
+
+int node_key_begin(struct node *node, const char *scope, const char *text, const void *body,
+                   size_t size, struct key **ret_key, struct error *err)
+{
+    char digest[KEY_DIGEST_TEXT];
+
+    if (!key_is_valid(text))
+        return error_field(err, EINVAL, "Idempotency-Key", "bad key");
+    key_digest(body, size, digest);
+    return key_begin(&node->keys, scope, text, digest, 1, ret_key, err);
+}
+
+int node_key_keep(struct node *node, struct key *key, const struct key_answer *answer,
+                  node_done_fn *done, void *context)
+{
+    key_answer(&node->keys, key, answer);
+    key_end(&node->keys, key);
+    fake_change(node, done, context);
+    return 0;
+}
+
+void node_key_end(struct node *node, struct key *key)
+{
+    key_end(&node->keys, key);
 }
 
 void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
@@ -404,5 +431,6 @@ static void fake_node_free(struct node *node)
         json_decref(node->resources[i].spec);
     if (node->followed > 0)
         close(node->followed);
+    key_table_clear(&node->keys);
     free(node);
 }

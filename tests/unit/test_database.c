@@ -335,13 +335,79 @@ static void a_newer_schema_is_refused_and_untouched(void **state)
     reopen(f);
     put(f, "a", 1, "{}");
     f->database = database_free(f->database);
-    run_sql(f, "PRAGMA user_version = 2");
+    run_sql(f, "PRAGMA user_version = 1000");
     assert_int_equal(reopen(f), -EPROTO);
     assert_null(f->database);
     assert_non_null(strstr(f->err.message, "newer"));
-    run_sql(f, "PRAGMA user_version = 1");
+    run_sql(f, "PRAGMA user_version = 2");
     assert_int_equal(reopen(f), 0);
     assert_int_equal(f->rows, 1);
+}
+
+/* --- Idempotency-Keys --- */
+
+static int load_key(void *context, const struct key_record *key, struct error *err)
+{
+    struct fixture *f = context;
+    size_t used = strlen(f->seen);
+
+    (void)err;
+    snprintf(f->seen + used, sizeof f->seen - used, "%lld %s %s %s %d %s %s;",
+             (long long)key->sequence, key->scope, key->key, key->digest, key->status,
+             key->etag ? key->etag : "-", key->body ? key->body : "-");
+    return 0;
+}
+
+static void assert_keys(struct fixture *f, const char *expected)
+{
+    assert_int_equal(reopen(f), 0);
+    f->seen[0] = '\0';
+    assert_int_equal(database_load_keys(f->database, load_key, f, &f->err), 0);
+    assert_string_equal(f->seen, expected);
+}
+
+static void an_older_schema_is_brought_up(void **state)
+{
+    struct fixture *f = *state;
+
+    reopen(f);
+    put(f, "a", 1, "{}");
+    f->database = database_free(f->database);
+    run_sql(f, "DROP TABLE idempotency; PRAGMA user_version = 1");
+    assert_keys(f, "");
+    assert_int_equal(f->rows, 1);
+}
+
+static void a_key_comes_and_fails_with_its_change(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record key = { .sequence = 5, .scope = "s", .key = "k", .digest = "d" };
+    char uid[40];
+    struct record change = make_record("a", 1, "{}", uid), twin;
+
+    reopen(f);
+    change.idempotency = &key;
+    assert_int_equal(database_put(f->database, &change, answered, f, NULL), 0);
+    twin = make_record("twin", 1, "{}", uid); /* the instance of "a" */
+    key.sequence = 6;
+    twin.idempotency = &key;
+    assert_int_equal(database_put(f->database, &twin, answered, f, NULL), 0);
+    await_answers(f, 2);
+    assert_int_equal(f->failures, 1);
+    assert_keys(f, "5 s k d 0 - -;");
+    key.sequence = 5;
+    key.status = 202;
+    key.etag = "\"1\"";
+    key.body = "{}";
+    assert_int_equal(database_put_key(f->database, &key, answered, f, NULL), 0);
+    key.sequence = 7;
+    assert_int_equal(database_put_key(f->database, &key, answered, f, NULL), 0);
+    await_answers(f, 4);
+    assert_keys(f, "5 s k d 202 \"1\" {};7 s k d 202 \"1\" {};");
+    key.sequence = key.keep_from = 8;
+    assert_int_equal(database_put_key(f->database, &key, answered, f, NULL), 0);
+    await_answers(f, 5);
+    assert_keys(f, "8 s k d 202 \"1\" {};");
 }
 
 static void a_row_that_is_refused_ends_the_open(void **state)
@@ -499,6 +565,8 @@ int main(void)
         TEST(a_file_size_limit_is_an_error_not_a_signal),
         TEST(a_second_opener_is_refused),
         TEST(a_newer_schema_is_refused_and_untouched),
+        TEST(an_older_schema_is_brought_up),
+        TEST(a_key_comes_and_fails_with_its_change),
         TEST(a_row_that_is_refused_ends_the_open),
         TEST(a_damaged_file_is_refused_and_kept),
         TEST(a_symlink_is_refused),

@@ -20,7 +20,7 @@ struct fixture {
     struct request_sink sink;
     int replies;
     int status; /* of the last reply, with its headers and body */
-    char etag[64], location[256], allow[64], content_type[128], retry_after[16];
+    char etag[64], location[256], allow[64], content_type[128], retry_after[16], replayed[8];
     json_t *body;
 };
 
@@ -45,6 +45,7 @@ static void take_reply(void *context, struct request *request, struct wire_messa
     keep(f->allow, sizeof(f->allow), reply->strings[WIRE_ALLOW]);
     keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
     keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
+    keep(f->replayed, sizeof(f->replayed), reply->strings[WIRE_IDEMPOTENCY_REPLAYED]);
     json_decref(f->body);
     f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
 }
@@ -75,7 +76,7 @@ static int tear_down(void **state)
 }
 
 struct asked {
-    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade;
+    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
 };
 
 static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
@@ -91,6 +92,7 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
                                          : asked.body       ? "application/json"
                                                             : NULL;
     message.strings[WIRE_UPGRADE] = asked.upgrade;
+    message.strings[WIRE_IDEMPOTENCY_KEY] = asked.key;
     message.body = asked.body ? strdup(asked.body) : NULL;
     message.body_size = asked.body ? strlen(asked.body) : 0;
     assert_int_equal(request_new(&message, &f->sink, f->node, f->metrics, &request, NULL), 0);
@@ -157,9 +159,10 @@ static void every_operation_is_a_route_and_the_reverse(void **state)
 
 static void every_problem_is_in_the_contract(void **state)
 {
-    static const int codes[] = { EINVAL,      ENOENT, EOPNOTSUPP, EEXIST,     EBUSY,  EADDRINUSE,
-                                 ESTALE,      EAGAIN, ENODEV,     ENOSPC,     ENOMEM, EADDRNOTAVAIL,
-                                 EMEDIUMTYPE, EIO,    E2BIG,      ENOPROTOOPT };
+    static const int codes[] = { EALREADY,    EKEYREJECTED, EHOSTDOWN, EINVAL,     ENOENT,
+                                 EOPNOTSUPP,  EEXIST,       EBUSY,     EADDRINUSE, ESTALE,
+                                 EAGAIN,      ENODEV,       ENOSPC,    ENOMEM,     EADDRNOTAVAIL,
+                                 EMEDIUMTYPE, EIO,          E2BIG,     ENOPROTOOPT };
     size_t size;
 
     (void)state;
@@ -244,6 +247,59 @@ static void put_creates_confirms_and_refuses(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/images/k", "{\"kind\":\"kernel\"}"), 201);
     assert_string_equal(f->location, "/v1/operations/op-1");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/b?wait=5", "{}"), 201);
+}
+
+static void a_key_is_done_once(void **state)
+{
+    struct fixture *f = *state;
+    int revision;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "one"), 202);
+    assert_string_equal(f->replayed, "");
+    revision = (int)f->node->revision;
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "one"), 202);
+    assert_string_equal(f->replayed, "true");
+    assert_string_equal(f->etag, "\"1\"");
+    assert_int_equal(f->node->revision, revision);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .key = "one"), 202); /* another scope */
+    assert_string_equal(f->replayed, "");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .key = "one"), 202);
+    assert_string_equal(f->location, "/v1/snapshots/s");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"t\"}", .key = "one"), 422);
+    assert_string_equal(member(f, "type"), "urn:warren:problem:key-reused");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .key = "one"), 202);
+    assert_string_equal(f->location, "/v1/snapshots/s");
+    assert_string_equal(f->replayed, "true");
+    /* what was refused changed nothing */
+    assert_int_equal(ASK(f, "POST", "/v1/vms/none/start", .key = "two"), 404);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/none/start", .key = "two"), 404);
+    assert_string_equal(f->replayed, "");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "with space"), 400);
+    assert_string_equal(member(f, "field"), "Idempotency-Key");
+    /* other methods are idempotent as they are */
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}", .key = "one"), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}", .key = "one"), 200);
+}
+
+static void a_key_under_way_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    int before;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    before = f->replies;
+    ask_without_waiting(
+        f, (struct asked){ .method = "POST", .target = "/v1/vms/a/start", .key = "k" });
+    assert_int_equal(f->replies, before);
+    ask_without_waiting(
+        f, (struct asked){ .method = "POST", .target = "/v1/vms/a/start", .key = "k" });
+    assert_int_equal(f->replies, before + 1);
+    assert_int_equal(f->status, 409);
+    assert_string_equal(member(f, "type"), "urn:warren:problem:key-under-way");
+    for (int turns = 0; f->replies < before + 2 && turns < 1000; turns++)
+        assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
+    assert_int_equal(f->status, 202);
 }
 
 static void console_input_is_checked(void **state)
@@ -555,6 +611,8 @@ int main(void)
         cmocka_unit_test(every_problem_is_in_the_contract),
         cmocka_unit_test(an_internal_error_is_not_shown),
         cmocka_unit_test(half_a_character_does_not_spoil_a_problem),
+        CASE(a_key_is_done_once),
+        CASE(a_key_under_way_is_refused),
         CASE(what_has_no_route_is_refused),
         CASE(put_creates_confirms_and_refuses),
         CASE(console_input_is_checked),
