@@ -34,7 +34,7 @@ AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(
               $(foreach d,agent api net scheduler storage,$(call sources_of,$(d))))
 
 LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables -lnettle
-LIBS_API   := -lmicrohttpd -lseccomp
+LIBS_API   := -lmicrohttpd -lgnutls -lseccomp
 LIBS_FETCH := -lcurl -larchive -lssl -lcrypto -lseccomp
 LIBS_BASE  := -ljansson
 

@@ -32,7 +32,12 @@ struct config {
     char prefix[5];                /* of taps, bridges, tables, cgroups */
     int64_t uid_base;              /* first of the uids (and gids) that helpers and VMs get */
     int64_t uid_count;
-    char socket_group[64];        /* who may connect to the API's socket beside root; "" = nobody */
+    char socket_group[64]; /* who may connect to the API's socket beside root; "" = nobody */
+    char listen[64], metrics_listen[64]; /* addresses of TLS listeners; "" = none */
+    char tls_cert[CONFIG_PATH_MAX];      /* files of the TLS listeners; "" = none */
+    char tls_key[CONFIG_PATH_MAX];
+    char tls_client_ca[CONFIG_PATH_MAX];
+    char tokens[CONFIG_PATH_MAX];
     char cgroup[CONFIG_PATH_MAX]; /* parent of the VMs' cgroups; "" = <cgroup2>/<prefix>-vms */
     int64_t memory_reserve_mib;   /* of the host's, never promised to VMs */
     int64_t memory_ratio_percent; /* promised to VMs / host memory beyond the reserve */

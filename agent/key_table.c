@@ -69,8 +69,7 @@ static int copy_answer(struct key *key, const struct key_answer *answer)
 {
     struct key_answer copy = { .status = answer->status };
     bool whole = copy_text(answer->etag, &copy.etag) &&
-                 copy_text(answer->location, &copy.location) &&
-                 copy_text(answer->body, &copy.body);
+                 copy_text(answer->location, &copy.location) && copy_text(answer->body, &copy.body);
 
     clear_answer(key);
     key->answer = copy;

@@ -11,11 +11,11 @@
 
 struct error;
 
-#define KEY_MAX            128 /* characters, visible ASCII */
-#define KEY_KEPT_MS        (24ll * 3600 * 1000)
-#define KEYS_MAX           10000
-#define KEYS_BYTES_MAX     (16u << 20) /* of all answers */
-#define KEY_DIGEST_TEXT    65          /* SHA-256 of the body, hexadecimal, and a NUL */
+#define KEY_MAX         128 /* characters, visible ASCII */
+#define KEY_KEPT_MS     (24ll * 3600 * 1000)
+#define KEYS_MAX        10000
+#define KEYS_BYTES_MAX  (16u << 20) /* of all answers */
+#define KEY_DIGEST_TEXT 65          /* SHA-256 of the body, hexadecimal, and a NUL */
 
 enum key_state {
     KEY_UNDER_WAY,
@@ -24,7 +24,7 @@ enum key_state {
 };
 
 struct key_answer {
-    int status;                    /* HTTP; 0 = none yet */
+    int status;                  /* HTTP; 0 = none yet */
     const char *etag, *location; /* NULL = none */
     const char *body;            /* JSON text; NULL = none */
 };
@@ -54,7 +54,8 @@ int key_begin(struct key_table *table, const char *scope, const char *key, const
               int64_t now_ms, struct key **ret_key, struct error *err);
 /* Copies; -ENOMEM leaves it without an answer.  It stays under way. */
 int key_answer(struct key_table *table, struct key *key, const struct key_answer *answer);
-/* The request has ended: it is answered, committed or as if it had never been (then it is freed). */
+/* The request has ended: it is answered, committed or as if it had never been (then it is freed).
+ */
 void key_end(struct key_table *table, struct key *key);
 /* One from the disk; the sequences ascend.  -ENOMEM. */
 int key_restore(struct key_table *table, const struct key *key);

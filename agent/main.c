@@ -18,7 +18,8 @@
 #include "agent/node.h"
 #include "agent/node_setup.h"
 #include "agent/version.h"
-#include "api/api_service.h"
+#include "api/api_front.h"
+#include "api/audit.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -33,10 +34,12 @@ struct warrend {
     struct loop *loop;
     struct jail *jail;
     struct node *node;
-    struct api_service *api;
+    struct audit *audit;
+    struct api_front *api;
     bool ending; /* a signal has come */
     int signal_fd;
     int api_exec_fd;
+    int state_dir_fd;
 };
 
 static void stop(void *context)
@@ -62,7 +65,8 @@ static void give_up(void *context)
     loop_stop(warrend->loop);
 }
 
-/* What is under way is answered first.  A second signal ends at once. */
+/* SIGHUP: tokens and certificate are read again.  Others end: what is under way is answered first;
+ * a second one ends at once. */
 static void on_signal(void *context, uint32_t events)
 {
     struct warrend *warrend = context;
@@ -71,13 +75,18 @@ static void on_signal(void *context, uint32_t events)
     (void)events;
     if (read(warrend->signal_fd, &info, sizeof info) != sizeof info)
         return;
+    if (info.ssi_signo == SIGHUP) {
+        if (warrend->api && !warrend->ending)
+            api_front_reload(warrend->api);
+        return;
+    }
     if (!warrend->api || warrend->ending) {
         loop_stop(warrend->loop);
         return;
     }
     log_info(&warrend->log, "signal %u: ending; VMs go on running", info.ssi_signo);
     warrend->ending = true;
-    api_service_drain(warrend->api, stop, warrend);
+    api_front_drain(warrend->api, stop, warrend);
     if (!loop_after(warrend->loop, WAITS_MS, end_waits, warrend))
         end_waits(warrend);
     if (!loop_after(warrend->loop, DRAIN_MS, give_up, warrend))
@@ -95,6 +104,7 @@ static int catch_signals(struct warrend *warrend, struct error *err)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     warrend->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (warrend->signal_fd < 0)
@@ -150,30 +160,46 @@ static int find_group(const struct config *config, gid_t *ret_gid, struct error 
 
 static int open_api(struct warrend *warrend, struct error *err)
 {
-    struct api_service_options options = {
-        .loop = warrend->loop,
-        .node = warrend->node,
-        .log = &warrend->log,
-        .run_dir_fd = jail_run_dir_fd(warrend->jail),
-        .uid = jail_user(warrend->jail, JAIL_USER_API),
-        .gid = jail_user(warrend->jail, JAIL_USER_API),
-        .empty_root = jail_empty_root(warrend->jail),
+    const struct config *config = &warrend->config;
+    struct api_front_options options = {
+        .service = { .loop = warrend->loop,
+                     .node = warrend->node,
+                     .log = &warrend->log,
+                     .audit = warrend->audit,
+                     .run_dir_fd = jail_run_dir_fd(warrend->jail),
+                     .uid = jail_user(warrend->jail, JAIL_USER_API),
+                     .gid = jail_user(warrend->jail, JAIL_USER_API),
+                     .empty_root = jail_empty_root(warrend->jail) },
+        .listen = config->listen,
+        .metrics_listen = config->metrics_listen,
+        .tls_cert = config->tls_cert,
+        .tls_key = config->tls_key,
+        .tls_client_ca = config->tls_client_ca,
+        .tokens = config->tokens,
     };
     gid_t group;
-    int result = find_group(&warrend->config, &group, err);
+    int result = find_group(config, &group, err);
 
     if (result < 0)
         return result;
-    options.socket_mode = group ? 0660 : 0600;
+    options.service.socket_mode = group ? 0660 : 0600;
     warrend->api_exec_fd = jail_open_program(warrend->jail, "warren-api", err);
     if (warrend->api_exec_fd < 0)
         return warrend->api_exec_fd;
-    options.api_exec_fd = warrend->api_exec_fd;
-    result = api_service_new(&options, &warrend->api, err);
+    options.service.api_exec_fd = warrend->api_exec_fd;
+    result = api_front_new(&options, &warrend->api, err);
     if (result == 0 && group &&
-        fchownat(options.run_dir_fd, API_SOCKET_NAME, 0, group, AT_SYMLINK_NOFOLLOW) < 0)
+        fchownat(options.service.run_dir_fd, API_SOCKET_NAME, 0, group, AT_SYMLINK_NOFOLLOW) < 0)
         result = error_set(err, errno, "give the socket to group %s", warrend->config.socket_group);
     return result;
+}
+
+static int open_audit(struct warrend *warrend, struct error *err)
+{
+    warrend->state_dir_fd = open(warrend->config.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (warrend->state_dir_fd < 0)
+        return error_set(err, errno, "open %s", warrend->config.state_dir);
+    return audit_new(warrend->loop, &warrend->log, warrend->state_dir_fd, &warrend->audit, err);
 }
 
 static int start(struct warrend *warrend, struct error *err)
@@ -191,13 +217,17 @@ static int start(struct warrend *warrend, struct error *err)
                           &warrend->node, err);
     if (result == 0)
         result = node_reconcile(warrend->node, err);
+    if (result == 0)
+        result = open_audit(warrend, err);
     return result == 0 ? open_api(warrend, err) : result;
 }
 
 static void end(struct warrend *warrend)
 {
-    api_service_free(warrend->api);
+    api_front_free(warrend->api);
     node_free(warrend->node);
+    audit_free(warrend->audit); /* what the node still answered is in it */
+    cleanup_close(&warrend->state_dir_fd);
     jail_free(warrend->jail);
     cleanup_close(&warrend->api_exec_fd);
     loop_free(warrend->loop);
@@ -208,7 +238,8 @@ int main(int argc, char **argv)
 {
     struct warrend warrend = { .log = { .fd = 2, .level = LOG_LEVEL_INFO, .name = "warrend" },
                                .signal_fd = -1,
-                               .api_exec_fd = -1 };
+                               .api_exec_fd = -1,
+                               .state_dir_fd = -1 };
     struct error err = { 0 };
     enum config_wish wish;
     int result = config_parse(argc, argv, &warrend.config, &wish, &err);

@@ -52,6 +52,7 @@ struct node_list_query {
     const char *after;                   /* where the page before ended; "" = from the start */
     size_t limit;                        /* 1-1000 */
     const struct label_selector *labels; /* NULL = any */
+    const struct label_selector *limits; /* the same, of what the caller may see */
     const char *state;                   /* of the status; NULL = any */
 };
 /* Ascending by id, at most limit.  ret_next: what `after` is for the next page, "" if there is

@@ -1,5 +1,5 @@
-/* Idempotency-Keys in the database: with the change that they were sent for, and again with what was
- * answered, before it is sent. */
+/* Idempotency-Keys in the database: with the change that they were sent for, and again with what
+ * was answered, before it is sent. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,8 +66,7 @@ int node_key_keep(struct node *node, struct key *key, const struct key_answer *a
     int result = keeping ? key_answer(&node->keys, key, answer) : -ENOMEM;
 
     if (result == 0) {
-        *keeping =
-            (struct keeping){ .node = node, .key = key, .done = done, .context = context };
+        *keeping = (struct keeping){ .node = node, .key = key, .done = done, .context = context };
         record = node_key_record(node, key);
         result = database_put_key(node->database, &record, kept, keeping, NULL);
     }

@@ -41,12 +41,14 @@ static const char *state_name(const struct resource *resource, bool operation)
 static bool matches(const struct resource *resource, bool operation,
                     const struct node_list_query *query)
 {
+    const json_t *labels = json_object_get(resource->spec, "labels");
+
     if (resource->hidden)
         return false;
     if (query->state && strcmp(state_name(resource, operation), query->state) != 0)
         return false;
-    return !query->labels ||
-           label_selector_matches(query->labels, json_object_get(resource->spec, "labels"));
+    return (!query->labels || label_selector_matches(query->labels, labels)) &&
+           (!query->limits || label_selector_matches(query->limits, labels));
 }
 
 /* Operations are listed in the order of their images' ids, which their cursors are: they stay good

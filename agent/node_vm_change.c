@@ -122,19 +122,13 @@ void change_merge(json_t *target, const json_t *patch)
 
 int change_patch_vm(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "labels",
-                                              "restart",
-                                              "on_reboot",
-                                              "autostart",
-                                              "desired_state",
-                                              "stop_timeout_seconds",
-                                              "balloon",
-                                              "memory_target_mib",
-                                              "memory_weight",
-                                              "priority",
-                                              "autostart_order",
-                                              "delete_protection",
-                                              NULL };
+    static const char *const changeable[] = {
+        "labels",    "restart",           "on_reboot",
+        "autostart", "desired_state",     "stop_timeout_seconds",
+        "balloon",   "memory_target_mib", "memory_weight",
+        "priority",  "autostart_order",   "delete_protection",
+        NULL
+    };
     struct vm *vm = target_vm(change);
     json_t *merged;
     json_t *canonical;

@@ -6,7 +6,8 @@
 #include "api/router.h"
 #include "base/cleanup.h"
 
-static const int statuses[] = { 200, 201, 202, 400, 404, 405, 409, 412, 415, 500, 503, 507 };
+static const int statuses[] = { 200, 201, 202, 400, 401, 403, 404, 405,
+                                409, 412, 415, 429, 500, 503, 507 };
 #define STATUS_COUNT (ARRAY_LENGTH(statuses) + 1) /* the last: any other */
 
 /* Upper bounds; the last bucket is +Inf.  Waits are meant to take long. */
@@ -68,9 +69,9 @@ void api_metrics_count_restart(struct api_metrics *metrics)
     metrics->restarts++;
 }
 
-void api_metrics_set_outstanding(struct api_metrics *metrics, size_t requests)
+void api_metrics_add_outstanding(struct api_metrics *metrics, int requests)
 {
-    metrics->outstanding = requests;
+    metrics->outstanding += (size_t)requests;
 }
 
 static void print_requests(FILE *out, const char *operation,

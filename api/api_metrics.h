@@ -13,7 +13,7 @@ struct api_metrics *api_metrics_free(struct api_metrics *metrics); /* accepts NU
 void api_metrics_count(struct api_metrics *metrics, const struct route *route, int status,
                        int64_t microseconds);
 void api_metrics_count_restart(struct api_metrics *metrics); /* of warren-api */
-void api_metrics_set_outstanding(struct api_metrics *metrics, size_t requests);
+void api_metrics_add_outstanding(struct api_metrics *metrics, int requests);
 
 /* Prometheus text exposition; malloc'ed; NULL if memory is short. */
 char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size);

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
+#include "api/api_listen.h"
 #include "api/api_metrics.h"
+#include "api/audit.h"
+#include "api/held_reply.h"
 #include "api/problem.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -25,8 +25,8 @@
 #include "base/process.h"
 #include "base/seqpacket.h"
 
-#define LISTEN_BACKLOG 4096
-#define TABLE_SIZE     4096 /* power of two */
+#define TABLE_SIZE  4096 /* power of two */
+#define CHANGES_MAX 2048 /* of one listener under way together, waits included */
 #define OUTSTANDING_MAX                                                      \
     16384 /* more than warren-api's connections: a sane one never gets there \
            */
@@ -43,6 +43,12 @@ struct api_service {
     struct loop_timer *restart_timer;
     int64_t started_ms, delay_ms;
     struct wire_link *link;
+    struct tls_bytes {
+        char *bytes; /* owned; NULL = none */
+        size_t size;
+    } tls, tried_tls;                  /* that warren-api has taken; that it has yet to judge */
+    struct held_replies held;          /* until they are in the audit log */
+    size_t changes;                    /* outstanding */
     struct request *table[TABLE_SIZE]; /* outstanding, by id */
     size_t outstanding;
     void (*drained)(void *context); /* set: draining */
@@ -69,7 +75,9 @@ static bool table_remove(struct api_service *service, const struct request *requ
         return false;
     *slot = request->next;
     service->outstanding--;
-    api_metrics_set_outstanding(service->metrics, service->outstanding);
+    if (request->admitted)
+        service->changes--;
+    api_metrics_add_outstanding(service->metrics, -1);
     return true;
 }
 
@@ -88,11 +96,20 @@ static int64_t microseconds_since(int64_t started_us)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 - started_us;
 }
 
+/* A held_reply_fn. */
+static void service_send(void *context, struct wire_message *reply)
+{
+    struct api_service *service = context;
+    struct error err;
+
+    if (service->link && wire_link_send(service->link, reply, &err) < 0)
+        service_kill_api(service, err.message);
+}
+
 /* request_sink.reply of requests whose client still waits. */
 static void service_reply(void *context, struct request *request, struct wire_message *reply)
 {
     struct api_service *service = context;
-    struct error err;
 
     if (!table_remove(service, request) || !service->link)
         return;
@@ -100,16 +117,24 @@ static void service_reply(void *context, struct request *request, struct wire_me
                       microseconds_since(request->started_us));
     reply->kind = WIRE_REPLY;
     reply->id = request->id;
-    if (wire_link_send(service->link, reply, &err) < 0)
-        service_kill_api(service, err.message);
+    if (service->options.audit && request_is_change(request))
+        held_reply_add(&service->held, service->options.audit, request, reply, service_send,
+                       service);
+    else
+        service_send(service, reply);
 }
 
-/* request_sink.reply of requests whose client has gone. */
-static void reply_to_nobody(void *context, struct request *request, struct wire_message *reply)
+static void nothing(void *context)
 {
     (void)context;
-    (void)request;
-    (void)reply;
+}
+
+/* request_sink.reply of requests whose client has gone; context: the audit log, which outlives the
+ * service. */
+static void reply_to_nobody(void *context, struct request *request, struct wire_message *reply)
+{
+    if (context && request_is_change(request))
+        audit_write(context, request, reply->status, nothing, NULL);
 }
 
 /* Its reply, whenever it comes, goes nowhere; it no longer needs the service. */
@@ -117,7 +142,7 @@ static void service_abandon(struct api_service *service, struct request *request
 {
     table_remove(service, request);
     request->sink.reply = reply_to_nobody;
-    request->sink.context = NULL;
+    request->sink.context = service->options.audit;
     request_abandon(request);
 }
 
@@ -129,11 +154,38 @@ static void service_abandon_all(struct api_service *service)
     }
 }
 
+/* Changes need room among those under way, and an audit log that can be written. */
+static int service_admit(struct api_service *service, struct request *request, struct error *err)
+{
+    int r = service->options.audit ? audit_check(service->options.audit, err) : 0;
+
+    if (r == 0 && service->changes >= CHANGES_MAX)
+        r = error_set(err, PROBLEM_TOO_MANY_REQUESTS, "%d changes are under way: try again later",
+                      CHANGES_MAX);
+    if (r < 0)
+        return r;
+    service->changes++;
+    request->admitted = true;
+    return 0;
+}
+
+static void service_dispatch(struct api_service *service, struct request *request)
+{
+    struct error err = { 0 };
+
+    if (router_route(request, &err) < 0 ||
+        (request_is_change(request) && service_admit(service, request, &err) < 0))
+        request_reply_error(request, &err);
+    else
+        request->route->handler(request);
+}
+
 static void service_request(struct api_service *service, struct wire_message *message)
 {
     struct request_sink sink = { .reply = service_reply, .context = service };
     struct request **slot = table_slot(service, message->id);
     struct request *request;
+    struct caller caller;
     struct error err;
 
     if (*slot || service->outstanding >= OUTSTANDING_MAX) {
@@ -141,15 +193,24 @@ static void service_request(struct api_service *service, struct wire_message *me
                                         : "it has too many requests outstanding");
         return;
     }
-    if (request_new(message, &sink, service->options.node, service->metrics, &request, &err) < 0) {
+    if (caller_identify(service->options.listener, service->options.tokens, message, &caller,
+                        &err) < 0) {
+        service_kill_api(service, err.message);
+        return;
+    }
+    if (request_new(message, &caller, &sink, service->options.node, service->metrics, &request,
+                    &err) < 0) {
+        caller_clear(&caller);
         service_kill_api(service, err.message);
         return;
     }
     *slot = request;
     service->outstanding++;
-    api_metrics_set_outstanding(service->metrics, service->outstanding);
-    router_dispatch(request);
+    api_metrics_add_outstanding(service->metrics, 1);
+    service_dispatch(service, request);
 }
+
+static void service_tls_taken(struct api_service *service, const struct wire_message *message);
 
 static void service_message(void *context, struct wire_message *message)
 {
@@ -157,6 +218,8 @@ static void service_message(void *context, struct wire_message *message)
 
     if (message->kind == WIRE_REQUEST) {
         service_request(service, message);
+    } else if (message->kind == WIRE_TLS) {
+        service_tls_taken(service, message);
     } else {
         struct request *request = *table_slot(service, message->id);
 
@@ -169,6 +232,7 @@ static void service_message(void *context, struct wire_message *message)
 /* --- the process --- */
 
 static void service_start_later(struct api_service *service);
+static int service_send_tls(struct api_service *service, const struct tls_bytes *tls);
 
 static void service_link_ended(void *context, const struct error *err)
 {
@@ -203,6 +267,7 @@ static void service_api_exited(void *context, uint32_t events)
     close(service->pidfd);
     service->pidfd = -1;
     service->link = wire_link_free(service->link);
+    held_replies_drop(&service->held);
     service_abandon_all(service);
     if (service->drained) {
         service->drained(service->drained_context);
@@ -217,7 +282,7 @@ static int service_link_new(struct api_service *service, int *ret_fd, struct err
 {
     struct wire_link_options link = {
         .loop = service->options.loop,
-        .kinds = 1u << WIRE_REQUEST | 1u << WIRE_ABANDON,
+        .kinds = 1u << WIRE_REQUEST | 1u << WIRE_ABANDON | 1u << WIRE_TLS,
         .pause_at = REPLY_QUEUE_PAUSE,
         .on_message = service_message,
         .on_end = service_link_ended,
@@ -241,23 +306,26 @@ static int service_spawn(struct api_service *service, int child_fd, struct error
 {
     const struct api_service_options *options = &service->options;
     char uid[24], gid[24];
-    const char *argv[] = {
-        "warren-api",        "--uid", uid, "--gid", gid, options->empty_root ? "--root" : NULL,
-        options->empty_root, NULL
-    };
+    const char *argv[9] = { "warren-api", "--uid", uid, "--gid", gid };
+    size_t count = 5;
     const int fds[] = { -1, -1, options->log->fd, child_fd, service->listen_fd };
     struct process_spec spec = {
         .exec_fd = options->api_exec_fd,
         .argv = argv,
-        .clone_flags = options->empty_root
-                           ? CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
-                           : 0,
+        .clone_flags =
+            options->empty_root ? CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0,
         .cgroup_fd = -1,
         .fds = fds,
         .fd_count = ARRAY_LENGTH(fds),
     };
     pid_t pid;
 
+    if (options->empty_root) {
+        argv[count++] = "--root";
+        argv[count++] = options->empty_root;
+    }
+    if (options->listener != LISTENER_UNIX)
+        argv[count++] = "--tls";
     snprintf(uid, sizeof(uid), "%u", (unsigned int)options->uid);
     snprintf(gid, sizeof(gid), "%u", (unsigned int)options->gid);
     return process_spawn(&spec, &pid, &service->pidfd, err);
@@ -282,6 +350,9 @@ static int service_start(struct api_service *service, struct error *err)
 
     if (r < 0)
         return r;
+    /* before it runs, so that it is there before the first client */
+    if (service_send_tls(service, service->tls.bytes ? &service->tls : &service->tried_tls) < 0)
+        log_error(service->options.log, "the certificate cannot be passed to warren-api");
     r = service_spawn(service, child_fd, err);
     if (r < 0) {
         service->link = wire_link_free(service->link);
@@ -326,29 +397,77 @@ static void service_start_later(struct api_service *service)
         log_error(service->options.log, "no memory to start warren-api again; it stays down");
 }
 
+/* --- TLS --- */
+
+static int service_send_tls(struct api_service *service, const struct tls_bytes *tls)
+{
+    struct wire_message message = { .kind = WIRE_TLS, .body = tls->bytes, .body_size = tls->size };
+
+    if (!service->link || !tls->bytes)
+        return 0;
+    return wire_link_send(service->link, &message, NULL);
+}
+
+static void tls_bytes_clear(struct tls_bytes *tls)
+{
+    if (tls->bytes)
+        explicit_bzero(tls->bytes, tls->size);
+    free(tls->bytes);
+    *tls = (struct tls_bytes){ 0 };
+}
+
+int api_service_set_tls(struct api_service *service, const char *bytes, size_t size,
+                        struct error *err)
+{
+    struct tls_bytes tls = { .bytes = malloc(size), .size = size };
+
+    if (!tls.bytes)
+        return error_set(err, ENOMEM, "no memory for a certificate");
+    memcpy(tls.bytes, bytes, size);
+    tls_bytes_clear(&service->tried_tls);
+    service->tried_tls = tls;
+    return service_send_tls(service, &service->tried_tls);
+}
+
+/* What warren-api says of the one that it was given last.  One that is no good is not given to the
+ * next warren-api either. */
+static void service_tls_taken(struct api_service *service, const struct wire_message *message)
+{
+    const struct log *log = service->options.log;
+
+    if (!service->tried_tls.bytes)
+        return;
+    if (message->body_size > 0) {
+        log_error(log, "the certificate is not taken: %.200s; %s", message->body,
+                  service->tls.bytes ? "the one before stays"
+                                     : "nobody can connect by TCP until the files are right");
+        tls_bytes_clear(&service->tried_tls);
+        return;
+    }
+    tls_bytes_clear(&service->tls);
+    service->tls = service->tried_tls;
+    service->tried_tls = (struct tls_bytes){ 0 };
+    log_info(log, "the certificate for %s is taken", service->options.address);
+}
+
 /* --- the socket --- */
 
-/* Made under another name and renamed once it listens: whoever sees warren.sock can connect. */
-static int service_listen(const struct api_service_options *options, int *ret_fd, struct error *err)
+static int service_listen(struct api_service *service, struct error *err)
 {
-    static const char name[] = API_SOCKET_NAME ".new";
-    auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    const struct api_service_options *options = &service->options;
+    char address[80];
 
-    if (fd < 0)
-        return error_set(err, errno, "create the API's socket");
-    /* by /proc: a run directory's path may be longer than a socket's address */
-    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", options->run_dir_fd,
-             name);
-    (void)unlinkat(options->run_dir_fd, name, 0);
-    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_set(err, errno, "bind the API's socket");
-    if (fchmodat(options->run_dir_fd, name, options->socket_mode ? options->socket_mode : 0600, 0) <
-            0 ||
-        listen(fd, LISTEN_BACKLOG) < 0 ||
-        renameat(options->run_dir_fd, name, options->run_dir_fd, API_SOCKET_NAME) < 0)
-        return error_set(err, errno, "listen on the API's socket");
-    *ret_fd = take_fd(&fd);
+    if (options->listener == LISTENER_UNIX) {
+        service->listen_fd =
+            api_listen_unix(options->run_dir_fd, API_SOCKET_NAME,
+                            options->socket_mode ? options->socket_mode : 0600, err);
+        return service->listen_fd < 0 ? service->listen_fd : 0;
+    }
+    service->listen_fd = api_listen_tcp(options->address, address, sizeof(address), err);
+    if (service->listen_fd < 0)
+        return service->listen_fd;
+    log_info(options->log, "listening on %s (TLS%s)", address,
+             options->listener == LISTENER_METRICS ? ", metrics" : "");
     return 0;
 }
 
@@ -362,10 +481,13 @@ int api_service_new(const struct api_service_options *options, struct api_servic
         return error_set(err, ENOMEM, "no memory for the API service");
     service->options = *options;
     service->listen_fd = service->pidfd = -1;
-    service->metrics = api_metrics_new();
+    service->metrics = options->metrics;
     r = service->metrics ? 0 : error_set(err, ENOMEM, "no memory for the API service");
     if (r >= 0)
-        r = service_listen(options, &service->listen_fd, err);
+        r = service_listen(service, err);
+    if (r >= 0 && options->tls)
+        r = api_service_set_tls(service, options->tls, options->tls_size, err);
+    service->options.tls = NULL; /* the caller's */
     if (r >= 0)
         r = service_start(service, err);
     if (r < 0) {
@@ -380,7 +502,8 @@ static void service_unlisten(struct api_service *service)
 {
     if (service->listen_fd < 0)
         return;
-    (void)unlinkat(service->options.run_dir_fd, API_SOCKET_NAME, 0);
+    if (service->options.listener == LISTENER_UNIX)
+        (void)unlinkat(service->options.run_dir_fd, API_SOCKET_NAME, 0);
     close(service->listen_fd);
     service->listen_fd = -1;
 }
@@ -408,11 +531,13 @@ struct api_service *api_service_free(struct api_service *service)
     loop_cancel(service->restart_timer);
     loop_remove(service->exit_source);
     service->link = wire_link_free(service->link); /* warren-api exits at this end of file */
+    held_replies_drop(&service->held);
     if (service->pidfd >= 0)
         service_end_api(service);
     service_abandon_all(service);
     service_unlisten(service);
-    api_metrics_free(service->metrics);
+    tls_bytes_clear(&service->tls);
+    tls_bytes_clear(&service->tried_tls);
     free(service);
     return NULL;
 }

@@ -1,11 +1,12 @@
-/* api_service.h - warrend's side of the API: the unix socket, the warren-api process that speaks
- * HTTP on it, and the requests it relays.  Loop thread.
+/* api_service.h - warrend's side of one listener of the API: its socket, the warren-api process
+ * that speaks HTTP on it, and the requests that it relays.  Loop thread.
  *
  * The listening socket belongs to warrend, so that a restart of warren-api refuses nobody: it is
  * started again at once when it dies (later and later if it keeps dying), and only the requests
  * then under way are lost. */
 #pragma once
 #include <sys/types.h>
+#include "api/access.h"
 
 struct api_service; /* opaque; see api_service.c */
 struct error;
@@ -15,8 +16,18 @@ struct node;
 
 #define API_SOCKET_NAME "warren.sock"
 
+struct api_metrics;
+struct audit;
+
 struct api_service_options {
-    struct loop *loop; /* borrowed, as everything here, until api_service_free */
+    enum listener listener;
+    const char *address;         /* of the TCP listeners */
+    struct api_metrics *metrics; /* of all listeners */
+    struct audit *audit;         /* outlives the node; NULL = none (tests) */
+    const char *tls;             /* of the TCP listeners, as api_service_set_tls has it */
+    size_t tls_size;
+    const struct tokens *tokens; /* as they are now; for the TCP listeners */
+    struct loop *loop;           /* borrowed, as everything here, until api_service_free */
     struct node *node;
     const struct log *log;
     int run_dir_fd;     /* warren.sock is made in it, replacing one that is there */
@@ -30,6 +41,10 @@ struct api_service_options {
 /* Returns once warren-api has been started; the socket accepts connections from then on. */
 int api_service_new(const struct api_service_options *options, struct api_service **ret_service,
                     struct error *err);
+/* What to show to TLS clients from now on: a WIRE_TLS body.  Whether it is any good is logged
+ * later; if it is not, the one before stays. */
+int api_service_set_tls(struct api_service *service, const char *bytes, size_t size,
+                        struct error *err);
 /* In order to end: removes the socket, so that nobody new comes, lets who is connected have one
  * more answer each, and then calls done, later and once.  Who does not wait for that frees the
  * service, which drops what is left.  Requests that wait for something are not hurried:

@@ -11,8 +11,8 @@
 #include "api/wire.h"
 #include "base/cleanup.h"
 
-/* A key is the caller's own: who else sends the same one means something else.  All who may open the
- * socket are one caller. */
+/* A key is the caller's own: who else sends the same one means something else.  All who may open
+ * the socket are one caller. */
 #define CALLER "node"
 
 static void send_answer(struct request *request, const struct key_answer *answer, bool replayed)

@@ -1,10 +1,10 @@
-/* idempotency.h - POSTs with an Idempotency-Key: done once, answered as often as they are sent.  Loop
- * thread.
+/* idempotency.h - POSTs with an Idempotency-Key: done once, answered as often as they are sent.
+ * Loop thread.
  *
- * What is kept is the answer to a request that changed something (2xx); a refusal changed nothing, so
- * its key may be used again.  The key is written with the change, the answer before it is sent: a key
- * without an answer is that of an agent which ended in between, and is answered with the resource as it
- * is by now. */
+ * What is kept is the answer to a request that changed something (2xx); a refusal changed nothing,
+ * so its key may be used again.  The key is written with the change, the answer before it is sent:
+ * a key without an answer is that of an agent which ended in between, and is answered with the
+ * resource as it is by now. */
 #pragma once
 #include <stdbool.h>
 

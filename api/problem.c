@@ -9,6 +9,8 @@
 static const struct problem problems[] = {
     /* code, status, name, title, retry after, upgrade */
     { EINVAL, 400, "invalid", "The request is invalid", NULL, NULL },
+    { PROBLEM_UNAUTHENTICATED, 401, "unauthenticated", "Who asks is not known", NULL, NULL },
+    { PROBLEM_FORBIDDEN, 403, "forbidden", "Who asks may not do this", NULL, NULL },
     { ENOENT, 404, "not-found", "There is no such resource", NULL, NULL },
     { PROBLEM_METHOD_NOT_ALLOWED, 405, "method-not-allowed", "The method is not allowed here", NULL,
       NULL },
@@ -23,6 +25,8 @@ static const struct problem problems[] = {
     { EKEYREJECTED, 422, "key-reused", "The key was used for another body", NULL, NULL },
     { PROBLEM_UPGRADE, 426, "upgrade-required", "This is a stream of bytes both ways", NULL,
       STREAM_PROTOCOL },
+    { PROBLEM_TOO_MANY_REQUESTS, 429, "too-many-requests", "Too many changes are under way", "1",
+      NULL },
     { ECONNREFUSED, 502, "guest-refused", "The guest does not accept the connection", NULL, NULL },
     { EAGAIN, 503, "unavailable", "The node cannot serve this now", "1", NULL },
     { PROBLEM_TOO_MANY_OUTSTANDING, 503, "unavailable", "The node cannot serve this now", "1",

@@ -19,6 +19,10 @@ struct problem {
 #define PROBLEM_TOO_MANY_OUTSTANDING ENOBUFS
 #define PROBLEM_TOO_LARGE            E2BIG
 #define PROBLEM_UPGRADE              ENOPROTOOPT
+/* Codes that nothing below can fail with by chance. */
+#define PROBLEM_UNAUTHENTICATED   ENOKEY
+#define PROBLEM_FORBIDDEN         EKEYREJECTED
+#define PROBLEM_TOO_MANY_REQUESTS EUSERS
 /* What streams of bytes both ways are called in Upgrade headers: there is one kind. */
 #define STREAM_PROTOCOL "vsock"
 

@@ -7,6 +7,7 @@
 #include <time.h>
 #include "api/idempotency.h"
 #include "api/problem.h"
+#include "api/router.h"
 #include "api/wire.h"
 #include "base/cleanup.h"
 #include "base/json.h"
@@ -31,6 +32,7 @@ struct request *request_free(struct request *request)
     free(request->upgrade);
     free(request->idempotency_key);
     free(request->allow);
+    caller_clear(&request->caller);
     free(request->body);
     free(request);
     return NULL;
@@ -43,8 +45,9 @@ static bool copy_string(const char *from, char **ret_copy)
     return !from || *ret_copy;
 }
 
-int request_new(struct wire_message *message, const struct request_sink *sink, struct node *node,
-                struct api_metrics *metrics, struct request **ret_request, struct error *err)
+int request_new(struct wire_message *message, struct caller *caller,
+                const struct request_sink *sink, struct node *node, struct api_metrics *metrics,
+                struct request **ret_request, struct error *err)
 {
     struct request *request = calloc(1, sizeof(*request));
 
@@ -66,10 +69,20 @@ int request_new(struct wire_message *message, const struct request_sink *sink, s
         request_free(request);
         return error_set(err, ENOMEM, "no memory for a request");
     }
+    uid_generate(request->uuid);
+    request->caller = *caller;
+    caller->limits = NULL;
     request->body = take_pointer(message->body);
     request->body_size = message->body_size;
     *ret_request = request;
     return 0;
+}
+
+bool request_is_change(const struct request *request)
+{
+    if (request->route)
+        return request->route->scope > SCOPE_READ;
+    return strcmp(request->method, "GET") != 0 && strcmp(request->method, "HEAD") != 0;
 }
 
 int request_parse_target(struct request *request, struct error *err)
@@ -218,6 +231,7 @@ bool request_etag_is_known(const struct request *request, const char *etag)
 
 void request_send(struct request *request, struct wire_message *reply)
 {
+    reply->strings[WIRE_REQUEST_ID] = request->uuid;
     request->sink.reply(request->sink.context, request, reply);
     request_free(request);
 }
@@ -231,6 +245,7 @@ static void request_reply(struct request *request, struct wire_message *reply,
         reply->strings[WIRE_ALLOW] = headers->allow;
         reply->strings[WIRE_RETRY_AFTER] = headers->retry_after;
         reply->strings[WIRE_UPGRADE] = headers->upgrade;
+        reply->strings[WIRE_WWW_AUTHENTICATE] = headers->www_authenticate;
     }
     if (!idempotency_reply(request, reply))
         request_send(request, reply);
@@ -303,9 +318,13 @@ void request_reply_upgrade(struct request *request, const char *protocol, int fd
 void request_reply_error(struct request *request, const struct error *err)
 {
     const struct problem *problem = problem_of(err->code);
-    struct reply_headers headers = { .allow = request->allow,
-                                     .retry_after = problem->retry_after,
-                                     .upgrade = problem->upgrade };
+    char challenge[96];
+    struct reply_headers headers = {
+        .allow = request->allow,
+        .retry_after = problem->retry_after,
+        .upgrade = problem->upgrade,
+        .www_authenticate = access_challenge(request, err->code, challenge, sizeof(challenge)),
+    };
     json_t *document = problem_document(err);
 
     request_reply_document(request, problem->status, "application/problem+json", document,

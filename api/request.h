@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "agent/node.h"
+#include "api/access.h"
 #include "api/query.h"
 #include "base/error.h"
 #include "base/id.h"
@@ -31,12 +32,15 @@ struct request {
     uint64_t id;          /* warren-api's */
     struct request *next; /* in the service's table of what is outstanding */
     struct request_sink sink;
-    struct node *node;                                       /* borrowed */
-    struct api_metrics *metrics;                             /* borrowed */
-    const struct route *route;                               /* NULL until routed */
-    int64_t started_us;                                      /* CLOCK_MONOTONIC */
-    char *method, *path;                                     /* owned; path without the query */
-    struct query query;                                      /* points into path's buffer */
+    struct node *node;           /* borrowed */
+    struct api_metrics *metrics; /* borrowed */
+    const struct route *route;   /* NULL until routed */
+    struct caller caller;        /* who asks */
+    char uuid[UID_TEXT];         /* X-Request-Id, and in the audit log */
+    bool admitted;               /* counted among changes under way */
+    int64_t started_us;          /* CLOCK_MONOTONIC */
+    char *method, *path;         /* owned; path without the query */
+    struct query query;          /* points into path's buffer */
     char *if_match, *if_none_match, *content_type, *upgrade; /* owned; NULL = absent */
     char *idempotency_key;                                   /* owned; NULL = absent */
     struct key *key; /* the node's, from idempotency_begin to the reply; NULL = none */
@@ -61,9 +65,13 @@ struct request {
     bool abandoned;
 };
 
-/* Takes message->body; copies the rest.  On failure (-ENOMEM) nothing is replied. */
-int request_new(struct wire_message *message, const struct request_sink *sink, struct node *node,
-                struct api_metrics *metrics, struct request **ret_request, struct error *err);
+/* Takes message->body and what caller owns; copies the rest.  On failure (-ENOMEM) nothing is
+ * replied, and nothing taken. */
+int request_new(struct wire_message *message, struct caller *caller,
+                const struct request_sink *sink, struct node *node, struct api_metrics *metrics,
+                struct request **ret_request, struct error *err);
+/* Is it one that may change something, so that it is counted and audited? */
+bool request_is_change(const struct request *request);
 /* Only for a request that will never be replied to.  Accepts NULL, returns NULL. */
 struct request *request_free(struct request *request);
 
@@ -97,7 +105,7 @@ bool request_etag_is_known(const struct request *request, const char *etag);
 
 /* Headers of a reply beside its content type; NULL = none. */
 struct reply_headers {
-    const char *etag, *location, *allow, *retry_after, *upgrade;
+    const char *etag, *location, *allow, *retry_after, *upgrade, *www_authenticate;
 };
 
 /* What all of these end in; frees the request.  The reply is borrowed. */

@@ -92,6 +92,7 @@ static int list_read_query(struct request *request, struct node_list_query *quer
     query->after = cursor ? cursor : "";
     query->limit = (size_t)limit;
     query->labels = labels ? selector : NULL;
+    query->limits = kind_of(request) == RESOURCE_VM ? request->caller.limits : NULL;
     query->state = query_get(&request->query, "state");
     if (query->state && !node_state_is_known(kind_of(request), query->state))
         return error_field(err, EINVAL, "state", "%s are never in the state %.40s",

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "api/access.h"
 #include "api/handlers.h"
 #include "api/idempotency.h"
 #include "api/problem.h"
@@ -18,80 +19,105 @@ static const char *const vm_wait_queries[] = { "for", "generation", "timeout", N
 static const char *const console_queries[] = { "tail", "follow", NULL };
 
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
+/* Images and networks reach into the host (files, URLs, its routing), so they are admin's; what
+ * runs on them is operate's. */
 static const struct route routes[] = {
-    /* method, path, operation, handler, argument, has_body, queries */
-    { "GET", "/v1/images", "listImages", resource_list, RESOURCE_IMAGE, false, list_queries },
-    { "GET", "/v1/images/{id}", "getImage", resource_get, RESOURCE_IMAGE, false, NULL },
-    { "PUT", "/v1/images/{id}", "putImage", resource_put, RESOURCE_IMAGE, true, wait_queries },
-    { "PATCH", "/v1/images/{id}", "patchImage", resource_patch, RESOURCE_IMAGE, true,
-      wait_queries },
-    { "DELETE", "/v1/images/{id}", "deleteImage", resource_delete, RESOURCE_IMAGE, false,
-      delete_queries },
-    { "GET", "/v1/volumes", "listVolumes", resource_list, RESOURCE_VOLUME, false, list_queries },
-    { "GET", "/v1/volumes/{id}", "getVolume", resource_get, RESOURCE_VOLUME, false, NULL },
-    { "PUT", "/v1/volumes/{id}", "putVolume", resource_put, RESOURCE_VOLUME, true, wait_queries },
-    { "PATCH", "/v1/volumes/{id}", "patchVolume", resource_patch, RESOURCE_VOLUME, true,
-      wait_queries },
-    { "DELETE", "/v1/volumes/{id}", "deleteVolume", resource_delete, RESOURCE_VOLUME, false,
-      delete_queries },
-    { "GET", "/v1/networks", "listNetworks", resource_list, RESOURCE_NETWORK, false, list_queries },
-    { "GET", "/v1/networks/{id}", "getNetwork", resource_get, RESOURCE_NETWORK, false, NULL },
-    { "PUT", "/v1/networks/{id}", "putNetwork", resource_put, RESOURCE_NETWORK, true,
-      wait_queries },
-    { "PATCH", "/v1/networks/{id}", "patchNetwork", resource_patch, RESOURCE_NETWORK, true,
-      wait_queries },
-    { "DELETE", "/v1/networks/{id}", "deleteNetwork", resource_delete, RESOURCE_NETWORK, false,
-      delete_queries },
-    { "GET", "/v1/vms", "listVms", resource_list, RESOURCE_VM, false, list_queries },
-    { "GET", "/v1/vms/{id}", "getVm", resource_get, RESOURCE_VM, false, NULL },
-    { "PUT", "/v1/vms/{id}", "putVm", resource_put, RESOURCE_VM, true, wait_queries },
-    { "PATCH", "/v1/vms/{id}", "patchVm", resource_patch, RESOURCE_VM, true, wait_queries },
-    { "DELETE", "/v1/vms/{id}", "deleteVm", resource_delete, RESOURCE_VM, false, delete_queries },
-    { "POST", "/v1/vms/{id}/start", "startVm", vm_action, VM_ACTION_START, false, wait_queries },
-    { "POST", "/v1/vms/{id}/stop", "stopVm", vm_action, VM_ACTION_STOP, false, wait_queries },
-    { "POST", "/v1/vms/{id}/kill", "killVm", vm_action, VM_ACTION_KILL, false, wait_queries },
-    { "POST", "/v1/vms/{id}/reboot", "rebootVm", vm_action, VM_ACTION_REBOOT, false, wait_queries },
-    { "POST", "/v1/vms/{id}/pause", "pauseVm", vm_action, VM_ACTION_PAUSE, false, wait_queries },
-    { "POST", "/v1/vms/{id}/resume", "resumeVm", vm_action, VM_ACTION_RESUME, false, wait_queries },
-    { "POST", "/v1/vms/{id}/snapshot", "snapshotVm", vm_snapshot, RESOURCE_SNAPSHOT, true,
-      wait_queries },
-    { "POST", "/v1/vms/{id}/fork", "forkVm", vm_fork, RESOURCE_VM, true, wait_queries },
-    { "PUT", "/v1/vms/{id}/disks/{name}", "putVmDisk", vm_part_put, VM_PART_DISK, true,
-      wait_queries },
-    { "PATCH", "/v1/vms/{id}/disks/{name}", "patchVmDisk", vm_part_patch, VM_PART_DISK, true,
-      wait_queries },
-    { "DELETE", "/v1/vms/{id}/disks/{name}", "deleteVmDisk", vm_part_delete, VM_PART_DISK, false,
-      wait_queries },
-    { "PUT", "/v1/vms/{id}/nics/{name}", "putVmNic", vm_part_put, VM_PART_NIC, true, wait_queries },
-    { "PATCH", "/v1/vms/{id}/nics/{name}", "patchVmNic", vm_part_patch, VM_PART_NIC, true,
-      wait_queries },
-    { "DELETE", "/v1/vms/{id}/nics/{name}", "deleteVmNic", vm_part_delete, VM_PART_NIC, false,
-      wait_queries },
-    { "GET", "/v1/vms/{id}/wait", "waitVm", vm_wait, RESOURCE_VM, false, vm_wait_queries },
-    { "GET", "/v1/vms/{id}/console", "getVmConsole", vm_console, RESOURCE_VM, false,
-      console_queries },
-    { "POST", "/v1/vms/{id}/console/input", "typeOnVmConsole", vm_console_input, RESOURCE_VM, true,
-      NULL },
-    { "GET", "/v1/vms/{id}/vsock/{port}", "connectVmVsock", vm_vsock, RESOURCE_VM, false, NULL },
-    { "GET", "/v1/snapshots", "listSnapshots", resource_list, RESOURCE_SNAPSHOT, false,
+    /* method, path, scope, operation, handler, argument, has_body, queries */
+    { "GET", "/v1/images", SCOPE_READ, "listImages", resource_list, RESOURCE_IMAGE, false,
       list_queries },
-    { "GET", "/v1/snapshots/{id}", "getSnapshot", resource_get, RESOURCE_SNAPSHOT, false, NULL },
-    { "PATCH", "/v1/snapshots/{id}", "patchSnapshot", resource_patch, RESOURCE_SNAPSHOT, true,
+    { "GET", "/v1/images/{id}", SCOPE_READ, "getImage", resource_get, RESOURCE_IMAGE, false, NULL },
+    { "PUT", "/v1/images/{id}", SCOPE_ADMIN, "putImage", resource_put, RESOURCE_IMAGE, true,
       wait_queries },
-    { "DELETE", "/v1/snapshots/{id}", "deleteSnapshot", resource_delete, RESOURCE_SNAPSHOT, false,
+    { "PATCH", "/v1/images/{id}", SCOPE_ADMIN, "patchImage", resource_patch, RESOURCE_IMAGE, true,
+      wait_queries },
+    { "DELETE", "/v1/images/{id}", SCOPE_ADMIN, "deleteImage", resource_delete, RESOURCE_IMAGE,
+      false, delete_queries },
+    { "GET", "/v1/volumes", SCOPE_READ, "listVolumes", resource_list, RESOURCE_VOLUME, false,
+      list_queries },
+    { "GET", "/v1/volumes/{id}", SCOPE_READ, "getVolume", resource_get, RESOURCE_VOLUME, false,
+      NULL },
+    { "PUT", "/v1/volumes/{id}", SCOPE_OPERATE, "putVolume", resource_put, RESOURCE_VOLUME, true,
+      wait_queries },
+    { "PATCH", "/v1/volumes/{id}", SCOPE_OPERATE, "patchVolume", resource_patch, RESOURCE_VOLUME,
+      true, wait_queries },
+    { "DELETE", "/v1/volumes/{id}", SCOPE_OPERATE, "deleteVolume", resource_delete, RESOURCE_VOLUME,
+      false, delete_queries },
+    { "GET", "/v1/networks", SCOPE_READ, "listNetworks", resource_list, RESOURCE_NETWORK, false,
+      list_queries },
+    { "GET", "/v1/networks/{id}", SCOPE_READ, "getNetwork", resource_get, RESOURCE_NETWORK, false,
+      NULL },
+    { "PUT", "/v1/networks/{id}", SCOPE_ADMIN, "putNetwork", resource_put, RESOURCE_NETWORK, true,
+      wait_queries },
+    { "PATCH", "/v1/networks/{id}", SCOPE_ADMIN, "patchNetwork", resource_patch, RESOURCE_NETWORK,
+      true, wait_queries },
+    { "DELETE", "/v1/networks/{id}", SCOPE_ADMIN, "deleteNetwork", resource_delete,
+      RESOURCE_NETWORK, false, delete_queries },
+    { "GET", "/v1/vms", SCOPE_READ, "listVms", resource_list, RESOURCE_VM, false, list_queries },
+    { "GET", "/v1/vms/{id}", SCOPE_READ, "getVm", resource_get, RESOURCE_VM, false, NULL },
+    { "PUT", "/v1/vms/{id}", SCOPE_OPERATE, "putVm", resource_put, RESOURCE_VM, true,
+      wait_queries },
+    { "PATCH", "/v1/vms/{id}", SCOPE_OPERATE, "patchVm", resource_patch, RESOURCE_VM, true,
+      wait_queries },
+    { "DELETE", "/v1/vms/{id}", SCOPE_OPERATE, "deleteVm", resource_delete, RESOURCE_VM, false,
       delete_queries },
-    { "GET", "/v1/operations", "listOperations", resource_list, RESOURCE_OPERATION, false,
-      page_queries },
-    { "GET", "/v1/operations/{id}", "getOperation", resource_get, RESOURCE_OPERATION, false, NULL },
-    { "GET", "/v1/node", "getNode", node_show, 0, false, NULL },
-    { "GET", "/v1/node/memory", "getNodeMemory", node_show_memory, 0, false, NULL },
-    { "PATCH", "/v1/node", "patchNode", node_patch_spec, 0, true, NULL },
-    { "POST", "/v1/node/drain", "drainNode", node_start_drain, 0, false, wait_queries },
-    { "POST", "/v1/node/uncordon", "uncordonNode", node_uncordon, 0, false, NULL },
-    { "GET", "/metrics", "getMetrics", node_show_metrics, 0, false, NULL },
-    { "GET", "/healthz", "getHealth", node_show_health, 0, false, NULL },
-    { "GET", "/readyz", "getReadiness", node_show_readiness, 0, false, NULL },
-    { "GET", "/openapi.yaml", "getOpenapi", node_show_openapi, 0, false, NULL },
+    { "POST", "/v1/vms/{id}/start", SCOPE_OPERATE, "startVm", vm_action, VM_ACTION_START, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/stop", SCOPE_OPERATE, "stopVm", vm_action, VM_ACTION_STOP, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/kill", SCOPE_OPERATE, "killVm", vm_action, VM_ACTION_KILL, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/reboot", SCOPE_OPERATE, "rebootVm", vm_action, VM_ACTION_REBOOT, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/pause", SCOPE_OPERATE, "pauseVm", vm_action, VM_ACTION_PAUSE, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/resume", SCOPE_OPERATE, "resumeVm", vm_action, VM_ACTION_RESUME, false,
+      wait_queries },
+    { "POST", "/v1/vms/{id}/snapshot", SCOPE_OPERATE, "snapshotVm", vm_snapshot, RESOURCE_SNAPSHOT,
+      true, wait_queries },
+    { "POST", "/v1/vms/{id}/fork", SCOPE_OPERATE, "forkVm", vm_fork, RESOURCE_VM, true,
+      wait_queries },
+    { "PUT", "/v1/vms/{id}/disks/{name}", SCOPE_OPERATE, "putVmDisk", vm_part_put, VM_PART_DISK,
+      true, wait_queries },
+    { "PATCH", "/v1/vms/{id}/disks/{name}", SCOPE_OPERATE, "patchVmDisk", vm_part_patch,
+      VM_PART_DISK, true, wait_queries },
+    { "DELETE", "/v1/vms/{id}/disks/{name}", SCOPE_OPERATE, "deleteVmDisk", vm_part_delete,
+      VM_PART_DISK, false, wait_queries },
+    { "PUT", "/v1/vms/{id}/nics/{name}", SCOPE_OPERATE, "putVmNic", vm_part_put, VM_PART_NIC, true,
+      wait_queries },
+    { "PATCH", "/v1/vms/{id}/nics/{name}", SCOPE_OPERATE, "patchVmNic", vm_part_patch, VM_PART_NIC,
+      true, wait_queries },
+    { "DELETE", "/v1/vms/{id}/nics/{name}", SCOPE_OPERATE, "deleteVmNic", vm_part_delete,
+      VM_PART_NIC, false, wait_queries },
+    { "GET", "/v1/vms/{id}/wait", SCOPE_READ, "waitVm", vm_wait, RESOURCE_VM, false,
+      vm_wait_queries },
+    { "GET", "/v1/vms/{id}/console", SCOPE_READ, "getVmConsole", vm_console, RESOURCE_VM, false,
+      console_queries },
+    { "POST", "/v1/vms/{id}/console/input", SCOPE_OPERATE, "typeOnVmConsole", vm_console_input,
+      RESOURCE_VM, true, NULL },
+    { "GET", "/v1/vms/{id}/vsock/{port}", SCOPE_OPERATE, "connectVmVsock", vm_vsock, RESOURCE_VM,
+      false, NULL },
+    { "GET", "/v1/snapshots", SCOPE_READ, "listSnapshots", resource_list, RESOURCE_SNAPSHOT, false,
+      list_queries },
+    { "GET", "/v1/snapshots/{id}", SCOPE_READ, "getSnapshot", resource_get, RESOURCE_SNAPSHOT,
+      false, NULL },
+    { "PATCH", "/v1/snapshots/{id}", SCOPE_OPERATE, "patchSnapshot", resource_patch,
+      RESOURCE_SNAPSHOT, true, wait_queries },
+    { "DELETE", "/v1/snapshots/{id}", SCOPE_OPERATE, "deleteSnapshot", resource_delete,
+      RESOURCE_SNAPSHOT, false, delete_queries },
+    { "GET", "/v1/operations", SCOPE_READ, "listOperations", resource_list, RESOURCE_OPERATION,
+      false, page_queries },
+    { "GET", "/v1/operations/{id}", SCOPE_READ, "getOperation", resource_get, RESOURCE_OPERATION,
+      false, NULL },
+    { "GET", "/v1/node", SCOPE_READ, "getNode", node_show, 0, false, NULL },
+    { "GET", "/v1/node/memory", SCOPE_ADMIN, "getNodeMemory", node_show_memory, 0, false, NULL },
+    { "PATCH", "/v1/node", SCOPE_ADMIN, "patchNode", node_patch_spec, 0, true, NULL },
+    { "POST", "/v1/node/drain", SCOPE_ADMIN, "drainNode", node_start_drain, 0, false,
+      wait_queries },
+    { "POST", "/v1/node/uncordon", SCOPE_ADMIN, "uncordonNode", node_uncordon, 0, false, NULL },
+    { "GET", "/metrics", SCOPE_METRICS, "getMetrics", node_show_metrics, 0, false, NULL },
+    { "GET", "/healthz", SCOPE_OPEN, "getHealth", node_show_health, 0, false, NULL },
+    { "GET", "/readyz", SCOPE_OPEN, "getReadiness", node_show_readiness, 0, false, NULL },
+    { "GET", "/openapi.yaml", SCOPE_OPEN, "getOpenapi", node_show_openapi, 0, false, NULL },
 };
 _Static_assert(ARRAY_LENGTH(routes) <= ROUTE_COUNT_MAX, "api_metrics has a row for each route");
 
@@ -215,11 +241,26 @@ int router_match(struct request *request, struct error *err)
     return query_check_names(&request->query, route->queries, err);
 }
 
+int router_route(struct request *request, struct error *err)
+{
+    struct error denied = { 0 };
+    int r = request_parse_target(request, err);
+
+    if (r == 0)
+        r = router_match(request, err);
+    /* Strangers are not even told what there is. */
+    if (access_check(request, &denied) < 0) {
+        *err = denied;
+        return -err->code;
+    }
+    return r == 0 ? access_check_labels(request, err) : r;
+}
+
 void router_dispatch(struct request *request)
 {
     struct error err = { 0 };
 
-    if (request_parse_target(request, &err) < 0 || router_match(request, &err) < 0)
+    if (router_route(request, &err) < 0)
         request_reply_error(request, &err);
     else if (!idempotency_begin(request))
         request->route->handler(request);

@@ -3,6 +3,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include "api/tokens.h"
 
 struct error;
 struct request;
@@ -14,6 +15,7 @@ struct route {
     const char *method;
     const char *path;         /* "{id}" and "{name}" match one segment that is a valid id, any other
                                * a number */
+    enum scope scope;         /* that a caller needs for it */
     const char *operation_id; /* in openapi.yaml */
     route_handler_fn *handler;
     int argument;               /* enum resource_kind, vm_action or vm_part, as the handler wants */
@@ -28,5 +30,7 @@ const struct route *router_routes(size_t *ret_count);
 /* Sets request->route and ->parameter.  -ENOENT, -EOPNOTSUPP (405; request->allow is set), -EINVAL
  * (a bad id, an unknown query parameter, a body where none belongs). */
 int router_match(struct request *request, struct error *err);
-/* Parses the target, matches, and runs the handler or answers the error. */
+/* Parses the target, matches, and asks whether the caller may do that. */
+int router_route(struct request *request, struct error *err);
+/* And runs the handler or answers the error. */
 void router_dispatch(struct request *request);

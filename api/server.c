@@ -30,6 +30,9 @@ static void connection_new(struct server *server, struct MHD_Connection *mhd, vo
     connection->server = server;
     connection->mhd = mhd;
     connection->fd = info->connect_fd;
+    server_peer_name(connection->fd, connection->peer, sizeof(connection->peer));
+    if (server->has_tls)
+        connection->tls = server_tls_begin(server->tls, mhd);
     connection->deadline_ms =
         loop_now_ms() + (server->draining ? SERVER_DRAIN_MS : SERVER_HEADER_MS);
     connection->next = server->connections;
@@ -53,6 +56,7 @@ static void connection_notify(void *cls, struct MHD_Connection *mhd, void **sock
         if (connection->next)
             connection->next->previous = connection->previous;
         connection->server->connection_count--;
+        server_tls_unref(connection->tls);
         free(connection);
         *socket_context = NULL;
     }
@@ -93,10 +97,30 @@ static void server_drain(struct server *server)
         server->stopping = true;
 }
 
+/* What is wrong with the new one goes back; the one before stays then. */
+static void server_take_tls(struct server *server, const struct wire_message *message)
+{
+    struct wire_message answer = { .kind = WIRE_TLS };
+    struct server_tls *tls = NULL;
+    struct error err = { 0 };
+
+    if (server_tls_new(message->body, message->body_size, &tls, &err) < 0) {
+        answer.body = err.message;
+        answer.body_size = strlen(err.message);
+    } else {
+        server_tls_unref(server->tls);
+        server->tls = tls;
+    }
+    if (wire_link_send(server->link, &answer, NULL) < 0)
+        server->stopping = true;
+}
+
 static void server_message(void *context, struct wire_message *message)
 {
     if (message->kind == WIRE_DRAIN)
         server_drain(context);
+    else if (message->kind == WIRE_TLS)
+        server_take_tls(context, message);
     else
         exchange_reply(context, message);
 }
@@ -117,15 +141,26 @@ static void daemon_ready(void *context, uint32_t events)
 }
 
 /* Takes the fd. */
-static int server_start_daemon(struct server *server, int listen_fd, unsigned int connection_limit,
-                               struct error *err)
+static int server_start_daemon(struct server *server, int listen_fd,
+                               const struct server_options *options, struct error *err)
 {
+    struct MHD_OptionItem tls[] = {
+        { MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)SERVER_TLS_PRIORITIES },
+        { MHD_OPTION_HTTPS_CERT_CALLBACK2, (intptr_t)server_tls_no_certificate, NULL },
+        { MHD_OPTION_PER_IP_CONNECTION_LIMIT, options->address_limit, NULL },
+        { MHD_OPTION_END, 0, NULL },
+    };
+    struct MHD_OptionItem *more = options->tls ? tls : &tls[ARRAY_LENGTH(tls) - 1];
     const union MHD_DaemonInfo *info;
 
+    server->has_tls = options->tls;
+    server->hangup_events = options->tls ? EPOLLRDHUP : 0;
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL,
-        exchange_handle, server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-        connection_limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
+            (options->tls ? MHD_USE_TLS : 0),
+        0, NULL, NULL, exchange_handle, server, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+        MHD_OPTION_ARRAY, more, MHD_OPTION_CONNECTION_LIMIT, options->connection_limit,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_CONNECTION, connection_notify, server, MHD_OPTION_NOTIFY_COMPLETED,
         exchange_completed, server, MHD_OPTION_URI_LOG_CALLBACK, exchange_note_target, server,
@@ -145,7 +180,7 @@ static int server_connect(struct server *server, int link_fd, struct error *err)
 {
     struct wire_link_options options = {
         .loop = server->loop,
-        .kinds = 1u << WIRE_REPLY | 1u << WIRE_DRAIN,
+        .kinds = 1u << WIRE_REPLY | 1u << WIRE_DRAIN | 1u << WIRE_TLS,
         .on_message = server_message,
         .on_end = server_link_ended,
         .context = server,
@@ -154,7 +189,7 @@ static int server_connect(struct server *server, int link_fd, struct error *err)
     return wire_link_new(&options, link_fd, &server->link, err);
 }
 
-int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
+int server_new(int link_fd, int listen_fd, const struct server_options *options,
                struct server **ret_server, struct error *err)
 {
     auto_close int owned_link = link_fd, owned_listen = listen_fd;
@@ -167,7 +202,7 @@ int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
     if (r >= 0)
         r = server_connect(server, take_fd(&owned_link), err);
     if (r >= 0)
-        r = server_start_daemon(server, take_fd(&owned_listen), connection_limit, err);
+        r = server_start_daemon(server, take_fd(&owned_listen), options, err);
     if (r >= 0) {
         server->sweep = loop_after(server->loop, SWEEP_MS, server_sweep, server);
         if (!server->sweep)
@@ -212,6 +247,7 @@ struct server *server_free(struct server *server)
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
     wire_link_free(server->link);
+    server_tls_unref(server->tls);
     loop_free(server->loop);
     free(server);
     return NULL;

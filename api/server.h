@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "api/server_headers.h"
+#include "api/server_tls.h"
 #include "api/wire_link.h"
 
 struct error;
@@ -60,7 +61,10 @@ struct server_connection {
 
     struct loop_source *stream_source; /* while a stream waits for more, suspended */
     bool client_left;                  /* meanwhile */
-    struct server_relay *relay;        /* owned; after 101 */
+
+    char peer[64];              /* as WIRE_PEER has it */
+    struct server_tls *tls;     /* with which it has begun; NULL without TLS */
+    struct server_relay *relay; /* owned; after 101 */
 };
 
 #define SERVER_TABLE_SIZE 4096 /* power of two */
@@ -75,13 +79,22 @@ struct server {
     size_t connection_count;
     struct server_connection *waiting[SERVER_TABLE_SIZE]; /* by id */
     uint64_t last_id;
-    size_t body_bytes; /* reserved for bodies */
-    bool draining;     /* each connection is closed behind its next response */
+    size_t body_bytes;      /* reserved for bodies */
+    struct server_tls *tls; /* for who connects from now on; NULL while there is none */
+    bool has_tls;
+    uint32_t hangup_events; /* what says of a suspended connection that its client has left */
+    bool draining;          /* each connection is closed behind its next response */
     bool stopping;
 };
 
-/* Takes both fds.  connection_limit: more wait in the socket's backlog. */
-int server_new(int link_fd, int listen_fd, unsigned int connection_limit,
+struct server_options {
+    unsigned int connection_limit; /* more wait in the socket's backlog */
+    unsigned int address_limit;    /* connections of one address; more are closed; 0 = no limit */
+    bool tls;                      /* the socket is TCP's, and nothing but TLS 1.3 is spoken */
+};
+
+/* Takes both fds. */
+int server_new(int link_fd, int listen_fd, const struct server_options *options,
                struct server **ret_server, struct error *err);
 /* Until warrend closes its end or, draining, the last connection has gone (0), or epoll fails. */
 int server_run(struct server *server, struct error *err);

@@ -147,6 +147,8 @@ static const struct {
     { WIRE_RETRY_AFTER, "Retry-After" },
     { WIRE_UPGRADE, "Upgrade" },
     { WIRE_IDEMPOTENCY_REPLAYED, "Idempotency-Replayed" },
+    { WIRE_REQUEST_ID, "X-Request-Id" },
+    { WIRE_WWW_AUTHENTICATE, "WWW-Authenticate" },
 };
 
 static enum MHD_Result exchange_respond(struct server_connection *connection)
@@ -249,6 +251,7 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     struct wire_message message = { .kind = WIRE_REQUEST,
                                     .body = connection->body,
                                     .body_size = connection->body_size };
+    char certificate[WIRE_CERTIFICATE_MAX + 1];
 
     message.strings[WIRE_METHOD] = method;
     message.strings[WIRE_TARGET] = connection->target;
@@ -257,8 +260,12 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     message.strings[WIRE_IF_NONE_MATCH] = headers->values[HEADER_IF_NONE_MATCH];
     message.strings[WIRE_IDEMPOTENCY_KEY] = headers->values[HEADER_IDEMPOTENCY_KEY];
     message.strings[WIRE_UPGRADE] = server_headers_upgrade(headers, version);
-    if (loop_add(server->loop, connection->fd, 0, client_left, connection, &connection->hangup,
-                 NULL) < 0)
+    message.strings[WIRE_PEER] = connection->peer;
+    message.strings[WIRE_AUTHORIZATION] = headers->values[HEADER_AUTHORIZATION];
+    if (connection->tls && server_tls_client(connection->mhd, certificate, sizeof(certificate)))
+        message.strings[WIRE_CERTIFICATE] = certificate;
+    if (loop_add(server->loop, connection->fd, server->hangup_events, client_left, connection,
+                 &connection->hangup, NULL) < 0)
         return exchange_refuse(connection, SERVER_NO_REPLY);
     waiting_add(server, connection);
     message.id = connection->id;

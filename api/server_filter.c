@@ -27,6 +27,8 @@ static const int allowed[] = {
     SCMP_SYS(close),
     SCMP_SYS(setsockopt),
     SCMP_SYS(getsockopt),
+    SCMP_SYS(getpeername),
+    SCMP_SYS(socketpair), /* between libmicrohttpd's TLS and a relay */
     SCMP_SYS(fcntl),
     /* bodies in memfds */
     SCMP_SYS(memfd_create),

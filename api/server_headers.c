@@ -16,6 +16,7 @@ static const char *const names[HEADER_COUNT] = {
     [HEADER_CONNECTION] = "Connection",
     [HEADER_UPGRADE] = "Upgrade",
     [HEADER_IDEMPOTENCY_KEY] = "Idempotency-Key",
+    [HEADER_AUTHORIZATION] = "Authorization",
 };
 
 /* What warrend's wire takes of each; longer ones are nobody's honest value. */
@@ -30,6 +31,7 @@ static const size_t value_max[HEADER_COUNT] = {
     [HEADER_CONNECTION] = 256,
     [HEADER_UPGRADE] = 64,
     [HEADER_IDEMPOTENCY_KEY] = 256,
+    [HEADER_AUTHORIZATION] = WIRE_AUTHORIZATION_MAX,
 };
 
 /* tchar of RFC 9110, 5.6.2 */

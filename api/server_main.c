@@ -18,7 +18,9 @@
 #define LINK_FD   3
 #define LISTEN_FD 4
 
-#define FILES_MAX   16384
+#define FILES_MAX               16384
+#define ADDRESS_CONNECTIONS_MAX 256 /* of one client by TCP */
+
 #define FILES_SPARE 64 /* for all that is not a connection, and bodies' memfds under way */
 
 static int parse_id(const char *name, const char *text, unsigned int *ret_id, struct error *err)
@@ -31,12 +33,14 @@ static int parse_id(const char *name, const char *text, unsigned int *ret_id, st
     return 0;
 }
 
-static int parse_arguments(int argc, char **argv, struct sandbox_spec *sandbox, struct error *err)
+static int parse_arguments(int argc, char **argv, struct sandbox_spec *sandbox,
+                           struct server_options *server, struct error *err)
 {
     static const struct option options[] = {
         { "uid", required_argument, NULL, 'u' },
         { "gid", required_argument, NULL, 'g' },
         { "root", required_argument, NULL, 'r' },
+        { "tls", no_argument, NULL, 't' },
         { 0 },
     };
     int option, r = 0;
@@ -48,8 +52,11 @@ static int parse_arguments(int argc, char **argv, struct sandbox_spec *sandbox, 
             r = parse_id("gid", optarg, &sandbox->gid, err);
         else if (option == 'r')
             sandbox->root = optarg;
+        else if (option == 't')
+            server->tls = true;
         else
-            r = error_set(err, EINVAL, "it is started by warrend, with --uid N --gid N --root DIR");
+            r = error_set(err, EINVAL,
+                          "it is started by warrend, with --uid N --gid N --root DIR [--tls]");
     }
     return r;
 }
@@ -69,9 +76,10 @@ static uint64_t files_limit(void)
 static int serve(int argc, char **argv, struct error *err)
 {
     struct sandbox_spec sandbox = { .max_file_bytes = WIRE_REPLY_BODY_MAX, .max_processes = 1 };
+    struct server_options options = { .address_limit = ADDRESS_CONNECTIONS_MAX };
     struct server *server = NULL;
     const char *step = "";
-    int r = parse_arguments(argc, argv, &sandbox, err);
+    int r = parse_arguments(argc, argv, &sandbox, &options, err);
 
     if (r < 0)
         return r;
@@ -82,7 +90,8 @@ static int serve(int argc, char **argv, struct error *err)
     r = sandbox_enter(&sandbox, &step);
     if (r < 0)
         return error_set(err, r, "enter the sandbox: %s", step);
-    r = server_new(LINK_FD, LISTEN_FD, (unsigned int)sandbox.max_files - FILES_SPARE, &server, err);
+    options.connection_limit = (unsigned int)sandbox.max_files - FILES_SPARE;
+    r = server_new(LINK_FD, LISTEN_FD, &options, &server, err);
     if (r >= 0)
         r = server_filter_load(err);
     if (r >= 0)

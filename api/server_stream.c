@@ -43,8 +43,9 @@ static ssize_t stream_suspend(struct server_connection *connection)
 {
     struct loop *loop = connection->server->loop;
 
-    if (connection->client_left || loop_add(loop, connection->fd, 0, stream_client_left, connection,
-                                            &connection->hangup, NULL) < 0)
+    if (connection->client_left ||
+        loop_add(loop, connection->fd, connection->server->hangup_events, stream_client_left,
+                 connection, &connection->hangup, NULL) < 0)
         return STREAM_GIVEN_UP;
     if (loop_add(loop, connection->reply.stream_fd, EPOLLIN, stream_readable, connection,
                  &connection->stream_source, NULL) < 0) {

@@ -46,11 +46,17 @@ static const struct wire_string_rule {
     [WIRE_UPGRADE] = { "upgrade", 64, 1u << WIRE_REQUEST | 1u << WIRE_REPLY },
     [WIRE_IDEMPOTENCY_KEY] = { "idempotency_key", 256, 1u << WIRE_REQUEST },
     [WIRE_IDEMPOTENCY_REPLAYED] = { "idempotency_replayed", 8, 1u << WIRE_REPLY },
+    [WIRE_AUTHORIZATION] = { "authorization", WIRE_AUTHORIZATION_MAX, 1u << WIRE_REQUEST },
+    [WIRE_PEER] = { "peer", 64, 1u << WIRE_REQUEST },
+    [WIRE_CERTIFICATE] = { "certificate", WIRE_CERTIFICATE_MAX, 1u << WIRE_REQUEST },
+    [WIRE_WWW_AUTHENTICATE] = { "www_authenticate", 128, 1u << WIRE_REPLY },
+    [WIRE_REQUEST_ID] = { "request_id", 64, 1u << WIRE_REPLY },
 };
 
 static const size_t body_max[WIRE_KIND_COUNT] = {
     [WIRE_REQUEST] = WIRE_REQUEST_BODY_MAX,
     [WIRE_REPLY] = WIRE_REPLY_BODY_MAX,
+    [WIRE_TLS] = WIRE_TLS_BODY_MAX,
 };
 
 /* Printable ASCII only: the strings become HTTP header values and log text. */

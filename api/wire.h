@@ -2,11 +2,14 @@
  *
  * warren-api -> warrend: REQUEST (one HTTP request), ABANDON (its client has gone; the reply to
  * this id, if it still comes, is ignored).  warrend -> warren-api: REPLY, one for each request;
- * DRAIN: nobody new can come, end when every connection has had its answer.
- * Neither end trusts the other's bytes: warren-api is the less trusted process, and what it gets
- * back was partly written by guests and users.  Everything is validated in wire_unpack: lengths,
- * kinds, which strings a kind may carry, and that no string holds a control character (so that no
- * header can be smuggled in).  A body that does not fit into one message travels as a sealed memfd.
+ * DRAIN: nobody new can come, end when every connection has had its answer.  Where there is TLS,
+ * TLS goes first and whenever the files have changed: its body is the certificate chain, its key
+ * and the authorities of clients, PEM, a NUL behind each; the same kind comes back, its body what
+ * is wrong with that ("" = taken). Neither end trusts the other's bytes: warren-api is the less
+ * trusted process, and what it gets back was partly written by guests and users.  Everything is
+ * validated in wire_unpack: lengths, kinds, which strings a kind may carry, and that no string
+ * holds a control character (so that no header can be smuggled in).  A body that does not fit into
+ * one message travels as a sealed memfd.
  *
  * What has no known length is a stream: the reply carries a socket, warren-api sends the client
  * what it reads there until its end (status 200), or copies bytes both ways between the two (101).
@@ -19,7 +22,14 @@
 
 struct error;
 
-enum wire_kind { WIRE_REQUEST = 1, WIRE_ABANDON, WIRE_REPLY, WIRE_DRAIN, WIRE_KIND_COUNT };
+enum wire_kind {
+    WIRE_REQUEST = 1,
+    WIRE_ABANDON,
+    WIRE_REPLY,
+    WIRE_DRAIN,
+    WIRE_TLS,
+    WIRE_KIND_COUNT
+};
 
 enum wire_string {
     WIRE_METHOD,
@@ -35,12 +45,20 @@ enum wire_string {
                    */
     WIRE_IDEMPOTENCY_KEY,
     WIRE_IDEMPOTENCY_REPLAYED,
+    WIRE_AUTHORIZATION,
+    WIRE_PEER,        /* who is at the other end: "pid=7,uid=0,gid=0", or address and port */
+    WIRE_CERTIFICATE, /* the name in the client's certificate, which was verified */
+    WIRE_WWW_AUTHENTICATE,
+    WIRE_REQUEST_ID,
     WIRE_STRING_COUNT
 };
 
-#define WIRE_TARGET_MAX       4096       /* bytes, without the NUL */
-#define WIRE_REQUEST_BODY_MAX (1u << 20) /* bytes; larger is 413 */
-#define WIRE_REPLY_BODY_MAX   (64u << 20)
+#define WIRE_TARGET_MAX        4096       /* bytes, without the NUL */
+#define WIRE_REQUEST_BODY_MAX  (1u << 20) /* bytes; larger is 413 */
+#define WIRE_REPLY_BODY_MAX    (64u << 20)
+#define WIRE_TLS_BODY_MAX      (256u << 10)
+#define WIRE_AUTHORIZATION_MAX 256
+#define WIRE_CERTIFICATE_MAX   64
 
 struct wire_message {
     enum wire_kind kind;

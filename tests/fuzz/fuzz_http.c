@@ -31,12 +31,17 @@ static void read_request(struct wire_message *message)
     static const char *const types[] = { "application/json", "application/merge-patch+json", NULL };
     const struct request_sink sink = { .reply = reply_none };
     struct request *request = NULL;
+    const struct tokens tokens = { 0 };
     struct node node = { 0 }; /* without a resource */
+    struct caller caller;
     struct node_condition condition;
     struct error err = { 0 };
     json_t *json = NULL;
 
-    if (request_new(message, &sink, &node, NULL, &request, &err) < 0)
+    if (caller_identify(LISTENER_TLS, &tokens, message, &caller, &err) < 0)
+        return;
+    FUZZ_REQUIRE(caller.kind == CALLER_NOBODY);
+    if (request_new(message, &caller, &sink, &node, NULL, &request, &err) < 0)
         return;
     if (request_parse_target(request, &err) == 0 && router_match(request, &err) == 0) {
         FUZZ_REQUIRE(request->route);
@@ -44,6 +49,8 @@ static void read_request(struct wire_message *message)
         if (request->route->has_body && request_json(request, types, &json, &err) == 0)
             json_decref(json);
     }
+    if (request->route && request->route->scope != SCOPE_OPEN)
+        FUZZ_REQUIRE(access_check(request, &err) < 0);
     request_free(request);
 }
 
@@ -97,6 +104,7 @@ FUZZ_TARGET(http)
         message.strings[WIRE_TARGET] = target;
         message.strings[WIRE_IF_MATCH] = headers.values[HEADER_IF_MATCH];
         message.strings[WIRE_IF_NONE_MATCH] = headers.values[HEADER_IF_NONE_MATCH];
+        message.strings[WIRE_AUTHORIZATION] = headers.values[HEADER_AUTHORIZATION];
         message.strings[WIRE_CONTENT_TYPE] = headers.values[HEADER_CONTENT_TYPE];
         message.body = lines.rest && *lines.rest ? lines.rest : NULL;
         message.body_size = message.body ? strlen(message.body) : 0;

@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "api/api_metrics.h"
 #include "api/api_service.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -29,6 +30,7 @@ struct fixture {
     struct log log;
     char dir[64], root[80];
     int dir_fd, exec_fd;
+    struct api_metrics *metrics;
     struct api_service *service;
     char *answer; /* of the last exchange; a NUL behind */
     size_t answer_size;
@@ -61,9 +63,11 @@ static int set_up(void **state)
     assert_int_equal(loop_new(&f->loop, NULL), 0);
     f->node = fake_node_new(f->loop);
     f->answer = malloc(ANSWER_MAX + 1);
+    f->metrics = api_metrics_new();
     options = (struct api_service_options){ .loop = f->loop,
                                             .node = f->node,
                                             .log = &f->log,
+                                            .metrics = f->metrics,
                                             .run_dir_fd = f->dir_fd,
                                             .api_exec_fd = f->exec_fd };
     if (geteuid() == 0) {
@@ -84,6 +88,7 @@ static int tear_down(void **state)
     while (f->node->outstanding > 0)
         assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
     fake_node_free(f->node);
+    api_metrics_free(f->metrics);
     loop_free(f->loop);
     assert_int_equal(unlinkat(f->dir_fd, API_SOCKET_NAME, 0), -1); /* removed already */
     close(f->dir_fd);
@@ -443,9 +448,11 @@ int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
 static void a_child_that_cannot_be_watched_is_reaped(void **state)
 {
     struct fixture *f = *state;
-    struct api_service_options options = {
-        .loop = f->loop, .node = f->node, .log = &f->log, .api_exec_fd = f->exec_fd
-    };
+    struct api_service_options options = { .loop = f->loop,
+                                           .node = f->node,
+                                           .log = &f->log,
+                                           .metrics = f->metrics,
+                                           .api_exec_fd = f->exec_fd };
     struct api_service *service = NULL;
     struct error err;
 

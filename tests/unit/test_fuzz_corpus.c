@@ -25,6 +25,7 @@
     X(http)           \
     X(snapshot)       \
     X(spec)           \
+    X(tokens)         \
     X(virtio_balloon) \
     X(virtio_block)   \
     X(virtio_mem)     \

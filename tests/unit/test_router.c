@@ -21,6 +21,7 @@ struct fixture {
     int replies;
     int status; /* of the last reply, with its headers and body */
     char etag[64], location[256], allow[64], content_type[128], retry_after[16], replayed[8];
+    char challenge[128];
     json_t *body;
 };
 
@@ -46,6 +47,7 @@ static void take_reply(void *context, struct request *request, struct wire_messa
     keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
     keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
     keep(f->replayed, sizeof(f->replayed), reply->strings[WIRE_IDEMPOTENCY_REPLAYED]);
+    keep(f->challenge, sizeof(f->challenge), reply->strings[WIRE_WWW_AUTHENTICATE]);
     json_decref(f->body);
     f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
 }
@@ -75,15 +77,23 @@ static int tear_down(void **state)
     return 0;
 }
 
+static const struct caller somebody = { .kind = CALLER_SOCKET, .scope = SCOPE_ADMIN };
+
 struct asked {
+    const struct caller *caller; /* NULL: who may do everything */
     const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
 };
 
 static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
 {
     struct wire_message message = { .kind = WIRE_REQUEST, .id = 1 };
+    struct caller caller = asked.caller ? *asked.caller : somebody;
     struct request *request;
 
+    if (caller.limits) {
+        caller.limits = malloc(sizeof(*caller.limits));
+        *caller.limits = *asked.caller->limits;
+    }
     message.strings[WIRE_METHOD] = asked.method;
     message.strings[WIRE_TARGET] = asked.target;
     message.strings[WIRE_IF_MATCH] = asked.if_match;
@@ -95,7 +105,8 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
     message.strings[WIRE_IDEMPOTENCY_KEY] = asked.key;
     message.body = asked.body ? strdup(asked.body) : NULL;
     message.body_size = asked.body ? strlen(asked.body) : 0;
-    assert_int_equal(request_new(&message, &f->sink, f->node, f->metrics, &request, NULL), 0);
+    assert_int_equal(request_new(&message, &caller, &f->sink, f->node, f->metrics, &request, NULL),
+                     0);
     router_dispatch(request);
     return request;
 }

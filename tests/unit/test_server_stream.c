@@ -85,7 +85,8 @@ static void run_server(int link, int listener)
     int r;
 
     tzset(); /* as warren-api does: later it could read no file */
-    r = server_new(link, listener, 128, &server, NULL);
+    r = server_new(link, listener, &(struct server_options){ .connection_limit = 128 }, &server,
+                   NULL);
 
     if (r >= 0)
         r = server_filter_load(NULL);

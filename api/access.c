@@ -1,0 +1,227 @@
+/* access.c - see access.h. */
+#include "api/access.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "api/handlers.h"
+#include "api/problem.h"
+#include "api/request.h"
+#include "api/router.h"
+#include "api/wire.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+
+/* --- who --- */
+
+/* What shows a token is judged by that alone. */
+static const struct token *find_token(const struct tokens *tokens,
+                                      const struct wire_message *message, bool *ret_shown)
+{
+    static const char scheme[] = "Bearer ";
+    const char *authorization = message->strings[WIRE_AUTHORIZATION];
+    const char *certificate = message->strings[WIRE_CERTIFICATE];
+
+    *ret_shown = authorization || certificate;
+    if (authorization)
+        return strncasecmp(authorization, scheme, strlen(scheme)) == 0
+                   ? tokens_find_secret(tokens, authorization + strlen(scheme))
+                   : NULL;
+    return certificate ? tokens_find_certificate(tokens, certificate) : NULL;
+}
+
+int caller_identify(enum listener listener, const struct tokens *tokens,
+                    const struct wire_message *message, struct caller *ret_caller,
+                    struct error *err)
+{
+    struct caller caller = { .listener = listener };
+    const struct token *token = NULL;
+    bool shown = false;
+
+    if (message->strings[WIRE_PEER])
+        snprintf(caller.peer, sizeof(caller.peer), "%s", message->strings[WIRE_PEER]);
+    if (listener == LISTENER_UNIX) {
+        caller.kind = CALLER_SOCKET;
+        caller.scope = SCOPE_ADMIN;
+    } else if (tokens) {
+        token = find_token(tokens, message, &shown);
+    }
+    caller.refused = shown && !token;
+    if (token) {
+        caller.kind = token->is_certificate ? CALLER_CERTIFICATE : CALLER_TOKEN;
+        caller.scope = token->scope;
+        memcpy(caller.name, token->name, sizeof(caller.name));
+    }
+    if (token && token->limits) {
+        caller.limits = malloc(sizeof(*caller.limits));
+        if (!caller.limits)
+            return error_set(err, ENOMEM, "no memory for a request");
+        *caller.limits = *token->limits;
+    }
+    *ret_caller = caller;
+    return 0;
+}
+
+void caller_clear(struct caller *caller)
+{
+    free(caller->limits);
+    caller->limits = NULL;
+}
+
+/* --- by route --- */
+
+int access_check(const struct request *request, struct error *err)
+{
+    const struct caller *caller = &request->caller;
+    const struct route *route = request->route;
+
+    if (route && route->scope == SCOPE_OPEN)
+        return 0;
+    if (caller->kind == CALLER_NOBODY)
+        return error_set(err, PROBLEM_UNAUTHENTICATED,
+                         caller->refused
+                             ? "this token or certificate is not, or no longer, known here"
+                             : "send a token (Authorization: Bearer ...) or a client certificate");
+    if (caller->listener == LISTENER_METRICS && (!route || route->scope > SCOPE_METRICS))
+        return error_set(err, PROBLEM_FORBIDDEN, "this listener has nothing but /metrics");
+    if (route && caller->scope < route->scope)
+        return error_set(err, PROBLEM_FORBIDDEN, "%s needs the scope %s", route->operation_id,
+                         scope_name(route->scope));
+    return 0;
+}
+
+const char *access_challenge(const struct request *request, int code, char *buffer, size_t size)
+{
+    if (code == PROBLEM_UNAUTHENTICATED)
+        return request->caller.refused ? "Bearer realm=\"warren\", error=\"invalid_token\""
+                                       : "Bearer realm=\"warren\"";
+    if (code != PROBLEM_FORBIDDEN || !request->route)
+        return NULL;
+    snprintf(buffer, size, "Bearer realm=\"warren\", error=\"insufficient_scope\", scope=\"%s\"",
+             scope_name(request->route->scope));
+    return buffer;
+}
+
+/* --- by labels --- */
+
+static bool vm_matches(const struct caller *caller, const json_t *vm)
+{
+    const json_t *spec = json_object_get(vm, "spec");
+
+    return label_selector_matches(caller->limits, json_object_get(spec, "labels"));
+}
+
+static int refuse_labels(const char *what, struct error *err)
+{
+    return error_field(err, PROBLEM_FORBIDDEN, "labels",
+                       "this token is limited to labels that %s does not have", what);
+}
+
+/* A VM of which a new one would be made: its memory is read by that. */
+static int check_origin(const struct request *request, const char *id, struct error *err)
+{
+    json_t *vm = id ? node_get(request->node, RESOURCE_VM, id) : NULL;
+    bool allowed = vm && vm_matches(&request->caller, vm);
+
+    json_decref(vm);
+    return allowed ? 0 : refuse_labels("what it is to be made of", err);
+}
+
+static int check_boot(const struct request *request, const json_t *boot, struct error *err)
+{
+    const char *snapshot_id = json_string_value(json_object_get(boot, "snapshot"));
+    const char *fork = json_string_value(json_object_get(boot, "fork"));
+    json_t *snapshot = snapshot_id ? node_get(request->node, RESOURCE_SNAPSHOT, snapshot_id) : NULL;
+    int r = fork ? check_origin(request, fork, err) : 0;
+
+    if (r == 0 && snapshot)
+        r = check_origin(
+            request, json_string_value(json_object_get(json_object_get(snapshot, "spec"), "vm")),
+            err);
+    json_decref(snapshot);
+    return r;
+}
+
+/* The labels after a merge patch (RFC 7396). */
+static json_t *merged_labels(const json_t *vm, const json_t *patch)
+{
+    json_t *labels = json_deep_copy(json_object_get(json_object_get(vm, "spec"), "labels"));
+    const char *key;
+    json_t *value;
+
+    if (!labels)
+        labels = json_object();
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        if (json_is_null(value))
+            json_object_del(labels, key);
+        else
+            json_object_set(labels, key, value);
+    }
+    return labels;
+}
+
+/* What cannot be read is refused by the handler. */
+static int check_body(const struct request *request, const json_t *vm, struct error *err)
+{
+    bool is_put = request->route->handler == resource_put;
+    json_t *body = NULL, *labels = NULL;
+    const json_t *patch;
+    int r = 0;
+
+    if (!request->body || json_parse(request->body, request->body_size, &body, NULL) < 0)
+        return 0;
+    patch = json_object_get(body, "labels");
+    if (is_put) {
+        if (!label_selector_matches(request->caller.limits, patch))
+            r = refuse_labels("the new VM", err);
+        if (r == 0)
+            r = check_boot(request, json_object_get(body, "boot"), err);
+    } else if (patch) {
+        labels = merged_labels(vm, patch);
+        if (!label_selector_matches(request->caller.limits, labels))
+            r = refuse_labels("the VM then", err);
+    }
+    json_decref(labels);
+    json_decref(body);
+    return r;
+}
+
+static int check_vm(const struct request *request, struct error *err)
+{
+    bool is_put = request->route->handler == resource_put;
+    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    int r = 0;
+
+    if (vm && !vm_matches(&request->caller, vm))
+        r = is_put ? refuse_labels("the VM", err)
+                   : error_set(err, ENOENT, "vms has no %s", request->parameter);
+    if (r == 0 && (is_put || request->route->handler == resource_patch))
+        r = check_body(request, vm, err);
+    json_decref(vm);
+    return r;
+}
+
+int access_check_labels(const struct request *request, struct error *err)
+{
+    static const char vm_path[] = "/v1/vms/{id}";
+    static const char *const readable[] = { "/v1/vms",      "/v1/images",    "/v1/volumes",
+                                            "/v1/networks", "/v1/snapshots", "/v1/operations",
+                                            "/v1/node" };
+    const struct route *route = request->route;
+
+    if (!request->caller.limits || route->scope == SCOPE_OPEN)
+        return 0;
+    if (strncmp(route->path, vm_path, strlen(vm_path)) == 0)
+        return check_vm(request, err);
+    for (size_t i = 0; i < ARRAY_LENGTH(readable); i++) {
+        size_t length = strlen(readable[i]);
+
+        if (strcmp(route->method, "GET") == 0 && strncmp(route->path, readable[i], length) == 0 &&
+            (route->path[length] == '\0' || route->path[length] == '/'))
+            return 0;
+    }
+    return error_set(err, PROBLEM_FORBIDDEN, "%s is not for tokens that are limited to labels",
+                     route->operation_id);
+}

@@ -1,0 +1,250 @@
+/* api_front.c - see api_front.h. */
+#include "api/api_front.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include "api/access_files.h"
+#include "api/api_metrics.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/worker.h"
+
+#define SETTLE_MS 200 /* from the first sign of a change, so that all files of it are there */
+
+struct api_front {
+    struct api_front_options options;
+    struct api_metrics *metrics;
+    struct access_files files;
+    struct api_service *services[LISTENER_COUNT];
+    struct worker *worker; /* reads the files; NULL without TCP */
+    int inotify_fd;        /* -1 without TCP */
+    struct loop_source *watch;
+    struct loop_timer *settle;
+    int draining; /* services that have not yet ended */
+    void (*drained)(void *context);
+    void *drained_context;
+};
+
+static struct access_paths paths_of(const struct api_front *front)
+{
+    return (struct access_paths){ .tokens = front->options.tokens,
+                                  .certificate = front->options.tls_cert,
+                                  .key = front->options.tls_key,
+                                  .client_ca = front->options.tls_client_ca };
+}
+
+/* --- reading again --- */
+
+struct read_job {
+    struct api_front *front;
+    struct access_paths paths;
+    struct access_files files;
+};
+
+static int read_files(void *context, struct error *err)
+{
+    struct read_job *job = context;
+
+    return access_files_read(&job->paths, &job->files, err);
+}
+
+static void take_files(struct api_front *front, struct access_files *files)
+{
+    bool new_tls = files->tls_size != front->files.tls_size ||
+                   memcmp(files->tls, front->files.tls, files->tls_size) != 0;
+    struct error err;
+
+    access_files_clear(&front->files);
+    front->files = *files;
+    *files = (struct access_files){ 0 };
+    log_info(front->options.service.log, "%zu tokens and certificate names are known",
+             front->files.tokens.count);
+    for (int i = 0; new_tls && i < LISTENER_COUNT; i++)
+        if (front->services[i] && i != LISTENER_UNIX &&
+            api_service_set_tls(front->services[i], front->files.tls, front->files.tls_size, &err) <
+                0)
+            log_error(front->options.service.log, "pass the certificate on: %s", err.message);
+}
+
+static void files_read(void *context, int result, const struct error *err)
+{
+    struct read_job *job = context;
+
+    if (result < 0)
+        log_error(job->front->options.service.log, "%s; what was known before stays", err->message);
+    else
+        take_files(job->front, &job->files);
+    access_files_clear(&job->files);
+    free(job);
+}
+
+void api_front_reload(struct api_front *front)
+{
+    struct read_job *job = front->worker ? calloc(1, sizeof(*job)) : NULL;
+
+    if (!job)
+        return;
+    *job = (struct read_job){ .front = front, .paths = paths_of(front) };
+    if (worker_submit(front->worker, read_files, files_read, job, NULL) < 0)
+        free(job);
+}
+
+static void settled(void *context)
+{
+    struct api_front *front = context;
+
+    front->settle = NULL;
+    api_front_reload(front);
+}
+
+static void something_changed(void *context, uint32_t events)
+{
+    struct api_front *front = context;
+    char buffer[4096];
+
+    (void)events;
+    while (read(front->inotify_fd, buffer, sizeof(buffer)) > 0)
+        ;
+    if (!front->settle)
+        front->settle = loop_after(front->options.service.loop, SETTLE_MS, settled, front);
+}
+
+/* The directories, because files are replaced by renaming. */
+static int watch_directory_of(const struct api_front *front, const char *path, struct error *err)
+{
+    auto_free char *directory = strdup(path);
+    char *slash = directory ? strrchr(directory, '/') : NULL;
+
+    if (!path[0])
+        return 0;
+    if (!slash)
+        return error_set(err, directory ? EINVAL : ENOMEM, "watch %s", path);
+    slash[slash == directory] = '\0';
+    if (inotify_add_watch(front->inotify_fd, directory, IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE) <
+        0)
+        return error_set(err, errno, "watch %s: %s", directory, strerror(errno));
+    return 0;
+}
+
+static int watch_files(struct api_front *front, struct error *err)
+{
+    struct access_paths paths = paths_of(front);
+    const char *const all[] = { paths.tokens, paths.certificate, paths.key, paths.client_ca };
+
+    front->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (front->inotify_fd < 0)
+        return error_set(err, errno, "watch the tokens");
+    for (size_t i = 0; i < ARRAY_LENGTH(all); i++) {
+        int r = watch_directory_of(front, all[i], err);
+
+        if (r < 0)
+            return r;
+    }
+    return loop_add(front->options.service.loop, front->inotify_fd, EPOLLIN, something_changed,
+                    front, &front->watch, err);
+}
+
+/* --- beginning --- */
+
+static int start_listener(struct api_front *front, enum listener listener, const char *address,
+                          struct error *err)
+{
+    struct api_service_options options = front->options.service;
+
+    options.listener = listener;
+    options.address = address;
+    options.metrics = front->metrics;
+    options.tokens = &front->files.tokens;
+    options.tls = front->files.tls;
+    options.tls_size = front->files.tls_size;
+    return api_service_new(&options, &front->services[listener], err);
+}
+
+static int start_tcp(struct api_front *front, struct error *err)
+{
+    static const struct worker_ops ops = { 0 };
+    const struct api_front_options *options = &front->options;
+    const char *const addresses[LISTENER_COUNT] = {
+        [LISTENER_TLS] = options->listen, [LISTENER_METRICS] = options->metrics_listen
+    };
+    struct access_paths paths = paths_of(front);
+    int r;
+
+    if (!options->tls_cert[0] || !options->tls_key[0])
+        return error_field(err, EINVAL, "tls-cert",
+                           "listen, metrics-listen: TCP needs TLS: set tls-cert and tls-key");
+    r = watch_files(front, err);
+    if (r == 0)
+        r = worker_new(options->service.loop, "access", &ops, &front->worker, err);
+    if (r == 0)
+        r = access_files_read(&paths, &front->files, err);
+    for (int i = 0; r == 0 && i < LISTENER_COUNT; i++)
+        if (addresses[i] && addresses[i][0])
+            r = start_listener(front, (enum listener)i, addresses[i], err);
+    return r;
+}
+
+int api_front_new(const struct api_front_options *options, struct api_front **ret_front,
+                  struct error *err)
+{
+    struct api_front *front = calloc(1, sizeof(*front));
+    int r;
+
+    if (!front)
+        return error_set(err, ENOMEM, "no memory for the API");
+    front->options = *options;
+    front->inotify_fd = -1;
+    front->metrics = api_metrics_new();
+    r = front->metrics ? start_listener(front, LISTENER_UNIX, "", err)
+                       : error_set(err, ENOMEM, "no memory for the API");
+    if (r == 0 && (options->listen[0] || options->metrics_listen[0]))
+        r = start_tcp(front, err);
+    if (r < 0) {
+        api_front_free(front);
+        return r;
+    }
+    *ret_front = front;
+    return 0;
+}
+
+/* --- ending --- */
+
+static void one_drained(void *context)
+{
+    struct api_front *front = context;
+
+    if (--front->draining == 0)
+        front->drained(front->drained_context);
+}
+
+void api_front_drain(struct api_front *front, void (*done)(void *context), void *context)
+{
+    front->drained = done;
+    front->drained_context = context;
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        front->draining += front->services[i] != NULL;
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        if (front->services[i])
+            api_service_drain(front->services[i], one_drained, front);
+}
+
+struct api_front *api_front_free(struct api_front *front)
+{
+    if (!front)
+        return NULL;
+    front->worker = worker_free(front->worker);
+    loop_cancel(front->settle);
+    loop_remove(front->watch);
+    cleanup_close(&front->inotify_fd);
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        api_service_free(front->services[i]);
+    access_files_clear(&front->files);
+    api_metrics_free(front->metrics);
+    free(front);
+    return NULL;
+}

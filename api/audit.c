@@ -1,0 +1,216 @@
+/* audit.c - see audit.h. */
+#include "api/audit.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include "agent/resource.h"
+#include "api/request.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/worker.h"
+
+#define PATH_SHOWN 512 /* characters of a path; longer ones are no path of ours */
+
+struct audit {
+    struct loop *loop;
+    const struct log *log;
+    struct worker *worker;
+    int dir_fd;
+    bool failing;
+    int64_t second; /* in which strangers were counted */
+    unsigned int strangers, suppressed;
+    int fd; /* the worker's from here on; -1 = to be opened */
+    off_t size;
+};
+
+struct audit_job {
+    struct audit *audit;
+    char *line; /* NULL = none */
+    size_t size;
+    loop_fn *done;
+    void *context;
+};
+
+/* --- on the worker --- */
+
+static int open_file(struct audit *audit, struct error *err)
+{
+    struct stat status;
+
+    audit->fd = openat(audit->dir_fd, AUDIT_NAME,
+                       O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (audit->fd < 0 || fstat(audit->fd, &status) < 0)
+        return error_set(err, errno, "open the audit log: %s", strerror(errno));
+    audit->size = status.st_size;
+    return 0;
+}
+
+/* audit.log.3 -> .4, ..., audit.log -> .1; those that are not there do not matter. */
+static void rotate(struct audit *audit)
+{
+    char from[32], to[32];
+
+    for (int i = AUDIT_FILES - 1; i > 0; i--) {
+        snprintf(to, sizeof(to), AUDIT_NAME ".%d", i);
+        snprintf(from, sizeof(from), i > 1 ? AUDIT_NAME ".%d" : AUDIT_NAME, i - 1);
+        (void)renameat(audit->dir_fd, from, audit->dir_fd, to);
+    }
+    cleanup_close(&audit->fd);
+}
+
+static int write_line(void *context, struct error *err)
+{
+    struct audit_job *job = context;
+    struct audit *audit = job->audit;
+    ssize_t n;
+
+    if (!job->line)
+        return 0;
+    if (audit->fd >= 0 && audit->size + (off_t)job->size > (off_t)AUDIT_FILE_MAX)
+        rotate(audit);
+    if (audit->fd < 0 && open_file(audit, err) < 0)
+        return -err->code;
+    n = write(audit->fd, job->line, job->size);
+    if (n == (ssize_t)job->size) {
+        audit->size += n;
+        return 0;
+    }
+    n = n < 0 ? errno : ENOSPC;
+    (void)!ftruncate(audit->fd, audit->size); /* no half lines */
+    return error_set(err, (int)n, "write the audit log: %s", strerror((int)n));
+}
+
+/* --- on the loop --- */
+
+static void written(void *context, int result, const struct error *err)
+{
+    struct audit_job *job = context;
+
+    if (result < 0)
+        log_error(job->audit->log, "%s; not in it: %.*s", err->message, (int)job->size - 1,
+                  job->line);
+    if (job->line)
+        job->audit->failing = result < 0;
+    job->done(job->context);
+    free(job->line);
+    free(job);
+}
+
+static const char *caller_text(const struct caller *caller, char *buffer, size_t size)
+{
+    static const char *const kinds[] = { "nobody", "socket", "token", "cert" };
+    const char *name = caller->kind == CALLER_SOCKET ? caller->peer : caller->name;
+
+    snprintf(buffer, size, "%s%s%s", kinds[caller->kind], *name ? ":" : "", name);
+    return buffer;
+}
+
+/* Strangers get so many entries a second; how many they did not get stands in the next. */
+static bool is_suppressed(struct audit *audit, const struct request *request)
+{
+    int64_t second = loop_now_ms() / 1000;
+
+    if (request->caller.kind != CALLER_NOBODY)
+        return false;
+    if (second != audit->second) {
+        audit->second = second;
+        audit->strangers = 0;
+    }
+    if (audit->strangers++ < AUDIT_STRANGERS)
+        return false;
+    audit->suppressed++;
+    return true;
+}
+
+static char *entry_line(struct audit *audit, const struct request *request, int status)
+{
+    bool is_unix = request->caller.listener == LISTENER_UNIX;
+    char when[TIMESTAMP_TEXT], who[160], path[PATH_SHOWN + 1];
+    json_t *entry;
+    char *line;
+
+    timestamp_format(timestamp_now_ms(), when);
+    snprintf(path, sizeof(path), "%s", request->path);
+    entry = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "time", when, "who",
+                      caller_text(&request->caller, who, sizeof(who)), "address",
+                      is_unix ? "unix" : request->caller.peer, "method", request->method, "path",
+                      path, "status", status, "request_id", request->uuid);
+    if (entry && audit->suppressed > 0)
+        json_object_set_new(entry, "suppressed", json_integer(audit->suppressed));
+    line = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
+    if (line)
+        audit->suppressed = 0;
+    json_decref(entry);
+    return line;
+}
+
+void audit_write(struct audit *audit, const struct request *request, int status, loop_fn *done,
+                 void *context)
+{
+    struct audit_job *job = calloc(1, sizeof(*job));
+    bool suppressed = is_suppressed(audit, request);
+
+    if (job) {
+        *job = (struct audit_job){ .audit = audit, .done = done, .context = context };
+        job->line = suppressed ? NULL : entry_line(audit, request, status);
+        if (job->line) {
+            job->size = strlen(job->line);
+            job->line[job->size++] = '\n'; /* in place of the NUL */
+        }
+    }
+    if ((!suppressed && !(job && job->line)))
+        log_error(audit->log, "memory is short: %s %s is not in the audit log", request->method,
+                  request->path);
+    if (job && worker_submit(audit->worker, write_line, written, job, NULL) == 0)
+        return;
+    free(job ? job->line : NULL);
+    free(job);
+    done(context);
+}
+
+int audit_check(const struct audit *audit, struct error *err)
+{
+    if (!audit->failing)
+        return 0;
+    return error_set(err, EDQUOT,
+                     "the audit log cannot be written, so nothing may be changed: the node's log "
+                     "says why");
+}
+
+int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit **ret_audit,
+              struct error *err)
+{
+    static const struct worker_ops ops = { 0 };
+    struct audit *audit = calloc(1, sizeof(*audit));
+    int r;
+
+    if (!audit)
+        return error_set(err, ENOMEM, "no memory for the audit log");
+    *audit = (struct audit){ .loop = loop, .log = log, .dir_fd = dir_fd, .fd = -1 };
+    r = open_file(audit, err);
+    if (r == 0)
+        r = worker_new(loop, "audit", &ops, &audit->worker, err);
+    if (r < 0) {
+        audit_free(audit);
+        return r;
+    }
+    *ret_audit = audit;
+    return 0;
+}
+
+struct audit *audit_free(struct audit *audit)
+{
+    if (!audit)
+        return NULL;
+    worker_free(audit->worker);
+    cleanup_close(&audit->fd);
+    free(audit);
+    return NULL;
+}
