@@ -146,7 +146,7 @@ static int server_start_daemon(struct server *server, int listen_fd,
 {
     struct MHD_OptionItem tls[] = {
         { MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)SERVER_TLS_PRIORITIES },
-        { MHD_OPTION_HTTPS_CERT_CALLBACK2, (intptr_t)server_tls_no_certificate, NULL },
+        { MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(uintptr_t)server_tls_no_certificate },
         { MHD_OPTION_PER_IP_CONNECTION_LIMIT, options->address_limit, NULL },
         { MHD_OPTION_END, 0, NULL },
     };

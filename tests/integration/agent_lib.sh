@@ -16,6 +16,7 @@
 
 passed=0 failed=0 skipped=0
 agent=a
+agent_options=() # of run_sections
 declare -A agent_pids=()
 host_boot_id=''
 agent_pid=0 agent_status=0 status=0 body='' found=''
@@ -255,7 +256,7 @@ run_sections() {
     while [ "$1" != -- ]; do sections+=("$1"); shift; done
     shift
     [ $# -eq 0 ] || sections=("$@")
-    start_agent
+    start_agent "${agent_options[@]}"
     set_up
     for section in "${sections[@]}"; do
         echo "---- $section"
