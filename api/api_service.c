@@ -25,11 +25,11 @@
 #include "base/process.h"
 #include "base/seqpacket.h"
 
-#define TABLE_SIZE  4096 /* power of two */
-#define CHANGES_MAX 2048 /* of one listener under way together, waits included */
+#define TABLE_SIZE 4096 /* power of two */
 #define OUTSTANDING_MAX                                                      \
     16384 /* more than warren-api's connections: a sane one never gets there \
            */
+#define CHANGES_MAX       2048
 #define REPLY_QUEUE_PAUSE 256
 #define RESTART_MAX_MS    5000
 #define STEADY_MS         10000 /* having lived so long, it is started again at once */
@@ -159,9 +159,9 @@ static int service_admit(struct api_service *service, struct request *request, s
 {
     int r = service->options.audit ? audit_check(service->options.audit, err) : 0;
 
-    if (r == 0 && service->changes >= CHANGES_MAX)
-        r = error_set(err, PROBLEM_TOO_MANY_REQUESTS, "%d changes are under way: try again later",
-                      CHANGES_MAX);
+    if (r == 0 && service->changes >= service->options.changes_max)
+        r = error_set(err, PROBLEM_TOO_MANY_REQUESTS, "%zu changes are under way: try again later",
+                      service->changes);
     if (r < 0)
         return r;
     service->changes++;
@@ -480,6 +480,8 @@ int api_service_new(const struct api_service_options *options, struct api_servic
     if (!service)
         return error_set(err, ENOMEM, "no memory for the API service");
     service->options = *options;
+    if (service->options.changes_max == 0)
+        service->options.changes_max = CHANGES_MAX;
     service->listen_fd = service->pidfd = -1;
     service->metrics = options->metrics;
     r = service->metrics ? 0 : error_set(err, ENOMEM, "no memory for the API service");

@@ -21,6 +21,7 @@ struct audit;
 
 struct api_service_options {
     enum listener listener;
+    size_t changes_max;          /* under way together, waits included; 0 = 2048 */
     const char *address;         /* of the TCP listeners */
     struct api_metrics *metrics; /* of all listeners */
     struct audit *audit;         /* outlives the node; NULL = none (tests) */

@@ -8,10 +8,11 @@
 #include "base/error.h"
 #include "base/id.h"
 
-/* Nesting of the text before it is parsed: jansson's own limit is 2048, and its dump has none. */
-static bool too_deep(const char *bytes, size_t size)
+/* Nesting and number of values of the text before it is parsed: jansson's own limit of depth is
+ * 2048, its dump has none, and a MiB of "[[],[],..." would become 50. */
+static int check_shape(const char *bytes, size_t size, struct error *err)
 {
-    int depth = 0;
+    int depth = 0, values = 1;
     bool in_string = false;
 
     for (size_t i = 0; i < size; i++) {
@@ -25,22 +26,29 @@ static bool too_deep(const char *bytes, size_t size)
         } else if (c == '"') {
             in_string = true;
         } else if (c == '{' || c == '[') {
+            values++;
             if (++depth > JSON_DEPTH_MAX)
-                return true;
+                return error_set(err, EINVAL, "the JSON nests deeper than %d levels",
+                                 JSON_DEPTH_MAX);
+        } else if (c == ',') {
+            values++;
         } else if (c == '}' || c == ']') {
             depth--;
         }
+        if (values > JSON_VALUES_MAX)
+            return error_set(err, EINVAL, "the JSON has more than %d values", JSON_VALUES_MAX);
     }
-    return false;
+    return 0;
 }
 
 int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err)
 {
     json_error_t where;
     json_t *json;
+    int result = check_shape(bytes, size, err);
 
-    if (too_deep(bytes, size))
-        return error_set(err, EINVAL, "the JSON nests deeper than %d levels", JSON_DEPTH_MAX);
+    if (result < 0)
+        return result;
     json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &where);
     if (!json)
         return error_set(err, EINVAL, "not JSON: line %d column %d: %s", where.line, where.column,

@@ -17,9 +17,11 @@
 struct error;
 
 #define JSON_DEPTH_MAX   16
-#define JSON_MEMBERS_MAX 64 /* fields of one object looked up by a reader */
+#define JSON_VALUES_MAX  16384 /* of one text, nested ones included */
+#define JSON_MEMBERS_MAX 64    /* fields of one object looked up by a reader */
 
-/* Parses bytes: UTF-8, no duplicate keys, depth and size bounded.  -EINVAL with line and column. */
+/* Parses bytes: UTF-8, no duplicate keys, depth and number of values bounded.  -EINVAL with line
+ * and column. */
 int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err);
 /* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
 char *json_canonical(const json_t *json);

@@ -68,6 +68,7 @@ static int set_up(void **state)
                                             .node = f->node,
                                             .log = &f->log,
                                             .metrics = f->metrics,
+                                            .changes_max = 3,
                                             .run_dir_fd = f->dir_fd,
                                             .api_exec_fd = f->exec_fd };
     if (geteuid() == 0) {
@@ -363,6 +364,31 @@ static void a_console_is_followed(void **state)
     close(fd);
 }
 
+/* Those that only wait are none. */
+static void changes_under_way_have_a_limit(void **state)
+{
+    static const char stop[] = REQUEST("POST /v1/vms/a/stop?wait=600", "");
+    struct fixture *f = *state;
+    int waiting[3];
+
+    assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
+    for (int i = 0; i < 3; i++) {
+        waiting[i] = client_connect(f);
+        client_send(f, waiting[i], stop, strlen(stop));
+        for (int turns = 0; f->node->outstanding <= i && turns < 2000; turns++)
+            assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    }
+    assert_int_equal(ask(f, REQUEST("POST /v1/vms/a/kill", "")), 429);
+    assert_non_null(strstr(f->answer, "\r\nRetry-After: 1\r\n"));
+    assert_int_equal(ask(f, REQUEST("GET /v1/vms/a", "")), 200);
+    close(waiting[0]);
+    for (int turns = 0; f->node->outstanding == 3 && turns < 2000; turns++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    assert_int_equal(ask(f, REQUEST("POST /v1/vms/a/kill", "")), 202);
+    close(waiting[1]);
+    close(waiting[2]);
+}
+
 static void a_client_that_leaves_is_noticed(void **state)
 {
     static const char bytes[] = REQUEST("GET /v1/vms/a/wait?for=deleted&timeout=600", "");
@@ -535,6 +561,7 @@ int main(void)
         CASE(a_whole_mebibyte_is_taken),
         CASE(a_large_answer_comes_whole),
         CASE(a_console_is_followed),
+        CASE(changes_under_way_have_a_limit),
         CASE(a_client_that_leaves_is_noticed),
         CASE(a_half_closed_client_gets_its_answer),
         CASE(a_killed_process_is_replaced),

@@ -73,6 +73,30 @@ static void nesting_is_bounded(void **state)
     json_decref(json);
 }
 
+static void width_is_bounded(void **state)
+{
+    auto_free char *text = malloc(2 * JSON_VALUES_MAX + 8);
+    size_t used = 1;
+    json_t *json = NULL;
+
+    (void)state;
+    text[0] = '[';
+    for (int i = 2; i < JSON_VALUES_MAX; i++) {
+        text[used++] = '1';
+        text[used++] = ',';
+    }
+    memcpy(text + used, "1]", 3); /* the array is a value, too */
+    assert_int_equal(parse(text, &json), 0);
+    json_decref(json);
+    memcpy(text + used, "1,1]", 5);
+    assert_int_equal(parse(text, &json), -EINVAL);
+    memset(text + 1, ',', 2 * JSON_VALUES_MAX);
+    memcpy(text, "[\"", 2);
+    memcpy(text + 2 * JSON_VALUES_MAX, "\"]", 3); /* in a string they are none */
+    assert_int_equal(parse(text, &json), 0);
+    json_decref(json);
+}
+
 static void nul_bytes_end_nothing(void **state)
 {
     json_t *json = NULL;
@@ -230,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_json_is_refused),
         cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(width_is_bounded),
         cmocka_unit_test(nul_bytes_end_nothing),
         cmocka_unit_test(canonical_text_is_sorted_and_compact),
         cmocka_unit_test(integers_have_bounds),

@@ -170,10 +170,28 @@ static void every_operation_is_a_route_and_the_reverse(void **state)
 
 static void every_problem_is_in_the_contract(void **state)
 {
-    static const int codes[] = { EALREADY,    EKEYREJECTED, EHOSTDOWN, EINVAL,     ENOENT,
-                                 EOPNOTSUPP,  EEXIST,       EBUSY,     EADDRINUSE, ESTALE,
-                                 EAGAIN,      ENODEV,       ENOSPC,    ENOMEM,     EADDRNOTAVAIL,
-                                 EMEDIUMTYPE, EIO,          E2BIG,     ENOPROTOOPT };
+    static const int codes[] = { EALREADY,
+                                 EKEYREJECTED,
+                                 EHOSTDOWN,
+                                 EINVAL,
+                                 ENOENT,
+                                 EOPNOTSUPP,
+                                 EEXIST,
+                                 EBUSY,
+                                 EADDRINUSE,
+                                 ESTALE,
+                                 EAGAIN,
+                                 ENODEV,
+                                 ENOSPC,
+                                 ENOMEM,
+                                 EADDRNOTAVAIL,
+                                 EMEDIUMTYPE,
+                                 EIO,
+                                 E2BIG,
+                                 ENOPROTOOPT,
+                                 PROBLEM_UNAUTHENTICATED,
+                                 PROBLEM_FORBIDDEN,
+                                 PROBLEM_TOO_MANY_REQUESTS };
     size_t size;
 
     (void)state;
@@ -510,6 +528,72 @@ static void names_in_paths_are_ids(void **state)
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/a?force=true"), 400);
 }
 
+static void each_route_needs_its_scope(void **state)
+{
+    struct fixture *f = *state;
+    struct caller caller = { .listener = LISTENER_TLS };
+    size_t count;
+    const struct route *routes = router_routes(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        bool is_open = routes[i].scope == SCOPE_OPEN;
+
+        caller.kind = CALLER_NOBODY;
+        caller.scope = SCOPE_OPEN;
+        assert_int_equal(ASK(f, routes[i].method, routes[i].path, .caller = &caller) == 401,
+                         !is_open);
+        assert_int_equal(f->challenge[0] == 0, is_open);
+        for (int scope = SCOPE_METRICS; scope < (int)routes[i].scope; scope++) {
+            caller.kind = CALLER_TOKEN;
+            caller.scope = (enum scope)scope;
+            assert_int_equal(ASK(f, routes[i].method, routes[i].path, .caller = &caller), 403);
+            assert_non_null(strstr(f->challenge, scope_name(routes[i].scope)));
+        }
+        assert_true(strcmp(routes[i].method, "GET") == 0 || routes[i].scope >= SCOPE_OPERATE);
+    }
+    assert_int_equal(f->node->revision, 0);
+}
+
+static void labels_limit_what_is_seen_and_made(void **state)
+{
+    static const char test_vm[] = "{\"labels\":{\"env\":\"test\"}}";
+    static const char prod_vm[] = "{\"labels\":{\"env\":\"prod\"}}";
+    static const char of_prod[] = "{\"labels\":{\"env\":\"test\"},\"boot\":{\"snapshot\":\"s\"}}";
+    struct fixture *f = *state;
+    struct label_selector limits;
+    struct caller caller = {
+        .listener = LISTENER_TLS, .kind = CALLER_TOKEN, .scope = SCOPE_ADMIN, .limits = &limits
+    };
+
+    assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod", prod_vm), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/snapshots/s", "{}"), 405);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/prod/snapshot", "{\"id\":\"s\"}"), 202);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/test", test_vm, .caller = &caller), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", "{}", .caller = &caller), 403);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", prod_vm, .caller = &caller), 403);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", of_prod, .caller = &caller), 403);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod", test_vm, .caller = &caller), 403);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/prod", .caller = &caller), 404);
+    assert_int_equal(ASK(f, "GET", "/v1/vms/prod/wait?for=running", .caller = &caller), 404);
+    assert_int_equal(ASK(f, "DELETE", "/v1/vms/prod", .caller = &caller), 404);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod/disks/there", "{}", .caller = &caller), 404);
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/test", prod_vm, .caller = &caller), 403);
+    assert_int_equal(
+        ASK(f, "PATCH", "/v1/vms/test", "{\"labels\":{\"env\":null}}", .caller = &caller), 403);
+    assert_int_equal(ASK(f, "PATCH", "/v1/vms/test", "{\"restart\":\"always\"}", .caller = &caller),
+                     200);
+    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=1", .caller = &caller), 200);
+    assert_int_equal(json_array_size(json_object_get(f->body, "items")), 1);
+    assert_true(json_is_null(json_object_get(f->body, "next")));
+    assert_int_equal(ASK(f, "GET", "/v1/snapshots", .caller = &caller), 200);
+    assert_int_equal(ASK(f, "GET", "/v1/node", .caller = &caller), 200);
+    assert_int_equal(ASK(f, "GET", "/metrics", .caller = &caller), 403);
+    assert_int_equal(ASK(f, "DELETE", "/v1/snapshots/s", .caller = &caller), 403);
+    assert_int_equal(ASK(f, "PUT", "/v1/volumes/v", "{}", .caller = &caller), 403);
+    assert_int_equal(ASK(f, "GET", "/healthz", .caller = &caller), 200);
+}
+
 static void waiting_tells_what_was_reached(void **state)
 {
     struct fixture *f = *state;
@@ -635,6 +719,8 @@ int main(void)
         CASE(actions_answer_202_or_wait),
         CASE(disks_and_nics_are_parts_of_a_vm),
         CASE(names_in_paths_are_ids),
+        CASE(each_route_needs_its_scope),
+        CASE(labels_limit_what_is_seen_and_made),
         CASE(waiting_tells_what_was_reached),
         CASE(a_client_that_leaves_ends_its_wait),
         CASE(lists_come_in_pages),
