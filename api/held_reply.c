@@ -45,7 +45,7 @@ static void held_send(void *context)
  */
 static bool copy_message(struct held_reply *held, const struct wire_message *reply)
 {
-    size_t size = 1;
+    size_t size = 1, length;
     char *to;
 
     held->message = *reply;
@@ -59,8 +59,10 @@ static bool copy_message(struct held_reply *held, const struct wire_message *rep
     for (int i = 0; i < WIRE_STRING_COUNT; i++) {
         if (!reply->strings[i])
             continue;
+        length = strlen(reply->strings[i]) + 1;
+        memcpy(to, reply->strings[i], length);
         held->message.strings[i] = to;
-        to = stpcpy(to, reply->strings[i]) + 1;
+        to += length;
     }
     if (reply->body_size > 0) {
         held->message.body = malloc(reply->body_size);

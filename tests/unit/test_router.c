@@ -21,7 +21,6 @@ struct fixture {
     int replies;
     int status; /* of the last reply, with its headers and body */
     char etag[64], location[256], allow[64], content_type[128], retry_after[16], replayed[8];
-    char challenge[128];
     json_t *body;
 };
 
@@ -47,7 +46,6 @@ static void take_reply(void *context, struct request *request, struct wire_messa
     keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
     keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
     keep(f->replayed, sizeof(f->replayed), reply->strings[WIRE_IDEMPOTENCY_REPLAYED]);
-    keep(f->challenge, sizeof(f->challenge), reply->strings[WIRE_WWW_AUTHENTICATE]);
     json_decref(f->body);
     f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
 }
@@ -77,23 +75,16 @@ static int tear_down(void **state)
     return 0;
 }
 
-static const struct caller somebody = { .kind = CALLER_SOCKET, .scope = SCOPE_ADMIN };
-
 struct asked {
-    const struct caller *caller; /* NULL: who may do everything */
     const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
 };
 
 static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
 {
     struct wire_message message = { .kind = WIRE_REQUEST, .id = 1 };
-    struct caller caller = asked.caller ? *asked.caller : somebody;
+    struct caller caller = { .kind = CALLER_SOCKET, .scope = SCOPE_ADMIN };
     struct request *request;
 
-    if (caller.limits) {
-        caller.limits = malloc(sizeof(*caller.limits));
-        *caller.limits = *asked.caller->limits;
-    }
     message.strings[WIRE_METHOD] = asked.method;
     message.strings[WIRE_TARGET] = asked.target;
     message.strings[WIRE_IF_MATCH] = asked.if_match;
@@ -528,72 +519,6 @@ static void names_in_paths_are_ids(void **state)
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a/disks/a?force=true"), 400);
 }
 
-static void each_route_needs_its_scope(void **state)
-{
-    struct fixture *f = *state;
-    struct caller caller = { .listener = LISTENER_TLS };
-    size_t count;
-    const struct route *routes = router_routes(&count);
-
-    for (size_t i = 0; i < count; i++) {
-        bool is_open = routes[i].scope == SCOPE_OPEN;
-
-        caller.kind = CALLER_NOBODY;
-        caller.scope = SCOPE_OPEN;
-        assert_int_equal(ASK(f, routes[i].method, routes[i].path, .caller = &caller) == 401,
-                         !is_open);
-        assert_int_equal(f->challenge[0] == 0, is_open);
-        for (int scope = SCOPE_METRICS; scope < (int)routes[i].scope; scope++) {
-            caller.kind = CALLER_TOKEN;
-            caller.scope = (enum scope)scope;
-            assert_int_equal(ASK(f, routes[i].method, routes[i].path, .caller = &caller), 403);
-            assert_non_null(strstr(f->challenge, scope_name(routes[i].scope)));
-        }
-        assert_true(strcmp(routes[i].method, "GET") == 0 || routes[i].scope >= SCOPE_OPERATE);
-    }
-    assert_int_equal(f->node->revision, 0);
-}
-
-static void labels_limit_what_is_seen_and_made(void **state)
-{
-    static const char test_vm[] = "{\"labels\":{\"env\":\"test\"}}";
-    static const char prod_vm[] = "{\"labels\":{\"env\":\"prod\"}}";
-    static const char of_prod[] = "{\"labels\":{\"env\":\"test\"},\"boot\":{\"snapshot\":\"s\"}}";
-    struct fixture *f = *state;
-    struct label_selector limits;
-    struct caller caller = {
-        .listener = LISTENER_TLS, .kind = CALLER_TOKEN, .scope = SCOPE_ADMIN, .limits = &limits
-    };
-
-    assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod", prod_vm), 201);
-    assert_int_equal(ASK(f, "PUT", "/v1/snapshots/s", "{}"), 405);
-    assert_int_equal(ASK(f, "POST", "/v1/vms/prod/snapshot", "{\"id\":\"s\"}"), 202);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/test", test_vm, .caller = &caller), 201);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", "{}", .caller = &caller), 403);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", prod_vm, .caller = &caller), 403);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/other", of_prod, .caller = &caller), 403);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod", test_vm, .caller = &caller), 403);
-    assert_int_equal(ASK(f, "GET", "/v1/vms/prod", .caller = &caller), 404);
-    assert_int_equal(ASK(f, "GET", "/v1/vms/prod/wait?for=running", .caller = &caller), 404);
-    assert_int_equal(ASK(f, "DELETE", "/v1/vms/prod", .caller = &caller), 404);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/prod/disks/there", "{}", .caller = &caller), 404);
-    assert_int_equal(ASK(f, "PATCH", "/v1/vms/test", prod_vm, .caller = &caller), 403);
-    assert_int_equal(
-        ASK(f, "PATCH", "/v1/vms/test", "{\"labels\":{\"env\":null}}", .caller = &caller), 403);
-    assert_int_equal(ASK(f, "PATCH", "/v1/vms/test", "{\"restart\":\"always\"}", .caller = &caller),
-                     200);
-    assert_int_equal(ASK(f, "GET", "/v1/vms?limit=1", .caller = &caller), 200);
-    assert_int_equal(json_array_size(json_object_get(f->body, "items")), 1);
-    assert_true(json_is_null(json_object_get(f->body, "next")));
-    assert_int_equal(ASK(f, "GET", "/v1/snapshots", .caller = &caller), 200);
-    assert_int_equal(ASK(f, "GET", "/v1/node", .caller = &caller), 200);
-    assert_int_equal(ASK(f, "GET", "/metrics", .caller = &caller), 403);
-    assert_int_equal(ASK(f, "DELETE", "/v1/snapshots/s", .caller = &caller), 403);
-    assert_int_equal(ASK(f, "PUT", "/v1/volumes/v", "{}", .caller = &caller), 403);
-    assert_int_equal(ASK(f, "GET", "/healthz", .caller = &caller), 200);
-}
-
 static void waiting_tells_what_was_reached(void **state)
 {
     struct fixture *f = *state;
@@ -719,8 +644,6 @@ int main(void)
         CASE(actions_answer_202_or_wait),
         CASE(disks_and_nics_are_parts_of_a_vm),
         CASE(names_in_paths_are_ids),
-        CASE(each_route_needs_its_scope),
-        CASE(labels_limit_what_is_seen_and_made),
         CASE(waiting_tells_what_was_reached),
         CASE(a_client_that_leaves_ends_its_wait),
         CASE(lists_come_in_pages),
