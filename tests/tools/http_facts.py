@@ -137,9 +137,13 @@ def who_leaves_is_noticed():
         connection.sendall(request("GET /v1/vms/waited/wait?for=deleted&timeout=600"))
         while outstanding() == before:
             time.sleep(0.02)
-        connection.close()
+        if connect == by_tls:
+            connection.shutdown(socket.SHUT_WR)  # its end, as a close would send it, and no reset
+        else:
+            connection.close()
         while outstanding() != before:
             time.sleep(0.02)
+        connection.close()
 
 
 def one_address_gets_so_many_connections():
