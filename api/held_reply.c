@@ -107,6 +107,12 @@ void held_reply_add(struct held_replies *replies, struct audit *audit,
 
 void held_replies_drop(struct held_replies *replies)
 {
-    while (replies->first)
-        held_unlink(replies->first);
+    struct held_reply *held = replies->first, *next;
+
+    replies->first = NULL;
+    for (; held; held = next) {
+        next = held->next;
+        held->next = NULL;
+        held->previous = NULL;
+    }
 }
