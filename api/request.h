@@ -53,7 +53,7 @@ struct request {
 
     /* What a handler keeps between its steps. */
     struct {
-        char uid[UID_TEXT]; /* of the resource before a DELETE */
+        char uid[UID_TEXT]; /* of the resource that it is about, once it waits */
         int64_t wait_ms;    /* ?wait=; -1 = absent */
         enum node_wait_for wait_for;
         int status; /* to answer with once waiting is over */

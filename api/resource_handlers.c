@@ -141,7 +141,16 @@ static char *location_of(const struct request *request, const json_t *resource, 
     return location;
 }
 
-/* After a DELETE the same id may already be somebody's new resource. */
+/* That the answer is about this one and no other, unless a DELETE has noted it already. */
+static void remember_uid(struct request *request, const json_t *resource)
+{
+    const char *uid = json_string_value(json_object_get(resource, "uid"));
+
+    if (!request->step.uid[0])
+        snprintf(request->step.uid, sizeof request->step.uid, "%s", uid ? uid : "");
+}
+
+/* After a while the same id may already be somebody's new resource. */
 static bool is_another(const struct request *request, const json_t *resource)
 {
     const char *uid = json_string_value(json_object_get(resource, "uid"));
@@ -208,6 +217,7 @@ static void changed(struct request *request)
         return;
     }
     resource = node_get(request->node, kind, request->parameter);
+    remember_uid(request, resource);
     /* a deleted one never observes its last generation */
     generation = request->step.wait_for == NODE_WAIT_DELETED
                      ? 0
@@ -293,7 +303,6 @@ void resource_delete(struct request *request)
     struct node_condition condition = { 0 };
     bool force = false;
     json_t *resource;
-    const char *uid;
 
     if (resource_read_wait(request, &err) < 0 ||
         query_bool(&request->query, "force", &force, &err) < 0 ||
@@ -302,8 +311,7 @@ void resource_delete(struct request *request)
         return;
     }
     resource = node_get(request->node, kind_of(request), request->parameter);
-    uid = json_string_value(json_object_get(resource, "uid"));
-    snprintf(request->step.uid, sizeof(request->step.uid), "%s", uid ? uid : "");
+    remember_uid(request, resource);
     json_decref(resource);
     request->step.wait_for = NODE_WAIT_DELETED;
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
