@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/database_age.h"
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_setup.h"
@@ -304,8 +305,10 @@ int node_reconcile(struct node *node, struct error *err)
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct error network_err = { 0 };
     size_t adopted = 0;
-    int result;
+    int result = database_age_check(node, err);
 
+    if (result < 0)
+        return result;
     for (size_t i = 0; i < vms->count; i++) {
         find_vm(node, (struct vm *)vms->items[i]);
         adopted += ((struct vm *)vms->items[i])->pidfd >= 0;

@@ -106,8 +106,16 @@ static int errno_of(int sqlite_code)
     }
 }
 
+static int damaged(const char *how, struct error *err)
+{
+    return error_set(err, EUCLEAN,
+                     "warren.db is damaged (%s): restore a backup of it; running VMs go on", how);
+}
+
 static int fail(struct database *database, const char *what, struct error *err)
 {
+    if (errno_of(sqlite3_errcode(database->sqlite)) == EUCLEAN)
+        return damaged(sqlite3_errmsg(database->sqlite), err);
     return error_set(err, errno_of(sqlite3_errcode(database->sqlite)), "database: %s: %s", what,
                      sqlite3_errmsg(database->sqlite));
 }
@@ -378,9 +386,7 @@ static int check_integrity(struct database *database, struct error *err)
     if (sqlite3_step(statement) != SQLITE_ROW)
         result = fail(database, "check", err);
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
-        result = error_set(err, EUCLEAN,
-                           "warren.db is damaged (%s): restore a backup of it; running VMs go on",
-                           sqlite3_column_text(statement, 0));
+        result = damaged((const char *)sqlite3_column_text(statement, 0), err);
     sqlite3_finalize(statement);
     return result;
 }

@@ -1,0 +1,69 @@
+#include "agent/database_age.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/jail.h"
+#include "agent/node_internal.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "storage/instance_name.h"
+
+static int too_old(const struct node *node, const char *where, uint32_t instance, struct error *err)
+{
+    return error_set(
+        err, EUCLEAN,
+        "warren.db is too old: there is %s/%u, but it knows %u instances only. Nothing "
+        "was changed, VMs go on: restore the newest backup of it",
+        where, instance, node->last_instance);
+}
+
+static int check_name(const struct node *node, const char *where, const char *name,
+                      struct error *err)
+{
+    static const char *const suffixes[] = { "", ".raw", ".delta", ".raw.tmp", ".tmp" };
+    uint32_t instance;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++)
+        if (instance_name_parse(name, suffixes[i], &instance) == 0 &&
+            instance > node->last_instance)
+            return too_old(node, where, instance, err);
+    return 0;
+}
+
+static int check_dir(const struct node *node, const char *where, int dir_fd, struct error *err)
+{
+    auto_close int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    int result = 0;
+
+    if (!dir)
+        return error_set(err, errno, "list %s: %s", where, strerror(errno));
+    (void)take_fd(&fd);
+    while (result == 0 && (entry = readdir(dir)))
+        result = check_name(node, where, entry->d_name, err);
+    closedir(dir);
+    return result;
+}
+
+int database_age_check(const struct node *node, struct error *err)
+{
+    auto_free uint32_t *instances = NULL;
+    size_t count = 0;
+    int result = jail_list(node->jail, &instances, &count, err);
+
+    for (size_t i = 0; result == 0 && i < count; i++)
+        if (instances[i] > node->last_instance)
+            result = too_old(node, "vms", instances[i], err);
+    if (result == 0)
+        result = check_dir(node, "volumes", node->volumes_dir_fd, err);
+    if (result == 0)
+        result = check_dir(node, "snapshots", node->snapshots_dir_fd, err);
+    return result < 0 ? result : check_dir(node, "images", node->images_dir_fd, err);
+}
