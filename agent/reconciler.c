@@ -96,9 +96,11 @@ static void adopt(struct node *node, struct vm *vm)
     if (control_fd < 0 ||
         vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
             0 ||
-        vmm_client_ping(vm->client, &err) < 0)
+        vmm_client_ping(vm->client, &err) < 0) {
         log_warning(node->log, "vm %s: adopted, but its VMM cannot be asked: %s", vm->head.id,
                     err.message);
+        vm->silent = true; /* its status says so */
+    }
     /* Its start was never recorded, but it is there: its page, or its answer, says how far. */
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
