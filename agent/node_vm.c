@@ -11,6 +11,7 @@
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_files.h"
 #include "agent/vm_memory.h"
 #include "agent/vm_vsock.h"
 #include "base/cleanup.h"
@@ -273,6 +274,8 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
         result = admission_check(&capacity, &promised, &wanted, err);
     if (result == 0)
         result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);
+    if (result == 0)
+        result = vm_files_admit(err);
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 

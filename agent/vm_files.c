@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent/jail.h"
@@ -231,4 +232,17 @@ void vm_files_close(struct vm_files *files)
         for (unsigned k = 0; k < VMM_QUEUES_MAX; k++)
             cleanup_close(&files->vhost_fds[i][k]);
     files->count = 0;
+}
+
+int vm_files_admit(struct error *err)
+{
+    /* The lowest that is free: all below it are used. */
+    auto_close int lowest = open("/", O_PATH | O_CLOEXEC);
+    struct rlimit limit;
+
+    if (lowest < 0 || (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+                       (rlim_t)lowest + VM_FILES_RESERVE >= limit.rlim_cur))
+        return error_set(err, EMFILE,
+                         "the node is short of file descriptors; try again, or raise their limit");
+    return 0;
 }

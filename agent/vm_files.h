@@ -43,6 +43,11 @@ struct vm_files {
     int vhost_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* owned; -1 = none */
 };
 
+/* Descriptors that are left for what ends things when no VM is let start any more: a start takes
+ * fewer.  0, or -EMFILE. */
+#define VM_FILES_RESERVE 64
+int vm_files_admit(struct error *err);
+
 /* What the memory of the process is, at its next start.  Loop thread, as the next. */
 enum vmm_memory_backing vm_files_backing(const struct vm *vm);
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files);
