@@ -49,7 +49,10 @@ int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *
 
     if (result < 0)
         return result;
+    errno = 0; /* all that tells want of memory from a wrong document, for jansson does not */
     json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &where);
+    if (!json && errno == ENOMEM)
+        return error_set(err, EAGAIN, "memory is short; try again");
     if (!json)
         return error_set(err, EINVAL, "not JSON: line %d column %d: %s", where.line, where.column,
                          where.text);
