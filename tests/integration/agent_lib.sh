@@ -7,7 +7,7 @@
 #   stop_agent [SIGNAL]                      waits; its exit status is in $agent_status
 #   api METHOD PATH [BODY [CURL OPTION...]]  $status and $body (and the file $work/headers)
 #   check NAME COMMAND...                    ok if the command succeeds
-#   wholly                                   of each VM all is there, or nothing
+#   wholly                                   of each thing all is there, or nothing (tests/fault/invariant.py)
 #   run_sections SECTION... -- [WANTED...]   all of it from start_agent to the last line
 #
 #   host_boot_id=UUID                        what agents that are started from then on take for the host's boot
@@ -79,6 +79,7 @@ state_dir() { echo "$work/$agent/state"; }
 run_dir() { echo "$work/$agent/run"; }
 socket() { echo "$work/$agent/run/warren.sock"; }
 
+agent_under=() # a command that ends in executing the agent
 start_agent() {
     mkdir -p "$work/$agent"
     lib_uid_bases+=("$uid_base")
@@ -89,7 +90,7 @@ start_agent() {
         enter+=(unshare --mount sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$work/boot_id")
     fi
     # Not in_namespace: a function in the background would be a shell whose child is warrend.
-    "${enter[@]}" "$build/warrend" --state-dir "$(state_dir)" --run-dir "$(run_dir)" --import-dir "$work/import" \
+    "${enter[@]}" "${agent_under[@]}" "$build/warrend" --state-dir "$(state_dir)" --run-dir "$(run_dir)" --import-dir "$work/import" \
         --prefix "$prefix" --uid-base "$uid_base" --uid-count 1000 "$@" >>"$work/$agent/log" 2>&1 &
     agent_pid=$!
     agent_pids[$agent]=$agent_pid
@@ -227,26 +228,13 @@ set_up() {
 
 dnsmasqs() { for pid in $(lib_processes); do cat "/proc/$pid/comm" 2>/dev/null; done | grep -c '^dnsmasq'; }
 
-# Each VM wholly there or wholly absent: as many processes, directories with a process, cgroups, taps,
-# rules and DHCP hosts as VMs that run, and those of the same instances.
+# Invariant I: each thing wholly there or wholly absent; else a line for each that is not in $wholly_says.
 wholly() {
-    local running taps rules hosts processes cgroups places unified networks
-    api GET /v1/networks
-    networks=$(field '.items | length')
-    api GET '/v1/vms?limit=1000'
-    running=$(field '[.items[] | select(.status.state == "running")] | length')
-    taps=$(in_namespace ip -o link | grep -oE " $prefix-[0-9a-f]+-0" | sort | tr -d '\n')
-    rules=$(in_namespace nft list set bridge "warren_$prefix" sources | grep -oE "\"$prefix-[0-9a-f]+-0" | tr -d '"' | sed 's/^/ /' | sort | tr -d '\n')
-    hosts=$(find "$(run_dir)"/net/*/hosts -type f ! -name '*reload*' ! -name '.*' | wc -l)
-    processes=$(for pid in $(lib_processes); do cat "/proc/$pid/comm" 2>/dev/null; done | grep -c '^warren-vmm')
-    places=$(find "$(run_dir)/vms" -name process | wc -l)
-    unified=$(awk '$9 == "cgroup2" || $8 == "cgroup2" || /- cgroup2/ { print $5; exit }' /proc/self/mountinfo)
-    cgroups=$running
-    [ -z "$unified" ] || [ ! -d "$unified/$prefix-vms" ] || cgroups=$(find "$unified/$prefix-vms" -mindepth 1 -type d | wc -l)
-    [ "$taps" = "$rules" ] && [ "$(wc -w <<<"$taps")" = "$running" ] && [ "$hosts" = "$running" ] &&
-        [ "$processes" = "$running" ] && [ "$places" = "$running" ] && [ "$cgroups" = "$running" ] && [ "$(dnsmasqs)" = "$networks" ] && return 0
-    wholly_says="dnsmasqs $(dnsmasqs) running $running taps [$taps] rules [$rules] hosts $hosts processes $processes places $places cgroups $cgroups"
-    return 1
+    wholly_says=$(tests/fault/invariant.py --state-dir "$(state_dir)" --run-dir "$(run_dir)" --prefix "$prefix" \
+        --uid-base "$uid_base" --uid-count 1000 --netns "$namespace" --agent-pid "${agent_pids[$agent]:-0}" 2>&1)
+    local result=$?
+    found=$wholly_says
+    return $result
 }
 wholly_says=
 
