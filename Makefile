@@ -118,7 +118,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 
 # Tools that integration tests use.
 BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench
-TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so \
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so $(BUILD)/tests/shift_clock.so \
               $(BUILD)/tests/vmm_control $(BUILD)/tests/filter_rules
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
@@ -139,7 +139,7 @@ $(BUILD)/tests/rogue_vmm: tests/tools/rogue_vmm.c vmm/control_protocol.h vmm/sta
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -static -o $@ $<
-$(BUILD)/tests/fail_malloc.so: tests/tools/fail_malloc.c
+$(BUILD)/tests/%.so: tests/tools/%.c
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
