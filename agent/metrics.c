@@ -11,13 +11,43 @@
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/version.h"
 #include "base/cleanup.h"
+#include "base/histogram.h"
 #include "storage/database.h"
+
+enum memory_kind {
+    MEMORY_ANONYMOUS,
+    MEMORY_FILE,
+    MEMORY_SHARED,
+    MEMORY_SWAPPED,
+    MEMORY_PAGE_TABLES,
+    MEMORY_KIND_COUNT
+};
+
+/* In /proc/PID/status, KiB. */
+static const struct {
+    const char *name;
+    const char *line;
+} memory_kinds[MEMORY_KIND_COUNT] = {
+    [MEMORY_ANONYMOUS] = { "anonymous", "\nRssAnon:" },
+    [MEMORY_FILE] = { "file", "\nRssFile:" },
+    [MEMORY_SHARED] = { "shared", "\nRssShmem:" },
+    [MEMORY_SWAPPED] = { "swapped", "\nVmSwap:" },
+    [MEMORY_PAGE_TABLES] = { "page_tables", "\nVmPTE:" },
+};
+
+static const char *const exit_kinds[STATS_EXIT_COUNT] = {
+    [STATS_EXIT_IO] = "io",
+    [STATS_EXIT_MMIO] = "mmio",
+    [STATS_EXIT_SIGNAL] = "signal",
+    [STATS_EXIT_OTHER] = "other",
+};
 
 struct vm_sample {
     const char *id;
-    uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes,
-        vcpu_exits;
+    uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes;
+    uint64_t memory[MEMORY_KIND_COUNT], exits[STATS_EXIT_COUNT];
     double cpu_seconds;
     struct stats_balloon balloon;
     unsigned disk_count, nic_count;
@@ -44,8 +74,6 @@ static const struct family vm_families[] = {
       offsetof(struct vm_sample, resident_bytes) },
     { "warren_vm_restarts_total", "counter", "Starts by restart policy or reboot",
       offsetof(struct vm_sample, restarts) },
-    { "warren_vm_exits_total", "counter", "Exits of its vCPUs to the VMM since start",
-      offsetof(struct vm_sample, vcpu_exits) },
     { "warren_vm_console_bytes_total", "counter", "Bytes written to the serial console",
       offsetof(struct vm_sample, console_bytes) },
     { "warren_vm_rng_bytes_total", "counter", "Random bytes given to the guest",
@@ -123,24 +151,42 @@ static const struct family vsock_families[] = {
 
 /* --- sampling --- */
 
+/* A file of /proc, with a NUL behind; "" if there is none. */
+static void read_proc(pid_t pid, const char *name, char *ret_text, size_t size)
+{
+    char path[40];
+    auto_close int fd = -1;
+    ssize_t got;
+
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    got = fd < 0 ? -1 : read(fd, ret_text, size - 1);
+    ret_text[got > 0 ? got : 0] = '\0';
+}
+
+static void sample_memory(pid_t pid, struct vm_sample *sample)
+{
+    char text[4096];
+
+    read_proc(pid, "status", text, sizeof text);
+    for (int kind = 0; kind < MEMORY_KIND_COUNT; kind++) {
+        const char *at = strstr(text, memory_kinds[kind].line);
+
+        if (at)
+            sample->memory[kind] = strtoull(at + strlen(memory_kinds[kind].line), NULL, 10) << 10;
+    }
+}
+
 /* utime and stime are fields 14 and 15, rss is field 24 of /proc/PID/stat. */
 static void sample_process(pid_t pid, struct vm_sample *sample)
 {
-    char path[40];
     char text[1024];
     const char *at;
     uint64_t user = 0;
     uint64_t system = 0;
     int64_t pages = 0;
-    auto_close int fd = -1;
-    ssize_t got;
 
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (got <= 0)
-        return;
-    text[got] = '\0';
+    read_proc(pid, "stat", text, sizeof text);
     at = strrchr(text, ')');
     if (at && sscanf(at + 1,
                      " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
@@ -165,15 +211,18 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
         .nic_count = vm->spec.nic_count,
         .spec = &vm->spec,
     };
-    if (vm->pid > 0)
+    if (vm->pid > 0) {
         sample_process(vm->pid, sample);
+        sample_memory(vm->pid, sample);
+    }
     jail_read_page(node->jail, vm->head.instance, &page);
     sample->console_bytes = page.console_bytes;
     sample->rng_bytes = page.rng_bytes;
     sample->balloon = page.balloon;
     sample->memory_bytes += page.memory.plugged_bytes;
     for (unsigned i = 0; i < vm->spec.vcpus && i < STATS_VCPUS_MAX; i++)
-        sample->vcpu_exits += page.vcpu_exits[i];
+        for (int kind = 0; kind < STATS_EXIT_COUNT; kind++)
+            sample->exits[kind] += page.vcpu_exits[i][kind];
     memcpy(sample->disks, page.disks, sizeof sample->disks);
     memcpy(sample->nics, page.nics, sizeof sample->nics);
     sample->vsock = page.vsock;
@@ -206,6 +255,16 @@ static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
             fprintf(out, "%s{vm=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
                     field(&samples[i], family->offset));
     }
+    head(out, "warren_vm_exits_total", "counter", "Exits of its vCPUs to the VMM since start");
+    for (size_t i = 0; i < count; i++)
+        for (int kind = 0; kind < STATS_EXIT_COUNT; kind++)
+            fprintf(out, "warren_vm_exits_total{vm=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
+                    samples[i].id, exit_kinds[kind], samples[i].exits[kind]);
+    head(out, "warren_vm_process_memory_bytes", "gauge", "Memory of the VM's process by kind");
+    for (size_t i = 0; i < count; i++)
+        for (int kind = 0; kind < MEMORY_KIND_COUNT; kind++)
+            fprintf(out, "warren_vm_process_memory_bytes{vm=\"%s\",kind=\"%s\"} %" PRIu64 "\n",
+                    samples[i].id, memory_kinds[kind].name, samples[i].memory[kind]);
     head(out, "warren_vm_cpu_seconds_total", "counter", "CPU time of the VM's process");
     for (size_t i = 0; i < count; i++)
         fprintf(out, "warren_vm_cpu_seconds_total{vm=\"%s\"} %.2f\n", samples[i].id,
@@ -328,17 +387,56 @@ static void print_memory(FILE *out, const struct node *node)
                 balancer_rung_names[rung], figures.actions[rung]);
 }
 
+static void print_histogram(FILE *out, const char *name, const char *help,
+                            const struct histogram *histogram)
+{
+    head(out, name, "histogram", help);
+    histogram_print(histogram, out, name, "");
+}
+
+/* What goes on behind requests: imports, and what reconciles the rows with the host. */
+static void print_work(FILE *out, const struct node *node)
+{
+    static const char *const names[PROGRESS_STATE_COUNT] = { "running", "succeeded", "failed" };
+    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
+    uint64_t states[PROGRESS_STATE_COUNT] = { 0 };
+    uint64_t stuck[RESOURCE_OPERATION] = { 0 };
+
+    for (size_t i = 0; i < images->count; i++)
+        states[((const struct image *)images->items[i])->state]++;
+    head(out, "warren_operations", "gauge", "Operations by state");
+    for (int state = 0; state < PROGRESS_STATE_COUNT; state++)
+        fprintf(out, "warren_operations{state=\"%s\"} %" PRIu64 "\n", names[state], states[state]);
+    head(out, "warren_reconciler_retries_total", "counter", "Work that failed and is tried again");
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+        for (size_t i = 0; i < node->tables[kind].count; i++)
+            stuck[kind] += node->tables[kind].items[i]->stuck;
+        fprintf(out, "warren_reconciler_retries_total{kind=\"%s\"} %" PRIu64 "\n",
+                resource_kind_name(kind), node->retries[kind]);
+    }
+    head(out, "warren_reconciler_pending", "gauge", "Resources whose work is to be tried again");
+    for (int kind = 0; kind < RESOURCE_OPERATION; kind++)
+        fprintf(out, "warren_reconciler_pending{kind=\"%s\"} %" PRIu64 "\n",
+                resource_kind_name(kind), stuck[kind]);
+    head(out, "warren_reconciler_start_seconds", "gauge",
+         "What reconciling rows and host took at the agent's start");
+    fprintf(out, "warren_reconciler_start_seconds %.6f\n", (double)node->reconcile_us / 1e6);
+    print_gauge(out, "warren_reconciler_adopted_vms", "VMs that ran at the agent's start",
+                node->adopted);
+}
+
 static void print_node(FILE *out, const struct node *node)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
-    uint64_t commits;
-    double seconds;
 
     print_counts(out, node);
     print_snapshots(out, node);
-    head(out, "warren_vm_start_seconds", "summary", "From the decision to start to running");
-    fprintf(out, "warren_vm_start_seconds_sum %.6f\nwarren_vm_start_seconds_count %" PRIu64 "\n",
-            node->start_seconds, node->starts);
+    print_histogram(out, "warren_vm_start_seconds", "From the decision to start to running",
+                    &node->starts);
+    print_histogram(out, "warren_vm_restore_seconds",
+                    "From the decision to start from a snapshot to running", &node->restores);
+    head(out, "warren_build_info", "gauge", "What this agent is");
+    fprintf(out, "warren_build_info{version=\"%s\"} 1\n", WARREN_VERSION);
     print_gauge(out, "warren_memory_allocatable_bytes", "Memory that can be promised to VMs",
                 admission_allocatable_mib(&capacity) << 20);
     print_gauge(out, "warren_memory_promised_bytes", "Memory promised to VMs, with overhead",
@@ -348,12 +446,9 @@ static void print_node(FILE *out, const struct node *node)
                 node->database_error == 0);
     print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",
                 node_console_followers(node));
-    database_statistics(node->database, &commits, &seconds);
-    head(out, "warren_database_commit_seconds", "summary", "Commits of the state database");
-    fprintf(out,
-            "warren_database_commit_seconds_sum %.6f\n"
-            "warren_database_commit_seconds_count %" PRIu64 "\n",
-            seconds, commits);
+    print_histogram(out, "warren_database_commit_seconds", "Commits of the state database",
+                    database_commits(node->database));
+    print_work(out, node);
 }
 
 char *node_metrics(struct node *node, size_t *ret_size)

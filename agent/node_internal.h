@@ -14,6 +14,7 @@
 #include "agent/vm_devices.h"
 #include "agent/vm_lifecycle.h"
 #include "agent/vm_spec.h"
+#include "base/histogram.h"
 #include "base/error.h"
 #include "net/network.h"
 #include "scheduler/admission.h"
@@ -234,8 +235,10 @@ struct node {
     uint64_t swap_bytes;        /* the same */
     struct node_memory *memory; /* owned; who gives memory back */
     uint64_t exits[VM_CAUSE_COUNT];
-    uint64_t starts;
-    double start_seconds; /* sum over starts: launch to ready */
+    struct histogram starts, restores;    /* launch to ready */
+    uint64_t retries[RESOURCE_OPERATION]; /* node_retry_later, by kind */
+    int64_t reconcile_us;                 /* how long the start's took */
+    uint64_t adopted;                     /* VMs found running by it */
 };
 
 /* --- the five kinds --- */

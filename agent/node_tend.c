@@ -16,6 +16,7 @@ void node_retry_later(struct node *node, struct resource *resource, const char *
 {
     int delay_ms;
 
+    node->retries[resource->kind]++;
     resource->stuck = true;
     resource->tries++;
     delay_ms = vm_lifecycle_backoff_ms(resource->tries);

@@ -306,14 +306,14 @@ int node_reconcile(struct node *node, struct error *err)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct error network_err = { 0 };
-    size_t adopted = 0;
+    int64_t began_ns = loop_now_ns();
     int result = database_age_check(node, err);
 
     if (result < 0)
         return result;
     for (size_t i = 0; i < vms->count; i++) {
         find_vm(node, (struct vm *)vms->items[i]);
-        adopted += ((struct vm *)vms->items[i])->pidfd >= 0;
+        node->adopted += ((struct vm *)vms->items[i])->pidfd >= 0;
     }
     result = sweep_jails(node, err);
     if (result == 0)
@@ -332,6 +332,7 @@ int node_reconcile(struct node *node, struct error *err)
         settle_vm(node, (struct vm *)vms->items[i]);
     node_autostart(node);
     vm_fork_tidy(node);
-    log_info(node->log, "%zu VMs, %zu of them running", vms->count, adopted);
+    log_info(node->log, "%zu VMs, %zu of them running", vms->count, (size_t)node->adopted);
+    node->reconcile_us = (loop_now_ns() - began_ns) / 1000;
     return node_tend(node, err);
 }

@@ -42,16 +42,17 @@ static void on_ready(void *context)
     struct node *node = closure->node;
     struct vm *vm = closure->vm;
     enum vm_state next = vm_lifecycle_next(vm->state, VM_EVENT_READY);
+    bool restored = vm->restore == VM_RESTORE_UNDER_WAY;
 
-    if (vm->restore == VM_RESTORE_UNDER_WAY)
+    if (restored)
         is_restored(node, vm);
     if (next == VM_NONE)
         return;
     if (next == VM_RUNNING) {
         vm->timer = loop_cancel(vm->timer);
-        node->starts += vm->launch_ns > 0; /* an adopted one was launched by another agent */
-        node->start_seconds +=
-            vm->launch_ns > 0 ? (double)(loop_now_ns() - vm->launch_ns) / 1e9 : 0;
+        if (vm->launch_ns > 0) /* an adopted one was launched by another agent */
+            histogram_observe(restored ? &node->restores : &node->starts,
+                              (loop_now_ns() - vm->launch_ns) / 1000);
         vm_set_state(node, vm, VM_RUNNING, "");
     }
     vm_balloon_tell(node, vm); /* its size may have changed since CONFIGURE */

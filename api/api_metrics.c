@@ -5,28 +5,15 @@
 #include <stdlib.h>
 #include "api/router.h"
 #include "base/cleanup.h"
+#include "base/histogram.h"
 
-static const int statuses[] = { 200, 201, 202, 400, 401, 403, 404, 405,
-                                409, 412, 415, 429, 500, 503, 507 };
+static const int statuses[] = { 101, 200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 410,
+                                412, 413, 415, 422, 426, 428, 429, 500, 502, 503, 504, 507 };
 #define STATUS_COUNT (ARRAY_LENGTH(statuses) + 1) /* the last: any other */
-
-/* Upper bounds; the last bucket is +Inf.  Waits are meant to take long. */
-static const struct {
-    int64_t microseconds;
-    const char *seconds;
-} bounds[] = {
-    { 100, "0.0001" },  { 250, "0.00025" }, { 500, "0.0005" },  { 1000, "0.001" },
-    { 2500, "0.0025" }, { 5000, "0.005" },  { 10000, "0.01" },  { 25000, "0.025" },
-    { 50000, "0.05" },  { 100000, "0.1" },  { 250000, "0.25" }, { 1000000, "1" },
-    { 10000000, "10" },
-};
-#define BUCKET_COUNT (ARRAY_LENGTH(bounds) + 1)
 
 struct operation_figures {
     uint64_t by_status[STATUS_COUNT];
-    uint64_t buckets[BUCKET_COUNT]; /* not cumulative */
-    uint64_t microseconds;
-    uint64_t count;
+    struct histogram seconds;
 };
 
 struct api_metrics {
@@ -49,19 +36,15 @@ struct api_metrics *api_metrics_free(struct api_metrics *metrics)
 void api_metrics_count(struct api_metrics *metrics, const struct route *route, int status,
                        int64_t microseconds)
 {
-    size_t count, s = 0, b = 0;
+    size_t count, s = 0;
     const struct route *routes = router_routes(&count);
     struct operation_figures *figures =
         &metrics->operations[route ? (size_t)(route - routes) : ROUTE_COUNT_MAX];
 
     while (s < ARRAY_LENGTH(statuses) && statuses[s] != status)
         s++;
-    while (b < ARRAY_LENGTH(bounds) && bounds[b].microseconds < microseconds)
-        b++;
     figures->by_status[s]++;
-    figures->buckets[b]++;
-    figures->count++;
-    figures->microseconds += microseconds > 0 ? (uint64_t)microseconds : 0;
+    histogram_observe(&figures->seconds, microseconds);
 }
 
 void api_metrics_count_restart(struct api_metrics *metrics)
@@ -91,19 +74,12 @@ static void print_requests(FILE *out, const char *operation,
 
 static void print_seconds(FILE *out, const char *operation, const struct operation_figures *figures)
 {
-    uint64_t sum = 0;
+    char label[64];
 
-    if (figures->count == 0)
+    if (histogram_count(&figures->seconds) == 0)
         return;
-    for (size_t b = 0; b < BUCKET_COUNT; b++) {
-        sum += figures->buckets[b];
-        fprintf(out, "warren_api_request_seconds_bucket{operation=\"%s\",le=\"%s\"} %" PRIu64 "\n",
-                operation, b < ARRAY_LENGTH(bounds) ? bounds[b].seconds : "+Inf", sum);
-    }
-    fprintf(out, "warren_api_request_seconds_sum{operation=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n",
-            operation, figures->microseconds / 1000000, figures->microseconds % 1000000);
-    fprintf(out, "warren_api_request_seconds_count{operation=\"%s\"} %" PRIu64 "\n", operation,
-            figures->count);
+    snprintf(label, sizeof(label), "operation=\"%s\"", operation);
+    histogram_print(&figures->seconds, out, "warren_api_request_seconds", label);
 }
 
 static void print_operations(FILE *out, const struct api_metrics *metrics,

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/histogram.h"
 #include "base/worker.h"
 
 #define SCHEMA_VERSION 2
@@ -67,8 +67,7 @@ struct database {
     struct worker *worker;
     struct timespec began;
     struct error lost; /* why SQLite rolled this batch's transaction back; code 0 = it did not */
-    _Atomic uint64_t commits;
-    _Atomic uint64_t commit_ns;
+    struct histogram commits;
 };
 
 struct write_job {
@@ -158,10 +157,8 @@ static int end_batch(void *context, struct error *err)
     if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
         execute(database, "ROLLBACK", NULL);
     clock_gettime(CLOCK_MONOTONIC, &now);
-    atomic_fetch_add(&database->commits, 1);
-    atomic_fetch_add(&database->commit_ns,
-                     (uint64_t)(now.tv_sec - database->began.tv_sec) * 1000000000u +
-                         (uint64_t)now.tv_nsec - (uint64_t)database->began.tv_nsec);
+    histogram_observe(&database->commits, (int64_t)(now.tv_sec - database->began.tv_sec) * 1000000 +
+                                              (now.tv_nsec - database->began.tv_nsec) / 1000);
     return result;
 }
 
@@ -350,11 +347,9 @@ int database_put_key(struct database *database, const struct key_record *key,
     return submit(database, &none, key, /* remove= */ false, done, context, err);
 }
 
-void database_statistics(const struct database *database, uint64_t *ret_commits,
-                         double *ret_seconds)
+const struct histogram *database_commits(const struct database *database)
 {
-    *ret_commits = atomic_load(&database->commits);
-    *ret_seconds = (double)atomic_load(&database->commit_ns) / 1e9;
+    return &database->commits;
 }
 
 /* --- opening --- */

@@ -15,6 +15,7 @@
 
 struct database;
 struct error;
+struct histogram;
 struct log;
 struct loop;
 
@@ -73,6 +74,5 @@ typedef int database_key_fn(void *context, const struct key_record *record, stru
 int database_load_keys(struct database *database, database_key_fn *row, void *context,
                        struct error *err);
 
-/* Seconds of all commits, and their number, for metrics.  Loop thread. */
-void database_statistics(const struct database *database, uint64_t *ret_commits,
-                         double *ret_seconds);
+/* How long the commits took, failed ones too; any thread.  Borrowed. */
+const struct histogram *database_commits(const struct database *database);

@@ -175,7 +175,7 @@ static int build_vcpus(struct machine *machine, unsigned count, struct error *er
             .ports = machine->ports,
             .mmio = machine->mmio,
             .record = machine->record,
-            .exits = &machine->record->page->vcpu_exits[i],
+            .exits = machine->record->page->vcpu_exits[i],
             .gate = &machine->gate,
         };
         cpuid_adapt(&cpuid, i, count, machine->kvm.has_tsc_deadline);

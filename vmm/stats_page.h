@@ -33,6 +33,15 @@ enum exit_reason {
     EXIT_REASON_COUNT,
 };
 
+/* Why a vCPU came back from KVM_RUN. */
+enum stats_exit {
+    STATS_EXIT_IO,     /* a port */
+    STATS_EXIT_MMIO,   /* a device's register */
+    STATS_EXIT_SIGNAL, /* the VMM called it, or the host's kernel */
+    STATS_EXIT_OTHER,
+    STATS_EXIT_COUNT,
+};
+
 struct stats_disk {
     uint64_t read_ops, write_ops, flush_ops, discard_ops;
     uint64_t read_bytes, write_bytes, discard_bytes;
@@ -74,7 +83,7 @@ struct stats_page {
 
     uint64_t
         console_bytes; /* written since start; the newest byte is at (console_bytes-1) % RING */
-    uint64_t vcpu_exits[STATS_VCPUS_MAX]; /* returns from KVM_RUN */
+    uint64_t vcpu_exits[STATS_VCPUS_MAX][STATS_EXIT_COUNT];
     struct stats_disk disks[STATS_DISKS_MAX];
     struct stats_nic nics[STATS_NICS_MAX];
     uint64_t rng_bytes;

@@ -145,6 +145,25 @@ static void (*const exit_handlers[])(struct vcpu *vcpu) = {
     [KVM_EXIT_SYSTEM_EVENT] = exit_system_event,
 };
 
+static void count_exit(const struct vcpu *vcpu, enum stats_exit why)
+{
+    __atomic_store_n(&vcpu->exits[why], vcpu->exits[why] + 1, __ATOMIC_RELAXED);
+}
+
+static enum stats_exit exit_kind(uint32_t reason)
+{
+    switch (reason) {
+    case KVM_EXIT_IO:
+        return STATS_EXIT_IO;
+    case KVM_EXIT_MMIO:
+        return STATS_EXIT_MMIO;
+    case KVM_EXIT_INTR:
+        return STATS_EXIT_SIGNAL;
+    default:
+        return STATS_EXIT_OTHER;
+    }
+}
+
 static void vcpu_handle_exit(struct vcpu *vcpu)
 {
     uint32_t reason = vcpu->run->exit_reason;
@@ -162,7 +181,6 @@ static void *vcpu_run(void *context)
 {
     struct vcpu *vcpu = context;
     struct error err = { 0 };
-    uint64_t exits = 0;
     char name[16];
 
     snprintf(name, sizeof name, "vcpu%u", vcpu->index);
@@ -173,9 +191,10 @@ static void *vcpu_run(void *context)
     vcpu_gate_pass(vcpu->gate);
     for (;;) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
-            __atomic_store_n(vcpu->exits, ++exits, __ATOMIC_RELAXED);
+            count_exit(vcpu, exit_kind(vcpu->run->exit_reason));
             vcpu_handle_exit(vcpu);
         } else if (errno == EINTR) {
+            count_exit(vcpu, STATS_EXIT_SIGNAL);
             /* The guest's watchdogs are told that the time it missed was ours; one without
              * kvm-clock cannot be told. */
             if (vcpu_gate_pass(vcpu->gate))

@@ -35,7 +35,7 @@ struct vcpu {
     size_t run_bytes;
     struct bus *ports, *mmio;   /* borrowed */
     struct exit_record *record; /* borrowed */
-    uint64_t *exits;            /* borrowed counter in the shared page */
+    uint64_t *exits;            /* borrowed counters in the shared page, by enum stats_exit */
     struct vcpu_gate *gate;     /* borrowed */
     pthread_t thread;
     int thread_id;
