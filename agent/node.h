@@ -167,10 +167,17 @@ void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *don
 /* Cordons it, and begins to stop all that runs. */
 void node_drain(struct node *node, node_done_fn *done, void *context);
 
-/* GET /v1/node. */
-json_t *node_info(struct node *node);
 /* GET /v1/node/memory: what is promised, how short the host is, what is done about it. */
 json_t *node_memory_json(const struct node *node);
+/* What a VM would need; 0 = nothing. */
+struct node_shape {
+    uint64_t vcpus, memory_mib, disk_mib;
+};
+/* GET /v1/node; shape: how many more such VMs fit is told, too; NULL = not asked. */
+json_t *node_info(struct node *node, const struct node_shape *shape);
+/* Where guests that run have metrics of their own, for Prometheus' http_sd: an array.  The label
+ * "prometheus.io/port" asks for it, "prometheus.io/path" is optional. */
+json_t *node_targets(struct node *node);
 /* 0 if requests can be served, else -EAGAIN with what is missing. */
 int node_ready(struct node *node, struct error *err);
 /* Prometheus text exposition; malloc'ed.  The api's own figures are appended by api/. */

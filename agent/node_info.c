@@ -44,16 +44,54 @@ static json_t *cpus_json(const struct node *node)
     return names;
 }
 
-json_t *node_info(struct node *node)
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* As admission would say now: memory of each VM, the node's share of the disk, and a user each.
+ * CPUs are shared, so no number of them is used up; but none runs a VM with more than
+ * VMM_VCPUS_MAX. */
+static uint64_t count_fitting(const struct node *node, const struct node_shape *shape,
+                              uint64_t disk_allocatable)
+{
+    struct memory_capacity capacity = node_memory_capacity(node);
+    uint64_t users = (uint64_t)node->config->uid_count - JAIL_USER_VMS;
+    uint64_t vms = node->tables[RESOURCE_VM].count;
+    uint64_t promised = node_promised_disk(node);
+    uint64_t fits = users > vms ? users - vms : 0;
+
+    fits = least(fits, admission_fits(&capacity, node_promised_mib(node, NULL), shape->memory_mib));
+    if (shape->disk_mib > 0)
+        fits = least(fits, promised >= disk_allocatable
+                               ? 0
+                               : (disk_allocatable - promised) / (shape->disk_mib << 20));
+    return shape->vcpus > VMM_VCPUS_MAX ? 0 : fits;
+}
+
+static void add_vcpus(const struct node *node, json_t *info)
+{
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    uint64_t vcpus = 0;
+
+    for (size_t i = 0; i < vms->count; i++)
+        if (vm_state_is_live(((const struct vm *)vms->items[i])->state))
+            vcpus += ((const struct vm *)vms->items[i])->spec.vcpus;
+    json_object_set_new(info, "vcpus_allocated", json_integer((json_int_t)vcpus));
+}
+
+json_t *node_info(struct node *node, const struct node_shape *shape)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
     struct utsname uts;
     uint64_t disk_bytes = 0;
     uint64_t disk_free = 0;
+    uint64_t disk_allocatable;
     json_t *info;
 
     uname(&uts);
     space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
+    disk_allocatable = disk_bytes / 100 * (uint64_t)node->config->disk_ratio_percent;
     info = json_pack(
         "{s:s, s:s, s:s, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i, "
         "s:i, s:i}, s:I, s:o, s:o}",
@@ -62,15 +100,20 @@ json_t *node_info(struct node *node)
         (json_int_t)capacity.reserve_mib, "allocatable_mib",
         (json_int_t)admission_allocatable_mib(&capacity), "allocated_mib",
         (json_int_t)node_promised_mib(node, NULL), "disk", "total_bytes", (json_int_t)disk_bytes,
-        "free_bytes", (json_int_t)disk_free, "allocatable_bytes",
-        (json_int_t)(disk_bytes / 100) * node->config->disk_ratio_percent, "allocated_bytes",
-        (json_int_t)node_promised_disk(node), "counts", "vms", (int)node->tables[RESOURCE_VM].count,
-        "images", (int)node->tables[RESOURCE_IMAGE].count, "volumes",
-        (int)node->tables[RESOURCE_VOLUME].count, "networks",
+        "free_bytes", (json_int_t)disk_free, "allocatable_bytes", (json_int_t)disk_allocatable,
+        "allocated_bytes", (json_int_t)node_promised_disk(node), "counts", "vms",
+        (int)node->tables[RESOURCE_VM].count, "images", (int)node->tables[RESOURCE_IMAGE].count,
+        "volumes", (int)node->tables[RESOURCE_VOLUME].count, "networks",
         (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
         (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
         "findings", findings_json(node), "cpu_baselines", cpus_json(node));
+    if (!info)
+        return NULL;
+    add_vcpus(node, info);
     node_schedule_status(node, info);
+    if (shape)
+        json_object_set_new(info, "fits",
+                            json_integer((json_int_t)count_fitting(node, shape, disk_allocatable)));
     return info;
 }
 

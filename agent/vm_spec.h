@@ -62,6 +62,10 @@ struct vm_balloon_spec {
     bool deflate_on_oom;
 };
 
+/* Labels that mean something: where the guest has metrics (agent/node_targets.c). */
+#define VM_LABEL_METRICS_PORT "prometheus.io/port"
+#define VM_LABEL_METRICS_PATH "prometheus.io/path"
+
 struct vm_vsock_spec {
     uint32_t cid; /* 0 = the VM has no vsock */
     unsigned port_count;

@@ -31,6 +31,7 @@ void node_show_memory(struct request *request);
 void node_patch_spec(struct request *request);
 void node_start_drain(struct request *request);
 void node_uncordon(struct request *request);
+void node_show_targets(struct request *request);
 void node_show_metrics(struct request *request);
 void node_show_health(struct request *request);
 void node_show_readiness(struct request *request);

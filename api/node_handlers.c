@@ -1,4 +1,5 @@
-/* node_handlers.c - the node itself: /v1/node, /metrics, /healthz, /readyz, /openapi.yaml. */
+/* node_handlers.c - the node itself: /v1/node, /v1/prometheus/targets, /metrics, /healthz, /readyz,
+ * /openapi.yaml. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,24 @@
 
 void node_show(struct request *request)
 {
-    request_reply_json(request, 200, node_info(request->node), NULL);
+    const struct query *query = &request->query;
+    struct error err = { 0 };
+    int64_t vcpus, memory_mib, disk_mib;
+    struct node_shape shape;
+
+    if (query_integer(query, "vcpus", 1, 1024, 1, &vcpus, &err) < 0 ||
+        query_integer(query, "memory_mib", 1, INT32_MAX, 1, &memory_mib, &err) < 0 ||
+        query_integer(query, "disk_mib", 0, INT32_MAX, 0, &disk_mib, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    shape = (struct node_shape){ (uint64_t)vcpus, (uint64_t)memory_mib, (uint64_t)disk_mib };
+    request_reply_json(request, 200, node_info(request->node, query->count ? &shape : NULL), NULL);
+}
+
+void node_show_targets(struct request *request)
+{
+    request_reply_json(request, 200, node_targets(request->node), NULL);
 }
 
 void node_show_memory(struct request *request)
@@ -60,7 +78,7 @@ void node_uncordon(struct request *request)
 
 static void drain_reply(struct request *request, bool reached)
 {
-    request_reply_json(request, reached ? 200 : 202, node_info(request->node), NULL);
+    request_reply_json(request, reached ? 200 : 202, node_info(request->node, NULL), NULL);
 }
 
 static void drain_waited(void *context, bool reached)

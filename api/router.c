@@ -16,6 +16,7 @@ static const char *const page_queries[] = { "limit", "cursor", "state", NULL };
 static const char *const wait_queries[] = { "wait", NULL };
 static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
+static const char *const node_queries[] = { "vcpus", "memory_mib", "disk_mib", NULL };
 static const char *const console_queries[] = { "tail", "follow", NULL };
 
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
@@ -108,12 +109,14 @@ static const struct route routes[] = {
       false, page_queries },
     { "GET", "/v1/operations/{id}", SCOPE_READ, "getOperation", resource_get, RESOURCE_OPERATION,
       false, NULL },
-    { "GET", "/v1/node", SCOPE_READ, "getNode", node_show, 0, false, NULL },
+    { "GET", "/v1/node", SCOPE_READ, "getNode", node_show, 0, false, node_queries },
     { "GET", "/v1/node/memory", SCOPE_ADMIN, "getNodeMemory", node_show_memory, 0, false, NULL },
     { "PATCH", "/v1/node", SCOPE_ADMIN, "patchNode", node_patch_spec, 0, true, NULL },
     { "POST", "/v1/node/drain", SCOPE_ADMIN, "drainNode", node_start_drain, 0, false,
       wait_queries },
     { "POST", "/v1/node/uncordon", SCOPE_ADMIN, "uncordonNode", node_uncordon, 0, false, NULL },
+    { "GET", "/v1/prometheus/targets", SCOPE_READ, "listPrometheusTargets", node_show_targets, 0,
+      false, NULL },
     { "GET", "/metrics", SCOPE_METRICS, "getMetrics", node_show_metrics, 0, false, NULL },
     { "GET", "/healthz", SCOPE_OPEN, "getHealth", node_show_health, 0, false, NULL },
     { "GET", "/readyz", SCOPE_OPEN, "getReadiness", node_show_readiness, 0, false, NULL },

@@ -1,5 +1,5 @@
-/* histogram.h - how long something took, as Prometheus counts it: few fixed buckets from 0.1 ms to a
- * minute, so that any number of observations costs the same.  One thread observes, any may print;
+/* histogram.h - how long something took, as Prometheus counts it: few fixed buckets from 0.1 ms to
+ * a minute, so that any number of observations costs the same.  One thread observes, any may print;
  * {0} is an empty one. */
 #pragma once
 #include <stdint.h>

@@ -19,6 +19,16 @@ uint64_t admission_allocatable_mib(const struct memory_capacity *capacity)
     return by_ratio < by_swap ? by_ratio : by_swap;
 }
 
+uint64_t admission_fits(const struct memory_capacity *capacity, uint64_t promised_mib,
+                        uint64_t each_mib)
+{
+    uint64_t allocatable = admission_allocatable_mib(capacity);
+
+    return promised_mib >= allocatable
+               ? 0
+               : (allocatable - promised_mib) / (each_mib + VM_OVERHEAD_MIB);
+}
+
 /* field, what: of what it is too much. */
 static int check(uint64_t promised, uint64_t wanted, uint64_t allocatable, const char *field,
                  const char *what, struct error *err)

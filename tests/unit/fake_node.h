@@ -397,10 +397,17 @@ json_t *node_memory_json(const struct node *node)
     return json_pack("{s:s}", "level", "high");
 }
 
-json_t *node_info(struct node *node)
+json_t *node_info(struct node *node, const struct node_shape *shape)
 {
     (void)node;
-    return json_pack("{s:s}", "version", "test");
+    return json_pack("{s:s, s:I}", "version", "test", "memory_mib",
+                     (json_int_t)(shape ? shape->memory_mib : 0));
+}
+
+json_t *node_targets(struct node *node)
+{
+    (void)node;
+    return json_array();
 }
 
 int node_ready(struct node *node, struct error *err)

@@ -28,8 +28,8 @@ static void buckets_are_cumulative(void **state)
     auto_free char *text = NULL;
 
     (void)state;
-    histogram_observe(&histogram, 100);       /* a bound belongs to its bucket */
-    histogram_observe(&histogram, 101);       /* to the next */
+    histogram_observe(&histogram, 100);        /* a bound belongs to its bucket */
+    histogram_observe(&histogram, 101);        /* to the next */
     histogram_observe(&histogram, 3600000000); /* to none but +Inf */
     assert_int_equal(histogram_count(&histogram), 3);
     text = printed(&histogram, "");
