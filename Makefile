@@ -46,9 +46,10 @@ TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/u
 all: programs $(BUILD)/guest.elf
 
 help:
-	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile deploy/package/package.mk | expand -t 28
 
--include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk tests/sim/sim.mk
+-include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk tests/sim/sim.mk \
+         deploy/package/package.mk
 
 programs: $(PROGRAMS)
 

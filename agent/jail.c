@@ -286,6 +286,15 @@ static int make_log(int dir_fd, int *ret_vmm_fd, int *ret_fd, struct error *err)
     return 0;
 }
 
+/* The agent may be one that the kernel kills last (OOMScoreAdjust= of its unit); a VM is not. */
+static void be_like_others(pid_t pid)
+{
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
+    jail_write_text(AT_FDCWD, path, "0");
+}
+
 struct start {
     const struct jail_spec *spec;
     struct jail_process *process;
@@ -298,6 +307,7 @@ static int while_it_starts(void *context, pid_t pid, struct error *err)
     struct start *start = context;
     int result = write_identity(start->dir_fd, pid, err);
 
+    be_like_others(pid);
     if (result < 0)
         return result;
     start->process->page_fd = make_page(start->dir_fd, err);

@@ -17,6 +17,7 @@
 #include "agent/jail.h"
 #include "agent/node.h"
 #include "agent/node_setup.h"
+#include "agent/notify.h"
 #include "agent/version.h"
 #include "api/api_front.h"
 #include "api/audit.h"
@@ -86,6 +87,7 @@ static void on_signal(void *context, uint32_t events)
     }
     log_info(&warrend->log, "signal %u: ending; VMs go on running", info.ssi_signo);
     warrend->ending = true;
+    notify_stopping();
     api_front_drain(warrend->api, stop, warrend);
     if (!loop_after(warrend->loop, WAITS_MS, end_waits, warrend))
         end_waits(warrend);
@@ -264,6 +266,7 @@ int main(int argc, char **argv)
     result = start(&warrend, &err);
     if (result == 0) {
         log_info(&warrend.log, "ready on %s/warren.sock", warrend.config.run_dir);
+        notify_ready(warrend.loop);
         result = loop_run(warrend.loop, &err);
     }
     if (result < 0)
