@@ -178,6 +178,9 @@ json_t *node_info(struct node *node, const struct node_shape *shape);
 /* Where guests that run have metrics of their own, for Prometheus' http_sd: an array.  The label
  * "prometheus.io/port" asks for it, "prometheus.io/path" is optional. */
 json_t *node_targets(struct node *node);
+/* A copy of the database: bytes are borrowed until done returns; NULL: *err says why. */
+typedef void node_backup_fn(void *context, const void *bytes, size_t size, const struct error *err);
+void node_backup(struct node *node, node_backup_fn *done, void *context);
 /* 0 if requests can be served, else -EAGAIN with what is missing. */
 int node_ready(struct node *node, struct error *err);
 /* Prometheus text exposition; malloc'ed.  The api's own figures are appended by api/. */

@@ -10,6 +10,7 @@
 #include "agent/node_schedule.h"
 #include "agent/version.h"
 #include "base/error.h"
+#include "storage/database.h"
 #include "storage/space.h"
 
 static void add_finding(json_t *findings, const char *name, bool problem, const char *message)
@@ -115,6 +116,14 @@ json_t *node_info(struct node *node, const struct node_shape *shape)
         json_object_set_new(info, "fits",
                             json_integer((json_int_t)count_fitting(node, shape, disk_allocatable)));
     return info;
+}
+
+void node_backup(struct node *node, node_backup_fn *done, void *context)
+{
+    struct error err = { 0 };
+
+    if (database_backup(node->database, done, context, &err) < 0)
+        done(context, NULL, 0, &err);
 }
 
 int node_ready(struct node *node, struct error *err)

@@ -32,6 +32,7 @@ void node_patch_spec(struct request *request);
 void node_start_drain(struct request *request);
 void node_uncordon(struct request *request);
 void node_show_targets(struct request *request);
+void node_back_up(struct request *request);
 void node_show_metrics(struct request *request);
 void node_show_health(struct request *request);
 void node_show_readiness(struct request *request);

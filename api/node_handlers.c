@@ -7,6 +7,7 @@
 #include "api/handlers.h"
 #include "api/openapi.h"
 #include "api/request.h"
+#include "api/wire.h"
 #include "base/cleanup.h"
 #include "base/json.h"
 
@@ -122,6 +123,27 @@ void node_start_drain(struct request *request)
         request_reply_error(request, &err);
     else
         node_drain(request->node, drain_begun, request);
+}
+
+static void backed_up(void *context, const void *bytes, size_t size, const struct error *err)
+{
+    struct request *request = context;
+    struct error too_large;
+
+    if (!bytes) {
+        request_reply_error(request, err);
+    } else if (size > WIRE_REPLY_BODY_MAX) {
+        error_set(&too_large, EFBIG, "the database has %zu MiB: stop warrend and copy warren.db",
+                  size >> 20);
+        request_reply_error(request, &too_large);
+    } else {
+        request_reply_text(request, 200, "application/vnd.sqlite3", bytes, size);
+    }
+}
+
+void node_back_up(struct request *request)
+{
+    node_backup(request->node, backed_up, request);
 }
 
 void node_show_metrics(struct request *request)

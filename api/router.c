@@ -117,6 +117,7 @@ static const struct route routes[] = {
     { "POST", "/v1/node/uncordon", SCOPE_ADMIN, "uncordonNode", node_uncordon, 0, false, NULL },
     { "GET", "/v1/prometheus/targets", SCOPE_READ, "listPrometheusTargets", node_show_targets, 0,
       false, NULL },
+    { "GET", "/v1/node/backup", SCOPE_ADMIN, "getNodeBackup", node_back_up, 0, false, NULL },
     { "GET", "/metrics", SCOPE_METRICS, "getMetrics", node_show_metrics, 0, false, NULL },
     { "GET", "/healthz", SCOPE_OPEN, "getHealth", node_show_health, 0, false, NULL },
     { "GET", "/readyz", SCOPE_OPEN, "getReadiness", node_show_readiness, 0, false, NULL },

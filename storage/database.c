@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/histogram.h"
 #include "base/worker.h"
+#include "storage/database_internal.h"
 
 #define SCHEMA_VERSION 2
 
@@ -337,6 +338,17 @@ int database_delete(struct database *database, const struct record *record, data
                     void *context, struct error *err)
 {
     return submit(database, record, NULL, /* remove= */ true, done, context, err);
+}
+
+sqlite3 *database_sqlite(struct database *database)
+{
+    return database->sqlite;
+}
+
+int database_submit(struct database *database, worker_run_fn *run, worker_done_fn *done, void *job,
+                    struct error *err)
+{
+    return worker_submit(database->worker, run, done, job, err);
 }
 
 int database_put_key(struct database *database, const struct key_record *key,

@@ -74,5 +74,13 @@ typedef int database_key_fn(void *context, const struct key_record *record, stru
 int database_load_keys(struct database *database, database_key_fn *row, void *context,
                        struct error *err);
 
+/* bytes: a whole database file, as all changes up to here left it, borrowed until this returns;
+ * NULL: *err says why.  Loop thread. */
+typedef void database_backup_fn(void *context, const void *bytes, size_t size,
+                                const struct error *err);
+/* Online: other changes go on.  In memory: size of the database. */
+int database_backup(struct database *database, database_backup_fn *done, void *context,
+                    struct error *err);
+
 /* How long the commits took, failed ones too; any thread.  Borrowed. */
 const struct histogram *database_commits(const struct database *database);

@@ -410,6 +410,12 @@ json_t *node_targets(struct node *node)
     return json_array();
 }
 
+void node_backup(struct node *node, node_backup_fn *done, void *context)
+{
+    (void)node;
+    done(context, "backup", 6, NULL);
+}
+
 int node_ready(struct node *node, struct error *err)
 {
     return node->not_ready ? error_set(err, EAGAIN, "still starting") : 0;

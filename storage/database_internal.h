@@ -1,0 +1,12 @@
+/* database_internal.h - what the parts of the database share.  See database.h. */
+#pragma once
+#include <sqlite3.h>
+#include "base/worker.h"
+
+struct database;
+
+/* The worker's: for use in a job of it. */
+sqlite3 *database_sqlite(struct database *database);
+/* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this. */
+int database_submit(struct database *database, worker_run_fn *run, worker_done_fn *done, void *job,
+                    struct error *err);
