@@ -24,6 +24,7 @@ struct vmm_client {
     struct loop_source *source;
     const struct vmm_client_ops *ops;
     void *context;
+    uint32_t version; /* of the protocol, that both ends speak; 1 until the VMM has said its own */
     bool ready_told;  /* once per connection, no more */
     unsigned unasked; /* messages since the last pause */
     struct loop_timer *pause;
@@ -103,6 +104,12 @@ static bool take_device(struct vmm_client *client, const struct vmm_device *devi
     return true;
 }
 
+static bool take_version(struct vmm_client *client, uint32_t version)
+{
+    client->version = version < VMM_PROTOCOL_VERSION ? version : VMM_PROTOCOL_VERSION;
+    return version > 0;
+}
+
 /* False if it is none that a VMM may send. */
 static bool take_message(struct vmm_client *client, const void *bytes, size_t size, int *fds,
                          size_t fd_count)
@@ -110,6 +117,8 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     const struct vmm_message_header *header = bytes;
     const struct vmm_state *state = bytes;
 
+    if (size < sizeof *header || !take_version(client, header->version))
+        return false;
     if (size == sizeof(struct vmm_vsock) && header->size == size &&
         (header->type == VMM_MESSAGE_VSOCK_REQUEST ||
          header->type == VMM_MESSAGE_VSOCK_CONNECTED)) {
@@ -175,7 +184,9 @@ int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_op
         close(control_fd);
         return error_set(err, ENOMEM, "talk to a VMM");
     }
-    *client = (struct vmm_client){ .loop = loop, .fd = control_fd, .ops = ops, .context = context };
+    *client = (struct vmm_client){
+        .loop = loop, .fd = control_fd, .version = 1, .ops = ops, .context = context
+    };
     result = loop_add(loop, control_fd, EPOLLIN, receive, client, &client->source, err);
     if (result < 0) {
         vmm_client_free(client);
@@ -306,11 +317,23 @@ int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struc
     return seqpacket_send(client->fd, &change, sizeof change, NULL, 0, err);
 }
 
+/* Its VMM would end the connection over a type that it does not know. */
+static int speaks(const struct vmm_client *client, uint32_t version, struct error *err)
+{
+    if (client->version < version)
+        return error_set(err, EOPNOTSUPP,
+                         "its VMM is older than this warrend: it has it when it is started anew");
+    return 0;
+}
+
 static int send_device(struct vmm_client *client, uint32_t type, const struct vmm_attach *device,
                        const int *fds, size_t fd_count, struct error *err)
 {
     struct vmm_attach message = *device;
+    int result = speaks(client, VMM_PROTOCOL_DEVICES, err);
 
+    if (result < 0)
+        return result;
     message.header = (struct vmm_message_header){ .type = type,
                                                   .version = VMM_PROTOCOL_VERSION,
                                                   .size = sizeof message };
@@ -342,8 +365,10 @@ int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsi
         .place = (uint8_t)place,
         .state = ask ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT,
     };
-    int result = seqpacket_send(client->fd, &device, sizeof device, NULL, 0, err);
+    int result = speaks(client, VMM_PROTOCOL_DEVICES, err);
 
+    if (result == 0)
+        result = seqpacket_send(client->fd, &device, sizeof device, NULL, 0, err);
     client->devices_owed[kind][place] |= result == 0;
     client->devices_asked[kind][place] |= result == 0 && ask;
     return result;

@@ -56,7 +56,9 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
                      uint32_t port, int fd, struct error *err);
 /* Valid: whole blocks, of what can be plugged. */
 int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err);
-/* Of both, `device` needs no header.  Valid, but only place, size and rate limits count. */
+/* Of both, `device` needs no header.  Valid, but only place, size and rate limits count.
+ * -EOPNOTSUPP for a VMM that is too old, or has not said how old it is: after `ready` or `state` it
+ * is time to tell it. */
 int vmm_client_change(struct vmm_client *client, const struct vmm_attach *device,
                       struct error *err);
 /* fds as CONFIGURE has for one, borrowed.  One question at a time about what is at a place. */

@@ -53,7 +53,10 @@
  * and changes nothing.
  *
  * Every message starts with the header; `version` is the sender's newest, and both sides speak the
- * lower one.  Integers are the host's. */
+ * lower one.  VMMs outlive their agent's upgrades, so a version only adds types: what one says, and
+ * how long it is, never changes, and who has not said its version yet speaks the first.  Version 1
+ * has all that is not named here; 2 has ATTACH, DETACH and CHANGE (1 had others, under other
+ * numbers).  Integers are the host's. */
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
@@ -61,7 +64,8 @@
 #include "base/disk_ring.h"
 #include "vmm/stats_page.h"
 
-#define VMM_PROTOCOL_VERSION 1
+#define VMM_PROTOCOL_VERSION 2
+#define VMM_PROTOCOL_DEVICES 2 /* the first version with ATTACH, DETACH, CHANGE as they are */
 #define VMM_LISTENER_FD      3
 #define VMM_RINGS_FD         4 /* the first of them: struct vmm_rings */
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */

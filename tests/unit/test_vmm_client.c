@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "agent/vmm_client.h"
+#include "base/error.h"
 #include "base/loop.h"
 #include "base/seqpacket.h"
 
@@ -176,6 +177,60 @@ static void a_flood_is_read_in_parts(void **state)
     assert_int_equal(f->vsocks, FLOOD);
     assert_int_equal(f->last.id, FLOOD - 1);
     assert_int_equal(f->closed, 0);
+}
+
+/* --- versions --- */
+
+static void say_state(struct fixture *f, uint32_t version)
+{
+    struct vmm_state answer = { .header = { VMM_MESSAGE_STATE, version, sizeof answer, 0 },
+                                .running = 1 };
+
+    assert_int_equal(vmm_client_ping(f->client, NULL), 0);
+    assert_int_equal(seqpacket_send(f->vmm, &answer, sizeof answer, NULL, 0, NULL), 0);
+    turn(f);
+}
+
+/* One of an earlier agent's package is asked for nothing that it does not know. */
+static void the_lower_version_is_spoken(void **state)
+{
+    static const struct {
+        uint32_t version; /* 0 = it has not said any */
+        int result;
+    } cases[] = { { 0, -EOPNOTSUPP },
+                  { 1, -EOPNOTSUPP },
+                  { VMM_PROTOCOL_DEVICES, 0 },
+                  { VMM_PROTOCOL_VERSION + 1, 0 } };
+    const struct vmm_attach disk = { .kind = VMM_DEVICE_DISK,
+                                     .disk = { .place = 3, .queues = 1, .size_bytes = 4096 } };
+    struct error err = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        void *fixture = NULL;
+        struct fixture *f;
+
+        assert_int_equal(set_up(&fixture), 0);
+        f = fixture;
+        if (cases[i].version > 0)
+            say_state(f, cases[i].version);
+        assert_int_equal(f->states, cases[i].version > 0);
+        assert_int_equal(vmm_client_change(f->client, &disk, &err), cases[i].result);
+        assert_int_equal(vmm_client_attach(f->client, &disk, NULL, 0, &err), cases[i].result);
+        assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 3, true, &err),
+                         cases[i].result);
+        assert_int_equal(vmm_client_pause(f->client, true, NULL), 0);
+        assert_int_equal(f->closed, 0);
+        tear_down(&fixture);
+    }
+}
+
+static void no_version_is_none(void **state)
+{
+    struct fixture *f = *state;
+
+    say_state(f, 0);
+    assert_true(f->closed == 1 && f->states == 0);
 }
 
 /* --- devices --- */
@@ -349,6 +404,8 @@ static void disks_and_nics_are_told_what_changed(void **state)
     struct fixture *f = *state;
     struct vmm_attach got;
 
+    say(f, VMM_MESSAGE_VSOCK_REQUEST, 1); /* and its version */
+    turn(f);
     assert_int_equal(vmm_client_change(f->client, &disk, NULL), 0);
     assert_int_equal(vmm_client_change(f->client, &nic, NULL), 0);
     assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL), sizeof got);
@@ -378,6 +435,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(vsock_messages_go_both_ways),
         TEST(a_flood_is_read_in_parts),
+        cmocka_unit_test(the_lower_version_is_spoken),
+        TEST(no_version_is_none),
         TEST(a_device_is_attached_and_let_go),
         TEST(two_answers_are_one),
         cmocka_unit_test(what_was_not_asked_about_ends_it),
