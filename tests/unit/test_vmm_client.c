@@ -191,6 +191,13 @@ static void say_state(struct fixture *f, uint32_t version)
     turn(f);
 }
 
+/* What has disks and nics that come and go. */
+static void say_version(struct fixture *f)
+{
+    say(f, VMM_MESSAGE_VSOCK_REQUEST, 1);
+    turn(f);
+}
+
 /* One of an earlier agent's package is asked for nothing that it does not know. */
 static void the_lower_version_is_spoken(void **state)
 {
@@ -279,6 +286,7 @@ static void a_device_is_attached_and_let_go(void **state)
     struct vmm_device detach;
     size_t fds;
 
+    say_version(f);
     assert_int_equal(vmm_client_attach(f->client, &disk, &f->vmm, 1, NULL), 0);
     assert_int_equal(hear(f, &attach, sizeof attach, &fds), sizeof attach);
     assert_int_equal(attach.header.type, VMM_MESSAGE_ATTACH);
@@ -304,6 +312,7 @@ static void two_answers_are_one(void **state)
     struct vmm_device message;
     size_t fds;
 
+    say_version(f);
     assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, true, NULL), 0);
     tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_PRESENT, 0);
     assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, true, NULL), 0);
@@ -348,6 +357,7 @@ static void what_was_not_asked_about_ends_it(void **state)
 
         assert_int_equal(set_up(&fixture), 0);
         f = fixture;
+        say_version(f);
         if (cases[i].looked)
             (void)vmm_client_detach(f->client, VMM_DEVICE_DISK, 0, cases[i].asked, NULL);
         tell(f, cases[i].kind, cases[i].place, cases[i].state, cases[i].result);
@@ -361,6 +371,7 @@ static void one_answer_for_each_question(void **state)
 {
     struct fixture *f = *state;
 
+    say_version(f);
     assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 0, true, NULL), 0);
     tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_PRESENT, 0);
     tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0);
@@ -404,8 +415,7 @@ static void disks_and_nics_are_told_what_changed(void **state)
     struct fixture *f = *state;
     struct vmm_attach got;
 
-    say(f, VMM_MESSAGE_VSOCK_REQUEST, 1); /* and its version */
-    turn(f);
+    say_version(f);
     assert_int_equal(vmm_client_change(f->client, &disk, NULL), 0);
     assert_int_equal(vmm_client_change(f->client, &nic, NULL), 0);
     assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL), sizeof got);
