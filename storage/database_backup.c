@@ -1,6 +1,7 @@
 /* A copy of the database as one change saw it.  By the one connection that there is, so inside the
- * transaction of a batch, where neither VACUUM INTO nor sqlite3_backup may run: they want a connection
- * without one.  sqlite3_serialize reads through it; a batch that is not committed fails the copy, too. */
+ * transaction of a batch, where neither VACUUM INTO nor sqlite3_backup may run: they want a
+ * connection without one.  sqlite3_serialize reads through it; a batch that is not committed fails
+ * the copy, too. */
 #include <errno.h>
 #include <stdlib.h>
 

@@ -7,6 +7,7 @@ struct database;
 
 /* The worker's: for use in a job of it. */
 sqlite3 *database_sqlite(struct database *database);
-/* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this. */
+/* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this.
+ */
 int database_submit(struct database *database, worker_run_fn *run, worker_done_fn *done, void *job,
                     struct error *err);

@@ -1,4 +1,5 @@
-/* test_database_backup.c - a copy made while changes go on is a database of its own, of one moment. */
+/* test_database_backup.c - a copy made while changes go on is a database of its own, of one moment.
+ */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sqlite3.h>
@@ -76,8 +77,7 @@ static void open_in(struct fixture *f, const char *dir)
 
     f->database = database_free(f->database);
     f->rows = 0;
-    assert_int_equal(
-        database_open(dir, f->loop, load_row, f, &f->counters, &f->database, &err), 0);
+    assert_int_equal(database_open(dir, f->loop, load_row, f, &f->counters, &f->database, &err), 0);
 }
 
 static void answered(void *context, int result, const struct error *err)
@@ -93,7 +93,9 @@ static void put(struct fixture *f, unsigned first, unsigned count)
 {
     for (unsigned i = first; i < first + count; i++) {
         char id[16], uid[16];
-        struct record record = { .kind = "vm", .id = id, .uid = uid, .instance = i, .generation = 1, .revision = i };
+        struct record record = {
+            .kind = "vm", .id = id, .uid = uid, .instance = i, .generation = 1, .revision = i
+        };
 
         snprintf(id, sizeof id, "vm-%u", i);
         snprintf(uid, sizeof uid, "uid-%u", i);
