@@ -38,8 +38,21 @@ lib_begin() {
     trap 'exit 130' INT TERM
     ip netns add "$namespace"
     in_namespace ip link set lo up
+    record_curls
     mkdir "$work/import"
     cp "$build/guest.elf" "$work/import/"
+}
+
+# All that curl says and hears, for tests/contract/check.mjs.  A program in front of it, not a function:
+# one in the background would be a shell, whose end is not curl's.
+record_curls() {
+    local records
+    records=$build/recorded/$test_name
+    rm -rf "$records"
+    mkdir -p "$records" "$work/bin"
+    printf '#!/bin/sh\nexec %s --trace "%s/$$" "$@"\n' "$(command -v curl)" "$records" >"$work/bin/curl"
+    chmod 755 "$work/bin/curl"
+    PATH=$work/bin:$PATH
 }
 
 # Several runs may go on at once: names and users are of this process and this agent.
