@@ -1,5 +1,5 @@
-/* GET /v1/prometheus/targets: guests that export metrics, by what their VMs' labels say.  The
- * labels of a target are few and fixed: a VM's own, which anyone may invent, become none. */
+/* GET /v1/prometheus/targets: guests that export metrics, by what their VMs' labels say.  Those of
+ * a target are few and fixed: a VM's own, which anyone may invent, become none. */
 #include <stdio.h>
 
 #include "agent/node_internal.h"

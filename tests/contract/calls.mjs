@@ -69,6 +69,7 @@ function call(operation) {
         for (const [key, of] of Object.entries(parameters)) {
             const [where, name] = key.split(" ");
             if (where === "path") path = path.replace(`{${name}}`, encodeURIComponent(String(of)));
+            else if (where === "header" && spoilt?.at % 4 !== 0) continue; // else most are 412
             else if (where === "header") headers[name] = String(of).replace(/[^\x21-\x7e]/g, "") || "x";
             else query.set(name, String(name === "wait" || name === "timeout" ? Number(of) % 2 : of));
         }

@@ -28,6 +28,10 @@ static void the_last_mebibyte_fits_and_one_more_does_not(void **state)
 
     (void)state;
     assert_int_equal(admission_allocatable_mib(&host), 512);
+    assert_int_equal(admission_fits(&host, 0, 60), 8);
+    assert_int_equal(admission_fits(&host, 1, 60), 7);
+    assert_int_equal(admission_fits(&host, 513, 60), 0);
+    assert_int_equal(admission_fits(&host, 0, 509), 0);
     assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB, &err), 0);
     assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB + 1, &err), -ENOMEM);
     assert_string_equal(err.field, "memory_mib");
