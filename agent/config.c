@@ -81,6 +81,10 @@ static const struct option options[] = {
     { "autostart-parallel", TYPE_NUMBER, AT(autostart_parallel), 1, 1000, "N",
       "how many VMs are being started at a time, and in a second, after the host's reboot "
       "(default 8)" },
+    { "accept-older-database", TYPE_FLAG, AT(accept_older_database), 0, 0, NULL,
+      "start though the database is older than what is on this host, as after the restore of a "
+      "backup: "
+      "what was made since, VMs and volumes too, is removed" },
     { "allow-private-urls", TYPE_FLAG, AT(allow_private_urls), 0, 0, NULL,
       "let imports by URL reach private, link-local and loopback addresses" },
     { "ca-file", TYPE_PATH, AT(ca_file), 0, 0, "FILE",

@@ -19,7 +19,8 @@ static int too_old(const struct node *node, const char *where, uint32_t instance
     return error_set(
         err, EUCLEAN,
         "warren.db is too old: there is %s/%u, but it knows %u instances only. Nothing "
-        "was changed, VMs go on: restore the newest backup of it",
+        "was changed, VMs go on: restore the newest backup of it; or, to give up what was made "
+        "since, its VMs and volumes too, start once with --accept-older-database",
         where, instance, node->last_instance);
 }
 
@@ -56,7 +57,11 @@ int database_age_check(const struct node *node, struct error *err)
 {
     auto_free uint32_t *instances = NULL;
     size_t count = 0;
-    int result = jail_list(node->jail, &instances, &count, err);
+    int result;
+
+    if (node->config->accept_older_database)
+        return 0;
+    result = jail_list(node->jail, &instances, &count, err);
 
     for (size_t i = 0; result == 0 && i < count; i++)
         if (instances[i] > node->last_instance)

@@ -9,5 +9,5 @@
 struct error;
 struct node;
 
-/* 0, or -EUCLEAN with what was found and what to do. */
+/* 0, also where the configuration accepts it, or -EUCLEAN with what was found and what to do. */
 int database_age_check(const struct node *node, struct error *err);

@@ -11,10 +11,6 @@
 #include "api/wire.h"
 #include "base/cleanup.h"
 
-/* A key is the caller's own: who else sends the same one means something else.  All who may open
- * the socket are one caller. */
-#define CALLER "node"
-
 static void send_answer(struct request *request, const struct key_answer *answer, bool replayed)
 {
     struct wire_message reply = { .status = (uint16_t)answer->status,
@@ -38,7 +34,10 @@ bool idempotency_begin(struct request *request)
 
     if (!request->idempotency_key || strcmp(request->method, "POST") != 0)
         return false;
-    if (asprintf(&scope, CALLER " %s %s", request->method, request->path) < 0) {
+    /* A key is the caller's own: who else sends the same one means something else.  All who may
+     * open the socket are one caller, without a name. */
+    if (asprintf(&scope, "%d:%s %s %s", (int)request->caller.kind, request->caller.name,
+                 request->method, request->path) < 0) {
         scope = NULL;
         r = error_set(&err, EAGAIN, "memory is short; try again");
     } else {
