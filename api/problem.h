@@ -21,7 +21,7 @@ struct problem {
 #define PROBLEM_UPGRADE              ENOPROTOOPT
 /* Codes that nothing below can fail with by chance. */
 #define PROBLEM_UNAUTHENTICATED   ENOKEY
-#define PROBLEM_FORBIDDEN         EKEYREJECTED
+#define PROBLEM_FORBIDDEN         EKEYREVOKED
 #define PROBLEM_TOO_MANY_REQUESTS EUSERS
 /* What streams of bytes both ways are called in Upgrade headers: there is one kind. */
 #define STREAM_PROTOCOL "vsock"

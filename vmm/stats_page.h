@@ -12,7 +12,7 @@
 #pragma once
 #include <stdint.h>
 
-#define STATS_PAGE_MAGIC   0x31474150 /* "PAG1" */
+#define STATS_PAGE_MAGIC   0x32474150 /* "PAG2" */
 #define STATS_DISKS_MAX    8
 #define STATS_NICS_MAX     8
 #define STATS_VCPUS_MAX    32

@@ -135,7 +135,9 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
 
         if (r->used && r->kind == kind && strcmp(r->id, query->after) > 0 &&
             (!query->labels ||
-             label_selector_matches(query->labels, json_object_get(r->spec, "labels"))))
+             label_selector_matches(query->labels, json_object_get(r->spec, "labels"))) &&
+            (!query->limits ||
+             label_selector_matches(query->limits, json_object_get(r->spec, "labels"))))
             found[count++] = r;
     }
     qsort(found, count, sizeof(found[0]), fake_compare);
