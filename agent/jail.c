@@ -33,10 +33,8 @@
 struct jail {
     const struct config *config;
     const struct log *log;
-    int run_dir_fd;
-    int vms_fd; /* <run-dir>/vms */
-    int libexec_fd;
-    int vmm_exec_fd;
+    int run_dir_fd, vms_fd; /* <run-dir>, <run-dir>/vms */
+    int libexec_fd, vmm_exec_fd;
     int root_namespace; /* what every VMM's root is a copy of */
     struct jail_cgroup cgroup;
     char empty_root[PATH_MAX];
@@ -571,8 +569,6 @@ bool jail_was_oom_killed(const struct jail *jail, uint32_t instance)
     return jail_cgroup_oom_kills(&jail->cgroup, instance) > 0;
 }
 
-/* --- memory --- */
-
 bool jail_limits_memory(const struct jail *jail)
 {
     return jail_cgroup_has_memory(&jail->cgroup);
@@ -583,19 +579,22 @@ uint32_t jail_memory_psi(const struct jail *jail, uint32_t instance)
     return jail_cgroup_memory_psi(&jail->cgroup, instance);
 }
 
-void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
+/* 0 = "max". */
+static void write_mib(const struct jail *jail, uint32_t instance, const char *file, uint32_t mib)
 {
     char text[24] = "max";
 
-    if (high_mib > 0)
-        snprintf(text, sizeof text, "%" PRIu64, (uint64_t)high_mib << 20);
-    jail_cgroup_write(&jail->cgroup, instance, "memory.high", text);
+    if (mib > 0)
+        snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
+    jail_cgroup_write(&jail->cgroup, instance, file, text);
+}
+
+void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
+{
+    write_mib(jail, instance, "memory.high", high_mib);
 }
 
 void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib)
 {
-    char text[24];
-
-    snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
-    jail_cgroup_write(&jail->cgroup, instance, "memory.reclaim", text);
+    write_mib(jail, instance, "memory.reclaim", mib);
 }

@@ -1,24 +1,11 @@
 #include "agent/key_table.h"
 
 #include <errno.h>
-#include <nettle/sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-
-void key_digest(const void *body, size_t size, char ret_text[KEY_DIGEST_TEXT])
-{
-    struct sha256_ctx context;
-    uint8_t digest[SHA256_DIGEST_SIZE];
-
-    sha256_init(&context);
-    sha256_update(&context, size, body);
-    sha256_digest(&context, sizeof digest, digest);
-    for (size_t i = 0; i < sizeof digest; i++)
-        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
-}
 
 bool key_is_valid(const char *key)
 {

@@ -15,7 +15,7 @@ struct error;
 #define KEY_KEPT_MS     (24ll * 3600 * 1000)
 #define KEYS_MAX        10000
 #define KEYS_BYTES_MAX  (16u << 20) /* of all answers */
-#define KEY_DIGEST_TEXT 65          /* SHA-256 of the body, hexadecimal, and a NUL */
+#define KEY_DIGEST_TEXT 65          /* plain_digest of the body (storage/keyed_digest.h) */
 
 enum key_state {
     KEY_UNDER_WAY,
@@ -46,7 +46,6 @@ struct key_table {
     int64_t last_sequence;
 };
 
-void key_digest(const void *body, size_t size, char ret_text[KEY_DIGEST_TEXT]);
 bool key_is_valid(const char *key);
 /* A new one that is under way, or one that was COMMITTED, which is so again, or an ANSWERED one.
  * -EALREADY: it is under way; -EKEYREJECTED: it was used with another body. */

@@ -9,6 +9,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "storage/database.h"
+#include "storage/keyed_digest.h"
+
+_Static_assert(KEY_DIGEST_TEXT == KEYED_DIGEST_TEXT, "a digest fits");
 
 struct key_record node_key_record(const struct node *node, const struct key *key)
 {
@@ -34,7 +37,7 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
     if (!key_is_valid(text))
         return error_field(err, EINVAL, "Idempotency-Key",
                            "Idempotency-Key must have 1 to %d visible ASCII characters", KEY_MAX);
-    key_digest(body, size, digest);
+    plain_digest(body, size, digest);
     return key_begin(&node->keys, scope, text, digest, timestamp_now_ms(), ret_key, err);
 }
 

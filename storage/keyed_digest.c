@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <nettle/hmac.h>
 #include <nettle/memops.h>
+#include <nettle/sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,4 +95,16 @@ int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_b
 bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT])
 {
     return memeql_sec(a, b, KEYED_DIGEST_TEXT) != 0;
+}
+
+void plain_digest(const void *bytes, size_t size, char ret_text[KEYED_DIGEST_TEXT])
+{
+    struct sha256_ctx context;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+
+    sha256_init(&context);
+    sha256_update(&context, size, bytes);
+    sha256_digest(&context, sizeof digest, digest);
+    for (size_t i = 0; i < sizeof digest; i++)
+        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
 }

@@ -5,6 +5,7 @@
  * smallest library for it, and one that every node has already (dnsmasq needs it). */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
@@ -22,5 +23,7 @@ int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, st
 /* Of the whole file.  -EFBIG if it has more than max_bytes. */
 int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
                       char ret_text[KEYED_DIGEST_TEXT], struct error *err);
+/* SHA-256 without the key, of what is in memory. */
+void plain_digest(const void *bytes, size_t size, char ret_text[KEYED_DIGEST_TEXT]);
 /* In the same time wherever they differ. */
 bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT]);

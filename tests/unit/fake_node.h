@@ -13,6 +13,7 @@
 #include "agent/node.h"
 #include "base/error.h"
 #include "base/loop.h"
+#include "storage/keyed_digest.h"
 
 #define FAKE_RESOURCES 64
 
@@ -154,7 +155,7 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
 
     if (!key_is_valid(text))
         return error_field(err, EINVAL, "Idempotency-Key", "bad key");
-    key_digest(body, size, digest);
+    plain_digest(body, size, digest);
     return key_begin(&node->keys, scope, text, digest, 1, ret_key, err);
 }
 

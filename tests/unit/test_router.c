@@ -1,127 +1,5 @@
 /* test_router.c - routes, their agreement with openapi.yaml, and what each verb answers. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include "tests/unit/fake_node.h"
-#include "api/api_metrics.h"
-#include "api/openapi.h"
-#include "api/problem.h"
-#include "api/request.h"
-#include "api/router.h"
-#include "api/wire.h"
-#include "base/cleanup.h"
-
-struct fixture {
-    struct loop *loop;
-    struct node *node;
-    struct api_metrics *metrics;
-    struct request_sink sink;
-    int replies;
-    int status; /* of the last reply, with its headers and body */
-    char etag[64], location[256], allow[64], content_type[128], retry_after[16], replayed[8];
-    json_t *body;
-};
-
-static void keep(char *to, size_t size, const char *from)
-{
-    size_t length = from ? strnlen(from, size - 1) : 0;
-
-    if (length > 0)
-        memcpy(to, from, length);
-    to[length] = '\0';
-}
-
-static void take_reply(void *context, struct request *request, struct wire_message *reply)
-{
-    struct fixture *f = context;
-
-    (void)request;
-    f->replies++;
-    f->status = reply->status;
-    keep(f->etag, sizeof(f->etag), reply->strings[WIRE_ETAG]);
-    keep(f->location, sizeof(f->location), reply->strings[WIRE_LOCATION]);
-    keep(f->allow, sizeof(f->allow), reply->strings[WIRE_ALLOW]);
-    keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
-    keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
-    keep(f->replayed, sizeof(f->replayed), reply->strings[WIRE_IDEMPOTENCY_REPLAYED]);
-    json_decref(f->body);
-    f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
-}
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_int_equal(loop_new(&f->loop, NULL), 0);
-    f->node = fake_node_new(f->loop);
-    f->metrics = api_metrics_new();
-    f->sink = (struct request_sink){ .reply = take_reply, .context = f };
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    assert_int_equal(f->node->outstanding, 0);
-    json_decref(f->body);
-    fake_node_free(f->node);
-    api_metrics_free(f->metrics);
-    loop_free(f->loop);
-    free(f);
-    return 0;
-}
-
-struct asked {
-    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
-};
-
-static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
-{
-    struct wire_message message = { .kind = WIRE_REQUEST, .id = 1 };
-    struct caller caller = { .kind = CALLER_SOCKET, .scope = SCOPE_ADMIN };
-    struct request *request;
-
-    message.strings[WIRE_METHOD] = asked.method;
-    message.strings[WIRE_TARGET] = asked.target;
-    message.strings[WIRE_IF_MATCH] = asked.if_match;
-    message.strings[WIRE_IF_NONE_MATCH] = asked.if_none_match;
-    message.strings[WIRE_CONTENT_TYPE] = asked.content_type ? asked.content_type
-                                         : asked.body       ? "application/json"
-                                                            : NULL;
-    message.strings[WIRE_UPGRADE] = asked.upgrade;
-    message.strings[WIRE_IDEMPOTENCY_KEY] = asked.key;
-    message.body = asked.body ? strdup(asked.body) : NULL;
-    message.body_size = asked.body ? strlen(asked.body) : 0;
-    assert_int_equal(request_new(&message, &caller, &f->sink, f->node, f->metrics, &request, NULL),
-                     0);
-    router_dispatch(request);
-    return request;
-}
-
-static int ask(struct fixture *f, struct asked asked)
-{
-    int before = f->replies;
-
-    ask_without_waiting(f, asked);
-    for (int turns = 0; f->replies == before && turns < 1000; turns++)
-        assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
-    assert_int_equal(f->replies, before + 1);
-    return f->status;
-}
-
-#define ASK(f, verb, where, ...) \
-    ask((f), (struct asked){ .method = (verb), .target = (where), ##__VA_ARGS__ })
-
-static const char *member(const struct fixture *f, const char *name)
-{
-    const char *text = json_string_value(json_object_get(f->body, name));
-
-    return text ? text : "";
-}
+#include "tests/unit/router_harness.h"
 
 /* --- the contract --- */
 
@@ -267,59 +145,6 @@ static void put_creates_confirms_and_refuses(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/images/k", "{\"kind\":\"kernel\"}"), 201);
     assert_string_equal(f->location, "/v1/operations/op-1");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/b?wait=5", "{}"), 201);
-}
-
-static void a_key_is_done_once(void **state)
-{
-    struct fixture *f = *state;
-    int revision;
-
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "one"), 202);
-    assert_string_equal(f->replayed, "");
-    revision = (int)f->node->revision;
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "one"), 202);
-    assert_string_equal(f->replayed, "true");
-    assert_string_equal(f->etag, "\"1\"");
-    assert_int_equal(f->node->revision, revision);
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .key = "one"), 202); /* another scope */
-    assert_string_equal(f->replayed, "");
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .key = "one"), 202);
-    assert_string_equal(f->location, "/v1/snapshots/s");
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"t\"}", .key = "one"), 422);
-    assert_string_equal(member(f, "type"), "urn:warren:problem:key-reused");
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .key = "one"), 202);
-    assert_string_equal(f->location, "/v1/snapshots/s");
-    assert_string_equal(f->replayed, "true");
-    /* what was refused changed nothing */
-    assert_int_equal(ASK(f, "POST", "/v1/vms/none/start", .key = "two"), 404);
-    assert_int_equal(ASK(f, "POST", "/v1/vms/none/start", .key = "two"), 404);
-    assert_string_equal(f->replayed, "");
-    assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .key = "with space"), 400);
-    assert_string_equal(member(f, "field"), "Idempotency-Key");
-    /* other methods are idempotent as they are */
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}", .key = "one"), 201);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}", .key = "one"), 200);
-}
-
-static void a_key_under_way_is_refused(void **state)
-{
-    struct fixture *f = *state;
-    int before;
-
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
-    before = f->replies;
-    ask_without_waiting(
-        f, (struct asked){ .method = "POST", .target = "/v1/vms/a/start", .key = "k" });
-    assert_int_equal(f->replies, before);
-    ask_without_waiting(
-        f, (struct asked){ .method = "POST", .target = "/v1/vms/a/start", .key = "k" });
-    assert_int_equal(f->replies, before + 1);
-    assert_int_equal(f->status, 409);
-    assert_string_equal(member(f, "type"), "urn:warren:problem:key-under-way");
-    for (int turns = 0; f->replies < before + 2 && turns < 1000; turns++)
-        assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
-    assert_int_equal(f->status, 202);
 }
 
 static void console_input_is_checked(void **state)
@@ -622,8 +447,6 @@ static void the_node_tells_about_itself(void **state)
         strstr(metrics, "warren_api_request_seconds_sum{operation=\"listImages\"} 0.000300\n"));
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -631,8 +454,6 @@ int main(void)
         cmocka_unit_test(every_problem_is_in_the_contract),
         cmocka_unit_test(an_internal_error_is_not_shown),
         cmocka_unit_test(half_a_character_does_not_spoil_a_problem),
-        CASE(a_key_is_done_once),
-        CASE(a_key_under_way_is_refused),
         CASE(what_has_no_route_is_refused),
         CASE(put_creates_confirms_and_refuses),
         CASE(console_input_is_checked),
