@@ -243,7 +243,7 @@ static void case_23_swap_races(void **state)
         skip();
     plant(p, "ln -s ../../secret", "evil");
     snprintf(command, sizeof command,
-             "cd %s && cp secret vms/7/page && printf 'AG1' | dd of=vms/7/page bs=1 seek=1 "
+             "cd %s && cp secret vms/7/page && printf 'AG2' | dd of=vms/7/page bs=1 seek=1 "
              "conv=notrunc 2>/dev/null && printf MINE__ | dd of=vms/7/page bs=1 seek=%zu "
              "conv=notrunc 2>/dev/null && mkdir other && cp secret other/page && ln -s ../other "
              "vms/evil",
