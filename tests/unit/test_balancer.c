@@ -219,6 +219,21 @@ static void whatever_is_said_the_promises_hold(void **state)
 
 /* --- order, memory --- */
 
+/* What is planned for them, and what it will be planned by the next time. */
+static bool fare_alike(const struct balancer_vm *a, const struct balancer_vm *b)
+{
+    const struct balancer_plan *p = &a->plan, *q = &b->plan;
+    const struct balancer_memory *m = &a->memory, *n = &b->memory;
+
+    return p->demand_mib == q->demand_mib && p->entitled_mib == q->entitled_mib &&
+           p->balloon_mib == q->balloon_mib && p->reclaim_mib == q->reclaim_mib &&
+           p->high_mib == q->high_mib && p->pause == q->pause && p->kill == q->kill &&
+           m->fast == n->fast && m->slow == n->slow && m->cache == n->cache &&
+           m->calm_ms == n->calm_ms && m->warm_ms == n->warm_ms && m->asked_mib == n->asked_mib &&
+           m->silent_ms == n->silent_ms && m->frozen_ms == n->frozen_ms &&
+           m->backoff_ms == n->backoff_ms && m->paused == n->paused;
+}
+
 static bool order_holds(uint64_t seed, unsigned count, unsigned calls, char *why)
 {
     struct host_case one, other;
@@ -234,7 +249,7 @@ static bool order_holds(uint64_t seed, unsigned count, unsigned calls, char *why
         balancer_plan(&balancer_default, &one.host, one.vms, count, &one.state);
         balancer_plan(&balancer_default, &other.host, other.vms, count, &other.state);
         for (unsigned i = 0; i < count; i++)
-            if (memcmp(&one.vms[i], &other.vms[(i + turned) % count], sizeof one.vms[i]) != 0)
+            if (!fare_alike(&one.vms[i], &other.vms[(i + turned) % count]))
                 return FAILED("VM %u fares differently at place %u", i, (i + turned) % count);
     }
     return true;
@@ -258,8 +273,11 @@ static bool replay_holds(uint64_t seed, unsigned count, unsigned calls, char *wh
         draw_words(&other, &b);
         balancer_plan(&balancer_default, &one.host, one.vms, count, &one.state);
         balancer_plan(&balancer_default, &other.host, other.vms, count, &other.state);
+        for (unsigned i = 0; i < count; i++)
+            if (!fare_alike(&one.vms[i], &other.vms[i]) || one.state.rung != other.state.rung)
+                return FAILED("two runs differ in call %u", call);
     }
-    return memcmp(&one, &other, sizeof one) == 0 || FAILED("two runs differ");
+    return true;
 }
 
 static void the_same_words_make_the_same_plans(void **state)
