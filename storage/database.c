@@ -48,13 +48,11 @@ enum statement {
     STATEMENT_COUNT
 };
 
-#define PUT_TEXT                                                     \
-    "INSERT INTO resource VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "  \
-    "ON CONFLICT (kind, id) DO UPDATE SET uid = ?3, instance = ?4, " \
-    "generation = ?5, revision = ?6, spec = ?7, status = ?8"
-
 static const char *const statement_text[STATEMENT_COUNT] = {
-    [STATEMENT_PUT] = PUT_TEXT,
+    /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): it is one statement */
+    [STATEMENT_PUT] = "INSERT INTO resource VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "
+                      "ON CONFLICT (kind, id) DO UPDATE SET uid = ?3, instance = ?4, "
+                      "generation = ?5, revision = ?6, spec = ?7, status = ?8",
     [STATEMENT_DELETE] = "DELETE FROM resource WHERE kind = ?1 AND id = ?2",
     [STATEMENT_COUNT_INSTANCE] =
         "UPDATE counter SET value = max(value, ?1) WHERE name = 'instance'",
