@@ -13,6 +13,10 @@
 #define DIRECT_ALIGNMENT 4096 /* no file system asks for more */
 #define QUICK_BYTES      (64u << 10)
 
+/* So many go out while the turn's others are still prepared: what waits for the last of them leaves
+ * the host's disk idle, and each by itself costs a system call. */
+#define SUBMIT_TOGETHER 4
+
 struct disk_raw {
     struct disk disk;
     int fd;             /* borrowed */
@@ -95,6 +99,8 @@ static void raw_queue(struct disk_raw *raw, struct disk_request *request)
         entry->addr = request->size;
         entry->len = FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     }
+    if (raw->ring->queued >= SUBMIT_TOGETHER)
+        uring_submit(raw->ring);
 }
 
 /* What the ring left undone, though it may be possible, is done by system calls. */
