@@ -1,14 +1,17 @@
 /* disk_bench.c - drives a disk back end of the VMM with nothing around it but its loop.
  *
  *   disk_bench FILE random|sequential read|write BYTES DEPTH SECONDS none|buffered ring|calls
+ * MEMORY
  *
- * Prints operations per second.  FILE is overwritten. */
+ * Prints operations per second.  FILE is overwritten.  The buffers are those of MEMORY, one behind
+ * the other: the speed of large transfers depends on how scattered the memory is. */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/cleanup.h"
@@ -102,7 +105,7 @@ static void run(struct bench *bench, struct loop *loop, int64_t ms)
 static int usage(void)
 {
     fprintf(stderr, "usage: disk_bench FILE random|sequential read|write BYTES DEPTH SECONDS "
-                    "none|buffered ring|calls\n");
+                    "none|buffered ring|calls MEMORY\n");
     return 2;
 }
 
@@ -114,9 +117,11 @@ int main(int argc, char **argv)
     struct loop *loop;
     struct stat status;
     auto_close int fd = -1;
+    auto_close int memory_fd = -1;
+    uint8_t *memory;
     unsigned depth;
 
-    if (argc != 9)
+    if (argc != 10)
         return usage();
     fd = open(argv[1], O_RDWR | O_CLOEXEC | (strcmp(argv[7], "none") == 0 ? O_DIRECT : 0));
     bench.random = strcmp(argv[2], "random") == 0;
@@ -127,6 +132,14 @@ int main(int argc, char **argv)
         depth > DISK_IN_FLIGHT_MAX || (uint64_t)status.st_size < bench.bytes)
         return usage();
     bench.blocks = (uint64_t)status.st_size / bench.bytes;
+    memory_fd = open(argv[9], O_RDWR | O_CLOEXEC);
+    if (memory_fd < 0 || fstat(memory_fd, &status) < 0 ||
+        (uint64_t)status.st_size < depth * bench.bytes)
+        return usage();
+    memory = mmap(NULL, depth * bench.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+                  memory_fd, 0);
+    if (memory == MAP_FAILED)
+        return usage();
     if (loop_new(&loop, &err) < 0 ||
         disk_raw_new(fd, strcmp(argv[8], "calls") == 0 ? NULL : ring_new(), &bench.disk, &err) <
             0 ||
@@ -139,9 +152,7 @@ int main(int argc, char **argv)
 
     for (unsigned i = 0; slots && i < depth; i++) {
         slots[i].bench = &bench;
-        if (posix_memalign(&slots[i].buffer, 4096, bench.bytes) != 0)
-            return 1;
-        memset(slots[i].buffer, (int)i, bench.bytes);
+        slots[i].buffer = memory + i * bench.bytes;
         bench.ready[bench.ready_count++] = &slots[i];
     }
     run(&bench, loop, (int64_t)strtoul(argv[6], NULL, 10) * 1000);
