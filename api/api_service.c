@@ -177,7 +177,7 @@ static void service_dispatch(struct api_service *service, struct request *reques
         (request_is_change(request) && service_admit(service, request, &err) < 0))
         request_reply_error(request, &err);
     else
-        request->route->handler(request);
+        router_handle(request);
 }
 
 static void service_request(struct api_service *service, struct wire_message *message)

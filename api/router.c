@@ -260,12 +260,18 @@ int router_route(struct request *request, struct error *err)
     return r == 0 ? access_check_labels(request, err) : r;
 }
 
+void router_handle(struct request *request)
+{
+    if (!idempotency_begin(request))
+        request->route->handler(request);
+}
+
 void router_dispatch(struct request *request)
 {
     struct error err = { 0 };
 
     if (router_route(request, &err) < 0)
         request_reply_error(request, &err);
-    else if (!idempotency_begin(request))
-        request->route->handler(request);
+    else
+        router_handle(request);
 }

@@ -32,5 +32,7 @@ const struct route *router_routes(size_t *ret_count);
 int router_match(struct request *request, struct error *err);
 /* Parses the target, matches, and asks whether the caller may do that. */
 int router_route(struct request *request, struct error *err);
-/* And runs the handler or answers the error. */
+/* Then: runs the handler, unless its key says that this was done before. */
+void router_handle(struct request *request);
+/* Both, or answers the error. */
 void router_dispatch(struct request *request);
