@@ -212,6 +212,8 @@ static bool on_fork(struct control *control, const void *message)
     if (result < 0)
         log_warning(control->log, "%s", err.message);
     control_answer(control, VMM_MESSAGE_SNAPSHOT_DONE, result, layers, count);
+    if (result == 0)
+        control->ops->part(control->context);
     return true;
 }
 

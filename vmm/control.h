@@ -30,9 +30,11 @@ struct control_ops {
     /* Only while paused.  The fds are the caller's, but base_fd (-1 = none) is taken over if it
      * succeeds. */
     int (*snapshot)(void *context, int state_fd, int memory_fd, int base_fd, struct error *err);
-    /* fds: as the message says; ret_layers: borrowed. */
+    /* fds: as the message says; ret_layers: borrowed.  If it succeeds `part` is called next, once
+     * the answer is out. */
     int (*fork)(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX], size_t *ret_count,
                 struct error *err);
+    void (*part)(void *context);
     /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
     bool (*console_input)(void *context, const void *bytes, size_t size);
     void (*change_balloon)(void *context, const struct vmm_balloon *balloon); /* valid */

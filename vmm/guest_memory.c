@@ -336,21 +336,27 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err)
 {
     size_t count = memory->layer_count;
-    int result;
+    int result = 0;
 
     if (count == 0 && !memory->can_freeze)
         return error_set(err, ENOTSUP, "fork: the memory is neither shared nor restored");
     if (count == VMM_LAYERS_MAX)
         return error_set(err, E2BIG, "fork: memory of more than %d files", VMM_LAYERS_MAX);
-    result =
-        count == 0 ? map_first(memory, memory->fd) : save_changes(memory, pagemap_fd, changes_fd);
+    if (count > 0)
+        result = save_changes(memory, pagemap_fd, changes_fd);
     if (result < 0)
         return error_set(err, result, "fork: %s", strerror(-result));
     memcpy(ret_layers, memory->layers, sizeof memory->layers);
-    if (count > 0)
-        ret_layers[count++] = changes_fd;
-    *ret_count = count > 0 ? count : 1;
+    ret_layers[count] = count > 0 ? changes_fd : memory->fd;
+    *ret_count = count + 1;
     return 0;
+}
+
+int guest_memory_part(struct guest_memory *memory, struct error *err)
+{
+    int result = memory->layer_count == 0 ? map_first(memory, memory->fd) : 0;
+
+    return result < 0 ? error_set(err, result, "part from a fork: %s", strerror(-result)) : 0;
 }
 
 /* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped, or

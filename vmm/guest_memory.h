@@ -65,12 +65,16 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
  * run only, and where guest_memory_maps_files. */
 int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
 /* For a fork, with the guest paused: all that the guest has is in files afterwards, for its copies
- * to be laid over.  Shared memory's own file becomes the first, never written to again; else what
- * changed since the layers is written to `changes_fd` (empty, of the RAM's size), as pagemap_fd
- * (our own /proc/self/pagemap) tells it: what was discarded is written as zeroes.  The files are
- * put into ret_layers, borrowed. */
+ * to be laid over.  Shared memory's own file becomes the first, never written to again, once
+ * guest_memory_part has returned; else what changed since the layers is written to `changes_fd`
+ * (empty, of the RAM's size), as pagemap_fd (our own /proc/self/pagemap) tells it: what was
+ * discarded is written as zeroes.  The files are put into ret_layers, borrowed. */
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err);
+/* After guest_memory_fork, before anything writes to the memory: what it writes is its own from
+ * then on, and not its copies'.  The kernel takes shared memory's mapping down page by page for
+ * this, some 50 ms a GiB, for which no copy need wait.  If it fails, the guest must not go on. */
+int guest_memory_part(struct guest_memory *memory, struct error *err);
 /* With the guest paused and all of it just written to that file: lays the memory over it alone, so
  * that changes are known from then on.  fd: for reading; owned if it succeeds.  Anonymous memory
  * only. */

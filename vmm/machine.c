@@ -430,6 +430,16 @@ static int fork_guest(void *context, const int fds[3], int ret_layers[VMM_LAYERS
                : guest_memory_fork(machine->memory, fds[1], fds[2], ret_layers, ret_count, err);
 }
 
+/* A guest that wrote on would write into its forks. */
+static void part_guest(void *context)
+{
+    struct machine *machine = context;
+    struct error err = { 0 };
+
+    if (guest_memory_part(machine->memory, &err) < 0)
+        exit_record_fail(machine->record, EXIT_REASON_VMM_ERROR, &err);
+}
+
 static bool console_input(void *context, const void *bytes, size_t size)
 {
     struct machine *machine = context;
@@ -499,6 +509,7 @@ const struct control_ops machine_control_ops = {
     .resume = resume_guest,
     .snapshot = snapshot_guest,
     .fork = fork_guest,
+    .part = part_guest,
     .console_input = console_input,
     .change_balloon = change_balloon,
     .vsock = vsock_message,

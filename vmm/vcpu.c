@@ -152,16 +152,10 @@ static void count_exit(const struct vcpu *vcpu, enum stats_exit why)
 
 static enum stats_exit exit_kind(uint32_t reason)
 {
-    switch (reason) {
-    case KVM_EXIT_IO:
-        return STATS_EXIT_IO;
-    case KVM_EXIT_MMIO:
-        return STATS_EXIT_MMIO;
-    case KVM_EXIT_INTR:
-        return STATS_EXIT_SIGNAL;
-    default:
-        return STATS_EXIT_OTHER;
-    }
+    return reason == KVM_EXIT_IO     ? STATS_EXIT_IO
+           : reason == KVM_EXIT_MMIO ? STATS_EXIT_MMIO
+           : reason == KVM_EXIT_INTR ? STATS_EXIT_SIGNAL
+                                     : STATS_EXIT_OTHER;
 }
 
 static void vcpu_handle_exit(struct vcpu *vcpu)

@@ -64,6 +64,13 @@ static int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_
     return 0;
 }
 
+static void part(void *context)
+{
+    const struct control_fuzz *f = context;
+
+    FUZZ_REQUIRE(f->pauses == 1);
+}
+
 static bool take_input(void *context, const void *bytes, size_t size)
 {
     const struct control_fuzz *f = context;
@@ -145,6 +152,7 @@ static const struct control_ops ops = {
     .resume = resume_machine,
     .snapshot = take_snapshot,
     .fork = make_fork,
+    .part = part,
     .console_input = take_input,
     .change_balloon = change_balloon,
     .vsock = take_vsock,

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,7 +32,8 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 struct fixture {
     char path[32];
     int directory, listener, presses, pauses, resumes, snapshots;
-    int base_fd; /* owned by the test: of the last snapshot, -1 = none */
+    int base_fd;                     /* owned by the test: of the last snapshot, -1 = none */
+    int parts, agent_fd, sent_bytes; /* to agent_fd (borrowed) before the last `part` */
     char input[VMM_INPUT_MAX];
     size_t input_size, input_room;
     struct vmm_vsock vsock;
@@ -175,6 +177,14 @@ static inline int make_fork(void *context, const int fds[3], int ret_layers[VMM_
     return 0;
 }
 
+static inline void part(void *context)
+{
+    struct fixture *f = context;
+
+    f->parts++;
+    assert_int_equal(ioctl(f->agent_fd, FIONREAD, &f->sent_bytes), 0);
+}
+
 static inline bool take_input(void *context, const void *bytes, size_t size)
 {
     struct fixture *f = context;
@@ -255,6 +265,7 @@ static const struct control_ops ops = {
     .resume = release,
     .snapshot = save,
     .fork = make_fork,
+    .part = part,
     .console_input = take_input,
     .change_balloon = change_balloon,
     .vsock = take_vsock,

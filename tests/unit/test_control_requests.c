@@ -58,6 +58,7 @@ static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **st
     int fds_before;
 
     make_ready(f, fd);
+    f->agent_fd = fd;
     assert_int_equal(answer(fd), VMM_MESSAGE_READY);
     fds_before = open_fds();
     post_with(fd, VMM_MESSAGE_FORK, 3);
@@ -68,6 +69,8 @@ static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **st
     post_with(fd, VMM_MESSAGE_FORK, 3);
     post(fd, VMM_MESSAGE_RESUME);
     turn(f);
+    assert_int_equal(f->parts, 1);
+    assert_int_equal(f->sent_bytes, 3 * sizeof got); /* its answer, too, and no later one */
     expect_state(fd, true);
     expect_snapshot(fd, -EINVAL);
     assert_int_equal(seqpacket_receive(fd, &got, sizeof got, layers, &count, NULL), sizeof got);

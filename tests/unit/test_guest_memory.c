@@ -351,6 +351,7 @@ static void forks_see_what_was_and_their_own_changes(void **state)
     assert_int_equal(count, 1);
     assert_int_equal(allocated(unused), 0);
     child = copy_of(layers, count);
+    assert_int_equal(guest_memory_part(parent, NULL), 0);
 
     fill(parent, 0, 3, MIB);           /* large: mapped in the sister */
     fill(parent, 4 * MIB + 7, 4, 1);   /* small: copied */
@@ -363,6 +364,7 @@ static void forks_see_what_was_and_their_own_changes(void **state)
     assert_int_equal(value_at(parent, 0), 3);
 
     assert_int_equal(guest_memory_fork(parent, pagemap, later, layers, &count, NULL), 0);
+    assert_int_equal(guest_memory_part(parent, NULL), 0); /* again */
     assert_int_equal(count, 2);
     assert_in_range(allocated(later), MIB + 4096 * 4, MIB + 4096 * 16);
     sister = copy_of(layers, count);
