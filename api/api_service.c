@@ -124,17 +124,12 @@ static void service_reply(void *context, struct request *request, struct wire_me
         service_send(service, reply);
 }
 
-static void nothing(void *context)
-{
-    (void)context;
-}
-
 /* request_sink.reply of requests whose client has gone; context: the audit log, which outlives the
  * service. */
 static void reply_to_nobody(void *context, struct request *request, struct wire_message *reply)
 {
     if (context && request_is_change(request))
-        audit_write(context, request, reply->status, nothing, NULL);
+        audit_write(context, request, reply->status, NULL, NULL);
 }
 
 /* Its reply, whenever it comes, goes nowhere; it no longer needs the service. */
@@ -154,9 +149,11 @@ static void service_abandon_all(struct api_service *service)
     }
 }
 
-/* Changes need room among those under way, and an audit log that can be written. */
-static int service_admit(struct api_service *service, struct request *request, struct error *err)
+/* A router_admit_fn.  Changes need room among those under way, and an audit log that can be
+ * written. */
+static int service_admit(void *context, struct request *request, struct error *err)
 {
+    struct api_service *service = context;
     int r = service->options.audit ? audit_check(service->options.audit, err) : 0;
 
     if (r == 0 && service->changes >= service->options.changes_max)
@@ -167,17 +164,6 @@ static int service_admit(struct api_service *service, struct request *request, s
     service->changes++;
     request->admitted = true;
     return 0;
-}
-
-static void service_dispatch(struct api_service *service, struct request *request)
-{
-    struct error err = { 0 };
-
-    if (router_route(request, &err) < 0 ||
-        (request_is_change(request) && service_admit(service, request, &err) < 0))
-        request_reply_error(request, &err);
-    else
-        router_handle(request);
 }
 
 static void service_request(struct api_service *service, struct wire_message *message)
@@ -207,7 +193,7 @@ static void service_request(struct api_service *service, struct wire_message *me
     *slot = request;
     service->outstanding++;
     api_metrics_add_outstanding(service->metrics, 1);
-    service_dispatch(service, request);
+    router_dispatch(request, service_admit, service);
 }
 
 static void service_tls_taken(struct api_service *service, const struct wire_message *message);

@@ -98,7 +98,8 @@ static void written(void *context, int result, const struct error *err)
                   job->line);
     if (job->line)
         job->audit->failing = result < 0;
-    job->done(job->context);
+    if (job->done)
+        job->done(job->context);
     free(job->line);
     free(job);
 }
@@ -172,7 +173,8 @@ void audit_write(struct audit *audit, const struct request *request, int status,
         return;
     free(job ? job->line : NULL);
     free(job);
-    done(context);
+    if (done)
+        done(context);
 }
 
 int audit_check(const struct audit *audit, struct error *err)

@@ -26,6 +26,6 @@ struct audit *audit_free(struct audit *audit);
 
 /* 0, or -EDQUOT while the last entry could not be written.  The refusal's own entry tries again. */
 int audit_check(const struct audit *audit, struct error *err);
-/* Later calls done(context), once, whatever becomes of the entry. */
+/* Later calls done(context), once, whatever becomes of the entry.  done: NULL = nobody waits. */
 void audit_write(struct audit *audit, const struct request *request, int status, loop_fn *done,
                  void *context);

@@ -77,11 +77,6 @@ static bool copy_message(struct held_reply *held, const struct wire_message *rep
     return held->message.has_stream == reply->has_stream;
 }
 
-static void nothing(void *context)
-{
-    (void)context;
-}
-
 void held_reply_add(struct held_replies *replies, struct audit *audit,
                     const struct request *request, struct wire_message *reply, held_reply_fn *send,
                     void *context)
@@ -91,7 +86,7 @@ void held_reply_add(struct held_replies *replies, struct audit *audit,
     if (!held || !copy_message(held, reply)) {
         if (held)
             held_free(held);
-        audit_write(audit, request, reply->status, nothing, NULL);
+        audit_write(audit, request, reply->status, NULL, NULL);
         send(context, reply);
         return;
     }

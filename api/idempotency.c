@@ -76,8 +76,9 @@ static void kept(void *context, int result, const struct error *err)
 
 bool idempotency_reply(struct request *request, const struct wire_message *reply)
 {
-    bool good = reply->status >= 200 && reply->status < 300;
-    auto_free char *body = reply->body_size > 0 ? strndup(reply->body, reply->body_size) : NULL;
+    bool good = request->key && reply->status >= 200 && reply->status < 300;
+    auto_free char *body =
+        good && reply->body_size > 0 ? strndup(reply->body, reply->body_size) : NULL;
     struct key_answer answer = { .status = reply->status,
                                  .etag = reply->strings[WIRE_ETAG],
                                  .location = reply->strings[WIRE_LOCATION],

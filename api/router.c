@@ -245,7 +245,8 @@ int router_match(struct request *request, struct error *err)
     return query_check_names(&request->query, route->queries, err);
 }
 
-int router_route(struct request *request, struct error *err)
+/* Which handler, and may the caller have it? */
+static int route_request(struct request *request, struct error *err)
 {
     struct error denied = { 0 };
     int r = request_parse_target(request, err);
@@ -260,18 +261,15 @@ int router_route(struct request *request, struct error *err)
     return r == 0 ? access_check_labels(request, err) : r;
 }
 
-void router_handle(struct request *request)
-{
-    if (!idempotency_begin(request))
-        request->route->handler(request);
-}
-
-void router_dispatch(struct request *request)
+void router_dispatch(struct request *request, router_admit_fn *admit, void *context)
 {
     struct error err = { 0 };
+    int r = route_request(request, &err);
 
-    if (router_route(request, &err) < 0)
+    if (r == 0 && admit && request_is_change(request))
+        r = admit(context, request, &err);
+    if (r < 0)
         request_reply_error(request, &err);
-    else
-        router_handle(request);
+    else if (!idempotency_begin(request))
+        request->route->handler(request);
 }

@@ -30,9 +30,9 @@ const struct route *router_routes(size_t *ret_count);
 /* Sets request->route and ->parameter.  -ENOENT, -EOPNOTSUPP (405; request->allow is set), -EINVAL
  * (a bad id, an unknown query parameter, a body where none belongs). */
 int router_match(struct request *request, struct error *err);
-/* Parses the target, matches, and asks whether the caller may do that. */
-int router_route(struct request *request, struct error *err);
-/* Then: runs the handler, unless its key says that this was done before. */
-void router_handle(struct request *request);
-/* Both, or answers the error. */
-void router_dispatch(struct request *request);
+/* May a change (request_is_change) be begun now?  -errno: its refusal. */
+typedef int router_admit_fn(void *context, struct request *request, struct error *err);
+/* Parses the target, matches, asks whether the caller may do that, and whether it is admitted; then
+ * runs the handler, unless the request's key says that this was done before.  Or answers the error.
+ * admit: NULL = all are. */
+void router_dispatch(struct request *request, router_admit_fn *admit, void *context);

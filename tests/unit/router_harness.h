@@ -23,6 +23,7 @@ struct fixture {
     int replies;
     int status; /* of the last reply, with its headers and body */
     char etag[64], location[256], allow[64], content_type[128], retry_after[16], replayed[8];
+    char challenge[128];
     json_t *body;
 };
 
@@ -47,6 +48,7 @@ static void take_reply(void *context, struct request *request, struct wire_messa
     keep(f->allow, sizeof(f->allow), reply->strings[WIRE_ALLOW]);
     keep(f->content_type, sizeof(f->content_type), reply->strings[WIRE_CONTENT_TYPE]);
     keep(f->retry_after, sizeof(f->retry_after), reply->strings[WIRE_RETRY_AFTER]);
+    keep(f->challenge, sizeof(f->challenge), reply->strings[WIRE_WWW_AUTHENTICATE]);
     keep(f->replayed, sizeof(f->replayed), reply->strings[WIRE_IDEMPOTENCY_REPLAYED]);
     json_decref(f->body);
     f->body = reply->body ? json_loadb(reply->body, reply->body_size, 0, NULL) : NULL;
@@ -79,6 +81,7 @@ static int tear_down(void **state)
 
 struct asked {
     const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
+    const struct caller *caller; /* NULL: one who may do everything */
 };
 
 static struct request *ask_without_waiting(struct fixture *f, struct asked asked)
@@ -87,6 +90,12 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
     struct caller caller = { .kind = CALLER_SOCKET, .scope = SCOPE_ADMIN };
     struct request *request;
 
+    if (asked.caller)
+        caller = *asked.caller;
+    if (caller.limits) {
+        caller.limits = malloc(sizeof(*caller.limits));
+        *caller.limits = *asked.caller->limits;
+    }
     message.strings[WIRE_METHOD] = asked.method;
     message.strings[WIRE_TARGET] = asked.target;
     message.strings[WIRE_IF_MATCH] = asked.if_match;
@@ -100,7 +109,7 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
     message.body_size = asked.body ? strlen(asked.body) : 0;
     assert_int_equal(request_new(&message, &caller, &f->sink, f->node, f->metrics, &request, NULL),
                      0);
-    router_dispatch(request);
+    router_dispatch(request, NULL, NULL);
     return request;
 }
 
@@ -118,7 +127,7 @@ static int ask(struct fixture *f, struct asked asked)
 #define ASK(f, verb, where, ...) \
     ask((f), (struct asked){ .method = (verb), .target = (where), ##__VA_ARGS__ })
 
-static const char *member(const struct fixture *f, const char *name)
+static inline const char *member(const struct fixture *f, const char *name)
 {
     const char *text = json_string_value(json_object_get(f->body, name));
 
