@@ -71,8 +71,7 @@ static const struct option options[] = {
       "memory of the host that is not promised to VMs (default 512)" },
     { "memory-ratio-percent", TYPE_NUMBER, AT(memory_ratio_percent), 1, 1000, "N",
       "how much of the rest may be promised (default 100); what is above 100 needs swap, and "
-      "cgroup "
-      "v2's memory controller" },
+      "cgroup v2's memory controller" },
     { "memory-balancer", TYPE_CHOICE, AT(memory_balancer), 0, 0, "auto|off|on|dry-run",
       "whether VMs give memory back when the host is short; dry-run only tells what would be done "
       "(default auto: on where more than 100 percent are promised)" },
@@ -83,8 +82,7 @@ static const struct option options[] = {
       "(default 8)" },
     { "accept-older-database", TYPE_FLAG, AT(accept_older_database), 0, 0, NULL,
       "start though the database is older than what is on this host, as after the restore of a "
-      "backup: "
-      "what was made since, VMs and volumes too, is removed" },
+      "backup: what was made since, VMs and volumes too, is removed" },
     { "allow-private-urls", TYPE_FLAG, AT(allow_private_urls), 0, 0, NULL,
       "let imports by URL reach private, link-local and loopback addresses" },
     { "ca-file", TYPE_PATH, AT(ca_file), 0, 0, "FILE",

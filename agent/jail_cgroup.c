@@ -12,6 +12,7 @@
 #include "agent/jail_files.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "scheduler/memory_pressure.h"
 
 #define REMOVE_TRIES 200 /* of a millisecond: the kernel frees a killed process's cgroup late */
 
@@ -181,15 +182,13 @@ int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const
 
 uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance)
 {
-    unsigned whole, hundredths;
     char name[40];
     char text[256];
 
     if (cgroup->fd < 0)
         return 0;
     snprintf(name, sizeof name, "%" PRIu32 "/memory.pressure", instance);
-    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0 ||
-        sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
+    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0)
         return 0;
-    return whole * 10 + hundredths / 10;
+    return memory_pressure_permille(text);
 }

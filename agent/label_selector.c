@@ -2,10 +2,8 @@
 #include "agent/label_selector.h"
 #include <errno.h>
 #include <string.h>
+#include "agent/labels.h"
 #include "base/error.h"
-
-#define KEY_MAX   63
-#define VALUE_MAX 255
 
 /* Takes one requirement apart, in place. */
 static int parse_requirement(char *text, const char *start, struct label_requirement *ret,
@@ -27,12 +25,12 @@ static int parse_requirement(char *text, const char *start, struct label_require
         requirement.operator= LABEL_ABSENT;
         key++;
     }
-    if (!*key || strlen(key) > KEY_MAX || strchr(key, '!'))
+    if (!*key || strlen(key) > LABEL_KEY_MAX || strchr(key, '!'))
         return error_set(err, EINVAL,
                          "write key=value, key!=value, key or !key, with keys of 1 to %d bytes",
-                         KEY_MAX);
-    if (value && strlen(value) > VALUE_MAX)
-        return error_set(err, EINVAL, "a label's value has at most %d bytes", VALUE_MAX);
+                         LABEL_KEY_MAX);
+    if (value && strlen(value) > LABEL_VALUE_MAX)
+        return error_set(err, EINVAL, "a label's value has at most %d bytes", LABEL_VALUE_MAX);
     requirement.key = (uint16_t)(key - start);
     requirement.value = (uint16_t)(value ? value - start : 0);
     *ret = requirement;

@@ -6,14 +6,11 @@
 #include "base/error.h"
 #include "base/json.h"
 
-#define KEY_MAX   63
-#define VALUE_MAX 255
-
 static bool key_is_valid(const char *key)
 {
     size_t length = strlen(key);
 
-    return length >= 1 && length <= KEY_MAX &&
+    return length >= 1 && length <= LABEL_KEY_MAX &&
            strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/-") ==
                length;
 }
@@ -22,7 +19,7 @@ static bool value_is_valid(const json_t *value)
 {
     const char *text = json_string_value(value);
 
-    if (!text || json_string_length(value) > VALUE_MAX)
+    if (!text || json_string_length(value) > LABEL_VALUE_MAX)
         return false;
     for (size_t i = 0; i < json_string_length(value); i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
@@ -43,12 +40,12 @@ int labels_check(const json_t *labels, struct error *err)
             return error_field(
                 err, EINVAL, "labels",
                 "labels: keys have 1 to %d of A-Z, a-z, 0-9, \".\", \"_\", \"/\" and \"-\"",
-                KEY_MAX);
+                LABEL_KEY_MAX);
         if (!value_is_valid(value))
             return error_field(
                 err, EINVAL, "labels",
                 "labels: values are strings of at most %d bytes, without control characters",
-                VALUE_MAX);
+                LABEL_VALUE_MAX);
     }
     return 0;
 }

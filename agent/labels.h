@@ -9,7 +9,9 @@
 struct error;
 struct json_reader;
 
-#define LABELS_MAX 32
+#define LABELS_MAX      32
+#define LABEL_KEY_MAX   63
+#define LABEL_VALUE_MAX 255
 
 /* -EINVAL, with "labels" as its field. */
 int labels_check(const json_t *labels, struct error *err);

@@ -52,8 +52,6 @@ int change_commit(struct change *change, struct error *err);
 /* node_vm_change.c: PATCH of VMs (resource_ops), and ACTION and PART, which only they have. */
 int change_patch_vm(struct change *change, struct error *err);
 int change_begin_action(struct change *change, struct error *err);
-/* RFC 7396: null removes, objects merge, the rest replaces. */
-void change_merge(json_t *target, const json_t *patch);
 void change_apply_vm(struct change *change);
 /* Writes the VM as it would be with the change's spec, intent and generation. */
 int change_commit_vm(struct change *change, struct error *err);

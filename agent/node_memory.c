@@ -21,9 +21,6 @@
 
 #define PAUSE_REASON "memory-pressure"
 
-_Static_assert(ARRAY_LENGTH(((struct node_memory_figures *)0)->actions) == BALANCER_RUNG_COUNT,
-               "one for each rung");
-
 /* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
 enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
 

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "scheduler/balancer.h"
+
 struct error;
 struct node;
 struct node_memory;
@@ -28,8 +30,9 @@ bool node_memory_is_balanced(const struct node *node);
 bool node_memory_is_short(const struct node *node);
 
 struct node_memory_figures {
-    unsigned level; /* enum balancer_level */
+    enum balancer_level level;
     uint64_t capacity_mib, free_mib, swapped_mib;
-    uint64_t actions[6]; /* plans that asked more than those before, ever, by enum balancer_rung */
+    /* plans that asked more than those before, ever */
+    uint64_t actions[BALANCER_RUNG_COUNT];
 };
 struct node_memory_figures node_memory_figures(const struct node *node);

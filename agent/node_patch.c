@@ -7,6 +7,7 @@
 #include "agent/node_change.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 
 static bool is_named(const char *key, const char *const *names)
 {
@@ -59,7 +60,7 @@ int change_merge_spec(struct change *change, struct error *err)
 
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    change_merge(merged, change->body);
+    json_merge_patch(merged, change->body);
     result = ops->parse(merged, &fresh, err);
     json_decref(merged);
     if (result < 0)

@@ -39,14 +39,19 @@ static bool is_left(const struct vm *vm)
                                 (vm->spec.desired_running && (vm->start_due || vm->timer)));
 }
 
-bool node_is_drained(const struct node *node)
+static int count_left(const struct node *node)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    int left = 0;
 
     for (size_t i = 0; i < vms->count; i++)
-        if (is_left((const struct vm *)vms->items[i]))
-            return false;
-    return true;
+        left += is_left((const struct vm *)vms->items[i]);
+    return left;
+}
+
+bool node_is_drained(const struct node *node)
+{
+    return count_left(node) == 0;
 }
 
 static bool is_changing(const struct node *node, const struct vm *vm)
@@ -177,11 +182,8 @@ void node_drain(struct node *node, node_done_fn *done, void *context)
 
 void node_schedule_status(const struct node *node, json_t *info)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    int left = 0;
+    int left = count_left(node);
 
-    for (size_t i = 0; i < vms->count; i++)
-        left += is_left((const struct vm *)vms->items[i]);
     json_object_set_new(info, "schedulable", json_boolean(!node->cordoned));
     json_object_set_new(
         info, "drain",

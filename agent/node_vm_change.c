@@ -10,6 +10,7 @@
 #include "agent/vm_balloon.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 
 static struct vm *target_vm(const struct change *change)
 {
@@ -97,29 +98,6 @@ void change_apply_vm(struct change *change)
 
 /* --- PATCH --- */
 
-void change_merge(json_t *target, const json_t *patch)
-{
-    const char *key;
-    json_t *value;
-
-    json_object_foreach((json_t *)patch, key, value)
-    {
-        json_t *old = json_object_get(target, key);
-
-        if (json_is_null(value)) {
-            json_object_del(target, key);
-        } else if (json_is_object(value)) {
-            if (!json_is_object(old)) {
-                old = json_object();
-                json_object_set_new(target, key, old);
-            }
-            change_merge(old, value);
-        } else {
-            json_object_set(target, key, value);
-        }
-    }
-}
-
 int change_patch_vm(struct change *change, struct error *err)
 {
     static const char *const changeable[] = {
@@ -140,7 +118,7 @@ int change_patch_vm(struct change *change, struct error *err)
     merged = json_deep_copy(vm->head.spec);
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    change_merge(merged, change->body);
+    json_merge_patch(merged, change->body);
     result = vm_spec_parse(merged, &change->new_spec, err);
     json_decref(merged);
     if (result < 0)

@@ -11,6 +11,7 @@
 #include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 
 static const struct {
     const char *name, *array;  /* of the spec */
@@ -288,7 +289,7 @@ static int patch_part(struct change *change, json_t *spec, json_t *array, size_t
                          parts[change->part].name, change->part_name, change->id);
     if (check_patch(change, err) < 0)
         return -err->code;
-    change_merge(json_array_get(array, index), change->body);
+    json_merge_patch(json_array_get(array, index), change->body);
     if (parse(change, spec, err) < 0) {
         name_as_in_body(err);
         return -err->code;

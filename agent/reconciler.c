@@ -29,16 +29,6 @@
 
 #define ORPHAN_WAIT_MS 2000
 
-static struct vm *find_instance(const struct node *node, uint32_t instance)
-{
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
-
-    for (size_t i = 0; i < vms->count; i++)
-        if (vms->items[i]->instance == instance)
-            return (struct vm *)vms->items[i];
-    return NULL;
-}
-
 /* --- processes --- */
 
 /* The pidfd of the VM's process of an earlier agent, or -1 if it is gone. */
@@ -77,7 +67,7 @@ static int sweep_jails(struct node *node, struct error *err)
     int result = jail_list(node->jail, &instances, &count, err);
 
     for (size_t i = 0; result == 0 && i < count; i++)
-        if (!find_instance(node, instances[i]))
+        if (!vm_of_instance(node, instances[i]))
             remove_orphan(node, instances[i]);
     free(instances);
     return result;

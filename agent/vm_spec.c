@@ -492,8 +492,7 @@ json_t *vm_spec_json(const struct vm_spec *spec)
         json_object_set_new(boot, "initrd", json_string(spec->initrd));
     json = json_pack(
         "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:i, "
-        "s:b, "
-        "s:s, s:s, s:i}",
+        "s:b, s:s, s:s, s:i}",
         "cpu", cpu_baseline_names[spec->cpu], "vcpus", (int)spec->vcpus, "memory_mib",
         (int)spec->memory_mib, "memory_max_mib", (int)spec->memory_max_mib, "memory_target_mib",
         (int)spec->memory_target_mib, "memory_min_mib", (int)spec->memory_min_mib, "memory_weight",

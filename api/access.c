@@ -143,22 +143,14 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
     return r;
 }
 
-/* The labels after a merge patch (RFC 7396). */
+/* The labels after a merge patch. */
 static json_t *merged_labels(const json_t *vm, const json_t *patch)
 {
     json_t *labels = json_deep_copy(json_object_get(json_object_get(vm, "spec"), "labels"));
-    const char *key;
-    json_t *value;
 
     if (!labels)
         labels = json_object();
-    json_object_foreach((json_t *)patch, key, value)
-    {
-        if (json_is_null(value))
-            json_object_del(labels, key);
-        else
-            json_object_set(labels, key, value);
-    }
+    json_merge_patch(labels, patch);
     return labels;
 }
 

@@ -65,6 +65,29 @@ char *json_canonical(const json_t *json)
     return json_dumps(json, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
+void json_merge_patch(json_t *target, const json_t *patch)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        json_t *old = json_object_get(target, key);
+
+        if (json_is_null(value)) {
+            json_object_del(target, key);
+        } else if (json_is_object(value)) {
+            if (!json_is_object(old)) {
+                old = json_object();
+                json_object_set_new(target, key, old);
+            }
+            json_merge_patch(old, value);
+        } else {
+            json_object_set(target, key, value);
+        }
+    }
+}
+
 /* --- reader --- */
 
 static void path_of(const struct json_reader *reader, const char *key, char *to, size_t size)

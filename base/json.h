@@ -25,6 +25,8 @@ struct error;
 int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err);
 /* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
 char *json_canonical(const json_t *json);
+/* RFC 7396, into an object: null removes, objects merge, the rest replaces. */
+void json_merge_patch(json_t *target, const json_t *patch);
 
 /* A nullable one may be absent or null, which is the same. */
 enum json_presence { JSON_OPTIONAL, JSON_REQUIRED, JSON_NULLABLE };

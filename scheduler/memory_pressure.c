@@ -40,13 +40,11 @@ static int find_mib(const char *text, const char *name, uint64_t *ret_mib)
 }
 
 /* "some avg10=1.23 avg60=..." */
-static uint32_t psi_permille(void)
+uint32_t memory_pressure_permille(const char *text)
 {
     unsigned whole, hundredths;
-    char text[256];
 
-    if (read_text(PRESSURE_FILE, text, sizeof text) < 0 ||
-        sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
+    if (sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
         return 0;
     return whole * 10 + hundredths / 10;
 }
@@ -65,7 +63,8 @@ int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err
         result = find_mib(text, "\nSwapFree:", &pressure.swap_free_mib);
     if (result < 0)
         return error_set(err, -result, "read /proc/meminfo: %s", strerror(-result));
-    pressure.psi_permille = psi_permille();
+    pressure.psi_permille =
+        read_text(PRESSURE_FILE, text, sizeof text) < 0 ? 0 : memory_pressure_permille(text);
     *ret_pressure = pressure;
     return 0;
 }

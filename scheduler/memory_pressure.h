@@ -14,6 +14,8 @@ struct memory_pressure {
 
 /* -EIO if /proc/meminfo is not as it should be. */
 int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err);
+/* Of the text of a memory.pressure (cgroup's or the host's), as psi_permille; 0 if it is none. */
+uint32_t memory_pressure_permille(const char *text);
 /* An fd that has EPOLLPRI when tasks waited for memory 150 ms in a second (PSI trigger): owned, or
  * -errno where there is no PSI. */
 int memory_pressure_trigger(void);
