@@ -113,18 +113,19 @@ static int damaged(const char *how, struct error *err)
                      "warren.db is damaged (%s): restore a backup of it; running VMs go on", how);
 }
 
-static int fail(struct database *database, const char *what, struct error *err)
+int database_fail(sqlite3 *sqlite, const char *what, struct error *err)
 {
-    if (errno_of(sqlite3_errcode(database->sqlite)) == EUCLEAN)
-        return damaged(sqlite3_errmsg(database->sqlite), err);
-    return error_set(err, errno_of(sqlite3_errcode(database->sqlite)), "database: %s: %s", what,
-                     sqlite3_errmsg(database->sqlite));
+    int code = errno_of(sqlite3_errcode(sqlite));
+
+    if (code == EUCLEAN)
+        return damaged(sqlite3_errmsg(sqlite), err);
+    return error_set(err, code, "database: %s: %s", what, sqlite3_errmsg(sqlite));
 }
 
 static int execute(struct database *database, const char *sql, struct error *err)
 {
     if (sqlite3_exec(database->sqlite, sql, NULL, NULL, NULL) != SQLITE_OK)
-        return fail(database, strlen(sql) > 64 ? "schema" : sql, err);
+        return database_fail(database->sqlite, strlen(sql) > 64 ? "schema" : sql, err);
     return 0;
 }
 
@@ -167,7 +168,7 @@ static int end_batch(void *context, struct error *err)
 static int run_statement(struct database *database, sqlite3_stmt *statement, struct error *err)
 {
     int code = sqlite3_step(statement);
-    int result = code == SQLITE_DONE ? 0 : fail(database, "write", err);
+    int result = code == SQLITE_DONE ? 0 : database_fail(database->sqlite, "write", err);
 
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
@@ -374,11 +375,11 @@ static int read_number(struct database *database, const char *sql, int64_t *ret_
     int result = 0;
 
     if (sqlite3_prepare_v2(database->sqlite, sql, -1, &statement, NULL) != SQLITE_OK)
-        return fail(database, sql, err);
+        return database_fail(database->sqlite, sql, err);
     if (sqlite3_step(statement) == SQLITE_ROW)
         *ret_value = sqlite3_column_int64(statement, 0);
     else
-        result = fail(database, sql, err);
+        result = database_fail(database->sqlite, sql, err);
     sqlite3_finalize(statement);
     return result;
 }
@@ -390,9 +391,9 @@ static int check_integrity(struct database *database, struct error *err)
 
     if (sqlite3_prepare_v2(database->sqlite, "PRAGMA quick_check(1)", -1, &statement, NULL) !=
         SQLITE_OK)
-        return fail(database, "check", err);
+        return database_fail(database->sqlite, "check", err);
     if (sqlite3_step(statement) != SQLITE_ROW)
-        result = fail(database, "check", err);
+        result = database_fail(database->sqlite, "check", err);
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
         result = damaged((const char *)sqlite3_column_text(statement, 0), err);
     sqlite3_finalize(statement);
@@ -435,7 +436,7 @@ static int load(struct database *database, database_row_fn *row, void *context, 
                            "SELECT kind, id, uid, instance, generation, revision, spec, status "
                            "FROM resource ORDER BY instance",
                            -1, &statement, NULL) != SQLITE_OK)
-        return fail(database, "load", err);
+        return database_fail(database->sqlite, "load", err);
     while ((code = sqlite3_step(statement)) == SQLITE_ROW && result >= 0) {
         struct record record = {
             .kind = (const char *)sqlite3_column_text(statement, 0),
@@ -451,7 +452,7 @@ static int load(struct database *database, database_row_fn *row, void *context, 
         result = row(context, &record, err);
     }
     if (result >= 0 && code != SQLITE_DONE)
-        result = fail(database, "load", err);
+        result = database_fail(database->sqlite, "load", err);
     sqlite3_finalize(statement);
     return result < 0 ? result : 0;
 }
@@ -491,7 +492,7 @@ static int open_file(struct database *database, const char *dir_path, struct err
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                             SQLITE_OPEN_NOFOLLOW,
                         NULL) != SQLITE_OK)
-        return fail(database, "open", err);
+        return database_fail(database->sqlite, "open", err);
     sqlite3_extended_result_codes(database->sqlite, 1);
     for (size_t i = 0; i < ARRAY_LENGTH(pragmas); i++) {
         result = execute(database, pragmas[i], err);
@@ -508,7 +509,7 @@ static int prepare(struct database *database, struct error *err)
     for (int i = 0; i < STATEMENT_COUNT; i++)
         if (sqlite3_prepare_v3(database->sqlite, statement_text[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &database->statements[i], NULL) != SQLITE_OK)
-            return fail(database, "prepare", err);
+            return database_fail(database->sqlite, "prepare", err);
     return 0;
 }
 

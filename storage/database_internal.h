@@ -7,6 +7,8 @@ struct database;
 
 /* The worker's: for use in a job of it. */
 sqlite3 *database_sqlite(struct database *database);
+/* The connection's last error, by errno; -EUCLEAN = the file is damaged. */
+int database_fail(sqlite3 *sqlite, const char *what, struct error *err);
 /* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this.
  */
 int database_submit(struct database *database, worker_run_fn *run, worker_done_fn *done, void *job,

@@ -1,14 +1,7 @@
 /* The keys of requests (Idempotency-Key) as they are read back.  See database.h. */
-#include <errno.h>
-
 #include "base/error.h"
 #include "storage/database.h"
 #include "storage/database_internal.h"
-
-static int fail(sqlite3 *sqlite, struct error *err)
-{
-    return error_set(err, EIO, "database: read its keys: %s", sqlite3_errmsg(sqlite));
-}
 
 int database_load_keys(struct database *database, database_key_fn *row, void *context,
                        struct error *err)
@@ -22,7 +15,7 @@ int database_load_keys(struct database *database, database_key_fn *row, void *co
                            "SELECT sequence, created_ms, status, scope, key, digest, etag, "
                            "location, body FROM idempotency ORDER BY sequence",
                            -1, &statement, NULL) != SQLITE_OK)
-        return fail(sqlite, err);
+        return database_fail(sqlite, "read its keys", err);
     while ((code = sqlite3_step(statement)) == SQLITE_ROW && result >= 0) {
         struct key_record record = {
             .sequence = sqlite3_column_int64(statement, 0),
@@ -39,7 +32,7 @@ int database_load_keys(struct database *database, database_key_fn *row, void *co
         result = row(context, &record, err);
     }
     if (result >= 0 && code != SQLITE_DONE)
-        result = fail(sqlite, err);
+        result = database_fail(sqlite, "read its keys", err);
     sqlite3_finalize(statement);
     return result;
 }
