@@ -176,4 +176,4 @@ clean:
 
 -include $(foreach d,base vmm static/base static/vmm agent api storage net scheduler tests/unit tests/tools tests/sim,$(wildcard $(BUILD)/$(d)/*.d))
 
-$(BUILD)/storage/database.o: storage/schema.sql
+$(BUILD)/storage/database_schema.o: storage/schema.sql storage/schema_events.sql

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "storage/database.h"
 
 #define DEFAULT_FILE "/etc/warren/warrend.conf"
 
@@ -80,6 +81,11 @@ static const struct option options[] = {
     { "autostart-parallel", TYPE_NUMBER, AT(autostart_parallel), 1, 1000, "N",
       "how many VMs are being started at a time, and in a second, after the host's reboot "
       "(default 8)" },
+    { "events-kept", TYPE_NUMBER, AT(events_kept), 1, 10000000, "N",
+      "of how many of the newest changes GET /v1/events can tell (default 10000)" },
+    { "events-heartbeat-seconds", TYPE_NUMBER, AT(events_heartbeat_seconds), 1, 3600, "S",
+      "how often a stream of events that has none says so; whoever takes nothing for twice as long "
+      "is cut off (default 15)" },
     { "accept-older-database", TYPE_FLAG, AT(accept_older_database), 0, 0, NULL,
       "start though the database is older than what is on this host, as after the restore of a "
       "backup: what was made since, VMs and volumes too, is removed" },
@@ -310,6 +316,8 @@ int config_parse(int argc, char **argv, struct config *ret_config, enum config_w
         .memory_ratio_percent = 100,
         .disk_ratio_percent = 200,
         .autostart_parallel = 8,
+        .events_kept = EVENTS_KEPT,
+        .events_heartbeat_seconds = 15,
     };
     struct config flags = defaults;
     struct config config = defaults;

@@ -44,8 +44,10 @@ struct config {
     int64_t memory_balancer;      /* enum memory_balancer */
     int64_t disk_ratio_percent;   /* promised to volumes / size of the file system */
     int64_t autostart_parallel; /* VMs started at a time, and in a second, after a host's reboot */
-    bool accept_older_database; /* than what is on the host, which goes */
-    bool allow_private_urls;    /* imports may come from private and loopback addresses */
+    int64_t events_kept;        /* of so many revisions, in the database */
+    int64_t events_heartbeat_seconds;
+    bool accept_older_database;    /* than what is on the host, which goes */
+    bool allow_private_urls;       /* imports may come from private and loopback addresses */
     char ca_file[CONFIG_PATH_MAX]; /* for imports; "" = the system's */
     bool debug;
 };

@@ -124,7 +124,7 @@ json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
 
 int64_t node_revision(const struct node *node)
 {
-    return node->revision;
+    return database_revision(node->database);
 }
 
 /* --- writing behind --- */
@@ -218,6 +218,8 @@ static void write_row(struct node *node, struct resource *resource)
     int result = -ENOMEM;
 
     resource->unsaved = false;
+    /* Given as it is written: revisions, which events go by, are in the order of the writes. */
+    resource->revision = ++node->revision;
     if (spec_text && status_text)
         result = submit_row(node, resource, spec_text, status_text, &err);
     if (result < 0)
@@ -229,7 +231,6 @@ static void write_row(struct node *node, struct resource *resource)
 
 void node_save(struct node *node, struct resource *resource)
 {
-    resource->revision = ++node->revision;
     /* Else it would undo on the disk what is being committed and not yet in memory. */
     if (resource->committing)
         resource->unsaved = true;

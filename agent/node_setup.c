@@ -158,6 +158,7 @@ static int open_all(struct node *node, struct error *err)
         result = database_load_keys(node->database, node_load_key, node, err);
     if (result != 0)
         return result;
+    database_keep_events(node->database, node->config->events_kept);
     node->last_instance = counters.instance;
     node->revision = counters.revision;
     result = worker_new(node->loop, "network", &one_by_one, &node->net_worker, err);

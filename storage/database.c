@@ -15,29 +15,6 @@
 #include "base/worker.h"
 #include "storage/database_internal.h"
 
-#define SCHEMA_VERSION 2
-
-/* schema.sql as a string in the program. */
-__asm__(".section .rodata\n"
-        "database_schema:\n"
-        ".incbin \"storage/schema.sql\"\n"
-        ".byte 0\n"
-        ".previous\n");
-extern const char database_schema[];
-
-/* What makes each version of the one before; schema.sql is version 1. */
-static const char *const schema_steps[SCHEMA_VERSION] = {
-    database_schema,
-    "CREATE TABLE idempotency ("
-    "sequence INTEGER NOT NULL PRIMARY KEY, " /* the oldest go first */
-    "scope TEXT NOT NULL, "                   /* who asked, method and path */
-    "key TEXT NOT NULL, "
-    "digest TEXT NOT NULL, " /* SHA-256 of the body */
-    "created_ms INTEGER NOT NULL, "
-    "status INTEGER NOT NULL, " /* HTTP; 0 = the change is committed, but not answered yet */
-    "etag TEXT, location TEXT, body TEXT) STRICT",
-};
-
 enum statement {
     STATEMENT_PUT,
     STATEMENT_DELETE,
@@ -45,6 +22,10 @@ enum statement {
     STATEMENT_COUNT_REVISION,
     STATEMENT_PUT_KEY,
     STATEMENT_DROP_KEYS,
+    STATEMENT_TELL_PUT,
+    STATEMENT_TELL_DELETE,
+    STATEMENT_TRIM_EVENTS,
+    STATEMENT_COUNT_TRIMMED,
     STATEMENT_COUNT
 };
 
@@ -61,6 +42,11 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [STATEMENT_PUT_KEY] =
         "INSERT OR REPLACE INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STATEMENT_DROP_KEYS] = "DELETE FROM idempotency WHERE sequence < ?1",
+    [STATEMENT_TELL_PUT] = database_event_of_put,
+    [STATEMENT_TELL_DELETE] = database_event_of_delete,
+    [STATEMENT_TRIM_EVENTS] = "DELETE FROM event WHERE id <= ?1",
+    [STATEMENT_COUNT_TRIMMED] =
+        "UPDATE counter SET value = max(value, ?1) WHERE name = 'events_trimmed'",
 };
 
 struct database {
@@ -70,6 +56,10 @@ struct database {
     struct timespec began;
     struct error lost; /* why SQLite rolled this batch's transaction back; code 0 = it did not */
     struct histogram commits;
+    int64_t events_kept; /* set before the worker has its first job */
+    int64_t revision;    /* the loop's: newest that is known to be on the disk */
+    database_watch_fn *watch;
+    void *watch_context;
 };
 
 struct write_job {
@@ -83,44 +73,7 @@ struct write_job {
     char text[];
 };
 
-/* --- errors --- */
-
-static int errno_of(int sqlite_code)
-{
-    switch (sqlite_code & 0xff) {
-    case SQLITE_FULL:
-        return ENOSPC;
-    case SQLITE_NOMEM:
-        return ENOMEM;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        return EBUSY;
-    case SQLITE_READONLY:
-        return EROFS;
-    case SQLITE_CONSTRAINT:
-        return EINVAL;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-        return EUCLEAN;
-    default:
-        return EIO;
-    }
-}
-
-static int damaged(const char *how, struct error *err)
-{
-    return error_set(err, EUCLEAN,
-                     "warren.db is damaged (%s): restore a backup of it; running VMs go on", how);
-}
-
-int database_fail(sqlite3 *sqlite, const char *what, struct error *err)
-{
-    int code = errno_of(sqlite3_errcode(sqlite));
-
-    if (code == EUCLEAN)
-        return damaged(sqlite3_errmsg(sqlite), err);
-    return error_set(err, code, "database: %s: %s", what, sqlite3_errmsg(sqlite));
-}
+/* --- the worker's side --- */
 
 static int execute(struct database *database, const char *sql, struct error *err)
 {
@@ -128,8 +81,6 @@ static int execute(struct database *database, const char *sql, struct error *err
         return database_fail(database->sqlite, strlen(sql) > 64 ? "schema" : sql, err);
     return 0;
 }
-
-/* --- the worker's side --- */
 
 static int begin_batch(void *context, struct error *err)
 {
@@ -140,13 +91,15 @@ static int begin_batch(void *context, struct error *err)
     return execute(database, "BEGIN IMMEDIATE", err);
 }
 
-/* After FULL, IOERR or NOMEM SQLite may have rolled back everything.  Then nothing more of the
- * batch may run: outside of a transaction, a savepoint's release would commit. */
+/* After FULL, IOERR or NOMEM SQLite may have rolled back everything, of a read, too.  Then nothing
+ * more of the batch may run: outside of a transaction, a savepoint's release would commit. */
 static int is_lost(const struct database *database, struct error *err)
 {
-    if (database->lost.code == 0)
-        return 0;
-    return error_set(err, database->lost.code, "%s", database->lost.message);
+    if (database->lost.code != 0)
+        return error_set(err, database->lost.code, "%s", database->lost.message);
+    if (sqlite3_get_autocommit(database->sqlite))
+        return error_set(err, EIO, "database: the transaction was rolled back");
+    return 0;
 }
 
 static int end_batch(void *context, struct error *err)
@@ -183,28 +136,46 @@ static int count(struct database *database, enum statement which, int64_t value,
     return run_statement(database, statement, err);
 }
 
-static int write_record(struct database *database, const struct write_job *job, struct error *err)
+/* Ids are revisions, so those of the newest `events_kept` revisions are at most as many. */
+static int trim_events(struct database *database, int64_t revision, struct error *err)
 {
-    const struct record *record = &job->record;
-    sqlite3_stmt *statement = database->statements[job->remove ? STATEMENT_DELETE : STATEMENT_PUT];
-    int result;
+    int64_t last = revision - database->events_kept;
+    int result = last > 0 ? count(database, STATEMENT_TRIM_EVENTS, last, err) : 0;
+
+    if (result < 0 || last <= 0 || sqlite3_changes(database->sqlite) == 0)
+        return result;
+    return count(database, STATEMENT_COUNT_TRIMMED, last, err);
+}
+
+static int run_bound(struct database *database, enum statement which, const struct record *record,
+                     struct error *err)
+{
+    sqlite3_stmt *statement = database->statements[which];
 
     sqlite3_bind_text(statement, 1, record->kind, -1, SQLITE_STATIC);
     sqlite3_bind_text(statement, 2, record->id, -1, SQLITE_STATIC);
-    if (!job->remove) {
-        sqlite3_bind_text(statement, 3, record->uid, -1, SQLITE_STATIC);
-        sqlite3_bind_int64(statement, 4, record->instance);
-        sqlite3_bind_int64(statement, 5, record->generation);
-        sqlite3_bind_int64(statement, 6, record->revision);
-        sqlite3_bind_text(statement, 7, record->spec, -1, SQLITE_STATIC);
-        sqlite3_bind_text(statement, 8, record->status, -1, SQLITE_STATIC);
-    }
-    result = run_statement(database, statement, err);
+    sqlite3_bind_text(statement, 3, record->uid, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 4, record->instance);
+    sqlite3_bind_int64(statement, 5, record->generation);
+    sqlite3_bind_int64(statement, 6, record->revision);
+    sqlite3_bind_text(statement, 7, record->spec, -1, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 8, record->status, -1, SQLITE_STATIC);
+    return run_statement(database, statement, err);
+}
+
+static int write_record(struct database *database, const struct write_job *job, struct error *err)
+{
+    const struct record *record = &job->record;
+    int result =
+        run_bound(database, job->remove ? STATEMENT_TELL_DELETE : STATEMENT_TELL_PUT, record, err);
+
+    if (result == 0)
+        result = run_bound(database, job->remove ? STATEMENT_DELETE : STATEMENT_PUT, record, err);
     if (result == 0 && !job->remove)
         result = count(database, STATEMENT_COUNT_INSTANCE, record->instance, err);
     if (result == 0)
         result = count(database, STATEMENT_COUNT_REVISION, record->revision, err);
-    return result;
+    return result < 0 ? result : trim_events(database, record->revision, err);
 }
 
 static int write_key(struct database *database, const struct key_record *key, struct error *err)
@@ -252,9 +223,16 @@ static int run_write(void *argument, struct error *err)
 static void write_done(void *argument, int result, const struct error *err)
 {
     struct write_job *job = argument;
+    struct database *database = job->database;
 
     if (job->done)
         job->done(job->context, result, err);
+    /* Then: what is said to be there can be seen by now. */
+    if (result >= 0 && job->record.kind && job->record.revision > database->revision) {
+        database->revision = job->record.revision;
+        if (database->watch)
+            database->watch(database->watch_context);
+    }
     free(job);
 }
 
@@ -361,6 +339,22 @@ int database_put_key(struct database *database, const struct key_record *key,
     return submit(database, &none, key, /* remove= */ false, done, context, err);
 }
 
+int64_t database_revision(const struct database *database)
+{
+    return database->revision;
+}
+
+void database_watch(struct database *database, database_watch_fn *watch, void *context)
+{
+    database->watch = watch;
+    database->watch_context = context;
+}
+
+void database_keep_events(struct database *database, int64_t count)
+{
+    database->events_kept = count;
+}
+
 const struct histogram *database_commits(const struct database *database)
 {
     return &database->commits;
@@ -395,7 +389,7 @@ static int check_integrity(struct database *database, struct error *err)
     if (sqlite3_step(statement) != SQLITE_ROW)
         result = database_fail(database->sqlite, "check", err);
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
-        result = damaged((const char *)sqlite3_column_text(statement, 0), err);
+        result = database_damaged((const char *)sqlite3_column_text(statement, 0), err);
     sqlite3_finalize(statement);
     return result;
 }
@@ -408,17 +402,17 @@ static int migrate(struct database *database, struct error *err)
 
     if (result < 0)
         return result;
-    if (version > SCHEMA_VERSION)
+    if (version > DATABASE_SCHEMA_VERSION)
         return error_set(err, EPROTO,
                          "warren.db has schema version %lld, this program knows %d: "
                          "run the newer warrend",
-                         (long long)version, SCHEMA_VERSION);
-    if (version == SCHEMA_VERSION)
+                         (long long)version, DATABASE_SCHEMA_VERSION);
+    if (version == DATABASE_SCHEMA_VERSION)
         return 0;
-    snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", SCHEMA_VERSION);
+    snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", DATABASE_SCHEMA_VERSION);
     result = execute(database, "BEGIN IMMEDIATE", err);
-    for (int64_t step = version; result == 0 && step < SCHEMA_VERSION; step++)
-        result = execute(database, schema_steps[step], err);
+    for (int64_t step = version; result == 0 && step < DATABASE_SCHEMA_VERSION; step++)
+        result = execute(database, database_schema_steps[step], err);
     if (result == 0)
         result = execute(database, pragma, err);
     if (result == 0)
@@ -541,6 +535,7 @@ static int load_all(struct database *database, database_row_fn *row, void *conte
         return result;
     *ret_counters =
         (struct database_counters){ .instance = (uint32_t)instance, .revision = revision };
+    database->revision = revision;
     return 0;
 }
 
@@ -556,6 +551,7 @@ int database_open(const char *dir_path, struct loop *loop, database_row_fn *row,
 
     if (!database)
         return error_set(err, ENOMEM, "open the database");
+    database->events_kept = EVENTS_KEPT;
     result = set_up(database, dir_path, err);
     if (result == 0)
         result = load_all(database, row, context, ret_counters, err);

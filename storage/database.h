@@ -82,5 +82,40 @@ typedef void database_backup_fn(void *context, const void *bytes, size_t size,
 int database_backup(struct database *database, database_backup_fn *done, void *context,
                     struct error *err);
 
+/* --- events (schema_events.sql): one for each change of a row --- */
+
+#define EVENTS_KEPT 10000 /* by default */
+
+/* Newest revision of a change whose `done` was called and had succeeded.  Changes are put in the
+ * order of their revisions, so all older ones that will ever be are there, too. */
+int64_t database_revision(const struct database *database);
+/* Called (loop thread) whenever that has grown. */
+typedef void database_watch_fn(void *context);
+void database_watch(struct database *database, database_watch_fn *watch, void *context);
+/* Those of the newest `count` revisions; before anything is put only. */
+void database_keep_events(struct database *database, int64_t count);
+
+/* Strings borrowed. */
+struct event {
+    int64_t id;
+    const char *kind, *resource, *type;
+    const char *document; /* JSON text in one line */
+};
+
+struct event_page {
+    int64_t trimmed;  /* newest revision of which events may be gone */
+    int64_t revision; /* newest that there was when it was read */
+    size_t count;
+    struct event *events; /* ascending by id */
+};
+
+/* page: borrowed until this returns, as of a moment when all in it was on the disk; NULL: *err says
+ * why.  Loop thread. */
+typedef void database_events_fn(void *context, const struct event_page *page,
+                                const struct error *err);
+/* The first `limit` events with greater ids than `after`.  In order with the changes. */
+int database_read_events(struct database *database, int64_t after, size_t limit,
+                         database_events_fn *done, void *context, struct error *err);
+
 /* How long the commits took, failed ones too; any thread.  Borrowed. */
 const struct histogram *database_commits(const struct database *database);

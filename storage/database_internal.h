@@ -4,12 +4,23 @@
 #include "base/worker.h"
 
 struct database;
+struct error;
 
+/* The connection's last error while it did `what`, by errno; -EUCLEAN = the file is damaged. */
+int database_fail(sqlite3 *sqlite, const char *what, struct error *err);
+/* -EUCLEAN, with what to do. */
+int database_damaged(const char *how, struct error *err);
 /* The worker's: for use in a job of it. */
 sqlite3 *database_sqlite(struct database *database);
-/* The connection's last error, by errno; -EUCLEAN = the file is damaged. */
-int database_fail(sqlite3 *sqlite, const char *what, struct error *err);
 /* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this.
  */
 int database_submit(struct database *database, worker_run_fn *run, worker_done_fn *done, void *job,
                     struct error *err);
+
+/* What makes each version of the schema of the one before. */
+#define DATABASE_SCHEMA_VERSION 3
+extern const char *const database_schema_steps[DATABASE_SCHEMA_VERSION];
+
+/* Statements that tell of a change that is about to be made: of what is bound for that; a
+ * deletion's revision is ?6, too. */
+extern const char database_event_of_put[], database_event_of_delete[];

@@ -1,4 +1,5 @@
--- Version 1.  PRAGMA user_version holds the version of the schema; database.c migrates upwards only.
+-- Version 1.  PRAGMA user_version holds the version of the schema; database.c migrates upwards only
+-- (database_schema.c).
 -- One row per resource: what the user asked for (spec) and what is known of it (status), both
 -- canonical JSON, so that a reader with sqlite3 sees what the API shows.
 CREATE TABLE resource (
