@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/jail.h"
+#include "agent/node_events.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/version.h"
@@ -446,6 +447,9 @@ static void print_node(FILE *out, const struct node *node)
                 node->database_error == 0);
     print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",
                 node_console_followers(node));
+    print_gauge(out, "warren_event_streams", "Streams of GET /v1/events", node_event_streams(node));
+    head(out, "warren_event_streams_cut_total", "counter", "Those that took nothing for too long");
+    fprintf(out, "warren_event_streams_cut_total %" PRIu64 "\n", node->event_listeners_cut);
     print_histogram(out, "warren_database_commit_seconds", "Commits of the state database",
                     database_commits(node->database));
     print_work(out, node);

@@ -12,6 +12,7 @@
  *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
  *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
  *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        EHOSTDOWN cordoned (503)
+ *   EIDRM events are gone (410)
  *   EALREADY key is under way (409)  EKEYREJECTED another body (422)  others internal (500) */
 #pragma once
 #include <jansson.h>
@@ -21,6 +22,7 @@
 #include "base/id.h"
 
 struct error;
+struct event_filter;
 struct key;
 struct key_answer;
 struct label_selector;
@@ -62,7 +64,7 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
                   char ret_next[ID_MAX + 1]);
 /* Can one of this kind be in this state? */
 bool node_state_is_known(enum resource_kind kind, const char *name);
-/* Newest committed change of all. */
+/* Newest committed change of all that reads show: events after it tell what comes. */
 int64_t node_revision(const struct node *node);
 
 /* spec: the request's body, a JSON object.  Validates, then creates or compares. */
@@ -130,6 +132,22 @@ struct node_waiter *node_wait(struct node *node, enum resource_kind kind, const 
 void node_end_waits(struct node *node);
 /* Before `done` was called only. */
 void node_wait_cancel(struct node_waiter *waiter);
+
+/* --- events: one for each committed change of a resource, or of the node's own spec --- */
+
+/* {"items","next","revision"}, taken; NULL: *err says why. */
+typedef void node_events_fn(void *context, json_t *page, const struct error *err);
+/* Those with greater ids than `after` (-1: from the oldest), at most limit; a page looks at so many
+ * only, so it may have fewer, even none, and a next one.  -EIDRM: some after that are gone, or it
+ * was never. */
+void node_events_page(struct node *node, int64_t after, size_t limit,
+                      const struct event_filter *filter, node_events_fn *done, void *context);
+/* An owned stream socket to read from, or -errno. */
+typedef void node_stream_fn(void *context, int fd, const struct error *err);
+/* The same as text/event-stream, and then what comes (-1: that only), until the node ends or the
+ * socket takes nothing for too long.  -EIDRM; -EAGAIN: there are too many. */
+void node_events_follow(struct node *node, int64_t after, const struct event_filter *filter,
+                        node_stream_fn *done, void *context);
 
 /* The last `tail` bytes of the VM's console (malloc'ed). */
 int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,

@@ -22,6 +22,7 @@
 
 struct change;
 struct console_follower;
+struct event_stream;
 struct console_input;
 struct database;
 struct fork_source;
@@ -221,6 +222,8 @@ struct node {
     bool waits_ended; /* nobody is let wait any more */
     struct console_follower *followers;
     struct loop_timer *follow_timer; /* while there are followers */
+    struct event_stream *event_streams;
+    uint64_t event_listeners_cut;
     bool
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];

@@ -11,6 +11,7 @@
 #include "agent/jail.h"
 #include "agent/jail_files.h"
 #include "agent/node_console.h"
+#include "agent/node_events.h"
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
@@ -227,6 +228,7 @@ struct node *node_free(struct node *node)
     node->ending = true;
     node->tick = loop_cancel(node->tick);
     node_console_end(node);
+    node_events_end(node);
     node->memory = node_memory_free(node->memory);
     /* Their last jobs may queue changes: the database goes last. */
     node->launch_worker = worker_free(node->launch_worker);

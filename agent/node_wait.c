@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/node_console.h"
+#include "agent/node_events.h"
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
@@ -168,6 +169,7 @@ void node_end_waits(struct node *node)
 {
     node->waits_ended = true;
     node_console_end(node);
+    node_events_end(node);
     while (node->waiters) {
         struct node_waiter *waiter = node->waiters;
 

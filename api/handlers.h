@@ -25,6 +25,8 @@ void vm_console(struct request *request);
 void vm_console_input(struct request *request);
 void vm_vsock(struct request *request);
 
+void event_list(struct request *request); /* event_handlers.c */
+
 /* node_handlers.c */
 void node_show(struct request *request);
 void node_show_memory(struct request *request);

@@ -18,6 +18,7 @@ static const struct problem problems[] = {
     { EBUSY, 409, "busy", "The resource is in use or in the wrong state", NULL, NULL },
     { EALREADY, 409, "key-under-way", "The request with this key is under way", "1", NULL },
     { EADDRINUSE, 409, "overlap", "The address range overlaps another", NULL, NULL },
+    { EIDRM, 410, "events-trimmed", "Events after that place are gone", NULL, NULL },
     { ESTALE, 412, "precondition-failed", "The precondition does not hold", NULL, NULL },
     { PROBLEM_TOO_LARGE, 413, "too-large", "The body is too large", NULL, NULL },
     { PROBLEM_MEDIA_TYPE, 415, "unsupported-media-type", "The content type is not supported", NULL,

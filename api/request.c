@@ -31,6 +31,8 @@ struct request *request_free(struct request *request)
     free(request->content_type);
     free(request->upgrade);
     free(request->idempotency_key);
+    free(request->accept);
+    free(request->last_event_id);
     free(request->allow);
     caller_clear(&request->caller);
     free(request->body);
@@ -65,7 +67,9 @@ int request_new(struct wire_message *message, struct caller *caller,
         !copy_string(message->strings[WIRE_IF_NONE_MATCH], &request->if_none_match) ||
         !copy_string(message->strings[WIRE_CONTENT_TYPE], &request->content_type) ||
         !copy_string(message->strings[WIRE_UPGRADE], &request->upgrade) ||
-        !copy_string(message->strings[WIRE_IDEMPOTENCY_KEY], &request->idempotency_key)) {
+        !copy_string(message->strings[WIRE_IDEMPOTENCY_KEY], &request->idempotency_key) ||
+        !copy_string(message->strings[WIRE_ACCEPT], &request->accept) ||
+        !copy_string(message->strings[WIRE_LAST_EVENT_ID], &request->last_event_id)) {
         request_free(request);
         return error_set(err, ENOMEM, "no memory for a request");
     }

@@ -42,7 +42,7 @@ struct request {
     char *method, *path;         /* owned; path without the query */
     struct query query;          /* points into path's buffer */
     char *if_match, *if_none_match, *content_type, *upgrade; /* owned; NULL = absent */
-    char *idempotency_key;                                   /* owned; NULL = absent */
+    char *idempotency_key, *accept, *last_event_id;          /* the same */
     struct key *key; /* the node's, from idempotency_begin to the reply; NULL = none */
     char *body;      /* owned; a NUL behind; NULL if empty */
     size_t body_size;

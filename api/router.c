@@ -17,6 +17,7 @@ static const char *const wait_queries[] = { "wait", NULL };
 static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
 static const char *const node_queries[] = { "vcpus", "memory_mib", "disk_mib", NULL };
+static const char *const event_queries[] = { "after", "kind", "id", "type", "limit", NULL };
 static const char *const console_queries[] = { "tail", "follow", NULL };
 
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */
@@ -109,6 +110,7 @@ static const struct route routes[] = {
       false, page_queries },
     { "GET", "/v1/operations/{id}", SCOPE_READ, "getOperation", resource_get, RESOURCE_OPERATION,
       false, NULL },
+    { "GET", "/v1/events", SCOPE_READ, "listEvents", event_list, 0, false, event_queries },
     { "GET", "/v1/node", SCOPE_READ, "getNode", node_show, 0, false, node_queries },
     { "PATCH", "/v1/node", SCOPE_ADMIN, "patchNode", node_patch_spec, 0, true, NULL },
     { "POST", "/v1/node/drain", SCOPE_ADMIN, "drainNode", node_start_drain, 0, false,

@@ -260,6 +260,8 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     message.strings[WIRE_IF_NONE_MATCH] = headers->values[HEADER_IF_NONE_MATCH];
     message.strings[WIRE_IDEMPOTENCY_KEY] = headers->values[HEADER_IDEMPOTENCY_KEY];
     message.strings[WIRE_UPGRADE] = server_headers_upgrade(headers, version);
+    message.strings[WIRE_ACCEPT] = headers->values[HEADER_ACCEPT];
+    message.strings[WIRE_LAST_EVENT_ID] = headers->values[HEADER_LAST_EVENT_ID];
     message.strings[WIRE_PEER] = connection->peer;
     message.strings[WIRE_AUTHORIZATION] = headers->values[HEADER_AUTHORIZATION];
     if (connection->tls && server_tls_client(connection->mhd, certificate, sizeof(certificate)))

@@ -17,6 +17,8 @@ static const char *const names[HEADER_COUNT] = {
     [HEADER_UPGRADE] = "Upgrade",
     [HEADER_IDEMPOTENCY_KEY] = "Idempotency-Key",
     [HEADER_AUTHORIZATION] = "Authorization",
+    [HEADER_ACCEPT] = "Accept",
+    [HEADER_LAST_EVENT_ID] = "Last-Event-ID",
 };
 
 /* What warrend's wire takes of each; longer ones are nobody's honest value. */
@@ -32,6 +34,8 @@ static const size_t value_max[HEADER_COUNT] = {
     [HEADER_UPGRADE] = 64,
     [HEADER_IDEMPOTENCY_KEY] = 256,
     [HEADER_AUTHORIZATION] = WIRE_AUTHORIZATION_MAX,
+    [HEADER_ACCEPT] = 256,
+    [HEADER_LAST_EVENT_ID] = 32,
 };
 
 /* tchar of RFC 9110, 5.6.2 */
@@ -80,6 +84,9 @@ void server_headers_add(struct server_headers *headers, const char *name, size_t
     if (!is_token(name, name_size) || !is_field_value(value, value_size, known < HEADER_COUNT))
         refuse(headers, SERVER_BAD_REQUEST);
     if (known == HEADER_COUNT)
+        return;
+    /* A wish: more of it, or a longer one, than is understood is nobody's fault. */
+    if (known == HEADER_ACCEPT && (headers->values[known] || value_size > value_max[known]))
         return;
     if (headers->values[known] || value_size > value_max[known])
         refuse(headers, SERVER_BAD_REQUEST);

@@ -51,6 +51,8 @@ static const struct wire_string_rule {
     [WIRE_CERTIFICATE] = { "certificate", WIRE_CERTIFICATE_MAX, 1u << WIRE_REQUEST },
     [WIRE_WWW_AUTHENTICATE] = { "www_authenticate", 128, 1u << WIRE_REPLY },
     [WIRE_REQUEST_ID] = { "request_id", 64, 1u << WIRE_REPLY },
+    [WIRE_ACCEPT] = { "accept", 256, 1u << WIRE_REQUEST },
+    [WIRE_LAST_EVENT_ID] = { "last_event_id", 32, 1u << WIRE_REQUEST },
 };
 
 static const size_t body_max[WIRE_KIND_COUNT] = {

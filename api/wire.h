@@ -50,6 +50,8 @@ enum wire_string {
     WIRE_CERTIFICATE, /* the name in the client's certificate, which was verified */
     WIRE_WWW_AUTHENTICATE,
     WIRE_REQUEST_ID,
+    WIRE_ACCEPT,
+    WIRE_LAST_EVENT_ID,
     WIRE_STRING_COUNT
 };
 

@@ -105,6 +105,8 @@ FUZZ_TARGET(http)
         message.strings[WIRE_IF_MATCH] = headers.values[HEADER_IF_MATCH];
         message.strings[WIRE_IF_NONE_MATCH] = headers.values[HEADER_IF_NONE_MATCH];
         message.strings[WIRE_AUTHORIZATION] = headers.values[HEADER_AUTHORIZATION];
+        message.strings[WIRE_ACCEPT] = headers.values[HEADER_ACCEPT];
+        message.strings[WIRE_LAST_EVENT_ID] = headers.values[HEADER_LAST_EVENT_ID];
         message.strings[WIRE_CONTENT_TYPE] = headers.values[HEADER_CONTENT_TYPE];
         message.body = lines.rest && *lines.rest ? lines.rest : NULL;
         message.body_size = message.body ? strlen(message.body) : 0;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "agent/event_filter.h"
 #include "agent/key_table.h"
 #include "agent/label_selector.h"
 #include "agent/node.h"
@@ -391,6 +392,44 @@ void node_vsock_connect(struct node *node, const char *id, uint32_t port, node_v
         fd = error_set(&err, port == 8 ? ECONNREFUSED : ETIMEDOUT, "no");
     else
         (void)node_console_follow(node, id, 0, &fd, &err);
+    done(context, fd, &err);
+}
+
+/* Ids up to 5 are gone, and 9 is the newest. */
+static int fake_place(int64_t after, struct error *err)
+{
+    if (after >= 0 && (after < 5 || after > 9))
+        return error_set(err, EIDRM, "events up to 5 are gone");
+    return 0;
+}
+
+void node_events_page(struct node *node, int64_t after, size_t limit,
+                      const struct event_filter *filter, node_events_fn *done, void *context)
+{
+    struct error err = { 0 };
+    json_t *page = NULL;
+
+    (void)node;
+    if (fake_place(after, &err) == 0)
+        page = json_pack("{s:[], s:I, s:I, s:s, s:s, s:s}", "items", "next", (json_int_t)after,
+                         "revision", (json_int_t)limit, "kind", filter->kind, "id", filter->id,
+                         "type", filter->type);
+    done(context, page, &err);
+}
+
+void node_events_follow(struct node *node, int64_t after, const struct event_filter *filter,
+                        node_stream_fn *done, void *context)
+{
+    struct error err = { 0 };
+    int pair[2];
+    int fd = fake_place(after, &err);
+
+    (void)node;
+    (void)filter;
+    if (fd == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
+        close(pair[0]);
+        fd = pair[1];
+    }
     done(context, fd, &err);
 }
 

@@ -80,7 +80,8 @@ static int tear_down(void **state)
 }
 
 struct asked {
-    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key;
+    const char *method, *target, *body, *if_match, *if_none_match, *content_type, *upgrade, *key,
+        *accept, *last_event_id;
     const struct caller *caller; /* NULL: one who may do everything */
 };
 
@@ -105,6 +106,8 @@ static struct request *ask_without_waiting(struct fixture *f, struct asked asked
                                                             : NULL;
     message.strings[WIRE_UPGRADE] = asked.upgrade;
     message.strings[WIRE_IDEMPOTENCY_KEY] = asked.key;
+    message.strings[WIRE_ACCEPT] = asked.accept;
+    message.strings[WIRE_LAST_EVENT_ID] = asked.last_event_id;
     message.body = asked.body ? strdup(asked.body) : NULL;
     message.body_size = asked.body ? strlen(asked.body) : 0;
     assert_int_equal(request_new(&message, &caller, &f->sink, f->node, f->metrics, &request, NULL),
