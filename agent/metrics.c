@@ -10,6 +10,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_events.h"
+#include "agent/operation.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/version.h"
@@ -395,19 +396,19 @@ static void print_histogram(FILE *out, const char *name, const char *help,
     histogram_print(histogram, out, name, "");
 }
 
-/* What goes on behind requests: imports, and what reconciles the rows with the host. */
+/* What goes on behind requests: operations, and what reconciles the rows with the host. */
 static void print_work(FILE *out, const struct node *node)
 {
-    static const char *const names[PROGRESS_STATE_COUNT] = { "running", "succeeded", "failed" };
-    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
-    uint64_t states[PROGRESS_STATE_COUNT] = { 0 };
+    const struct resource_table *operations = &node->tables[RESOURCE_OPERATION];
+    uint64_t states[OPERATION_STATE_COUNT] = { 0 };
     uint64_t stuck[RESOURCE_OPERATION] = { 0 };
 
-    for (size_t i = 0; i < images->count; i++)
-        states[((const struct image *)images->items[i])->state]++;
+    for (size_t i = 0; i < operations->count; i++)
+        states[((const struct operation *)operations->items[i])->state]++;
     head(out, "warren_operations", "gauge", "Operations by state");
-    for (int state = 0; state < PROGRESS_STATE_COUNT; state++)
-        fprintf(out, "warren_operations{state=\"%s\"} %" PRIu64 "\n", names[state], states[state]);
+    for (int state = 0; state < OPERATION_STATE_COUNT; state++)
+        fprintf(out, "warren_operations{state=\"%s\"} %" PRIu64 "\n",
+                operation_state_name((enum operation_state)state), states[state]);
     head(out, "warren_reconciler_retries_total", "counter", "Work that failed and is tried again");
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         for (size_t i = 0; i < node->tables[kind].count; i++)

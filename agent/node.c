@@ -8,6 +8,7 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_wait.h"
+#include "agent/operation.h"
 #include "agent/vm_fork.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -16,10 +17,10 @@
 
 const struct resource_ops *resource_ops_of(enum resource_kind kind)
 {
-    static const struct resource_ops *const all[RESOURCE_OPERATION] = {
+    static const struct resource_ops *const all[RESOURCE_KIND_COUNT] = {
         [RESOURCE_IMAGE] = &image_ops,       [RESOURCE_VOLUME] = &volume_ops,
         [RESOURCE_NETWORK] = &network_ops,   [RESOURCE_VM] = &vm_ops,
-        [RESOURCE_SNAPSHOT] = &snapshot_ops,
+        [RESOURCE_SNAPSHOT] = &snapshot_ops, [RESOURCE_OPERATION] = &operation_ops,
     };
 
     return all[kind];
@@ -80,45 +81,10 @@ json_t *resource_json(const struct node *node, const struct resource *resource)
                      (json_int_t)resource->revision, "spec", resource->spec, "status", status);
 }
 
-/* An import, seen as an operation: "import-" and the image's uid. */
-json_t *operation_json(const struct image *image)
-{
-    static const char *const names[] = { "running", "succeeded", "failed" };
-    char id[ID_MAX + 1];
-    json_t *error = NULL;
-
-    snprintf(id, sizeof id, "import-%s", image->head.uid);
-    if (image->state == PROGRESS_FAILED)
-        error = json_pack("{s:s, s:s, s:s, s:i}", "type", "urn:warren:problem:import-failed",
-                          "title", "import failed", "detail", image->reason, "status", 422);
-    return json_pack(
-        "{s:s, s:s, s:i, s:I, s:{s:s, s:{s:s, s:s}}, s:{s:s, s:{s:I, s:o}, s:o}}", "id", id, "uid",
-        image->head.uid, "generation", 1, "revision", (json_int_t)image->head.revision, "spec",
-        "kind", "import", "target", "kind", "image", "id", image->head.id, "status", "state",
-        names[image->state], "progress", "done_bytes", (json_int_t)image->done_bytes, "total_bytes",
-        image->total_bytes ? json_integer((json_int_t)image->total_bytes) : json_null(), "error",
-        error ? error : json_null());
-}
-
-static json_t *find_operation(const struct node *node, const char *id)
-{
-    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
-
-    if (strncmp(id, "import-", 7) != 0)
-        return NULL;
-    for (size_t i = 0; i < images->count; i++)
-        if (!images->items[i]->hidden && strcmp(images->items[i]->uid, id + 7) == 0)
-            return operation_json((struct image *)images->items[i]);
-    return NULL;
-}
-
 json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
 {
-    struct resource *resource;
+    struct resource *resource = node_find(node, kind, id);
 
-    if (kind == RESOURCE_OPERATION)
-        return find_operation(node, id);
-    resource = node_find(node, kind, id);
     return resource ? resource_json(node, resource) : NULL;
 }
 
@@ -135,7 +101,7 @@ static void write_row(struct node *node, struct resource *resource);
 void node_save_again(struct node *node)
 {
     node->unsaved = false;
-    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+    for (int kind = 0; kind < RESOURCE_KIND_COUNT; kind++) {
         const struct resource_table *table = &node->tables[kind];
 
         for (size_t i = 0; i < table->count; i++) {
@@ -248,6 +214,7 @@ void node_save_held(struct node *node, struct resource *resource)
 void node_notify(struct node *node, struct resource *resource)
 {
     node_wait_look(node, resource);
+    operation_look(node, resource);
 }
 
 static void removed(void *context, int result, const struct error *err)
@@ -262,6 +229,7 @@ static void removed(void *context, int result, const struct error *err)
     if (result < 0)
         return;
     resource_remove(&node->tables[resource->kind], resource);
+    operation_target_gone(node, resource);
     node_wait_look(node, resource);
     node_wake_vms(node);
     resource_ops_of(resource->kind)->free(resource);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/jail.h"
+#include "agent/operation.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -92,7 +93,9 @@ static void change_committed(void *context, int result, const struct error *err)
     switch (change->verb) {
     case CHANGE_PUT:
         resource->hidden = false;
+        operation_begin(node, resource);
         ops->begin(node, resource);
+        operation_look(node, resource);
         break;
     case CHANGE_DELETE:
         resource->deleting = true;

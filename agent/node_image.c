@@ -7,6 +7,7 @@
 #include "agent/labels.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
+#include "agent/operation.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -115,6 +116,7 @@ static void on_progress(void *context, uint64_t done, uint64_t total)
 
     import->image->done_bytes = done;
     import->image->total_bytes = total;
+    operation_look(import->node, &import->image->head);
 }
 
 static void on_done(void *context, int result, const struct image_import_result *imported,
@@ -255,18 +257,15 @@ static void image_begin_remove(struct node *node, struct resource *resource)
 static json_t *image_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct image *image = (const struct image *)resource;
-    char operation[ID_MAX + 1];
     json_t *status;
 
-    (void)node;
     (void)stored;
-    snprintf(operation, sizeof operation, "import-%s", image->head.uid);
-    status = json_pack("{s:s, s:o, s:s, s:I, s:o}", "state",
-                       image->head.deleting ? "deleting"
-                                            : progress_state_name(image->state, "importing"),
-                       "reason", image->reason[0] ? json_string(image->reason) : json_null(),
-                       "operation", operation, "size_bytes", (json_int_t)image->size_bytes,
-                       "sha256", image->sha256[0] ? json_string(image->sha256) : json_null());
+    status = json_pack(
+        "{s:s, s:o, s:o, s:I, s:o}", "state",
+        image->head.deleting ? "deleting" : progress_state_name(image->state, "importing"),
+        "reason", image->reason[0] ? json_string(image->reason) : json_null(), "operation",
+        operation_link(node, resource), "size_bytes", (json_int_t)image->size_bytes, "sha256",
+        image->sha256[0] ? json_string(image->sha256) : json_null());
     if (status && image->kind == IMAGE_KERNEL)
         json_object_set_new(status, "kernel_format",
                             image->kernel_format[0] ? json_string(image->kernel_format)

@@ -37,6 +37,7 @@ struct loop_timer;
 struct process_job;
 struct snapshot;
 struct snapshot_store;
+struct volume_copy;
 struct volume_store;
 struct vsock_request;
 struct worker;
@@ -74,6 +75,13 @@ struct volume {
     int format;            /* enum volume_format: as made */
     struct disk_base base; /* of a delta; it must stay */
     bool job_running;
+    struct volume_copy *copy; /* borrowed from the job that makes it; NULL = none does */
+};
+
+/* How far its worker is; atomic. */
+struct volume_copy {
+    uint64_t done, total; /* bytes */
+    bool cancelled;       /* set by the loop */
 };
 
 #define NETWORK_RECENT_MAX 64
@@ -210,7 +218,7 @@ struct node {
     int volumes_dir_fd;
     int snapshots_dir_fd;
 
-    struct resource_table tables[RESOURCE_OPERATION]; /* by kind; operations are views of images */
+    struct resource_table tables[RESOURCE_KIND_COUNT]; /* by kind */
     uint32_t last_instance;
     int64_t revision;
     int64_t generation; /* of the node's own spec (node_schedule.h), as the next two */
@@ -244,7 +252,7 @@ struct node {
     uint64_t adopted;                     /* VMs found running by it */
 };
 
-/* --- the five kinds --- */
+/* --- the kinds --- */
 
 struct resource_ops {
     /* A new unlinked resource with its canonical spec, or -EINVAL naming the field. */
@@ -275,6 +283,7 @@ extern const struct resource_ops volume_ops;
 extern const struct resource_ops network_ops;
 extern const struct resource_ops vm_ops;
 extern const struct resource_ops snapshot_ops;
+extern const struct resource_ops operation_ops; /* nobody puts or deletes one */
 const struct resource_ops *resource_ops_of(enum resource_kind kind);
 
 /* --- services of node.c to the kinds --- */
@@ -334,8 +343,6 @@ void volume_make_fork(struct node *node, struct volume *volume, const struct sna
                       bool may_be_delta);
 
 json_t *resource_json(const struct node *node, const struct resource *resource);
-/* An image's import, as an operation. */
-json_t *operation_json(const struct image *image);
 /* Of any kind but VMs. */
 enum progress_state resource_progress(const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);

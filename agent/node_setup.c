@@ -33,7 +33,7 @@
 
 static int kind_of(const char *name)
 {
-    for (int kind = 0; kind < RESOURCE_OPERATION; kind++)
+    for (int kind = 0; kind < RESOURCE_KIND_COUNT; kind++)
         if (strcmp(resource_kind_name((enum resource_kind)kind), name) == 0)
             return kind;
     return -1;
@@ -240,7 +240,7 @@ struct node *node_free(struct node *node)
     image_store_free(node->images);
     volume_store_free(node->volumes);
     snapshot_store_free(node->snapshots);
-    for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
+    for (int kind = 0; kind < RESOURCE_KIND_COUNT; kind++) {
         struct resource_table *table = &node->tables[kind];
 
         for (size_t i = 0; i < table->count; i++) {

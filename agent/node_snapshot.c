@@ -10,6 +10,7 @@
 #include "agent/labels.h"
 #include "agent/node_change.h"
 #include "agent/node_volume.h"
+#include "agent/operation.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -469,12 +470,12 @@ static json_t *snapshot_status(const struct node *node, const struct resource *r
     char created[TIMESTAMP_TEXT];
     json_t *status;
 
-    (void)node;
     timestamp_format(snapshot->created_ms, created);
     status = json_pack(
-        "{s:s, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
+        "{s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
         resource->deleting ? "deleting" : progress_state_name(snapshot->state, "creating"),
-        "reason", snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "size_bytes",
+        "reason", snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "operation",
+        operation_link(node, resource), "size_bytes",
         ready ? json_integer((json_int_t)snapshot->size_bytes) : json_null(), "vcpus",
         (int)snapshot->vm_spec.vcpus, "memory_mib", (int)snapshot->vm_spec.memory_mib, "disks",
         disks_json(snapshot), "nics", nics_json(snapshot), "created", created, "vm_uid",

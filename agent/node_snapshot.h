@@ -89,6 +89,8 @@ int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct v
 /* snapshot_work.c: begins it, or goes on with one that was found. */
 void snapshot_begin(struct node *node, struct resource *resource);
 void snapshot_remove(struct node *node, struct resource *resource);
+/* Undoes it; it has failed then. */
+void snapshot_cancel(struct node *node, struct snapshot *snapshot);
 /* Its VM is held; called whenever that is looked at. */
 void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
 /* The VMM has answered: 0 or -errno, and with which files. */

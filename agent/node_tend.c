@@ -5,6 +5,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
+#include "agent/operation.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -74,6 +75,7 @@ static void tick(void *context)
             if (table->items[i]->stuck && table->items[i]->retry_ms <= now)
                 node_retry(node, table->items[i]);
     }
+    operations_trim(node);
     step_devices(node);
     node_autostart(node);
     node_drain_go_on(node);

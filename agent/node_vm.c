@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/node_change.h"
+#include "agent/operation.h"
 #include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
@@ -445,6 +446,8 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
                                                   : json_null());
     if (status)
         vm_devices_status(vm, status, stored);
+    if (status && vm->spec.fork[0])
+        json_object_set_new(status, "operation", operation_link(node, resource));
     if (status && !stored) {
         json_object_set_new(status, "memory_base", base ? json_string(base->head.id) : json_null());
         set_backends(node, vm, json_object_get(status, "nics"));

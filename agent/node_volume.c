@@ -8,6 +8,7 @@
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "agent/operation.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -39,6 +40,7 @@ struct volume_job {
     struct disk_base_file source;
     enum volume_clone clone;
     uint64_t size_bytes;
+    struct volume_copy copy;
     enum volume_format format; /* results */
     uint64_t allocated_bytes;
 };
@@ -203,12 +205,23 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
 
 /* --- work --- */
 
+static int copy_progress(void *context, uint64_t done, uint64_t size)
+{
+    struct volume_copy *copy = context;
+
+    __atomic_store_n(&copy->done, done, __ATOMIC_RELAXED);
+    __atomic_store_n(&copy->total, size, __ATOMIC_RELAXED);
+    return __atomic_load_n(&copy->cancelled, __ATOMIC_RELAXED) ? -ECANCELED : 0;
+}
+
 static int run_create(void *argument, struct error *err)
 {
     struct volume_job *job = argument;
     struct volume_source source = { .image_uid = job->source.uid,
                                     .is_delta = job->source.is_delta,
-                                    .clone = job->clone };
+                                    .clone = job->clone,
+                                    .progress = copy_progress,
+                                    .context = &job->copy };
     auto_close int source_fd = -1;
     int result = 0;
 
@@ -256,12 +269,16 @@ static void is_created(void *argument, int result, const struct error *err)
     struct node *node = job->node;
 
     volume->job_running = false;
+    volume->copy = NULL;
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
     volume->format = job->format;
     volume->allocated_bytes = job->allocated_bytes;
     note_base(node, volume);
     node_retry_over(&volume->head);
-    snprintf(volume->reason, sizeof volume->reason, "%.150s", result < 0 ? err->message : "");
+    snprintf(volume->reason, sizeof volume->reason, "%.150s",
+             result == -ECANCELED ? "the copy was cancelled"
+             : result < 0         ? err->message
+                                  : "");
     if (result < 0)
         log_warning(node->log, "volume %s: %s", volume->head.id, err->message);
     free(job);
@@ -321,6 +338,25 @@ static void submit(struct node *node, struct volume *volume, worker_run_fn *run,
         return;
     }
     volume->job_running = true;
+    if (run == run_create)
+        volume->copy = &job->copy;
+    operation_look(node, &volume->head);
+}
+
+static void fail_early(struct node *node, struct volume *volume, const char *reason)
+{
+    volume->state = PROGRESS_FAILED;
+    snprintf(volume->reason, sizeof volume->reason, "%.150s", reason);
+    node_save(node, &volume->head);
+    node_wake_vms(node);
+}
+
+void volume_cancel(struct node *node, struct volume *volume)
+{
+    if (volume->copy)
+        __atomic_store_n(&volume->copy->cancelled, true, __ATOMIC_RELAXED); /* is_created tells */
+    else if (!volume->job_running)
+        fail_early(node, volume, "the copy was cancelled");
 }
 
 /* How far what it begins with is; "" in ret_name: it begins with nothing. */
@@ -355,10 +391,10 @@ static void volume_begin(struct node *node, struct resource *resource)
     if (volume->job_running || source == PROGRESS_WORKING)
         return;
     if (source == PROGRESS_FAILED) {
-        volume->state = PROGRESS_FAILED;
-        snprintf(volume->reason, sizeof volume->reason, "%s is not there", name);
-        node_save(node, resource);
-        node_wake_vms(node);
+        char reason[sizeof name + 16];
+
+        snprintf(reason, sizeof reason, "%s is not there", name);
+        fail_early(node, volume, reason);
         return;
     }
     submit(node, volume, run_create, is_created);
@@ -439,9 +475,10 @@ static json_t *volume_status(const struct node *node, const struct resource *res
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
     return json_pack(
-        "{s:s, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
+        "{s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
         resource->deleting ? "deleting" : progress_state_name(volume->state, "creating"), "reason",
-        volume->reason[0] ? json_string(volume->reason) : json_null(), "format",
+        volume->reason[0] ? json_string(volume->reason) : json_null(), "operation",
+        operation_link(node, resource), "format",
         volume->state == PROGRESS_READY ? json_string(format_names[volume->format]) : json_null(),
         "allocated_bytes", (json_int_t)allocated, "used_by",
         user ? json_string(user->head.id) : json_null(), "size_mib",

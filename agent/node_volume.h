@@ -13,6 +13,8 @@ static inline bool volume_is_growing(const struct volume *volume)
 
 /* One that is ready: makes its file as long as is wanted, unless that is under way. */
 void volume_grow(struct node *node, struct volume *volume);
+/* One that is being made, or waits for that, has failed then, once its worker knows. */
+void volume_cancel(struct node *node, struct volume *volume);
 /* Its state stays as it is: the work is begun again. */
 void volume_stuck(struct node *node, struct volume *volume, const char *work,
                   const struct error *err);

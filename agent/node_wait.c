@@ -10,6 +10,7 @@
 #include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "agent/operation.h"
 #include "base/loop.h"
 
 struct node_waiter {
@@ -64,6 +65,11 @@ enum progress_state resource_progress(const struct resource *resource)
         return ((const struct volume *)resource)->state;
     case RESOURCE_SNAPSHOT:
         return ((const struct snapshot *)resource)->state;
+    case RESOURCE_OPERATION:
+        return !operation_has_ended((const struct operation *)resource) ? PROGRESS_WORKING
+               : ((const struct operation *)resource)->state == OPERATION_SUCCEEDED
+                   ? PROGRESS_READY
+                   : PROGRESS_FAILED;
     default:
         return ((const struct network *)resource)->state;
     }

@@ -15,6 +15,7 @@
 #include "agent/node_setup.h"
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "agent/operation.h"
 #include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
 #include "agent/vmm_client.h"
@@ -314,12 +315,14 @@ int node_reconcile(struct node *node, struct error *err)
     if (restore_networks(node, &network_err) < 0)
         log_error(node->log, "networks: %s", network_err.message);
     net_host_findings(node->net, node->findings, &node->finding_count, NULL);
+    operations_interrupted(node);
     go_on(node, RESOURCE_IMAGE);
     go_on(node, RESOURCE_SNAPSHOT);
     go_on(node, RESOURCE_VOLUME);
     go_on(node, RESOURCE_NETWORK);
     for (size_t i = 0; i < vms->count; i++)
         settle_vm(node, (struct vm *)vms->items[i]);
+    operations_reconcile(node);
     node_autostart(node);
     vm_fork_tidy(node);
     log_info(node->log, "%zu VMs, %zu of them running", vms->count, (size_t)node->adopted);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/node_snapshot.h"
+#include "agent/operation.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_memory.h"
 #include "agent/vmm_client.h"
@@ -365,6 +366,7 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
     if (snapshot->step != SNAPSHOT_HOLD)
         return;
     snapshot->step = SNAPSHOT_WRITE;
+    operation_look(node, &snapshot->head);
     if (ask_vmm(node, snapshot, &err) < 0)
         fail(node, snapshot, &err);
 }
@@ -441,6 +443,7 @@ static void go_to(struct node *node, struct snapshot *snapshot, enum snapshot_st
     struct error err = { 0 };
 
     snapshot->step = step;
+    operation_look(node, &snapshot->head);
     switch (step) {
     case SNAPSHOT_FOUND:
         submit(node, snapshot, run_find);
@@ -485,5 +488,13 @@ void snapshot_remove(struct node *node, struct resource *resource)
     struct error err = { 0 };
 
     error_set(&err, ECANCELED, "it is being deleted");
+    fail(node, snapshot, &err);
+}
+
+void snapshot_cancel(struct node *node, struct snapshot *snapshot)
+{
+    struct error err = { 0 };
+
+    error_set(&err, ECANCELED, "it was cancelled");
     fail(node, snapshot, &err);
 }

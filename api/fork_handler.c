@@ -39,12 +39,29 @@ static json_t *forks_json(const struct forks *forks)
     return json_pack("{s:o}", "items", items);
 }
 
+/* Of the one that there is; NULL where there are several, each of which says its own. */
+static char *forks_location(const struct forks *forks, const json_t *body)
+{
+    const json_t *vm = json_array_get(json_object_get(body, "items"), 0);
+    const char *operation =
+        json_string_value(json_object_get(json_object_get(vm, "status"), "operation"));
+    char *location = NULL;
+
+    if (forks->count != 1 || !operation || asprintf(&location, "/v1/operations/%s", operation) < 0)
+        return NULL;
+    return location;
+}
+
 static void forks_reply(struct forks *forks, int status)
 {
+    json_t *body = forks->err.code ? NULL : forks_json(forks);
+    auto_free char *location = body ? forks_location(forks, body) : NULL;
+    struct reply_headers headers = { .location = location };
+
     if (forks->err.code)
         request_reply_error(forks->request, &forks->err);
     else
-        request_reply_json(forks->request, status, forks_json(forks), NULL);
+        request_reply_json(forks->request, status, body, &headers);
     free(forks);
 }
 

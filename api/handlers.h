@@ -27,6 +27,10 @@ void vm_vsock(struct request *request);
 
 void event_list(struct request *request); /* event_handlers.c */
 
+/* operation_handlers.c */
+void operation_get(struct request *request);
+void operation_cancel_one(struct request *request);
+
 /* node_handlers.c */
 void node_show(struct request *request);
 void node_show_memory(struct request *request);

@@ -124,19 +124,17 @@ void resource_list(struct request *request)
 static char *location_of(const struct request *request, const json_t *resource, int status)
 {
     bool is_put = request->route->handler == resource_put;
-    const char *operation = NULL;
+    const char *operation =
+        json_string_value(json_object_get(json_object_get(resource, "status"), "operation"));
     char *location = NULL;
 
-    if (request->route->handler == vm_snapshot)
-        return asprintf(&location, "/v1/snapshots/%s", request->parameter) < 0 ? NULL : location;
-    if (!is_put)
+    if (!is_put && request->route->handler != vm_snapshot)
         return NULL;
-    if (kind_of(request) == RESOURCE_IMAGE)
-        operation =
-            json_string_value(json_object_get(json_object_get(resource, "status"), "operation"));
     if (operation && asprintf(&location, "/v1/operations/%s", operation) < 0)
         return NULL;
-    if (!operation && status == 201 && asprintf(&location, "%s", request->path) < 0)
+    if (!operation && !is_put && asprintf(&location, "/v1/snapshots/%s", request->parameter) < 0)
+        return NULL;
+    if (!operation && is_put && status == 201 && asprintf(&location, "%s", request->path) < 0)
         return NULL;
     return location;
 }

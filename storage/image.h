@@ -66,7 +66,14 @@ struct image_import_result {
     enum kernel_format kernel_format;
 };
 
-/* Both on the loop's thread.  total 0 = not known. */
+enum image_import_stage {
+    IMAGE_IMPORT_WAITING, /* others go first */
+    IMAGE_IMPORT_FETCHING,
+    IMAGE_IMPORT_STORING, /* or what was fetched is being removed */
+};
+
+/* Both on the loop's thread.  total 0 = not known.  Called when the stage is another, too, but for
+ * the first. */
 typedef void image_progress_fn(void *context, uint64_t done, uint64_t total);
 /* Exactly once, never from within image_import_start or _cancel; the import is gone after it.
  * result 0: the image can be opened, *image says what it is.  Else nothing of it is left. */
@@ -84,5 +91,6 @@ int image_import_start(struct image_store *store, const struct image_import_spec
                        struct loop *loop, struct worker *worker, image_progress_fn *progress,
                        image_done_fn *done, void *context, struct image_import **ret_import,
                        struct error *err);
+enum image_import_stage image_import_stage(const struct image_import *import);
 /* Loop thread, before `done`, which is called with -ECANCELED; or with 0 if it was too late. */
 void image_import_cancel(struct image_import *import);

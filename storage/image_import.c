@@ -29,8 +29,6 @@
 #define QUEUE_TURNS       16
 #define ARGUMENTS_MAX     24
 
-enum import_stage { STAGE_WAITING, STAGE_FETCHING, STAGE_STORING };
-
 struct image_import {
     struct image_import *next; /* in store->imports */
     struct image_store *store; /* borrowed, as the next two */
@@ -45,8 +43,9 @@ struct image_import {
     char *url;                      /* owned; NULL = source_fd */
     char sha256[FETCH_SHA256_TEXT]; /* "" = any */
     int source_fd;                  /* owned; -1 = URL, or given to the process */
-    enum import_stage stage;
+    enum image_import_stage stage;
     bool cancelled;
+    uint64_t done_bytes, total_bytes; /* as it said last */
 
     int output_fd;  /* owned; content.tmp */
     int channel_fd; /* owned */
@@ -186,11 +185,23 @@ static void store_late(void *context)
     on_stored(import, 0, NULL);
 }
 
+enum image_import_stage image_import_stage(const struct image_import *import)
+{
+    return import->stage;
+}
+
+static void enter(struct image_import *import, enum image_import_stage stage)
+{
+    import->stage = stage;
+    if (import->progress)
+        import->progress(import->context, import->done_bytes, import->total_bytes);
+}
+
 /* import->result, import->err and import->image are set. */
 static void import_conclude(struct image_import *import)
 {
     stop_watching(import);
-    import->stage = STAGE_STORING;
+    enter(import, IMAGE_IMPORT_STORING);
     if (worker_submit(import->worker, run_store, on_stored, import, NULL) == 0)
         return;
     /* Memory is short: on the loop then, but not from within our caller. */
@@ -248,6 +259,8 @@ static int take_message(struct image_import *import, const struct fetch_message 
         return -EPROTO;
     switch (message->type) {
     case FETCH_PROGRESS:
+        import->done_bytes = message->done_bytes;
+        import->total_bytes = message->total_bytes;
         if (import->progress && !import->cancelled)
             import->progress(import->context, message->done_bytes, message->total_bytes);
         return 0;
@@ -411,7 +424,7 @@ static int launch(struct image_import *import, struct error *err)
         result = loop_add(import->loop, import->pidfd, EPOLLIN, on_exit_of_process, import,
                           &import->pid_source, err);
     if (result == 0) {
-        import->stage = STAGE_FETCHING;
+        import->stage = IMAGE_IMPORT_FETCHING;
         cleanup_close(&import->source_fd);
         return 0;
     }
@@ -429,7 +442,7 @@ static size_t count_running(const struct image_store *store)
     size_t count = 0;
 
     for (const struct image_import *import = store->imports; import; import = import->next)
-        count += import->stage != STAGE_WAITING;
+        count += import->stage != IMAGE_IMPORT_WAITING;
     return count;
 }
 
@@ -442,11 +455,13 @@ static void start_waiting(struct image_store *store)
         next = import->next;
         if (count_running(store) >= IMAGE_IMPORTS_RUNNING)
             return;
-        if (import->stage != STAGE_WAITING)
+        if (import->stage != IMAGE_IMPORT_WAITING)
             continue;
         import->result = launch(import, &import->err);
         if (import->result < 0)
             import_conclude(import);
+        else
+            enter(import, IMAGE_IMPORT_FETCHING);
     }
 }
 
@@ -507,14 +522,14 @@ void image_import_cancel(struct image_import *import)
 {
     import->cancelled = true;
     switch (import->stage) {
-    case STAGE_WAITING:
+    case IMAGE_IMPORT_WAITING:
         import->result = describe_end(import, 0);
         import_conclude(import);
         break;
-    case STAGE_FETCHING:
+    case IMAGE_IMPORT_FETCHING:
         process_kill(import->pidfd, SIGKILL);
         break;
-    case STAGE_STORING:
+    case IMAGE_IMPORT_STORING:
         break;
     }
 }

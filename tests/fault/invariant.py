@@ -23,9 +23,9 @@ import sys
 import tempfile
 import time
 
-KINDS = ("images", "volumes", "networks", "snapshots", "vms")
+KINDS = ("images", "volumes", "networks", "snapshots", "vms", "operations")
 LIVE = ("running", "paused")
-SETTLED = LIVE + ("stopped", "failed", "ready")
+SETTLED = LIVE + ("stopped", "failed", "ready", "succeeded", "cancelled")
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 

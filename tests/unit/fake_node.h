@@ -87,9 +87,10 @@ static json_t *fake_json(const struct fake_resource *r)
     char uid[37];
 
     snprintf(uid, sizeof(uid), "00000000-0000-4000-8000-%012d", r->uid);
-    return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s, s:i}}", "id", r->id, "uid", uid,
+    return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s?, s:i}}", "id", r->id, "uid", uid,
                      "generation", r->generation, "revision", 1, "spec", r->spec, "status", "state",
-                     "ready", "operation", "op-1", "observed_generation", 1);
+                     "ready", "operation", r->kind == RESOURCE_IMAGE ? "op-1" : NULL,
+                     "observed_generation", 1);
 }
 
 static void fake_deliver(void *context)

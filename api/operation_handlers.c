@@ -1,0 +1,79 @@
+/* operation_handlers.c - what only operations have: waiting for their end, cancelling. */
+#include <errno.h>
+#include <string.h>
+#include "api/handlers.h"
+#include "api/problem.h"
+#include "api/request.h"
+#include "base/cleanup.h"
+
+static void waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    (void)reached; /* the answer says how far it is */
+    request->step.waiter = NULL;
+    request_on_abandon(request, NULL);
+    resource_get(request);
+}
+
+static void wait_abandoned(struct request *request)
+{
+    node_wait_cancel(take_pointer(request->step.waiter));
+    resource_get(request);
+}
+
+void operation_get(struct request *request)
+{
+    struct error err = { 0 };
+
+    if (resource_read_wait(request, &err) < 0) {
+        request_reply_error(request, &err);
+        return;
+    }
+    if (request->step.wait_ms > 0) {
+        request->step.waiter =
+            node_wait(request->node, RESOURCE_OPERATION, request->parameter, NODE_WAIT_SETTLED, 0,
+                      request->step.wait_ms, waited, request);
+        if (request->step.waiter) {
+            request_on_abandon(request, wait_abandoned);
+            return;
+        }
+    }
+    resource_get(request);
+}
+
+/* Images are admin's, and so are their imports. */
+static int check_scope(const struct request *request, const json_t *operation, struct error *err)
+{
+    const json_t *target = json_object_get(json_object_get(operation, "spec"), "target");
+    const char *kind = json_string_value(json_object_get(target, "kind"));
+
+    if (kind && strcmp(kind, "image") == 0 && request->caller.scope < SCOPE_ADMIN)
+        return error_set(err, PROBLEM_FORBIDDEN, "to cancel an import needs the scope %s",
+                         scope_name(SCOPE_ADMIN));
+    return 0;
+}
+
+void operation_cancel_one(struct request *request)
+{
+    struct error err = { 0 };
+    struct node_condition condition = { 0 };
+    json_t *operation = node_get(request->node, RESOURCE_OPERATION, request->parameter);
+    json_t *patch = json_pack("{s:b}", "cancel", 1);
+    int r = resource_read_wait(request, &err);
+
+    if (r == 0)
+        r = check_scope(request, operation, &err);
+    if (r == 0)
+        r = request_condition(request, RESOURCE_OPERATION, false, &condition, &err);
+    json_decref(operation);
+    if (r < 0) {
+        request_reply_error(request, &err);
+    } else {
+        request->step.wait_for = NODE_WAIT_SETTLED;
+        request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+        node_patch(request->node, RESOURCE_OPERATION, request->parameter, patch, condition,
+                   resource_change_done, request);
+    }
+    json_decref(patch);
+}
