@@ -99,9 +99,14 @@ const unseen = [...all].filter((id) => !had.has(id));
 const undone = api.operations.flatMap((o) => Object.keys(api.document.paths[o.path][o.method.toLowerCase()].responses)
     .filter((s) => s !== "default" && !statuses.has(`${o.id} ${s}`)).map((s) => `${o.id} ${s}`));
 console.log(`     statuses that were never seen, ${undone.length}: ${undone.join(", ")}`);
-console.log(`     fields that were never seen, ${unseen.length} of ${all.size}: ${unseen.join(", ")}`);
-if (whole !== "whole") { skipped++; console.log("skip every operation is exercised: not all suites ran"); }
-else if (never.length) fail(`operations that no suite uses: ${never.join(", ")}`);
-else ok(`each of ${api.operations.length} operations is exercised`);
+if (whole !== "whole") {
+    skipped++;
+    console.log("skip every operation and field is exercised: not all suites ran");
+} else {
+    if (never.length) fail(`operations that no suite uses: ${never.join(", ")}`);
+    else ok(`each of ${api.operations.length} operations is exercised`);
+    if (unseen.length) fail(`fields that no suite sends or hears: ${unseen.join(", ")}`);
+    else ok(`each of ${all.size} fields is exercised`);
+}
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exit(failed ? 1 : 0);

@@ -19,6 +19,7 @@
 #define FEATURE_REPORTING (UINT64_C(1) << 5)
 #define STAT_FREE         4
 #define STAT_TOTAL        5
+#define STAT_COUNT        10
 
 static struct virtio_device device;
 static struct virtqueue inflate, deflate, stats, reports;
@@ -26,7 +27,8 @@ static uint32_t pages[LIST_PAGES];
 static struct __attribute__((packed)) {
     uint16_t tag;
     uint64_t value;
-} numbers[2];
+} numbers[STAT_COUNT];
+static uint32_t numbers_told = 2;
 
 static bool submit(struct virtqueue *queue, uint64_t address, uint32_t bytes, uint16_t flags)
 {
@@ -46,8 +48,20 @@ static void offer_stats(uint32_t given)
     numbers[1].tag = STAT_TOTAL;
     numbers[1].value = GIVEN_START + (uint64_t)given * PAGE_BYTES;
     stats.descriptors[0] =
-        (struct virtqueue_descriptor){ .address = (uintptr_t)numbers, .length = sizeof(numbers) };
+        (struct virtqueue_descriptor){ .address = (uintptr_t)numbers,
+                                       .length = numbers_told * (uint32_t)sizeof(numbers[0]) };
     virtqueue_submit(&stats, 0, true);
+}
+
+/* Those that it does not know are made up: MiB by their tags. */
+static void tell_all(void)
+{
+    for (uint16_t tag = 0; tag < STAT_COUNT; tag++) {
+        if (tag == STAT_FREE || tag == STAT_TOTAL)
+            continue;
+        numbers[numbers_told].tag = tag;
+        numbers[numbers_told++].value = tag * MIB;
+    }
 }
 
 /* One list of pages at most; what is given then. */
@@ -99,7 +113,8 @@ static void report(uint64_t mib)
 
 void balloon_run(struct guest *guest, unsigned index, char **arguments, unsigned count)
 {
-    bool follows = count == 1 && text_equal(arguments[0], "follow");
+    bool tells_all = count == 2 && text_equal(arguments[1], "all");
+    bool follows = (count == 1 || tells_all) && text_equal(arguments[0], "follow");
     uint64_t mib = 0;
 
     if (!follows &&
@@ -113,6 +128,8 @@ void balloon_run(struct guest *guest, unsigned index, char **arguments, unsigned
         !virtio_add_queue(&device, &stats, 2) || !virtio_add_queue(&device, &reports, 3))
         return;
     virtio_start(&device);
+    if (tells_all)
+        tell_all();
     if (follows)
         follow(guest);
     else
