@@ -78,6 +78,7 @@ static int open_cgroup(struct jail *jail, const struct config *config, struct er
     } while (result == 0 && jail_cgroup_is_stale(&jail->cgroup));
     if (result < 0)
         jail->cgroup.own[0] = '\0'; /* another's */
+    jail_share_device(config->state_dir, jail->cgroup.io_device);
     return result;
 }
 
@@ -363,6 +364,8 @@ static int start_in(struct jail *jail, uint32_t instance, const struct jail_spec
     auto_close int log_fd = -1;
     int result = jail_cgroup_make(&jail->cgroup, instance, &cgroup_fd, err);
 
+    if (result == 0)
+        result = jail_share_write(&jail->cgroup, instance, &spec->share, err);
     if (result < 0)
         return result;
     listener = seqpacket_listen(dir_fd, "control.sock", err);
@@ -564,19 +567,9 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     return 0;
 }
 
-bool jail_was_oom_killed(const struct jail *jail, uint32_t instance)
+const struct jail_cgroup *jail_cgroup(const struct jail *jail)
 {
-    return jail_cgroup_oom_kills(&jail->cgroup, instance) > 0;
-}
-
-bool jail_limits_memory(const struct jail *jail)
-{
-    return jail_cgroup_has_memory(&jail->cgroup);
-}
-
-uint32_t jail_memory_psi(const struct jail *jail, uint32_t instance)
-{
-    return jail_cgroup_memory_psi(&jail->cgroup, instance);
+    return &jail->cgroup;
 }
 
 /* 0 = "max". */

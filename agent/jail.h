@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "agent/jail_cgroup.h"
 #include "base/process.h"
 #include "vmm/control_protocol.h"
 #include "vmm/stats_page.h"
@@ -33,8 +34,6 @@ uid_t jail_vm_user(const struct jail *jail, uint32_t instance);
 /* What the host lacks for full confinement ("" = nothing); borrowed. */
 const char *jail_cgroup_finding(const struct jail *jail);
 
-/* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
-bool jail_may_raise_limits(const struct jail *jail);
 /* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
 /* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
 bool jail_may_raise_limits(const struct jail *jail);
@@ -56,6 +55,7 @@ struct jail_spec {
     const char *hostname;    /* borrowed */
     uint64_t max_file_bytes; /* of the largest file that it may write to; none becomes larger */
     unsigned disk_places;    /* below which those are that it begins with */
+    struct jail_share share;
     /* What else is to be made ready while the process becomes a VMM; -errno ends the start. */
     int (*meanwhile)(void *context, struct error *err);
     void *context;
@@ -97,14 +97,10 @@ int jail_open_page(const struct jail *jail, uint32_t instance);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
-/* Whether VMs can be limited: cgroup v2's memory controller is there. */
-bool jail_limits_memory(const struct jail *jail);
-/* Permille of the last 10 s in which the VM waited for memory; 0 where that cannot be told. */
-uint32_t jail_memory_psi(const struct jail *jail, uint32_t instance);
+/* Of all VMs; borrowed. */
+const struct jail_cgroup *jail_cgroup(const struct jail *jail);
 /* Sets its memory.high; 0 = none.  Takes up to a second, as the next does.  Without the controller
  * both do nothing.  Any thread. */
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
 /* Takes so much of its memory, as far as the kernel finds it. */
 void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib);
-/* Whether the kernel killed in this cgroup for want of memory. */
-bool jail_was_oom_killed(const struct jail *jail, uint32_t instance);

@@ -38,6 +38,17 @@ static int find_mount(char *ret_path, size_t size)
     return result;
 }
 
+/* A word of those between spaces. */
+static bool has_word(const char *text, const char *word)
+{
+    size_t length = strlen(word);
+
+    for (const char *at = text; (at = strstr(at, word)); at += length)
+        if ((at == text || at[-1] == ' ') && strchr(" \n", at[length]))
+            return true;
+    return false;
+}
+
 /* Lets leaves have controllers; what the host does not give is a finding, not a failure. */
 static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
 {
@@ -54,7 +65,7 @@ static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
     }
     jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have);
     for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
-        if (strstr(have, wanted[i]))
+        if (has_word(have, wanted[i]))
             continue;
         used = strlen(cgroup->finding);
         snprintf(cgroup->finding + used, sizeof cgroup->finding - used, "%s%s",
@@ -145,7 +156,9 @@ int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, stru
     return error_set(err, errno, "remove the VM's cgroup: %s", strerror(errno));
 }
 
-uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance)
+/* The number behind a word of a leaf's file; 0 if either is not there. */
+static uint64_t read_count(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
+                           const char *word)
 {
     char name[40];
     char text[512];
@@ -153,20 +166,30 @@ uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instan
 
     if (cgroup->fd < 0)
         return 0;
-    snprintf(name, sizeof name, "%" PRIu32 "/memory.events", instance);
+    snprintf(name, sizeof name, "%" PRIu32 "/%s", instance, file);
     if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0)
         return 0;
-    found = strstr(text, "oom_kill ");
-    return found ? strtoull(found + 9, NULL, 10) : 0;
+    found = strstr(text, word);
+    return found ? strtoull(found + strlen(word), NULL, 10) : 0;
 }
 
-bool jail_cgroup_has_memory(const struct jail_cgroup *cgroup)
+uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    return read_count(cgroup, instance, "memory.events", "oom_kill ");
+}
+
+uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    return read_count(cgroup, instance, "cpu.stat", "throttled_usec ");
+}
+
+bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller)
 {
     char have[256] = "";
 
     return cgroup->fd >= 0 &&
            jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have) == 0 &&
-           strstr(have, "memory");
+           has_word(have, controller);
 }
 
 int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,

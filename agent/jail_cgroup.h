@@ -3,6 +3,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "agent/jail_share.h"
 
 struct error;
 
@@ -10,6 +11,7 @@ struct jail_cgroup {
     int fd;            /* the parent; -1 = there is no cgroup v2 */
     char own[600];     /* the parent's path, if it is of our making; "" = it was given */
     char finding[160]; /* what is missing; "" = nothing */
+    char io_device[JAIL_IO_DEVICE_TEXT]; /* that io.max limits; "" = none */
 };
 
 /* path: "" = <prefix>-vms in the root of the hierarchy. */
@@ -24,12 +26,14 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
                      struct error *err);
 /* Kills what is in it, then removes it; 0 if it is not there. */
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err);
-/* Whether leaves have the memory controller. */
-bool jail_cgroup_has_memory(const struct jail_cgroup *cgroup);
+/* Whether leaves have the controller: "memory", "cpu", "io". */
+bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller);
 /* Writes to a file of the leaf, what it may have then: 0 or -errno.  memory.reclaim returns when it
  * is done, or -EAGAIN.  Any thread. */
 int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
                       const char *text);
 /* Of its memory.pressure, "some" of the last 10 s; 0 where there is none.  Any thread. */
 uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance);
+/* For how long its cpu.max held it back, in all; 0 where that cannot be told.  Any thread. */
+uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance);
 uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance);

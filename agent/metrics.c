@@ -51,6 +51,7 @@ struct vm_sample {
     uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes;
     uint64_t memory[MEMORY_KIND_COUNT], exits[STATS_EXIT_COUNT];
     double cpu_seconds;
+    uint64_t throttled_us;
     struct stats_balloon balloon;
     unsigned disk_count, nic_count;
     const struct vm_spec *spec;
@@ -216,6 +217,9 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
     if (vm->pid > 0) {
         sample_process(vm->pid, sample);
         sample_memory(vm->pid, sample);
+        if (vm->spec.share.cpu_limit_percent > 0)
+            sample->throttled_us =
+                jail_cgroup_throttled_us(jail_cgroup(node->jail), vm->head.instance);
     }
     jail_read_page(node->jail, vm->head.instance, &page);
     sample->console_bytes = page.console_bytes;
@@ -271,6 +275,12 @@ static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
     for (size_t i = 0; i < count; i++)
         fprintf(out, "warren_vm_cpu_seconds_total{vm=\"%s\"} %.2f\n", samples[i].id,
                 samples[i].cpu_seconds);
+    head(out, "warren_vm_cpu_throttled_seconds_total", "counter",
+         "Time for which cpu_limit_percent held the VM back");
+    for (size_t i = 0; i < count; i++)
+        if (samples[i].spec->share.cpu_limit_percent > 0)
+            fprintf(out, "warren_vm_cpu_throttled_seconds_total{vm=\"%s\"} %.3f\n", samples[i].id,
+                    (double)samples[i].throttled_us / 1e6);
 }
 
 /* A guest that has not said it has no line. */

@@ -68,7 +68,7 @@ int64_t node_memory_ratio(const struct node *node)
 {
     int64_t ratio = node->config->memory_ratio_percent;
 
-    return ratio > 100 && !jail_limits_memory(node->jail) ? 100 : ratio;
+    return ratio > 100 && !jail_cgroup_has(jail_cgroup(node->jail), "memory") ? 100 : ratio;
 }
 
 bool node_memory_is_short(const struct node *node)
@@ -125,7 +125,7 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .priority = spec->priority,
         .serial = vm->head.instance,
         .resident_mib = memory_resident_mib(vm->pid),
-        .psi_permille = jail_memory_psi(node->jail, vm->head.instance),
+        .psi_permille = jail_cgroup_memory_psi(jail_cgroup(node->jail), vm->head.instance),
         .stats_age_ms = UINT32_MAX,
         .memory = vm->balance,
     };
@@ -248,18 +248,20 @@ static void submit_limits(struct node_memory *memory)
     job->memory = memory;
     for (size_t i = 0; i < memory->count; i++) {
         const struct balancer_plan *plan = &memory->vms[i].plan;
-        struct vm *vm = memory->owners[i];
+        const struct vm *vm = memory->owners[i];
 
         if (plan->reclaim_mib == 0 && plan->high_mib == vm->high_mib)
             continue;
         job->vms[job->count++] = (struct limits){ vm->head.instance, plan->reclaim_mib,
                                                   plan->high_mib, plan->high_mib != vm->high_mib };
-        vm->high_mib = plan->high_mib;
     }
-    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
+    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
         free(job);
-    else
-        memory->reclaiming = true;
+        return;
+    }
+    memory->reclaiming = true;
+    for (size_t i = 0; i < memory->count; i++)
+        memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
 }
 
 static void pause_or_resume(struct node *node, struct vm *vm, bool pause)

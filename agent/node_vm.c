@@ -277,6 +277,8 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
         result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);
     if (result == 0)
         result = vm_files_admit(err);
+    if (result == 0)
+        result = jail_share_check(jail_cgroup(node->jail), &vm->spec.share, err);
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 

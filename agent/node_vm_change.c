@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/jail.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_memory.h"
+#include "agent/vm_share.h"
 #include "base/cleanup.h"
 #include "base/json.h"
 
@@ -91,6 +93,8 @@ void change_apply_vm(struct change *change)
         vm_balloon_tell(change->node, vm);
     if (change->verb == CHANGE_PATCH && json_object_get(change->body, "memory_target_mib"))
         vm_memory_tell(change->node, vm);
+    if (change->verb == CHANGE_PATCH)
+        vm_share_tell(change->node, vm);
     vm_step(change->node, vm);
     if (change->verb == CHANGE_PART)
         node_wake_vms(change->node); /* a fork may have waited for it */
@@ -100,13 +104,23 @@ void change_apply_vm(struct change *change)
 
 int change_patch_vm(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = {
-        "labels",    "restart",           "on_reboot",
-        "autostart", "desired_state",     "stop_timeout_seconds",
-        "balloon",   "memory_target_mib", "memory_weight",
-        "priority",  "autostart_order",   "delete_protection",
-        NULL
-    };
+    static const char *const changeable[] = { "labels",
+                                              "restart",
+                                              "on_reboot",
+                                              "autostart",
+                                              "desired_state",
+                                              "stop_timeout_seconds",
+                                              "balloon",
+                                              "memory_target_mib",
+                                              "memory_weight",
+                                              "priority",
+                                              "autostart_order",
+                                              "delete_protection",
+                                              "cpu_weight",
+                                              "cpu_limit_percent",
+                                              "io_weight",
+                                              "io_limit",
+                                              NULL };
     struct vm *vm = target_vm(change);
     json_t *merged;
     json_t *canonical;
@@ -133,6 +147,9 @@ int change_patch_vm(struct change *change, struct error *err)
     else
         result = 1;
     json_decref(canonical);
+    if (result > 0 && !jail_share_is_same(&change->new_spec.share, &vm->spec.share) &&
+        jail_share_check(jail_cgroup(change->node->jail), &change->new_spec.share, err) < 0)
+        result = -err->code;
     if (result > 0 && change->new_spec.desired_running && !vm->spec.desired_running &&
         vm_admit(change->node, vm, err) < 0)
         result = -err->code;

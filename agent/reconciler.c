@@ -18,6 +18,7 @@
 #include "agent/operation.h"
 #include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_share.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -84,6 +85,7 @@ static void adopt(struct node *node, struct vm *vm)
     vm->placed = true;
     vm->log_fd = jail_open_log(node->jail, vm->head.instance);
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
+    vm_share_tell(node, vm);
     if (control_fd < 0 ||
         vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
             0 ||

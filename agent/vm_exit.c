@@ -115,7 +115,7 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
     } else if (vm->sacrificed) {
         cause = VM_CAUSE_OOM;
         snprintf(text, sizeof text, "the host was out of memory");
-    } else if (jail_was_oom_killed(node->jail, vm->head.instance)) {
+    } else if (jail_cgroup_oom_kills(jail_cgroup(node->jail), vm->head.instance) > 0) {
         cause = VM_CAUSE_OOM;
     } else if (vm->kill_sent) {
         cause = VM_CAUSE_KILLED;

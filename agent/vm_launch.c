@@ -44,6 +44,7 @@ struct process_job {
     uint32_t instance;
     char hostname[ID_MAX + 1];
     bool remove; /* clean-up: the directory, too */
+    struct jail_share share;
 
     struct jail_process process;
     struct vm_files files;
@@ -115,6 +116,7 @@ static int start_process(void *argument, struct error *err)
     const struct jail_spec spec = { .hostname = job->hostname,
                                     .max_file_bytes = job->files.max_file_bytes,
                                     .disk_places = job->files.disk_places,
+                                    .share = job->share,
                                     .meanwhile = open_files,
                                     .context = job };
     int result = jail_start(job->node->jail, job->instance, &spec, &job->process, err);
@@ -409,6 +411,7 @@ static struct process_job *process_job_new(struct node *node, struct vm *vm)
                      .page_fd = -1,
                      .log_fd = take_fd(&vm->log_fd) }, /* of a process that has ended */
         .remove = vm->head.deleting,
+        .share = vm->spec.share,
     };
     memcpy(job->hostname, vm->head.id, sizeof job->hostname);
     vm_files_choose(node, vm, &job->files);

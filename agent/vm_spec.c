@@ -6,6 +6,7 @@
 
 #include "agent/labels.h"
 #include "agent/vm_memory.h"
+#include "agent/vm_share.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -316,6 +317,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     spec.memory_backing = (enum vmm_memory_backing)json_read_enum(
         &reader, "memory_backing", vm_memory_names, VMM_MEMORY_COUNT, JSON_OPTIONAL, 0);
     read_memory_sizes(&reader, &spec);
+    vm_share_read(&reader, &spec.share);
     boot = json_read_object(&reader, "boot", JSON_REQUIRED);
     disks = json_read_array(&reader, "disks", VMM_DISKS_MAX, JSON_OPTIONAL);
     nics = json_read_array(&reader, "nics", VMM_NICS_MAX, JSON_OPTIONAL);
@@ -503,6 +505,8 @@ json_t *vm_spec_json(const struct vm_spec *spec)
         (int)spec->autostart_order, "delete_protection", spec->delete_protection, "on_reboot",
         vm_on_reboot_names[spec->on_reboot], "desired_state", desired_names[spec->desired_running],
         "stop_timeout_seconds", (int)spec->stop_timeout_s);
+    if (json)
+        vm_share_put(json, &spec->share);
     if (json && spec->vsock.cid)
         json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
     return json;

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "agent/jail_share.h"
 #include "agent/cpu_baseline.h"
 #include "agent/vm_lifecycle.h"
 #include "base/id.h"
@@ -83,6 +84,7 @@ struct vm_spec {
     unsigned memory_min_mib;    /* what it keeps when the host is short; memory_max_mib = all */
     unsigned memory_weight;     /* of its claim to the rest beside others, 1 to 10,000 */
     unsigned priority;          /* the lower, the sooner it is paused or killed for memory */
+    struct jail_share share;    /* of CPUs and disks */
     enum vmm_memory_backing memory_backing;
     enum cpu_baseline cpu;
     char snapshot[ID_MAX + 1]; /* "" = none; else what follows is "", and the snapshot's counts */

@@ -40,7 +40,7 @@ static const struct problem problems[] = {
     { ENOSPC, 507, "disk-full", "The node's disk space is used up or promised", NULL, NULL },
     { EDQUOT, 507, "disk-full", "The node's disk space is used up or promised", NULL, NULL },
     { ENOMEM, 507, "memory-committed", "The node's memory is used up or promised", NULL, NULL },
-    { ENOEXEC, 507, "unsupported", "The node's processor lacks what is asked for", NULL, NULL },
+    { ENOEXEC, 507, "unsupported", "The node lacks what is asked for", NULL, NULL },
     { EADDRNOTAVAIL, 507, "network-full", "The network has no address or port left", NULL, NULL },
 };
 

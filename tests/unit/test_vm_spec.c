@@ -53,8 +53,9 @@ static void the_least_has_every_default(void **state)
         "{\"autostart\":false,\"autostart_order\":0,\"balloon\":{\"amount_mib\":0,\"deflate_on_"
         "oom\":true,"
         "\"stats_interval_seconds\":5},\"boot\":{\"cmdline\":\"\",\"kernel\":\"k\"},"
-        "\"cpu\":\"host\",\"delete_protection\":false,"
-        "\"desired_state\":\"running\",\"disks\":[],\"labels\":{},\"memory_backing\":\"anonymous\","
+        "\"cpu\":\"host\",\"cpu_weight\":100,\"delete_protection\":false,"
+        "\"desired_state\":\"running\",\"disks\":[],\"io_weight\":100,\"labels\":{},"
+        "\"memory_backing\":\"anonymous\","
         "\"memory_max_mib\":128,\"memory_mib\":128,\"memory_min_mib\":128,"
         "\"memory_target_mib\":128,\"memory_weight\":100,\"nics\":[],"
         "\"on_reboot\":\"restart\",\"priority\":100,\"restart\":\"never\",\"stop_timeout_seconds\":"
@@ -72,12 +73,16 @@ static void everything_comes_back_as_it_was(void **state)
         "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
         "\"cmdline\":\"console=ttyS0 "
         "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-        "\"cpu\":\"x86-64-v3\",\"delete_protection\":true,"
+        "\"cpu\":\"x86-64-v3\",\"cpu_limit_percent\":150,\"cpu_weight\":10000,"
+        "\"delete_protection\":true,"
         "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
         "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
         "\"rate_limit\":{\"bytes_burst\":1099511627775,"
         "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
         "\"read_only\":true,\"volume\":\"v\"}],"
+        "\"io_limit\":{\"read_bytes_per_second\":1099511627775,"
+        "\"read_ops_per_second\":3,\"write_bytes_per_second\":2,"
+        "\"write_ops_per_second\":4},\"io_weight\":1,"
         "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
         "\"memory_max_mib\":524288,\"memory_mib\":524286,"
         "\"memory_min_mib\":7,\"memory_target_mib\":524286,"
@@ -141,6 +146,16 @@ static const struct {
       "memory_min_mib" },
     { "{\"memory_mib\":16,\"memory_weight\":0," BOOT "}", "memory_weight" },
     { "{\"memory_mib\":16,\"memory_weight\":10001," BOOT "}", "memory_weight" },
+    { "{\"memory_mib\":16,\"cpu_weight\":0," BOOT "}", "cpu_weight" },
+    { "{\"memory_mib\":16,\"io_weight\":10001," BOOT "}", "io_weight" },
+    { "{\"memory_mib\":16,\"cpu_limit_percent\":0," BOOT "}", "cpu_limit_percent" },
+    { "{\"memory_mib\":16,\"cpu_limit_percent\":102401," BOOT "}", "cpu_limit_percent" },
+    { "{\"memory_mib\":16,\"io_limit\":7," BOOT "}", "io_limit" },
+    { "{\"memory_mib\":16,\"io_limit\":{\"ops\":1}," BOOT "}", "io_limit.ops" },
+    { "{\"memory_mib\":16,\"io_limit\":{\"read_ops_per_second\":0}," BOOT "}",
+      "io_limit.read_ops_per_second" },
+    { "{\"memory_mib\":16,\"io_limit\":{\"write_bytes_per_second\":1099511627776}," BOOT "}",
+      "io_limit.write_bytes_per_second" },
     { "{\"memory_mib\":16,\"priority\":-1," BOOT "}", "priority" },
     { "{\"memory_mib\":16,\"priority\":1001," BOOT "}", "priority" },
     { "{\"memory_mib\":16,\"memory_backing\":\"huge-1g\"," BOOT "}", "memory_backing" },
