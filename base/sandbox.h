@@ -24,8 +24,9 @@ struct sandbox_spec {
     const char *hostname;       /* in a UTS namespace of our own; NULL = keep */
 };
 
-/* Root, hostname, rlimits, no core dumps, groups, ids, capabilities (bounding set too),
- * no_new_privs, non-dumpable.  0, or -errno with *ret_step naming what failed ("pivot_root"). */
+/* No memory merged (KSM), root, hostname, rlimits, no core dumps, groups, ids, capabilities
+ * (bounding set too), no_new_privs, non-dumpable.  0, or -errno with *ret_step naming what failed
+ * ("pivot_root"). */
 int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step);
 
 /* An owned fd of a new mount namespace that holds `directory`, read-only, and nothing else.  Not

@@ -34,7 +34,8 @@ struct filter_rule {
 #define ANONYMOUS_MMAP(more) { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, \
                                { 3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) } } }
 
-/* musl's free, of whole pages within what it keeps. */
+/* Of madvise's kinds only those that take memory away: never MADV_MERGEABLE, by which pages would
+ * be shared with other tenants.  This one is musl's free, of whole pages within what it keeps. */
 #define FREE_MADVISE { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_FREE } } }
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */

@@ -29,6 +29,9 @@
 #include "vmm/filter.h"
 #include "vmm/filter_rules.h"
 
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#endif
 #define VCPU_CALLS_MAX   12
 #define DEVICE_CALLS_MAX 30
 
@@ -104,6 +107,8 @@ static const struct call forbidden[] = {
       SYS_mmap,
       { 0, 4096, PROT_EXEC, ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
     { "madvise MADV_REMOVE", SYS_madvise, { 0, 4096, MADV_REMOVE } },
+    { "madvise MADV_MERGEABLE", SYS_madvise, { 0, 4096, MADV_MERGEABLE } },
+    { "prctl PR_SET_MEMORY_MERGE", SYS_prctl, { PR_SET_MEMORY_MERGE, 1 } },
     { "madvise MADV_DODUMP", SYS_madvise, { 0, 4096, MADV_DODUMP } },
     { "accept4 elsewhere", SYS_accept4, { VMM_LISTENER_FD + 1 } },
     { "ioctl KVM_CREATE_VM", SYS_ioctl, { -1, KVM_CREATE_VM } },
