@@ -184,9 +184,9 @@ const char *jail_empty_root(const struct jail *jail)
     return jail->empty_root;
 }
 
-const char *jail_cgroup_finding(const struct jail *jail)
+const struct jail_cgroup *jail_cgroups(const struct jail *jail)
 {
-    return jail->cgroup.finding;
+    return &jail->cgroup;
 }
 
 uid_t jail_user(const struct jail *jail, enum jail_user user)

@@ -31,8 +31,13 @@ int jail_run_dir_fd(const struct jail *jail);         /* borrowed */
 const char *jail_empty_root(const struct jail *jail); /* borrowed; absolute path */
 uid_t jail_user(const struct jail *jail, enum jail_user user);
 uid_t jail_vm_user(const struct jail *jail, uint32_t instance);
+/* What VMs' cgroups are in, for its readers; borrowed. */
+const struct jail_cgroup *jail_cgroups(const struct jail *jail);
 /* What the host lacks for full confinement ("" = nothing); borrowed. */
-const char *jail_cgroup_finding(const struct jail *jail);
+static inline const char *jail_cgroup_finding(const struct jail *jail)
+{
+    return jail_cgroups(jail)->finding;
+}
 
 /* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
 /* May the file size limit of a VMM that runs be raised (jail_limit.h)? */

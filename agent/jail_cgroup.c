@@ -105,6 +105,8 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
         memcpy(cgroup->own, own, sizeof own);
     parent_fd = openat(cgroup->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enable_controllers(cgroup, parent_fd);
+    /* Leaves follow it (since Linux 6.8): what zswap has of guests' memory never reaches a disk. */
+    jail_write_text(cgroup->fd, "memory.zswap.writeback", "0");
     return 0;
 }
 
@@ -190,6 +192,15 @@ bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller)
     return cgroup->fd >= 0 &&
            jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have) == 0 &&
            has_word(have, controller);
+}
+
+bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup)
+{
+    char text[8] = "";
+
+    return cgroup->fd >= 0 &&
+           jail_read_text(cgroup->fd, "memory.zswap.writeback", text, sizeof text) == 0 &&
+           text[0] == '0';
 }
 
 int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,

@@ -28,6 +28,8 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err);
 /* Whether leaves have the controller: "memory", "cpu", "io". */
 bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller);
+/* Whether zswap keeps what it has of VMs' memory in RAM. */
+bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup);
 /* Writes to a file of the leaf, what it may have then: 0 or -errno.  memory.reclaim returns when it
  * is done, or -EAGAIN.  Any thread. */
 int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,

@@ -1,0 +1,101 @@
+#include "agent/host_memory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/jail_files.h"
+
+#define DEPTH_MAX 4 /* of what a device stands on */
+
+const char *const swap_kind_names[SWAP_KIND_COUNT] = {
+    [SWAP_ZRAM] = "zram",
+    [SWAP_ENCRYPTED] = "encrypted",
+    [SWAP_DISK] = "disk",
+};
+
+/* The file's first character; 0 if there is none. */
+static char first_of(const char *root, const char *name)
+{
+    char path[PATH_MAX], text[16] = "";
+
+    snprintf(path, sizeof path, "%s%s", root, name);
+    return jail_read_text(AT_FDCWD, path, text, sizeof text) < 0 ? '\0' : text[0];
+}
+
+/* dm-crypt, or all that it stands on is: a volume of LVM on it, say.  device: below /sys/block. */
+static bool is_encrypted(const char *root, const char *device, int depth)
+{
+    char path[PATH_MAX], uuid[16] = "";
+    const struct dirent *entry;
+    unsigned count = 0;
+    bool all = true;
+    DIR *slaves;
+
+    snprintf(path, sizeof path, "%s/sys/block/%s/dm/uuid", root, device);
+    if (jail_read_text(AT_FDCWD, path, uuid, sizeof uuid) == 0 && strncmp(uuid, "CRYPT-", 6) == 0)
+        return true;
+    snprintf(path, sizeof path, "%s/sys/block/%s/slaves", root, device);
+    slaves = depth < DEPTH_MAX ? opendir(path) : NULL;
+    if (!slaves)
+        return false;
+    while ((entry = readdir(slaves)))
+        if (entry->d_name[0] != '.') {
+            count++;
+            all = all && is_encrypted(root, entry->d_name, depth + 1);
+        }
+    closedir(slaves);
+    return count > 0 && all;
+}
+
+static enum swap_kind kind_of(const char *root, const char *name, const char *type)
+{
+    if (strcmp(type, "partition") != 0 || strncmp(name, "/dev/", 5) != 0)
+        return SWAP_DISK;
+    name += 5;
+    if (strncmp(name, "zram", 4) == 0)
+        return SWAP_ZRAM;
+    return !strchr(name, '/') && is_encrypted(root, name, 0) ? SWAP_ENCRYPTED : SWAP_DISK;
+}
+
+/* Lines of "/dev/sda2 partition 1048572 0 -2", in KiB, below one of headings. */
+static void read_swaps(const char *root, struct host_memory *memory)
+{
+    uint64_t kib[SWAP_KIND_COUNT] = { 0 };
+    char path[PATH_MAX], text[4096], name[64], type[16];
+    unsigned long long size;
+    char *line, *rest = text;
+
+    snprintf(path, sizeof path, "%s/proc/swaps", root);
+    if (jail_read_text(AT_FDCWD, path, text, sizeof text) < 0)
+        return;
+    while ((line = strsep(&rest, "\n"))) {
+        enum swap_kind kind;
+
+        if (sscanf(line, "%63s%*[^ \t] %15s %llu", name, type, &size) != 3 &&
+            sscanf(line, "%63s %15s %llu", name, type, &size) != 3)
+            continue;
+        if (size > 1ull << 40)
+            continue; /* nonsense */
+        kind = kind_of(root, name, type);
+        kib[kind] += size;
+        if (kind == SWAP_DISK && !memory->disk[0])
+            snprintf(memory->disk, sizeof memory->disk, "%s", name);
+    }
+    for (int kind = 0; kind < SWAP_KIND_COUNT; kind++)
+        memory->swap_mib[kind] = kib[kind] >> 10;
+}
+
+struct host_memory host_memory_read(const char *root)
+{
+    struct host_memory memory = {
+        .ksm_runs = first_of(root, "/sys/kernel/mm/ksm/run") == '1',
+        .zswap = first_of(root, "/sys/module/zswap/parameters/enabled") == 'Y',
+    };
+
+    read_swaps(root, &memory);
+    return memory;
+}
