@@ -198,6 +198,7 @@ struct vm {
     uint64_t heard_ms, heard_faults; /* its guest's last statistics: of when, and their faults */
     uint64_t refaults;               /* a second, as of then */
     uint32_t high_mib;               /* memory.high of its cgroup, as it was last set; 0 = max */
+    size_t balance_place;            /* in the balancer's last plan, if that is of its instance */
     bool sacrificed;                 /* killed because the host was short of memory */
 };
 

@@ -8,7 +8,7 @@
 #include <sys/epoll.h>
 
 #include "agent/jail.h"
-#include "agent/node_internal.h"
+#include "agent/node_memory_internal.h"
 #include "agent/vm_balloon.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -16,29 +16,12 @@
 #include "base/loop.h"
 #include "base/process.h"
 #include "base/worker.h"
-#include "scheduler/balancer.h"
 #include "scheduler/memory_pressure.h"
 
 #define PAUSE_REASON "memory-pressure"
 
 /* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
 enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
-
-struct node_memory {
-    struct node *node;
-    struct worker *worker; /* writes to memory.reclaim, which takes its time */
-    struct loop_timer *timer;
-    int trigger_fd; /* of PSI; -1 = none */
-    struct loop_source *trigger;
-    struct balancer_state state;
-    struct balancer_host host;
-    struct node_memory_figures figures;
-    struct balancer_vm *vms; /* of the last call, those of node's VMs that run */
-    struct vm **owners;      /* whose they are; valid within a call only */
-    size_t count, size;
-    int64_t last_ms;
-    bool reclaiming; /* a job is under way */
-};
 
 /* What the worker writes. */
 struct limits_job {
@@ -59,7 +42,7 @@ bool node_memory_is_balanced(const struct node *node)
            (node->config->memory_balancer == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
 }
 
-static bool is_dry(const struct node *node)
+bool node_memory_is_dry(const struct node *node)
 {
     return node->config->memory_balancer == MEMORY_BALANCER_DRY_RUN;
 }
@@ -73,7 +56,7 @@ int64_t node_memory_ratio(const struct node *node)
 
 bool node_memory_is_short(const struct node *node)
 {
-    return node->memory && node_memory_is_balanced(node) && !is_dry(node) &&
+    return node->memory && node_memory_is_balanced(node) && !node_memory_is_dry(node) &&
            node->memory->state.level >= BALANCER_HARD;
 }
 
@@ -131,7 +114,7 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
     };
     if (jail_read_page(node->jail, vm->head.instance, &page) == 0)
         hear_guest(vm, &page, ret_vm);
-    if (is_dry(node))
+    if (node_memory_is_dry(node))
         ret_vm->memory.asked_mib = ret_vm->balloon_mib;
 }
 
@@ -167,6 +150,7 @@ static int see_vms(struct node_memory *memory)
 
         if (vm->pid <= 0 || !(vm->state == VM_RUNNING || vm->state == VM_PAUSED))
             continue;
+        vm->balance_place = memory->count;
         memory->owners[memory->count] = vm;
         see_vm(memory->node, vm, &memory->vms[memory->count++]);
     }
@@ -306,7 +290,7 @@ static void carry_out(struct node_memory *memory)
 {
     struct node *node = memory->node;
 
-    if (!is_dry(node))
+    if (!node_memory_is_dry(node))
         submit_limits(memory);
     for (size_t i = 0; i < memory->count; i++) {
         struct balancer_plan plan = memory->vms[i].plan;
@@ -316,7 +300,7 @@ static void carry_out(struct node_memory *memory)
         count_actions(memory, vm, &plan);
         vm->balance = memory->vms[i].memory;
         vm->plan = plan;
-        if (is_dry(node))
+        if (node_memory_is_dry(node))
             continue;
         if (moves)
             vm_balloon_tell(node, vm);
@@ -412,68 +396,4 @@ struct node_memory *node_memory_free(struct node_memory *memory)
     free(memory->owners);
     free(memory);
     return NULL;
-}
-
-/* --- what is told --- */
-
-struct node_memory_figures node_memory_figures(const struct node *node)
-{
-    return node->memory->figures;
-}
-
-static json_t *vm_json(const struct balancer_vm *vm, const char *id)
-{
-    const struct balancer_plan *plan = &vm->plan;
-
-    return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:b, s:b}", "id", id, "max_mib",
-        (json_int_t)vm->max_mib, "min_mib", (json_int_t)vm->min_mib, "resident_mib",
-        (json_int_t)vm->resident_mib, "balloon_mib", (json_int_t)vm->balloon_mib, "used_mib",
-        vm->stats_age_ms == UINT32_MAX ? json_null() : json_integer((json_int_t)vm->used_mib),
-        "demand_mib", (json_int_t)plan->demand_mib, "entitled_mib", (json_int_t)plan->entitled_mib,
-        "balloon_target_mib", (json_int_t)plan->balloon_mib, "high_mib", (json_int_t)plan->high_mib,
-        "paused", plan->pause, "left_alone", vm->memory.frozen_ms > 0);
-}
-
-static json_t *actions_json(const struct node_memory *memory)
-{
-    json_t *actions = json_object();
-
-    for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
-        json_object_set_new(actions, balancer_rung_names[rung],
-                            json_integer((json_int_t)memory->figures.actions[rung]));
-    return actions;
-}
-
-json_t *node_memory_json(const struct node *node)
-{
-    static const char *const modes[] = { [MEMORY_BALANCER_AUTO] = "off",
-                                         [MEMORY_BALANCER_OFF] = "off",
-                                         [MEMORY_BALANCER_ON] = "on",
-                                         [MEMORY_BALANCER_DRY_RUN] = "dry-run" };
-    const struct node_memory *memory = node->memory;
-    const struct memory_capacity capacity = node_memory_capacity(node);
-    const struct memory_promise promised = node_promised(node, NULL);
-    json_t *vms = json_array();
-
-    for (size_t i = 0; i < memory->count; i++) {
-        const struct balancer_vm *vm = &memory->vms[i];
-        const struct vm *owner = vm_of_instance(node, vm->serial);
-
-        if (owner)
-            json_array_append_new(vms, vm_json(vm, owner->head.id));
-    }
-    return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "balancer",
-        node_memory_is_balanced(node) && !is_dry(node) ? "on"
-                                                       : modes[node->config->memory_balancer],
-        "level", balancer_level_names[memory->state.level], "rung",
-        balancer_rung_names[memory->state.rung], "ratio_percent",
-        (json_int_t)capacity.ratio_percent, "allocatable_mib",
-        (json_int_t)admission_allocatable_mib(&capacity), "promised_mib",
-        (json_int_t)promised.max_mib, "guaranteed_mib", (json_int_t)promised.min_mib,
-        "capacity_mib", (json_int_t)memory->figures.capacity_mib, "free_mib",
-        (json_int_t)memory->figures.free_mib, "swapped_mib",
-        (json_int_t)memory->figures.swapped_mib, "price", (json_int_t)memory->state.price,
-        "actions", actions_json(memory), "vms", vms);
 }
