@@ -12,6 +12,13 @@
 
 #define DEFAULT_FILE "/etc/warren/warrend.conf"
 
+const char *const memory_balancer_names[MEMORY_BALANCER_COUNT] = {
+    [MEMORY_BALANCER_AUTO] = "auto",
+    [MEMORY_BALANCER_OFF] = "off",
+    [MEMORY_BALANCER_ON] = "on",
+    [MEMORY_BALANCER_DRY_RUN] = "dry-run",
+};
+
 enum option_type {
     TYPE_PATH,
     TYPE_PATHS,
@@ -70,7 +77,7 @@ static const struct option options[] = {
       "cgroup v2 directory to put VMs in (default: <prefix>-vms in the root of the hierarchy)" },
     { "memory-reserve-mib", TYPE_NUMBER, AT(memory_reserve_mib), 0, 1 << 30, "MIB",
       "memory of the host that is not promised to VMs (default 512)" },
-    { "memory-ratio-percent", TYPE_NUMBER, AT(memory_ratio_percent), 1, 1000, "N",
+    { "memory-ratio-percent", TYPE_NUMBER, AT(memory_ratio_percent), 1, MEMORY_RATIO_MAX, "N",
       "how much of the rest may be promised (default 100); what is above 100 needs swap, and "
       "cgroup v2's memory controller" },
     { "memory-balancer", TYPE_CHOICE, AT(memory_balancer), 0, 0, "auto|off|on|dry-run",

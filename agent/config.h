@@ -21,6 +21,9 @@ enum memory_balancer {
     MEMORY_BALANCER_DRY_RUN, /* only told, by GET /v1/node/memory */
     MEMORY_BALANCER_COUNT
 };
+extern const char *const memory_balancer_names[MEMORY_BALANCER_COUNT];
+
+#define MEMORY_RATIO_MAX 1000 /* percent */
 
 struct config {
     char config_file[CONFIG_PATH_MAX]; /* "" = /etc/warren/warrend.conf if it is there */

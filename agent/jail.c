@@ -567,11 +567,6 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     return 0;
 }
 
-const struct jail_cgroup *jail_cgroup(const struct jail *jail)
-{
-    return &jail->cgroup;
-}
-
 /* 0 = "max". */
 static void write_mib(const struct jail *jail, uint32_t instance, const char *file, uint32_t mib)
 {

@@ -102,8 +102,6 @@ int jail_open_page(const struct jail *jail, uint32_t instance);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
-/* Of all VMs; borrowed. */
-const struct jail_cgroup *jail_cgroup(const struct jail *jail);
 /* Sets its memory.high; 0 = none.  Takes up to a second, as the next does.  Without the controller
  * both do nothing.  Any thread. */
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);

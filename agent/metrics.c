@@ -219,7 +219,7 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
         sample_memory(vm->pid, sample);
         if (vm->spec.share.cpu_limit_percent > 0)
             sample->throttled_us =
-                jail_cgroup_throttled_us(jail_cgroup(node->jail), vm->head.instance);
+                jail_cgroup_throttled_us(jail_cgroups(node->jail), vm->head.instance);
     }
     jail_read_page(node->jail, vm->head.instance, &page);
     sample->console_bytes = page.console_bytes;

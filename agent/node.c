@@ -272,7 +272,7 @@ struct memory_capacity node_memory_capacity(const struct node *node)
 {
     return (struct memory_capacity){
         .host_mib = node->memory_bytes >> 20,
-        .reserve_mib = (uint64_t)node->config->memory_reserve_mib,
+        .reserve_mib = node_memory_reserve_mib(node),
         .ratio_percent = (uint64_t)node_memory_ratio(node),
         .swap_mib = node->swap_bytes >> 20,
         .is_short = node_memory_is_short(node),

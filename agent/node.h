@@ -180,6 +180,10 @@ int node_key_keep(struct node *node, struct key *key, const struct key_answer *a
                   node_done_fn *done, void *context);
 void node_key_end(struct node *node, struct key *key);
 
+/* Merge patch of the node's own spec: "schedulable" and "memory".  -EINVAL, -EBUSY naming the
+ * field, -ESTALE. */
+void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
+                     node_done_fn *done, void *context);
 /* Cordons the node, which then creates and starts no VMs, or ends that (and draining). */
 void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context);
 /* Cordons it, and begins to stop all that runs. */

@@ -16,7 +16,7 @@ void node_autostart(struct node *node)
     int64_t room = node->config->autostart_parallel;
     struct vm *next;
 
-    if (node->draining)
+    if (node->spec.draining)
         return; /* they are to be stopped */
     for (size_t i = 0; i < vms->count; i++)
         room -= is_starting((const struct vm *)vms->items[i]);

@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "agent/host_memory.h"
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
@@ -19,7 +20,54 @@ static void add_finding(json_t *findings, const char *name, bool problem, const 
                                               "message", message));
 }
 
-static json_t *findings_json(const struct node *node)
+/* Could what VMs have in memory be found on a disk when they are gone?  Not by zswap, which is kept
+ * from writing it there. */
+static bool swap_is_open(const struct node *node, const struct host_memory *memory)
+{
+    return memory->disk[0] && !(memory->zswap && jail_cgroup_keeps_zswap(jail_cgroups(node->jail)));
+}
+
+static void add_memory_findings(const struct node *node, const struct host_memory *memory,
+                                json_t *findings)
+{
+    const char *ratio = node_memory_ratio_finding(node);
+    char message[320];
+
+    if (memory->ksm_runs)
+        add_finding(
+            findings, "ksm", true,
+            "KSM runs: VMs have no part in it, but how long a write takes tells others what "
+            "the rest of the host has in memory; echo 2 > /sys/kernel/mm/ksm/run ends it");
+    if (swap_is_open(node, memory)) {
+        snprintf(
+            message, sizeof message,
+            "%s is swap that is not encrypted: what VMs had in memory stays there when they are "
+            "gone; use zswap (Linux 6.8), zram, or dm-crypt with a random key",
+            memory->disk);
+        add_finding(findings, "swap", true, message);
+    }
+    if (ratio) {
+        snprintf(message, sizeof message, "no more than there is can be promised: %s", ratio);
+        add_finding(findings, "memory-ratio", true, message);
+    }
+}
+
+/* What kinds of swap there are, and whether zswap is before it. */
+static json_t *swap_json(const struct node *node, const struct host_memory *memory)
+{
+    json_t *kinds = json_array();
+
+    for (int kind = 0; kind < SWAP_KIND_COUNT; kind++)
+        if (memory->swap_mib[kind] > 0)
+            json_array_append_new(kinds, json_string(swap_kind_names[kind]));
+    return json_pack("{s:I, s:o, s:s}", "total_mib", (json_int_t)(node->swap_bytes >> 20), "kinds",
+                     kinds, "zswap",
+                     !memory->zswap                                      ? "off"
+                     : jail_cgroup_keeps_zswap(jail_cgroups(node->jail)) ? "no-writeback"
+                                                                         : "writeback");
+}
+
+static json_t *findings_json(const struct node *node, const struct host_memory *memory)
 {
     json_t *findings = json_array();
 
@@ -28,6 +76,7 @@ static json_t *findings_json(const struct node *node)
                     "/dev/kvm is not there: VMs cannot start; load kvm-intel or kvm-amd");
     if (jail_cgroup_finding(node->jail)[0])
         add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
+    add_memory_findings(node, memory, findings);
     for (size_t i = 0; i < node->finding_count; i++)
         add_finding(findings, node->findings[i].name, node->findings[i].problem,
                     node->findings[i].message);
@@ -83,7 +132,8 @@ static void add_vcpus(const struct node *node, json_t *info)
 
 json_t *node_info(struct node *node, const struct node_shape *shape)
 {
-    struct memory_capacity capacity = node_memory_capacity(node);
+    const struct memory_capacity capacity = node_memory_capacity(node);
+    const struct host_memory memory = host_memory_read("");
     struct utsname uts;
     uint64_t disk_bytes = 0;
     uint64_t disk_free = 0;
@@ -107,10 +157,12 @@ json_t *node_info(struct node *node, const struct node_shape *shape)
         "volumes", (int)node->tables[RESOURCE_VOLUME].count, "networks",
         (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
         (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
-        "findings", findings_json(node), "cpu_baselines", cpus_json(node));
+        "findings", findings_json(node, &memory), "cpu_baselines", cpus_json(node));
     if (!info)
         return NULL;
     add_vcpus(node, info);
+    json_object_set_new(json_object_get(info, "memory"), "swap", swap_json(node, &memory));
+    node_spec_show(node, info);
     node_schedule_status(node, info);
     if (shape)
         json_object_set_new(info, "fits",

@@ -10,6 +10,7 @@
 #include "agent/key_table.h"
 #include "agent/node.h"
 #include "agent/node_memory.h"
+#include "agent/node_spec.h"
 #include "agent/resource.h"
 #include "agent/vm_devices.h"
 #include "agent/vm_lifecycle.h"
@@ -199,7 +200,8 @@ struct vm {
     uint64_t refaults;               /* a second, as of then */
     uint32_t high_mib;               /* memory.high of its cgroup, as it was last set; 0 = max */
     size_t balance_place;            /* in the balancer's last plan, if that is of its instance */
-    bool sacrificed;                 /* killed because the host was short of memory */
+    int64_t held_told_ms;            /* when its reason last said that memory.high holds it */
+    char sacrificed[104];            /* why it is killed, if the host is short; "" = it is not */
 };
 
 struct node {
@@ -222,9 +224,10 @@ struct node {
     struct resource_table tables[RESOURCE_KIND_COUNT]; /* by kind */
     uint32_t last_instance;
     int64_t revision;
-    int64_t generation; /* of the node's own spec (node_schedule.h), as the next two */
-    bool cordoned;
-    bool draining;
+    int64_t generation;    /* of the node's own spec (node_spec.h), as the next three */
+    struct node_spec spec; /* what is committed */
+    struct node_status status;
+    struct node_row row;
     struct key_table keys;
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;

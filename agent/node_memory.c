@@ -35,28 +35,107 @@ struct limits_job {
 
 /* --- when --- */
 
-bool node_memory_is_balanced(const struct node *node)
+/* Swap may come and go while we run. */
+static void look_at_swap(struct node *node)
 {
-    return node->config->memory_balancer == MEMORY_BALANCER_ON ||
-           node->config->memory_balancer == MEMORY_BALANCER_DRY_RUN ||
-           (node->config->memory_balancer == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
+    struct memory_pressure pressure;
+
+    if (memory_pressure_read(&pressure, NULL) == 0)
+        node->swap_bytes = pressure.swap_mib << 20;
 }
 
-bool node_memory_is_dry(const struct node *node)
+static int64_t balancer_setting(const struct node *node)
 {
-    return node->config->memory_balancer == MEMORY_BALANCER_DRY_RUN;
+    int64_t set = node->spec.memory.balancer;
+
+    return set != NODE_UNSET ? set : node->config->memory_balancer;
+}
+
+bool node_memory_is_balanced(const struct node *node)
+{
+    int64_t setting = balancer_setting(node);
+
+    return setting == MEMORY_BALANCER_ON || setting == MEMORY_BALANCER_DRY_RUN ||
+           (setting == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
+}
+
+enum memory_mode node_memory_mode(const struct node *node)
+{
+    if (!node_memory_is_balanced(node))
+        return MEMORY_OFF;
+    return balancer_setting(node) == MEMORY_BALANCER_DRY_RUN ? MEMORY_DRY_RUN : MEMORY_ON;
+}
+
+static bool is_dry(const struct node *node)
+{
+    return balancer_setting(node) == MEMORY_BALANCER_DRY_RUN;
+}
+
+/* --- what is set --- */
+
+static int64_t wanted_ratio(const struct node *node)
+{
+    int64_t set = node->spec.memory.ratio_percent;
+
+    return set != NODE_UNSET ? set : node->config->memory_ratio_percent;
 }
 
 int64_t node_memory_ratio(const struct node *node)
 {
-    int64_t ratio = node->config->memory_ratio_percent;
+    int64_t ratio = wanted_ratio(node);
 
-    return ratio > 100 && !jail_cgroup_has(jail_cgroup(node->jail), "memory") ? 100 : ratio;
+    return ratio > 100 && !jail_cgroup_has(jail_cgroups(node->jail), "memory") ? 100 : ratio;
+}
+
+uint64_t node_memory_reserve_mib(const struct node *node)
+{
+    int64_t set = node->spec.memory.reserve_mib;
+
+    return (uint64_t)(set != NODE_UNSET ? set : node->config->memory_reserve_mib);
+}
+
+struct balancer_config node_memory_config(const struct node *node)
+{
+    return node_spec_balancer(&node->spec, &balancer_default);
+}
+
+/* What may be promised beyond what there is: the reason why not, or NULL. */
+static const char *why_no_overcommit(const struct node *node)
+{
+    if (!jail_cgroup_has(jail_cgroups(node->jail), "memory"))
+        return "cgroup v2's memory controller is not there for VMs, so none could be limited";
+    if (node->swap_bytes == 0)
+        return "the host has no swap, where what is promised beyond its memory has its place";
+    return NULL;
+}
+
+const char *node_memory_ratio_finding(const struct node *node)
+{
+    return wanted_ratio(node) > 100 ? why_no_overcommit(node) : NULL;
+}
+
+int node_memory_check(struct node *node, const struct node_memory_spec *wanted, struct error *err)
+{
+    const struct node_memory_spec *now = &node->spec.memory;
+    const char *why;
+
+    look_at_swap(node);
+    why = why_no_overcommit(node);
+    if (wanted->ratio_percent != now->ratio_percent && wanted->ratio_percent > 100 && why)
+        return error_field(err, EBUSY, "memory.ratio_percent",
+                           "memory.ratio_percent: more than 100 cannot be promised: %s", why);
+    if (wanted->reserve_mib != now->reserve_mib &&
+        wanted->reserve_mib >= (int64_t)(node->memory_bytes >> 20))
+        return error_field(err, EBUSY, "memory.reserve_mib",
+                           "memory.reserve_mib: the host has %llu MiB, which would leave none for "
+                           "VMs",
+                           (unsigned long long)(node->memory_bytes >> 20));
+    return 0;
 }
 
 bool node_memory_is_short(const struct node *node)
 {
-    return node->memory && node_memory_is_balanced(node) && !node_memory_is_dry(node) &&
+    return node->memory && node_memory_is_balanced(node) && !is_dry(node) &&
            node->memory->state.level >= BALANCER_HARD;
 }
 
@@ -108,13 +187,13 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .priority = spec->priority,
         .serial = vm->head.instance,
         .resident_mib = memory_resident_mib(vm->pid),
-        .psi_permille = jail_cgroup_memory_psi(jail_cgroup(node->jail), vm->head.instance),
+        .psi_permille = jail_cgroup_memory_psi(jail_cgroups(node->jail), vm->head.instance),
         .stats_age_ms = UINT32_MAX,
         .memory = vm->balance,
     };
     if (jail_read_page(node->jail, vm->head.instance, &page) == 0)
         hear_guest(vm, &page, ret_vm);
-    if (node_memory_is_dry(node))
+    if (is_dry(node))
         ret_vm->memory.asked_mib = ret_vm->balloon_mib;
 }
 
@@ -248,29 +327,40 @@ static void submit_limits(struct node_memory *memory)
         memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
 }
 
-static void pause_or_resume(struct node *node, struct vm *vm, bool pause)
+static bool is_paused(const struct vm *vm)
 {
-    bool paused = strcmp(vm->full, PAUSE_REASON) == 0;
+    return strncmp(vm->full, PAUSE_REASON, strlen(PAUSE_REASON)) == 0;
+}
 
-    if (pause == paused ||
+static void pause_or_resume(struct node_memory *memory, struct vm *vm, bool pause)
+{
+    struct node *node = memory->node;
+    char why[MEMORY_WHY];
+
+    if (pause == is_paused(vm) ||
         (pause && (vm->intent != VM_INTENT_NONE || vm->full[0] || vm->state != VM_RUNNING)))
         return;
-    log_warning(node->log, "vm %s: %s", vm->head.id,
-                pause ? "is paused: the host is short of memory"
-                      : "goes on: the host has memory again");
-    snprintf(vm->full, sizeof vm->full, "%s", pause ? PAUSE_REASON : "");
+    node_memory_why(memory, why);
+    log_warning(node->log, "vm %s: %s: %s", vm->head.id,
+                pause ? "is paused, the host is short of memory" : "goes on", why);
+    vm->full[0] = '\0';
+    if (pause)
+        snprintf(vm->full, sizeof vm->full, PAUSE_REASON ": %s", why);
     vm->intent = pause ? VM_INTENT_PAUSE : VM_INTENT_NONE;
     node_save(node, &vm->head);
     vm_step(node, vm);
 }
 
-static void sacrifice(struct node *node, struct vm *vm)
+static void sacrifice(const struct node_memory *memory, struct vm *vm)
 {
-    if (vm->pidfd < 0 || vm->sacrificed)
+    char why[MEMORY_WHY];
+
+    if (vm->pidfd < 0 || vm->sacrificed[0])
         return;
-    log_error(node->log, "vm %s: is killed: the host is out of memory, and nothing else helped",
-              vm->head.id);
-    vm->sacrificed = true;
+    node_memory_why(memory, why);
+    snprintf(vm->sacrificed, sizeof vm->sacrificed,
+             "the host was out of memory, and nothing else helped: %s", why);
+    log_error(memory->node->log, "vm %s: is killed: %s", vm->head.id, vm->sacrificed);
     process_kill(vm->pidfd, SIGKILL);
 }
 
@@ -286,11 +376,22 @@ static void count_actions(struct node_memory *memory, const struct vm *vm,
     actions[BALANCER_KILL] += plan->kill;
 }
 
+/* Of who would have been paused or killed. */
+static void note_would(struct node_memory *memory, const struct vm *vm,
+                       const struct balancer_plan *plan)
+{
+    if (!plan->kill && (!plan->pause || vm->plan.pause))
+        return;
+    snprintf(memory->would, sizeof memory->would, "%s would be %s", vm->head.id,
+             plan->kill ? "killed" : "paused");
+    memory->would_is_new = true;
+}
+
 static void carry_out(struct node_memory *memory)
 {
     struct node *node = memory->node;
 
-    if (!node_memory_is_dry(node))
+    if (!is_dry(node))
         submit_limits(memory);
     for (size_t i = 0; i < memory->count; i++) {
         struct balancer_plan plan = memory->vms[i].plan;
@@ -298,20 +399,24 @@ static void carry_out(struct node_memory *memory)
         bool moves = plan.balloon_mib != vm->plan.balloon_mib;
 
         count_actions(memory, vm, &plan);
+        if (is_dry(node))
+            note_would(memory, vm, &plan);
         vm->balance = memory->vms[i].memory;
         vm->plan = plan;
-        if (node_memory_is_dry(node))
+        if (is_dry(node))
             continue;
         if (moves)
             vm_balloon_tell(node, vm);
-        pause_or_resume(node, vm, plan.pause);
+        pause_or_resume(memory, vm, plan.pause);
+        node_memory_tell_vm(memory, vm, &plan);
         if (plan.kill)
-            sacrifice(node, vm);
+            sacrifice(memory, vm);
     }
 }
 
 static void balance(struct node_memory *memory)
 {
+    const struct balancer_config config = node_memory_config(memory->node);
     enum balancer_level before = memory->state.level;
     struct error err = { 0 };
 
@@ -320,15 +425,17 @@ static void balance(struct node_memory *memory)
                     err.code ? err.message : "memory is short");
         return;
     }
-    balancer_plan(&balancer_default, &memory->host, memory->vms, (unsigned)memory->count,
-                  &memory->state);
+    balancer_plan(&config, &memory->host, memory->vms, (unsigned)memory->count, &memory->state);
     memory->figures.level = memory->state.level;
+    memory->figures.rung = memory->state.rung;
+    memory->figures.price = memory->state.price;
     if (memory->state.level != before)
         log_warning(memory->node->log,
                     "the host's memory is %s (before: %s): %u of %u MiB are free",
                     balancer_level_names[memory->state.level], balancer_level_names[before],
                     memory->host.free_mib, memory->host.capacity_mib);
     carry_out(memory);
+    node_memory_tell(memory);
 }
 
 /* --- ticks --- */
@@ -351,14 +458,88 @@ static void on_trigger(void *context, uint32_t events)
         balance(memory);
 }
 
+/* --- what is in effect --- */
+
+/* What another mode, or an earlier agent, did to VMs is undone: their balloons are their specs',
+ * none is held to a share.  The mode that comes begins anew. */
+static void let_go(struct node_memory *memory)
+{
+    const struct resource_table *table = &memory->node->tables[RESOURCE_VM];
+    struct limits_job *job = calloc(1, sizeof *job + table->count * sizeof job->vms[0]);
+
+    for (size_t i = 0; i < table->count; i++) {
+        struct vm *vm = (struct vm *)table->items[i];
+
+        /* Who was paused by an earlier agent goes on in its turn. */
+        bool keep = memory->mode == MEMORY_ON && is_paused(vm);
+
+        vm->balance = (struct balancer_memory){ .paused = keep };
+        vm->plan = (struct balancer_plan){ .pause = keep };
+        if (vm->pid <= 0)
+            continue;
+        vm->high_mib = 0;
+        if (job)
+            job->vms[job->count++] =
+                (struct limits){ .instance = vm->head.instance, .set_high = true };
+        if (vm->state == VM_RUNNING ||
+            vm->state == VM_PAUSED) /* else it is told when it is ready */
+            vm_balloon_tell(memory->node, vm);
+        pause_or_resume(memory, vm, keep);
+        node_memory_tell_vm(memory, vm, &vm->plan);
+    }
+    if (!job)
+        return; /* memory is short: the next plan sets what it changes */
+    job->memory = memory;
+    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
+        free(job);
+}
+
+/* Without it there is the tick. */
+static void watch_pressure(struct node_memory *memory)
+{
+    memory->trigger_fd = memory_pressure_trigger();
+    if (memory->trigger_fd >= 0 && loop_add(memory->node->loop, memory->trigger_fd, EPOLLPRI,
+                                            on_trigger, memory, &memory->trigger, NULL) < 0)
+        cleanup_close(&memory->trigger_fd);
+}
+
+void node_memory_follow(struct node *node)
+{
+    struct node_memory *memory = node->memory;
+    enum memory_mode mode = node_memory_mode(node);
+
+    if (!memory || node->ending)
+        return;
+    if (mode != memory->mode) {
+        memory->mode = mode;
+        memory->timer = loop_cancel(memory->timer);
+        memory->state = (struct balancer_state){ 0 };
+        memory->figures.level = memory->state.level;
+        memory->figures.rung = memory->state.rung;
+        memory->figures.price = 0;
+        memory->count = 0;
+        memory->would[0] = '\0';
+        let_go(memory);
+        memory->trigger = loop_remove(memory->trigger);
+        cleanup_close(&memory->trigger_fd);
+        if (mode != MEMORY_OFF)
+            watch_pressure(memory);
+    }
+    if (mode == MEMORY_OFF)
+        node_memory_tell(memory);
+    else if (!memory->timer)
+        balance(memory);
+}
+
 void node_memory_tick(struct node *node)
 {
     struct node_memory *memory = node->memory;
 
-    if (!node_memory_is_balanced(node) || memory->timer)
+    look_at_swap(node);
+    if (memory->timer && node_memory_mode(node) == memory->mode)
         return;
-    balance(memory);
-    if (memory->state.level != BALANCER_HIGH)
+    node_memory_follow(node);
+    if (memory->state.level != BALANCER_HIGH && !memory->timer)
         memory->timer = loop_every(node->loop, balancer_wait_ms(&memory->state), on_timer, memory);
 }
 
@@ -370,12 +551,8 @@ int node_memory_new(struct node *node, struct node_memory **ret_memory, struct e
     if (!memory)
         return error_set(err, ENOMEM, "memory is short");
     *memory = (struct node_memory){ .node = node, .trigger_fd = -1 };
+    look_at_swap(node);
     result = worker_new(node->loop, "memory", NULL, &memory->worker, err);
-    if (result == 0 && node_memory_is_balanced(node))
-        memory->trigger_fd = memory_pressure_trigger();
-    if (result == 0 && memory->trigger_fd >= 0)
-        result = loop_add(node->loop, memory->trigger_fd, EPOLLPRI, on_trigger, memory,
-                          &memory->trigger, err);
     if (result < 0) {
         node_memory_free(memory);
         return result;

@@ -12,6 +12,7 @@
 struct error;
 struct node;
 struct node_memory;
+struct node_memory_spec;
 struct vm;
 
 int node_memory_new(struct node *node, struct node_memory **ret_memory, struct error *err);
@@ -21,7 +22,15 @@ struct node_memory *node_memory_free(struct node_memory *memory);
 /* Once a second; more often by itself while the host is short. */
 void node_memory_tick(struct node *node);
 
-/* What may be promised, as configured, but not beyond the host's memory where VMs cannot be limited
+/* The settings may have changed: puts them into effect, and undoes what others did. */
+void node_memory_follow(struct node *node);
+/* May that be set on this host?  -EBUSY naming the field, with the reason. */
+int node_memory_check(struct node *node, const struct node_memory_spec *wanted, struct error *err);
+/* Why less is promised than the settings say; NULL = it is not. */
+const char *node_memory_ratio_finding(const struct node *node);
+
+uint64_t node_memory_reserve_mib(const struct node *node);
+/* What may be promised, as set, but not beyond the host's memory where VMs cannot be limited
  * (no memory controller). */
 int64_t node_memory_ratio(const struct node *node);
 /* VMs are, or would be, made to give memory back. */
@@ -31,6 +40,8 @@ bool node_memory_is_short(const struct node *node);
 
 struct node_memory_figures {
     enum balancer_level level;
+    enum balancer_rung rung;
+    uint32_t price;
     uint64_t capacity_mib, free_mib, swapped_mib;
     /* plans that asked more than those before, ever */
     uint64_t actions[BALANCER_RUNG_COUNT];

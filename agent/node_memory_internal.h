@@ -7,12 +7,16 @@
 #include "agent/node_internal.h"
 #include "scheduler/balancer.h"
 
+/* What the settings come to. */
+enum memory_mode { MEMORY_UNKNOWN, MEMORY_OFF, MEMORY_DRY_RUN, MEMORY_ON };
+
 struct node_memory {
     struct node *node;
     struct worker *worker; /* writes to memory.reclaim, which takes its time */
     struct loop_timer *timer;
     int trigger_fd; /* of PSI; -1 = none */
     struct loop_source *trigger;
+    enum memory_mode mode; /* that is in effect */
     struct balancer_state state;
     struct balancer_host host;
     struct node_memory_figures figures;
@@ -21,7 +25,19 @@ struct node_memory {
     size_t count, size;
     int64_t last_ms;
     bool reclaiming; /* a job is under way */
+    int64_t told_ms; /* when the node's status was last noted; 0 = not yet */
+    char would[80];  /* what dry-run would have done last, of pause and kill; "" = nothing */
+    bool would_is_new;
 };
 
-/* Nothing is done, only told. */
-bool node_memory_is_dry(const struct node *node);
+struct balancer_config node_memory_config(const struct node *node);
+enum memory_mode node_memory_mode(const struct node *node);
+
+/* node_memory_tell.c: events.  Why: "12 of 2000 MiB are free". */
+#define MEMORY_WHY 48
+void node_memory_why(const struct node_memory *memory, char ret_text[MEMORY_WHY]);
+/* That the VM is held to its share, or no more. */
+void node_memory_tell_vm(struct node_memory *memory, struct vm *vm,
+                         const struct balancer_plan *plan);
+/* How the node stands. */
+void node_memory_tell(struct node_memory *memory);

@@ -1,5 +1,94 @@
-/* What the balancer decides, as GET /v1/node/memory shows it. */
+/* What the balancer decides, as others see it: GET /v1/node/memory has all of it as of now; events,
+ * which are changes of rows, have what matters to who runs the node or owns a VM: how short the
+ * host is, and what its upper rungs do, each with why.  What balloons and reclaim do every second
+ * is no event: there would be hundreds a second, and nobody would read them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/jail.h"
 #include "agent/node_memory_internal.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+/* An improvement is told after so long, so that a host at a threshold is no flood: at most two
+ * events (or three, by steps) in that time. */
+#define BETTER_MS 10000
+/* The same, of what dry-run would do again and again. */
+#define WOULD_MS 60000
+/* Of a VM that is held to its share, and let go, again and again. */
+#define HELD_MS     30000
+#define HELD_REASON "memory-high: "
+
+/* --- events --- */
+
+void node_memory_why(const struct node_memory *memory, char ret_text[MEMORY_WHY])
+{
+    snprintf(ret_text, MEMORY_WHY, "%u of %u MiB are free", memory->host.free_mib,
+             memory->host.capacity_mib);
+}
+
+void node_memory_tell_vm(struct node_memory *memory, struct vm *vm,
+                         const struct balancer_plan *plan)
+{
+    bool told = strncmp(vm->reason, HELD_REASON, strlen(HELD_REASON)) == 0;
+    bool held = plan->high_mib > 0;
+    char reason[160], why[MEMORY_WHY];
+
+    if (held == told || vm->state != VM_RUNNING)
+        return;
+    if (!held) {
+        vm_set_state(memory->node, vm, vm->state, "");
+        return;
+    }
+    if (vm->reason[0] || !jail_cgroup_has(jail_cgroups(memory->node->jail), "memory") ||
+        (vm->held_told_ms && loop_now_ms() - vm->held_told_ms < HELD_MS))
+        return;
+    node_memory_why(memory, why);
+    snprintf(reason, sizeof reason, HELD_REASON "it is held to %u of its %u MiB: of the host's %s",
+             plan->high_mib, vm->spec.memory_max_mib, why);
+    vm->held_told_ms = loop_now_ms();
+    vm_set_state(memory->node, vm, vm->state, reason);
+}
+
+/* The level first, then the rung, of those that are told of. */
+static unsigned severity(enum balancer_level level, enum balancer_rung rung)
+{
+    return level * BALANCER_RUNG_COUNT + (rung >= BALANCER_THROTTLE ? rung : 0u);
+}
+
+void node_memory_tell(struct node_memory *memory)
+{
+    const struct balancer_state *state = &memory->state;
+    const struct node_status *told = &memory->node->status;
+    unsigned now = severity(state->level, state->rung);
+    unsigned before = severity(told->level, told->rung);
+    int64_t age_ms = loop_now_ms() - memory->told_ms;
+    bool would = memory->would_is_new && (memory->told_ms == 0 || age_ms >= WOULD_MS);
+    struct node_status status = { .level = state->level, .rung = state->rung };
+    char why[MEMORY_WHY];
+
+    if (now == before && !would)
+        return;
+    if (now < before && memory->told_ms != 0 && age_ms < BETTER_MS)
+        return;
+    node_memory_why(memory, why);
+    if (memory->mode == MEMORY_OFF)
+        snprintf(status.reason, sizeof status.reason, "memory is not balanced");
+    else
+        snprintf(status.reason, sizeof status.reason,
+                 "%s, and tasks waited for memory %u.%u %% of the time%s%s", why,
+                 memory->host.psi_permille / 10, memory->host.psi_permille % 10,
+                 memory->mode == MEMORY_DRY_RUN ? "; dry-run: " : "",
+                 memory->mode != MEMORY_DRY_RUN ? ""
+                 : memory->would[0]             ? memory->would
+                                                : "nothing is done");
+    memory->told_ms = loop_now_ms();
+    memory->would_is_new = false;
+    node_spec_note(memory->node, &status);
+}
+
+/* --- GET /v1/node/memory --- */
 
 struct node_memory_figures node_memory_figures(const struct node *node)
 {
@@ -47,24 +136,34 @@ static json_t *actions_json(const struct node_memory *memory)
     return actions;
 }
 
+static json_t *thresholds_json(const struct node *node)
+{
+    const struct balancer_config config = node_memory_config(node);
+    json_t *thresholds = json_object();
+
+    for (int level = BALANCER_HIGH + 1; level < BALANCER_LEVEL_COUNT; level++)
+        json_object_set_new(thresholds, balancer_level_names[level],
+                            json_pack("{s:i, s:i}", "enter_permille",
+                                      (int)config.levels[level].enter_permille, "leave_permille",
+                                      (int)config.levels[level].leave_permille));
+    return thresholds;
+}
+
 json_t *node_memory_json(const struct node *node)
 {
-    static const char *const modes[] = { [MEMORY_BALANCER_AUTO] = "off",
-                                         [MEMORY_BALANCER_OFF] = "off",
-                                         [MEMORY_BALANCER_ON] = "on",
-                                         [MEMORY_BALANCER_DRY_RUN] = "dry-run" };
+    static const char *const modes[] = {
+        [MEMORY_OFF] = "off", [MEMORY_DRY_RUN] = "dry-run", [MEMORY_ON] = "on"
+    };
     const struct node_memory *memory = node->memory;
     const struct memory_capacity capacity = node_memory_capacity(node);
     const struct memory_promise promised = node_promised(node, NULL);
 
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "balancer",
-        node_memory_is_balanced(node) && !node_memory_is_dry(node)
-            ? "on"
-            : modes[node->config->memory_balancer],
-        "level", balancer_level_names[memory->state.level], "rung",
+        "{s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "balancer",
+        modes[node_memory_mode(node)], "level", balancer_level_names[memory->state.level], "rung",
         balancer_rung_names[memory->state.rung], "ratio_percent",
-        (json_int_t)capacity.ratio_percent, "allocatable_mib",
+        (json_int_t)capacity.ratio_percent, "reserve_mib", (json_int_t)capacity.reserve_mib,
+        "thresholds", thresholds_json(node), "allocatable_mib",
         (json_int_t)admission_allocatable_mib(&capacity), "promised_mib",
         (json_int_t)promised.max_mib, "guaranteed_mib", (json_int_t)promised.min_mib,
         "capacity_mib", (json_int_t)memory->figures.capacity_mib, "free_mib",

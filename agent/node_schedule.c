@@ -1,27 +1,21 @@
 #include "agent/node_schedule.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "agent/node_change.h"
-#include "agent/node_wait.h"
 #include "base/error.h"
-#include "base/json.h"
-#include "base/log.h"
-#include "storage/database.h"
 
-#define NODE_ROW      "node"
 #define DRAIN_AT_ONCE 8
 
 int node_check_schedulable(const struct node *node, struct error *err)
 {
-    if (!node->cordoned)
+    if (!node->spec.cordoned)
         return 0;
     return error_set(err, EHOSTDOWN,
                      "the node is %s: it starts no VMs and takes no new ones; PATCH /v1/node "
                      "{\"schedulable\":true} ends that",
-                     node->draining ? "draining" : "cordoned");
+                     node->spec.draining ? "draining" : "cordoned");
 }
 
 /* --- draining --- */
@@ -84,7 +78,7 @@ void node_drain_go_on(struct node *node)
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     int busy = 0;
 
-    while (node->draining && !node->ending) {
+    while (node->spec.draining && !node->ending) {
         struct vm *last = NULL;
 
         busy = 0;
@@ -108,93 +102,30 @@ void node_drain_go_on(struct node *node)
 
 /* --- what was asked for --- */
 
-struct wish {
-    struct node *node;
-    bool schedulable;
-    bool drain;
-    node_done_fn *done;
-    void *context;
-};
-
-static void wish_committed(void *context, int result, const struct error *err)
-{
-    struct wish *wish = context;
-    struct node *node = wish->node;
-
-    if (result == 0) {
-        node->cordoned = !wish->schedulable;
-        node->draining = wish->drain;
-        log_info(node->log, "the node is %s",
-                 wish->drain         ? "draining"
-                 : wish->schedulable ? "schedulable"
-                                     : "cordoned");
-        node_drain_go_on(node);
-        node_wait_look(node, NULL);
-    } else {
-        log_error(node->log, "a change of the node could not be recorded: %s", err->message);
-    }
-    wish->done(wish->context, result, err);
-    free(wish);
-}
-
-static void submit(struct node *node, bool schedulable, bool drain, node_done_fn *done,
-                   void *context)
-{
-    struct wish *wish = malloc(sizeof *wish);
-    json_t *spec = json_pack("{s:b, s:b}", "schedulable", schedulable, "draining", drain);
-    char *text = spec ? json_canonical(spec) : NULL;
-    struct record record = { .kind = NODE_ROW,
-                             .id = NODE_ROW,
-                             .uid = NODE_ROW,
-                             .generation = ++node->generation,
-                             .revision = ++node->revision,
-                             .spec = text };
-    struct error err = { .code = EAGAIN, .message = "memory is short; try again" };
-    int result = -EAGAIN;
-
-    if (wish && text) {
-        *wish = (struct wish){ .node = node,
-                               .schedulable = schedulable,
-                               .drain = drain,
-                               .done = done,
-                               .context = context };
-        result = database_put(node->database, &record, wish_committed, wish, &err);
-    }
-    if (result < 0) {
-        free(wish);
-        done(context, result, &err);
-    }
-    free(text);
-    json_decref(spec);
-}
-
 void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
 {
-    submit(node, schedulable, /* drain= */ !schedulable && node->draining, done, context);
+    node_spec_change(node,
+                     schedulable ? json_pack("{s:b, s:n}", "schedulable", 1, "draining")
+                                 : json_pack("{s:b}", "schedulable", 0),
+                     (struct node_condition){ 0 }, done, context);
 }
 
 void node_drain(struct node *node, node_done_fn *done, void *context)
 {
-    submit(node, /* schedulable= */ false, /* drain= */ true, done, context);
+    node_spec_change(node, json_pack("{s:b, s:b}", "schedulable", 0, "draining", 1),
+                     (struct node_condition){ 0 }, done, context);
 }
 
-/* --- shown and read back --- */
+/* --- shown --- */
 
 void node_schedule_status(const struct node *node, json_t *info)
 {
     int left = count_left(node);
 
-    json_object_set_new(info, "schedulable", json_boolean(!node->cordoned));
+    json_object_set_new(info, "schedulable", json_boolean(!node->spec.cordoned));
     json_object_set_new(
         info, "drain",
-        !node->draining
+        !node->spec.draining
             ? json_null()
             : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done", "vms_left", left));
-}
-
-void node_schedule_restore(struct node *node, const struct record *record, const json_t *spec)
-{
-    node->generation = record->generation;
-    node->cordoned = !json_is_true(json_object_get(spec, "schedulable"));
-    node->draining = json_is_true(json_object_get(spec, "draining"));
 }

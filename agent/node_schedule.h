@@ -3,7 +3,7 @@
  *
  * Cordoned, it creates and starts none (EHOSTDOWN); what runs goes on, policies and autostart as
  * ever.  Draining, it is cordoned and stops all, as POST .../stop does, the last to be started
- * first, some at a time.  Both are kept in the database (a row of kind "node") and go on after a
+ * first, some at a time.  Both are kept in the node's row (node_spec.h) and go on after a
  * restart. */
 #pragma once
 #include <jansson.h>
@@ -11,7 +11,6 @@
 
 struct error;
 struct node;
-struct record;
 struct vm;
 
 /* -EHOSTDOWN if it is cordoned. */
@@ -25,5 +24,3 @@ bool vm_starts_before(const struct vm *a, const struct vm *b);
 
 /* Members of GET /v1/node. */
 void node_schedule_status(const struct node *node, json_t *info);
-/* Its row's spec, at the start. */
-void node_schedule_restore(struct node *node, const struct record *record, const json_t *spec);

@@ -13,7 +13,6 @@
 #include "agent/node_console.h"
 #include "agent/node_events.h"
 #include "agent/node_internal.h"
-#include "agent/node_schedule.h"
 #include "agent/node_snapshot.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -77,7 +76,7 @@ static int load_row(void *context, const struct record *record, struct error *er
     if (result == 0)
         result = json_parse(record->status, strlen(record->status), &status, err);
     if (result == 0 && is_node)
-        node_schedule_restore(node, record, spec);
+        result = node_spec_restore(node, record, spec, status, err);
     else if (result == 0)
         result = restore_resource(node, (enum resource_kind)kind, record, spec, status, err);
     json_decref(spec);
@@ -192,13 +191,14 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
                            .log = log,
                            .config = config,
                            .jail = jail,
+                           .generation = 1,
+                           .spec = node_spec_default,
                            .images_dir_fd = -1,
                            .volumes_dir_fd = -1,
                            .snapshots_dir_fd = -1 };
     memcpy(node->boot_id, self.boot_id, sizeof node->boot_id);
     sysinfo(&info);
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
-    node->swap_bytes = (uint64_t)info.totalswap * info.mem_unit;
     result = open_all(node, err);
     if (result < 0) {
         node_free(node);

@@ -68,6 +68,7 @@ static void tick(void *context)
 
     if (node->unsaved)
         node_save_again(node);
+    node_spec_save_again(node);
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         const struct resource_table *table = &node->tables[kind];
 

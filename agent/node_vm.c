@@ -278,7 +278,7 @@ int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
     if (result == 0)
         result = vm_files_admit(err);
     if (result == 0)
-        result = jail_share_check(jail_cgroup(node->jail), &vm->spec.share, err);
+        result = jail_share_check(jail_cgroups(node->jail), &vm->spec.share, err);
     return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
 }
 

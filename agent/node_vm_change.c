@@ -148,7 +148,7 @@ int change_patch_vm(struct change *change, struct error *err)
         result = 1;
     json_decref(canonical);
     if (result > 0 && !jail_share_is_same(&change->new_spec.share, &vm->spec.share) &&
-        jail_share_check(jail_cgroup(change->node->jail), &change->new_spec.share, err) < 0)
+        jail_share_check(jail_cgroups(change->node->jail), &change->new_spec.share, err) < 0)
         result = -err->code;
     if (result > 0 && change->new_spec.desired_running && !vm->spec.desired_running &&
         vm_admit(change->node, vm, err) < 0)

@@ -81,7 +81,9 @@ static enum outlook look(const struct node_waiter *waiter)
     bool gone;
 
     if (waiter->what == NODE_WAIT_DRAINED)
-        return !waiter->node->draining ? NEVER : node_is_drained(waiter->node) ? REACHED : NOT_YET;
+        return !waiter->node->spec.draining    ? NEVER
+               : node_is_drained(waiter->node) ? REACHED
+                                               : NOT_YET;
     gone = !resource || (waiter->uid[0] && strcmp(resource->uid, waiter->uid) != 0);
     if (waiter->what == NODE_WAIT_DELETED)
         return gone ? REACHED : NOT_YET;

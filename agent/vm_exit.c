@@ -29,7 +29,7 @@ void vm_forget_process(struct vm *vm)
     vm->pid = 0;
     vm->stop_sent = false;
     vm->kill_sent = false;
-    vm->sacrificed = false;
+    vm->sacrificed[0] = '\0';
     vm->balance = (struct balancer_memory){ 0 };
     vm->plan = (struct balancer_plan){ 0 };
     vm->high_mib = 0;
@@ -112,10 +112,10 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
         detail = page.exit_detail;
         snprintf(text, sizeof text, "%s", page.exit_text);
         clean_text(text);
-    } else if (vm->sacrificed) {
+    } else if (vm->sacrificed[0]) {
         cause = VM_CAUSE_OOM;
-        snprintf(text, sizeof text, "the host was out of memory");
-    } else if (jail_cgroup_oom_kills(jail_cgroup(node->jail), vm->head.instance) > 0) {
+        snprintf(text, sizeof text, "%s", vm->sacrificed);
+    } else if (jail_cgroup_oom_kills(jail_cgroups(node->jail), vm->head.instance) > 0) {
         cause = VM_CAUSE_OOM;
     } else if (vm->kill_sent) {
         cause = VM_CAUSE_KILLED;

@@ -84,7 +84,7 @@ static int write_share(void *context, struct error *err)
 {
     struct share_job *job = context;
 
-    return jail_share_write(jail_cgroup(job->node->jail), job->instance, &job->share, err);
+    return jail_share_write(jail_cgroups(job->node->jail), job->instance, &job->share, err);
 }
 
 /* -ENOENT: its process has ended since, and its cgroup with it. */

@@ -34,7 +34,7 @@ void operation_cancel_one(struct request *request);
 /* node_handlers.c */
 void node_show(struct request *request);
 void node_show_memory(struct request *request);
-void node_patch_spec(struct request *request);
+void node_change(struct request *request);
 void node_start_drain(struct request *request);
 void node_uncordon(struct request *request);
 void node_show_targets(struct request *request);

@@ -1,15 +1,30 @@
 /* node_handlers.c - the node itself: /v1/node, /v1/prometheus/targets, /metrics, /healthz, /readyz,
  * /openapi.yaml. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "api/api_metrics.h"
 #include "api/handlers.h"
 #include "api/openapi.h"
 #include "api/request.h"
+#include "api/router.h"
 #include "api/wire.h"
 #include "base/cleanup.h"
 #include "base/json.h"
+
+/* The generation is the entity tag, as it is of resources. */
+static void reply_node(struct request *request, int status, json_t *info)
+{
+    char etag[32];
+    struct reply_headers headers = { .etag = etag };
+
+    snprintf(etag, sizeof(etag), "\"%lld\"",
+             (long long)json_integer_value(json_object_get(info, "generation")));
+    if (strcmp(request->route->method, "GET") == 0 && request_etag_is_known(request, etag))
+        status = 304;
+    request_reply_json(request, status, info, &headers);
+}
 
 void node_show(struct request *request)
 {
@@ -25,7 +40,7 @@ void node_show(struct request *request)
         return;
     }
     shape = (struct node_shape){ (uint64_t)vcpus, (uint64_t)memory_mib, (uint64_t)disk_mib };
-    request_reply_json(request, 200, node_info(request->node, query->count ? &shape : NULL), NULL);
+    reply_node(request, 200, node_info(request->node, query->count ? &shape : NULL));
 }
 
 void node_show_targets(struct request *request)
@@ -50,25 +65,40 @@ static void node_changed(void *context, int result, const struct error *err)
         node_show(request);
 }
 
-void node_patch_spec(struct request *request)
+/* What the patch says of them is checked once it is merged. */
+static int check_names(const json_t *patch, struct error *err)
 {
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        if (strcmp(key, "schedulable") != 0 && strcmp(key, "memory") != 0)
+            return error_field(err, EINVAL, key,
+                               "%s: cannot be changed; of the node only schedulable and memory can",
+                               key);
+    }
+    return json_object_size(patch) > 0
+               ? 0
+               : error_field(err, EINVAL, "body",
+                             "what can be changed is schedulable and memory: name one");
+}
+
+void node_change(struct request *request)
+{
+    struct node_condition condition = { 0 };
     struct error err = { 0 };
-    struct json_reader reader;
     json_t *patch = NULL;
-    bool schedulable = true;
     int r = request_json(request, resource_patch_types, &patch, &err);
 
-    if (r == 0) {
-        json_reader_init(&reader, patch, "", &err);
-        schedulable = json_read_bool(&reader, "schedulable", true);
-        if (!json_object_get(patch, "schedulable"))
-            json_reader_fail(&reader, "schedulable", "is what can be changed: true or false");
-        r = json_reader_end(&reader);
-    }
+    if (r == 0)
+        r = check_names(patch, &err);
+    if (r == 0)
+        r = request_node_condition(request, &condition, &err);
     if (r < 0)
         request_reply_error(request, &err);
     else
-        node_set_schedulable(request->node, schedulable, node_changed, request);
+        node_patch_spec(request->node, patch, condition, node_changed, request);
     json_decref(patch);
 }
 
@@ -79,7 +109,7 @@ void node_uncordon(struct request *request)
 
 static void drain_reply(struct request *request, bool reached)
 {
-    request_reply_json(request, reached ? 200 : 202, node_info(request->node, NULL), NULL);
+    reply_node(request, reached ? 200 : 202, node_info(request->node, NULL));
 }
 
 static void drain_waited(void *context, bool reached)

@@ -184,8 +184,9 @@ static int64_t etag_generation(const char *tag)
     return generation;
 }
 
-int request_condition(struct request *request, enum resource_kind kind, bool may_create,
-                      struct node_condition *ret_condition, struct error *err)
+/* exists: what it is about. */
+static int read_condition(const struct request *request, bool exists, bool may_create,
+                          struct node_condition *ret_condition, struct error *err)
 {
     struct node_condition condition = { .key = request->key };
 
@@ -196,10 +197,6 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
         condition.if_absent = true;
     }
     if (request->if_match) {
-        json_t *current = node_get(request->node, kind, request->parameter);
-        bool exists = current != NULL;
-
-        json_decref(current);
         if (strchr(request->if_match, ','))
             return error_field(err, EINVAL, "If-Match", "If-Match may hold one entity tag or *");
         if (strcmp(request->if_match, "*") != 0) {
@@ -212,6 +209,22 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
     }
     *ret_condition = condition;
     return 0;
+}
+
+int request_condition(struct request *request, enum resource_kind kind, bool may_create,
+                      struct node_condition *ret_condition, struct error *err)
+{
+    json_t *current = request->if_match ? node_get(request->node, kind, request->parameter) : NULL;
+    bool exists = current != NULL;
+
+    json_decref(current);
+    return read_condition(request, exists, may_create, ret_condition, err);
+}
+
+int request_node_condition(struct request *request, struct node_condition *ret_condition,
+                           struct error *err)
+{
+    return read_condition(request, /* exists= */ true, /* may_create= */ false, ret_condition, err);
 }
 
 bool request_etag_is_known(const struct request *request, const char *etag)

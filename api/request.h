@@ -98,6 +98,9 @@ int request_check_upgrade(const struct request *request, const char *protocol, s
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);
+/* The same, of a change of the node's own spec. */
+int request_node_condition(struct request *request, struct node_condition *ret_condition,
+                           struct error *err);
 
 /* Does the client of a GET say, by If-None-Match, that it has what has this tag (RFC 9110, 13.1.2)?
  */

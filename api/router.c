@@ -114,7 +114,7 @@ static const struct route routes[] = {
       RESOURCE_OPERATION, false, wait_queries },
     { "GET", "/v1/events", SCOPE_READ, "listEvents", event_list, 0, false, event_queries },
     { "GET", "/v1/node", SCOPE_READ, "getNode", node_show, 0, false, node_queries },
-    { "PATCH", "/v1/node", SCOPE_ADMIN, "patchNode", node_patch_spec, 0, true, NULL },
+    { "PATCH", "/v1/node", SCOPE_ADMIN, "patchNode", node_change, 0, true, NULL },
     { "POST", "/v1/node/drain", SCOPE_ADMIN, "drainNode", node_start_drain, 0, false,
       wait_queries },
     { "POST", "/v1/node/uncordon", SCOPE_ADMIN, "uncordonNode", node_uncordon, 0, false, NULL },

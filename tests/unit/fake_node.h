@@ -31,6 +31,7 @@ struct node {
     int uids;
     int outstanding; /* changes and waits not yet answered */
     bool not_ready;
+    int patched; /* changes of its own spec */
     struct key_table keys;
     int followed;    /* the node's end of the last stream; 0 = none */
     char typed[128]; /* the last console input */
@@ -179,6 +180,22 @@ void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *don
 {
     (void)schedulable;
     fake_change(node, done, context);
+}
+
+/* Its generation is 1 to begin with; "refuse" as in node_put. */
+void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
+                     node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_change(node, done, context);
+    json_int_t refuse =
+        json_integer_value(json_object_get(json_object_get(patch, "memory"), "refuse"));
+
+    if (condition.if_generation > 0 && condition.if_generation != 1 + node->patched)
+        change->result = error_set(&change->err, ESTALE, "the generation is %d", 1 + node->patched);
+    else if (refuse)
+        change->result = error_field(&change->err, (int)refuse, "memory.refuse", "refused");
+    else
+        node->patched++;
 }
 
 void node_drain(struct node *node, node_done_fn *done, void *context)
@@ -442,9 +459,8 @@ json_t *node_memory_json(const struct node *node)
 
 json_t *node_info(struct node *node, const struct node_shape *shape)
 {
-    (void)node;
-    return json_pack("{s:s, s:I}", "version", "test", "memory_mib",
-                     (json_int_t)(shape ? shape->memory_mib : 0));
+    return json_pack("{s:s, s:I, s:i}", "version", "test", "memory_mib",
+                     (json_int_t)(shape ? shape->memory_mib : 0), "generation", 1 + node->patched);
 }
 
 json_t *node_targets(struct node *node)
