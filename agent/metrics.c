@@ -49,6 +49,7 @@ static const char *const exit_kinds[STATS_EXIT_COUNT] = {
 struct vm_sample {
     const char *id;
     uint64_t running, vcpus, memory_bytes, resident_bytes, restarts, console_bytes, rng_bytes;
+    uint64_t demand_bytes, entitled_bytes, high_bytes, wanted_bytes;
     uint64_t memory[MEMORY_KIND_COUNT], exits[STATS_EXIT_COUNT];
     double cpu_seconds;
     uint64_t throttled_us;
@@ -89,6 +90,18 @@ static const struct family vm_families[] = {
       offsetof(struct vm_sample, balloon.inflated_bytes) },
     { "warren_vm_balloon_reported_bytes_total", "counter", "Memory reported as free, and taken",
       offsetof(struct vm_sample, balloon.reported_bytes) },
+};
+
+/* What the balancer decides, where it does. */
+static const struct family plan_families[] = {
+    { "warren_vm_memory_working_set_bytes", "gauge", "Memory that the VM is thought to need",
+      offsetof(struct vm_sample, demand_bytes) },
+    { "warren_vm_memory_entitled_bytes", "gauge", "Memory it may have while the host is short",
+      offsetof(struct vm_sample, entitled_bytes) },
+    { "warren_vm_memory_target_bytes", "gauge", "Memory that its balloon is to leave it",
+      offsetof(struct vm_sample, wanted_bytes) },
+    { "warren_vm_memory_high_bytes", "gauge", "memory.high of its cgroup; 0 = none",
+      offsetof(struct vm_sample, high_bytes) },
 };
 
 /* What guests say of their memory; the tags of virtio 1.2, 5.5.6.3. */
@@ -210,6 +223,10 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
         .vcpus = vm->spec.vcpus,
         .memory_bytes = (uint64_t)vm->spec.memory_mib << 20, /* and what is plugged */
         .restarts = vm->restarts,
+        .demand_bytes = (uint64_t)vm->plan.demand_mib << 20,
+        .entitled_bytes = (uint64_t)vm->plan.entitled_mib << 20,
+        .high_bytes = (uint64_t)vm->plan.high_mib << 20,
+        .wanted_bytes = (uint64_t)(vm->spec.memory_max_mib - vm->plan.balloon_mib) << 20,
         .disk_count = vm->spec.disk_count,
         .nic_count = vm->spec.nic_count,
         .spec = &vm->spec,
@@ -251,16 +268,22 @@ static uint64_t field(const void *object, size_t offset)
     return value;
 }
 
-static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
+static void print_families(FILE *out, const struct family *families, size_t family_count,
+                           const struct vm_sample *samples, size_t count)
 {
-    for (size_t f = 0; f < ARRAY_LENGTH(vm_families); f++) {
-        const struct family *family = &vm_families[f];
+    for (size_t f = 0; f < family_count; f++) {
+        const struct family *family = &families[f];
 
         head(out, family->name, family->type, family->help);
         for (size_t i = 0; i < count; i++)
             fprintf(out, "%s{vm=\"%s\"} %" PRIu64 "\n", family->name, samples[i].id,
                     field(&samples[i], family->offset));
     }
+}
+
+static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
+{
+    print_families(out, vm_families, ARRAY_LENGTH(vm_families), samples, count);
     head(out, "warren_vm_exits_total", "counter", "Exits of its vCPUs to the VMM since start");
     for (size_t i = 0; i < count; i++)
         for (int kind = 0; kind < STATS_EXIT_COUNT; kind++)
@@ -392,8 +415,19 @@ static void print_memory(FILE *out, const struct node *node)
                 figures.level == level);
     print_gauge(out, "warren_memory_free_bytes",
                 "Memory for VMs that is free, where it is balanced", figures.free_mib << 20);
+    print_gauge(out, "warren_memory_capacity_bytes", "Memory for VMs, where it is balanced",
+                figures.capacity_mib << 20);
+    print_gauge(out, "warren_memory_swapped_bytes", "What the host has swapped out, of whomever",
+                figures.swapped_mib << 20);
+    print_gauge(out, "warren_memory_price",
+                "Of memory: the 2^-26ths of its size that a VM of weight 1 can buy; 0 = not known",
+                figures.price);
+    head(out, "warren_memory_rung", "gauge", "1 for what is done to get memory back");
+    for (unsigned rung = 0; rung < BALANCER_RUNG_COUNT; rung++)
+        fprintf(out, "warren_memory_rung{rung=\"%s\"} %d\n", balancer_rung_names[rung],
+                figures.rung == rung);
     head(out, "warren_memory_actions_total", "counter",
-         "What was done to get memory back, by rung");
+         "What was done to get memory back, by rung; in dry-run, what would have been done");
     for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
         fprintf(out, "warren_memory_actions_total{rung=\"%s\"} %" PRIu64 "\n",
                 balancer_rung_names[rung], figures.actions[rung]);
@@ -486,6 +520,8 @@ char *node_metrics(struct node *node, size_t *ret_size)
             sample_vm(node, (const struct vm *)vms->items[i], &samples[count++]);
     print_node(out, node);
     print_vms(out, samples, count);
+    if (node_memory_is_balanced(node))
+        print_families(out, plan_families, ARRAY_LENGTH(plan_families), samples, count);
     print_guests(out, samples, count);
     print_disks(out, samples, count);
     print_nics(out, samples, count);
