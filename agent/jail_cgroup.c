@@ -158,18 +158,25 @@ int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, stru
     return error_set(err, errno, "remove the VM's cgroup: %s", strerror(errno));
 }
 
+static int read_leaf(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
+                     char *ret_text, size_t size)
+{
+    char name[40];
+
+    if (cgroup->fd < 0)
+        return -ENOENT;
+    snprintf(name, sizeof name, "%" PRIu32 "/%s", instance, file);
+    return jail_read_text(cgroup->fd, name, ret_text, size);
+}
+
 /* The number behind a word of a leaf's file; 0 if either is not there. */
 static uint64_t read_count(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
                            const char *word)
 {
-    char name[40];
     char text[512];
     const char *found;
 
-    if (cgroup->fd < 0)
-        return 0;
-    snprintf(name, sizeof name, "%" PRIu32 "/%s", instance, file);
-    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0)
+    if (read_leaf(cgroup, instance, file, text, sizeof text) < 0)
         return 0;
     found = strstr(text, word);
     return found ? strtoull(found + strlen(word), NULL, 10) : 0;
@@ -214,15 +221,15 @@ int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const
     return jail_write_text(cgroup->fd, name, text);
 }
 
-uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance)
+void jail_cgroup_see_memory(const struct jail_cgroup *cgroup, uint32_t instance,
+                            struct jail_memory *ret_memory)
 {
-    char name[40];
+    struct jail_memory memory = { 0 };
     char text[256];
 
-    if (cgroup->fd < 0)
-        return 0;
-    snprintf(name, sizeof name, "%" PRIu32 "/memory.pressure", instance);
-    if (jail_read_text(cgroup->fd, name, text, sizeof text) < 0)
-        return 0;
-    return memory_pressure_permille(text);
+    if (read_leaf(cgroup, instance, "memory.pressure", text, sizeof text) == 0)
+        memory.psi_permille = memory_pressure_permille(text);
+    if (read_leaf(cgroup, instance, "memory.swap.current", text, sizeof text) == 0)
+        memory.swapped_mib = (uint32_t)(strtoull(text, NULL, 10) >> 20);
+    *ret_memory = memory;
 }

@@ -34,8 +34,13 @@ bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup);
  * is done, or -EAGAIN.  Any thread. */
 int jail_cgroup_write(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
                       const char *text);
-/* Of its memory.pressure, "some" of the last 10 s; 0 where there is none.  Any thread. */
-uint32_t jail_cgroup_memory_psi(const struct jail_cgroup *cgroup, uint32_t instance);
+/* What the host's kernel says of a VM's memory; 0 where that cannot be told.  Any thread. */
+struct jail_memory {
+    uint32_t psi_permille; /* of the last 10 s in which the VM waited for memory */
+    uint32_t swapped_mib;  /* of it, by the host */
+};
+void jail_cgroup_see_memory(const struct jail_cgroup *cgroup, uint32_t instance,
+                            struct jail_memory *ret_memory);
 /* For how long its cpu.max held it back, in all; 0 where that cannot be told.  Any thread. */
 uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance);
 uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance);

@@ -177,8 +177,10 @@ static void hear_guest(struct vm *vm, const struct stats_page *page, struct bala
 static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
 {
     const struct vm_spec *spec = &vm->spec;
+    struct jail_memory memory;
     struct stats_page page;
 
+    jail_cgroup_see_memory(jail_cgroups(node->jail), vm->head.instance, &memory);
     *ret_vm = (struct balancer_vm){
         .max_mib = spec->memory_max_mib,
         /* A balloon cannot take all: the VMM knows it within what was there from the start on. */
@@ -187,7 +189,8 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .priority = spec->priority,
         .serial = vm->head.instance,
         .resident_mib = memory_resident_mib(vm->pid),
-        .psi_permille = jail_cgroup_memory_psi(jail_cgroups(node->jail), vm->head.instance),
+        .swapped_mib = memory.swapped_mib,
+        .psi_permille = memory.psi_permille,
         .stats_age_ms = UINT32_MAX,
         .memory = vm->balance,
     };

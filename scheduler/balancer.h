@@ -12,8 +12,10 @@
  * where it is not by need first.  Entitlements never add up to more than the host has.
  *
  * When it is taken: not before the host is short.  Up to then a guest may use all that it was
- * promised, so a burst waits for nobody.  From BALANCER_SOFT on, those above their entitlement give
- * back what is missing, by the cheapest rung that works; each has a deadline. */
+ * promised, so a burst waits for nobody.  From BALANCER_SOFT on, what is missing is taken by the
+ * cheapest rung that works; each has a deadline.  The first take what is idle: by balloon of those
+ * above their entitlement, else from whom it is cold.  What is in use is taken from BALANCER_LOW
+ * on, and only of those above their entitlement. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,8 +23,8 @@
 /* By free memory, and by how long tasks stall for want of it. */
 enum balancer_level {
     BALANCER_HIGH, /* enough: nobody is shrunk */
-    BALANCER_SOFT, /* balloons */
-    BALANCER_HARD, /* and the host reclaims from cold VMs itself */
+    BALANCER_SOFT, /* balloons, and the host reclaims from cold VMs itself */
+    BALANCER_HARD, /* at any rate, and from those that have just grown */
     BALANCER_LOW,  /* the host is about to run out */
     BALANCER_LEVEL_COUNT
 };
@@ -32,7 +34,7 @@ enum balancer_level {
 enum balancer_rung {
     BALANCER_REPORTING, /* free page reporting alone, which is always on */
     BALANCER_BALLOON,
-    BALANCER_RECLAIM,  /* memory.reclaim of those above their entitlement */
+    BALANCER_RECLAIM,  /* memory.reclaim of what is cold */
     BALANCER_THROTTLE, /* memory.high at their entitlement, until the host is better */
     BALANCER_PAUSE,    /* the lowest priority */
     BALANCER_KILL,     /* by (over its guarantee, priority, size), one at a time */
@@ -106,6 +108,7 @@ struct balancer_vm {
     uint32_t serial;           /* the VM's own; decides where nothing else does */
     /* What the host sees of it. */
     uint32_t resident_mib;
+    uint32_t swapped_mib; /* of its guest's memory, by the host */
     uint32_t psi_permille;
     /* What its guest says. */
     uint32_t balloon_mib;
@@ -125,7 +128,7 @@ struct balancer_state {
     enum balancer_rung rung;
     uint32_t rung_ms;      /* on it, without free memory growing */
     uint32_t free_mib;     /* the least since it grew */
-    uint32_t calm_ms;      /* at BALANCER_HIGH, without a break */
+    uint32_t calm_ms;      /* below BALANCER_HARD, without a break */
     uint32_t sacrifice_ms; /* since somebody was paused or killed */
     uint32_t price;        /* the last; see balancer_share_mib */
 };

@@ -23,6 +23,7 @@ static void see(const struct sim *sim, const struct guest *guest, unsigned seria
     vm->priority = guest->priority;
     vm->serial = serial;
     vm->resident_mib = whole(guest_resident(guest));
+    vm->swapped_mib = whole(guest->swapped);
     vm->psi_permille = whole(guest->stall * 1000);
     vm->balloon_mib = whole(fmin(fmax(guest->said_balloon, 0), guest->max));
     vm->used_mib = whole(guest->said_used);
