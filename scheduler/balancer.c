@@ -1,6 +1,7 @@
 #include "scheduler/balancer.h"
 
-#define MEAN_SHIFT 16
+#define MEAN_SHIFT    16
+#define REFAULTS_MANY 100 /* a second: the guest misses what its balloon took */
 
 const char *const balancer_level_names[BALANCER_LEVEL_COUNT] = {
     [BALANCER_HIGH] = "high",
@@ -29,7 +30,7 @@ const struct balancer_config balancer_default = {
     .deadline_ms = {
         [BALANCER_REPORTING] = 0,
         [BALANCER_BALLOON] = 3000,
-        [BALANCER_RECLAIM] = 2000,
+        [BALANCER_RECLAIM] = 3000,
         [BALANCER_THROTTLE] = 2000,
         [BALANCER_PAUSE] = 2000,
         [BALANCER_KILL] = 1000,
@@ -46,11 +47,12 @@ const struct balancer_config balancer_default = {
     .backoff_max_ms = 600000,
 };
 
-/* The highest rung that a level may ask for. */
+/* The highest rung that a level may ask for.  Throttling takes what is in use: guests lose more by
+ * it than by a host that is short of free memory, so it waits until there is next to none. */
 static const enum balancer_rung rung_limit[BALANCER_LEVEL_COUNT] = {
     [BALANCER_HIGH] = BALANCER_REPORTING,
     [BALANCER_SOFT] = BALANCER_RECLAIM,
-    [BALANCER_HARD] = BALANCER_THROTTLE,
+    [BALANCER_HARD] = BALANCER_RECLAIM,
     [BALANCER_LOW] = BALANCER_KILL,
 };
 
@@ -75,7 +77,7 @@ static uint32_t permille(uint32_t whole, uint32_t share)
     return (uint32_t)((uint64_t)whole * share / 1000);
 }
 
-static uint32_t added_ms(uint32_t a, uint32_t b)
+static uint32_t added(uint32_t a, uint32_t b)
 {
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
@@ -102,7 +104,7 @@ static bool is_in_distress(const struct balancer_config *config, const struct ba
         return false;
     if (is_stale(config, vm))
         return vm->psi_permille >= config->psi_permille;
-    return vm->refaults >= 100 || vm->used_mib >= limit - limit / 32;
+    return vm->refaults >= REFAULTS_MANY || vm->used_mib >= limit - limit / 32;
 }
 
 /* What it uses, and a little to grow into until the next call. */
@@ -137,20 +139,25 @@ uint32_t balancer_demand_mib(const struct balancer_config *config, const struct 
 
 /* How much of what is left for its caches it needs is not in any statistics.  It is found by
  * taking: what it does not read back it did not need; what it does, it gets again at once, and
- * more. */
+ * more.  While it has no balloon, or more left than it is thought to need, nothing is seen, and
+ * what was learned is kept. */
 static void learn_cache(const struct balancer_config *config, struct balancer_vm *vm,
                         uint32_t elapsed_ms)
 {
     uint64_t left = (uint64_t)less(limit_mib(vm), vm->used_mib) << MEAN_SHIFT;
     /* In pages of 4 KiB; as many more were read than mapped. */
     uint64_t missed = ((uint64_t)vm->refaults << MEAN_SHIFT) / 128;
+    /* What demand leaves beside the cache; and the most that is given at once, for a page that is
+     * read over and over counts each time. */
+    uint64_t room = ((uint64_t)vm->max_mib << MEAN_SHIFT) / 16;
     uint64_t *cache = &vm->memory.cache;
 
-    if (is_stale(config, vm))
+    if (is_stale(config, vm) || vm->balloon_mib == 0 || left > *cache + *cache / 4 + room)
         return;
-    *cache -= *cache * least(elapsed_ms, config->cache_ms) / config->cache_ms;
-    if (vm->balloon_mib > 0 && vm->refaults >= 100 && left <= *cache + *cache / 4)
-        *cache = left + missed;
+    if (vm->refaults >= REFAULTS_MANY)
+        *cache = left + (missed < room ? missed : room);
+    else
+        *cache -= *cache * least(elapsed_ms, config->cache_ms) / config->cache_ms;
     if (*cache > (uint64_t)vm->max_mib << MEAN_SHIFT)
         *cache = (uint64_t)vm->max_mib << MEAN_SHIFT;
 }
@@ -173,7 +180,7 @@ static void judge_balloon(const struct balancer_config *config, struct balancer_
         memory->silent_ms = 0;
         memory->was_mib = vm->balloon_mib;
     } else {
-        memory->silent_ms = added_ms(memory->silent_ms, elapsed_ms);
+        memory->silent_ms = added(memory->silent_ms, elapsed_ms);
     }
     if (memory->silent_ms < config->stuck_ms)
         return;
@@ -202,9 +209,9 @@ static void learn(const struct balancer_config *config, struct balancer_vm *vm, 
     }
     memory->known = true;
     learn_cache(config, vm, elapsed_ms);
-    memory->calm_ms = is_in_distress(config, vm) ? 0 : added_ms(memory->calm_ms, elapsed_ms);
+    memory->calm_ms = is_in_distress(config, vm) ? 0 : added(memory->calm_ms, elapsed_ms);
     memory->warm_ms =
-        vm->psi_permille >= config->cold_permille ? 0 : added_ms(memory->warm_ms, elapsed_ms);
+        vm->psi_permille >= config->cold_permille ? 0 : added(memory->warm_ms, elapsed_ms);
     judge_balloon(config, vm, elapsed_ms);
 }
 
@@ -278,9 +285,9 @@ static void climb(const struct balancer_config *config, const struct balancer_ho
     state->level = next_level(config, host, state->level);
     limit = rung_limit[state->level];
     floor = state->level == BALANCER_HIGH ? BALANCER_REPORTING : BALANCER_BALLOON;
-    state->calm_ms = state->level == BALANCER_HIGH ? added_ms(state->calm_ms, host->elapsed_ms) : 0;
-    state->rung_ms = added_ms(state->rung_ms, host->elapsed_ms);
-    state->sacrifice_ms = added_ms(state->sacrifice_ms, host->elapsed_ms);
+    state->calm_ms = state->level < BALANCER_HARD ? added(state->calm_ms, host->elapsed_ms) : 0;
+    state->rung_ms = added(state->rung_ms, host->elapsed_ms);
+    state->sacrifice_ms = added(state->sacrifice_ms, host->elapsed_ms);
     /* What helps is given its time. */
     if (host->free_mib > state->free_mib + host->capacity_mib / 256) {
         state->free_mib = host->free_mib;
@@ -304,16 +311,33 @@ static uint32_t excess_mib(const struct balancer_vm *vm)
     return less(vm->resident_mib, vm->plan.entitled_mib);
 }
 
-/* Not what the guest uses, from which the host can choose better, while it can swap. */
-static uint32_t balloon_floor(const struct balancer_vm *vm, bool swap_is_short)
+/* What is to stay free. */
+static uint32_t buffer_mib(const struct balancer_config *config, const struct balancer_host *host)
 {
-    return swap_is_short ? vm->plan.entitled_mib : most(vm->plan.entitled_mib, vm->plan.demand_mib);
+    return permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
+}
+
+static bool swap_is_short(const struct balancer_host *host)
+{
+    return host->swap_free_mib <= host->swap_mib / 5;
+}
+
+/* Not what the guest uses, from which the host can choose better, while it can swap. */
+static uint32_t balloon_floor(const struct balancer_vm *vm, bool short_of_swap)
+{
+    return short_of_swap ? vm->plan.entitled_mib : most(vm->plan.entitled_mib, vm->plan.demand_mib);
+}
+
+/* What its guest has filled, wherever the host keeps it. */
+static uint32_t filled_mib(const struct balancer_vm *vm)
+{
+    return least(added(vm->resident_mib, vm->swapped_mib), limit_mib(vm));
 }
 
 /* What a balloon is to take. */
-static uint32_t idle_mib(const struct balancer_vm *vm, bool swap_is_short)
+static uint32_t idle_mib(const struct balancer_vm *vm, bool short_of_swap)
 {
-    return less(vm->resident_mib, balloon_floor(vm, swap_is_short));
+    return less(filled_mib(vm), balloon_floor(vm, short_of_swap));
 }
 
 static bool may_shrink(const struct balancer_config *config, const struct balancer_vm *vm,
@@ -324,13 +348,13 @@ static bool may_shrink(const struct balancer_config *config, const struct balanc
     return vm->memory.calm_ms >= config->dwell_ms || state->level >= BALANCER_HARD;
 }
 
-/* A VM below its entitlement grows to it, at once if it is in distress; else if the host has so
- * much
- * (`roomy`) that this does not bring it back to where it takes again. */
-static void plan_growth(const struct balancer_config *config, const struct balancer_state *state,
-                        bool roomy, struct balancer_vm *vm)
+/* A VM below where a balloon would stop grows to there, at once if it is in distress; else if the
+ * host has so much that this does not bring it back to where it takes again. */
+static void plan_growth(const struct balancer_config *config, const struct balancer_host *host,
+                        const struct balancer_state *state, struct balancer_vm *vm)
 {
-    uint32_t wanted = less(vm->max_mib, vm->plan.entitled_mib);
+    uint32_t wanted = less(vm->max_mib, balloon_floor(vm, swap_is_short(host)));
+    bool roomy = host->free_mib >= 2 * buffer_mib(config, host);
     uint32_t band = permille(vm->max_mib, config->band_permille);
     bool hurts = is_in_distress(config, vm);
 
@@ -352,7 +376,7 @@ static uint64_t plan_balloons(const struct balancer_config *config,
                               const struct balancer_host *host, const struct balancer_state *state,
                               struct balancer_vm *vms, unsigned count, uint64_t need_mib)
 {
-    bool short_of_swap = host->swap_free_mib <= host->swap_mib / 5;
+    bool short_of_swap = swap_is_short(host);
     uint64_t excess = 0;
 
     for (unsigned i = 0; i < count; i++)
@@ -371,20 +395,22 @@ static uint64_t plan_balloons(const struct balancer_config *config,
         if (state->level < BALANCER_HARD)
             part = least(part, (uint32_t)((uint64_t)rate * least(host->elapsed_ms, 1000) / 1000));
         part = least(part, idle_mib(vm, short_of_swap));
-        target = less(vm->max_mib, vm->resident_mib - part);
+        target = less(vm->max_mib, filled_mib(vm) - part);
         if (target > vm->plan.balloon_mib)
             vm->plan.balloon_mib = target;
     }
     return excess;
 }
 
-/* What the host could take of it: the more, the more it has, but never of its guarantee, and
- * nothing of one that waits for what was taken before. */
+/* What the host could take of it: a quarter of a guest is thought to be idle, less what was taken
+ * of that, and a little, to find out.  Never of its guarantee, and nothing of one that waits for
+ * what was taken before.  Whoever is entitled to how much, what is idle is missed by nobody. */
 static uint32_t cold_mib(const struct balancer_config *config, const struct balancer_vm *vm)
 {
     if (vm->memory.warm_ms < config->warm_ms)
         return 0;
-    return least(less(vm->resident_mib, vm->min_mib), excess_mib(vm) + vm->resident_mib / 4);
+    return least(less(vm->resident_mib, vm->min_mib),
+                 less(filled_mib(vm) / 4, vm->swapped_mib) + vm->resident_mib / 16);
 }
 
 /* The host takes need_mib itself, in proportion to what is cold: it sees which pages are, a guest's
@@ -485,8 +511,9 @@ static uint64_t pending_mib(const struct balancer_vm *vms, unsigned count)
 void balancer_plan(const struct balancer_config *config, const struct balancer_host *host,
                    struct balancer_vm *vms, unsigned count, struct balancer_state *state)
 {
-    uint32_t buffer = permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
-    uint64_t need = less(buffer, host->free_mib), pending;
+    uint32_t buffer = buffer_mib(config, host), missing = less(buffer, host->free_mib);
+    /* Nor is swap to fill with what guests can do without: a burst that finds it full kills. */
+    uint64_t need = (uint64_t)missing + less(host->swap_mib / 3, host->swap_free_mib), pending;
 
     climb(config, host, state);
     for (unsigned i = 0; i < count; i++) {
@@ -497,7 +524,7 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
     for (unsigned i = 0; i < count; i++) {
         vms[i].plan.entitled_mib =
             balancer_share_mib(config, &vms[i], vms[i].plan.demand_mib, state->price);
-        plan_growth(config, state, host->free_mib >= 2 * buffer, &vms[i]);
+        plan_growth(config, host, state, &vms[i]);
     }
     pending = pending_mib(vms, count);
     need = need > pending ? need - pending : 0;
@@ -508,9 +535,8 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
         state->rung_ms = 0;
     }
     if (state->rung >= BALANCER_RECLAIM)
-        plan_reclaim(
-            config, vms, count,
-            least(less(buffer, host->free_mib), less(host->swap_free_mib, host->swap_mib / 8)));
+        plan_reclaim(config, vms, count,
+                     least(missing, less(host->swap_free_mib, host->swap_mib / 8)));
     if (state->rung >= BALANCER_THROTTLE)
         plan_limits(vms, count);
     plan_sacrifice(config, state, vms, count);

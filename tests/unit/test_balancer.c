@@ -76,6 +76,7 @@ static void draw_words(struct host_case *host_case, struct draw *random)
         struct balancer_vm *vm = &host_case->vms[i];
 
         vm->resident_mib = draw(random, vm->max_mib + 1);
+        vm->swapped_mib = draw(random, 8) == 0 ? UINT32_MAX : draw(random, vm->max_mib + 1);
         vm->psi_permille = draw(random, 4) == 0 ? draw(random, 1001) : 0;
         vm->balloon_mib = draw(random, 8) == 0 ? draw(random, UINT32_MAX)
                                                : draw(random, vm->max_mib - vm->min_mib + 1);
@@ -309,6 +310,7 @@ static void follow(struct host_case *now, const uint32_t *used, uint32_t *swappe
         filled = filled < limit ? filled : limit;
         swapped[i] = swapped[i] < filled ? swapped[i] : filled;
         vm->resident_mib = filled - swapped[i];
+        vm->swapped_mib = swapped[i];
         vm->refaults = 0;
         vm->psi_permille = 0;
         vm->stats_age_ms = 500;

@@ -1,0 +1,210 @@
+/* test_balancer_idle.c - what is idle is found, and taken before what is in use: hosts told by
+ * hand.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "scheduler/balancer.h"
+
+/* A guest of 4 GiB that uses 1 GiB, on a host that lacks memory but for what a test sets. */
+struct fixture {
+    struct balancer_host host;
+    struct balancer_vm vms[2];
+    struct balancer_state now;
+};
+
+static struct fixture fixture_of(uint32_t free_mib)
+{
+    struct balancer_vm vm = { .max_mib = 4096,
+                              .min_mib = 512,
+                              .weight = 100,
+                              .used_mib = 1024,
+                              .resident_mib = 2048,
+                              .stats_age_ms = 500 };
+    struct fixture fixture = { .host = { .capacity_mib = 4096,
+                                         .free_mib = free_mib,
+                                         .swap_mib = 2048,
+                                         .swap_free_mib = 2048,
+                                         .elapsed_ms = 1000 },
+                               .vms = { vm, vm } };
+
+    fixture.vms[0].serial = 1;
+    fixture.vms[1].serial = 2;
+    return fixture;
+}
+
+static void run(struct fixture *fixture, unsigned seconds)
+{
+    for (unsigned i = 0; i < seconds; i++)
+        balancer_plan(&balancer_default, &fixture->host, fixture->vms, 2, &fixture->now);
+}
+
+#define LEVEL_MIB(level, what) (4096 * balancer_default.levels[level].what / 1000)
+
+/* --- caches --- */
+
+static void a_guest_that_reads_back_is_given_more(void **state)
+{
+    struct fixture fixture = fixture_of(2000);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    run(&fixture, 1);
+    /* Nothing is thought to be needed beside what it uses, and just a little more is left. */
+    vm->memory.cache = 0;
+    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 128;
+    run(&fixture, 60);
+    assert_in_range(vm->plan.demand_mib, 1024, 1024 + 128);
+    vm->refaults = 1000;
+    run(&fixture, 1);
+    assert_in_range(vm->plan.demand_mib, 1024 + 128 + 1, 1024 + 2 * 128 + 4096 / 16);
+    assert_true(vm->plan.balloon_mib <= 4096 - vm->plan.demand_mib);
+}
+
+static void a_page_that_is_read_over_and_over_counts_no_more_than_a_sixteenth(void **state)
+{
+    struct fixture fixture = fixture_of(2000);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    run(&fixture, 1);
+    vm->memory.cache = 0;
+    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 128;
+    vm->refaults = 1000000;
+    run(&fixture, 1);
+    assert_int_equal(vm->memory.cache >> 16, 128 + 4096 / 16);
+}
+
+static void what_was_learned_is_forgotten_by_taking_alone(void **state)
+{
+    struct fixture fixture = fixture_of(2000);
+    struct balancer_vm *vm = &fixture.vms[0];
+    uint64_t learned = 300u << 16;
+
+    (void)state;
+    run(&fixture, 1);
+    vm->memory.cache = learned;
+    vm->used_mib = 4096 - 300;
+    run(&fixture, 600); /* it has no balloon */
+    assert_int_equal(vm->memory.cache, learned);
+    vm->used_mib = 1024;
+    vm->balloon_mib = vm->memory.asked_mib = 1024; /* but much is left to it */
+    run(&fixture, 600);
+    assert_int_equal(vm->memory.cache, learned);
+    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 300;
+    run(&fixture, 1);
+    assert_true(vm->memory.cache < learned);
+}
+
+static void a_guest_gets_back_what_it_needs_though_it_is_entitled_to_less(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        fixture.vms[i].used_mib = 3000;
+    vm->balloon_mib = 1000; /* 96 are left to it, of which it wants more */
+    vm->refaults = 500;
+    run(&fixture, 2);
+    assert_true(vm->plan.entitled_mib < 3000);
+    assert_true(4096 - vm->plan.balloon_mib > 3000 + 128);
+    /* Not when the host can swap nothing in its place. */
+    fixture.host.swap_free_mib = 0;
+    vm->memory.asked_mib = 1000;
+    run(&fixture, 1);
+    assert_int_equal(vm->plan.balloon_mib, 1000);
+}
+
+/* --- balloons and swap --- */
+
+static void a_balloon_takes_idle_pages_wherever_the_host_has_them(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    /* 3 GiB are filled of which 1 is used; what the host has of that in RAM is no more. */
+    fixture.vms[0].resident_mib = 1024;
+    fixture.vms[0].swapped_mib = 2048;
+    fixture.vms[1].resident_mib = 1024;
+    run(&fixture, 1);
+    assert_true(fixture.vms[0].plan.balloon_mib > 1024);
+    assert_int_equal(fixture.vms[1].plan.balloon_mib, 0);
+}
+
+static void swap_that_fills_moves_balloons_too(void **state)
+{
+    uint32_t taken[2];
+
+    (void)state;
+    for (unsigned full = 0; full < 2; full++) {
+        struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+        fixture.host.swap_free_mib = full ? 2048 / 4 : 2048;
+        run(&fixture, 1);
+        taken[full] = fixture.vms[0].plan.balloon_mib;
+    }
+    assert_true(taken[1] > taken[0]);
+}
+
+static void the_host_takes_first_of_whom_it_took_least(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        fixture.vms[i].used_mib = 2048;
+    fixture.vms[0].swapped_mib = 600; /* above a quarter of it */
+    run(&fixture, 5);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    assert_true(fixture.vms[0].plan.reclaim_mib > 0);
+    assert_true(fixture.vms[1].plan.reclaim_mib > 3 * fixture.vms[0].plan.reclaim_mib);
+}
+
+/* --- what hurts --- */
+
+static void nobody_is_throttled_before_the_host_is_nearly_out(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_HARD, enter_permille) - 1);
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        fixture.vms[i].used_mib = 2048;
+    run(&fixture, 60);
+    assert_int_equal(fixture.now.level, BALANCER_HARD);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    fixture.host.free_mib = LEVEL_MIB(BALANCER_LOW, enter_permille) - 1;
+    run(&fixture, 1);
+    assert_int_equal(fixture.now.rung, BALANCER_THROTTLE);
+}
+
+static void who_was_paused_goes_on_though_the_host_stays_short(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    run(&fixture, 1);
+    fixture.vms[0].memory.paused = true;
+    run(&fixture, 10);
+    assert_int_equal(fixture.now.level, BALANCER_SOFT);
+    assert_false(fixture.vms[0].plan.pause);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_guest_that_reads_back_is_given_more),
+        cmocka_unit_test(a_page_that_is_read_over_and_over_counts_no_more_than_a_sixteenth),
+        cmocka_unit_test(what_was_learned_is_forgotten_by_taking_alone),
+        cmocka_unit_test(a_guest_gets_back_what_it_needs_though_it_is_entitled_to_less),
+        cmocka_unit_test(a_balloon_takes_idle_pages_wherever_the_host_has_them),
+        cmocka_unit_test(swap_that_fills_moves_balloons_too),
+        cmocka_unit_test(the_host_takes_first_of_whom_it_took_least),
+        cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
+        cmocka_unit_test(who_was_paused_goes_on_though_the_host_stays_short),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
