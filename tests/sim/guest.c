@@ -4,7 +4,7 @@
 
 const char *const guest_mode_names[GUEST_MODE_COUNT] = {
     [GUEST_HONEST] = "honest", [GUEST_STALLS] = "stalls", [GUEST_REFUSES] = "refuses",
-    [GUEST_LIES] = "lies",     [GUEST_STALE] = "stale",
+    [GUEST_LIES] = "lies",     [GUEST_STALE] = "stale",   [GUEST_KEEPS] = "keeps",
 };
 
 static double limit_of(const struct guest *guest)
@@ -70,7 +70,7 @@ static void step_anon(struct guest *guest, double want, double seconds)
         return;
     }
     got = make_room(guest, change, /* dear= */ true);
-    if (got < change && guest->deflates_on_oom) {
+    if (got < change && guest->mode != GUEST_KEEPS) {
         deflate = fmin(fmin(change - got, guest->balloon), RATE_DEFLATE * seconds);
         guest->balloon -= deflate;
         got += deflate;

@@ -180,12 +180,13 @@ static void setup_guests(struct sim *sim, const struct sim_setup *setup)
     for (unsigned i = 0; i < sim->count; i++) {
         struct guest *guest = &sim->guests[i];
 
-        guest->max = sizes[i % (sizeof sizes / sizeof *sizes)];
+        guest->max = setup->replay && setup->replay[i].max > 0
+                         ? setup->replay[i].max
+                         : sizes[i % (sizeof sizes / sizeof *sizes)];
         guest->min = guest->max / 8;
         guest->weight = 100;
         guest->priority = 10 + i % 3;
         guest->curve = 1 + sim_random(&random);
-        guest->deflates_on_oom = true;
         guest->mode = i % 4 == 3 ? setup->mode : GUEST_HONEST;
         guest->anon = guest->ideal_anon = GUEST_KERNEL;
         guest->slowdown = 1;

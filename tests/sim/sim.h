@@ -41,6 +41,7 @@ struct trace_point {
 struct trace {
     struct trace_point *points; /* owned */
     unsigned count, size;
+    double max; /* of the guest's memory, MiB, if it was recorded; else 0 */
 };
 
 enum trace_kind {
@@ -66,6 +67,10 @@ struct trace_point trace_at(const struct trace *trace, uint32_t ms, unsigned *cu
 /* The next time after ms at which its slope changes. */
 uint32_t trace_next(const struct trace *trace, uint32_t ms, unsigned cursor);
 void trace_free(struct trace *trace);
+/* A recorded host: lines of `ms,guest,anon_mib,hot_mib,stream_mib_per_s[,max_mib]` (see record), by
+ * guest in ascending time, guests from 0, each with a line.  traces: SIM_GUESTS_MAX, empty; to be
+ * freed in any case.  Returns how many guests, or -1, having said why to stderr. */
+int trace_read(FILE *file, const char *name, struct trace *traces, uint32_t *ret_length_ms);
 
 /* --- guest.c --- */
 
@@ -75,6 +80,7 @@ enum guest_mode {
     GUEST_REFUSES, /* its balloon never gives anything */
     GUEST_LIES,    /* it says that all is used, and that its balloon gave what was asked */
     GUEST_STALE,   /* it says nothing after the first minute */
+    GUEST_KEEPS,   /* its balloon stays though it runs out of memory: no deflate-on-OOM */
     GUEST_MODE_COUNT
 };
 extern const char *const guest_mode_names[GUEST_MODE_COUNT];
@@ -85,7 +91,6 @@ struct guest {
     double max, min;
     unsigned weight, priority;
     enum guest_mode mode;
-    bool deflates_on_oom;
     double curve; /* exponent of its miss-ratio curve */
 
     /* What is in it. */

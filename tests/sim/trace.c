@@ -217,3 +217,68 @@ void trace_make(enum trace_kind kind, unsigned index, unsigned count, double max
         kind = mix[index % (sizeof mix / sizeof *mix)];
     makers[kind](&maker);
 }
+
+/* --- recorded hosts --- */
+
+#define MIB_MAX     8388607.0                  /* the balancer's */
+#define LENGTH_MAX  (7u * 24 * 60 * 60 * 1000) /* ms */
+#define SAMPLES_MAX (7u * 24 * 60 * 60)        /* of a guest */
+
+static bool is_mib(double value)
+{
+    return value >= 0 && value <= MIB_MAX; /* not NaN */
+}
+
+static bool read_line(const char *line, struct trace *traces, uint32_t *length_ms)
+{
+    double anon, hot, stream, max = 0;
+    unsigned ms, guest;
+    struct trace *trace;
+    int end = 0, fields = sscanf(line, "%u,%u,%lf,%lf,%lf%n,%lf%n", &ms, &guest, &anon, &hot,
+                                 &stream, &end, &max, &end);
+
+    if (fields < 5 || (line[end] != '\n' && line[end] != '\0') || ms > LENGTH_MAX ||
+        guest >= SIM_GUESTS_MAX || !is_mib(anon) || !is_mib(hot) || !is_mib(stream))
+        return false;
+    trace = &traces[guest];
+    if (fields == 6 && !(is_mib(max) && max >= 1))
+        return false;
+    if (trace->count == SAMPLES_MAX ||
+        (trace->count > 0 && trace->points[trace->count - 1].ms >= ms))
+        return false;
+    if (max > trace->max)
+        trace->max = max;
+    trace_add(trace, ms, anon, hot, stream);
+    *length_ms = ms > *length_ms ? ms : *length_ms;
+    return true;
+}
+
+int trace_read(FILE *file, const char *name, struct trace *traces, uint32_t *ret_length_ms)
+{
+    char line[256];
+    unsigned number = 0, count = 0;
+    uint32_t length_ms = 0;
+
+    while (fgets(line, sizeof line, file)) {
+        number++;
+        if (!read_line(line, traces, &length_ms)) {
+            fprintf(stderr,
+                    "%s:%u: not `ms,guest,anon_mib,hot_mib,stream[,max_mib]`, or out of order\n",
+                    name, number);
+            return -1;
+        }
+    }
+    for (unsigned i = 0; i < SIM_GUESTS_MAX; i++)
+        count = traces[i].count > 0 ? i + 1 : count;
+    for (unsigned i = 0; i < count; i++)
+        if (traces[i].count == 0) {
+            fprintf(stderr, "%s: guest %u has no line\n", name, i);
+            return -1;
+        }
+    if (length_ms == 0) {
+        fprintf(stderr, "%s: nothing is recorded in it, or no time passes\n", name);
+        return -1;
+    }
+    *ret_length_ms = length_ms;
+    return (int)count;
+}
