@@ -27,15 +27,20 @@ static bool value_is_valid(const json_t *value)
     return true;
 }
 
-int labels_check(const json_t *labels, struct error *err)
+int labels_check(const json_t *labels, const json_t *before, struct error *err)
 {
     const char *key;
     json_t *value;
 
-    if (json_object_size(labels) > LABELS_MAX)
+    if (json_object_size(labels) > LABELS_MAX &&
+        json_object_size(labels) > json_object_size(before))
         return error_field(err, EINVAL, "labels", "labels: must be at most %d", LABELS_MAX);
     json_object_foreach((json_t *)labels, key, value)
     {
+        json_t *old = json_object_get(before, key);
+
+        if (old && json_equal(old, value))
+            continue;
         if (!key_is_valid(key))
             return error_field(
                 err, EINVAL, "labels",
@@ -53,10 +58,14 @@ int labels_check(const json_t *labels, struct error *err)
 const json_t *labels_read(struct json_reader *reader)
 {
     const json_t *labels = json_read_object(reader, "labels", JSON_OPTIONAL);
-    struct error why = { 0 };
+    const char *key;
+    json_t *value;
 
-    if (labels && reader->result == 0 && labels_check(labels, &why) < 0)
-        json_reader_fail(reader, "labels", "%.200s", why.message + strlen("labels: "));
+    json_object_foreach((json_t *)labels, key, value)
+    {
+        if (!json_is_string(value))
+            json_reader_fail(reader, "labels", "values are strings");
+    }
     return reader->result == 0 ? labels : NULL;
 }
 

@@ -7,6 +7,7 @@
 
 #include "agent/jail.h"
 #include "agent/operation.h"
+#include "agent/spec_rules.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -256,6 +257,11 @@ static int begin_put(struct change *change, struct error *err)
         result = ops->parse(change->body, &fresh, err);
     if (result < 0)
         return result;
+    result = spec_rules_check(change->kind, fresh->spec, existing ? existing->spec : NULL, err);
+    if (result < 0) {
+        ops->free(fresh);
+        return result;
+    }
     if (!existing)
         return create(change, fresh, err);
     result = compare(change, existing, fresh, err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/node_change.h"
+#include "agent/spec_rules.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -65,9 +66,11 @@ int change_merge_spec(struct change *change, struct error *err)
     json_decref(merged);
     if (result < 0)
         return result;
-    change->new_json = json_incref(fresh->spec);
+    result = spec_rules_check(change->kind, fresh->spec, change->target->spec, err);
+    if (result == 0)
+        change->new_json = json_incref(fresh->spec);
     ops->free(fresh);
-    return !json_equal(change->new_json, change->target->spec);
+    return result < 0 ? result : !json_equal(change->new_json, change->target->spec);
 }
 
 int change_commit_spec(struct change *change, struct error *err)

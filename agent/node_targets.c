@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "agent/node_internal.h"
+#include "agent/spec_rules.h"
 #include "net/cidr.h"
 
 #define DEFAULT_PATH "/metrics"
@@ -29,7 +30,9 @@ json_t *node_targets(struct node *node)
         const struct vm *vm = (const struct vm *)vms->items[i];
         const json_t *port = json_object_get(vm->spec.labels, VM_LABEL_METRICS_PORT);
 
-        if (!vm->head.hidden && port && vm->state == VM_RUNNING && vm->spec.nic_count > 0)
+        if (!vm->head.hidden && port &&
+            spec_rules_check_metrics(vm->spec.labels, NULL, NULL) == 0 && vm->state == VM_RUNNING &&
+            vm->spec.nic_count > 0)
             json_array_append_new(targets, target(vm, json_string_value(port)));
     }
     return targets;

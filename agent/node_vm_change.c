@@ -8,6 +8,7 @@
 #include "agent/jail.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
+#include "agent/spec_rules.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_memory.h"
 #include "agent/vm_share.h"
@@ -139,7 +140,9 @@ int change_patch_vm(struct change *change, struct error *err)
         return result;
     vm_spec_keep_places(&change->new_spec, &vm->spec);
     canonical = vm_spec_json(&change->new_spec);
-    if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))
+    if (spec_rules_check(RESOURCE_VM, canonical, vm->head.spec, err) < 0)
+        result = -err->code;
+    else if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))
         result = error_field(err, EINVAL, field,
                              "%s: cannot be changed; delete the VM and make it anew", field);
     else if (json_equal(vm->head.spec, canonical))

@@ -235,19 +235,6 @@ static int parse_vsock(const json_t *json, struct vm_spec *spec, struct error *e
     return result < 0 ? result : parse_items(ports, "vsock.ports", parse_vsock_port, spec, err);
 }
 
-/* Those that others go by (vm_spec.h) must be what they take them for. */
-static void check_metrics_labels(struct json_reader *reader, const json_t *labels)
-{
-    const char *port = json_string_value(json_object_get(labels, VM_LABEL_METRICS_PORT));
-    const char *path = json_string_value(json_object_get(labels, VM_LABEL_METRICS_PATH));
-
-    if (port && (strspn(port, "0123456789") != strlen(port) || strlen(port) > 5 || port[0] == '0' ||
-                 strtoul(port, NULL, 10) < 1 || strtoul(port, NULL, 10) > 65535))
-        json_reader_fail(reader, "labels", VM_LABEL_METRICS_PORT " is a port, from 1 to 65535");
-    if (path && path[0] != '/')
-        json_reader_fail(reader, "labels", VM_LABEL_METRICS_PATH " is a path, and begins with /");
-}
-
 static int parse_parts(const json_t *boot, const json_t *disks, const json_t *nics,
                        const json_t *balloon, const json_t *vsock, struct vm_spec *spec,
                        struct error *err)
@@ -324,7 +311,6 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     balloon = json_read_object(&reader, "balloon", JSON_OPTIONAL);
     vsock = json_read_object(&reader, "vsock", JSON_OPTIONAL);
     labels = labels_read(&reader);
-    check_metrics_labels(&reader, labels);
     spec.restart = (enum vm_restart)json_read_enum(&reader, "restart", vm_restart_names,
                                                    VM_RESTART_COUNT, JSON_OPTIONAL, 0);
     spec.on_reboot = (enum vm_on_reboot)json_read_enum(&reader, "on_reboot", vm_on_reboot_names,

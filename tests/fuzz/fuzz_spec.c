@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include "tests/fuzz/fuzz.h"
 #include "agent/node_internal.h"
+#include "agent/spec_rules.h"
 #include "agent/vm_spec.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -48,6 +49,8 @@ FUZZ_TARGET(spec)
         return 0;
     if (ops->parse(json, &resource, &err) == 0) {
         check_spec(ops, resource);
+        (void)spec_rules_check(RESOURCE_VM, resource->spec, NULL, &err);
+        FUZZ_REQUIRE(spec_rules_check(RESOURCE_VM, resource->spec, resource->spec, NULL) == 0);
         ops->free(resource);
     }
     check_vm(json);

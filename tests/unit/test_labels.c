@@ -37,7 +37,7 @@ static void nonsense_is_refused(void **state)
             labels, rows[i].key,
             !value ? json_integer(1)
                    : json_stringn(value, rows[i].size < 0 ? strlen(value) : (size_t)rows[i].size));
-        if (labels_check(labels, &err) != rows[i].result)
+        if (labels_check(labels, NULL, &err) != rows[i].result)
             fail_msg("row %zu", i);
         assert_string_equal(err.field, rows[i].result < 0 ? "labels" : "");
         json_decref(labels);
@@ -55,24 +55,57 @@ static void lengths_and_number_are_bounded(void **state)
     memset(value, 'v', sizeof value);
     key[63] = value[255] = '\0';
     json_object_set_new(labels, key, json_string(value));
-    assert_int_equal(labels_check(labels, &err), 0);
+    assert_int_equal(labels_check(labels, NULL, &err), 0);
     value[255] = 'v';
     value[256] = '\0';
     json_object_set_new(labels, key, json_string(value));
-    assert_int_equal(labels_check(labels, &err), -EINVAL);
+    assert_int_equal(labels_check(labels, NULL, &err), -EINVAL);
     json_object_clear(labels);
     key[63] = 'k';
     key[64] = '\0';
     json_object_set_new(labels, key, json_string(""));
-    assert_int_equal(labels_check(labels, &err), -EINVAL);
+    assert_int_equal(labels_check(labels, NULL, &err), -EINVAL);
     json_object_clear(labels);
     for (int i = 0; i <= LABELS_MAX; i++) {
-        assert_int_equal(labels_check(labels, &err), 0);
+        assert_int_equal(labels_check(labels, NULL, &err), 0);
         snprintf(key, sizeof key, "k%d", i);
         json_object_set_new(labels, key, json_string(""));
     }
-    assert_int_equal(labels_check(labels, &err), -EINVAL);
+    assert_int_equal(labels_check(labels, NULL, &err), -EINVAL);
     json_decref(labels);
+}
+
+/* A version before may have allowed it, and the agent has it. */
+static void what_is_as_it_was_may_stay(void **state)
+{
+    json_t *before = json_pack("{s:s, s:s}", "a=b", "x", "env", "1\n2");
+    json_t *labels = json_deep_copy(before);
+    struct error err = { 0 };
+    char key[8];
+
+    (void)state;
+    assert_int_equal(labels_check(labels, before, &err), 0);
+    json_object_set_new(labels, "new", json_string("y"));
+    assert_int_equal(labels_check(labels, before, &err), 0);
+    json_object_set_new(labels, "a=b", json_string("z"));
+    assert_int_equal(labels_check(labels, before, &err), -EINVAL); /* it is another */
+    json_object_del(labels, "a=b");
+    assert_int_equal(labels_check(labels, before, &err), 0);
+    json_object_set_new(labels, "c=d", json_string("x"));
+    assert_int_equal(labels_check(labels, before, &err), -EINVAL);
+    json_decref(labels);
+    for (int i = 0; i <= LABELS_MAX; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        json_object_set_new(before, key, json_string(""));
+    }
+    labels = json_deep_copy(before);
+    json_object_del(labels, "k0");
+    assert_int_equal(labels_check(labels, before, &err), 0); /* fewer than there were */
+    json_object_set_new(labels, "k0", json_string(""));
+    json_object_set_new(labels, "new", json_string(""));
+    assert_int_equal(labels_check(labels, before, &err), -EINVAL);
+    json_decref(labels);
+    json_decref(before);
 }
 
 static void a_spec_has_a_copy(void **state)
@@ -105,6 +138,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(lengths_and_number_are_bounded),
+        cmocka_unit_test(what_is_as_it_was_may_stay),
         cmocka_unit_test(a_spec_has_a_copy),
     };
 

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "agent/labels.h"
 #include "agent/vm_spec.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -232,15 +231,10 @@ static const struct {
     { NIC "\"tx_rate_limit\":{\"ops_per_second\":1099511627776}}]}",
       "nics[0].tx_rate_limit.ops_per_second" },
     { NIC "\"rate_limit\":{}}]}", "nics[0].rate_limit" },
-    { "{\"memory_mib\":16,\"labels\":{\"\":\"x\"}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":{\"a\":null}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"autostart_order\":1000001," BOOT "}", "autostart_order" },
     { "{\"memory_mib\":16,\"autostart_order\":-1," BOOT "}", "autostart_order" },
     { "{\"memory_mib\":16,\"delete_protection\":\"yes\"," BOOT "}", "delete_protection" },
-    { "{\"memory_mib\":16,\"labels\":{\"prometheus.io/port\":\"65536\"}," BOOT "}", "labels" },
-    { "{\"memory_mib\":16,\"labels\":{\"prometheus.io/port\":\"08\"}," BOOT "}", "labels" },
-    { "{\"memory_mib\":16,\"labels\":{\"prometheus.io/port\":\"\"}," BOOT "}", "labels" },
-    { "{\"memory_mib\":16,\"labels\":{\"prometheus.io/path\":\"m\"}," BOOT "}", "labels" },
     { "{\"memory_mib\":16,\"labels\":[]," BOOT "}", "labels" },
     { VSOCK "7}", "vsock" },
     { VSOCK "{\"cid\":2}}", "vsock.cid" },
@@ -302,16 +296,6 @@ static void counts_have_limits(void **state)
             assert_int_equal(parse(text, &spec, &err), -EINVAL);
             assert_string_equal(err.field, "disks");
         }
-    }
-    for (int count = LABELS_MAX; count <= LABELS_MAX + 1; count++) {
-        used = (size_t)snprintf(text, sizeof text, "{\"memory_mib\":16," BOOT ",\"labels\":{");
-        for (int i = 0; i < count; i++)
-            used += (size_t)snprintf(text + used, sizeof text - used, "%s\"k%d\":\"v\"",
-                                     i ? "," : "", i);
-        snprintf(text + used, sizeof text - used, "}}");
-        assert_int_equal(parse(text, &spec, &err), count == LABELS_MAX ? 0 : -EINVAL);
-        if (count == LABELS_MAX)
-            vm_spec_clear(&spec);
     }
 }
 
