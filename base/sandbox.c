@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,10 +26,82 @@
 
 /* Each step returns 0 or -errno. */
 
-/* `directory` over itself, read-only, becomes the root; the old root and all below it is gone. */
+/* Directories that lead to the path, which is relative. */
+static int make_parents(const char *path)
+{
+    char parent[SANDBOX_PATH_MAX];
+
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        memcpy(parent, path, (size_t)(slash - path));
+        parent[slash - path] = '\0';
+        if (mkdir(parent, 0755) < 0 && errno != EEXIST)
+            return -errno;
+    }
+    return 0;
+}
+
+static int take_link(const char *from, const char *to)
+{
+    char target[SANDBOX_PATH_MAX];
+    ssize_t length = readlink(from, target, sizeof target - 1);
+
+    if (length < 0)
+        return -errno;
+    target[length] = '\0';
+    return symlink(target, to) < 0 ? -errno : 0;
+}
+
+/* Into the root, which is the working directory. */
+static int take_mount(const struct sandbox_mount *from)
+{
+    const char *to = from->path + 1;
+    auto_close int file = -1;
+    struct stat status;
+    int result;
+
+    if (lstat(from->path, &status) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (from->path[0] != '/' || strlen(from->path) >= SANDBOX_PATH_MAX)
+        return -ENAMETOOLONG;
+    result = make_parents(to);
+    if (result < 0)
+        return result;
+    if (S_ISLNK(status.st_mode))
+        return take_link(from->path, to);
+    if (S_ISDIR(status.st_mode) && mkdir(to, 0755) < 0)
+        return -errno;
+    if (!S_ISDIR(status.st_mode)) {
+        file = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (file < 0)
+            return -errno;
+    }
+    if (mount(from->path, to, NULL, MS_BIND, NULL) < 0 ||
+        mount(NULL, to, NULL, MS_BIND | MS_REMOUNT | from->flags, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+/* What becomes the root is mounted over `root`. */
+static int mount_root(const struct sandbox_spec *spec)
+{
+    int result = 0;
+
+    if (spec->mount_count == 0)
+        return mount(spec->root, spec->root, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+    if (mount("root", spec->root, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "mode=755,size=64k,nr_inodes=256") < 0 ||
+        chdir(spec->root) < 0)
+        return -errno;
+    for (size_t i = 0; i < spec->mount_count && result == 0; i++)
+        result = take_mount(&spec->mounts[i]);
+    return result;
+}
+
+/* `root`, read-only, becomes the root; the old root and all below it is gone. */
 static int enter_root(const struct sandbox_spec *spec)
 {
     unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    int result;
 
     if (spec->root_namespace > 0) {
         if (setns(spec->root_namespace, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
@@ -39,8 +112,9 @@ static int enter_root(const struct sandbox_spec *spec)
         return 0;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
-    if (mount(spec->root, spec->root, NULL, MS_BIND, NULL) < 0)
-        return -errno;
+    result = mount_root(spec);
+    if (result < 0)
+        return result;
     if (mount(NULL, spec->root, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
         return -errno;
     if (chdir(spec->root) < 0)
@@ -154,6 +228,11 @@ static int seal(const struct sandbox_spec *spec)
     return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+static int load_filter(const struct sandbox_spec *spec)
+{
+    return spec->filter ? sandbox_filter(spec->filter, spec->filter_length) : 0;
+}
+
 int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
 {
     static const struct {
@@ -164,6 +243,7 @@ int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
         { "enter the empty root", enter_root },         { "set limits", set_limits },
         { "drop the bounding set", drop_bounding_set }, { "set user and group", set_ids },
         { "set capabilities", set_capabilities },       { "set no_new_privs", seal },
+        { "load the system call filter", load_filter },
     };
 
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {

@@ -1,15 +1,9 @@
 /* build_filters.c - part of the build: compiles the rules of filter_rules.h to seccomp programs and
  * prints them as C arrays.  libseccomp is needed here only. */
-#include <errno.h>
-#include <linux/filter.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include "base/cleanup.h"
+#include "base/filter_print.h"
 #include "vmm/filter_rules.h"
-
-#define INSTRUCTIONS_MAX 1024
 
 static int add_rule(scmp_filter_ctx filter, const struct filter_rule *rule)
 {
@@ -22,7 +16,7 @@ static int add_rule(scmp_filter_ctx filter, const struct filter_rule *rule)
                                         compare);
 }
 
-static int compile(const struct filter_rule *rules, size_t count, int fd)
+static int print(const char *name, const struct filter_rule *rules, size_t count)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int result = filter ? 0 : -ENOMEM;
@@ -38,33 +32,9 @@ static int compile(const struct filter_rule *rules, size_t count, int fd)
         (void)seccomp_syscall_priority(filter, SCMP_SYS(ioctl), 255);
     if (result == 0)
         (void)seccomp_syscall_priority(filter, SCMP_SYS(write), 254);
-    if (result == 0)
-        result = seccomp_export_bpf(filter, fd);
-    if (filter)
-        seccomp_release(filter);
-    return result;
-}
-
-static int print(const char *name, const struct filter_rule *rules, size_t count)
-{
-    struct sock_filter program[INSTRUCTIONS_MAX];
-    FILE *file = tmpfile();
-    size_t used;
-    int result = file ? compile(rules, count, fileno(file)) : -errno;
-
-    if (result < 0) {
-        fprintf(stderr, "build_filters: %s: %s\n", name, strerror(-result));
-        return result;
-    }
-    rewind(file);
-    used = fread(program, sizeof program[0], INSTRUCTIONS_MAX, file);
-    fclose(file);
-    printf("static const struct sock_filter %s[] = {\n", name);
-    for (size_t i = 0; i < used; i++)
-        printf("    { 0x%02x, %u, %u, 0x%08x },\n", program[i].code, program[i].jt, program[i].jf,
-               program[i].k);
-    printf("};\n");
-    return used > 0 && used < INSTRUCTIONS_MAX ? 0 : -E2BIG;
+    if (result < 0)
+        fprintf(stderr, "filter %s: %s\n", name, strerror(-result));
+    return result < 0 ? result : filter_print(name, filter);
 }
 
 int main(void)

@@ -1,5 +1,5 @@
 # vmm.mk - the VMM's seccomp programs, compiled while building.  Included by the top Makefile.
-$(BUILD)/vmm/build_filters: vmm/build_filters.c vmm/filter_rules.h vmm/control_protocol.h
+$(BUILD)/vmm/build_filters: vmm/build_filters.c base/filter_print.h vmm/filter_rules.h vmm/control_protocol.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -iquote . $(OPTIMIZE) $(WARNINGS) -D_GNU_SOURCE -o $@ $< -lseccomp
 

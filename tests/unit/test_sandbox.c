@@ -21,7 +21,9 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -114,6 +116,85 @@ static void a_prepared_root_is_the_same(void **state)
         assert_int_equal(run_inside(&spec, root_is_empty_and_read_only), 0);
     close(namespace);
     assert_true(sandbox_make_root("/nonexistent", &err) < 0);
+}
+
+static bool is_mounted(const char *path, unsigned long flags)
+{
+    struct statvfs now;
+
+    return statvfs(path, &now) == 0 &&
+           (now.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC)) == flags;
+}
+
+static int root_holds_what_was_asked_for(void)
+{
+    char byte;
+    int fd = open("/dev/zero", O_RDONLY);
+
+    if (fd < 0 || read(fd, &byte, 1) != 1)
+        return 1;
+    if (!is_mounted("/usr/lib", ST_RDONLY | ST_NOSUID | ST_NODEV) ||
+        !is_mounted("/dev/zero", ST_RDONLY | ST_NOSUID | ST_NOEXEC) ||
+        !is_mounted("/", ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC))
+        return 2;
+    if (access("/usr/bin", F_OK) == 0 || access("/dev/null", F_OK) == 0 ||
+        access("/nonexistent", F_OK) == 0 || access("/proc", F_OK) == 0)
+        return 3;
+    if (open("/x", O_WRONLY | O_CREAT, 0600) >= 0 || errno != EROFS)
+        return 4;
+    return chdir("..") < 0 || access("sys", F_OK) == 0 ? 5 : 0;
+}
+
+static void a_root_holds_only_its_mounts(void **state)
+{
+    need_root(state);
+    const struct sandbox_mount mounts[] = {
+        { "/usr/lib", MS_RDONLY | MS_NOSUID | MS_NODEV },
+        { "/dev/zero", MS_RDONLY | MS_NOSUID | MS_NOEXEC },
+        { "/nonexistent/a", MS_RDONLY },
+    };
+    struct sandbox_spec spec = { .root = *state,
+                                 .mounts = mounts,
+                                 .mount_count = ARRAY_LENGTH(mounts),
+                                 .uid = TEST_UID,
+                                 .gid = TEST_UID };
+
+    assert_int_equal(run_inside(&spec, root_holds_what_was_asked_for), 0);
+}
+
+#define LINK_PATH "/dev/shm/warren-sandbox-link"
+
+static int has_the_link(void)
+{
+    char target[16] = "";
+
+    return readlink(LINK_PATH, target, sizeof target - 1) == 7 && strcmp(target, "usr/lib") == 0
+               ? 0
+               : 1;
+}
+
+static void links_stay_links(void **state)
+{
+    need_root(state);
+    const struct sandbox_mount mount = { LINK_PATH, MS_RDONLY };
+    struct sandbox_spec spec = { .root = *state, .mounts = &mount, .mount_count = 1 };
+
+    assert_int_equal(symlink("usr/lib", LINK_PATH), 0);
+    int result = run_inside(&spec, has_the_link);
+    unlink(LINK_PATH);
+    assert_int_equal(result, 0);
+}
+
+static void a_path_too_long_is_refused(void **state)
+{
+    need_root(state);
+    char path[SANDBOX_PATH_MAX + 1];
+    const struct sandbox_mount mount = { path, MS_RDONLY };
+    struct sandbox_spec spec = { .root = *state, .mounts = &mount, .mount_count = 1 };
+
+    memset(path, '/', sizeof path);
+    memcpy(path + sizeof path - 4, "dev", 4);
+    assert_int_equal(run_inside(&spec, root_holds_what_was_asked_for), 100 + ENAMETOOLONG);
 }
 
 /* --- ids and capabilities --- */
@@ -235,6 +316,29 @@ static int try_filter(void)
     return 4;
 }
 
+static int has_no_sockets(void)
+{
+    return socket(AF_UNIX, SOCK_STREAM, 0) < 0 && errno == EXDEV && status_has("Seccomp:\t2\n") ? 0
+                                                                                                : 1;
+}
+
+static void a_filter_of_the_spec_is_loaded(void **state)
+{
+    need_root(state);
+    static const struct sock_filter no_sockets[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EXDEV),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sandbox_spec spec = { .uid = TEST_UID,
+                                 .gid = TEST_UID,
+                                 .filter = no_sockets,
+                                 .filter_length = ARRAY_LENGTH(no_sockets) };
+
+    assert_int_equal(run_inside(&spec, has_no_sockets), 0);
+}
+
 static void a_filter_kills(void **state)
 {
     need_root(state);
@@ -261,12 +365,11 @@ static void a_step_that_fails_fails_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_root_is_empty_and_read_only),
-        TEST(a_prepared_root_is_the_same),
-        TEST(nothing_privileged_is_kept),
-        TEST(only_what_is_asked_for_is_kept),
-        TEST(limits_and_host_name),
-        TEST(a_filter_kills),
+        TEST(the_root_is_empty_and_read_only), TEST(a_prepared_root_is_the_same),
+        TEST(a_root_holds_only_its_mounts),    TEST(links_stay_links),
+        TEST(a_path_too_long_is_refused),      TEST(nothing_privileged_is_kept),
+        TEST(only_what_is_asked_for_is_kept),  TEST(limits_and_host_name),
+        TEST(a_filter_of_the_spec_is_loaded),  TEST(a_filter_kills),
         TEST(a_step_that_fails_fails_all),
     };
 
