@@ -24,6 +24,7 @@ objects_of  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 BASE_SRC   := $(call sources_of,base)
 VMM_MAIN   := vmm/main.c
 VMM_SRC    := $(filter-out $(VMM_MAIN) $(wildcard vmm/build_*.c),$(call sources_of,vmm))
+NET_SRC    := $(filter-out $(wildcard net/build_*.c),$(call sources_of,net))
 API_MAIN   := api/server_main.c
 API_SRC    := $(filter-out $(API_MAIN),$(sort $(wildcard api/server*.c)))
 API_BOTH   := api/query.c api/wire.c api/wire_link.c
@@ -31,7 +32,7 @@ FETCH_MAIN := storage/fetch_main.c
 FETCH_SRC  := $(filter-out $(FETCH_MAIN),$(sort $(wildcard storage/fetch*.c)))
 AGENT_MAIN := agent/main.c
 AGENT_SRC  := $(filter-out $(AGENT_MAIN) $(API_MAIN) $(API_SRC) $(FETCH_MAIN) $(FETCH_SRC), \
-              $(foreach d,agent api net scheduler storage,$(call sources_of,$(d))))
+              $(NET_SRC) $(foreach d,agent api scheduler storage,$(call sources_of,$(d))))
 
 LIBS_AGENT := -lsqlite3 -ljansson -lmnl -lnftables -lnettle
 LIBS_API   := -lmicrohttpd -lgnutls -lseccomp
@@ -102,6 +103,7 @@ $(BUILD)/%.o: %.c
 tests: $(TESTS)
 $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
+$(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
 # Faults come in the place of what the devices call.
 $(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
     syscall uring_take,-Wl,--wrap=$(f))

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -20,6 +22,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "net/dhcp_directory.h"
+#include "net/dhcp_filter.inc" /* generated: dhcp_filter */
 #include "net/dhcp_text.h"
 
 #define START_MS        5000
@@ -125,13 +128,34 @@ static int open_lock(const struct dhcp_server *server, struct error *err)
     return take_fd(&fd);
 }
 
+/* What dnsmasq sees of the host: libraries and their loader, whatever the distribution's place for
+ * them is; two devices; and its own directory, of which only the leases are its to write. */
+#define FROM_HOST (MS_RDONLY | MS_NOSUID | MS_NODEV)
+#define DEVICE    (MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+#define DATA      (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
 static int spawn(struct dhcp_server *server, struct error *err)
 {
+    const struct sandbox_mount mounts[] = {
+        { "/lib", FROM_HOST },
+        { "/lib64", FROM_HOST },
+        { "/usr/lib", FROM_HOST },
+        { "/usr/lib64", FROM_HOST },
+        { "/etc/ld.so.cache", FROM_HOST | MS_NOEXEC },
+        { "/dev/null", DEVICE },
+        { "/dev/urandom", DEVICE },
+        { server->path, DATA },
+    };
     auto_close int program = open_program(err);
     auto_close int lock = -1;
     auto_close int log = -1;
     struct dhcp_arguments arguments;
-    struct sandbox_spec sandbox = {
+    const struct sandbox_spec sandbox = {
+        .root = server->options.empty_root,
+        .mounts = mounts,
+        .mount_count = ARRAY_LENGTH(mounts),
+        .filter = dhcp_filter,
+        .filter_length = ARRAY_LENGTH(dhcp_filter),
         .uid = server->options.uid,
         .gid = server->options.gid,
         .keep_capabilities = 1ull << CAP_NET_BIND_SERVICE | 1ull << CAP_NET_ADMIN,
@@ -160,7 +184,7 @@ static int spawn(struct dhcp_server *server, struct error *err)
     struct process_spec spec = {
         .exec_fd = program,
         .argv = (const char *const *)arguments.items,
-        .clone_flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
+        .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
         .cgroup_fd = -1,
         .fds = fds,
         .fd_count = ARRAY_LENGTH(fds),
@@ -319,6 +343,12 @@ int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, st
     if (result == 0 && needs_reload(server, nic))
         result = reload(server, err);
     return result < 0 ? result : dhcp_directory_add(&server->directory, &server->network, nic, err);
+}
+
+int dhcp_server_follow_resolver(struct dhcp_server *server, struct error *err)
+{
+    return server && server->network.nat ? dhcp_directory_follow_resolver(&server->directory, err)
+                                         : 0;
 }
 
 int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err)

@@ -2,9 +2,11 @@
  * Network worker only.
  *
  * Its directory, "<net dir>/<instance>/", holds hosts/ and names/ (a file for each nic, read by
- * inotify), leases and log.  dnsmasq runs as a user of its own with two capabilities
- * (CAP_NET_BIND_SERVICE, and CAP_NET_ADMIN, without which it refuses to start), no new privileges,
- * pid, ipc and uts namespaces of its own, and files of at most 1 MiB. */
+ * inotify), leases, log, and, where there is a way out, a copy of the host's resolv.conf.  dnsmasq
+ * runs as a user of its own with two capabilities (CAP_NET_BIND_SERVICE, and CAP_NET_ADMIN, without
+ * which it refuses to start), no new privileges, a list of system calls (build_filter.c), mount,
+ * pid, ipc and uts namespaces of its own, a root that holds libraries, two devices and that
+ * directory, and files of at most 1 MiB. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +19,7 @@ struct dhcp_options {
     const char *prefix; /* all borrowed */
     const char *net_dir;
     int net_dir_fd;
+    const char *empty_root; /* a directory over which dnsmasq's root is mounted, for itself */
     uid_t uid;
     gid_t gid;
 };
@@ -39,6 +42,9 @@ int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, st
 /* Idempotent.  dnsmasq forgets the guest at the latest when its address or MAC comes again, or
  * after 64 more: making it read all its files anew for each would keep it busy. */
 int dhcp_server_remove(struct dhcp_server *server, const struct nic_config *nic, struct error *err);
+
+/* The host's resolv.conf, if it has changed since it was copied; dnsmasq sees that it has. */
+int dhcp_server_follow_resolver(struct dhcp_server *server, struct error *err);
 
 /* Kills every dnsmasq whose command line says that it works in a directory of net_dir (started by
  * us or by an agent before us), and removes these directories. */

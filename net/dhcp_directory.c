@@ -13,7 +13,9 @@
 #include "base/error.h"
 #include "net/dhcp_text.h"
 
-#define LEASES_MAX (1u << 20) /* RLIMIT_FSIZE of dnsmasq */
+#define LEASES_MAX    (1u << 20) /* RLIMIT_FSIZE of dnsmasq */
+#define RESOLVER_PATH "/etc/resolv.conf"
+#define RESOLVER_MAX  4096
 
 void dhcp_directory_init(struct dhcp_directory *directory)
 {
@@ -103,6 +105,36 @@ int dhcp_directory_delete(struct dhcp_directory *directory, const struct nic_con
     return 0;
 }
 
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+int dhcp_directory_follow_resolver(struct dhcp_directory *directory, struct error *err)
+{
+    auto_close int fd = -1;
+    struct stat status = { 0 };
+    char text[RESOLVER_MAX];
+    ssize_t got = 0;
+    int result;
+
+    if (stat(RESOLVER_PATH, &status) < 0)
+        status = (struct stat){ 0 };
+    if (directory->has_resolver && is_same_file(&status, &directory->resolver))
+        return 0;
+    fd = open(RESOLVER_PATH, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        got = read(fd, text, sizeof text - 1);
+    text[got > 0 ? got : 0] = '\0';
+    result = write_entry(directory->fd, DHCP_RESOLVER_FILE, text, directory->gid, err);
+    if (result < 0)
+        return result;
+    directory->resolver = status;
+    directory->has_resolver = true;
+    return 0;
+}
+
 /* The file's text, cut to its bound; "" if there is none.  NULL if memory is short. */
 static char *read_leases(const struct dhcp_directory *directory)
 {
@@ -183,6 +215,8 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
     empty_directory(directory->names_fd);
     result =
         write_entry(directory->hosts_fd, DHCP_RELOAD_FILE, "# see dhcp.c\n", options->gid, err);
+    if (result == 0 && network->nat)
+        result = dhcp_directory_follow_resolver(directory, err);
     for (size_t i = 0; i < nic_count && result == 0; i++)
         if (nics[i].network_instance == network->instance)
             result = dhcp_directory_add(directory, network, &nics[i], err);

@@ -2,18 +2,22 @@
  *
  * <net dir>/<instance, hex>/   ours; dnsmasq's group may look
  *   hosts/<tap>  names/<tap>   ours, read by dnsmasq
+ *   resolv.conf                ours, a copy of the host's, for networks with a way out
  *   leases                     dnsmasq's
  *   log                        its stderr, from the last start on */
 #pragma once
+#include <sys/stat.h>
 #include "net/dhcp.h"
 
 #define DHCP_RELOAD_FILE "reload" /* in hosts/, a comment: read at start and on SIGHUP only */
 
 struct dhcp_directory {
-    int fd;       /* owned */
-    int hosts_fd; /* owned */
-    int names_fd; /* owned */
-    uid_t uid;    /* dnsmasq's */
+    int fd;               /* owned */
+    int hosts_fd;         /* owned */
+    int names_fd;         /* owned */
+    bool has_resolver;    /* it was copied, when it was: */
+    struct stat resolver; /* the host's; zeroes = there was none */
+    uid_t uid;            /* dnsmasq's */
     gid_t gid;
     char prefix[INTERFACE_PREFIX_MAX + 1];
 };
@@ -34,6 +38,10 @@ int dhcp_directory_add(struct dhcp_directory *directory, const struct network_co
 /* Idempotent. */
 int dhcp_directory_delete(struct dhcp_directory *directory, const struct nic_config *nic,
                           struct error *err);
+
+/* Copies the host's resolv.conf if it is not what was copied last; an empty one if there is none.
+ */
+int dhcp_directory_follow_resolver(struct dhcp_directory *directory, struct error *err);
 
 /* Emptied, for stderr.  Owned fd. */
 int dhcp_directory_open_log(const struct dhcp_directory *directory, struct error *err);

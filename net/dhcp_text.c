@@ -21,10 +21,13 @@ __attribute__((format(printf, 2, 3))) static void add(struct dhcp_arguments *arg
     va_end(values);
 }
 
-static void add_mode(struct dhcp_arguments *arguments, const struct network_config *network)
+static void add_mode(struct dhcp_arguments *arguments, const char *dir,
+                     const struct network_config *network)
 {
-    if (network->nat)
+    if (network->nat) {
+        add(arguments, "--resolv-file=%s/" DHCP_RESOLVER_FILE, dir);
         return;
+    }
     /* No way out: no upstream servers, no default route. */
     add(arguments, "--no-resolv");
     add(arguments, "--dhcp-option=option:router");
@@ -44,6 +47,8 @@ void dhcp_arguments_fill(struct dhcp_arguments *arguments, const char *prefix, c
     ipv4_format(mask.address, netmask);
     add(arguments, "dnsmasq");
     add(arguments, "--conf-file=/dev/null");
+    add(arguments, "--user="); /* it is whom it is to be, and finds no names in its root */
+    add(arguments, "--group=");
     add(arguments, "--keep-in-foreground");
     add(arguments, "--pid-file=");
     add(arguments, "--log-facility=-");
@@ -65,7 +70,7 @@ void dhcp_arguments_fill(struct dhcp_arguments *arguments, const char *prefix, c
     add(arguments, "--local=/%s.internal/", network->id);
     add(arguments, "--domain-needed");
     add(arguments, "--bogus-priv");
-    add_mode(arguments, network);
+    add_mode(arguments, dir, network);
 }
 
 void dhcp_arguments_free(struct dhcp_arguments *arguments)

@@ -5,6 +5,7 @@
 
 #define DHCP_ARGUMENTS_MAX 40
 #define DHCP_LINE_MAX      320
+#define DHCP_RESOLVER_FILE "resolv.conf" /* in dir, for networks with a way out */
 
 struct dhcp_arguments {
     char *items[DHCP_ARGUMENTS_MAX + 1]; /* owned, NULL-ended */

@@ -35,7 +35,9 @@ static int open_parts(struct net_host *host, const struct net_options *options, 
     int result;
 
     host->prefix = strdup(options->prefix);
-    if (!host->prefix || asprintf(&host->net_dir, "%s/net", options->run_dir) < 0) {
+    host->empty_root = strdup(options->empty_root);
+    if (!host->prefix || !host->empty_root ||
+        asprintf(&host->net_dir, "%s/net", options->run_dir) < 0) {
         host->net_dir = NULL;
         return error_set(err, ENOMEM, "open the host's network: out of memory");
     }
@@ -47,6 +49,7 @@ static int open_parts(struct net_host *host, const struct net_options *options, 
     host->dhcp = (struct dhcp_options){ .prefix = host->prefix,
                                         .net_dir = host->net_dir,
                                         .net_dir_fd = host->net_dir_fd,
+                                        .empty_root = host->empty_root,
                                         .uid = options->dnsmasq_uid,
                                         .gid = options->dnsmasq_gid };
     return result;
@@ -89,6 +92,7 @@ struct net_host *net_host_free(struct net_host *host)
     netlink_free(host->netlink);
     cleanup_close(&host->net_dir_fd);
     free(host->net_dir);
+    free(host->empty_root);
     free(host->prefix);
     free(host);
     return NULL;
@@ -308,6 +312,11 @@ int net_host_repair(struct net_host *host, struct error *err)
 {
     int result;
 
+    for (size_t i = 0; i < host->network_count; i++) {
+        result = dhcp_server_follow_resolver(host->networks[i].dhcp, err);
+        if (result < 0)
+            return result;
+    }
     if (host->network_count == 0 || has_tables(host))
         return 0;
     result = net_host_apply_rules(host, err);

@@ -27,7 +27,7 @@ struct net_options {
     const char *prefix;     /* borrowed; interface_prefix_is_valid; names everything of ours */
     int run_dir_fd;         /* borrowed */
     const char *run_dir;    /* borrowed, absolute; dnsmasq's user must be able to pass through it */
-    const char *empty_root; /* borrowed; unused while dnsmasq is a dynamic program */
+    const char *empty_root; /* borrowed; a directory over which dnsmasqs mount their roots */
     uid_t dnsmasq_uid;      /* not 0 */
     gid_t dnsmasq_gid;
     const struct log *log; /* borrowed; may be NULL */
@@ -73,7 +73,7 @@ int net_host_restore(struct net_host *host, const struct network_config *network
                      struct error *err);
 
 /* If our tables were removed behind our back ("nft flush ruleset"), puts them back.  1 if it did,
- * 0 if there was no need. */
+ * 0 if there was no need.  DNS follows the host's resolv.conf. */
 int net_host_repair(struct net_host *host, struct error *err);
 
 /* Idempotent.  -EADDRINUSE if an interface that is not ours has an overlapping network. */

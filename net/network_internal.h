@@ -13,9 +13,10 @@ struct network {
 };
 
 struct net_host {
-    char *prefix;   /* owned */
-    char *net_dir;  /* owned; "<run dir>/net" */
-    int net_dir_fd; /* owned */
+    char *prefix;     /* owned */
+    char *net_dir;    /* owned; "<run dir>/net" */
+    int net_dir_fd;   /* owned */
+    char *empty_root; /* owned */
     struct dhcp_options dhcp;
     const struct log *log;     /* borrowed; may be NULL */
     struct netlink *netlink;   /* owned */

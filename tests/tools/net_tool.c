@@ -1,6 +1,7 @@
 /* net_tool.c - the network's integration test, inside a fresh network namespace.
  *
- *   net_tool RUN_DIR      (tests/integration/net makes the namespace and the directory)
+ *   net_tool RUN_DIR      (tests/integration/net makes the namespaces, and in the directory
+ * another, "empty", and a file "resolv.conf", which is mounted over the host's)
  *
  * The "guests" are taps whose fds this process holds instead of a VMM: it writes and reads their
  * frames.  Bridges, packet filter, dnsmasq are the real ones. */
@@ -237,12 +238,15 @@ int main(int argc, char **argv)
 {
     struct log log = { .fd = 2, .level = LOG_LEVEL_WARNING, .name = "net_tool" };
     struct bed bed = { 0 };
+    char empty[300];
 
     if (argc != 2)
         return 2;
+    snprintf(empty, sizeof empty, "%s/empty", argv[1]);
     bed.options = (struct net_options){
         .prefix = PREFIX,
         .run_dir = argv[1],
+        .empty_root = empty,
         .run_dir_fd = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC),
         .dnsmasq_uid = DNSMASQ_UID,
         .dnsmasq_gid = DNSMASQ_UID,
@@ -251,6 +255,7 @@ int main(int argc, char **argv)
     bring_up(&bed);
     run_basics(&bed);
     run_spoofing(&bed);
+    run_dhcp(&bed);
     run_host(&bed);
     run_outside(&bed);
     run_lifecycle(&bed);

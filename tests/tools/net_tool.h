@@ -55,6 +55,7 @@ bool shell(const char *command);
 bool shell_prints(const char *command, const char *text);
 
 void run_spoofing(struct bed *bed);
+void run_dhcp(struct bed *bed);
 void run_host(struct bed *bed);
 void run_outside(struct bed *bed);
 /* Called while there is an outside. */
