@@ -88,6 +88,13 @@ json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
     return resource ? resource_json(node, resource) : NULL;
 }
 
+int node_failure(const struct node *node, enum resource_kind kind, const char *id)
+{
+    const struct resource *resource = node_find(node, kind, id);
+
+    return resource ? resource->failure : 0;
+}
+
 int64_t node_revision(const struct node *node)
 {
     return database_revision(node->database);

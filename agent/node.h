@@ -50,6 +50,8 @@ struct node_condition {
 
 /* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */
 json_t *node_get(struct node *node, enum resource_kind kind, const char *id);
+/* The errno for which its making failed, while this agent ran; else 0. */
+int node_failure(const struct node *node, enum resource_kind kind, const char *id);
 struct node_list_query {
     const char *after;                   /* where the page before ended; "" = from the start */
     size_t limit;                        /* 1-1000 */

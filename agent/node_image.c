@@ -134,6 +134,7 @@ static void on_done(void *context, int result, const struct image_import_result 
     }
     if (result < 0) {
         image->state = PROGRESS_FAILED;
+        image->head.failure = err->code;
         snprintf(image->reason, sizeof image->reason, "%.150s", err->message);
         log_warning(node->log, "image %s: %s", image->head.id, err->message);
     } else {
@@ -164,6 +165,7 @@ static void image_begin(struct node *node, struct resource *resource)
     }
     free(import);
     image->state = PROGRESS_FAILED;
+    image->head.failure = err.code;
     snprintf(image->reason, sizeof image->reason, "%.150s",
              err.code ? err.message : "memory is short");
     node_save(node, resource);

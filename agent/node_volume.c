@@ -271,6 +271,7 @@ static void is_created(void *argument, int result, const struct error *err)
     volume->job_running = false;
     volume->copy = NULL;
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
+    volume->head.failure = result < 0 ? err->code : 0;
     volume->format = job->format;
     volume->allocated_bytes = job->allocated_bytes;
     note_base(node, volume);

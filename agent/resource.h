@@ -25,6 +25,7 @@ struct resource {
     bool stuck;       /* the work on it failed and is to be tried again, by then: */
     int64_t retry_ms; /* on loop_now_ms's clock */
     unsigned tries;   /* that failed, in a row */
+    int failure;      /* errno for which its making failed; 0 = it did not, or before this agent */
     json_t *spec;     /* owned; canonical */
 };
 

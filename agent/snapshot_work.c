@@ -192,6 +192,7 @@ static void is_undone(struct node *node, struct snapshot *snapshot, int result,
     }
     log_warning(node->log, "snapshot %s: %s", snapshot->head.id, snapshot->error.message);
     snapshot->state = PROGRESS_FAILED;
+    snapshot->head.failure = snapshot->error.code;
     snapshot->size_bytes = 0;
     snprintf(snapshot->reason, sizeof snapshot->reason, "%.150s", snapshot->error.message);
     node_save(node, &snapshot->head);

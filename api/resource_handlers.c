@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "agent/label_selector.h"
+#include "agent/resource.h"
 #include "api/handlers.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -179,8 +180,33 @@ void resource_finish(struct request *request)
     request_reply_json(request, request->step.status, resource, &headers);
 }
 
+/* What was asked for was made, and failed for want of space before the answer: that is the answer
+ * of one that is refused for it at once. */
+static bool refuse_for_space(struct request *request)
+{
+    bool makes = request->step.status == 201 || request->route->handler == vm_snapshot;
+    int code = makes ? node_failure(request->node, kind_of(request), request->parameter) : 0;
+    json_t *resource;
+    struct error err = { 0 };
+
+    if (code != ENOSPC && code != EDQUOT)
+        return false;
+    resource = node_get(request->node, kind_of(request), request->parameter);
+    error_set(&err, ENOSPC, "%.150s; %s %s stays as failed: delete it before the next try",
+              json_string_value(json_object_get(json_object_get(resource, "status"), "reason")),
+              resource_kind_name(kind_of(request)), request->parameter);
+    if (resource && !is_another(request, resource))
+        request_reply_error(request, &err);
+    else
+        resource_finish(request);
+    json_decref(resource);
+    return true;
+}
+
 static void wait_is_over(struct request *request, bool reached)
 {
+    if (reached && refuse_for_space(request))
+        return;
     /* A PUT or PATCH has succeeded whether or not what it asked for came about in time. */
     if (!reached && (strcmp(request->route->method, "POST") == 0 ||
                      strcmp(request->route->method, "DELETE") == 0))

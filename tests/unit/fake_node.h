@@ -209,6 +209,14 @@ bool node_state_is_known(enum resource_kind kind, const char *name)
     return strcmp(name, "ready") == 0;
 }
 
+int node_failure(const struct node *node, enum resource_kind kind, const char *id)
+{
+    (void)node;
+    (void)kind;
+    (void)id;
+    return 0;
+}
+
 int64_t node_revision(const struct node *node)
 {
     return node->revision;
