@@ -198,7 +198,7 @@ static int open_api(struct warrend *warrend, struct error *err)
 
 static int open_audit(struct warrend *warrend, struct error *err)
 {
-    warrend->state_dir_fd = open(warrend->config.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    warrend->state_dir_fd = open(warrend->config.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (warrend->state_dir_fd < 0)
         return error_set(err, errno, "open %s", warrend->config.state_dir);
     return audit_new(warrend->loop, &warrend->log, warrend->state_dir_fd, &warrend->audit, err);

@@ -28,6 +28,7 @@ struct audit {
     unsigned int strangers, suppressed;
     int fd; /* the worker's from here on; -1 = to be opened */
     off_t size;
+    bool unsynced, names_unsynced; /* written, and made or renamed, since the last sync */
 };
 
 struct audit_job {
@@ -46,23 +47,53 @@ static int open_file(struct audit *audit, struct error *err)
 
     audit->fd = openat(audit->dir_fd, AUDIT_NAME,
                        O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    audit->names_unsynced = true; /* it may be new */
     if (audit->fd < 0 || fstat(audit->fd, &status) < 0)
         return error_set(err, errno, "open the audit log: %s", strerror(errno));
     audit->size = status.st_size;
     return 0;
 }
 
+static int sync_file(struct audit *audit, struct error *err)
+{
+    if (fdatasync(audit->fd) == 0)
+        return 0;
+    return error_set(err, errno, "sync the audit log: %s", strerror(errno));
+}
+
+/* What was written at one time is synced together, before any of it is answered.  Files that were
+ * made or renamed have their names on the disk then, too. */
+static int sync_entries(void *context, struct error *err)
+{
+    struct audit *audit = context;
+    int result = 0;
+
+    if (audit->unsynced && audit->fd >= 0)
+        result = sync_file(audit, err);
+    if (result == 0 && audit->names_unsynced && fsync(audit->dir_fd) < 0)
+        result = error_set(err, errno, "sync the audit log's directory: %s", strerror(errno));
+    if (result < 0)
+        return result;
+    audit->unsynced = false;
+    audit->names_unsynced = false;
+    return 0;
+}
+
 /* audit.log.3 -> .4, ..., audit.log -> .1; those that are not there do not matter. */
-static void rotate(struct audit *audit)
+static int rotate(struct audit *audit, struct error *err)
 {
     char from[32], to[32];
+    int result = sync_file(audit, err);
 
+    if (result < 0)
+        return result;
     for (int i = AUDIT_FILES - 1; i > 0; i--) {
         snprintf(to, sizeof(to), AUDIT_NAME ".%d", i);
         snprintf(from, sizeof(from), i > 1 ? AUDIT_NAME ".%d" : AUDIT_NAME, i - 1);
         (void)renameat(audit->dir_fd, from, audit->dir_fd, to);
     }
     cleanup_close(&audit->fd);
+    return 0;
 }
 
 static int write_line(void *context, struct error *err)
@@ -73,13 +104,15 @@ static int write_line(void *context, struct error *err)
 
     if (!job->line)
         return 0;
-    if (audit->fd >= 0 && audit->size + (off_t)job->size > (off_t)AUDIT_FILE_MAX)
-        rotate(audit);
+    if (audit->fd >= 0 && audit->size + (off_t)job->size > (off_t)AUDIT_FILE_MAX &&
+        rotate(audit, err) < 0)
+        return -err->code;
     if (audit->fd < 0 && open_file(audit, err) < 0)
         return -err->code;
     n = write(audit->fd, job->line, job->size);
     if (n == (ssize_t)job->size) {
         audit->size += n;
+        audit->unsynced = true;
         return 0;
     }
     n = n < 0 ? errno : ENOSPC;
@@ -189,8 +222,8 @@ int audit_check(const struct audit *audit, struct error *err)
 int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit **ret_audit,
               struct error *err)
 {
-    static const struct worker_ops ops = { 0 };
     struct audit *audit = calloc(1, sizeof(*audit));
+    struct worker_ops ops = { .end = sync_entries, .context = audit };
     int r;
 
     if (!audit)

@@ -1,10 +1,10 @@
 /* audit.h - one line of JSON for each request that may change something, refused ones too: who,
  * from where, what, and how it was answered.  Loop thread; a worker writes.
  *
- * An entry is in the file before its answer goes out.  It is not synced: a crash of warrend loses
- * none, a power cut may lose those of the last seconds.  No bodies, headers or secrets.  While
- * nothing can be written, changes are to be refused (audit_check); what was under way already goes
- * to the log instead. */
+ * An entry is on the disk before its answer goes out: those that wait at one moment are synced
+ * together.  What was done and not yet answered may be missing after a power cut.  No bodies,
+ * headers or secrets.  While nothing can be written, changes are to be refused (audit_check); what
+ * was under way already goes to the log instead. */
 #pragma once
 #include "base/loop.h"
 
@@ -18,7 +18,7 @@ struct request;
 #define AUDIT_FILES     5
 #define AUDIT_STRANGERS 10 /* entries a second of those who are not known, who must not fill it */
 
-/* dir_fd: borrowed, as the rest. */
+/* dir_fd: borrowed, as the rest; open for reading, so that it can be synced. */
 int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit **ret_audit,
               struct error *err);
 /* Writes what is queued and calls every done.  Accepts NULL. */
