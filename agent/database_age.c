@@ -18,9 +18,9 @@ static int too_old(const struct node *node, const char *where, uint32_t instance
 {
     return error_set(
         err, EUCLEAN,
-        "warren.db is too old: there is %s/%u, but it knows %u instances only. Nothing "
-        "was changed, VMs go on: restore the newest backup of it; or, to give up what was made "
-        "since, its VMs and volumes too, start once with --accept-older-database",
+        "warren.db is too old: there is %s/%u, but it knows %u instances only: restore the newest "
+        "backup; or, to give up what was made since, VMs and volumes too, start once with "
+        "--accept-older-database",
         where, instance, node->last_instance);
 }
 

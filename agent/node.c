@@ -97,7 +97,7 @@ int node_failure(const struct node *node, enum resource_kind kind, const char *i
 
 int64_t node_revision(const struct node *node)
 {
-    return database_revision(node->database);
+    return node->database ? database_revision(node->database) : 0;
 }
 
 /* --- writing behind --- */

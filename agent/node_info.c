@@ -180,6 +180,8 @@ void node_backup(struct node *node, node_backup_fn *done, void *context)
 
 int node_ready(struct node *node, struct error *err)
 {
+    if (node_check_damage(node, err) < 0)
+        return -EUCLEAN;
     if (node->database_error != 0)
         return error_set(err, EAGAIN,
                          "the last change could not be recorded; is the state directory's disk "

@@ -240,6 +240,7 @@ struct node {
         ending; /* no further step is taken; what was begun is told to the next agent by its rows */
     char boot_id[BOOT_ID_TEXT];
     int database_error;      /* last commit's failure; 0 = healthy */
+    char damage[256];        /* of the database, and what to do (node_damage.c); "" = none */
     struct loop_timer *tick; /* node_tend.c's */
     bool unsaved;            /* some resource is */
     bool tending_networks;   /* that job is under way */

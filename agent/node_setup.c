@@ -84,6 +84,40 @@ static int load_row(void *context, const struct record *record, struct error *er
     return result < 0 ? error_wrap(err, "row of %s %s", record->kind, record->id) : 0;
 }
 
+/* A row of a damaged database: only what can be told of VMs is wanted, and what is not whole is
+ * left out. */
+static int salvage_row(void *context, const struct record *record, struct error *err)
+{
+    const struct node *node = context;
+    struct error why = { 0 };
+
+    (void)err;
+    if (strcmp(record->kind, resource_kind_name(RESOURCE_VM)) == 0 && id_is_valid(record->id) &&
+        !resource_find(&node->tables[RESOURCE_VM], record->id))
+        (void)load_row(context, record, &why);
+    return 0;
+}
+
+static int open_database(struct node *node, struct database_counters *ret_counters,
+                         struct error *err)
+{
+    struct error damage = { 0 };
+    int result = database_open(node->config->state_dir, node->loop, load_row, node, ret_counters,
+                               &node->database, &damage);
+
+    if (result == -EUCLEAN) {
+        (void)database_salvage(node->config->state_dir, salvage_row, node, NULL);
+        node_damage_begin(node, &damage);
+        return 0;
+    }
+    if (result < 0) {
+        *err = damage;
+        return result;
+    }
+    database_keep_events(node->database, node->config->events_kept);
+    return database_load_keys(node->database, node_load_key, node, err);
+}
+
 /* --- making --- */
 
 static int open_stores(struct node *node, struct error *err)
@@ -148,17 +182,13 @@ static int open_all(struct node *node, struct error *err)
 {
     const struct worker_ops one_by_one = { .batch_max =
                                                1 }; /* who is done need not wait for others */
-    struct database_counters counters;
+    struct database_counters counters = { 0 };
     int result = open_stores(node, err);
 
     if (result == 0)
-        result = database_open(node->config->state_dir, node->loop, load_row, node, &counters,
-                               &node->database, err);
-    if (result == 0)
-        result = database_load_keys(node->database, node_load_key, node, err);
+        result = open_database(node, &counters, err);
     if (result != 0)
         return result;
-    database_keep_events(node->database, node->config->events_kept);
     node->last_instance = counters.instance;
     node->revision = counters.revision;
     result = worker_new(node->loop, "network", &one_by_one, &node->net_worker, err);

@@ -4,6 +4,8 @@
  * the host lost power: node_new loads the rows, node_reconcile compares them with what is really
  * there. */
 #pragma once
+#include <stdint.h>
+#include <sys/types.h>
 
 struct config;
 struct error;
@@ -20,6 +22,13 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
  * with or undoes what was begun.  Waits for the network worker's part; the rest goes on in the
  * loop.  Once, before the API opens. */
 int node_reconcile(struct node *node, struct error *err);
+
+/* Instead, where the database is damaged, or older than what is there: nothing is touched, nothing
+ * can be changed, and what is known of VMs can be read.  Once. */
+void node_damage_begin(struct node *node, const struct error *damage);
+
+/* The pidfd of the VM's process of an earlier agent, or -1 if it is gone.  Owned. */
+int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid);
 
 /* Finishes what is queued and closes; VMs, networks and dnsmasqs go on.  Accepts NULL. */
 struct node *node_free(struct node *node);

@@ -33,8 +33,7 @@
 
 /* --- processes --- */
 
-/* The pidfd of the VM's process of an earlier agent, or -1 if it is gone. */
-static int find_process(const struct node *node, uint32_t instance, pid_t *ret_pid)
+int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid)
 {
     struct process_identity identity;
     int pidfd;
@@ -51,7 +50,7 @@ static void remove_orphan(struct node *node, uint32_t instance)
 {
     struct error err = { 0 };
     pid_t pid;
-    auto_close int pidfd = find_process(node, instance, &pid);
+    auto_close int pidfd = node_find_process(node, instance, &pid);
 
     if (pidfd >= 0) {
         log_warning(node->log, "process %d of a VM that no row names: killed", (int)pid);
@@ -116,7 +115,7 @@ static void find_vm(struct node *node, struct vm *vm)
     struct process_identity identity;
 
     vm->closure = (struct vm_closure){ .node = node, .vm = vm };
-    vm->pidfd = find_process(node, vm->head.instance, &vm->pid);
+    vm->pidfd = node_find_process(node, vm->head.instance, &vm->pid);
     /* What there is of it is cleaned up before its next start. */
     vm->placed = vm->head.deleting || vm_state_is_live(vm->state) ||
                  jail_identity(node->jail, vm->head.instance, &identity, NULL) == 0;
@@ -300,8 +299,12 @@ int node_reconcile(struct node *node, struct error *err)
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct error network_err = { 0 };
     int64_t began_ns = loop_now_ns();
-    int result = database_age_check(node, err);
+    int result = node->damage[0] ? 0 : database_age_check(node, err);
 
+    if (result == -EUCLEAN)
+        node_damage_begin(node, err);
+    if (node->damage[0])
+        return 0;
     if (result < 0)
         return result;
     for (size_t i = 0; i < vms->count; i++) {

@@ -34,6 +34,7 @@ static const struct problem problems[] = {
       NULL },
     { EMFILE, 503, "unavailable", "The node cannot serve this now", "1", NULL },
     { ENFILE, 503, "unavailable", "The node cannot serve this now", "1", NULL },
+    { EUCLEAN, 503, "database-damaged", "The database is damaged: nothing is changed", "60", NULL },
     { EHOSTDOWN, 503, "draining", "The node takes no VMs now", "60", NULL },
     { ENODEV, 503, "no-kvm", "The node has no usable KVM", "60", NULL },
     { ETIMEDOUT, 504, "guest-timeout", "The guest did not answer in time", NULL, NULL },

@@ -265,11 +265,24 @@ static int route_request(struct request *request, struct error *err)
     return r == 0 ? access_check_labels(request, err) : r;
 }
 
+/* While the database is damaged only VMs, as far as they are known, can be asked for. */
+static int check_damage(const struct request *request, struct error *err)
+{
+    const struct route *route = request->route;
+    bool is_safe = route->scope == SCOPE_OPEN ||
+                   ((route->handler == resource_list || route->handler == resource_get) &&
+                    route->argument == RESOURCE_VM);
+
+    return is_safe ? 0 : node_check_damage(request->node, err);
+}
+
 void router_dispatch(struct request *request, router_admit_fn *admit, void *context)
 {
     struct error err = { 0 };
     int r = route_request(request, &err);
 
+    if (r == 0)
+        r = check_damage(request, &err);
     if (r == 0 && admit && request_is_change(request))
         r = admit(context, request, &err);
     if (r < 0)

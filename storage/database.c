@@ -420,28 +420,31 @@ static int migrate(struct database *database, struct error *err)
     return result;
 }
 
+struct record database_row(sqlite3_stmt *statement)
+{
+    return (struct record){
+        .kind = (const char *)sqlite3_column_text(statement, 0),
+        .id = (const char *)sqlite3_column_text(statement, 1),
+        .uid = (const char *)sqlite3_column_text(statement, 2),
+        .instance = (uint32_t)sqlite3_column_int64(statement, 3),
+        .generation = sqlite3_column_int64(statement, 4),
+        .revision = sqlite3_column_int64(statement, 5),
+        .spec = (const char *)sqlite3_column_text(statement, 6),
+        .status = (const char *)sqlite3_column_text(statement, 7),
+    };
+}
+
 static int load(struct database *database, database_row_fn *row, void *context, struct error *err)
 {
     sqlite3_stmt *statement = NULL;
     int result = 0;
     int code;
 
-    if (sqlite3_prepare_v2(database->sqlite,
-                           "SELECT kind, id, uid, instance, generation, revision, spec, status "
-                           "FROM resource ORDER BY instance",
-                           -1, &statement, NULL) != SQLITE_OK)
+    if (sqlite3_prepare_v2(database->sqlite, DATABASE_ROWS " ORDER BY instance", -1, &statement,
+                           NULL) != SQLITE_OK)
         return database_fail(database->sqlite, "load", err);
     while ((code = sqlite3_step(statement)) == SQLITE_ROW && result >= 0) {
-        struct record record = {
-            .kind = (const char *)sqlite3_column_text(statement, 0),
-            .id = (const char *)sqlite3_column_text(statement, 1),
-            .uid = (const char *)sqlite3_column_text(statement, 2),
-            .instance = (uint32_t)sqlite3_column_int64(statement, 3),
-            .generation = sqlite3_column_int64(statement, 4),
-            .revision = sqlite3_column_int64(statement, 5),
-            .spec = (const char *)sqlite3_column_text(statement, 6),
-            .status = (const char *)sqlite3_column_text(statement, 7),
-        };
+        struct record record = database_row(statement);
 
         result = row(context, &record, err);
     }
@@ -558,6 +561,9 @@ int database_open(const char *dir_path, struct loop *loop, database_row_fn *row,
     if (result == 0)
         result = worker_new(loop, "database", &ops, &database->worker, err);
     if (result < 0) {
+        /* A damaged file stays as it is: what is in the WAL is not moved into it. */
+        if (database->sqlite)
+            (void)sqlite3_db_config(database->sqlite, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
         database_free(database);
         return result;
     }

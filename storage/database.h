@@ -6,8 +6,8 @@
  *
  * Its files have mode 0600, those found with another get it.
  *
- * A newer schema than ours, a damaged file, or one that another agent has open is refused with what
- * to do about it; nothing is ever created in place of a damaged one. */
+ * A newer schema than ours, a damaged file (-EUCLEAN), or one that another agent has open is
+ * refused with what to do about it; nothing is ever created in place of a damaged one. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -58,6 +58,10 @@ int database_open(const char *dir_path, struct loop *loop, database_row_fn *row,
                   struct error *err);
 /* Finishes what is queued (their done is called).  Accepts NULL. */
 struct database *database_free(struct database *database);
+
+/* What can still be read of a damaged one, each row perhaps twice; row's result is not looked at.
+ * Nothing is written.  No other connection may be open. */
+int database_salvage(const char *dir_path, database_row_fn *row, void *context, struct error *err);
 
 /* Inserts or replaces the row (record is copied), or removes it (only kind, id and revision are
  * looked at).  Order of calls = order in the database.  done may be NULL. */

@@ -2,6 +2,7 @@
 #pragma once
 #include <sqlite3.h>
 #include "base/worker.h"
+#include "storage/database.h"
 
 struct database;
 struct error;
@@ -10,6 +11,11 @@ struct error;
 int database_fail(sqlite3 *sqlite, const char *what, struct error *err);
 /* -EUCLEAN, with what to do. */
 int database_damaged(const char *how, struct error *err);
+/* One row of DATABASE_ROWS, where the statement is; borrowed from it.  Of a damaged file strings
+ * may be NULL. */
+#define DATABASE_ROWS \
+    "SELECT kind, id, uid, instance, generation, revision, spec, status FROM resource"
+struct record database_row(sqlite3_stmt *statement);
 /* The worker's: for use in a job of it. */
 sqlite3 *database_sqlite(struct database *database);
 /* Runs in order with the changes, inside the transaction of its batch: if that fails, so does this.

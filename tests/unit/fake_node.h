@@ -30,7 +30,7 @@ struct node {
     int64_t revision;
     int uids;
     int outstanding; /* changes and waits not yet answered */
-    bool not_ready;
+    bool not_ready, is_damaged;
     int patched; /* changes of its own spec */
     struct key_table keys;
     int followed;    /* the node's end of the last stream; 0 = none */
@@ -207,6 +207,11 @@ bool node_state_is_known(enum resource_kind kind, const char *name)
 {
     (void)kind;
     return strcmp(name, "ready") == 0;
+}
+
+int node_check_damage(struct node *node, struct error *err)
+{
+    return node->is_damaged ? error_set(err, EUCLEAN, "warren.db is damaged") : 0;
 }
 
 int node_failure(const struct node *node, enum resource_kind kind, const char *id)

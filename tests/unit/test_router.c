@@ -447,6 +447,45 @@ static void the_node_tells_about_itself(void **state)
         strstr(metrics, "warren_api_request_seconds_sum{operation=\"listImages\"} 0.000300\n"));
 }
 
+static void a_damaged_database_is_read_of_only(void **state)
+{
+    static const struct {
+        const char *method, *path, *body;
+        int status;
+    } rows[] = {
+        { "GET", "/healthz", "", 200 },
+        { "GET", "/readyz", "", 200 }, /* the node's to say */
+        { "GET", "/openapi.yaml", "", 200 },
+        { "GET", "/v1/vms", "", 200 },
+        { "GET", "/v1/vms/a", "", 200 },
+        { "GET", "/v1/vms/none", "", 404 },
+        { "GET", "/v1/none", "", 404 },
+        { "GET", "/v1/volumes", "", 503 },
+        { "GET", "/v1/events", "", 503 },
+        { "GET", "/v1/node/backup", "", 503 },
+        { "GET", "/metrics", "", 503 },
+        { "PUT", "/v1/vms/b", "{}", 503 },
+        { "PATCH", "/v1/vms/a", "{}", 503 },
+        { "DELETE", "/v1/vms/a", "", 503 },
+        { "POST", "/v1/vms/a/stop", "", 503 },
+        { "POST", "/v1/vms/a/fork", "{}", 503 },
+        { "PUT", "/v1/volumes/v", "{\"size_mib\":1}", 503 },
+        { "POST", "/v1/node/drain", "", 503 },
+    };
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    f->node->is_damaged = true;
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        if (ASK(f, rows[i].method, rows[i].path, rows[i].body) != rows[i].status)
+            fail_msg("%s %s", rows[i].method, rows[i].path);
+        if (rows[i].status == 503)
+            assert_string_equal(member(f, "type"), "urn:warren:problem:database-damaged");
+    }
+    f->node->is_damaged = false;
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}"), 201);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -469,6 +508,7 @@ int main(void)
         CASE(a_client_that_leaves_ends_its_wait),
         CASE(lists_come_in_pages),
         CASE(the_node_tells_about_itself),
+        CASE(a_damaged_database_is_read_of_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
