@@ -152,6 +152,8 @@ static void written(void *context, int result, const struct error *err)
         note_outcome(write->node, write->resource, result, err);
     if (write->resource->kind == RESOURCE_VOLUME)
         node_wake_vms(write->node); /* forks wait for that */
+    if (write->resource->kind == RESOURCE_IMAGE)
+        image_is_written(write->node, (struct image *)write->resource);
     free(write);
 }
 

@@ -138,7 +138,7 @@ static void on_done(void *context, int result, const struct image_import_result 
         snprintf(image->reason, sizeof image->reason, "%.150s", err->message);
         log_warning(node->log, "image %s: %s", image->head.id, err->message);
     } else {
-        image->state = PROGRESS_READY;
+        image->imported = true;
         image->size_bytes = imported->size_bytes;
         image->done_bytes = image->total_bytes;
         memcpy(image->sha256, imported->sha256, sizeof image->sha256);
@@ -146,6 +146,17 @@ static void on_done(void *context, int result, const struct image_import_result 
                  format_names[imported->kernel_format]);
     }
     node_save(node, &image->head);
+    node_wake_volumes(node);
+    node_wake_vms(node);
+}
+
+void image_is_written(struct node *node, struct image *image)
+{
+    if (!image->imported || image->head.unsaved || image->head.writing > 0)
+        return;
+    image->imported = false;
+    image->state = PROGRESS_READY;
+    node_notify(node, &image->head);
     node_wake_volumes(node);
     node_wake_vms(node);
 }
@@ -259,13 +270,11 @@ static void image_begin_remove(struct node *node, struct resource *resource)
 static json_t *image_status(const struct node *node, const struct resource *resource, bool stored)
 {
     const struct image *image = (const struct image *)resource;
-    json_t *status;
-
-    (void)stored;
-    status = json_pack(
+    enum progress_state state = stored && image->imported ? PROGRESS_READY : image->state;
+    json_t *status = json_pack(
         "{s:s, s:o, s:o, s:I, s:o}", "state",
-        image->head.deleting ? "deleting" : progress_state_name(image->state, "importing"),
-        "reason", image->reason[0] ? json_string(image->reason) : json_null(), "operation",
+        image->head.deleting ? "deleting" : progress_state_name(state, "importing"), "reason",
+        image->reason[0] ? json_string(image->reason) : json_null(), "operation",
         operation_link(node, resource), "size_bytes", (json_int_t)image->size_bytes, "sha256",
         image->sha256[0] ? json_string(image->sha256) : json_null());
     if (status && image->kind == IMAGE_KERNEL)

@@ -60,6 +60,7 @@ struct image {
     char sha256[65];
     char kernel_format[8];       /* "elf", "bzimage"; "" = not a kernel */
     struct image_import *import; /* while it runs */
+    bool imported;               /* its file is whole: it is ready as soon as its row says so */
 };
 
 struct volume {
@@ -338,6 +339,9 @@ int node_load_key(void *context, const struct key_record *record, struct error *
 /* node_autostart.c: the next ones whose turn it is.  Called once a second. */
 void node_autostart(struct node *node);
 
+/* A row of it is on the disk. What was imported is ready now, and not before: the next agent would
+ * import it anew, and its source may be gone as soon as somebody saw that it is ready. */
+void image_is_written(struct node *node, struct image *image);
 /* Volumes that wait for an image or a snapshot look again. */
 void node_wake_volumes(struct node *node);
 /* The first VM that has it as a disk, but for `except` (may be NULL); NULL. */

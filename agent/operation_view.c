@@ -35,8 +35,9 @@ static struct operation_view view_of_image(const struct image *image)
         [IMAGE_IMPORT_FETCHING] = STEP_FETCH,
         [IMAGE_IMPORT_STORING] = STEP_STORE,
     };
-    enum image_import_stage stage =
-        image->import ? image_import_stage(image->import) : IMAGE_IMPORT_WAITING;
+    enum image_import_stage stage = image->import     ? image_import_stage(image->import)
+                                    : image->imported ? IMAGE_IMPORT_STORING
+                                                      : IMAGE_IMPORT_WAITING;
 
     return (struct operation_view){
         .state = stage == IMAGE_IMPORT_WAITING ? OPERATION_PENDING : OPERATION_RUNNING,
