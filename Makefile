@@ -121,7 +121,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 
 # Tools that integration tests use.
 BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench
-TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so $(BUILD)/tests/shift_clock.so \
+TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so $(BUILD)/tests/shift_clock.so $(BUILD)/tests/no_sync.so \
               $(BUILD)/tests/vmm_control $(BUILD)/tests/filter_rules
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \

@@ -47,6 +47,7 @@ class Node:
         self.agent = None
         self.agent_pid = 0
         self.starts = 0
+        self.under = [] # what the agent is started by
         self.environment = dict(os.environ)
 
     def __enter__(self):
@@ -60,6 +61,7 @@ class Node:
         subprocess.run(["ip", "-n", self.netns, "link", "set", "lo", "up"], check=True)
         signal.signal(signal.SIGTERM, lambda *_: end_process())
         try:
+            self.lay_out()
             self.start()
         except BaseException:
             self.__exit__()
@@ -83,7 +85,14 @@ class Node:
                 except OSError:
                     pass
         subprocess.run(["ip", "netns", "del", self.netns], check=False)
+        self.clear_up()
         shutil.rmtree(self.work, ignore_errors=True)
+
+    def lay_out(self):
+        """For others: what must be there before the agent starts."""
+
+    def clear_up(self):
+        """For others: the same, afterwards."""
 
     def processes(self):
         """All that run as users of this agent; not zombies, which whoever is process 1 here reaps late."""
@@ -99,7 +108,7 @@ class Node:
         log = open(f"{self.work}/log", "ab")
         with log:
             self.agent = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.netns}", f"{self.build}/warrend", "--state-dir", self.state_dir,
+                ["nsenter", f"--net=/run/netns/{self.netns}", *self.under, f"{self.build}/warrend", "--state-dir", self.state_dir,
                  "--run-dir", self.run_dir, "--import-dir", f"{self.work}/import", "--prefix", self.prefix,
                  "--uid-base", str(self.uid_base), "--uid-count", str(self.uid_count)],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
