@@ -77,16 +77,22 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        time.sleep(0.1)
+        # While one is dying its cgroup stays, which would be the next agent's with this prefix.
+        wait_for(10, lambda: not self.processes() and self.remove_cgroups())
+        subprocess.run(["ip", "netns", "del", self.netns], check=False)
+        self.clear_up()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def remove_cgroups(self):
+        """Whether none is left."""
+        left = 0
         for root in invariant.CGROUPS:
             for leaf in glob.glob(f"{root}/{self.prefix}-vms/*/") + glob.glob(f"{root}/{self.prefix}-vms/"):
                 try:
                     os.rmdir(leaf)
                 except OSError:
-                    pass
-        subprocess.run(["ip", "netns", "del", self.netns], check=False)
-        self.clear_up()
-        shutil.rmtree(self.work, ignore_errors=True)
+                    left += 1
+        return left == 0
 
     def lay_out(self):
         """For others: what must be there before the agent starts."""
