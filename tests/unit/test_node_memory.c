@@ -1,0 +1,57 @@
+/* test_node_memory.c - what the balancer plans gets to the worker, or is asked for again.  The
+ * linker puts the test's jail_set_memory_high in the place of jail.c's (Makefile). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "agent/node_memory.c"
+
+static uint32_t set_high, times;
+
+void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
+void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
+{
+    (void)jail;
+    assert_int_equal(instance, 7);
+    set_high = high_mib;
+    times++;
+}
+
+/* A worker that is not there takes no job, as one for which memory is short. */
+static void a_limit_that_was_not_taken_is_asked_for_again(void **state)
+{
+    struct vm vm = { .head = { .instance = 7 } };
+    struct vm *owners[] = { &vm };
+    struct balancer_vm vms[] = { { .plan = { .high_mib = 64 } } };
+    struct node node = { 0 };
+    struct node_memory memory = { .node = &node, .vms = vms, .owners = owners, .count = 1 };
+
+    (void)state;
+    assert_int_equal(loop_new(&node.loop, NULL), 0);
+    submit_limits(&memory);
+    assert_false(memory.reclaiming);
+    assert_int_equal(vm.high_mib, 0);
+    assert_int_equal(worker_new(node.loop, "memory", NULL, &memory.worker, NULL), 0);
+    submit_limits(&memory);
+    assert_true(memory.reclaiming);
+    worker_free(memory.worker); /* does it */
+    assert_int_equal(set_high, 64);
+    assert_int_equal(vm.high_mib, 64);
+    assert_false(memory.reclaiming);
+    assert_int_equal(times, 1);
+    memory.worker = NULL;
+    vms[0].plan.high_mib = 0;
+    submit_limits(&memory); /* and the way back, too */
+    assert_int_equal(vm.high_mib, 64);
+    loop_free(node.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
