@@ -16,6 +16,7 @@
 #include "agent/vm_balloon.h"
 #include "agent/vm_files.h"
 #include "agent/vm_fork.h"
+#include "agent/vm_share.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -290,6 +291,8 @@ static void launched(struct node *node, struct vm *vm)
         vm->pid = job->process.pid;
         vm->pidfd = take_fd(&job->process.pidfd);
         vm->log_fd = take_fd(&job->process.log_fd);
+        if (!jail_share_is_same(&job->share, &vm->spec.share)) /* changed meanwhile */
+            vm_share_tell(node, vm);
     }
     if (vm->launch_error == 0 && wanted && configure_vm(node, vm, job, &err) < 0) {
         vm->launch_error = err.code;
