@@ -364,7 +364,7 @@ static int start_in(struct jail *jail, uint32_t instance, const struct jail_spec
     auto_close int log_fd = -1;
     int result = jail_cgroup_make(&jail->cgroup, instance, &cgroup_fd, err);
 
-    if (result == 0)
+    if (result == 0 && !jail_share_is_same(&spec->share, &jail_share_default))
         result = jail_share_write(&jail->cgroup, instance, &spec->share, err);
     if (result < 0)
         return result;

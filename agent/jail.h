@@ -39,9 +39,9 @@ static inline const char *jail_cgroup_finding(const struct jail *jail)
     return jail_cgroups(jail)->finding;
 }
 
-/* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
 /* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
 bool jail_may_raise_limits(const struct jail *jail);
+/* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */
 const struct vmm_cpuid *jail_cpuid(const struct jail *jail);
 
 /* A program of ours from the libexec directory.  Owned fd. */

@@ -27,6 +27,8 @@ static const struct {
     [JAIL_SHARE_IO_MAX] = { "io.max", "io" },
 };
 
+const struct jail_share jail_share_default = { .cpu_weight = 100, .io_weight = 100 };
+
 bool jail_share_is_same(const struct jail_share *a, const struct jail_share *b)
 {
     return a->cpu_weight == b->cpu_weight && a->io_weight == b->io_weight &&

@@ -35,6 +35,8 @@ struct jail_share {
     } io_limit;
 };
 
+/* As the kernel makes a cgroup: no weight but its own, no cap. */
+extern const struct jail_share jail_share_default;
 bool jail_share_is_same(const struct jail_share *a, const struct jail_share *b);
 
 /* Pure.  device: as jail_share_device finds it; "" leaves JAIL_SHARE_IO_MAX empty. */

@@ -205,9 +205,9 @@ json_t *node_targets(struct node *node);
 /* A copy of the database: bytes are borrowed until done returns; NULL: *err says why. */
 typedef void node_backup_fn(void *context, const void *bytes, size_t size, const struct error *err);
 void node_backup(struct node *node, node_backup_fn *done, void *context);
-/* 0 if requests can be served, else -EAGAIN with what is missing. */
 /* 0, or -EUCLEAN and what to do: the database is damaged, and only VMs can be asked for. */
 int node_check_damage(struct node *node, struct error *err);
+/* 0 if requests can be served, else -EUCLEAN as that, or -EAGAIN with what is missing. */
 int node_ready(struct node *node, struct error *err);
 /* Prometheus text exposition; malloc'ed.  The api's own figures are appended by api/. */
 char *node_metrics(struct node *node, size_t *ret_size);

@@ -94,7 +94,7 @@ void change_apply_vm(struct change *change)
         vm_balloon_tell(change->node, vm);
     if (change->verb == CHANGE_PATCH && json_object_get(change->body, "memory_target_mib"))
         vm_memory_tell(change->node, vm);
-    if (change->verb == CHANGE_PATCH)
+    if (!jail_share_is_same(&change->new_spec.share, &vm->spec.share)) /* that is the old one now */
         vm_share_tell(change->node, vm);
     vm_step(change->node, vm);
     if (change->verb == CHANGE_PART)

@@ -84,7 +84,8 @@ static void adopt(struct node *node, struct vm *vm)
     vm->placed = true;
     vm->log_fd = jail_open_log(node->jail, vm->head.instance);
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
-    vm_share_tell(node, vm);
+    if (vm->head.generation > 1) /* else it has what it was started with */
+        vm_share_tell(node, vm);
     if (control_fd < 0 ||
         vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
             0 ||

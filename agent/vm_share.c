@@ -43,9 +43,9 @@ void vm_share_read(struct json_reader *reader, struct jail_share *ret_share)
 
     *ret_share = (struct jail_share){
         .cpu_weight = (unsigned)json_read_integer(reader, "cpu_weight", 1, JAIL_WEIGHT_MAX,
-                                                  JSON_OPTIONAL, 100),
+                                                  JSON_OPTIONAL, jail_share_default.cpu_weight),
         .io_weight = (unsigned)json_read_integer(reader, "io_weight", 1, JAIL_WEIGHT_MAX,
-                                                 JSON_OPTIONAL, 100),
+                                                 JSON_OPTIONAL, jail_share_default.io_weight),
         .cpu_limit_percent = (unsigned)json_read_integer(reader, "cpu_limit_percent", 1,
                                                          JAIL_CPU_LIMIT_MAX, JSON_OPTIONAL, 0),
     };
