@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 
+from figures import percentile, rss_kib, vm_spec
+
 SIZES = (10, 100, 1000)
 CHURN_A_SECOND = 20
 CHURN_SECONDS = 10
@@ -36,24 +38,15 @@ def name_of(pid):
     return open(f"/proc/{pid}/comm").read().strip()
 
 
-def rss_mib(pid):
-    line = next(x for x in open(f"/proc/{pid}/status") if x.startswith("VmRSS:"))
-    return int(line.split()[1]) / 1024
-
-
 def p99_ms(times):
-    return sorted(times)[int(len(times) * 0.99)] * 1000
-
-
-def spec(nics=()):
-    return {"memory_mib": 16, "boot": {"kernel": "guest", "cmdline": "idle"}, "nics": list(nics)}
+    return percentile(times, 0.99) * 1000
 
 
 def create(client, first, last):
     """VMs a second, from the first request until all run."""
     begun = time.monotonic()
     for i in range(first, last):
-        client.request("create", "PUT", f"/v1/vms/f{i}", spec())
+        client.request("create", "PUT", f"/v1/vms/f{i}", vm_spec())
     for i in range(first, last):
         client.request("wait", "GET", f"/v1/vms/f{i}/wait?for=running&timeout=120")
     return (last - first) / (time.monotonic() - begun)
@@ -85,8 +78,7 @@ class Churn(threading.Thread):
             self.failure = failure
 
     def put(self):
-        nic = {"name": "eth0", "network": "default"}
-        self.client.request("churn", "PUT", f"/v1/vms/c{self.came}", spec([nic]))
+        self.client.request("churn", "PUT", f"/v1/vms/c{self.came}", vm_spec(tap=True))
         if self.came >= CHURN_A_SECOND:
             self.client.request("churn", "DELETE", f"/v1/vms/c{self.came - CHURN_A_SECOND}?force=true")
         self.came += 1
@@ -131,7 +123,7 @@ def bench_sizes(agent, connect, report):
         rate = create(connect(), there, size)
         there = size
         report.add(f"fleet_{size}_creations", rate, "1/s")
-        row = {"agent_rss": rss_mib(agent.process.pid), "idle_cpu": idle_percent(agent)}
+        row = {"agent_rss": rss_kib(agent.process.pid) / 1024, "idle_cpu": idle_percent(agent)}
         more, came = answers(connect, size)
         rows[size] = row | more
         report.add(f"fleet_{size}_churn", came, "1/s", CHURN_A_SECOND * 0.95, most=False)

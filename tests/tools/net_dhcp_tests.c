@@ -14,22 +14,6 @@
 #define TRIES     20
 #define UPSTREAM  0x7f000035 /* 127.0.0.53 */
 
-static int pid_of(int pidfd)
-{
-    char line[100];
-    FILE *info;
-    int pid = 0;
-
-    snprintf(line, sizeof line, "/proc/self/fdinfo/%d", pidfd);
-    info = fopen(line, "re");
-    while (info && fgets(line, sizeof line, info))
-        if (strncmp(line, "Pid:", 4) == 0)
-            pid = (int)strtol(line + 4, NULL, 10);
-    if (info)
-        fclose(info);
-    return pid;
-}
-
 /* A file of /proc/PID, cut to its bound. */
 static const char *read_proc(int pid, const char *name)
 {

@@ -121,16 +121,8 @@ static void check_dnsmasq_death(struct bed *bed)
     int pidfd = network_dhcp_pidfd(bed->host, 1);
     char command[100];
     struct dhcp_answer answer;
-    FILE *info;
-    int pid = 0;
+    int pid = pid_of(pidfd);
 
-    snprintf(command, sizeof command, "/proc/self/fdinfo/%d", pidfd);
-    info = fopen(command, "re");
-    while (info && fgets(command, sizeof command, info))
-        if (strncmp(command, "Pid:", 4) == 0)
-            pid = (int)strtol(command + 4, NULL, 10);
-    if (info)
-        fclose(info);
     snprintf(command, sizeof command, "kill -9 %d", pid);
     check(bed, pid > 0 && shell(command) && has_ended(pidfd), "the death of dnsmasq is seen");
     check(bed, network_dhcp_restart(bed->host, 1, &bed->err) == 0, "dnsmasq is started again");

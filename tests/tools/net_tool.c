@@ -40,6 +40,22 @@ bool shell(const char *command)
     return system(command) == 0; /* NOLINT(cert-env33-c): text of this test only */
 }
 
+int pid_of(int pidfd)
+{
+    char line[100];
+    FILE *info;
+    int pid = 0;
+
+    snprintf(line, sizeof line, "/proc/self/fdinfo/%d", pidfd);
+    info = fopen(line, "re");
+    while (info && fgets(line, sizeof line, info))
+        if (strncmp(line, "Pid:", 4) == 0)
+            pid = (int)strtol(line + 4, NULL, 10);
+    if (info)
+        fclose(info);
+    return pid;
+}
+
 bool shell_prints(const char *command, const char *text)
 {
     FILE *pipe = popen(command, "re"); /* NOLINT(cert-env33-c): text of this test only */

@@ -51,6 +51,8 @@ bool outside_answers(const struct guest *guest, uint32_t address, const char *te
 
 /* A command line of the test itself; true if it exits with 0. */
 bool shell(const char *command);
+/* Of the process; 0 if it has ended. */
+int pid_of(int pidfd);
 /* Does its output hold the text? */
 bool shell_prints(const char *command, const char *text);
 

@@ -41,6 +41,18 @@ static void run(struct fixture *fixture, unsigned seconds)
         balancer_plan(&balancer_default, &fixture->host, fixture->vms, 2, &fixture->now);
 }
 
+/* The first VM, when nothing is thought to be needed beside what it uses, and just a little
+ * more is left. */
+static struct balancer_vm *run_with_little_left(struct fixture *fixture)
+{
+    struct balancer_vm *vm = &fixture->vms[0];
+
+    run(fixture, 1);
+    vm->memory.cache = 0;
+    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 128;
+    return vm;
+}
+
 #define LEVEL_MIB(level, what) (4096 * balancer_default.levels[level].what / 1000)
 
 /* --- caches --- */
@@ -48,13 +60,9 @@ static void run(struct fixture *fixture, unsigned seconds)
 static void a_guest_that_reads_back_is_given_more(void **state)
 {
     struct fixture fixture = fixture_of(2000);
-    struct balancer_vm *vm = &fixture.vms[0];
+    struct balancer_vm *vm = run_with_little_left(&fixture);
 
     (void)state;
-    run(&fixture, 1);
-    /* Nothing is thought to be needed beside what it uses, and just a little more is left. */
-    vm->memory.cache = 0;
-    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 128;
     run(&fixture, 60);
     assert_in_range(vm->plan.demand_mib, 1024, 1024 + 128);
     vm->refaults = 1000;
@@ -66,12 +74,9 @@ static void a_guest_that_reads_back_is_given_more(void **state)
 static void a_page_that_is_read_over_and_over_counts_no_more_than_a_sixteenth(void **state)
 {
     struct fixture fixture = fixture_of(2000);
-    struct balancer_vm *vm = &fixture.vms[0];
+    struct balancer_vm *vm = run_with_little_left(&fixture);
 
     (void)state;
-    run(&fixture, 1);
-    vm->memory.cache = 0;
-    vm->balloon_mib = vm->memory.asked_mib = 4096 - 1024 - 128;
     vm->refaults = 1000000;
     run(&fixture, 1);
     assert_int_equal(vm->memory.cache >> 16, 128 + 4096 / 16);
