@@ -12,18 +12,24 @@
 /* The bitmap's area is a hole at first, so room to grow costs nothing. */
 #define GROW_FACTOR   4
 #define GROW_AT_LEAST (1ull << 40)
+/* The disk's bytes begin at a multiple of this, unless the bitmap is as large as one may be: pages
+ * of the page cache are as large as a write only where that is aligned. */
+#define DATA_ALIGNMENT (2ull << 20)
 
 static uint64_t bitmap_room(uint64_t size_bytes)
 {
     uint64_t largest = size_bytes * GROW_FACTOR;
     struct delta_header header = { .version = DELTA_VERSION };
+    uint64_t bytes;
 
     if (largest < GROW_AT_LEAST)
         largest = GROW_AT_LEAST;
     if (largest > DELTA_VIRTUAL_MAX)
         largest = DELTA_VIRTUAL_MAX;
     header.virtual_bytes = largest;
-    return delta_bitmap_used(&header);
+    bytes = delta_bitmap_used(&header);
+    bytes += -(DELTA_BITMAP_OFFSET + bytes) % DATA_ALIGNMENT;
+    return bytes < DELTA_BITMAP_MAX ? bytes : DELTA_BITMAP_MAX;
 }
 
 static int write_header(int fd, struct delta_header *header, struct error *err)

@@ -37,6 +37,7 @@
 #define WINDOW_START   ((uint64_t)(32768 - WINDOW_BLOCKS / 2) * BLOCK)
 #define DISK_BYTES     (WINDOW_START + WINDOW_BYTES)
 #define BASE_BYTES     (WINDOW_START + 15 * (uint64_t)BLOCK + 1000) /* ends inside a block */
+#define DISK_BYTES_MAX ((data_offset() - BLOCK) * 8 * BLOCK) /* as far as its bitmap has room */
 #define BITMAP_USED    (2 * BLOCK)
 #define BASE_UID       "01234567-89ab-4cde-8f01-23456789abcd"
 #define REQUEST_BLOCKS 6u
@@ -134,9 +135,7 @@ int fdatasync(int fd)
 
 static inline uint64_t data_offset(void)
 {
-    static const uint64_t room = 1ull << 40; /* delta_file.c */
-
-    return BLOCK + room / BLOCK / 8;
+    return 34ull << 20; /* delta_file.c: room for 1 TiB, up to a multiple of 2 MiB */
 }
 
 static int new_file(const char *name, uint64_t size)

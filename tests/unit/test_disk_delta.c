@@ -307,7 +307,7 @@ static void a_delta_grows_within_its_bitmap(void **state)
 
     assert_int_equal(delta_file_grow(f->delta_fd, DISK_BYTES - BLOCK, &f->err), -EINVAL);
     assert_int_equal(delta_file_grow(f->delta_fd, DISK_BYTES + 1, &f->err), -EINVAL);
-    assert_int_equal(delta_file_grow(f->delta_fd, (1ull << 40) + BLOCK, &f->err), -EFBIG);
+    assert_int_equal(delta_file_grow(f->delta_fd, DISK_BYTES_MAX + BLOCK, &f->err), -EFBIG);
     assert_int_equal(delta_file_grow(f->delta_fd, 1ull << 39, &f->err), 0);
     disk_free(f->disk);
     assert_int_equal(disk_delta_new(f->base_fd, f->delta_fd, ring, 1ull << 39, &f->disk, &f->err),
