@@ -15,7 +15,7 @@
 
 /* So many go out while the turn's others are still prepared: what waits for the last of them leaves
  * the host's disk idle, and each by itself costs a system call. */
-#define SUBMIT_TOGETHER 4
+#define SUBMIT_TOGETHER 2
 
 struct disk_raw {
     struct disk disk;
