@@ -147,7 +147,7 @@ $(BUILD)/tests/%.so: tests/tools/%.c
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
-$(BUILD)/tests/disk_bench: $(BUILD)/tests/tools/disk_bench.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+$(BUILD)/tests/disk_bench: $(BUILD)/tests/tools/disk_bench.o $(BUILD)/storage/delta_file.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS)

@@ -1,10 +1,12 @@
 /* disk_bench.c - drives a disk back end of the VMM with nothing around it but its loop.
  *
- *   disk_bench FILE random|sequential read|write BYTES DEPTH SECONDS none|buffered ring|calls
- * MEMORY
+ *   disk_bench FILE random|sequential read|write BYTES DEPTH MS none|buffered ring|calls MEMORY
+ *              [BASE]
  *
- * Prints operations per second.  FILE is overwritten.  The buffers are those of MEMORY, one behind
- * the other: the speed of large transfers depends on how scattered the memory is. */
+ * Prints operations per second; MS 0: as many as FILE has blocks, and a flush.  FILE is
+ * overwritten. The buffers are those of MEMORY, one behind the other: the speed of large transfers
+ * depends on how scattered the memory is.  With a BASE, FILE is a delta over it; an empty one
+ * becomes that. */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,8 +19,10 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
+#include "storage/delta_file.h"
 #include "vmm/disk.h"
 #include "tests/unit/ring_harness.h"
+#include "vmm/disk_delta.h"
 #include "vmm/disk_raw.h"
 
 struct bench {
@@ -85,7 +89,7 @@ static void run(struct bench *bench, struct loop *loop, int64_t ms)
     int64_t begin_ms = loop_now_ms();
     struct error err = { 0 };
 
-    while (loop_now_ms() - begin_ms < ms) {
+    while (ms > 0 ? loop_now_ms() - begin_ms < ms : bench->done < bench->blocks) {
         unsigned count = bench->ready_count;
         struct slot *turn[DISK_IN_FLIGHT_MAX];
 
@@ -102,11 +106,43 @@ static void run(struct bench *bench, struct loop *loop, int64_t ms)
     disk_drain(bench->disk, DISK_FINISH);
 }
 
+/* Which blocks a delta has is in its file from then on. */
+static void flush(struct bench *bench, struct slot *slot)
+{
+    slot->request = (struct disk_request){ .operation = DISK_FLUSH, .done = request_done };
+    disk_submit(bench->disk, &slot->request);
+    disk_drain(bench->disk, DISK_FINISH);
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: disk_bench FILE random|sequential read|write BYTES DEPTH SECONDS "
-                    "none|buffered ring|calls MEMORY\n");
+    fprintf(stderr, "usage: disk_bench FILE random|sequential read|write BYTES DEPTH MS "
+                    "none|buffered ring|calls MEMORY [BASE]\n");
     return 2;
+}
+
+static int open_disk(struct bench *bench, int fd, struct uring *ring, const char *base,
+                     struct error *err)
+{
+    int base_fd = base ? open(base, O_RDONLY | O_CLOEXEC) : -1; /* as long as we live */
+    struct stat status;
+    int result = fstat(fd, &status);
+    bool is_new = result == 0 && status.st_size == 0;
+
+    if (base)
+        result = fstat(base_fd, &status);
+    if (result < 0)
+        return error_set(err, errno, "%s", strerror(errno));
+    bench->blocks = (uint64_t)status.st_size / bench->bytes;
+    if (bench->blocks == 0)
+        return error_set(err, EINVAL, "the disk is too small");
+    if (!base)
+        return disk_raw_new(fd, ring, &bench->disk, err);
+    if (is_new)
+        result = delta_file_init(fd, (uint64_t)status.st_size, (uint64_t)status.st_size, "", err);
+    return result < 0
+               ? result
+               : disk_delta_new(base_fd, fd, ring, (uint64_t)status.st_size, &bench->disk, err);
 }
 
 int main(int argc, char **argv)
@@ -120,28 +156,25 @@ int main(int argc, char **argv)
     auto_close int memory_fd = -1;
     uint8_t *memory;
     unsigned depth;
+    int64_t ms;
 
-    if (argc != 10)
+    if (argc != 10 && argc != 11)
         return usage();
     fd = open(argv[1], O_RDWR | O_CLOEXEC | (strcmp(argv[7], "none") == 0 ? O_DIRECT : 0));
     bench.random = strcmp(argv[2], "random") == 0;
     bench.operation = strcmp(argv[3], "write") == 0 ? DISK_WRITE : DISK_READ;
     bench.bytes = strtoull(argv[4], NULL, 10);
     depth = (unsigned)strtoul(argv[5], NULL, 10);
-    if (fd < 0 || fstat(fd, &status) < 0 || bench.bytes == 0 || depth == 0 ||
-        depth > DISK_IN_FLIGHT_MAX || (uint64_t)status.st_size < bench.bytes)
-        return usage();
-    bench.blocks = (uint64_t)status.st_size / bench.bytes;
     memory_fd = open(argv[9], O_RDWR | O_CLOEXEC);
-    if (memory_fd < 0 || fstat(memory_fd, &status) < 0 ||
-        (uint64_t)status.st_size < depth * bench.bytes)
+    if (fd < 0 || bench.bytes == 0 || depth == 0 || depth > DISK_IN_FLIGHT_MAX || memory_fd < 0 ||
+        fstat(memory_fd, &status) < 0 || (uint64_t)status.st_size < depth * bench.bytes)
         return usage();
     memory = mmap(NULL, depth * bench.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
                   memory_fd, 0);
     if (memory == MAP_FAILED)
         return usage();
     if (loop_new(&loop, &err) < 0 ||
-        disk_raw_new(fd, strcmp(argv[8], "calls") == 0 ? NULL : ring_new(), &bench.disk, &err) <
+        open_disk(&bench, fd, strcmp(argv[8], "calls") == 0 ? NULL : ring_new(), argv[10], &err) <
             0 ||
         (bench.disk->event_fd >= 0 && loop_add(loop, bench.disk->event_fd, EPOLLIN | EPOLLET,
                                                disk_event, &bench, &source, &err) < 0)) {
@@ -155,6 +188,9 @@ int main(int argc, char **argv)
         slots[i].buffer = memory + i * bench.bytes;
         bench.ready[bench.ready_count++] = &slots[i];
     }
-    run(&bench, loop, (int64_t)strtoul(argv[6], NULL, 10) * 1000);
+    ms = (int64_t)strtoul(argv[6], NULL, 10);
+    run(&bench, loop, ms);
+    if (ms == 0)
+        flush(&bench, slots);
     return 0;
 }
