@@ -5,15 +5,14 @@
 #include "base/filter_print.h"
 #include "vmm/filter_rules.h"
 
-static int add_rule(scmp_filter_ctx filter, const struct filter_rule *rule)
+static int add_rule(scmp_filter_ctx filter, uint32_t action, const struct filter_rule *rule)
 {
     struct scmp_arg_cmp compare[FILTER_CONDITIONS_MAX];
 
     for (unsigned i = 0; i < rule->condition_count; i++)
         compare[i] = (struct scmp_arg_cmp){ rule->conditions[i].argument, SCMP_CMP_MASKED_EQ,
                                             rule->conditions[i].mask, rule->conditions[i].value };
-    return seccomp_rule_add_exact_array(filter, SCMP_ACT_ALLOW, rule->call, rule->condition_count,
-                                        compare);
+    return seccomp_rule_add_exact_array(filter, action, rule->call, rule->condition_count, compare);
 }
 
 static int print(const char *name, const struct filter_rule *rules, size_t count)
@@ -24,9 +23,9 @@ static int print(const char *name, const struct filter_rule *rules, size_t count
     if (result == 0)
         result = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     for (size_t i = 0; i < count && result == 0; i++)
-        result = add_rule(filter, &rules[i]);
-    for (size_t i = 0; i < ARRAY_LENGTH(refused_calls) && result == 0; i++)
-        result = seccomp_rule_add_exact(filter, SCMP_ACT_ERRNO(ENOMEM), refused_calls[i], 0);
+        result = add_rule(filter, SCMP_ACT_ALLOW, &rules[i]);
+    for (size_t i = 0; i < ARRAY_LENGTH(refused_rules) && result == 0; i++)
+        result = add_rule(filter, SCMP_ACT_ERRNO(ENOMEM), &refused_rules[i]);
     /* What happens most stands first: running the guest, waiting, raising interrupts. */
     if (result == 0)
         (void)seccomp_syscall_priority(filter, SCMP_SYS(ioctl), 255);

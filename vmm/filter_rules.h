@@ -80,9 +80,11 @@ static const struct filter_rule device_rules[] = {
     IOCTL(KVM_GET_LAPIC), IOCTL(KVM_GET_MSRS), IOCTL(KVM_GET_VCPU_EVENTS), IOCTL(KVM_GET_MP_STATE),
     /* a device is attached, or let go by the guest: its queues' kicks and interrupts, its tap */
     ALWAYS(eventfd2), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD), IOCTL(TUNGETVNETHDRSZ),
-    /* a fork: the guest's memory becomes copy-on-write */
+    /* a fork: the guest's memory becomes copy-on-write, what it was mapped by goes aside */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
+    { SCMP_SYS(mremap), 1,
+      { { 3, 0xffffffff, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP } } },
     /* an attached disk's ring: no more than files that are open here, and not executable */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, { 3, 0xffffffff, MAP_SHARED | MAP_POPULATE } } },
     /* malloc, and the bitmap of a delta that is attached */
@@ -90,9 +92,10 @@ static const struct filter_rule device_rules[] = {
     /* what the balloon discards: anonymous memory, and a file's by anonymous memory over it */
     { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_DONTNEED } } },
     ANONYMOUS_MMAP(MAP_FIXED | MAP_NORESERVE),
-    /* the end */
-    ALWAYS(rt_sigreturn), ALWAYS(exit_group),
+    ALWAYS(exit_group),
 };
 /* Answered by ENOMEM: realloc asks first, and copies then. */
-static const int refused_calls[] = { SCMP_SYS(mremap) };
+static const struct filter_rule refused_rules[] = {
+    { SCMP_SYS(mremap), 1, { { 3, MREMAP_FIXED, 0 } } },
+};
 /* clang-format on */

@@ -16,6 +16,7 @@
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20)
 #define SAVE_BYTES (256u << 10) /* at a time */
+#define ASIDE_STEP (16u << 20)  /* at a time: 0.5 ms */
 #define FILES_MAX  24           /* a kernel's segments (boot_elf.h), an initrd */
 
 struct guest_memory {
@@ -29,6 +30,8 @@ struct guest_memory {
     int layers[VMM_LAYERS_MAX]; /* borrowed */
     int base_fd;                /* owned; the only layer, where guest_memory_rebase gave it */
     uint8_t *discarded; /* owned; of each page: not 0 once it was taken away from a layer's */
+    uint8_t *aside;     /* owned; what `host` was mapped by before guest_memory_part */
+    uint64_t aside_bytes;
     size_t count;
     struct guest_memory_region regions[GUEST_REGIONS_MAX];
     size_t file_count;
@@ -145,11 +148,17 @@ struct guest_memory *guest_memory_free(struct guest_memory *memory)
     if (memory) {
         if (memory->host)
             munmap(memory->host, memory->bytes);
+        munmap(memory->aside, memory->aside_bytes); /* refuses 0 */
         cleanup_close(&memory->base_fd);
         free(memory->discarded);
         free(memory);
     }
     return NULL;
+}
+
+uint64_t guest_memory_bytes(const struct guest_memory *memory)
+{
+    return memory->bytes;
 }
 
 size_t guest_memory_region_count(const struct guest_memory *memory)
@@ -354,9 +363,25 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
 
 int guest_memory_part(struct guest_memory *memory, struct error *err)
 {
-    int result = memory->layer_count == 0 ? map_first(memory, memory->fd) : 0;
+    int result = 0;
 
+    if (memory->layer_count == 0) {
+        memory->aside = reserve(memory->bytes);
+        memory->aside_bytes = memory->aside ? memory->bytes : 0;
+        /* Linux before 5.13 refuses, and takes it down when the next comes over it. */
+        (void)mremap(memory->host, memory->aside_bytes, memory->aside_bytes,
+                     MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, memory->aside);
+        result = map_first(memory, memory->fd);
+    }
     return result < 0 ? error_set(err, result, "part from a fork: %s", strerror(-result)) : 0;
+}
+
+bool guest_memory_unmap_aside(struct guest_memory *memory)
+{
+    uint64_t size = memory->aside_bytes < ASIDE_STEP ? memory->aside_bytes : ASIDE_STEP;
+
+    memory->aside_bytes -= size;
+    return size > 0 && munmap(memory->aside + memory->aside_bytes, size) == 0;
 }
 
 /* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped, or
@@ -411,25 +436,23 @@ bool guest_memory_refills(const struct guest_memory *memory)
     return memory->page_bytes == PAGE_BYTES;
 }
 
-int guest_memory_save(const struct guest_memory *memory, size_t index, int fd, uint64_t offset)
+int guest_memory_save(const struct guest_memory *memory, int fd)
 {
-    struct guest_memory_region region = guest_memory_region(memory, index);
     auto_free uint8_t *buffer = NULL;
     int result = 0;
 
     if (memory->fd < 0)
-        return sparse_write(fd, region.host, region.size, offset);
+        return sparse_write(fd, memory->host, memory->bytes, 0);
     buffer = malloc(SAVE_BYTES);
     if (!buffer)
         return -ENOMEM;
-    for (uint64_t at = 0; at < region.size && result == 0;) {
-        uint64_t left = region.size - at;
-        struct iovec part = { buffer, left < SAVE_BYTES ? left : SAVE_BYTES };
-        ssize_t got = preadv(memory->fd, &part, 1, region.host - memory->host + (off_t)at);
+    for (uint64_t at = 0; at < memory->bytes && result == 0;) {
+        struct iovec part = { buffer, SAVE_BYTES };
+        ssize_t got = preadv(memory->fd, &part, 1, (off_t)at);
 
         if (got <= 0)
             return got < 0 ? -errno : -EIO;
-        result = sparse_write(fd, buffer, (size_t)got, offset + at);
+        result = sparse_write(fd, buffer, (size_t)got, at);
         at += (uint64_t)got;
     }
     return result;

@@ -37,6 +37,7 @@ int guest_memory_make(const struct guest_memory_spec *spec, struct guest_memory 
                       struct error *err);
 struct guest_memory *guest_memory_free(struct guest_memory *memory);
 
+uint64_t guest_memory_bytes(const struct guest_memory *memory); /* of all regions */
 size_t guest_memory_region_count(const struct guest_memory *memory);
 struct guest_memory_region guest_memory_region(const struct guest_memory *memory, size_t index);
 
@@ -72,9 +73,12 @@ int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err);
 /* After guest_memory_fork, before anything writes to the memory: what it writes is its own from
- * then on, and not its copies'.  The kernel takes shared memory's mapping down page by page for
- * this, some 50 ms a GiB, for which no copy need wait.  If it fails, the guest must not go on. */
+ * then on, and not its copies'.  If it fails, the guest must not go on. */
 int guest_memory_part(struct guest_memory *memory, struct error *err);
+/* The kernel takes a mapping down page by page, 35 ms a GiB: what shared memory was mapped by goes
+ * aside in one piece when it parts, and this unmaps some of it; true if there is more.  Loop
+ * thread. */
+bool guest_memory_unmap_aside(struct guest_memory *memory);
 /* With the guest paused and all of it just written to that file: lays the memory over it alone, so
  * that changes are known from then on.  fd: for reading; owned if it succeeds.  Anonymous memory
  * only. */
@@ -91,6 +95,7 @@ bool guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uin
  * meanwhile; so a guest's own reports of free memory are not asked for there. */
 bool guest_memory_refills(const struct guest_memory *memory);
 
-/* Writes region `index` to `fd`, from `offset` on; pages of zeroes become holes.  Memory that the
- * guest never used stays unused: reading it through its mapping would give a file's hole a page. */
-int guest_memory_save(const struct guest_memory *memory, size_t index, int fd, uint64_t offset);
+/* Writes all of it to `fd`, the regions one behind the other; pages of zeroes become holes.  Memory
+ * that the guest never used stays unused: reading it through its mapping would give a file's hole a
+ * page. */
+int guest_memory_save(const struct guest_memory *memory, int fd);

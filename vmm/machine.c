@@ -430,6 +430,15 @@ static int fork_guest(void *context, const int fds[3], int ret_layers[VMM_LAYERS
                : guest_memory_fork(machine->memory, fds[1], fds[2], ret_layers, ret_count, err);
 }
 
+/* In between the devices are served, and others have the processor. */
+static void unmap_aside(void *context)
+{
+    struct machine *machine = context;
+
+    if (guest_memory_unmap_aside(machine->memory))
+        (void)loop_after(machine->loop, 5, unmap_aside, machine);
+}
+
 /* A guest that wrote on would write into its forks. */
 static void part_guest(void *context)
 {
@@ -438,6 +447,7 @@ static void part_guest(void *context)
 
     if (guest_memory_part(machine->memory, &err) < 0)
         exit_record_fail(machine->record, EXIT_REASON_VMM_ERROR, &err);
+    unmap_aside(machine);
 }
 
 static bool console_input(void *context, const void *bytes, size_t size)

@@ -23,35 +23,18 @@ struct snapshot_header {
     uint64_t state_bytes; /* that follow */
 };
 
-static uint64_t memory_size(const struct guest_memory *memory)
-{
-    uint64_t bytes = 0;
-
-    for (size_t i = 0; i < guest_memory_region_count(memory); i++)
-        bytes += guest_memory_region(memory, i).size;
-    return bytes;
-}
-
 int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
                    const struct transfer *transfer, struct error *err)
 {
     struct snapshot_header header = {
         .magic = SNAPSHOT_MAGIC,
         .version = SNAPSHOT_VERSION,
-        .memory_bytes = memory_size(memory),
+        .memory_bytes = guest_memory_bytes(memory),
         .state_bytes = transfer->size,
     };
     struct iovec parts[] = { { &header, sizeof header }, { transfer->bytes, transfer->size } };
-    uint64_t offset = 0;
-    int result = 0;
+    int result = memory_fd >= 0 ? guest_memory_save(memory, memory_fd) : 0;
 
-    for (size_t i = 0; memory_fd >= 0 && i < guest_memory_region_count(memory) && result == 0;
-         i++) {
-        struct guest_memory_region region = guest_memory_region(memory, i);
-
-        result = guest_memory_save(memory, i, memory_fd, offset);
-        offset += region.size;
-    }
     if (result == 0)
         result = disk_raw_transfer(state_fd, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
     if (result == 0 && memory_fd >= 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
@@ -67,10 +50,10 @@ static int check_header(const struct snapshot_header *header, const struct guest
     if (header->version != SNAPSHOT_VERSION)
         return error_set(err, ENOTSUP, "snapshot: version %u, this VMM reads %u", header->version,
                          SNAPSHOT_VERSION);
-    if (header->memory_bytes != memory_size(memory))
+    if (header->memory_bytes != guest_memory_bytes(memory))
         return error_set(err, EINVAL, "snapshot: of %llu MiB of memory, not %llu",
                          (unsigned long long)header->memory_bytes >> 20,
-                         (unsigned long long)memory_size(memory) >> 20);
+                         (unsigned long long)guest_memory_bytes(memory) >> 20);
     if (header->state_bytes == 0 || header->state_bytes > SNAPSHOT_STATE_MAX)
         return error_set(err, EINVAL, "snapshot: a state of %llu bytes",
                          (unsigned long long)header->state_bytes);
@@ -104,37 +87,21 @@ int snapshot_read(int state_fd, const struct guest_memory *memory, struct transf
 }
 
 /* What is there of it: the rest is zero, as the memory is. */
-static int read_region(int fd, uint64_t offset, struct guest_memory_region region,
-                       struct error *err)
-{
-    uint64_t at = offset, end = offset + region.size, start, stop;
-    int result;
-
-    while ((result = sparse_next_data(fd, at, end, &start, &stop)) > 0) {
-        result = boot_file_read(fd, start, region.host + (start - offset), stop - start,
-                                "snapshot's memory", err);
-        if (result < 0)
-            return result;
-        at = stop;
-    }
-    return result < 0 ? error_set(err, result, "look for data in a snapshot's memory") : 0;
-}
-
 static int read_layer(int fd, struct guest_memory *memory, struct error *err)
 {
-    uint64_t offset = 0;
-    int result = 0;
+    uint8_t *host = guest_memory_region(memory, 0).host; /* the others are behind it */
+    uint64_t bytes = guest_memory_bytes(memory), start, end = 0;
+    int result;
 
-    if (lseek(fd, 0, SEEK_END) != (off_t)memory_size(memory))
+    if (lseek(fd, 0, SEEK_END) != (off_t)bytes)
         return error_set(err, EINVAL, "the memory file is not of %llu bytes",
-                         (unsigned long long)memory_size(memory));
-    for (size_t i = 0; i < guest_memory_region_count(memory) && result == 0; i++) {
-        struct guest_memory_region region = guest_memory_region(memory, i);
-
-        result = read_region(fd, offset, region, err);
-        offset += region.size;
+                         (unsigned long long)bytes);
+    while ((result = sparse_next_data(fd, end, bytes, &start, &end)) > 0) {
+        result = boot_file_read(fd, start, host + start, end - start, "snapshot's memory", err);
+        if (result < 0)
+            return result;
     }
-    return result;
+    return result < 0 ? error_set(err, result, "look for data in a snapshot's memory") : 0;
 }
 
 int snapshot_map(const int *layer_fds, size_t count, struct guest_memory *memory, struct error *err)

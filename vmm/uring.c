@@ -27,14 +27,9 @@ bool uring_map(struct uring *ring, int fd, int event_fd, const struct disk_ring_
     return true;
 }
 
-static struct io_uring_sqe *uring_entry(struct uring *ring, unsigned index)
-{
-    return &ring->entries[index % DISK_RING_ENTRIES];
-}
-
 struct io_uring_sqe *uring_queue(struct uring *ring)
 {
-    struct io_uring_sqe *entry = uring_entry(ring, ring->tail++);
+    struct io_uring_sqe *entry = &ring->entries[ring->tail++ % DISK_RING_ENTRIES];
 
     ring->queued++;
     *entry = (struct io_uring_sqe){ 0 };
@@ -65,7 +60,7 @@ void *uring_take(struct uring *ring, int *ret_result)
         ring->refused--;
         ring->queued--;
         *ret_result = -EAGAIN;
-        return (void *)(uintptr_t)uring_entry(ring, --ring->tail)->user_data;
+        return (void *)(uintptr_t)ring->entries[--ring->tail % DISK_RING_ENTRIES].user_data;
     }
     if (*head == __atomic_load_n(rings_field(ring, ring->layout.completion_tail), __ATOMIC_ACQUIRE))
         return NULL;

@@ -25,10 +25,6 @@ int main(void)
 {
     print("vcpu", vcpu_rules, ARRAY_LENGTH(vcpu_rules));
     print("devices", device_rules, ARRAY_LENGTH(device_rules));
-    for (size_t i = 0; i < ARRAY_LENGTH(refused_calls); i++) {
-        auto_free char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, refused_calls[i]);
-
-        printf("refused %s\n", name);
-    }
+    print("refused", refused_rules, ARRAY_LENGTH(refused_rules));
     return EXIT_SUCCESS;
 }

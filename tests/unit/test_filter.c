@@ -213,7 +213,7 @@ static void a_refused_call_lets_live(void **state)
     if (pid == 0) {
         if (filter_load(FILTER_DEVICES, NULL) < 0)
             _exit(1);
-        _exit(syscall(SYS_mremap, 0, 4096, 8192, 0) == -1 && errno == ENOMEM ? 0 : 2);
+        _exit(syscall(SYS_mremap, 0, 4096, 8192, MREMAP_MAYMOVE) == -1 && errno == ENOMEM ? 0 : 2);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
