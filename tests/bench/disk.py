@@ -79,16 +79,17 @@ def bench_fio(bench, path, report):
                     lambda: bench.fio(path, load, direct))
 
 
-def bench_delta(bench, base, report):
-    """Blocks of the base, those of the delta, and those that a write brings to it."""
+def bench_delta(bench, base, report, loads):
+    """Blocks of the base, those of the delta, and those that a write brings to it; the loads are of one
+    size, by which the files are written, too: so both are in pages alike."""
     size = SIZE_MIB << 20
     with tempfile.NamedTemporaryFile(prefix="disk-", dir=bench.build) as empty, \
             tempfile.NamedTemporaryFile(prefix="disk-", dir=bench.build) as delta, \
             tempfile.NamedTemporaryFile(prefix="disk-", dir=bench.build) as raw:
         os.ftruncate(raw.fileno(), size)
-        for path, over in ((delta.name, base), (raw.name, None)):  # whole, and in pages alike: small ones
-            bench.ours(path, ("sequential", "write", 4096, 1), base=over, ms=0)
-        for name, load in LOADS.items():
+        for path, over in ((delta.name, base), (raw.name, None)):
+            bench.ours(path, ("sequential", "write", *list(loads.values())[0][2:]), base=over, ms=0)
+        for name, load in loads.items():
             if load[1] == "read":
                 compare(report, f"delta_base_{name}", "raw", 0.9,
                         lambda: bench.ours(empty.name, load, base=base), lambda: bench.ours(base, load))
@@ -112,5 +113,7 @@ def bench(build, report):
         processors = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {max(processors)})
         bench_fio(turns, file.name, report)
-        bench_delta(turns, file.name, report)
+        for pattern in ("random", "sequential"):
+            bench_delta(turns, file.name, report,
+                        {name: load for name, load in LOADS.items() if load[0] == pattern})
         os.sched_setaffinity(0, processors)
