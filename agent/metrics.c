@@ -431,6 +431,9 @@ static void print_memory(FILE *out, const struct node *node)
     for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
         fprintf(out, "warren_memory_actions_total{rung=\"%s\"} %" PRIu64 "\n",
                 balancer_rung_names[rung], figures.actions[rung]);
+    head(out, "warren_memory_pressure_wakeups_total", "counter",
+         "How often tasks that waited for memory woke the balancer (PSI)");
+    fprintf(out, "warren_memory_pressure_wakeups_total %" PRIu64 "\n", figures.wakeups);
 }
 
 static void print_histogram(FILE *out, const char *name, const char *help,

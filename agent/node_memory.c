@@ -267,6 +267,7 @@ static int see_host(struct node_memory *memory, struct error *err)
         .elapsed_ms = memory->last_ms ? (uint32_t)(now - memory->last_ms) : 0,
     };
     memory->last_ms = now;
+    memory->available_mib = pressure.available_mib;
     memory->figures.capacity_mib = mine;
     memory->figures.free_mib = free;
     memory->figures.swapped_mib = pressure.swap_mib - pressure.swap_free_mib;
@@ -443,13 +444,25 @@ static void balance(struct node_memory *memory)
 
 /* --- ticks --- */
 
+/* A guest fills gigabytes in a second, so the host is looked at more often than its VMs are. */
 static void on_timer(void *context)
 {
     struct node_memory *memory = context;
+    const struct balancer_config config = node_memory_config(memory->node);
+    struct memory_pressure now;
+    uint32_t fell = 0;
 
-    if (memory->state.level == BALANCER_HIGH)
-        memory->timer = loop_cancel(memory->timer);
-    balance(memory);
+    if (memory_pressure_read(&now, NULL) == 0 && now.available_mib < memory->available_mib)
+        fell = (uint32_t)(memory->available_mib - now.available_mib);
+    if (loop_now_ms() - memory->last_ms + BALANCER_TICK_MS / 2 >=
+        balancer_wait_ms(&config, &memory->host, &memory->state, fell))
+        balance(memory);
+}
+
+static void balance_again(struct node_memory *memory)
+{
+    if (loop_now_ms() - memory->last_ms >= BALANCER_TICK_MS)
+        balance(memory);
 }
 
 static void on_trigger(void *context, uint32_t events)
@@ -457,8 +470,8 @@ static void on_trigger(void *context, uint32_t events)
     struct node_memory *memory = context;
 
     (void)events;
-    if (loop_now_ms() - memory->last_ms >= 250)
-        balance(memory);
+    memory->figures.wakeups++;
+    balance_again(memory);
 }
 
 /* --- what is in effect --- */
@@ -521,17 +534,20 @@ void node_memory_follow(struct node *node)
         memory->figures.rung = memory->state.rung;
         memory->figures.price = 0;
         memory->count = 0;
+        memory->last_ms = 0;
         memory->would[0] = '\0';
         let_go(memory);
         memory->trigger = loop_remove(memory->trigger);
         cleanup_close(&memory->trigger_fd);
-        if (mode != MEMORY_OFF)
+        if (mode != MEMORY_OFF) {
+            memory->timer = loop_every(node->loop, BALANCER_TICK_MS, on_timer, memory);
             watch_pressure(memory);
+        }
     }
     if (mode == MEMORY_OFF)
         node_memory_tell(memory);
-    else if (!memory->timer)
-        balance(memory);
+    else
+        balance_again(memory);
 }
 
 void node_memory_tick(struct node *node)
@@ -542,8 +558,6 @@ void node_memory_tick(struct node *node)
     if (memory->timer && node_memory_mode(node) == memory->mode)
         return;
     node_memory_follow(node);
-    if (memory->state.level != BALANCER_HIGH && !memory->timer)
-        memory->timer = loop_every(node->loop, balancer_wait_ms(&memory->state), on_timer, memory);
 }
 
 int node_memory_new(struct node *node, struct node_memory **ret_memory, struct error *err)

@@ -19,7 +19,7 @@ int node_memory_new(struct node *node, struct node_memory **ret_memory, struct e
 /* Waits for what is being reclaimed.  Accepts NULL. */
 struct node_memory *node_memory_free(struct node_memory *memory);
 
-/* Once a second; more often by itself while the host is short. */
+/* Once a second; more often by itself while the host is short, or becomes it. */
 void node_memory_tick(struct node *node);
 
 /* The settings may have changed: puts them into effect, and undoes what others did. */
@@ -45,5 +45,6 @@ struct node_memory_figures {
     uint64_t capacity_mib, free_mib, swapped_mib;
     /* plans that asked more than those before, ever */
     uint64_t actions[BALANCER_RUNG_COUNT];
+    uint64_t wakeups; /* by tasks that waited for memory, ever */
 };
 struct node_memory_figures node_memory_figures(const struct node *node);

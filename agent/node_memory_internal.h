@@ -12,9 +12,9 @@ enum memory_mode { MEMORY_UNKNOWN, MEMORY_OFF, MEMORY_DRY_RUN, MEMORY_ON };
 
 struct node_memory {
     struct node *node;
-    struct worker *worker; /* writes to memory.reclaim, which takes its time */
-    struct loop_timer *timer;
-    int trigger_fd; /* of PSI; -1 = none */
+    struct worker *worker;    /* writes to memory.reclaim, which takes its time */
+    struct loop_timer *timer; /* while VMs are balanced; NULL then = the tick has to do */
+    int trigger_fd;           /* of PSI; -1 = none */
     struct loop_source *trigger;
     enum memory_mode mode; /* that is in effect */
     struct balancer_state state;
@@ -23,10 +23,11 @@ struct node_memory {
     struct balancer_vm *vms; /* of the last call, those of node's VMs that run */
     struct vm **owners;      /* whose they are; valid within a call only */
     size_t count, size;
-    int64_t last_ms;
-    bool reclaiming; /* a job is under way */
-    int64_t told_ms; /* when the node's status was last noted; 0 = not yet */
-    char would[80];  /* what dry-run would have done last, of pause and kill; "" = nothing */
+    int64_t last_ms;        /* when that was; 0 = not yet */
+    uint64_t available_mib; /* the host's then */
+    bool reclaiming;        /* a job is under way */
+    int64_t told_ms;        /* when the node's status was last noted; 0 = not yet */
+    char would[80];         /* what dry-run would have done last, of pause and kill; "" = nothing */
     bool would_is_new;
 };
 

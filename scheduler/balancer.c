@@ -547,7 +547,11 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
     }
 }
 
-uint32_t balancer_wait_ms(const struct balancer_state *state)
+uint32_t balancer_wait_ms(const struct balancer_config *config, const struct balancer_host *host,
+                          const struct balancer_state *state, uint32_t fell_mib)
 {
-    return state->level == BALANCER_HIGH ? 1000 : 250;
+    uint32_t soft = permille(host->capacity_mib, config->levels[BALANCER_SOFT].enter_permille);
+    bool is_short = state->level != BALANCER_HIGH || less(host->free_mib, fell_mib) < soft;
+
+    return is_short ? BALANCER_TICK_MS : 1000;
 }

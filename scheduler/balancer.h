@@ -137,8 +137,12 @@ struct balancer_state {
 void balancer_plan(const struct balancer_config *config, const struct balancer_host *host,
                    struct balancer_vm *vms, unsigned count, struct balancer_state *state);
 
-/* In so many ms the next call is due, unless pressure or distress is told of before. */
-uint32_t balancer_wait_ms(const struct balancer_state *state);
+/* So many ms after the last call, to which host was given, the next one is due, unless pressure is
+ * told of before.  fell_mib: what the host has less available since then, which VMs may have taken.
+ */
+uint32_t balancer_wait_ms(const struct balancer_config *config, const struct balancer_host *host,
+                          const struct balancer_state *state, uint32_t fell_mib);
+#define BALANCER_TICK_MS 250 /* the least that it returns */
 
 /* The parts of it, for tests.  P(price): a VM of weight w buys w * price / 2^26 of its size, so
  * that equal weights buy equal parts of unequal VMs. */

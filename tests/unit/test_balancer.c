@@ -495,6 +495,21 @@ static void who_was_paused_goes_on_when_there_is_room(void **state)
     assert_false(vms[0].plan.pause || vms[1].plan.pause);
 }
 
+static void a_host_that_runs_out_is_looked_at_more_often(void **state)
+{
+    const struct balancer_host host = { .capacity_mib = 1000, .free_mib = 100 };
+    struct balancer_state now = { .level = BALANCER_HIGH };
+    const struct balancer_config *config = &balancer_default;
+
+    (void)state;
+    assert_int_equal(balancer_wait_ms(config, &host, &now, 0), 1000);
+    assert_int_equal(balancer_wait_ms(config, &host, &now, 75), 1000);
+    assert_int_equal(balancer_wait_ms(config, &host, &now, 76), BALANCER_TICK_MS);
+    assert_int_equal(balancer_wait_ms(config, &host, &now, UINT32_MAX), BALANCER_TICK_MS);
+    now.level = BALANCER_SOFT;
+    assert_int_equal(balancer_wait_ms(config, &host, &now, 0), BALANCER_TICK_MS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -508,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_balloon_that_gives_nothing_is_left_alone_and_tried_again),
         cmocka_unit_test(a_host_that_stays_low_kills_in_its_deadline_the_lowest_first),
         cmocka_unit_test(who_was_paused_goes_on_when_there_is_room),
+        cmocka_unit_test(a_host_that_runs_out_is_looked_at_more_often),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
