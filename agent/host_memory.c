@@ -17,13 +17,32 @@ const char *const swap_kind_names[SWAP_KIND_COUNT] = {
     [SWAP_DISK] = "disk",
 };
 
-/* The file's first character; 0 if there is none. */
-static char first_of(const char *root, const char *name)
+/* "" if there is no such file. */
+static void read_word(const char *root, const char *name, char ret_text[16])
 {
-    char path[PATH_MAX], text[16] = "";
+    char path[PATH_MAX];
 
     snprintf(path, sizeof path, "%s%s", root, name);
-    return jail_read_text(AT_FDCWD, path, text, sizeof text) < 0 ? '\0' : text[0];
+    if (jail_read_text(AT_FDCWD, path, ret_text, 16) < 0)
+        ret_text[0] = '\0';
+}
+
+static bool begins_with(const char *root, const char *name, char first)
+{
+    char text[16];
+
+    read_word(root, name, text);
+    return text[0] == first;
+}
+
+static uint64_t read_percent(const char *root, const char *name)
+{
+    char text[16];
+    unsigned long percent;
+
+    read_word(root, name, text);
+    percent = strtoul(text, NULL, 10);
+    return percent < 100 ? percent : 100;
 }
 
 /* dm-crypt, or all that it stands on is: a volume of LVM on it, say.  device: below /sys/block. */
@@ -92,10 +111,30 @@ static void read_swaps(const char *root, struct host_memory *memory)
 struct host_memory host_memory_read(const char *root)
 {
     struct host_memory memory = {
-        .ksm_runs = first_of(root, "/sys/kernel/mm/ksm/run") == '1',
-        .zswap = first_of(root, "/sys/module/zswap/parameters/enabled") == 'Y',
+        .ksm_runs = begins_with(root, "/sys/kernel/mm/ksm/run", '1'),
+        .zswap = begins_with(root, "/sys/module/zswap/parameters/enabled", 'Y'),
+        .zswap_percent = read_percent(root, "/sys/module/zswap/parameters/max_pool_percent"),
     };
 
     read_swaps(root, &memory);
     return memory;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+struct swap_room host_memory_swap_room(const struct host_memory *memory, uint64_t host_mib,
+                                       uint64_t swap_mib, bool keeps_zswap)
+{
+    struct swap_room room = { .held_mib = swap_mib };
+
+    if (memory->zswap && keeps_zswap) {
+        room.held_mib = least(swap_mib, 2 * (host_mib * memory->zswap_percent / 100));
+        room.taken_mib = room.held_mib / 2;
+    } else {
+        room.taken_mib = least(swap_mib, memory->swap_mib[SWAP_ZRAM]) / 2;
+    }
+    return room;
 }

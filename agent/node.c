@@ -283,7 +283,7 @@ struct memory_capacity node_memory_capacity(const struct node *node)
         .host_mib = node->memory_bytes >> 20,
         .reserve_mib = node_memory_reserve_mib(node),
         .ratio_percent = (uint64_t)node_memory_ratio(node),
-        .swap_mib = node->swap_bytes >> 20,
+        .swap_mib = node->swap_room.held_mib - node->swap_room.taken_mib,
         .is_short = node_memory_is_short(node),
     };
 }

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include "agent/config.h"
 #include "agent/disk_base.h"
+#include "agent/host_memory.h"
 #include "agent/key_table.h"
 #include "agent/node.h"
 #include "agent/node_memory.h"
@@ -250,6 +251,7 @@ struct node {
     size_t finding_count;
     uint64_t memory_bytes;      /* of the host */
     uint64_t swap_bytes;        /* the same */
+    struct swap_room swap_room; /* what VMs have of that */
     struct node_memory *memory; /* owned; who gives memory back */
     uint64_t exits[VM_CAUSE_COUNT];
     struct histogram starts, restores;    /* launch to ready */

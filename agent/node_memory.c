@@ -38,10 +38,14 @@ struct limits_job {
 /* Swap may come and go while we run. */
 static void look_at_swap(struct node *node)
 {
+    const struct host_memory memory = host_memory_read("");
     struct memory_pressure pressure;
 
-    if (memory_pressure_read(&pressure, NULL) == 0)
-        node->swap_bytes = pressure.swap_mib << 20;
+    if (memory_pressure_read(&pressure, NULL) < 0)
+        return;
+    node->swap_bytes = pressure.swap_mib << 20;
+    node->swap_room = host_memory_swap_room(&memory, node->memory_bytes >> 20, pressure.swap_mib,
+                                            jail_cgroup_keeps_zswap(jail_cgroups(node->jail)));
 }
 
 static int64_t balancer_setting(const struct node *node)
@@ -242,7 +246,8 @@ static int see_vms(struct node_memory *memory)
 static int see_host(struct node_memory *memory, struct error *err)
 {
     struct memory_capacity capacity = node_memory_capacity(memory->node);
-    uint64_t overhead = memory->count * VM_OVERHEAD_MIB, resident = 0, mine, free;
+    uint64_t overhead = memory->count * VM_OVERHEAD_MIB, resident = 0, mine, free, swapped;
+    uint64_t swap = memory->node->swap_room.held_mib;
     int64_t now = loop_now_ms();
     struct memory_pressure pressure;
     int result = memory_pressure_read(&pressure, err);
@@ -258,11 +263,12 @@ static int see_host(struct node_memory *memory, struct error *err)
     /* Others may have taken of it. */
     if (free > pressure.available_mib)
         free = pressure.available_mib;
+    swapped = pressure.swap_mib - pressure.swap_free_mib;
     memory->host = (struct balancer_host){
         .capacity_mib = (uint32_t)mine,
         .free_mib = (uint32_t)free,
-        .swap_mib = (uint32_t)pressure.swap_mib,
-        .swap_free_mib = (uint32_t)pressure.swap_free_mib,
+        .swap_mib = (uint32_t)swap,
+        .swap_free_mib = (uint32_t)(swap > swapped ? swap - swapped : 0),
         .psi_permille = pressure.psi_permille,
         .elapsed_ms = memory->last_ms ? (uint32_t)(now - memory->last_ms) : 0,
     };
@@ -270,7 +276,7 @@ static int see_host(struct node_memory *memory, struct error *err)
     memory->available_mib = pressure.available_mib;
     memory->figures.capacity_mib = mine;
     memory->figures.free_mib = free;
-    memory->figures.swapped_mib = pressure.swap_mib - pressure.swap_free_mib;
+    memory->figures.swapped_mib = swapped;
     return 0;
 }
 

@@ -131,6 +131,56 @@ static void names_prove_nothing(void **state)
     assert_int_equal(memory.swap_mib[SWAP_DISK], 3);
 }
 
+/* The host has 1000 MiB. */
+static void what_swap_has_room_for(void **state)
+{
+    static const struct {
+        uint64_t swap_mib, zram_mib;
+        bool zswap, keeps;
+        uint64_t percent, held_mib, taken_mib;
+    } cases[] = {
+        { .swap_mib = 0 },
+        { .swap_mib = 3000, .held_mib = 3000 },
+        { .swap_mib = 3000, .zswap = true, .percent = 20, .held_mib = 3000 },
+        { .swap_mib = 3000, .keeps = true, .percent = 20, .held_mib = 3000 },
+        /* Nothing goes to the disk: the pool, twice, of which once in memory. */
+        { 3000, 0, true, true, 20, 400, 200 },
+        { 300, 0, true, true, 20, 300, 150 },
+        { 3000, 0, true, true, 0, 0, 0 },
+        { 3000, 500, true, true, 20, 400, 200 },
+        { .swap_mib = 3000, .zram_mib = 1000, .held_mib = 3000, .taken_mib = 500 },
+        { .swap_mib = 1000, .zram_mib = 1000, .held_mib = 1000, .taken_mib = 500 },
+        { .swap_mib = 10,
+          .zram_mib = 1000,
+          .held_mib = 10,
+          .taken_mib = 5 }, /* swapped off since */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        struct host_memory memory = { .zswap = cases[i].zswap, .zswap_percent = cases[i].percent };
+        struct swap_room room;
+
+        memory.swap_mib[SWAP_ZRAM] = cases[i].zram_mib;
+        room = host_memory_swap_room(&memory, 1000, cases[i].swap_mib, cases[i].keeps);
+        assert_int_equal(room.held_mib, cases[i].held_mib);
+        assert_int_equal(room.taken_mib, cases[i].taken_mib);
+    }
+}
+
+static void zswaps_pool_is_a_share(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t percent;
+    } cases[] = { { "20\n", 20 }, { "", 0 }, { "nonsense", 0 }, { "99999999999999999999", 100 } };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        put(*state, "/sys/module/zswap/parameters/max_pool_percent", cases[i].text);
+        assert_int_equal(host_memory_read(*state).zswap_percent, cases[i].percent);
+    }
+}
+
 static void zswap_is_kept_from_disks(void **state)
 {
     struct jail_cgroup cgroup;
@@ -157,7 +207,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_bare_host_has_nothing), TEST(ksm_and_zswap_are_seen),   TEST(swap_is_of_three_kinds),
-        TEST(names_prove_nothing),     TEST(zswap_is_kept_from_disks),
+        TEST(names_prove_nothing),     TEST(zswap_is_kept_from_disks), TEST(what_swap_has_room_for),
+        TEST(zswaps_pool_is_a_share),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
