@@ -26,12 +26,6 @@ static const char *const format_names[KERNEL_FORMAT_COUNT] = {
     [KERNEL_FORMAT_BZIMAGE] = "bzimage",
 };
 
-/* The import calls back with this; it outlives neither the image nor the node. */
-struct import_context {
-    struct node *node;
-    struct image *image;
-};
-
 static void image_free(struct resource *resource)
 {
     json_decref(resource->spec);
@@ -112,21 +106,19 @@ static int image_reserve(struct node *node, struct resource *resource, struct er
 
 static void on_progress(void *context, uint64_t done, uint64_t total)
 {
-    struct import_context *import = context;
+    struct image *image = context;
 
-    import->image->done_bytes = done;
-    import->image->total_bytes = total;
-    operation_look(import->node, &import->image->head);
+    image->done_bytes = done;
+    image->total_bytes = total;
+    operation_look(image->node, &image->head);
 }
 
 static void on_done(void *context, int result, const struct image_import_result *imported,
                     const struct error *err)
 {
-    struct import_context *import = context;
-    struct node *node = import->node;
-    struct image *image = import->image;
+    struct image *image = context;
+    struct node *node = image->node;
 
-    free(import);
     image->import = NULL;
     if (image->head.deleting) {
         image_ops.remove(node, &image->head);
@@ -165,20 +157,15 @@ static void image_begin(struct node *node, struct resource *resource)
 {
     struct image *image = (struct image *)resource;
     struct image_import_spec spec = import_spec(image);
-    struct import_context *import = malloc(sizeof *import);
     struct error err = { 0 };
 
-    if (import) {
-        *import = (struct import_context){ .node = node, .image = image };
-        if (image_import_start(node->images, &spec, node->loop, node->disk_worker, on_progress,
-                               on_done, import, &image->import, &err) == 0)
-            return;
-    }
-    free(import);
+    image->node = node;
+    if (image_import_start(node->images, &spec, node->loop, node->disk_worker, on_progress, on_done,
+                           image, &image->import, &err) == 0)
+        return;
     image->state = PROGRESS_FAILED;
     image->head.failure = err.code;
-    snprintf(image->reason, sizeof image->reason, "%.150s",
-             err.code ? err.message : "memory is short");
+    snprintf(image->reason, sizeof image->reason, "%.150s", err.message);
     node_save(node, resource);
 }
 

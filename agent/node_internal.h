@@ -61,6 +61,7 @@ struct image {
     char sha256[65];
     char kernel_format[8];       /* "elf", "bzimage"; "" = not a kernel */
     struct image_import *import; /* while it runs */
+    struct node *node;           /* whose it is, for the import's calls */
     bool imported;               /* its file is whole: it is ready as soon as its row says so */
 };
 
