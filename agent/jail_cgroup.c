@@ -49,27 +49,55 @@ static bool has_word(const char *text, const char *word)
     return false;
 }
 
+static const struct {
+    const char *name;
+    enum jail_controller controller;
+} controllers[] = {
+    { "memory", JAIL_CONTROLLER_MEMORY },
+    { "cpu", JAIL_CONTROLLER_CPU },
+    { "io", JAIL_CONTROLLER_IO },
+    { "pids", JAIL_CONTROLLER_PIDS },
+};
+
+unsigned jail_cgroup_controllers(const struct jail_cgroup *cgroup)
+{
+    char text[256];
+    unsigned have = 0;
+
+    if (cgroup->fd < 0 ||
+        jail_read_text(cgroup->fd, "cgroup.subtree_control", text, sizeof text) < 0)
+        return 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(controllers); i++)
+        if (has_word(text, controllers[i].name))
+            have |= controllers[i].controller;
+    return have;
+}
+
+bool jail_cgroup_has(const struct jail_cgroup *cgroup, enum jail_controller controller)
+{
+    return jail_cgroup_controllers(cgroup) & controller;
+}
+
 /* Lets leaves have controllers; what the host does not give is a finding, not a failure. */
 static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
 {
-    static const char *const wanted[] = { "memory", "cpu", "io", "pids" };
-    char have[256] = "";
+    unsigned have;
     size_t used;
 
-    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(controllers); i++) {
         char request[16];
 
-        snprintf(request, sizeof request, "+%s", wanted[i]);
+        snprintf(request, sizeof request, "+%s", controllers[i].name);
         jail_write_text(parent_fd, "cgroup.subtree_control", request);
         jail_write_text(cgroup->fd, "cgroup.subtree_control", request);
     }
-    jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have);
-    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
-        if (has_word(have, wanted[i]))
+    have = jail_cgroup_controllers(cgroup);
+    for (size_t i = 0; i < ARRAY_LENGTH(controllers); i++) {
+        if (have & controllers[i].controller)
             continue;
         used = strlen(cgroup->finding);
         snprintf(cgroup->finding + used, sizeof cgroup->finding - used, "%s%s",
-                 used ? ", " : "cgroup v2 controllers missing: ", wanted[i]);
+                 used ? ", " : "cgroup v2 controllers missing: ", controllers[i].name);
     }
 }
 
@@ -190,15 +218,6 @@ uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instan
 uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance)
 {
     return read_count(cgroup, instance, "cpu.stat", "throttled_usec ");
-}
-
-bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller)
-{
-    char have[256] = "";
-
-    return cgroup->fd >= 0 &&
-           jail_read_text(cgroup->fd, "cgroup.subtree_control", have, sizeof have) == 0 &&
-           has_word(have, controller);
 }
 
 bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup)

@@ -7,6 +7,14 @@
 
 struct error;
 
+/* The controllers that leaves are to have. */
+enum jail_controller {
+    JAIL_CONTROLLER_MEMORY = 1,
+    JAIL_CONTROLLER_CPU = 2,
+    JAIL_CONTROLLER_IO = 4,
+    JAIL_CONTROLLER_PIDS = 8,
+};
+
 struct jail_cgroup {
     int fd;            /* the parent; -1 = there is no cgroup v2 */
     char own[600];     /* the parent's path, if it is of our making; "" = it was given */
@@ -26,8 +34,9 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
                      struct error *err);
 /* Kills what is in it, then removes it; 0 if it is not there. */
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err);
-/* Whether leaves have the controller: "memory", "cpu", "io". */
-bool jail_cgroup_has(const struct jail_cgroup *cgroup, const char *controller);
+/* Those of them that leaves have; reads a file. */
+unsigned jail_cgroup_controllers(const struct jail_cgroup *cgroup);
+bool jail_cgroup_has(const struct jail_cgroup *cgroup, enum jail_controller controller);
 /* Whether zswap keeps what it has of VMs' memory in RAM. */
 bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup);
 /* Writes to a file of the leaf, what it may have then: 0 or -errno.  memory.reclaim returns when it

@@ -18,13 +18,13 @@
 
 static const struct {
     const char *name;
-    const char *controller;
+    enum jail_controller controller;
 } files[JAIL_SHARE_FILE_COUNT] = {
-    [JAIL_SHARE_CPU_WEIGHT] = { "cpu.weight", "cpu" },
-    [JAIL_SHARE_CPU_MAX] = { "cpu.max", "cpu" },
-    [JAIL_SHARE_IO_WEIGHT] = { "io.weight", "io" },
-    [JAIL_SHARE_IO_BFQ_WEIGHT] = { "io.bfq.weight", "io" },
-    [JAIL_SHARE_IO_MAX] = { "io.max", "io" },
+    [JAIL_SHARE_CPU_WEIGHT] = { "cpu.weight", JAIL_CONTROLLER_CPU },
+    [JAIL_SHARE_CPU_MAX] = { "cpu.max", JAIL_CONTROLLER_CPU },
+    [JAIL_SHARE_IO_WEIGHT] = { "io.weight", JAIL_CONTROLLER_IO },
+    [JAIL_SHARE_IO_BFQ_WEIGHT] = { "io.bfq.weight", JAIL_CONTROLLER_IO },
+    [JAIL_SHARE_IO_MAX] = { "io.max", JAIL_CONTROLLER_IO },
 };
 
 const struct jail_share jail_share_default = { .cpu_weight = 100, .io_weight = 100 };
@@ -131,14 +131,14 @@ void jail_share_device(const char *directory, char ret_device[JAIL_IO_DEVICE_TEX
         snprintf(ret_device, JAIL_IO_DEVICE_TEXT, "%.*s", (int)strcspn(text, "\n"), text);
 }
 
-int jail_share_check(const struct jail_cgroup *cgroup, const struct jail_share *share,
-                     struct error *err)
+static int check(const struct jail_cgroup *cgroup, unsigned controllers,
+                 const struct jail_share *share, struct error *err)
 {
-    if (share->cpu_limit_percent > 0 && !jail_cgroup_has(cgroup, "cpu"))
+    if (share->cpu_limit_percent > 0 && !(controllers & JAIL_CONTROLLER_CPU))
         return error_field(
             err, ENOEXEC, "cpu_limit_percent",
             "cpu_limit_percent: this host's VMs have no cpu controller of cgroup v2");
-    if (limits_io(share) && !jail_cgroup_has(cgroup, "io"))
+    if (limits_io(share) && !(controllers & JAIL_CONTROLLER_IO))
         return error_field(err, ENOEXEC, "io_limit",
                            "io_limit: this host's VMs have no io controller of cgroup v2");
     if (limits_io(share) && !cgroup->io_device[0])
@@ -148,17 +148,26 @@ int jail_share_check(const struct jail_cgroup *cgroup, const struct jail_share *
     return 0;
 }
 
+int jail_share_check(const struct jail_cgroup *cgroup, const struct jail_share *share,
+                     struct error *err)
+{
+    bool has_cap = share->cpu_limit_percent > 0 || limits_io(share);
+
+    return check(cgroup, has_cap ? jail_cgroup_controllers(cgroup) : 0, share, err);
+}
+
 int jail_share_write(const struct jail_cgroup *cgroup, uint32_t instance,
                      const struct jail_share *share, struct error *err)
 {
-    int first = jail_share_check(cgroup, share, err);
+    unsigned controllers = jail_cgroup_controllers(cgroup);
+    int first = check(cgroup, controllers, share, err);
 
     for (int file = 0; file < JAIL_SHARE_FILE_COUNT; file++) {
         char text[JAIL_SHARE_TEXT];
         int result;
 
         jail_share_text(share, cgroup->io_device, (enum jail_share_file)file, text);
-        if (!text[0] || !jail_cgroup_has(cgroup, files[file].controller))
+        if (!text[0] || !(controllers & files[file].controller))
             continue;
         result = jail_cgroup_write(cgroup, instance, files[file].name, text);
         if (result < 0 && first == 0 && is_cap(share, (enum jail_share_file)file))

@@ -88,7 +88,9 @@ int64_t node_memory_ratio(const struct node *node)
 {
     int64_t ratio = wanted_ratio(node);
 
-    return ratio > 100 && !jail_cgroup_has(jail_cgroups(node->jail), "memory") ? 100 : ratio;
+    return ratio > 100 && !jail_cgroup_has(jail_cgroups(node->jail), JAIL_CONTROLLER_MEMORY)
+               ? 100
+               : ratio;
 }
 
 uint64_t node_memory_reserve_mib(const struct node *node)
@@ -106,7 +108,7 @@ struct balancer_config node_memory_config(const struct node *node)
 /* What may be promised beyond what there is: the reason why not, or NULL. */
 static const char *why_no_overcommit(const struct node *node)
 {
-    if (!jail_cgroup_has(jail_cgroups(node->jail), "memory"))
+    if (!jail_cgroup_has(jail_cgroups(node->jail), JAIL_CONTROLLER_MEMORY))
         return "cgroup v2's memory controller is not there for VMs, so none could be limited";
     if (node->swap_bytes == 0)
         return "the host has no swap, where what is promised beyond its memory has its place";

@@ -41,7 +41,8 @@ void node_memory_tell_vm(struct node_memory *memory, struct vm *vm,
         vm_set_state(memory->node, vm, vm->state, "");
         return;
     }
-    if (vm->reason[0] || !jail_cgroup_has(jail_cgroups(memory->node->jail), "memory") ||
+    if (vm->reason[0] ||
+        !jail_cgroup_has(jail_cgroups(memory->node->jail), JAIL_CONTROLLER_MEMORY) ||
         (vm->held_told_ms && loop_now_ms() - vm->held_told_ms < HELD_MS))
         return;
     node_memory_why(memory, why);
