@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/jail.h"
@@ -167,50 +168,37 @@ static const struct family vsock_families[] = {
 
 /* --- sampling --- */
 
-/* A file of /proc, with a NUL behind; "" if there is none. */
-static void read_proc(pid_t pid, const char *name, char *ret_text, size_t size)
+/* By its clock: /proc/PID/stat has the same numbers, for ten times the work. */
+static double cpu_seconds(pid_t pid)
 {
-    char path[40];
-    auto_close int fd = -1;
-    ssize_t got;
+    struct timespec used;
+    clockid_t clock;
 
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    got = fd < 0 ? -1 : read(fd, ret_text, size - 1);
-    ret_text[got > 0 ? got : 0] = '\0';
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+        return 0;
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
-static void sample_memory(pid_t pid, struct vm_sample *sample)
+static void sample_process(pid_t pid, struct vm_sample *sample)
 {
+    char path[40];
     char text[4096];
+    auto_close int fd = -1;
+    ssize_t got;
+    const char *at;
 
-    read_proc(pid, "status", text, sizeof text);
+    sample->cpu_seconds = cpu_seconds(pid);
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    text[got > 0 ? got : 0] = '\0';
     for (int kind = 0; kind < MEMORY_KIND_COUNT; kind++) {
-        const char *at = strstr(text, memory_kinds[kind].line);
-
+        at = strstr(text, memory_kinds[kind].line);
         if (at)
             sample->memory[kind] = strtoull(at + strlen(memory_kinds[kind].line), NULL, 10) << 10;
     }
-}
-
-/* utime and stime are fields 14 and 15, rss is field 24 of /proc/PID/stat. */
-static void sample_process(pid_t pid, struct vm_sample *sample)
-{
-    char text[1024];
-    const char *at;
-    uint64_t user = 0;
-    uint64_t system = 0;
-    int64_t pages = 0;
-
-    read_proc(pid, "stat", text, sizeof text);
-    at = strrchr(text, ')');
-    if (at && sscanf(at + 1,
-                     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
-                     " %*d %*d %*d %*d %*d %*d %*u %*u %" SCNd64,
-                     &user, &system, &pages) == 3) {
-        sample->cpu_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-        sample->resident_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
-    }
+    sample->resident_bytes = sample->memory[MEMORY_ANONYMOUS] + sample->memory[MEMORY_FILE] +
+                             sample->memory[MEMORY_SHARED];
 }
 
 static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sample *sample)
@@ -233,7 +221,6 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
     };
     if (vm->pid > 0) {
         sample_process(vm->pid, sample);
-        sample_memory(vm->pid, sample);
         if (vm->spec.share.cpu_limit_percent > 0)
             sample->throttled_us =
                 jail_cgroup_throttled_us(jail_cgroups(node->jail), vm->head.instance);
