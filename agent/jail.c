@@ -529,9 +529,11 @@ int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page
 {
     auto_close int fd = jail_open_page(jail, instance);
 
-    *ret_page = (struct stats_page){ 0 };
-    if (fd < 0)
-        return fd;
+    return jail_read_open_page(fd, ret_page);
+}
+
+int jail_read_open_page(int fd, struct stats_page *ret_page)
+{
     if (pread(fd, ret_page, sizeof *ret_page, 0) != sizeof *ret_page ||
         ret_page->magic != STATS_PAGE_MAGIC) {
         *ret_page = (struct stats_page){ 0 };

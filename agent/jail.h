@@ -99,6 +99,8 @@ int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_cou
 int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page);
 /* Owned fd of the page, to read from; -errno (-ENOENT before the first start). */
 int jail_open_page(const struct jail *jail, uint32_t instance);
+/* jail_read_page by that fd, for who reads it again and again. */
+int jail_read_open_page(int fd, struct stats_page *ret_page);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);

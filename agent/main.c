@@ -114,7 +114,7 @@ static int catch_signals(struct warrend *warrend, struct error *err)
     return loop_add(warrend->loop, warrend->signal_fd, EPOLLIN, on_signal, warrend, &source, err);
 }
 
-/* A VM costs four fds here, a connection one in warren-api. */
+/* A VM costs five fds here, a connection one in warren-api. */
 static void raise_file_limit(void)
 {
     struct rlimit files;

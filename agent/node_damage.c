@@ -36,6 +36,8 @@ static void find(const struct node *node, struct vm *vm)
         tell_gone(vm);
     else if (!vm_state_is_live(vm->state))
         vm->state = VM_RUNNING; /* the row is older than its start */
+    if (vm->pidfd >= 0)
+        vm_open_process(node, vm);
 }
 
 /* Those that run, but of which no row could be read: their processes' ids. */

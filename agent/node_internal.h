@@ -186,10 +186,12 @@ struct vm {
     struct error clean_error;   /* first failure of the clean-up's jobs; code 0 = none */
     /* By place and queue; owned between nic_up and CONFIGURE; else -1. */
     int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX];
-    bool placed; /* taps, cgroup or process may be there: clean up before the next start */
-    pid_t pid;   /* 0 = none */
-    int pidfd;   /* owned; -1 = none */
-    int log_fd;  /* owned; what its process logs, until its clean-up reads it; -1 = none */
+    bool placed;   /* taps, cgroup or process may be there: clean up before the next start */
+    pid_t pid;     /* 0 = none */
+    int pidfd;     /* owned; -1 = none */
+    int log_fd;    /* owned; what its process logs, until its clean-up reads it; -1 = none */
+    int page_fd;   /* owned; the process's page; -1 = none */
+    int status_fd; /* owned; /proc/PID/status; -1 = none */
     struct loop_source *pid_source;
     struct vmm_client *client;
     struct console_input *inputs; /* sent to the VMM and not yet answered, oldest first */
@@ -410,7 +412,12 @@ void vm_clean_up(struct node *node, struct vm *vm);
 void vm_forget_process(struct vm *vm);
 /* Its process, of an earlier agent, is gone. */
 void vm_conclude(struct node *node, struct vm *vm, bool host_rebooted);
+/* What is read of it again and again, until it is forgotten: page_fd, status_fd. */
+void vm_open_process(const struct node *node, struct vm *vm);
+/* And sees its end. */
 void vm_watch_process(struct node *node, struct vm *vm);
+/* Of its process, or of its last one: jail_read_page. */
+int vm_read_page(const struct node *node, const struct vm *vm, struct stats_page *ret_page);
 /* Of a process that was to restore it: has its guest run? */
 void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted);
 /* Ends it if it is not ready in time. */

@@ -200,7 +200,7 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .stats_age_ms = UINT32_MAX,
         .memory = vm->balance,
     };
-    if (jail_read_page(node->jail, vm->head.instance, &page) == 0)
+    if (vm_read_page(node, vm, &page) == 0)
         hear_guest(vm, &page, ret_vm);
     if (is_dry(node))
         ret_vm->memory.asked_mib = ret_vm->balloon_mib;

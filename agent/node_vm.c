@@ -44,6 +44,8 @@ static struct vm *vm_new(void)
         return NULL;
     vm->pidfd = -1;
     vm->log_fd = -1;
+    vm->page_fd = -1;
+    vm->status_fd = -1;
     vm->state = VM_CREATING;
     vm->since_ms = timestamp_now_ms();
     memset(vm->tap_fds, 0xff, sizeof vm->tap_fds); /* all -1 */
@@ -413,7 +415,7 @@ static json_t *exit_json(const struct vm *vm)
 static void set_backends(const struct node *node, const struct vm *vm, json_t *nics)
 {
     struct stats_page page = { 0 };
-    bool known = vm->pid > 0 && jail_read_page(node->jail, vm->head.instance, &page) == 0;
+    bool known = vm->pid > 0 && vm_read_page(node, vm, &page) == 0;
 
     for (size_t i = 0; i < json_array_size(nics); i++) {
         json_t *nic = json_array_get(nics, i);

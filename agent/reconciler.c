@@ -97,7 +97,7 @@ static void adopt(struct node *node, struct vm *vm)
     /* Its start was never recorded, but it is there: its page, or its answer, says how far. */
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
-    jail_read_page(node->jail, vm->head.instance, &page);
+    vm_read_page(node, vm, &page);
     if (vm->restore == VM_RESTORE_DUE) { /* what its process was started for */
         vm->restore = VM_RESTORE_UNDER_WAY;
         vm->forked = vm->spec.fork[0] != '\0';

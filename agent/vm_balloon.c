@@ -67,7 +67,7 @@ void vm_balloon_status(const struct node *node, const struct vm *vm, json_t *sta
     struct stats_page page = { 0 };
     uint64_t actual_mib;
 
-    if (vm->pid <= 0 || jail_read_page(node->jail, vm->head.instance, &page) < 0) {
+    if (vm->pid <= 0 || vm_read_page(node, vm, &page) < 0) {
         json_object_set_new(status, "balloon", json_null());
         json_object_set_new(status, "memory", json_null());
         return;

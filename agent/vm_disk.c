@@ -151,7 +151,7 @@ void vm_disk_look(struct node *node, struct vm *vm)
 {
     struct stats_page page;
 
-    if (vm->state != VM_RUNNING || jail_read_page(node->jail, vm->head.instance, &page) < 0)
+    if (vm->state != VM_RUNNING || vm_read_page(node, vm, &page) < 0)
         return;
     for (unsigned place = 0; place < VMM_DISKS_MAX; place++)
         if (page.disk_full[place])

@@ -1,5 +1,6 @@
 /* A VM's process is watched; when it has ended, what it left says why.  All of that is untrusted.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <signal.h>
@@ -26,6 +27,8 @@ void vm_forget_process(struct vm *vm)
     vm_vsock_forget(vm);
     vm_hotplug_is_lost(vm);
     cleanup_close(&vm->pidfd);
+    cleanup_close(&vm->page_fd);
+    cleanup_close(&vm->status_fd);
     vm->pid = 0;
     vm->stop_sent = false;
     vm->kill_sent = false;
@@ -76,7 +79,7 @@ void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted
 
     if (vm->restore != VM_RESTORE_UNDER_WAY)
         return;
-    jail_read_page(node->jail, vm->head.instance, &page);
+    vm_read_page(node, vm, &page);
     vm->restore = host_rebooted || page.start_ns != 0 ? VM_RESTORE_DONE : VM_RESTORE_DUE;
 }
 
@@ -103,7 +106,7 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
         vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
         return;
     }
-    if (jail_read_page(node->jail, vm->head.instance, &page) < 0 && !reaped && !vm->kill_sent &&
+    if (vm_read_page(node, vm, &page) < 0 && !reaped && !vm->kill_sent &&
         vm->state == VM_STARTING) {
         begin_again(node, vm);
         return;
@@ -152,10 +155,26 @@ static void on_process_end(void *context, uint32_t events)
     conclude(closure->node, vm, result == 0, status);
 }
 
+int vm_read_page(const struct node *node, const struct vm *vm, struct stats_page *ret_page)
+{
+    return vm->page_fd >= 0 ? jail_read_open_page(vm->page_fd, ret_page)
+                            : jail_read_page(node->jail, vm->head.instance, ret_page);
+}
+
+void vm_open_process(const struct node *node, struct vm *vm)
+{
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)vm->pid);
+    vm->status_fd = open(path, O_RDONLY | O_CLOEXEC);
+    vm->page_fd = jail_open_page(node->jail, vm->head.instance);
+}
+
 void vm_watch_process(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
 
+    vm_open_process(node, vm);
     if (loop_add(node->loop, vm->pidfd, EPOLLIN, on_process_end, &vm->closure, &vm->pid_source,
                  &err) < 0) {
         log_error(node->log, "vm %s: cannot watch its process: %s", vm->head.id, err.message);

@@ -98,7 +98,7 @@ void vm_memory_status(const struct node *node, const struct vm *vm, json_t *stat
     json_int_t current = vm->spec.memory_mib;
     uint64_t plugged;
 
-    if (vm->pid <= 0 || jail_read_page(node->jail, vm->head.instance, &page) < 0) {
+    if (vm->pid <= 0 || vm_read_page(node, vm, &page) < 0) {
         json_object_set_new(status, "memory_current_mib", json_null());
         return;
     }
