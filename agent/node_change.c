@@ -271,6 +271,15 @@ static int begin_put(struct change *change, struct error *err)
     return result;
 }
 
+int change_check_protection(const struct resource *resource, struct error *err)
+{
+    return json_is_true(json_object_get(resource->spec, "delete_protection"))
+               ? error_field(err, EBUSY, "delete_protection",
+                             "%s %s has delete_protection: PATCH that to false first",
+                             resource_kind_name(resource->kind), resource->id)
+               : 0;
+}
+
 static int begin_delete(struct change *change, struct error *err)
 {
     struct resource *resource = node_find(change->node, change->kind, change->id);
@@ -283,11 +292,10 @@ static int begin_delete(struct change *change, struct error *err)
         node_retry(change->node, resource);
     if (result < 0 || resource->deleting)
         return result;
-    if (json_is_true(json_object_get(resource->spec, "delete_protection")))
-        return error_field(err, EBUSY, "delete_protection",
-                           "%s %s has delete_protection: PATCH that to false first",
-                           resource_kind_name(change->kind), change->id);
-    result = resource_ops_of(change->kind)->may_remove(change->node, resource, change->force, err);
+    result = change_check_protection(resource, err);
+    if (result == 0)
+        result =
+            resource_ops_of(change->kind)->may_remove(change->node, resource, change->force, err);
     if (result < 0)
         return result;
     change->target = resource;

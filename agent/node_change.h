@@ -56,6 +56,9 @@ void change_apply_vm(struct change *change);
 /* Writes the VM as it would be with the change's spec, intent and generation. */
 int change_commit_vm(struct change *change, struct error *err);
 
+/* -EBUSY naming it, if its delete_protection is on. */
+int change_check_protection(const struct resource *resource, struct error *err);
+
 /* node_patch.c: PATCH of labels, which all kinds have, and what other PATCHes share.  The first:
  * does the body name only these (NULL ended)?  The second: what the spec would be goes into
  * new_json; 0 = as it is, 1 = another.  The third writes that, the last puts it into effect. */

@@ -76,7 +76,7 @@ static void tick(void *context)
             if (table->items[i]->stuck && table->items[i]->retry_ms <= now)
                 node_retry(node, table->items[i]);
     }
-    operations_trim(node);
+    operations_tend(node);
     step_devices(node);
     node_autostart(node);
     node_drain_go_on(node);

@@ -1,10 +1,12 @@
 #include "agent/operation.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "storage/image.h"
 
@@ -78,6 +80,12 @@ static void end(struct node *node, struct operation *operation, enum operation_s
     node_save(node, &operation->head);
 }
 
+/* Its target is on its way out, and only that is its end, whatever the target comes to first. */
+static bool is_undone(const struct operation *operation)
+{
+    return operation->verb == OPERATION_FORK && operation->cancel;
+}
+
 void operation_look(struct node *node, const struct resource *target)
 {
     struct operation *operation =
@@ -85,9 +93,12 @@ void operation_look(struct node *node, const struct resource *target)
     struct operation_view view;
     bool changed;
 
-    if (!operation || operation_has_ended(operation) || target->hidden || target->deleting)
+    if (!operation || operation_has_ended(operation) || target->hidden ||
+        (target->deleting && !is_undone(operation)))
         return; /* one that is being deleted is told of once it is gone */
-    view = operation_view(target);
+    view = is_undone(operation)
+               ? (struct operation_view){ .state = OPERATION_RUNNING, .step = STEP_UNDO }
+               : operation_view(target);
     if (view.state == OPERATION_FAILED && operation->cancel)
         view.state = OPERATION_CANCELLED;
     operation->done_bytes = view.done_bytes;
@@ -129,27 +140,56 @@ void operation_begin(struct node *node, const struct resource *target)
     node_save(node, &operation->head);
 }
 
+static void end_without_target(struct node *node, struct operation *operation)
+{
+    char reason[sizeof operation->reason];
+
+    if (operation->cancel)
+        snprintf(reason, sizeof reason, "the %s was cancelled",
+                 operation_verb_name(operation->verb));
+    else
+        snprintf(reason, sizeof reason, "%s %s was deleted",
+                 resource_kind_name(operation->target_kind), operation->target_id);
+    end(node, operation, OPERATION_CANCELLED, reason);
+}
+
 void operation_target_gone(struct node *node, const struct resource *target)
 {
     struct operation *operation =
         target->kind == RESOURCE_OPERATION ? NULL : operation_of(node, target);
-    char reason[sizeof operation->reason];
 
-    if (!operation || operation_has_ended(operation))
-        return;
-    snprintf(reason, sizeof reason, "%s %s was deleted", resource_kind_name(target->kind),
-             target->id);
-    end(node, operation, OPERATION_CANCELLED, reason);
+    if (operation && !operation_has_ended(operation))
+        end_without_target(node, operation);
+}
+
+static void fork_is_deleted(void *context, int result, const struct error *err)
+{
+    const struct node *node = context;
+
+    if (result < 0 && result != -ENOENT)
+        log_warning(node->log, "a fork that was cancelled stays for now: %s", err->message);
+}
+
+/* With all that is its own, as by DELETE; its row says so first, so the next agent goes on. */
+static void undo_fork(struct node *node, const struct operation *operation, struct resource *target)
+{
+    operation_look(node, target);
+    if (!resource_is_leaving(target))
+        node_delete(node, RESOURCE_VM, operation->target_id, /* force= */ true,
+                    (struct node_condition){ 0 }, fork_is_deleted, node);
 }
 
 void operation_cancel(struct node *node, struct operation *operation)
 {
     struct resource *target = target_of(node, operation);
 
-    if (!target || operation_has_ended(operation) || target->deleting ||
-        operation->verb == OPERATION_FORK || resource_progress(target) != PROGRESS_WORKING)
+    if (!target || operation_has_ended(operation))
         return;
-    if (target->kind == RESOURCE_IMAGE && ((struct image *)target)->import)
+    if (is_undone(operation))
+        undo_fork(node, operation, target);
+    else if (target->deleting || resource_progress(target) != PROGRESS_WORKING)
+        return;
+    else if (target->kind == RESOURCE_IMAGE && ((struct image *)target)->import)
         image_import_cancel(((struct image *)target)->import);
     else if (target->kind == RESOURCE_VOLUME)
         volume_cancel(node, (struct volume *)target);
@@ -197,13 +237,13 @@ void operations_reconcile(struct node *node)
         if (operation_has_ended(operation))
             continue;
         if (!target_of(node, operation))
-            end(node, operation, OPERATION_CANCELLED, "what it was to make was deleted");
+            end_without_target(node, operation);
         else if (operation->cancel)
             operation_cancel(node, operation);
     }
 }
 
-/* --- those that have ended --- */
+/* --- once a second --- */
 
 static struct operation *oldest(const struct node *node, size_t *ret_ended)
 {
@@ -224,7 +264,7 @@ static struct operation *oldest(const struct node *node, size_t *ret_ended)
     return result;
 }
 
-void operations_trim(struct node *node)
+static void trim(struct node *node)
 {
     enum { AT_ONCE = 100 };
     int64_t now_ms = timestamp_now_ms();
@@ -238,4 +278,14 @@ void operations_trim(struct node *node)
             return;
         node_gone(node, &operation->head);
     }
+}
+
+void operations_tend(struct node *node)
+{
+    const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
+
+    for (size_t i = 0; i < table->count; i++)
+        if (is_undone((struct operation *)table->items[i]))
+            operation_cancel(node, (struct operation *)table->items[i]);
+    trim(node);
 }

@@ -4,7 +4,9 @@
  * An operation does nothing itself: its target does, and says how far it is whenever it is saved;
  * the operation is brought in line with that, in its own row.  So one that was lost with the agent
  * is found again by its target, and none can be stuck: it ends as its target does, or goes.  It
- * stays when its target goes, as long as OPERATIONS_KEPT and OPERATION_KEPT_MS let it. */
+ * stays when its target goes, as long as OPERATIONS_KEPT and OPERATION_KEPT_MS let it.
+ *
+ * To cancel one is to have its target stop, which has failed then; a fork's target is deleted. */
 #pragma once
 #include "agent/node_internal.h"
 
@@ -76,6 +78,7 @@ static inline bool operation_has_ended(const struct operation *operation)
     return operation->state >= OPERATION_SUCCEEDED;
 }
 
+const char *operation_verb_name(enum operation_verb verb);
 const char *operation_state_name(enum operation_state state);
 
 /* The target's, if it is there and not being trimmed; NULL. */
@@ -90,8 +93,8 @@ void operation_target_gone(struct node *node, const struct resource *target);
  * without a target, or has none yet. */
 void operations_interrupted(struct node *node);
 void operations_reconcile(struct node *node);
-/* Once a second: the oldest that have ended go. */
-void operations_trim(struct node *node);
+/* Once a second: the oldest that have ended go; a deletion that was refused is asked for again. */
+void operations_tend(struct node *node);
 /* "operation" in a status: its id, or null. */
 json_t *operation_link(const struct node *node, const struct resource *target);
 

@@ -44,6 +44,11 @@ static const enum resource_kind target_kinds[OPERATION_VERB_COUNT] = {
     [OPERATION_FORK] = RESOURCE_VM,
 };
 
+const char *operation_verb_name(enum operation_verb verb)
+{
+    return verb_names[verb];
+}
+
 const char *operation_state_name(enum operation_state state)
 {
     return state_names[state];
@@ -126,6 +131,9 @@ static int operation_parse(const json_t *spec, struct resource **ret_resource, s
 static int operation_patch(struct change *change, struct error *err)
 {
     const struct operation *operation = (const struct operation *)change->target;
+    const struct resource *fork = operation->verb == OPERATION_FORK
+                                      ? node_find(change->node, RESOURCE_VM, operation->target_id)
+                                      : NULL;
     int result;
 
     if (operation->state == OPERATION_CANCELLED ||
@@ -134,10 +142,9 @@ static int operation_patch(struct change *change, struct error *err)
     if (operation_has_ended(operation))
         return error_set(err, EBUSY, "operation %s has ended: it %s", operation->head.id,
                          state_names[operation->state]);
-    if (operation->verb == OPERATION_FORK)
-        return error_set(err, EBUSY, "a fork cannot be cancelled: DELETE vm %s ends it",
-                         operation->target_id);
-    result = change_merge_spec(change, err);
+    result = fork ? change_check_protection(fork, err) : 0;
+    if (result == 0)
+        result = change_merge_spec(change, err);
     return result > 0 ? change_commit_spec(change, err) : result;
 }
 

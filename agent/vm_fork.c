@@ -43,6 +43,12 @@ struct fork_source *fork_source_release(struct fork_source *source)
     return NULL;
 }
 
+/* By others than the parent, or its snapshot. */
+bool fork_source_is_wanted(const struct fork_source *source)
+{
+    return source->users > 1;
+}
+
 static struct fork_source *source_new(void)
 {
     struct fork_source *source = calloc(1, sizeof *source);
@@ -389,8 +395,9 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
     if (result == 0 && !are_memory(vm, fds, fd_count))
         result = -EBADMSG;
     if (result == 0 && vm->forking->has_disks &&
-        !(snapshot && vm_fork_wants(vm, snapshot->head.id)))
-        result = -ECANCELED; /* it was deleted meanwhile */
+        (!(snapshot && vm_fork_wants(vm, snapshot->head.id)) ||
+         !fork_source_is_wanted(vm->forking)))
+        result = -ECANCELED; /* it was deleted meanwhile, or all forks were */
     if (result < 0) {
         snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id,
                  strerror(-result));

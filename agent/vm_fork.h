@@ -37,6 +37,7 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
 void vm_fork_files(const struct vm *vm, struct vm_files *files);
 void vm_fork_drop(struct vm *vm); /* its source is needed no more */
 struct fork_source *fork_source_release(struct fork_source *source); /* NULL in, NULL out */
+bool fork_source_is_wanted(const struct fork_source *source);        /* once it was given */
 
 /* The parent: is it to be held for a fork, without a snapshot? */
 bool vm_fork_holds(const struct vm *vm);

@@ -229,6 +229,7 @@ bool vm_fork_leave(struct node *node, struct vm *vm)
 
     if (!vm->spec.fork[0])
         return true;
+    vm_fork_drop(vm);
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *volume = (const struct volume *)volumes->items[i];
 
@@ -257,6 +258,14 @@ static void snapshot_is_left(void *context, int result, const struct error *err)
         log_warning(node->log, "a fork's snapshot stays for now: %s", err->message);
 }
 
+static bool is_needed(struct node *node, const struct snapshot *snapshot)
+{
+    if (snapshot->fork)
+        return fork_source_is_wanted(snapshot->fork);
+    return snapshot->state == PROGRESS_WORKING ||
+           snapshot_ops.may_remove(node, &snapshot->head, false, NULL) < 0;
+}
+
 /* Nothing leaves the table within: commits are answered later. */
 void vm_fork_tidy(struct node *node)
 {
@@ -266,8 +275,7 @@ void vm_fork_tidy(struct node *node)
         const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
 
         if (is_of_fork(snapshot) && !resource_is_leaving(&snapshot->head) &&
-            snapshot->state != PROGRESS_WORKING && !snapshot->fork &&
-            snapshot_ops.may_remove(node, &snapshot->head, false, NULL) == 0)
+            !is_needed(node, snapshot))
             node_delete(node, RESOURCE_SNAPSHOT, snapshot->head.id, false,
                         (struct node_condition){ 0 }, snapshot_is_left, node);
     }
