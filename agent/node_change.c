@@ -243,6 +243,17 @@ static int create(struct change *change, struct resource *fresh, struct error *e
     return result;
 }
 
+/* What was judged already: the resource's own spec, or a fork's parent's; NULL = nothing. */
+static const json_t *spec_before(const struct change *change, const struct resource *existing,
+                                 const struct resource *fresh)
+{
+    const char *fork =
+        json_string_value(json_object_get(json_object_get(fresh->spec, "boot"), "fork"));
+    const struct vm *parent = fork && !existing ? node_find_vm(change->node, fork) : NULL;
+
+    return existing ? existing->spec : parent ? parent->head.spec : NULL;
+}
+
 static int begin_put(struct change *change, struct error *err)
 {
     const struct resource_ops *ops = resource_ops_of(change->kind);
@@ -257,7 +268,7 @@ static int begin_put(struct change *change, struct error *err)
         result = ops->parse(change->body, &fresh, err);
     if (result < 0)
         return result;
-    result = spec_rules_check(change->kind, fresh->spec, existing ? existing->spec : NULL, err);
+    result = spec_rules_check(change->kind, fresh->spec, spec_before(change, existing, fresh), err);
     if (result < 0) {
         ops->free(fresh);
         return result;

@@ -10,8 +10,8 @@
 
 struct error;
 
-/* Both canonical; before: what the resource has by now, NULL = nothing.  What is as it was may stay
- * so.  -EINVAL naming the field. */
+/* Both canonical; before: what the resource has by now, or a new fork's parent, NULL = nothing.
+ * What is as it was may stay so.  -EINVAL naming the field. */
 int spec_rules_check(enum resource_kind kind, const json_t *spec, const json_t *before,
                      struct error *err);
 
