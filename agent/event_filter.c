@@ -7,6 +7,8 @@
 #include "agent/resource.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
+#include "storage/database.h"
 
 static const char *const types[] = { "created", "changed", "deleted" };
 
@@ -27,7 +29,8 @@ static bool type_is_known(const char *name)
 }
 
 int event_filter_make(const char *kind, const char *id, const char *type,
-                      struct event_filter *ret_filter, struct error *err)
+                      const struct label_selector *limits, struct event_filter *ret_filter,
+                      struct error *err)
 {
     struct event_filter filter = { 0 };
 
@@ -41,14 +44,31 @@ int event_filter_make(const char *kind, const char *id, const char *type,
     snprintf(filter.kind, sizeof filter.kind, "%s", kind ? kind : "");
     snprintf(filter.id, sizeof filter.id, "%s", id ? id : "");
     snprintf(filter.type, sizeof filter.type, "%s", type ? type : "");
+    if (limits)
+        filter.limits = *limits;
     *ret_filter = filter;
     return 0;
 }
 
-bool event_filter_passes(const struct event_filter *filter, const char *kind, const char *id,
-                         const char *type)
+static bool is_within(const struct label_selector *limits, const struct event *event)
 {
-    return (!filter->kind[0] || strcmp(filter->kind, kind) == 0) &&
-           (!filter->id[0] || strcmp(filter->id, id) == 0) &&
-           (!filter->type[0] || strcmp(filter->type, type) == 0);
+    json_t *document = NULL;
+    const json_t *labels;
+    bool result;
+
+    if (json_parse(event->document, strlen(event->document), &document, NULL) < 0)
+        return false;
+    labels = json_object_get(document, "labels");
+    result = json_is_object(labels) && label_selector_matches(limits, labels);
+    json_decref(document);
+    return result;
+}
+
+bool event_filter_passes(const struct event_filter *filter, const struct event *event)
+{
+    return (!filter->kind[0] || strcmp(filter->kind, event->kind) == 0) &&
+           (!filter->id[0] || strcmp(filter->id, event->resource) == 0) &&
+           (!filter->type[0] || strcmp(filter->type, event->type) == 0) &&
+           (filter->limits.count == 0 || strcmp(event->kind, "vm") != 0 ||
+            is_within(&filter->limits, event));
 }

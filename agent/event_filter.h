@@ -1,18 +1,23 @@
 /* event_filter.h - which events somebody wants.  Pure; any thread. */
 #pragma once
 #include <stdbool.h>
+#include "agent/label_selector.h"
 #include "base/id.h"
 
 struct error;
+struct event;
 
 /* "" = any. */
 struct event_filter {
     char kind[12], id[ID_MAX + 1]; /* of the resource */
     char type[12];
+    struct label_selector limits; /* which VMs who asks may see; of no requirements = all */
 };
 
 /* NULL = any.  -EINVAL naming the field. */
 int event_filter_make(const char *kind, const char *id, const char *type,
-                      struct event_filter *ret_filter, struct error *err);
-bool event_filter_passes(const struct event_filter *filter, const char *kind, const char *id,
-                         const char *type);
+                      const struct label_selector *limits, struct event_filter *ret_filter,
+                      struct error *err);
+/* Limits are judged by the labels that the event itself tells; one without, of an older agent,
+ * passes none. */
+bool event_filter_passes(const struct event_filter *filter, const struct event *event);

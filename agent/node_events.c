@@ -31,11 +31,6 @@
 #define PAGE_SCAN 1000 /* events that are looked at for one page */
 #define RETRY_MS  1000 /* after which a listener comes again */
 
-static bool passes(const struct event_filter *filter, const struct event *event)
-{
-    return event_filter_passes(filter, event->kind, event->resource, event->type);
-}
-
 /* Can all that came after `after` be told? */
 static int check_place(const struct event_page *page, int64_t after, struct error *err)
 {
@@ -81,7 +76,7 @@ static json_t *page_json(const struct page_request *request, const struct event_
     int result = items ? 0 : error_set(err, EAGAIN, "memory is short; try again");
 
     for (size_t i = 0; result == 0 && i < page->count; i++) {
-        if (!passes(&request->filter, &page->events[i]))
+        if (!event_filter_passes(&request->filter, &page->events[i]))
             continue;
         if (json_array_size(items) == request->limit) {
             more = true;
@@ -213,7 +208,7 @@ static bool put_events(struct event_stream *stream, const struct event_page *pag
     for (size_t i = 0; i < page->count; i++) {
         const struct event *event = &page->events[i];
 
-        if (passes(&stream->filter, event))
+        if (event_filter_passes(&stream->filter, event))
             fprintf(out, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type,
                     event->document);
     }

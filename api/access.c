@@ -200,7 +200,7 @@ int access_check_labels(const struct request *request, struct error *err)
     static const char vm_path[] = "/v1/vms/{id}";
     static const char *const readable[] = { "/v1/vms",      "/v1/images",    "/v1/volumes",
                                             "/v1/networks", "/v1/snapshots", "/v1/operations",
-                                            "/v1/node" };
+                                            "/v1/events",   "/v1/node" };
     const struct route *route = request->route;
 
     if (!request->caller.limits || route->scope == SCOPE_OPEN)

@@ -17,6 +17,7 @@
 const char database_event_of_put[] =
     "INSERT INTO event SELECT ?6, ?1, ?2, type, json_object('revision', ?6, 'time', " NOW ", "
     "'type', type, 'kind', ?1, 'id', ?2, 'uid', ?3, 'generation', ?5, "
+    "'labels', json_extract(?7, '$.labels'), "
     "'old_state', json_extract(old, '$.state'), 'state', json_extract(?8, '$.state'), "
     "'reason', json_extract(?8, '$.reason'), "
     "'exit', json(CASE WHEN json_extract(?8, '$.exit') IS NOT json_extract(old, '$.exit') "
@@ -30,6 +31,7 @@ const char database_event_of_delete[] =
     "INSERT INTO event SELECT ?6, kind, id, 'deleted', json_object('revision', ?6, 'time', " NOW
     ", "
     "'type', 'deleted', 'kind', kind, 'id', id, 'uid', uid, 'generation', generation, "
+    "'labels', json_extract(spec, '$.labels'), "
     "'old_state', json_extract(status, '$.state'), 'state', NULL, 'reason', NULL, 'exit', NULL) "
     "FROM resource WHERE kind = ?1 AND id = ?2";
 

@@ -27,7 +27,7 @@ def read_events(response, last):
     """What ends without an empty line is not dispatched, and not seen: the next stream has it whole."""
     fields = {}
     for line in response:
-        line = line.decode("ascii").rstrip("\n")
+        line = line.decode().rstrip("\n")
         if line == "":
             last = fields.get("id", last)
             if "data" in fields:

@@ -234,6 +234,7 @@ static void put_large(struct fixture *f, unsigned from, unsigned count)
     char id[16];
 
     memset(spec, 'x', sizeof spec - 1);
+    spec[0] = spec[sizeof spec - 2] = '"'; /* JSON, as every spec is */
     for (unsigned i = from; i < from + count; i++) {
         snprintf(id, sizeof id, "v%u", i);
         put(f, id, i, spec);

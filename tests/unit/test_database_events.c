@@ -207,22 +207,28 @@ static void document_of(struct fixture *f, int64_t id)
     await_answers(f, before + 1);
 }
 
-static void states_reasons_and_exits_are_told(void **state)
+static void states_reasons_exits_and_labels_are_told(void **state)
 {
     struct fixture *f = *state;
 
     put(f, "a", "{\"state\":\"running\",\"exit\":null}");
     put(f, "a", "{\"state\":\"failed\",\"reason\":\"x\",\"exit\":{\"reason\":\"oom\"}}");
-    put_of(f, "a", 'a', "{\"n\":1}",
+    put_of(f, "a", 'a', "{\"labels\":{\"env\":\"a\\nb\"},\"n\":1}",
            "{\"state\":\"failed\",\"reason\":\"x\",\"exit\":{\"reason\":\"oom\"}}");
-    await_answers(f, 3);
+    delete (f, "a");
+    await_answers(f, 4);
     document_of(f, 12);
-    assert_non_null(strstr(f->seen, "\"old_state\":\"running\",\"state\":\"failed\""));
+    assert_non_null(
+        strstr(f->seen, "\"labels\":null,\"old_state\":\"running\",\"state\":\"failed\""));
     assert_non_null(strstr(f->seen, "\"reason\":\"x\",\"exit\":{\"reason\":\"oom\"}"));
     assert_non_null(strstr(f->seen, "{\"revision\":12,\"time\":\"20"));
     assert_non_null(strstr(f->seen, "\"id\":\"a\",\"uid\":\"uid-a-97\",\"generation\":1"));
     document_of(f, 13);
     assert_non_null(strstr(f->seen, "\"exit\":null"));
+    assert_non_null(strstr(f->seen, "\"labels\":{\"env\":\"a\\nb\"}"));
+    document_of(f, 14);
+    assert_non_null(strstr(f->seen, "\"type\":\"deleted\""));
+    assert_non_null(strstr(f->seen, "\"labels\":{\"env\":\"a\\nb\"}"));
 }
 
 static void the_oldest_go_and_it_is_known_which(void **state)
@@ -275,8 +281,10 @@ static void who_watches_is_told_after_the_commit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_change_is_told_of_once),          TEST(what_fails_is_not_told_of),
-        TEST(states_reasons_and_exits_are_told),    TEST(the_oldest_go_and_it_is_known_which),
+        TEST(each_change_is_told_of_once),
+        TEST(what_fails_is_not_told_of),
+        TEST(states_reasons_exits_and_labels_are_told),
+        TEST(the_oldest_go_and_it_is_known_which),
         TEST(who_watches_is_told_after_the_commit),
     };
 

@@ -104,6 +104,7 @@ static void write_rows(struct fixture *f, unsigned from, unsigned to, bool close
         struct database_counters counters;
 
         memset(spec, 'x', sizeof spec - 1);
+        spec[0] = spec[sizeof spec - 2] = '"'; /* JSON, as every spec is */
         if (loop_new(&loop, NULL) < 0 ||
             database_open(f->dir, loop, take, NULL, &counters, &database, NULL) < 0)
             _exit(1);
