@@ -195,7 +195,7 @@ void node_drain(struct node *node, node_done_fn *done, void *context);
 json_t *node_memory_json(const struct node *node);
 /* What a VM would need; 0 = nothing. */
 struct node_shape {
-    uint64_t vcpus, memory_mib, disk_mib;
+    uint64_t vcpus, memory_mib, memory_min_mib, disk_mib;
 };
 /* GET /v1/node; shape: how many more such VMs fit is told, too; NULL = not asked. */
 json_t *node_info(struct node *node, const struct node_shape *shape);

@@ -99,24 +99,26 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* As admission would say now: memory of each VM, the node's share of the disk, and a user each.
+/* As admission would say now, also that none may come: memory, the disk's share, and a user each.
  * CPUs are shared, so no number of them is used up; but none runs a VM with more than
  * VMM_VCPUS_MAX. */
 static uint64_t count_fitting(const struct node *node, const struct node_shape *shape,
                               uint64_t disk_allocatable)
 {
     struct memory_capacity capacity = node_memory_capacity(node);
+    struct memory_promise in_all = node_promised(node, NULL);
+    struct memory_promise each = { shape->memory_mib, shape->memory_min_mib };
     uint64_t users = (uint64_t)node->config->uid_count - JAIL_USER_VMS;
     uint64_t vms = node->tables[RESOURCE_VM].count;
     uint64_t promised = node_promised_disk(node);
     uint64_t fits = users > vms ? users - vms : 0;
 
-    fits = least(fits, admission_fits(&capacity, node_promised_mib(node, NULL), shape->memory_mib));
+    fits = least(fits, admission_fits(&capacity, &in_all, &each));
     if (shape->disk_mib > 0)
         fits = least(fits, promised >= disk_allocatable
                                ? 0
                                : (disk_allocatable - promised) / (shape->disk_mib << 20));
-    return shape->vcpus > VMM_VCPUS_MAX ? 0 : fits;
+    return shape->vcpus > VMM_VCPUS_MAX || node_check_schedulable(node, NULL) < 0 ? 0 : fits;
 }
 
 static void add_vcpus(const struct node *node, json_t *info)

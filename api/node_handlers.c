@@ -30,16 +30,21 @@ void node_show(struct request *request)
 {
     const struct query *query = &request->query;
     struct error err = { 0 };
-    int64_t vcpus, memory_mib, disk_mib;
+    int64_t vcpus, memory_mib, memory_min_mib, disk_mib;
     struct node_shape shape;
 
     if (query_integer(query, "vcpus", 1, 1024, 1, &vcpus, &err) < 0 ||
         query_integer(query, "memory_mib", 1, INT32_MAX, 1, &memory_mib, &err) < 0 ||
+        query_integer(query, "memory_min_mib", 1, memory_mib, memory_mib, &memory_min_mib, &err) <
+            0 ||
         query_integer(query, "disk_mib", 0, INT32_MAX, 0, &disk_mib, &err) < 0) {
         request_reply_error(request, &err);
         return;
     }
-    shape = (struct node_shape){ (uint64_t)vcpus, (uint64_t)memory_mib, (uint64_t)disk_mib };
+    shape = (struct node_shape){ .vcpus = (uint64_t)vcpus,
+                                 .memory_mib = (uint64_t)memory_mib,
+                                 .memory_min_mib = (uint64_t)memory_min_mib,
+                                 .disk_mib = (uint64_t)disk_mib };
     reply_node(request, 200, node_info(request->node, query->count ? &shape : NULL));
 }
 

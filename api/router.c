@@ -16,7 +16,8 @@ static const char *const page_queries[] = { "limit", "cursor", "state", NULL };
 static const char *const wait_queries[] = { "wait", NULL };
 static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
-static const char *const node_queries[] = { "vcpus", "memory_mib", "disk_mib", NULL };
+static const char *const node_queries[] = { "vcpus", "memory_mib", "memory_min_mib", "disk_mib",
+                                            NULL };
 static const char *const event_queries[] = { "after", "kind", "id", "type", "limit", NULL };
 static const char *const console_queries[] = { "tail", "follow", NULL };
 

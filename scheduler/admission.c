@@ -19,14 +19,20 @@ uint64_t admission_allocatable_mib(const struct memory_capacity *capacity)
     return by_ratio < by_swap ? by_ratio : by_swap;
 }
 
-uint64_t admission_fits(const struct memory_capacity *capacity, uint64_t promised_mib,
-                        uint64_t each_mib)
+static uint64_t fits(uint64_t promised, uint64_t each, uint64_t allocatable)
 {
-    uint64_t allocatable = admission_allocatable_mib(capacity);
+    return promised >= allocatable ? 0 : (allocatable - promised) / (each + VM_OVERHEAD_MIB);
+}
 
-    return promised_mib >= allocatable
-               ? 0
-               : (allocatable - promised_mib) / (each_mib + VM_OVERHEAD_MIB);
+uint64_t admission_fits(const struct memory_capacity *capacity,
+                        const struct memory_promise *promised, const struct memory_promise *each)
+{
+    uint64_t by_max = fits(promised->max_mib, each->max_mib, admission_allocatable_mib(capacity));
+    uint64_t by_min = fits(promised->min_mib, each->min_mib, beyond_reserve(capacity));
+
+    if (capacity->is_short)
+        return 0;
+    return by_max < by_min ? by_max : by_min;
 }
 
 /* field, what: of what it is too much. */

@@ -28,9 +28,9 @@ struct memory_promise {
 
 /* What can be promised in all. */
 uint64_t admission_allocatable_mib(const struct memory_capacity *capacity);
-/* How many more VMs of this memory. */
-uint64_t admission_fits(const struct memory_capacity *capacity, uint64_t promised_mib,
-                        uint64_t each_mib);
+/* How many more such VMs admission_check would let through. */
+uint64_t admission_fits(const struct memory_capacity *capacity,
+                        const struct memory_promise *promised, const struct memory_promise *each);
 /* 0, or -ENOMEM with the numbers. */
 int admission_check(const struct memory_capacity *capacity, const struct memory_promise *promised,
                     const struct memory_promise *wanted, struct error *err);

@@ -22,16 +22,24 @@ static int check(const struct memory_capacity *capacity, uint64_t promised, uint
     return admission_check(capacity, &all, &one, err);
 }
 
+static uint64_t fits(const struct memory_capacity *capacity, uint64_t promised, uint64_t max,
+                     uint64_t min)
+{
+    const struct memory_promise all = { promised, promised }, each = { max, min };
+
+    return admission_fits(capacity, &all, &each);
+}
+
 static void the_last_mebibyte_fits_and_one_more_does_not(void **state)
 {
     struct error err = { 0 };
 
     (void)state;
     assert_int_equal(admission_allocatable_mib(&host), 512);
-    assert_int_equal(admission_fits(&host, 0, 60), 8);
-    assert_int_equal(admission_fits(&host, 1, 60), 7);
-    assert_int_equal(admission_fits(&host, 513, 60), 0);
-    assert_int_equal(admission_fits(&host, 0, 509), 0);
+    assert_int_equal(fits(&host, 0, 60, 60), 8);
+    assert_int_equal(fits(&host, 1, 60, 60), 7);
+    assert_int_equal(fits(&host, 513, 60, 60), 0);
+    assert_int_equal(fits(&host, 0, 509, 1), 0);
     assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB, &err), 0);
     assert_int_equal(check(&host, 0, 512 - VM_OVERHEAD_MIB + 1, &err), -ENOMEM);
     assert_string_equal(err.field, "memory_mib");
@@ -72,6 +80,8 @@ static void the_ratio_overcommits_what_is_not_guaranteed(void **state)
     assert_string_equal(err.field, "memory_mib");
     assert_int_equal(check(&twice, 512, 512 - VM_OVERHEAD_MIB, &err), -ENOMEM);
     assert_string_equal(err.field, "memory_min_mib");
+    assert_int_equal(fits(&twice, 0, 60, 60), 8);
+    assert_int_equal(fits(&twice, 0, 60, 28), 16);
     twice.ratio_percent = 50;
     assert_int_equal(admission_allocatable_mib(&twice), 256);
 }
@@ -96,7 +106,9 @@ static void a_host_that_is_short_starts_nothing(void **state)
 
     (void)state;
     assert_int_equal(check(&now, 0, 16, &err), 0);
+    assert_int_equal(fits(&now, 0, 60, 60), 8);
     now.is_short = true;
+    assert_int_equal(fits(&now, 0, 60, 60), 0);
     assert_int_equal(check(&now, 0, 16, &err), -ENOMEM);
     assert_non_null(strstr(err.message, "try again"));
 }

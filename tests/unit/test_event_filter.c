@@ -1,4 +1,5 @@
-/* test_event_filter.c - which events pass, and which a listener who is limited to labels hears of. */
+/* test_event_filter.c - which events pass, and which a listener who is limited to labels hears of.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
