@@ -29,8 +29,7 @@ static bool type_is_known(const char *name)
 }
 
 int event_filter_make(const char *kind, const char *id, const char *type,
-                      const struct label_selector *limits, struct event_filter *ret_filter,
-                      struct error *err)
+                      struct event_filter *ret_filter, struct error *err)
 {
     struct event_filter filter = { 0 };
 
@@ -44,14 +43,13 @@ int event_filter_make(const char *kind, const char *id, const char *type,
     snprintf(filter.kind, sizeof filter.kind, "%s", kind ? kind : "");
     snprintf(filter.id, sizeof filter.id, "%s", id ? id : "");
     snprintf(filter.type, sizeof filter.type, "%s", type ? type : "");
-    if (limits)
-        filter.limits = *limits;
     *ret_filter = filter;
     return 0;
 }
 
-static bool is_within(const struct label_selector *limits, const struct event *event)
+static bool labels_pass(const struct event_filter *filter, const struct event *event)
 {
+    bool limited = filter->limits.count > 0 && strcmp(event->kind, "vm") == 0;
     json_t *document = NULL;
     const json_t *labels;
     bool result;
@@ -59,7 +57,9 @@ static bool is_within(const struct label_selector *limits, const struct event *e
     if (json_parse(event->document, strlen(event->document), &document, NULL) < 0)
         return false;
     labels = json_object_get(document, "labels");
-    result = json_is_object(labels) && label_selector_matches(limits, labels);
+    result =
+        label_selector_matches(&filter->labels, labels) &&
+        (!limited || (json_is_object(labels) && label_selector_matches(&filter->limits, labels)));
     json_decref(document);
     return result;
 }
@@ -69,6 +69,5 @@ bool event_filter_passes(const struct event_filter *filter, const struct event *
     return (!filter->kind[0] || strcmp(filter->kind, event->kind) == 0) &&
            (!filter->id[0] || strcmp(filter->id, event->resource) == 0) &&
            (!filter->type[0] || strcmp(filter->type, event->type) == 0) &&
-           (filter->limits.count == 0 || strcmp(event->kind, "vm") != 0 ||
-            is_within(&filter->limits, event));
+           (filter->labels.count + filter->limits.count == 0 || labels_pass(filter, event));
 }

@@ -11,13 +11,13 @@ struct event;
 struct event_filter {
     char kind[12], id[ID_MAX + 1]; /* of the resource */
     char type[12];
-    struct label_selector limits; /* which VMs who asks may see; of no requirements = all */
+    struct label_selector labels; /* of no requirements = any, as the next */
+    struct label_selector limits; /* which VMs who asks may see */
 };
 
-/* NULL = any.  -EINVAL naming the field. */
+/* NULL = any; without selectors.  -EINVAL naming the field. */
 int event_filter_make(const char *kind, const char *id, const char *type,
-                      const struct label_selector *limits, struct event_filter *ret_filter,
-                      struct error *err);
-/* Limits are judged by the labels that the event itself tells; one without, of an older agent,
- * passes none. */
+                      struct event_filter *ret_filter, struct error *err);
+/* Labels are those that the event itself tells.  An older agent's tells none: of a VM it passes no
+ * limits. */
 bool event_filter_passes(const struct event_filter *filter, const struct event *event);

@@ -52,10 +52,15 @@ void event_list(struct request *request)
 
     if (read_place(request, &after, &err) < 0 ||
         event_filter_make(query_get(query, "kind"), query_get(query, "id"),
-                          query_get(query, "type"), request->caller.limits, &filter, &err) < 0 ||
-        query_integer(query, "limit", 1, PAGE_LIMIT_MAX, PAGE_LIMIT, &limit, &err) < 0)
+                          query_get(query, "type"), &filter, &err) < 0 ||
+        request_labels(request, &filter.labels, &err) < 0 ||
+        query_integer(query, "limit", 1, PAGE_LIMIT_MAX, PAGE_LIMIT, &limit, &err) < 0) {
         request_reply_error(request, &err);
-    else if (json)
+        return;
+    }
+    if (request->caller.limits)
+        filter.limits = *request->caller.limits;
+    if (json)
         node_events_page(request->node, after, (size_t)limit, &filter, page_done, request);
     else
         node_events_follow(request->node, after, &filter, stream_opened, request);

@@ -1,10 +1,12 @@
 /* request.c - see request.h. */
 #include "api/request.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include "agent/label_selector.h"
 #include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/router.h"
@@ -137,6 +139,18 @@ int request_check_bytes(const struct request *request, const char *const *types,
         return error_field(err, PROBLEM_TOO_LARGE, "body",
                            "the body has %zu bytes, the most is %zu", request->body_size, max);
     return 0;
+}
+
+int request_labels(const struct request *request, struct label_selector *ret_selector,
+                   struct error *err)
+{
+    const char *text = query_get(&request->query, "labels");
+
+    ret_selector->count = 0;
+    if (!text || label_selector_parse(text, ret_selector, err) == 0)
+        return 0;
+    snprintf(err->field, sizeof(err->field), "labels");
+    return -EINVAL;
 }
 
 int request_check_upgrade(const struct request *request, const char *protocol, struct error *err)

@@ -18,6 +18,7 @@
 struct api_metrics;
 struct forks;
 struct key;
+struct label_selector;
 struct request;
 struct route;
 struct wire_message;
@@ -93,6 +94,9 @@ int request_json(struct request *request, const char *const *types, json_t **ret
  * -EINVAL, -E2BIG (413). */
 int request_check_bytes(const struct request *request, const char *const *types, size_t max,
                         struct error *err);
+/* The query's selector "labels"; without, one that matches everything. */
+int request_labels(const struct request *request, struct label_selector *ret_selector,
+                   struct error *err);
 /* Does the client want to go on with this protocol?  -EPROTO (426), naming it. */
 int request_check_upgrade(const struct request *request, const char *protocol, struct error *err);
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */

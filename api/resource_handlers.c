@@ -77,7 +77,6 @@ static int list_read_query(struct request *request, struct node_list_query *quer
                            struct label_selector *selector, struct error *err)
 {
     const char *cursor = query_get(&request->query, "cursor");
-    const char *labels = query_get(&request->query, "labels");
     int64_t limit = 0;
     int r =
         query_integer(&request->query, "limit", 1, LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT, &limit, err);
@@ -86,13 +85,11 @@ static int list_read_query(struct request *request, struct node_list_query *quer
         return r;
     if (cursor && !id_is_valid(cursor))
         return error_field(err, EINVAL, "cursor", "cursor must be the `next` of an earlier page");
-    if (labels && label_selector_parse(labels, selector, err) < 0) {
-        snprintf(err->field, sizeof(err->field), "labels");
+    if (request_labels(request, selector, err) < 0)
         return -EINVAL;
-    }
     query->after = cursor ? cursor : "";
     query->limit = (size_t)limit;
-    query->labels = labels ? selector : NULL;
+    query->labels = selector;
     query->limits = kind_of(request) == RESOURCE_VM ? request->caller.limits : NULL;
     query->state = query_get(&request->query, "state");
     if (query->state && !node_state_is_known(kind_of(request), query->state))

@@ -18,7 +18,9 @@ static const char *const delete_queries[] = { "wait", "force", NULL };
 static const char *const vm_wait_queries[] = { "for", "generation", "timeout", NULL };
 static const char *const node_queries[] = { "vcpus", "memory_mib", "memory_min_mib", "disk_mib",
                                             NULL };
-static const char *const event_queries[] = { "after", "kind", "id", "type", "limit", NULL };
+static const char *const event_queries[] = {
+    "after", "kind", "id", "type", "labels", "limit", NULL
+};
 static const char *const console_queries[] = { "tail", "follow", NULL };
 
 /* The order is the one of openapi.yaml.  HEAD is answered wherever GET is. */

@@ -10,17 +10,23 @@
 #include "base/error.h"
 #include "storage/database.h"
 
-static bool passes(const char *limits_text, const char *kind, const char *document)
+/* selector: limits of who asks, else what is asked for. */
+static bool passes_by(const char *selector, bool is_limit, const char *kind, const char *document)
 {
     struct event event = {
         .id = 1, .kind = kind, .resource = "a", .type = "changed", .document = document
     };
-    struct label_selector limits;
     struct event_filter filter;
 
-    assert_int_equal(label_selector_parse(limits_text, &limits, NULL), 0);
-    assert_int_equal(event_filter_make(NULL, NULL, NULL, &limits, &filter, NULL), 0);
+    assert_int_equal(event_filter_make(NULL, NULL, NULL, &filter, NULL), 0);
+    assert_int_equal(
+        label_selector_parse(selector, is_limit ? &filter.limits : &filter.labels, NULL), 0);
     return event_filter_passes(&filter, &event);
+}
+
+static bool passes(const char *limits, const char *kind, const char *document)
+{
+    return passes_by(limits, /* is_limit= */ true, kind, document);
 }
 
 static void limits_go_by_the_labels_in_the_event(void **state)
@@ -35,8 +41,8 @@ static void limits_go_by_the_labels_in_the_event(void **state)
 
 static void what_does_not_say_its_labels_is_not_told(void **state)
 {
-    static const char *const documents[] = { "{}",   "{\"labels\":null}", "{\"labels\":[]}",
-                                             "null", "{\"labels\":\"\"}", "{\"labels\":" };
+    static const char *const documents[] = { "{}", "{\"labels\":null}", "{\"labels\":[]}",
+                                             "{\"labels\":\"\"}" };
 
     (void)state;
     for (size_t i = 0; i < sizeof documents / sizeof documents[0]; i++) {
@@ -44,6 +50,17 @@ static void what_does_not_say_its_labels_is_not_told(void **state)
         assert_false(passes("env!=test", "vm", documents[i]));
         assert_true(passes("!secret", "operation", documents[i]));
     }
+    assert_false(passes("!secret", "vm", "{\"labels\":"));
+}
+
+static void labels_that_are_asked_for_are_of_any_kind(void **state)
+{
+    (void)state;
+    assert_true(passes_by("a", false, "vm", "{\"labels\":{\"a\":\"\"}}"));
+    assert_false(passes_by("a", false, "vm", "{\"labels\":{\"b\":\"\"}}"));
+    assert_false(passes_by("a", false, "image", "{\"labels\":{\"b\":\"\"}}"));
+    assert_false(passes_by("a", false, "operation", "{\"labels\":null}"));
+    assert_true(passes_by("!a", false, "operation", "{\"labels\":null}"));
 }
 
 static void kind_id_and_type_must_be_as_asked(void **state)
@@ -55,7 +72,7 @@ static void kind_id_and_type_must_be_as_asked(void **state)
     struct error err;
 
     (void)state;
-    assert_int_equal(event_filter_make("vm", "a", "deleted", NULL, &filter, &err), 0);
+    assert_int_equal(event_filter_make("vm", "a", "deleted", &filter, &err), 0);
     assert_true(event_filter_passes(&filter, &event));
     event.kind = "volume";
     assert_false(event_filter_passes(&filter, &event));
@@ -65,7 +82,7 @@ static void kind_id_and_type_must_be_as_asked(void **state)
     event.resource = "a";
     event.type = "created";
     assert_false(event_filter_passes(&filter, &event));
-    assert_int_equal(event_filter_make("pod", NULL, NULL, NULL, &filter, &err), -EINVAL);
+    assert_int_equal(event_filter_make("pod", NULL, NULL, &filter, &err), -EINVAL);
     assert_string_equal(err.field, "kind");
 }
 
@@ -74,6 +91,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits_go_by_the_labels_in_the_event),
         cmocka_unit_test(what_does_not_say_its_labels_is_not_told),
+        cmocka_unit_test(labels_that_are_asked_for_are_of_any_kind),
         cmocka_unit_test(kind_id_and_type_must_be_as_asked),
     };
 
