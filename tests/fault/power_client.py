@@ -5,19 +5,24 @@ mark put into the disk's log: at a cut behind mark N world N must be there; of t
 """
 import collections
 import hashlib
+import json
 import os
+import re
 import struct
 
 import invariant
 from node import vm_spec, wait_for
 
 WAIT = 60 # seconds; an emulated machine is slow
+STEPS = ("put_image", "put_clone", "put_vm", "write", "put_snapshot", "fork", "write", "put_snapshot")
 MIB, SECTOR, BLOCK = 1 << 20, 512, 4096
 DELTA = struct.Struct("<8sIIQQQ40sQ")
 
 # What an acknowledgement promises of a thing. states: of its status, after a host's start; content: of a volume, its bytes;
 # files: {name: (size, digest)}, of an image or a snapshot
-Thing = collections.namedtuple("Thing", "uid generation spec states content files")
+Thing = collections.namedtuple("Thing", "uid generation spec states content files", defaults=(None, None))
+# What was acknowledged; world: the one that it made; the rest: of a POST, which has an Idempotency-Key.
+Request = collections.namedtuple("Request", "world method path body key status text", defaults=(None,) * 4)
 
 
 def file_sum(path):
@@ -56,8 +61,36 @@ def read_volume(node, rows, volume):
     if os.path.exists(f"{path}.raw"):
         with open(f"{path}.raw", "rb") as file:
             return file.read()
-    with open(f"{directory_of('images', node, rows['images', volume['spec']['image']][0])}/content", "rb") as file:
+    base = volume["status"]["base"]
+    if not base:
+        raise ValueError("it has no file, and no base")
+    kind, name = ("images", "content") if "image" in base else ("snapshots", "disk0.raw") # VMs have one disk
+    with open(f"{directory_of(kind, node, rows[kind, base[kind[:-1]]][0])}/{name}", "rb") as file:
         return read_delta(f"{path}.delta", file.read())
+
+
+def audit_lines(node):
+    """(method, path) of each whole one."""
+    with open(f"{node.state_dir}/audit.log", encoding="utf-8", errors="replace") as file:
+        return re.findall(r'"method":"(\w+)","path":"([^"]*)".*}$', file.read(), re.M)
+
+
+def node_item(node):
+    """The node's own settings, as an item."""
+    _, item = node.api("GET", "/v1/node")
+    return {"id": "node", "uid": "node", "generation": item["generation"],
+            "spec": {**item["spec"], "draining": item["drain"] is not None}, "status": {"state": "ready"}}
+
+
+def post(node, path, body, key=None, content_type="application/json"):
+    """(status, whether it is an answer given before, text)"""
+    connection = invariant.Api(node.socket, WAIT + 30)
+    headers = {"Content-Type": content_type} if body else {}
+    connection.request("POST", path, body, {**headers, "Idempotency-Key": key} if key else headers)
+    response = connection.getresponse()
+    answer = response.status, response.getheader("Idempotency-Replayed") == "true", response.read().decode()
+    connection.close()
+    return answer
 
 
 def first_difference(found, *allowed):
@@ -78,8 +111,8 @@ class Client:
 
     def __init__(self, node, name, order, mark):
         self.node, self.name, self.order, self.mark = node, name, order, mark
-        self.world, self.worlds, self.done = {}, [{}], ["nothing"]
-        self.count = 0
+        self.world, self.worlds, self.done, self.requests = {}, [{}], ["nothing"], []
+        self.count, self.going_on = 0, set() # forks that were not started anew
 
     # --- what it does ---
 
@@ -93,8 +126,11 @@ class Client:
         return f"{self.name}{letter}{self.count}"
 
     def note(self, kind, name, states, content=None, files=None):
-        _, item = self.node.api("GET", f"/v1/{kind}/{name}")
+        item = node_item(self.node) if kind == "node" else self.item(kind, name)
         self.world[kind, name] = Thing(item["uid"], item["generation"], item["spec"], states, content, files)
+
+    def item(self, kind, name):
+        return self.node.api("GET", f"/v1/{kind}/{name}")[1]
 
     def instance(self, kind, name):
         rows, _ = invariant.read_rows(self.node.state_dir)
@@ -104,7 +140,15 @@ class Client:
         status, answer = self.node.api(method, path, body, timeout=WAIT + 30)
         if status not in (200, 201):
             raise AssertionError(f"{method} {path}: {status} {answer}")
-        return answer
+        self.requests.append(Request(len(self.worlds), method, path))
+
+    def post(self, path, body=None):
+        """With an Idempotency-Key."""
+        body, key = body and json.dumps(body), f"{self.name}-{len(self.worlds)}"
+        status, _, text = post(self.node, path, body, key)
+        if status != 200:
+            raise AssertionError(f"POST {path}: {status} {text}")
+        self.requests.append(Request(len(self.worlds), "POST", path, body, key, status, text))
 
     def put(self, kind, name, body, states=("ready",), content=None, files=None):
         self.ask("PUT", f"/v1/{kind}/{name}?wait={WAIT}", body)
@@ -115,6 +159,8 @@ class Client:
         force = "&force=true" if kind == "vms" else ""
         self.ask("DELETE", f"/v1/{kind}/{name}?wait={WAIT}{force}")
         del self.world[kind, name]
+        for volume in [volume for volume in self.names("volumes") if kind == "vms" and self.fork_of(volume) == name]:
+            del self.world["volumes", volume] # it goes with its fork
         self.acknowledged(f"DELETE {kind}/{name}")
 
     def put_image(self):
@@ -159,12 +205,16 @@ class Client:
 
     def put_vm(self):
         free = [name for name in self.names("volumes") if name not in self.used_volumes()]
+        memory = ("anonymous", "shared")[(self.count + ord(self.name[0])) % 2] # differences need the one, forks the other
         spec = vm_spec(labels={"n": "0"}, stop_timeout_seconds=2, boot={"kernel": "guest", "cmdline": "power:watch obey"},
-                       autostart=self.order.random() < 0.3,
+                       autostart=self.order.random() < 0.3, memory_backing=memory,
                        disks=[{"name": "root", "volume": self.order.choice(free)}] if free else [])
-        if self.order.random() < 0.25:
+        if self.names("vms") and self.order.random() < 0.25:
             spec["desired_state"] = "stopped"
         self.put("vms", self.new_id("m"), spec, states=states_after_start(spec))
+
+    def note_vm(self, name):
+        self.note("vms", name, states_after_start(self.item("vms", name)["spec"]))
 
     def label_vm(self):
         name = self.order.choice(self.names("vms"))
@@ -176,9 +226,9 @@ class Client:
         """On or off."""
         name = self.order.choice(self.names("vms"))
         verb = "stop" if self.world["vms", name].spec["desired_state"] == "running" else "start"
-        self.ask("POST", f"/v1/vms/{name}/{verb}?wait={WAIT}")
-        _, item = self.node.api("GET", f"/v1/vms/{name}")
-        self.note("vms", name, states_after_start(item["spec"]))
+        self.post(f"/v1/vms/{name}/{verb}?wait={WAIT}")
+        self.going_on.discard(name)
+        self.note_vm(name)
         self.acknowledged(f"POST vms/{name}/{verb}")
 
     def write(self):
@@ -195,23 +245,35 @@ class Client:
         self.acknowledged(f"flush {volume}")
 
     def type_on(self, vm, words, wanted):
-        heard = lambda: self.node.api("GET", f"/v1/vms/{vm}/console?tail=65536")[1].count(wanted)
-        before = heard() if wait_for(WAIT, lambda: "obey" in self.node.api("GET", f"/v1/vms/{vm}/console?tail=65536")[1]) else 0
-        connection = invariant.Api(self.node.socket)
-        connection.request("POST", f"/v1/vms/{vm}/console/input", words + "\n", {"Content-Type": "text/plain"})
-        status = connection.getresponse().status
-        connection.close()
-        if status != 204 or not wait_for(WAIT, lambda: heard() > before):
+        heard = lambda text: self.item("vms", f"{vm}/console?tail=65536").count(text)
+        before = heard(wanted) if wait_for(WAIT, lambda: vm in self.going_on or heard("obey")) else 0
+        status, _, _ = post(self.node, f"/v1/vms/{vm}/console/input", words + "\n", content_type="text/plain")
+        if status != 204 or not wait_for(WAIT, lambda: heard(wanted) > before):
             raise AssertionError(f"{vm} was typed {words}: {status} {self.node.api('GET', f'/v1/vms/{vm}/console?tail=300')}")
 
     def put_snapshot(self):
+        """Of what changed since another, where the VM's memory stands on one."""
         vm, name = self.order.choice(self.running()), self.new_id("s")
-        self.ask("POST", f"/v1/vms/{vm}/snapshot?wait={WAIT}", {"id": name})
+        base = self.item("vms", vm)["status"]["memory_base"]
+        more = {"parent": base} if base else {"track_changes": self.world["vms", vm].spec["memory_backing"] != "shared"}
+        self.post(f"/v1/vms/{vm}/snapshot?wait={WAIT}", {"id": name, **more})
         files = files_in(directory_of("snapshots", self.node, self.instance("snapshots", name)))
         if not {"state", "memory"} <= set(files):
             raise AssertionError(f"snapshot {name} has {sorted(files)}")
         self.note("snapshots", name, ("ready",), files=files)
         self.acknowledged(f"POST vms/{vm}/snapshot")
+
+    def fork(self):
+        """Another VM goes on as this one does, with a disk of its own."""
+        vm, name = self.order.choice(self.running(shared=True)), self.new_id("f")
+        self.post(f"/v1/vms/{vm}/fork?wait={WAIT}", {"ids": [name]})
+        if (state := self.item("vms", name)["status"]["state"]) != "running":
+            raise AssertionError(f"fork {name} is {state}")
+        self.going_on.add(name)
+        self.note_vm(name)
+        for disk in self.world["vms", vm].spec["disks"]:
+            self.note("volumes", f"{name}-{disk['name']}", ("ready",), self.world["volumes", disk["volume"]].content)
+        self.acknowledged(f"POST vms/{vm}/fork")
 
     def delete_any(self):
         kinds = ("vms", "snapshots", "networks", "volumes", "images")
@@ -223,9 +285,13 @@ class Client:
     def names(self, kind):
         return sorted(name for of, name in self.world if of == kind and name != "guest")
 
-    def running(self, with_disk=False):
-        return [name for name in self.names("vms") if self.world["vms", name].spec["desired_state"] == "running"
-                and (self.world["vms", name].spec["disks"] or not with_disk)]
+    def running(self, with_disk=False, shared=False):
+        specs = {name: self.world["vms", name].spec for name in self.names("vms")}
+        return [name for name, spec in specs.items() if spec["desired_state"] == "running"
+                and (spec["disks"] or not with_disk) and (spec["memory_backing"] == "shared" or not shared)]
+
+    def fork_of(self, volume):
+        return self.world["volumes", volume].spec.get("fork")
 
     def used_volumes(self):
         return {disk["volume"] for name in self.names("vms") for disk in self.world["vms", name].spec["disks"]}
@@ -233,21 +299,26 @@ class Client:
     def may_go(self, kind, name):
         if kind == "volumes":
             return name not in self.used_volumes()
+        if kind == "snapshots":
+            return name not in {self.item("vms", vm)["status"]["memory_base"] for vm in self.names("vms")} | {
+                self.world["snapshots", other].spec.get("parent") for other in self.names("snapshots")}
         held = {self.world["volumes", volume].spec.get("image") for volume in self.names("volumes")}
-        return kind != "images" or name not in held and not self.names("snapshots") # their disks stand on it
+        copies = self.names("snapshots") or any(self.fork_of(volume) for volume in self.names("volumes")) # stand on it, too
+        return kind != "images" or name not in held and not copies
 
     def choices(self):
         few = lambda kind, most: len(self.names(kind)) < most
         return ([self.put_image] * few("images", 4) + [self.put_volume] * few("volumes", 6) + [self.put_network] * few("networks", 2)
                 + [self.put_clone] * 2 * (bool(self.names("images")) and few("volumes", 6))
-                + [self.put_vm] * 2 * few("vms", 3) + [self.put_snapshot] * (bool(self.running()) and few("snapshots", 2))
+                + [self.put_vm] * 2 * few("vms", 3) + [self.put_snapshot] * (bool(self.running()) and few("snapshots", 3))
+                + [self.fork] * (bool(self.running(shared=True)) and few("vms", 4))
                 + [self.grow] * bool(self.names("volumes")) + [self.label_vm, self.turn_vm] * bool(self.names("vms"))
                 + [self.write] * 3 * bool(self.running(with_disk=True)) + [self.delete_any] * 3 * bool(self.names("images")))
 
     def run(self, changes):
         """So many; the first ones so that each kind is there."""
-        for step in ("put_image", "put_clone", "put_vm", "write")[len(self.worlds) - 1:changes]:
-            if step != "write" or self.running(with_disk=True):
+        for step in STEPS[len(self.worlds) - 1:changes]:
+            if getattr(self, step) in self.choices():
                 getattr(self, step)()
         while len(self.worlds) <= changes:
             self.order.choice(self.choices())()
@@ -261,12 +332,54 @@ class Client:
         wrong = []
         for key in sorted(set(old) | set(new)):
             allowed = [world.get(key) for world in (old, new)]
-            said = judge(node, rows, key, items.get(key), allowed[:1] if allowed[0] == allowed[1] else allowed)
+            try:
+                said = judge(node, rows, key, items.get(key), allowed[:1] if allowed[0] == allowed[1] else allowed)
+            except (OSError, ValueError) as error:
+                said = f"cannot be read: {error}"
             if said:
                 wrong.append(f"{key[0]}/{key[1]} {said} ({self.done[number]} was acknowledged)")
         mine = {key for key in items if key[1].startswith(self.name) and key[0] != "operations"}
         wrong += [f"{kind}/{name} is there again ({self.done[number]} was acknowledged)" for kind, name in sorted(mine - set(old) - set(new))]
         return wrong
+
+    def unlogged(self, lines, number):
+        """What was acknowledged up to world `number` and does not stand in the audit log."""
+        asked = collections.Counter((one.method, one.path.split("?")[0]) for one in self.requests if one.world <= number)
+        return [f"{count} of {method} {path}, which was acknowledged, are not in the audit log"
+                for (method, path), count in (asked - collections.Counter(lines)).items()]
+
+    def unanswered(self, node, number):
+        """What was answered up to world `number` and is not answered so again to the same Idempotency-Key."""
+        again = [(one, post(node, one.path, one.body, one.key)) for one in self.requests if one.key and one.world <= number]
+        return [f"POST {one.path} is answered {said}, not what was acknowledged" for one, said in again if said != (one.status, True, one.text)]
+
+
+class NodeClient(Client):
+    """Changes the node itself.  Cordoned and drained it must be while no other client is at work."""
+
+    def changed(self, what):
+        self.note("node", "node", ("ready",))
+        self.acknowledged(f"{what} node")
+
+    def patch(self, spec):
+        self.ask("PATCH", "/v1/node", spec)
+        self.changed("PATCH")
+
+    def set_memory(self):
+        self.patch({"memory": {"reserve_mib": self.order.randrange(1, 256)}})
+
+    def drain(self):
+        self.post(f"/v1/node/drain?wait={WAIT}")
+        for vm in self.names("vms"):
+            self.note_vm(vm)
+        self.changed("drain")
+
+    def uncordon(self):
+        self.post("/v1/node/uncordon")
+        self.changed("uncordon")
+
+    def choices(self):
+        return [self.set_memory]
 
 
 def states_after_start(spec):
@@ -280,8 +393,8 @@ def judge(node, rows, key, item, allowed):
     if not item:
         return None if None in allowed else "is gone"
     state = item["status"]["state"]
-    if None in allowed and state == "failed":
-        return None # its making was cut off
+    if None in allowed and state in ("failed", "creating"):
+        return None # its making was cut off; what is left as creating is a volume whose fork failed
     same = [thing for thing in there if (thing.uid, thing.generation, thing.spec) == (item["uid"], item["generation"], item["spec"])]
     if not same:
         return f"is another: {item['uid']}, {item['generation']}, {item['spec']}"
@@ -316,13 +429,18 @@ def check_all(node, clients, numbers, key, wait):
     sum of node.key, of which snapshots' digests are made."""
     wrong = node.held(wait)
     items = {(kind, item["id"]): item for kind in invariant.KINDS for item in invariant.listed(node.socket, kind)}
+    items["node", "node"] = node_item(node)
     rows, _ = invariant.read_rows(node.state_dir)
+    lines = audit_lines(node)
     for client in clients:
-        wrong += client.missing(node, items, rows, numbers[client.name])
+        wrong += client.missing(node, items, rows, numbers[client.name]) + client.unlogged(lines, numbers[client.name])
+    for client in clients: # what is not given again may be done again
+        wrong += client.unanswered(node, numbers[client.name])
     if any(numbers.values()) and file_sum(f"{node.state_dir}/node.key") != key:
         wrong.append("node.key is another, though changes were acknowledged")
     sure = [(name, thing) for client in clients for (kind, name), thing in client.worlds[numbers[client.name]].items()
             if kind == "snapshots" and items.get((kind, name))]
-    if not wrong and sure:
-        wrong = restore(node, *sure[0])
+    if not wrong and sure: # of those that hold a difference the first, if there are any
+        node.must("POST", "/v1/node/uncordon")
+        wrong = restore(node, *min(sure, key=lambda one: ("parent" not in one[1].spec, one[0])))
     return wrong
