@@ -16,7 +16,8 @@
 #include "base/log.h"
 #include "base/worker.h"
 
-#define PATH_SHOWN 512 /* characters of a path; longer ones are no path of ours */
+#define PATH_SHOWN 512  /* characters of a path; longer ones are no path of ours */
+#define LINE_BYTES 8192 /* more than any line has */
 
 struct audit {
     struct loop *loop;
@@ -41,16 +42,41 @@ struct audit_job {
 
 /* --- on the worker --- */
 
+/* What a power cut left of one that was not answered; the next line must not stand behind it. */
+static int drop_half_line(int fd, off_t *size)
+{
+    char tail[LINE_BYTES];
+    size_t count = *size < (off_t)sizeof(tail) ? (size_t)*size : sizeof(tail);
+    const char *newline;
+    off_t whole;
+
+    if (pread(fd, tail, count, *size - (off_t)count) != (ssize_t)count)
+        return -EIO;
+    newline = memrchr(tail, '\n', count);
+    if (!newline && count == sizeof(tail))
+        return 0; /* not ours */
+    whole = *size - (off_t)count + (newline ? newline + 1 - tail : 0);
+    if (whole < *size && ftruncate(fd, whole) < 0)
+        return -errno;
+    *size = whole;
+    return 0;
+}
+
 static int open_file(struct audit *audit, struct error *err)
 {
     struct stat status;
+    auto_close int fd = openat(audit->dir_fd, AUDIT_NAME,
+                               O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int result;
 
-    audit->fd = openat(audit->dir_fd, AUDIT_NAME,
-                       O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     audit->names_unsynced = true; /* it may be new */
-    if (audit->fd < 0 || fstat(audit->fd, &status) < 0)
+    if (fd < 0 || fstat(fd, &status) < 0)
         return error_set(err, errno, "open the audit log: %s", strerror(errno));
+    result = drop_half_line(fd, &status.st_size);
+    if (result < 0)
+        return error_set(err, result, "read the audit log: %s", strerror(-result));
     audit->size = status.st_size;
+    audit->fd = take_fd(&fd);
     return 0;
 }
 
