@@ -322,10 +322,17 @@ static bool swap_is_short(const struct balancer_host *host)
     return host->swap_free_mib <= host->swap_mib / 5;
 }
 
-/* Not what the guest uses, from which the host can choose better, while it can swap. */
+/* Not what the guest uses, from which the host can choose better, while it can swap.  Of one that
+ * cannot take it back by itself, nothing: memory is touched faster than statistics come, so
+ * whatever a balloon leaves it, a burst kills it.  Where the host can swap no more, both give, for
+ * then somebody is killed otherwise. */
 static uint32_t balloon_floor(const struct balancer_vm *vm, bool short_of_swap)
 {
-    return short_of_swap ? vm->plan.entitled_mib : most(vm->plan.entitled_mib, vm->plan.demand_mib);
+    if (vm->keeps_balloon && !short_of_swap)
+        return vm->max_mib;
+    if (short_of_swap && !vm->keeps_balloon)
+        return vm->plan.entitled_mib;
+    return most(vm->plan.entitled_mib, vm->plan.demand_mib);
 }
 
 /* What its guest has filled, wherever the host keeps it. */

@@ -111,6 +111,7 @@ struct balancer_vm {
     uint32_t swapped_mib; /* of its guest's memory, by the host */
     uint32_t psi_permille;
     /* What its guest says. */
+    bool keeps_balloon; /* though it runs out of memory (no VIRTIO_BALLOON_F_DEFLATE_ON_OOM) */
     uint32_t balloon_mib;
     uint32_t used_mib;     /* total less available */
     uint32_t refaults;     /* major faults and pages swapped in, a second */

@@ -25,6 +25,7 @@ static void see(const struct sim *sim, const struct guest *guest, unsigned seria
     vm->resident_mib = whole(guest_resident(guest));
     vm->swapped_mib = whole(guest->swapped);
     vm->psi_permille = whole(guest->stall * 1000);
+    vm->keeps_balloon = guest->mode == GUEST_KEEPS;
     vm->balloon_mib = whole(fmin(fmax(guest->said_balloon, 0), guest->max));
     vm->used_mib = whole(guest->said_used);
     vm->refaults = whole(guest->said_refaults);

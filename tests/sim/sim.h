@@ -80,7 +80,8 @@ enum guest_mode {
     GUEST_REFUSES, /* its balloon never gives anything */
     GUEST_LIES,    /* it says that all is used, and that its balloon gave what was asked */
     GUEST_STALE,   /* it says nothing after the first minute */
-    GUEST_KEEPS,   /* its balloon stays though it runs out of memory: no deflate-on-OOM */
+    GUEST_KEEPS,   /* its balloon stays though it runs out of memory: it never took
+                    * deflate-on-OOM, which its host knows */
     GUEST_MODE_COUNT
 };
 extern const char *const guest_mode_names[GUEST_MODE_COUNT];

@@ -54,6 +54,7 @@ static void make_case(uint64_t seed, unsigned count, struct host_case *ret_case)
         vm->weight = 1 + draw(&random, draw(&random, 4) == 0 ? BALANCER_WEIGHT_MAX : 200);
         vm->priority = draw(&random, 4);
         vm->serial = i + 1;
+        vm->keeps_balloon = draw(&random, 8) == 0;
         promised += vm->max_mib;
         minimum += vm->min_mib;
     }
@@ -337,8 +338,9 @@ static bool rest_holds(uint64_t seed, unsigned count, unsigned calls, char *why)
                     ? used[i] + now.vms[i].max_mib / 8
                     : now.vms[i].min_mib;
     }
-    /* A host on which they all can live. */
+    /* A host on which they all can live, and which can swap what no balloon takes. */
     now.host.capacity_mib = (uint32_t)(need * 12 / 10 + 64);
+    now.host.swap_mib = now.host.capacity_mib;
     now.host.swap_free_mib = now.host.swap_mib;
     now.host.free_mib = now.host.capacity_mib;
     for (unsigned call = 0; call < 600; call++) {

@@ -154,6 +154,31 @@ static void swap_that_fills_moves_balloons_too(void **state)
     assert_true(taken[1] > taken[0]);
 }
 
+static void a_balloon_that_could_kill_is_not_used_while_the_host_can_swap(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    vm->keeps_balloon = true;
+    fixture.vms[1].used_mib = 2048; /* so it has nothing idle */
+    run(&fixture, 5);
+    assert_int_equal(vm->plan.balloon_mib, 0);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    assert_true(vm->plan.reclaim_mib > 0);
+    /* What was asked of it before is given back. */
+    vm->balloon_mib = vm->memory.asked_mib = 1024;
+    fixture.host.free_mib = 2000;
+    run(&fixture, 1);
+    assert_int_equal(vm->plan.balloon_mib, 0);
+    /* Or somebody would be killed in its place. */
+    vm->balloon_mib = 0;
+    fixture.host.free_mib = LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1;
+    fixture.host.swap_free_mib = 0;
+    run(&fixture, 8);
+    assert_in_range(vm->plan.balloon_mib, 1, 4096 - vm->plan.demand_mib);
+}
+
 static void the_host_takes_first_of_whom_it_took_least(void **state)
 {
     struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
@@ -206,6 +231,7 @@ int main(void)
         cmocka_unit_test(a_guest_gets_back_what_it_needs_though_it_is_entitled_to_less),
         cmocka_unit_test(a_balloon_takes_idle_pages_wherever_the_host_has_them),
         cmocka_unit_test(swap_that_fills_moves_balloons_too),
+        cmocka_unit_test(a_balloon_that_could_kill_is_not_used_while_the_host_can_swap),
         cmocka_unit_test(the_host_takes_first_of_whom_it_took_least),
         cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
         cmocka_unit_test(who_was_paused_goes_on_though_the_host_stays_short),
