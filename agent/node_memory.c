@@ -160,6 +160,7 @@ static void hear_guest(struct vm *vm, const struct stats_page *page, struct bala
     uint64_t age_ms = (uint64_t)loop_now_ms() - said->guest_ms;
 
     ret_vm->balloon_mib = bounded_mib(said->actual_bytes);
+    ret_vm->keeps_balloon = said->guest_known & STATS_GUEST_KEEPS;
     ret_vm->stats_age_ms = UINT32_MAX;
     if (said->guest_ms == 0 || (said->guest_known & wanted) != wanted)
         return;

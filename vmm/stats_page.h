@@ -17,7 +17,8 @@
 #define STATS_NICS_MAX     8
 #define STATS_VCPUS_MAX    32
 #define STATS_GUEST_MAX    10
-#define CONSOLE_RING_BYTES 65536 /* power of two */
+#define STATS_GUEST_KEEPS  (1ull << 63) /* its driver does not deflate when memory runs out */
+#define CONSOLE_RING_BYTES 65536        /* power of two */
 #define CONSOLE_OFFSET     4096
 #define VMM_PAGE_BYTES     (CONSOLE_OFFSET + CONSOLE_RING_BYTES)
 
@@ -59,7 +60,7 @@ struct stats_balloon {
     uint64_t target_bytes, actual_bytes;     /* asked of the guest; what it says it gave */
     uint64_t inflated_bytes, reported_bytes; /* given by inflating, by reporting, ever */
     uint64_t guest_ms;               /* CLOCK_MONOTONIC of the guest's statistics; 0 = none came */
-    uint64_t guest_known;            /* a bit for each of them that came */
+    uint64_t guest_known;            /* a bit for each of them that came, and STATS_GUEST_KEEPS */
     uint64_t guest[STATS_GUEST_MAX]; /* by tag, virtio 1.2, 5.5.6.3 */
 };
 

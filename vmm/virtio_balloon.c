@@ -17,6 +17,7 @@
 
 #define BALLOON_PCI_CLASS  0x00ff00
 #define BALLOON_QUEUE_SIZE 128
+#define FEATURE_DEFLATE    (1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM)
 
 /* What follows needs features that are not offered. */
 #define CONFIG_BYTES offsetof(struct virtio_balloon_config, free_page_hint_cmd_id)
@@ -109,8 +110,8 @@ static void plan_stats(struct virtio_balloon *balloon)
 
 static void read_stats(struct virtio_balloon *balloon, const struct virtqueue_chain *chain)
 {
-    struct stats_balloon *stats = balloon->stats;
-    uint64_t known = 0;
+    uint64_t deflates = virtio_device_features(balloon->device) & FEATURE_DEFLATE;
+    uint64_t known = deflates ? 0 : STATS_GUEST_KEEPS;
     struct virtio_balloon_stat stat; /* 5.5.6.3 */
 
     for (unsigned i = 0; i < CHAIN_STATS; i++) {
@@ -118,11 +119,11 @@ static void read_stats(struct virtio_balloon *balloon, const struct virtqueue_ch
                             sizeof(stat)) ||
             stat.tag >= STATS_GUEST_MAX)
             continue;
-        stats_set(&stats->guest[stat.tag], stat.val);
+        stats_set(&balloon->stats->guest[stat.tag], stat.val);
         known |= 1ull << stat.tag;
     }
-    stats_set(&stats->guest_known, known);
-    stats_set(&stats->guest_ms, (uint64_t)loop_now_ms());
+    stats_set(&balloon->stats->guest_known, known);
+    stats_set(&balloon->stats->guest_ms, (uint64_t)loop_now_ms());
     plan_stats(balloon);
 }
 
@@ -150,7 +151,7 @@ static uint64_t balloon_offer_features(void *owner)
     const struct virtio_balloon *balloon = owner;
 
     return (guest_memory_refills(balloon->memory) ? 1ull << VIRTIO_BALLOON_F_REPORTING : 0) |
-           (balloon->config.deflate_on_oom ? 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM : 0);
+           (balloon->config.deflate_on_oom ? FEATURE_DEFLATE : 0);
 }
 
 static void balloon_read_config(void *owner, void *config)
@@ -215,8 +216,7 @@ static const struct virtio_device_ops balloon_ops = {
 
 static void set_target(struct virtio_balloon *balloon, const struct vmm_balloon *config)
 {
-    balloon->config.target_mib = config->target_mib;
-    balloon->config.stats_interval_s = config->stats_interval_s;
+    balloon->config = *config; /* its deflate_on_oom was offered, once */
     stats_set(&balloon->stats->target_bytes, (uint64_t)config->target_mib << 20);
 }
 
@@ -232,7 +232,6 @@ int virtio_balloon_add(struct pci_root *root, const struct vmm_balloon *config,
     balloon->memory = memory;
     balloon->stats = stats;
     balloon->loop = loop;
-    balloon->config.deflate_on_oom = config->deflate_on_oom;
     set_target(balloon, config);
     result = virtio_pci_add(root, PCI_SLOT_ANY, &balloon_ops, balloon, BALLOON_PCI_CLASS, loop,
                             &balloon->device, err);

@@ -47,10 +47,25 @@ static void a_limit_that_was_not_taken_is_asked_for_again(void **state)
     loop_free(node.loop);
 }
 
+static void whose_driver_keeps_its_balloon_is_heard(void **state)
+{
+    struct vm vm = { 0 };
+    struct stats_page page = { 0 };
+    struct balancer_vm seen = { 0 };
+
+    (void)state;
+    hear_guest(&vm, &page, &seen);
+    assert_false(seen.keeps_balloon);
+    page.balloon.guest_known = STATS_GUEST_KEEPS;
+    hear_guest(&vm, &page, &seen);
+    assert_true(seen.keeps_balloon);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
+        cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -273,6 +273,17 @@ static void statistics_are_asked_for_by_giving_the_buffer_back(void **state)
     assert_false(ring_take(h, STATS, &head, &length));
 }
 
+static void a_driver_that_does_not_deflate_when_memory_runs_out_is_told_of(void **state)
+{
+    struct fixture *f = *state;
+    struct harness *h = &f->h;
+
+    driver_start(h, ALL & ~DEFLATE, 8);
+    put_stat(h, 0, 4, 111);
+    offer_stats(h, 10);
+    assert_true(f->stats.guest_known == (STATS_GUEST_KEEPS | 1 << 4));
+}
+
 /* Case 12 and 13: more than there can be, and more buffers than one. */
 static void strange_statistics_are_bounded(void **state)
 {
@@ -530,6 +541,7 @@ int main(void)
         TEST(reported_ranges_leave_the_host),
         TEST(reports_come_where_the_driver_puts_them),
         TEST(statistics_are_asked_for_by_giving_the_buffer_back),
+        TEST(a_driver_that_does_not_deflate_when_memory_runs_out_is_told_of),
         TEST(strange_statistics_are_bounded),
         TEST(a_reset_forgets_the_held_buffer),
         TEST(the_target_reaches_the_driver),
