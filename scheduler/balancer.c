@@ -3,6 +3,12 @@
 #define MEAN_SHIFT    16
 #define REFAULTS_MANY 100 /* a second: the guest misses what its balloon took */
 
+/* Parts of swap: the host is short of it with a fifth free, until it is a third, which balloons see
+ * to.  An eighth is left to bursts. */
+#define SWAP_ENTER 5
+#define SWAP_LEAVE 3
+#define SWAP_SPARE 8
+
 const char *const balancer_level_names[BALANCER_LEVEL_COUNT] = {
     [BALANCER_HIGH] = "high",
     [BALANCER_SOFT] = "soft",
@@ -317,11 +323,6 @@ static uint32_t buffer_mib(const struct balancer_config *config, const struct ba
     return permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
 }
 
-static bool swap_is_short(const struct balancer_host *host)
-{
-    return host->swap_free_mib <= host->swap_mib / 5;
-}
-
 /* Not what the guest uses, from which the host can choose better, while it can swap.  Of one that
  * cannot take it back by itself, nothing: memory is touched faster than statistics come, so
  * whatever a balloon leaves it, a burst kills it.  Where the host can swap no more, both give, for
@@ -360,7 +361,7 @@ static bool may_shrink(const struct balancer_config *config, const struct balanc
 static void plan_growth(const struct balancer_config *config, const struct balancer_host *host,
                         const struct balancer_state *state, struct balancer_vm *vm)
 {
-    uint32_t wanted = less(vm->max_mib, balloon_floor(vm, swap_is_short(host)));
+    uint32_t wanted = less(vm->max_mib, balloon_floor(vm, state->short_of_swap));
     bool roomy = host->free_mib >= 2 * buffer_mib(config, host);
     uint32_t band = permille(vm->max_mib, config->band_permille);
     bool hurts = is_in_distress(config, vm);
@@ -383,25 +384,24 @@ static uint64_t plan_balloons(const struct balancer_config *config,
                               const struct balancer_host *host, const struct balancer_state *state,
                               struct balancer_vm *vms, unsigned count, uint64_t need_mib)
 {
-    bool short_of_swap = swap_is_short(host);
     uint64_t excess = 0;
 
     for (unsigned i = 0; i < count; i++)
         if (may_shrink(config, &vms[i], state))
-            excess += idle_mib(&vms[i], short_of_swap);
+            excess += idle_mib(&vms[i], state->short_of_swap);
     for (unsigned i = 0; i < count && excess > 0; i++) {
         struct balancer_vm *vm = &vms[i];
         uint32_t rate = permille(vm->max_mib, config->shrink_permille);
-        uint32_t part, target;
+        uint32_t idle = idle_mib(vm, state->short_of_swap), part, target;
 
-        if (!may_shrink(config, vm, state) || idle_mib(vm, short_of_swap) == 0)
+        if (!may_shrink(config, vm, state) || idle == 0)
             continue;
-        part = (uint32_t)((need_mib * idle_mib(vm, short_of_swap) + excess - 1) / excess);
+        part = (uint32_t)((need_mib * idle + excess - 1) / excess);
         /* Rather a little too much than a balloon that moves for a few pages. */
         part = most(part, permille(vm->max_mib, config->band_permille) / 4);
         if (state->level < BALANCER_HARD)
             part = least(part, (uint32_t)((uint64_t)rate * least(host->elapsed_ms, 1000) / 1000));
-        part = least(part, idle_mib(vm, short_of_swap));
+        part = least(part, idle);
         target = less(vm->max_mib, filled_mib(vm) - part);
         if (target > vm->plan.balloon_mib)
             vm->plan.balloon_mib = target;
@@ -520,9 +520,12 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
 {
     uint32_t buffer = buffer_mib(config, host), missing = less(buffer, host->free_mib);
     /* Nor is swap to fill with what guests can do without: a burst that finds it full kills. */
-    uint64_t need = (uint64_t)missing + less(host->swap_mib / 3, host->swap_free_mib), pending;
+    uint64_t need = (uint64_t)missing + less(host->swap_mib / SWAP_LEAVE, host->swap_free_mib);
+    uint64_t pending;
 
     climb(config, host, state);
+    state->short_of_swap =
+        host->swap_free_mib <= host->swap_mib / (state->short_of_swap ? SWAP_LEAVE : SWAP_ENTER);
     for (unsigned i = 0; i < count; i++) {
         learn(config, &vms[i], host->elapsed_ms);
         vms[i].plan = (struct balancer_plan){ .demand_mib = balancer_demand_mib(config, &vms[i]) };
@@ -543,7 +546,7 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
     }
     if (state->rung >= BALANCER_RECLAIM)
         plan_reclaim(config, vms, count,
-                     least(missing, less(host->swap_free_mib, host->swap_mib / 8)));
+                     least(missing, less(host->swap_free_mib, host->swap_mib / SWAP_SPARE)));
     if (state->rung >= BALANCER_THROTTLE)
         plan_limits(vms, count);
     plan_sacrifice(config, state, vms, count);

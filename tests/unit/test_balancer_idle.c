@@ -154,6 +154,26 @@ static void swap_that_fills_moves_balloons_too(void **state)
     assert_true(taken[1] > taken[0]);
 }
 
+static void swap_that_is_short_stays_so_until_a_third_is_free(void **state)
+{
+    static const struct {
+        uint32_t free_mib; /* of 2048 */
+        bool is_short;
+    } steps[] = { { 2048 / 5 + 1, false },
+                  { 2048 / 5, true },
+                  { 2048 / 3, true },
+                  { 2048 / 3 + 1, false },
+                  { 2048 / 5 + 1, false } };
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++) {
+        fixture.host.swap_free_mib = steps[i].free_mib;
+        run(&fixture, 1);
+        assert_int_equal(fixture.now.short_of_swap, steps[i].is_short);
+    }
+}
+
 static void a_balloon_that_could_kill_is_not_used_while_the_host_can_swap(void **state)
 {
     struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
@@ -231,6 +251,7 @@ int main(void)
         cmocka_unit_test(a_guest_gets_back_what_it_needs_though_it_is_entitled_to_less),
         cmocka_unit_test(a_balloon_takes_idle_pages_wherever_the_host_has_them),
         cmocka_unit_test(swap_that_fills_moves_balloons_too),
+        cmocka_unit_test(swap_that_is_short_stays_so_until_a_third_is_free),
         cmocka_unit_test(a_balloon_that_could_kill_is_not_used_while_the_host_can_swap),
         cmocka_unit_test(the_host_takes_first_of_whom_it_took_least),
         cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
