@@ -144,8 +144,8 @@ const struct policy policy_proxmox = { .name = "proxmox",
                                        .decide = proxmox_decide };
 
 /* --- oVirt's MOM: under 20 % of free host memory a guest is to keep 20 % of its memory free, less
- * the less the host has (none, and 5 % less than none, below 5 %); 5 % a step; above it, back ---
- */
+ * the less the host has (none, and 5 % less than none, below 5 %), by 5 % a step; above it, it gets
+ * 5 %, or at once what it lacks of 20 % free --- */
 
 double rule_mom(const struct rule_guest *guest, double host_free_share)
 {
@@ -156,7 +156,7 @@ double rule_mom(const struct rule_guest *guest, double host_free_share)
         wanted = fmin(fmax(guest->limit * 0.95, fmax(guest->min, used + keep * guest->limit)),
                       guest->limit);
     else
-        wanted = fmin(guest->limit * 1.05, guest->max);
+        wanted = fmin(fmax(guest->limit * 1.05, used + 0.2 * guest->limit), guest->max);
     return fabs(wanted - guest->limit) > 0.0025 * guest->limit ? wanted : guest->limit;
 }
 

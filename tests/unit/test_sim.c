@@ -111,11 +111,15 @@ static void mom_takes_from_what_is_used_where_it_is_critical(void **state)
     assert_near(rule_mom(&guest, 0.02), 960); /* 990 used, and 3 % less than none */
 }
 
-static void mom_grows_by_five_percent_where_there_is_room(void **state)
+static void mom_grows_by_five_percent_or_what_is_lacking_where_there_is_room(void **state)
 {
-    const struct rule_guest guest = { .max = 1020, .min = 100, .limit = 1000, .free = 10 };
+    struct rule_guest guest = { .max = 2000, .min = 100, .limit = 1000, .free = 600 };
 
     (void)state;
+    assert_near(rule_mom(&guest, 0.2), 1050);
+    guest.free = 10; /* 990 used + 20 % */
+    assert_near(rule_mom(&guest, 0.2), 1190);
+    guest.max = 1020;
     assert_near(rule_mom(&guest, 0.2), 1020);
 }
 
@@ -478,7 +482,7 @@ int main(void)
         cmocka_unit_test(proxmox_shares_are_of_what_is_above_the_minimum),
         cmocka_unit_test(mom_shrinks_to_what_is_used_and_a_part),
         cmocka_unit_test(mom_takes_from_what_is_used_where_it_is_critical),
-        cmocka_unit_test(mom_grows_by_five_percent_where_there_is_room),
+        cmocka_unit_test(mom_grows_by_five_percent_or_what_is_lacking_where_there_is_room),
         cmocka_unit_test(xen_goes_down_by_an_eighth_and_up_at_once),
         cmocka_unit_test(senpai_stops_at_its_pressure),
         cmocka_unit_test(static_cuts_the_host_by_size),
