@@ -323,15 +323,15 @@ static uint32_t buffer_mib(const struct balancer_config *config, const struct ba
     return permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
 }
 
-/* Not what the guest uses, from which the host can choose better, while it can swap.  Of one that
- * cannot take it back by itself, nothing: memory is touched faster than statistics come, so
- * whatever a balloon leaves it, a burst kills it.  Where the host can swap no more, both give, for
- * then somebody is killed otherwise. */
-static uint32_t balloon_floor(const struct balancer_vm *vm, bool short_of_swap)
+/* Not what the guest uses, from which the host can choose better, while it can swap and has
+ * anything free.  Of one that cannot take it back by itself, nothing: memory is touched faster than
+ * statistics come, so whatever a balloon leaves it, a burst kills it.  Where the host can swap no
+ * more, it gives what is idle, for then somebody is killed otherwise. */
+static uint32_t balloon_floor(const struct balancer_state *state, const struct balancer_vm *vm)
 {
-    if (vm->keeps_balloon && !short_of_swap)
+    if (vm->keeps_balloon && !state->short_of_swap)
         return vm->max_mib;
-    if (short_of_swap && !vm->keeps_balloon)
+    if (!vm->keeps_balloon && state->short_of_swap && state->level == BALANCER_LOW)
         return vm->plan.entitled_mib;
     return most(vm->plan.entitled_mib, vm->plan.demand_mib);
 }
@@ -343,9 +343,9 @@ static uint32_t filled_mib(const struct balancer_vm *vm)
 }
 
 /* What a balloon is to take. */
-static uint32_t idle_mib(const struct balancer_vm *vm, bool short_of_swap)
+static uint32_t idle_mib(const struct balancer_state *state, const struct balancer_vm *vm)
 {
-    return less(filled_mib(vm), balloon_floor(vm, short_of_swap));
+    return less(filled_mib(vm), balloon_floor(state, vm));
 }
 
 static bool may_shrink(const struct balancer_config *config, const struct balancer_vm *vm,
@@ -361,7 +361,7 @@ static bool may_shrink(const struct balancer_config *config, const struct balanc
 static void plan_growth(const struct balancer_config *config, const struct balancer_host *host,
                         const struct balancer_state *state, struct balancer_vm *vm)
 {
-    uint32_t wanted = less(vm->max_mib, balloon_floor(vm, state->short_of_swap));
+    uint32_t wanted = less(vm->max_mib, balloon_floor(state, vm));
     bool roomy = host->free_mib >= 2 * buffer_mib(config, host);
     uint32_t band = permille(vm->max_mib, config->band_permille);
     bool hurts = is_in_distress(config, vm);
@@ -388,11 +388,11 @@ static uint64_t plan_balloons(const struct balancer_config *config,
 
     for (unsigned i = 0; i < count; i++)
         if (may_shrink(config, &vms[i], state))
-            excess += idle_mib(&vms[i], state->short_of_swap);
+            excess += idle_mib(state, &vms[i]);
     for (unsigned i = 0; i < count && excess > 0; i++) {
         struct balancer_vm *vm = &vms[i];
         uint32_t rate = permille(vm->max_mib, config->shrink_permille);
-        uint32_t idle = idle_mib(vm, state->short_of_swap), part, target;
+        uint32_t idle = idle_mib(state, vm), part, target;
 
         if (!may_shrink(config, vm, state) || idle == 0)
             continue;

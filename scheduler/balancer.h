@@ -131,7 +131,7 @@ struct balancer_state {
     uint32_t free_mib;     /* the least since it grew */
     uint32_t calm_ms;      /* below BALANCER_HARD, without a break */
     uint32_t sacrifice_ms; /* since somebody was paused or killed */
-    bool short_of_swap;    /* balloons may take what guests use */
+    bool short_of_swap;    /* at BALANCER_LOW balloons take what guests use, too */
     uint32_t price;        /* the last; see balancer_share_mib */
 };
 
