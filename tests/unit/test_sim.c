@@ -372,6 +372,25 @@ static void twice_the_memory_is_promised_and_nobody_is_harmed(void **state)
     assert_true(result.slowdown > 1.05);
 }
 
+/* A quarter of all, and neither the others nor these themselves. */
+static void guests_that_do_not_behave_harm_nobody(void **state)
+{
+    struct sim_setup setup = {
+        .trace = TRACE_MIXED, .count = 48, .length_ms = 1800000, .density = 2
+    };
+    struct sim_result result;
+
+    (void)state;
+    for (int mode = GUEST_STALLS; mode < GUEST_MODE_COUNT; mode++)
+        for (setup.seed = 1; setup.seed <= 2; setup.seed++) {
+            setup.mode = (enum guest_mode)mode;
+            sim_run(&setup, &policy_warren, &result);
+            if (result.slowdown_others > 1.05 || result.ooms > 0)
+                fail_msg("%s, seed %u: slowdown of others %.3f, %u killed", guest_mode_names[mode],
+                         (unsigned)setup.seed, result.slowdown_others, result.ooms);
+        }
+}
+
 /* Each trace at what it was seen to bear with room to spare; the runs are shorter, so a little less
  * than `make sim` prints. */
 static void every_kind_of_demand_is_borne(void **state)
@@ -495,6 +514,7 @@ int main(void)
         cmocka_unit_test(freed_memory_is_reported_in_seconds),
         cmocka_unit_test(the_same_seed_has_the_same_outcome),
         cmocka_unit_test(twice_the_memory_is_promised_and_nobody_is_harmed),
+        cmocka_unit_test(guests_that_do_not_behave_harm_nobody),
         cmocka_unit_test(every_kind_of_demand_is_borne),
         cmocka_unit_test(a_recorded_host_is_replayed),
         cmocka_unit_test(nonsense_is_not_replayed),
