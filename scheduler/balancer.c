@@ -143,6 +143,13 @@ uint32_t balancer_demand_mib(const struct balancer_config *config, const struct 
     return least(demand + (uint32_t)(vm->memory.cache >> MEAN_SHIFT), vm->max_mib);
 }
 
+/* For its caches: it is thought to need so much at first, demand leaves no more than that beside
+ * them, and no more is given at once, for a page that is read over and over counts each time. */
+static uint64_t cache_step(const struct balancer_vm *vm)
+{
+    return ((uint64_t)vm->max_mib << MEAN_SHIFT) / 16;
+}
+
 /* How much of what is left for its caches it needs is not in any statistics.  It is found by
  * taking: what it does not read back it did not need; what it does, it gets again at once, and
  * more.  While it has no balloon, or more left than it is thought to need, nothing is seen, and
@@ -153,15 +160,12 @@ static void learn_cache(const struct balancer_config *config, struct balancer_vm
     uint64_t left = (uint64_t)less(limit_mib(vm), vm->used_mib) << MEAN_SHIFT;
     /* In pages of 4 KiB; as many more were read than mapped. */
     uint64_t missed = ((uint64_t)vm->refaults << MEAN_SHIFT) / 128;
-    /* What demand leaves beside the cache; and the most that is given at once, for a page that is
-     * read over and over counts each time. */
-    uint64_t room = ((uint64_t)vm->max_mib << MEAN_SHIFT) / 16;
-    uint64_t *cache = &vm->memory.cache;
+    uint64_t *cache = &vm->memory.cache, step = cache_step(vm);
 
-    if (is_stale(config, vm) || vm->balloon_mib == 0 || left > *cache + *cache / 4 + room)
+    if (is_stale(config, vm) || vm->balloon_mib == 0 || left > *cache + *cache / 4 + step)
         return;
     if (vm->refaults >= REFAULTS_MANY)
-        *cache = left + (missed < room ? missed : room);
+        *cache = left + (missed < step ? missed : step);
     else
         *cache -= *cache * least(elapsed_ms, config->cache_ms) / config->cache_ms;
     if (*cache > (uint64_t)vm->max_mib << MEAN_SHIFT)
@@ -182,7 +186,7 @@ static void judge_balloon(const struct balancer_config *config, struct balancer_
         memory->silent_ms = 0;
         memory->backoff_ms = 0;
         memory->was_mib = vm->balloon_mib;
-    } else if (vm->balloon_mib > memory->was_mib + vm->max_mib / 128) {
+    } else if (vm->balloon_mib > memory->was_mib + vm->max_mib / 128) { /* it moves, if slowly */
         memory->silent_ms = 0;
         memory->was_mib = vm->balloon_mib;
     } else {
@@ -205,7 +209,7 @@ static void learn(const struct balancer_config *config, struct balancer_vm *vm, 
 
     if (!memory->known) {
         memory->fast = memory->slow = value;
-        memory->cache = (uint64_t)vm->max_mib << MEAN_SHIFT >> 4;
+        memory->cache = cache_step(vm);
         memory->calm_ms = config->dwell_ms;
         memory->warm_ms = config->warm_ms;
         memory->asked_mib = memory->was_mib = vm->balloon_mib;
@@ -294,7 +298,7 @@ static void climb(const struct balancer_config *config, const struct balancer_ho
     state->calm_ms = state->level < BALANCER_HARD ? added(state->calm_ms, host->elapsed_ms) : 0;
     state->rung_ms = added(state->rung_ms, host->elapsed_ms);
     state->sacrifice_ms = added(state->sacrifice_ms, host->elapsed_ms);
-    /* What helps is given its time. */
+    /* What helps is given its time; a 256th more is not noise. */
     if (host->free_mib > state->free_mib + host->capacity_mib / 256) {
         state->free_mib = host->free_mib;
         state->rung_ms = 0;
