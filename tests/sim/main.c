@@ -47,11 +47,9 @@ static void figure(const char *name, double value, const char *unit)
 
 static struct sim_setup setup_of(const struct options *options, enum trace_kind trace)
 {
-    return (struct sim_setup){ .trace = trace,
-                               .count = GUESTS,
-                               .length_ms = LENGTH_MS,
-                               .seed = options->seed,
-                               .density = options->density };
+    return (struct sim_setup){
+        .trace = trace, .count = GUESTS, .length_ms = LENGTH_MS, .seed = options->seed, .density = 2
+    };
 }
 
 /* --- densities --- */
@@ -211,6 +209,7 @@ static int replay(const struct options *options)
     }
     setup.count = count > 0 ? (unsigned)count : 0;
     setup.replay = traces;
+    setup.density = options->density;
     for (unsigned p = 0; count > 0 && p < POLICY_COUNT; p++) {
         struct sim_result result;
 
