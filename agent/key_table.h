@@ -8,14 +8,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/digest.h"
 
 struct error;
 
-#define KEY_MAX         128 /* characters, visible ASCII */
-#define KEY_KEPT_MS     (24ll * 3600 * 1000)
-#define KEYS_MAX        10000
-#define KEYS_BYTES_MAX  (16u << 20) /* of all answers */
-#define KEY_DIGEST_TEXT 65          /* plain_digest of the body (storage/keyed_digest.h) */
+#define KEY_MAX        128 /* characters, visible ASCII */
+#define KEY_KEPT_MS    (24ll * 3600 * 1000)
+#define KEYS_MAX       10000
+#define KEYS_BYTES_MAX (16u << 20) /* of all answers */
 
 enum key_state {
     KEY_UNDER_WAY,
@@ -33,9 +33,9 @@ struct key {
     int64_t sequence; /* ascending; the row's */
     int64_t created_ms;
     enum key_state state;
-    bool committed; /* with its change, while it is under way */
-    char digest[KEY_DIGEST_TEXT];
-    const char *scope, *key; /* owned, as the answer's texts */
+    bool committed;           /* with its change, while it is under way */
+    char digest[DIGEST_TEXT]; /* SHA-256 of the body */
+    const char *scope, *key;  /* owned, as the answer's texts */
     struct key_answer answer;
 };
 

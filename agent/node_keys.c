@@ -9,9 +9,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "storage/database.h"
-#include "storage/keyed_digest.h"
-
-_Static_assert(KEY_DIGEST_TEXT == KEYED_DIGEST_TEXT, "a digest fits");
 
 struct key_record node_key_record(const struct node *node, const struct key *key)
 {
@@ -32,12 +29,12 @@ struct key_record node_key_record(const struct node *node, const struct key *key
 int node_key_begin(struct node *node, const char *scope, const char *text, const void *body,
                    size_t size, struct key **ret_key, struct error *err)
 {
-    char digest[KEY_DIGEST_TEXT];
+    char digest[DIGEST_TEXT];
 
     if (!key_is_valid(text))
         return error_field(err, EINVAL, "Idempotency-Key",
                            "Idempotency-Key must have 1 to %d visible ASCII characters", KEY_MAX);
-    plain_digest(body, size, digest);
+    digest_of(body, size, digest);
     return key_begin(&node->keys, scope, text, digest, timestamp_now_ms(), ret_key, err);
 }
 

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include "agent/disk_base.h"
 #include "agent/node_internal.h"
-#include "storage/keyed_digest.h"
+#include "base/digest.h"
 
 struct snapshot_job;
 
@@ -44,7 +44,7 @@ struct snapshot {
     struct vm_nic nics[VMM_NICS_MAX]; /* by place */
     int64_t created_ms;
     uint64_t size_bytes; /* on disk once it is ready; before, the most that it may take */
-    char digest[KEYED_DIGEST_TEXT];
+    char digest[DIGEST_TEXT];
 
     enum snapshot_step step;
     struct vm *source;        /* while it has to be there; its `snapshot` points back */

@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "agent/disk_base.h"
-#include "storage/keyed_digest.h"
+#include "base/digest.h"
 #include "vmm/control_protocol.h"
 
 struct error;
@@ -22,7 +22,7 @@ struct vm_files {
     uint8_t restore;                  /* of how many files the memory consists; 0 = boot */
     uint32_t layers[VMM_LAYERS_MAX];  /* the snapshots whose they are, itself the last */
     int fork_fds[1 + VMM_LAYERS_MAX]; /* owned until opened: a fork's state and memory */
-    char digest[KEYED_DIGEST_TEXT];
+    char digest[DIGEST_TEXT];
     enum vmm_memory_backing memory_backing;
     uint64_t memory_bytes;
     unsigned disk_count;  /* by place, as CONFIGURE has them */

@@ -1,8 +1,6 @@
 /* tokens.c - see tokens.h. */
 #include "api/tokens.h"
 #include <errno.h>
-#include <nettle/memops.h>
-#include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/cleanup.h"
@@ -52,21 +50,13 @@ static int parse_scopes(struct token *token, char *list, struct error *err)
     return 0;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int parse_digest(struct token *token, const char *hex, struct error *err)
 {
     size_t length = strlen(hex);
 
-    if (length != TOKEN_DIGEST_HEX || strspn(hex, "0123456789abcdef") != length)
-        return error_set(err, EINVAL, "sha256 has %d digits of 0-9a-f", TOKEN_DIGEST_HEX);
-    for (size_t i = 0; i < sizeof(token->digest); i++)
-        token->digest[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
+    if (length != DIGEST_TEXT - 1 || strspn(hex, "0123456789abcdef") != length)
+        return error_set(err, EINVAL, "sha256 has %d digits of 0-9a-f", DIGEST_TEXT - 1);
+    memcpy(token->digest, hex, DIGEST_TEXT);
     return 0;
 }
 
@@ -142,7 +132,7 @@ static int check_unique(const struct tokens *tokens, const struct token *token, 
         if (other->is_certificate != token->is_certificate)
             continue;
         if (token->is_certificate ? strcmp(other->name, token->name) == 0
-                                  : memcmp(other->digest, token->digest, 32) == 0)
+                                  : strcmp(other->digest, token->digest) == 0)
             return error_set(err, EINVAL, "%s is there twice", token->name);
     }
     return 0;
@@ -208,15 +198,11 @@ void tokens_clear(struct tokens *tokens)
 const struct token *tokens_find_secret(const struct tokens *tokens, const char *secret)
 {
     const struct token *found = NULL;
-    uint8_t digest[SHA256_DIGEST_SIZE];
-    struct sha256_ctx sha256;
+    char digest[DIGEST_TEXT];
 
-    sha256_init(&sha256);
-    sha256_update(&sha256, strlen(secret), (const uint8_t *)secret);
-    sha256_digest(&sha256, sizeof(digest), digest);
+    digest_of(secret, strlen(secret), digest);
     for (size_t i = 0; i < tokens->count; i++)
-        if (!tokens->items[i].is_certificate &&
-            memeql_sec(tokens->items[i].digest, digest, sizeof(digest)))
+        if (!tokens->items[i].is_certificate && digest_equal(tokens->items[i].digest, digest))
             found = &tokens->items[i];
     return found;
 }

@@ -12,13 +12,13 @@
 #pragma once
 #include <stddef.h>
 #include "agent/label_selector.h"
+#include "base/digest.h"
 
 struct error;
 
-#define TOKEN_NAME_MAX   64
-#define TOKENS_MAX       1024
-#define TOKENS_FILE_MAX  (512 * 1024) /* bytes */
-#define TOKEN_DIGEST_HEX 64
+#define TOKEN_NAME_MAX  64
+#define TOKENS_MAX      1024
+#define TOKENS_FILE_MAX (512 * 1024) /* bytes */
 
 /* Each may do what those before it may. */
 enum scope { SCOPE_OPEN, SCOPE_METRICS, SCOPE_READ, SCOPE_OPERATE, SCOPE_ADMIN, SCOPE_COUNT };
@@ -28,7 +28,7 @@ struct token {
     char name[TOKEN_NAME_MAX + 1];
     bool is_certificate;
     enum scope scope; /* the widest of those named */
-    uint8_t digest[32];
+    char digest[DIGEST_TEXT];
     struct label_selector *limits; /* owned; NULL = none */
 };
 

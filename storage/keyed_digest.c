@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nettle/hmac.h>
-#include <nettle/memops.h>
-#include <nettle/sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,10 +59,10 @@ int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, st
 }
 
 int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
-                      char ret_text[KEYED_DIGEST_TEXT], struct error *err)
+                      char ret_text[DIGEST_TEXT], struct error *err)
 {
     auto_free uint8_t *bytes = malloc(READ_BYTES);
-    uint8_t digest[SHA256_DIGEST_SIZE];
+    uint8_t digest[DIGEST_BYTES];
     struct hmac_sha256_ctx hmac;
     uint64_t at = 0;
 
@@ -87,24 +85,6 @@ int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_b
         hmac_sha256_update(&hmac, (size_t)got, bytes);
     }
     hmac_sha256_digest(&hmac, sizeof digest, digest);
-    for (size_t i = 0; i < sizeof digest; i++)
-        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
+    digest_text(digest, ret_text);
     return 0;
-}
-
-bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT])
-{
-    return memeql_sec(a, b, KEYED_DIGEST_TEXT) != 0;
-}
-
-void plain_digest(const void *bytes, size_t size, char ret_text[KEYED_DIGEST_TEXT])
-{
-    struct sha256_ctx context;
-    uint8_t digest[SHA256_DIGEST_SIZE];
-
-    sha256_init(&context);
-    sha256_update(&context, size, bytes);
-    sha256_digest(&context, sizeof digest, digest);
-    for (size_t i = 0; i < sizeof digest; i++)
-        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
 }

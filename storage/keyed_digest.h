@@ -1,17 +1,14 @@
 /* keyed_digest.h - HMAC-SHA256 of files with the node's own key: they are what this node wrote,
  * byte for byte.  Functions block on the disk; any thread.
  *
- * The key is <state-dir>/node.key, 32 random bytes, mode 0600, made once.  Nettle computes: the
- * smallest library for it, and one that every node has already (dnsmasq needs it). */
+ * The key is <state-dir>/node.key, 32 random bytes, mode 0600, made once. */
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
+#include "base/digest.h"
 
 struct error;
 
 #define KEYED_DIGEST_KEY_BYTES 32
-#define KEYED_DIGEST_TEXT      65 /* hexadecimal digits and a NUL */
 
 struct keyed_digest_key {
     uint8_t bytes[KEYED_DIGEST_KEY_BYTES];
@@ -22,8 +19,4 @@ int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, st
 
 /* Of the whole file.  -EFBIG if it has more than max_bytes. */
 int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
-                      char ret_text[KEYED_DIGEST_TEXT], struct error *err);
-/* SHA-256 without the key, of what is in memory. */
-void plain_digest(const void *bytes, size_t size, char ret_text[KEYED_DIGEST_TEXT]);
-/* In the same time wherever they differ. */
-bool keyed_digest_equal(const char a[KEYED_DIGEST_TEXT], const char b[KEYED_DIGEST_TEXT]);
+                      char ret_text[DIGEST_TEXT], struct error *err);

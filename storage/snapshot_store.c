@@ -369,12 +369,12 @@ static int open_file(const struct snapshot_store *store, uint32_t instance, cons
 }
 
 int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
-                        const char digest[KEYED_DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
+                        const char digest[DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
                         struct error *err)
 {
     auto_close int state_fd = open_file(store, instance, "state", err);
     auto_close int memory_fd = state_fd < 0 ? -1 : open_file(store, instance, "memory", err);
-    char found[KEYED_DIGEST_TEXT];
+    char found[DIGEST_TEXT];
     int result;
 
     if (state_fd < 0 || memory_fd < 0)
@@ -382,7 +382,7 @@ int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
     result = keyed_digest_file(&store->key, state_fd, SNAPSHOT_STATE_BYTES_MAX, found, err);
     if (result < 0)
         return result;
-    if (!keyed_digest_equal(found, digest))
+    if (!digest_equal(found, digest))
         return error_set(err, EBADMSG,
                          "the snapshot's state is not what this node wrote: its digest is wrong");
     *ret_state_fd = take_fd(&state_fd);

@@ -39,8 +39,8 @@ int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
                         const uint32_t *parents, size_t count, struct error *err);
 
 struct snapshot_seal {
-    uint64_t size_bytes;            /* that it takes on disk, shared blocks included */
-    char digest[KEYED_DIGEST_TEXT]; /* of its state */
+    uint64_t size_bytes;      /* that it takes on disk, shared blocks included */
+    char digest[DIGEST_TEXT]; /* of its state */
 };
 
 /* Syncs the one that was begun, sums it up and gives it its name.  One that has its name already is
@@ -57,7 +57,7 @@ int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *kee
 
 /* Owned fds, O_RDONLY.  -EBADMSG if its state has not this digest. */
 int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
-                        const char digest[KEYED_DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
+                        const char digest[DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
                         struct error *err);
 /* The memory of one whose state is not asked for: what another's stands on. */
 int snapshot_store_open_memory(const struct snapshot_store *store, uint32_t instance, int *ret_fd,

@@ -154,11 +154,11 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
 int node_key_begin(struct node *node, const char *scope, const char *text, const void *body,
                    size_t size, struct key **ret_key, struct error *err)
 {
-    char digest[KEY_DIGEST_TEXT];
+    char digest[DIGEST_TEXT];
 
     if (!key_is_valid(text))
         return error_field(err, EINVAL, "Idempotency-Key", "bad key");
-    plain_digest(body, size, digest);
+    digest_of(body, size, digest);
     return key_begin(&node->keys, scope, text, digest, 1, ret_key, err);
 }
 

@@ -119,7 +119,7 @@ static void answers_are_bounded_together(void **state)
 
 static void keys_and_digests(void **state)
 {
-    char text[KEY_MAX + 2], digest[KEY_DIGEST_TEXT];
+    char text[KEY_MAX + 2];
 
     (void)state;
     memset(text, 'k', sizeof text);
@@ -132,8 +132,6 @@ static void keys_and_digests(void **state)
     assert_false(key_is_valid("a b"));
     assert_false(key_is_valid("a\x7f"));
     assert_false(key_is_valid("\xc3\xa4"));
-    plain_digest("abc", 3, digest);
-    assert_string_equal(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 int main(void)

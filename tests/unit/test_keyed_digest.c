@@ -31,7 +31,7 @@ static int file_of(const void *bytes, size_t size)
 static void the_digest_is_hmac_sha256(void **state)
 {
     struct keyed_digest_key key = { { 0 } };
-    char text[KEYED_DIGEST_TEXT] = "";
+    char text[DIGEST_TEXT] = "";
     auto_close int fd = file_of("Hi There", 8);
 
     (void)state;
@@ -46,24 +46,24 @@ static void every_byte_and_the_length_count(void **state)
     static const size_t places[] = { 0, 65535, 65536, 131072, sizeof bytes - 1 };
     const struct keyed_digest_key key = { { 1, 2, 3 } };
     const struct keyed_digest_key other = { { 1, 2, 4 } };
-    char good[KEYED_DIGEST_TEXT], bad[KEYED_DIGEST_TEXT];
+    char good[DIGEST_TEXT], bad[DIGEST_TEXT];
     auto_close int fd = file_of(bytes, sizeof bytes);
 
     (void)state;
     assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes, good, NULL), 0);
-    assert_true(keyed_digest_equal(good, good));
+    assert_true(digest_equal(good, good));
     for (size_t i = 0; i < ARRAY_LENGTH(places); i++) {
         assert_int_equal(pwrite(fd, "\1", 1, (off_t)places[i]), 1);
         assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes, bad, NULL), 0);
-        assert_false(keyed_digest_equal(good, bad));
+        assert_false(digest_equal(good, bad));
         assert_int_equal(pwrite(fd, "", 1, (off_t)places[i]), 1);
     }
     assert_int_equal(keyed_digest_file(&other, fd, sizeof bytes, bad, NULL), 0);
-    assert_false(keyed_digest_equal(good, bad));
+    assert_false(digest_equal(good, bad));
     assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes - 1, bad, NULL), -EFBIG);
     assert_int_equal(ftruncate(fd, sizeof bytes - 1), 0);
     assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes, bad, NULL), 0);
-    assert_false(keyed_digest_equal(good, bad));
+    assert_false(digest_equal(good, bad));
 }
 
 static void the_key_is_made_once_and_kept(void **state)

@@ -1,0 +1,16 @@
+/* digest.h - SHA-256 of what is in memory, as text.  Pure; any thread.
+ *
+ * Nettle computes: the smallest library for it, and one that every node has already (dnsmasq needs
+ * it). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DIGEST_BYTES 32
+#define DIGEST_TEXT  65 /* hexadecimal digits and a NUL */
+
+void digest_of(const void *bytes, size_t size, char ret_text[DIGEST_TEXT]);
+void digest_text(const uint8_t digest[DIGEST_BYTES], char ret_text[DIGEST_TEXT]);
+/* In the same time wherever they differ. */
+bool digest_equal(const char a[DIGEST_TEXT], const char b[DIGEST_TEXT]);
