@@ -1,6 +1,5 @@
 #include "agent/database_age.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -11,6 +10,7 @@
 #include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "storage/instance_name.h"
 
@@ -24,33 +24,31 @@ static int too_old(const struct node *node, const char *where, uint32_t instance
         where, instance, node->last_instance);
 }
 
-static int check_name(const struct node *node, const char *where, const char *name,
-                      struct error *err)
+/* The first instance of a directory that the node does not know. */
+struct unknown {
+    uint32_t last_instance, instance;
+};
+
+static int find_unknown(void *context, int dir_fd, const char *name)
 {
     static const char *const suffixes[] = { "", ".raw", ".delta", ".raw.tmp", ".tmp" };
-    uint32_t instance;
+    struct unknown *unknown = context;
 
+    (void)dir_fd;
     for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++)
-        if (instance_name_parse(name, suffixes[i], &instance) == 0 &&
-            instance > node->last_instance)
-            return too_old(node, where, instance, err);
+        if (instance_name_parse(name, suffixes[i], &unknown->instance) == 0)
+            return unknown->instance > unknown->last_instance;
     return 0;
 }
 
 static int check_dir(const struct node *node, const char *where, int dir_fd, struct error *err)
 {
-    auto_close int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-    int result = 0;
+    struct unknown unknown = { .last_instance = node->last_instance };
+    int result = directory_each(dir_fd, ".", find_unknown, &unknown);
 
-    if (!dir)
-        return error_set(err, errno, "list %s: %s", where, strerror(errno));
-    (void)take_fd(&fd);
-    while (result == 0 && (entry = readdir(dir)))
-        result = check_name(node, where, entry->d_name, err);
-    closedir(dir);
-    return result;
+    if (result < 0)
+        return error_set(err, result, "list %s: %s", where, strerror(-result));
+    return result > 0 ? too_old(node, where, unknown.instance, err) : 0;
 }
 
 int database_age_check(const struct node *node, struct error *err)

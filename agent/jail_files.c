@@ -1,6 +1,5 @@
 #include "agent/jail_files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,7 +8,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
+#include "storage/instance_name.h"
 
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err)
 {
@@ -67,43 +68,34 @@ int jail_write_text(int dir_fd, const char *name, const char *text)
     return write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
-static int add_number(uint32_t number, uint32_t **instances, size_t *count)
-{
-    uint32_t *grown;
+struct numbers {
+    uint32_t **items;
+    size_t *count;
+};
 
-    for (size_t i = 0; i < *count; i++)
-        if ((*instances)[i] == number)
+static int add_number(void *context, int dir_fd, const char *name)
+{
+    struct numbers *numbers = context;
+    uint32_t *grown, number;
+
+    (void)dir_fd;
+    if (instance_name_parse(name, "", &number) < 0 || number == 0)
+        return 0;
+    for (size_t i = 0; i < *numbers->count; i++)
+        if ((*numbers->items)[i] == number)
             return 0;
-    grown = realloc(*instances, (*count + 1) * sizeof *grown);
+    grown = realloc(*numbers->items, (*numbers->count + 1) * sizeof *grown);
     if (!grown)
         return -ENOMEM;
-    grown[(*count)++] = number;
-    *instances = grown;
+    grown[(*numbers->count)++] = number;
+    *numbers->items = grown;
     return 0;
 }
 
 int jail_list_numbers(int dir_fd, uint32_t **instances, size_t *count, struct error *err)
 {
-    /* An own description: the directory's position must not be shared. */
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int result = 0;
+    struct numbers numbers = { instances, count };
+    int result = directory_each(dir_fd, ".", add_number, &numbers);
 
-    if (!dir) {
-        result = error_set(err, errno, "list a directory");
-        if (fd >= 0)
-            close(fd);
-        return result;
-    }
-    while (result == 0 && (entry = readdir(dir))) {
-        char *end;
-        unsigned long number = strtoul(entry->d_name, &end, 10);
-
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && *end == '\0' &&
-            number <= UINT32_MAX)
-            result = add_number((uint32_t)number, instances, count);
-    }
-    closedir(dir);
-    return result < 0 ? error_set(err, -result, "list a directory") : 0;
+    return result < 0 ? error_set(err, result, "list a directory: %s", strerror(-result)) : 0;
 }

@@ -1,6 +1,5 @@
 #include "net/dhcp_directory.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "net/dhcp_text.h"
 
@@ -42,20 +42,11 @@ static int open_shared(int at, const char *name, gid_t gid, struct error *err)
     return take_fd(&fd);
 }
 
-static void empty_directory(int fd)
+static int unlink_entry(void *context, int dir_fd, const char *name)
 {
-    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
-    const struct dirent *entry;
-
-    if (!directory) {
-        cleanup_close(&copy);
-        return;
-    }
-    while ((entry = readdir(directory)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)unlinkat(fd, entry->d_name, 0);
-    closedir(directory);
+    (void)context;
+    (void)unlinkat(dir_fd, name, 0);
+    return 0;
 }
 
 /* Whole or not at all: dnsmasq ignores names that begin with a dot. */
@@ -211,8 +202,8 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
     directory->names_fd = open_shared(directory->fd, "names", options->gid, err);
     if (directory->names_fd < 0)
         return directory->names_fd;
-    empty_directory(directory->hosts_fd);
-    empty_directory(directory->names_fd);
+    (void)directory_each(directory->hosts_fd, ".", unlink_entry, NULL);
+    (void)directory_each(directory->names_fd, ".", unlink_entry, NULL);
     result =
         write_entry(directory->hosts_fd, DHCP_RELOAD_FILE, "# see dhcp.c\n", options->gid, err);
     if (result == 0 && network->nat)
@@ -234,14 +225,10 @@ void dhcp_directory_remove(int net_dir_fd, uint32_t instance)
     if (fd < 0)
         return;
     for (size_t i = 0; i < ARRAY_LENGTH(inner); i++) {
-        auto_close int inner_fd =
-            openat(fd, inner[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-        if (inner_fd >= 0)
-            empty_directory(inner_fd);
+        (void)directory_each(fd, inner[i], unlink_entry, NULL);
         (void)unlinkat(fd, inner[i], AT_REMOVEDIR);
     }
-    empty_directory(fd);
+    (void)directory_each(fd, ".", unlink_entry, NULL);
     (void)unlinkat(net_dir_fd, name, AT_REMOVEDIR);
 }
 

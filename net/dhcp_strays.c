@@ -7,7 +7,6 @@
  * Between clone and exec, and for a moment within exec, it can be recognised by neither.  But from
  * its beginning it shares the net directory's lock: while somebody has that, we look again. */
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/process.h"
 #include "net/dhcp.h"
@@ -67,35 +67,33 @@ static bool is_ours(const char *pid, const struct dhcp_options *options)
     return names_our_lease_file(arguments, (size_t)got, options->net_dir);
 }
 
-static void kill_stray(const char *pid, const struct dhcp_options *options)
+static int kill_stray(void *context, int dir_fd, const char *pid)
 {
+    const struct dhcp_options *options = context;
     auto_close int pidfd = -1;
     struct pollfd poll_fd = { .events = POLLIN };
     int status;
 
-    if (!is_ours(pid, options))
-        return; /* nearly all of them: without a pidfd */
+    (void)dir_fd;
+    if (!isdigit((unsigned char)pid[0]) || !is_ours(pid, options))
+        return 0; /* nearly all of them: without a pidfd */
     pidfd = (int)syscall(SYS_pidfd_open, (pid_t)strtol(pid, NULL, 10), 0);
     if (pidfd < 0 || !is_ours(pid, options))
-        return;
+        return 0;
     (void)process_kill(pidfd, SIGKILL);
     poll_fd.fd = pidfd;
     (void)poll(&poll_fd, 1, KILL_MS);
     (void)process_reap(pidfd, &status);
+    return 0;
 }
 
 static int kill_strays(const struct dhcp_options *options, struct error *err)
 {
-    DIR *processes = opendir("/proc");
-    const struct dirent *entry;
+    struct dhcp_options ours = *options;
+    int result = directory_each(AT_FDCWD, "/proc", kill_stray, &ours);
 
-    if (!processes)
-        return error_set(err, errno, "look for dnsmasq processes: %s", strerror(errno));
-    while ((entry = readdir(processes)))
-        if (isdigit((unsigned char)entry->d_name[0]))
-            kill_stray(entry->d_name, options);
-    closedir(processes);
-    return 0;
+    return result < 0 ? error_set(err, result, "look for dnsmasq processes: %s", strerror(-result))
+                      : 0;
 }
 
 /* Has nobody a share of the lock? */
@@ -122,28 +120,23 @@ static int kill_all_strays(const struct dhcp_options *options, struct error *err
     return result;
 }
 
+static int remove_directory(void *context, int dir_fd, const char *name)
+{
+    char *end;
+    unsigned long instance = strtoul(name, &end, 16);
+
+    (void)context;
+    if (*end == '\0' && end != name && instance <= UINT32_MAX)
+        dhcp_directory_remove(dir_fd, (uint32_t)instance);
+    return 0;
+}
+
 int dhcp_remove_all(const struct dhcp_options *options, struct error *err)
 {
-    DIR *directories;
-    const struct dirent *entry;
-    int copy;
     int result = kill_all_strays(options, err);
 
     if (result < 0)
         return result;
-    copy = openat(options->net_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    directories = copy < 0 ? NULL : fdopendir(copy);
-    if (!directories) {
-        cleanup_close(&copy);
-        return error_set(err, errno, "read the run directory: %s", strerror(errno));
-    }
-    while ((entry = readdir(directories))) {
-        char *end;
-        unsigned long instance = strtoul(entry->d_name, &end, 16);
-
-        if (*end == '\0' && end != entry->d_name && instance <= UINT32_MAX)
-            dhcp_directory_remove(options->net_dir_fd, (uint32_t)instance);
-    }
-    closedir(directories);
-    return 0;
+    result = directory_each(options->net_dir_fd, ".", remove_directory, NULL);
+    return result < 0 ? error_set(err, result, "read the run directory: %s", strerror(-result)) : 0;
 }

@@ -1,6 +1,5 @@
 #include "storage/image.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/path.h"
 #include "storage/image_internal.h"
@@ -194,43 +194,27 @@ int image_remove(const struct image_store *store, uint32_t instance, struct erro
                       : 0;
 }
 
-static bool is_kept(const uint32_t *keep, size_t count, uint32_t instance)
+static int sweep_entry(void *context, int dir_fd, const char *name)
 {
-    for (size_t i = 0; i < count; i++)
-        if (keep[i] == instance)
-            return true;
-    return false;
-}
-
-static int sweep_one(const struct image_store *store, const char *name, const uint32_t *keep,
-                     size_t count)
-{
+    const struct instance_set *keep = context;
     char undone[IMAGE_NAME_TEXT + sizeof "/" IMAGE_UNDONE];
     uint32_t instance;
 
     /* What we did not name is not ours. */
     if (instance_name_parse(name, "", &instance) < 0)
         return 0;
-    if (!is_kept(keep, count, instance))
-        return remove_dir(store->dir_fd, name);
+    if (!instance_set_has(keep, instance))
+        return remove_dir(dir_fd, name);
     snprintf(undone, sizeof undone, "%" PRIu32 "/" IMAGE_UNDONE, instance);
-    return unlink_if_there(store->dir_fd, undone, 0);
+    return unlink_if_there(dir_fd, undone, 0);
 }
 
 int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,
                 struct error *err)
 {
-    auto_close int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int result = 0;
+    struct instance_set kept = { keep, count };
+    int result = directory_each(store->dir_fd, ".", sweep_entry, &kept);
 
-    if (!dir)
-        return error_set(err, errno, "list the images: %s", strerror(errno));
-    (void)take_fd(&fd);
-    while (result == 0 && (entry = readdir(dir)))
-        result = sweep_one(store, entry->d_name, keep, count);
-    closedir(dir);
     return result < 0 ? error_set(err, result, "sweep the images: %s", strerror(-result)) : 0;
 }
 

@@ -16,3 +16,11 @@ int instance_name_parse(const char *name, const char *suffix, uint32_t *ret_inst
     *ret_instance = (uint32_t)number;
     return 0;
 }
+
+bool instance_set_has(const struct instance_set *set, uint32_t instance)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (set->items[i] == instance)
+            return true;
+    return false;
+}

@@ -1,6 +1,5 @@
 #include "storage/snapshot_store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "storage/instance_name.h"
 
@@ -64,26 +64,6 @@ struct snapshot_store *snapshot_store_free(struct snapshot_store *store)
     return NULL;
 }
 
-/* Calls `each` for every entry of the directory at_fd/name but "." and ".."; its first error ends
- * that. */
-static int for_each(int at_fd, const char *name, int (*each)(void *, int, const char *),
-                    void *context)
-{
-    auto_close int fd = openat(at_fd, name, OPEN_DIR | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int result = 0;
-
-    if (!dir)
-        return -errno;
-    (void)take_fd(&fd); /* the DIR's now */
-    while (result == 0 && (entry = readdir(dir)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = each(context, dirfd(dir), entry->d_name);
-    closedir(dir);
-    return result;
-}
-
 /* --- making --- */
 
 static int unlink_entry(void *context, int dir_fd, const char *name)
@@ -92,11 +72,11 @@ static int unlink_entry(void *context, int dir_fd, const char *name)
     return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
 }
 
-static int remove_dir(const struct snapshot_store *store, const char *name)
+static int remove_dir(int parent_fd, const char *name)
 {
-    int result = for_each(store->dir_fd, name, unlink_entry, NULL);
+    int result = directory_each(parent_fd, name, unlink_entry, NULL);
 
-    if (result == 0 && unlinkat(store->dir_fd, name, AT_REMOVEDIR) < 0)
+    if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0)
         result = -errno;
     return result == -ENOENT ? 0 : result;
 }
@@ -113,7 +93,7 @@ int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
                          struct error *err)
 {
     struct name undone = dir_name(instance, UNDONE);
-    int result = remove_dir(store, undone.text);
+    int result = remove_dir(store->dir_fd, undone.text);
     auto_close int dir_fd = -1, state_fd = -1, memory_fd = -1;
 
     if (result < 0)
@@ -264,7 +244,7 @@ static int publish(const struct snapshot_store *store, uint32_t instance)
     struct name undone = dir_name(instance, UNDONE);
     struct name ready = dir_name(instance, "");
     auto_close int dir_fd = openat(store->dir_fd, undone.text, OPEN_DIR | O_CLOEXEC);
-    int result = dir_fd < 0 ? -errno : for_each(store->dir_fd, undone.text, sync_entry, NULL);
+    int result = dir_fd < 0 ? -errno : directory_each(store->dir_fd, undone.text, sync_entry, NULL);
 
     if (result < 0)
         return result;
@@ -286,7 +266,7 @@ int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
     if (snapshot_store_find(store, instance) < 0)
         result = publish(store, instance);
     if (result == 0)
-        result = for_each(store->dir_fd, ready.text, add_size, &seal.size_bytes);
+        result = directory_each(store->dir_fd, ready.text, add_size, &seal.size_bytes);
     if (result < 0)
         return error_set(err, result, "sync the snapshot: %s", strerror(-result));
     dir_fd = openat(store->dir_fd, ready.text, OPEN_DIR | O_CLOEXEC);
@@ -310,42 +290,33 @@ int snapshot_store_find(const struct snapshot_store *store, uint32_t instance)
 
 int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
-    int result = remove_dir(store, dir_name(instance, UNDONE).text);
+    int result = remove_dir(store->dir_fd, dir_name(instance, UNDONE).text);
 
     if (result == 0)
-        result = remove_dir(store, dir_name(instance, "").text);
+        result = remove_dir(store->dir_fd, dir_name(instance, "").text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the snapshot: %s", strerror(-result)) : 0;
 }
 
-struct sweep {
-    const struct snapshot_store *store;
-    const uint32_t *keep;
-    size_t count;
-};
-
 static int sweep_entry(void *context, int dir_fd, const char *name)
 {
-    const struct sweep *sweep = context;
+    const struct instance_set *keep = context;
     uint32_t instance;
 
-    (void)dir_fd;
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return remove_dir(sweep->store, name);
-    if (instance_name_parse(name, "", &instance) < 0)
-        return 0; /* what we did not name is not ours */
-    for (size_t i = 0; i < sweep->count; i++)
-        if (sweep->keep[i] == instance)
-            return 0;
-    return remove_dir(sweep->store, name);
+        return remove_dir(dir_fd, name);
+    /* What we did not name is not ours. */
+    if (instance_name_parse(name, "", &instance) < 0 || instance_set_has(keep, instance))
+        return 0;
+    return remove_dir(dir_fd, name);
 }
 
 int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,
                          struct error *err)
 {
-    struct sweep sweep = { store, keep, count };
-    int result = for_each(store->dir_fd, ".", sweep_entry, &sweep);
+    struct instance_set kept = { keep, count };
+    int result = directory_each(store->dir_fd, ".", sweep_entry, &kept);
 
     return result < 0 ? error_set(err, result, "sweep the snapshots: %s", strerror(-result)) : 0;
 }

@@ -1,6 +1,5 @@
 #include "storage/volume.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "storage/delta_file.h"
 #include "storage/instance_name.h"
@@ -187,9 +187,9 @@ int volume_create(const struct volume_store *store, uint32_t instance, uint64_t 
 
 /* --- the rest of its life --- */
 
-static int unlink_if_there(const struct volume_store *store, const char *name)
+static int unlink_if_there(int dir_fd, const char *name)
 {
-    return unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    return unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 int volume_find(const struct volume_store *store, uint32_t instance, enum volume_format *ret_format,
@@ -209,48 +209,36 @@ int volume_find(const struct volume_store *store, uint32_t instance, enum volume
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
 {
     struct volume_name undone = volume_name(instance, UNDONE);
-    int result = unlink_if_there(store, undone.text);
+    int result = unlink_if_there(store->dir_fd, undone.text);
 
     for (int format = 0; result == 0 && format < VOLUME_FORMAT_COUNT; format++)
-        result = unlink_if_there(store, ready_name(instance, (enum volume_format)format).text);
+        result =
+            unlink_if_there(store->dir_fd, ready_name(instance, (enum volume_format)format).text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the volume: %s", strerror(-result)) : 0;
 }
 
-static int sweep_one(const struct volume_store *store, const char *name, const uint32_t *keep,
-                     size_t count)
+static int sweep_entry(void *context, int dir_fd, const char *name)
 {
+    const struct instance_set *keep = context;
     uint32_t instance;
     bool is_ready = false;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return unlink_if_there(store, name);
+        return unlink_if_there(dir_fd, name);
     for (int format = 0; !is_ready && format < VOLUME_FORMAT_COUNT; format++)
         is_ready = instance_name_parse(name, ready_suffixes[format], &instance) == 0;
     /* What we did not name is not ours. */
-    if (!is_ready)
-        return 0;
-    for (size_t i = 0; i < count; i++)
-        if (keep[i] == instance)
-            return 0;
-    return unlink_if_there(store, name);
+    return !is_ready || instance_set_has(keep, instance) ? 0 : unlink_if_there(dir_fd, name);
 }
 
 int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,
                  struct error *err)
 {
-    auto_close int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int result = 0;
+    struct instance_set kept = { keep, count };
+    int result = directory_each(store->dir_fd, ".", sweep_entry, &kept);
 
-    if (!dir)
-        return error_set(err, errno, "list the volumes: %s", strerror(errno));
-    (void)take_fd(&fd);
-    while (result == 0 && (entry = readdir(dir)))
-        result = sweep_one(store, entry->d_name, keep, count);
-    closedir(dir);
     return result < 0 ? error_set(err, result, "sweep the volumes: %s", strerror(-result)) : 0;
 }
 

@@ -1,0 +1,8 @@
+/* directory.h - what is in a directory.  Any thread; may wait for the disk. */
+#pragma once
+
+/* Calls `each` for every entry of at_fd/name but "." and "..", with the directory's fd (borrowed),
+ * until it returns other than 0, and returns that.  -errno if the directory cannot be opened.
+ * `name` may be ".": at_fd's own position is left alone. */
+int directory_each(int at_fd, const char *name,
+                   int (*each)(void *context, int dir_fd, const char *name), void *context);
