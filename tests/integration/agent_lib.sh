@@ -32,11 +32,16 @@ lib_begin() {
     done
     work=$(mktemp -d "${TMPDIR:-/tmp}/warren-$test_name-XXXXXX")
     chmod 755 "$work"
-    namespace=$test_name-$$
+    # Programs that run at once have numbers of their own: the prefix has room for 4096.
+    number=$$
+    until ip netns add "warren-test-$((number % 4096))"; do
+        number=$((number + 1))
+        ((number < $$ + 100)) || { echo "FAIL cannot make a network namespace"; exit 1; }
+    done
+    namespace=warren-test-$((number % 4096))
     use_agent a
     trap lib_clean_up EXIT
     trap 'exit 130' INT TERM
-    ip netns add "$namespace"
     in_namespace ip link set lo up
     record_curls
     mkdir "$work/import"
@@ -55,11 +60,11 @@ record_curls() {
     PATH=$work/bin:$PATH
 }
 
-# Several runs may go on at once: names and users are of this process and this agent.
+# Several runs may go on at once: names and users are of this program's number and this agent.
 use_agent() {
     agent=$1
-    prefix=$1$(printf '%03x' $(($$ % 4096)))
-    uid_base=$((1000000000 + $$ % 100000 * 10000 + ($(printf '%d' "'$agent") - 97) * 1000))
+    prefix=$1$(printf '%03x' $((number % 4096)))
+    uid_base=$((1000000000 + number % 100000 * 10000 + ($(printf '%d' "'$agent") - 97) * 1000))
     agent_pid=${agent_pids[$agent]:-0}
 }
 
