@@ -157,11 +157,10 @@ static void written(void *context, int result, const struct error *err)
     free(write);
 }
 
-static int submit_row(struct node *node, struct resource *resource, const char *spec_text,
-                      const char *status_text, struct error *err)
+struct record node_record(const struct resource *resource, const char *spec_text,
+                          const char *status_text)
 {
-    struct write *write = malloc(sizeof *write);
-    struct record record = {
+    return (struct record){
         .kind = resource_kind_name(resource->kind),
         .id = resource->id,
         .uid = resource->uid,
@@ -171,6 +170,13 @@ static int submit_row(struct node *node, struct resource *resource, const char *
         .spec = spec_text,
         .status = status_text,
     };
+}
+
+static int submit_row(struct node *node, struct resource *resource, const char *spec_text,
+                      const char *status_text, struct error *err)
+{
+    struct write *write = malloc(sizeof *write);
+    struct record record = node_record(resource, spec_text, status_text);
     int result;
 
     if (!write)

@@ -124,18 +124,9 @@ int change_commit(struct change *change, struct error *err)
     if (change->condition.key)
         key = node_key_record(node, change->condition.key);
     if (spec_text && status_text) {
-        struct record record = {
-            .kind = resource_kind_name(resource->kind),
-            .id = resource->id,
-            .uid = resource->uid,
-            .instance = resource->instance,
-            .generation = resource->generation,
-            .revision = resource->revision,
-            .spec = spec_text,
-            .status = status_text,
-            .idempotency = change->condition.key ? &key : NULL,
-        };
+        struct record record = node_record(resource, spec_text, status_text);
 
+        record.idempotency = change->condition.key ? &key : NULL;
         result = database_put(node->database, &record, change_committed, change, err);
         resource->committing = result >= 0;
     } else {

@@ -4,17 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "base/error.h"
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
+#include "base/hex.h"
 
 /* Decodes %XX in place; false if malformed or if a control character comes out. */
 static bool percent_decode(char *text)

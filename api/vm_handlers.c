@@ -23,17 +23,25 @@ static const enum node_wait_for action_waits[] = {
     [VM_ACTION_PAUSE] = NODE_WAIT_PAUSED,  [VM_ACTION_RESUME] = NODE_WAIT_RUNNING,
 };
 
+/* What is asked of a VM without a body; answers if that is nonsense. */
+static bool read_change(struct request *request, struct node_condition *ret_condition)
+{
+    struct error err = { 0 };
+
+    if (resource_read_wait(request, &err) >= 0 &&
+        request_condition(request, RESOURCE_VM, false, ret_condition, &err) >= 0)
+        return true;
+    request_reply_error(request, &err);
+    return false;
+}
+
 void vm_action(struct request *request)
 {
     enum vm_action action = (enum vm_action)request->route->argument;
-    struct error err = { 0 };
     struct node_condition condition = { 0 };
 
-    if (resource_read_wait(request, &err) < 0 ||
-        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
-        request_reply_error(request, &err);
+    if (!read_change(request, &condition))
         return;
-    }
     request->step.wait_for = action_waits[action];
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
     node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
@@ -92,14 +100,10 @@ void vm_part_patch(struct request *request)
 
 void vm_part_delete(struct request *request)
 {
-    struct error err = { 0 };
     struct node_condition condition = { 0 };
 
-    if (resource_read_wait(request, &err) < 0 ||
-        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
-        request_reply_error(request, &err);
+    if (!read_change(request, &condition))
         return;
-    }
     request->step.wait_for = NODE_WAIT_SETTLED;
     node_vm_part(request->node, request->parameter, (enum vm_part)request->route->argument,
                  request->name, NULL, condition, part_changed, request);

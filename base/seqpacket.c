@@ -17,30 +17,27 @@
 #include "base/error.h"
 
 /* /proc/self/fd/N/name keeps any directory within sun_path's 107 characters. */
-static int address_of(int dir_fd, const char *name, struct sockaddr_un *ret_address,
+static int new_socket(int dir_fd, const char *name, struct sockaddr_un *ret_address,
                       struct error *err)
 {
-    int length;
+    int length, fd;
 
     *ret_address = (struct sockaddr_un){ .sun_family = AF_UNIX };
     length = snprintf(ret_address->sun_path, sizeof ret_address->sun_path, "/proc/self/fd/%d/%s",
                       dir_fd, name);
     if (length < 0 || (size_t)length >= sizeof ret_address->sun_path)
         return error_set(err, ENAMETOOLONG, "socket name %s", name);
-    return 0;
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 ? error_set(err, errno, "create socket %s", name) : fd;
 }
 
 int seqpacket_listen(int dir_fd, const char *name, struct error *err)
 {
-    auto_close int fd = -1;
     struct sockaddr_un address;
-    int result = address_of(dir_fd, name, &address, err);
+    auto_close int fd = new_socket(dir_fd, name, &address, err);
 
-    if (result < 0)
-        return result;
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return error_set(err, errno, "create socket %s", name);
+        return fd;
     unlinkat(dir_fd, name, 0);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
         return error_set(err, errno, "bind socket %s", name);
@@ -51,15 +48,11 @@ int seqpacket_listen(int dir_fd, const char *name, struct error *err)
 
 int seqpacket_connect(int dir_fd, const char *name, struct error *err)
 {
-    auto_close int fd = -1;
     struct sockaddr_un address;
-    int result = address_of(dir_fd, name, &address, err);
+    auto_close int fd = new_socket(dir_fd, name, &address, err);
 
-    if (result < 0)
-        return result;
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return error_set(err, errno, "create a socket");
+        return fd;
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
         return error_set(err, errno, "connect to socket %s", name);
     return take_fd(&fd);

@@ -6,17 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
+#include "base/hex.h"
 
 static bool read_pairs(const char *text, uint8_t ret_mac[MAC_BYTES])
 {
