@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "net/fork_rules.h"
@@ -484,14 +483,6 @@ static void check_refusals(struct bed *bed, const struct guest *fork)
         check(bed, false, "(nobody has the name)");
     check(bed, fd == -1, "no fd comes of all that");
     check_queues(bed, &nic);
-}
-
-static double now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
 static void measure(struct bed *bed)

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "net/sysctl.h"
@@ -270,14 +269,6 @@ static void check_findings(struct bed *bed)
     check(bed, own, "ip_forward is told");
     if (!shell("nft delete table ip filter"))
         check(bed, false, "(nobody drops)");
-}
-
-static double now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
 static void measure(struct bed *bed)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -66,6 +67,14 @@ bool shell_prints(const char *command, const char *text)
     if (pipe)
         pclose(pipe);
     return strstr(output, text) != NULL;
+}
+
+double now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
 struct network_config make_network(uint32_t instance, const char *id, const char *cidr, bool nat,

@@ -23,6 +23,7 @@ struct bed {
 
 /* Prints "ok NAME" or "FAIL NAME: last error". */
 void check(struct bed *bed, bool good, const char *name);
+double now_ms(void); /* monotonic */
 
 struct network_config make_network(uint32_t instance, const char *id, const char *cidr, bool nat,
                                    bool peer_isolation);

@@ -8,7 +8,6 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,6 +24,7 @@
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "tests/unit/jail_harness.h"
 #include "vmm/stats_page.h"
 
 #define SWAPS 3000
@@ -36,20 +36,6 @@ struct place {
 };
 
 static const char secret_text[] = "SECRET";
-
-/* The programs are in the directory above the tests'. */
-static bool find_programs(char *ret_path)
-{
-    char self[PATH_MAX], program[PATH_MAX + 16];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-
-    if (length < 0)
-        return false;
-    self[length] = '\0';
-    snprintf(ret_path, CONFIG_PATH_MAX, "%.200s", dirname(dirname(self)));
-    snprintf(program, sizeof program, "%s/warren-vmm", ret_path);
-    return access(program, X_OK) == 0;
-}
 
 /* A page that would be believed, with the secret in it. */
 static void write_secret(const struct place *p)

@@ -3,7 +3,6 @@
  * tests. */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -30,6 +29,7 @@
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "tests/unit/jail_harness.h"
 #include "vmm/stats_page.h"
 
 struct fixture {
@@ -37,21 +37,6 @@ struct fixture {
     struct jail *jail;
     struct error err;
 };
-
-/* The programs are in the directory above the tests'. */
-static bool find_programs(char *ret_path)
-{
-    char self[PATH_MAX];
-    char program[PATH_MAX + 16];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-
-    if (length < 0)
-        return false;
-    self[length] = '\0';
-    snprintf(ret_path, CONFIG_PATH_MAX, "%.200s", dirname(dirname(self)));
-    snprintf(program, sizeof program, "%s/warren-vmm", ret_path);
-    return access(program, X_OK) == 0;
-}
 
 static int set_up(void **state)
 {

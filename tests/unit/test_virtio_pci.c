@@ -1,36 +1,10 @@
 /* test_virtio_pci.c - configuration space, BARs, MSI-X and virtio registers, with the entropy
  * device behind them, against drivers that keep the rules and drivers that do not. */
-#include "tests/unit/virtio_harness.h"
-#include "vmm/virtio_rng.h"
+#include "tests/unit/rng_harness.h"
 
 #define ALL_FEATURES                                                                   \
     (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | \
      VIRTIO_FEATURE_RING_RESET)
-
-struct fixture {
-    struct harness h;
-    uint64_t rng_bytes;
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_non_null(f);
-    harness_open(&f->h);
-    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    harness_close(&f->h);
-    free(f);
-    return 0;
-}
 
 /* One buffer of 16 bytes; whether the device filled it. */
 static bool device_answers(struct harness *h)

@@ -1,31 +1,5 @@
 /* test_virtio_rng.c - the entropy device. */
-#include "tests/unit/virtio_harness.h"
-#include "vmm/virtio_rng.h"
-
-struct fixture {
-    struct harness h;
-    uint64_t rng_bytes;
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_non_null(f);
-    harness_open(&f->h);
-    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    harness_close(&f->h);
-    free(f);
-    return 0;
-}
+#include "tests/unit/rng_harness.h"
 
 static void entropy_is_capped_and_counted(void **state)
 {
