@@ -15,10 +15,6 @@ restart_agent_hard() {
 }
 
 disk_of() { jq -c --arg volume "$1" '. + {disks:[{name:"root",volume:$volume}]}' <<<"$shared"; }
-type_line() {
-    curl -sS -o /dev/null --max-time 5 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
-        --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input"
-}
 lines_of() { console "$1" && grep -c "$2" <<<"$body"; }
 says_again() { [ "$(lines_of "$1" "$2")" -gt "$3" ]; }
 # does VM WORDS: the words, and a flush, by which it is known that they are done.
