@@ -1,5 +1,5 @@
-# agent_lib.sh - sourced by tests/integration/agent, agent_kills and agent_faults: its directories,
-# network namespace and uids are the test's own, and all of it is gone at the end.
+# agent_lib.sh - sourced by the tests that run a real agent: its directories, network namespace and uids
+# are the test's own, and all of it is gone at the end.
 #
 #   . tests/integration/agent_lib.sh
 #   lib_begin NAME BUILD                     work directory $work, namespace, clean-up at exit
@@ -12,6 +12,7 @@
 #
 #   host_boot_id=UUID                        what agents that are started from then on take for the host's boot
 #   use_agent LETTER                         which of several agents (a, b, ...) is meant from here on
+#   type_line ID WORDS                       for a guest that obeys
 # shellcheck shell=bash disable=SC2034  # variables are for who sources this
 
 passed=0 failed=0 skipped=0
@@ -183,7 +184,6 @@ vm_spec() {
 wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
-# type_line ID WORDS: for a guest that obeys.
 type_line() {
     curl -sS -o /dev/null --max-time 5 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
         --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input"
