@@ -33,115 +33,14 @@ struct limits_job {
     } vms[];
 };
 
-/* --- when --- */
-
-/* Swap may come and go while we run. */
-static void look_at_swap(struct node *node)
-{
-    const struct host_memory memory = host_memory_read("");
-    struct memory_pressure pressure;
-
-    if (memory_pressure_read(&pressure, NULL) < 0)
-        return;
-    node->swap_bytes = pressure.swap_mib << 20;
-    node->swap_room = host_memory_swap_room(&memory, node->memory_bytes >> 20, pressure.swap_mib,
-                                            jail_cgroup_keeps_zswap(jail_cgroups(node->jail)));
-}
-
-static int64_t balancer_setting(const struct node *node)
-{
-    int64_t set = node->spec.memory.balancer;
-
-    return set != NODE_UNSET ? set : node->config->memory_balancer;
-}
-
-bool node_memory_is_balanced(const struct node *node)
-{
-    int64_t setting = balancer_setting(node);
-
-    return setting == MEMORY_BALANCER_ON || setting == MEMORY_BALANCER_DRY_RUN ||
-           (setting == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
-}
-
-enum memory_mode node_memory_mode(const struct node *node)
-{
-    if (!node_memory_is_balanced(node))
-        return MEMORY_OFF;
-    return balancer_setting(node) == MEMORY_BALANCER_DRY_RUN ? MEMORY_DRY_RUN : MEMORY_ON;
-}
-
 static bool is_dry(const struct node *node)
 {
-    return balancer_setting(node) == MEMORY_BALANCER_DRY_RUN;
-}
-
-/* --- what is set --- */
-
-static int64_t wanted_ratio(const struct node *node)
-{
-    int64_t set = node->spec.memory.ratio_percent;
-
-    return set != NODE_UNSET ? set : node->config->memory_ratio_percent;
-}
-
-int64_t node_memory_ratio(const struct node *node)
-{
-    int64_t ratio = wanted_ratio(node);
-
-    return ratio > 100 && !jail_cgroup_has(jail_cgroups(node->jail), JAIL_CONTROLLER_MEMORY)
-               ? 100
-               : ratio;
-}
-
-uint64_t node_memory_reserve_mib(const struct node *node)
-{
-    int64_t set = node->spec.memory.reserve_mib;
-
-    return (uint64_t)(set != NODE_UNSET ? set : node->config->memory_reserve_mib);
-}
-
-struct balancer_config node_memory_config(const struct node *node)
-{
-    return node_spec_balancer(&node->spec, &balancer_default);
-}
-
-/* What may be promised beyond what there is: the reason why not, or NULL. */
-static const char *why_no_overcommit(const struct node *node)
-{
-    if (!jail_cgroup_has(jail_cgroups(node->jail), JAIL_CONTROLLER_MEMORY))
-        return "cgroup v2's memory controller is not there for VMs, so none could be limited";
-    if (node->swap_bytes == 0)
-        return "the host has no swap, where what is promised beyond its memory has its place";
-    return NULL;
-}
-
-const char *node_memory_ratio_finding(const struct node *node)
-{
-    return wanted_ratio(node) > 100 ? why_no_overcommit(node) : NULL;
-}
-
-int node_memory_check(struct node *node, const struct node_memory_spec *wanted, struct error *err)
-{
-    const struct node_memory_spec *now = &node->spec.memory;
-    const char *why;
-
-    look_at_swap(node);
-    why = why_no_overcommit(node);
-    if (wanted->ratio_percent != now->ratio_percent && wanted->ratio_percent > 100 && why)
-        return error_field(err, EBUSY, "memory.ratio_percent",
-                           "memory.ratio_percent: more than 100 cannot be promised: %s", why);
-    if (wanted->reserve_mib != now->reserve_mib &&
-        wanted->reserve_mib >= (int64_t)(node->memory_bytes >> 20))
-        return error_field(err, EBUSY, "memory.reserve_mib",
-                           "memory.reserve_mib: the host has %llu MiB, which would leave none for "
-                           "VMs",
-                           (unsigned long long)(node->memory_bytes >> 20));
-    return 0;
+    return node_memory_mode(node) == MEMORY_DRY_RUN;
 }
 
 bool node_memory_is_short(const struct node *node)
 {
-    return node->memory && node_memory_is_balanced(node) && !is_dry(node) &&
+    return node->memory && node_memory_mode(node) == MEMORY_ON &&
            node->memory->state.level >= BALANCER_HARD;
 }
 
@@ -563,7 +462,7 @@ void node_memory_tick(struct node *node)
 {
     struct node_memory *memory = node->memory;
 
-    look_at_swap(node);
+    node_memory_look_at_swap(node);
     if (memory->timer && node_memory_mode(node) == memory->mode)
         return;
     node_memory_follow(node);
@@ -577,7 +476,7 @@ int node_memory_new(struct node *node, struct node_memory **ret_memory, struct e
     if (!memory)
         return error_set(err, ENOMEM, "memory is short");
     *memory = (struct node_memory){ .node = node, .trigger_fd = -1 };
-    look_at_swap(node);
+    node_memory_look_at_swap(node);
     result = worker_new(node->loop, "memory", NULL, &memory->worker, err);
     if (result < 0) {
         node_memory_free(memory);

@@ -31,8 +31,11 @@ struct node_memory {
     bool would_is_new;
 };
 
+/* node_memory_settings.c: what is to be in effect. */
 struct balancer_config node_memory_config(const struct node *node);
 enum memory_mode node_memory_mode(const struct node *node);
+/* Swap may come and go while we run. */
+void node_memory_look_at_swap(struct node *node);
 
 /* node_memory_tell.c: events.  Why: "12 of 2000 MiB are free". */
 #define MEMORY_WHY 48
