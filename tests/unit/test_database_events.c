@@ -231,6 +231,22 @@ static void states_reasons_exits_and_labels_are_told(void **state)
     assert_non_null(strstr(f->seen, "\"labels\":{\"env\":\"a\\nb\"}"));
 }
 
+static void labels_too_large_to_be_kept_with_each_event_are_not_told(void **state)
+{
+    struct fixture *f = *state;
+    char spec[4096];
+
+    for (int more = 0; more < 2; more++) { /* {"k":"xxx..."} of 2048 bytes, and of one more */
+        snprintf(spec, sizeof spec, "{\"labels\":{\"k\":\"%0*d\"}}", 2048 - 8 + more, 0);
+        put_of(f, "a", 'a', spec, "{}");
+    }
+    await_answers(f, 2);
+    document_of(f, 11);
+    assert_non_null(strstr(f->seen, "\"labels\":{\"k\":\"000"));
+    document_of(f, 12);
+    assert_non_null(strstr(f->seen, "\"labels\":null"));
+}
+
 static void the_oldest_go_and_it_is_known_which(void **state)
 {
     struct fixture *f = *state;
@@ -284,6 +300,7 @@ int main(void)
         TEST(each_change_is_told_of_once),
         TEST(what_fails_is_not_told_of),
         TEST(states_reasons_exits_and_labels_are_told),
+        TEST(labels_too_large_to_be_kept_with_each_event_are_not_told),
         TEST(the_oldest_go_and_it_is_known_which),
         TEST(who_watches_is_told_after_the_commit),
     };
