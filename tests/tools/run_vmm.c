@@ -436,6 +436,7 @@ static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_
     if (state.result < 0) {
         fprintf(stderr, "run_vmm: the VMM answered: %s\n", strerror(-state.result));
         process_kill(run->pidfd, 9); /* it would outlive us */
+        remove_directory(run);
         exit(EXIT_NOT_STARTED);
     }
 }
