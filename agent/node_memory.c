@@ -33,14 +33,15 @@ struct limits_job {
     } vms[];
 };
 
+/* By the mode that is in effect, which costs no look at the host. */
 static bool is_dry(const struct node *node)
 {
-    return node_memory_mode(node) == MEMORY_DRY_RUN;
+    return node->memory->mode == MEMORY_DRY_RUN;
 }
 
 bool node_memory_is_short(const struct node *node)
 {
-    return node->memory && node_memory_mode(node) == MEMORY_ON &&
+    return node->memory && node->memory->mode == MEMORY_ON &&
            node->memory->state.level >= BALANCER_HARD;
 }
 
