@@ -337,10 +337,10 @@ void node_retry(struct node *node, struct resource *resource);
 /* It succeeded. */
 void node_retry_over(struct resource *resource);
 
-/* node_keys.c: a key's row as it is now; and one from the disk. */
-/* Borrows the texts and what is the resource's. */
+/* Its row, which borrows the texts and what is the resource's. */
 struct record node_record(const struct resource *resource, const char *spec_text,
                           const char *status_text);
+/* node_keys.c: a key's row as it is now; and one from the disk. */
 struct key_record node_key_record(const struct node *node, const struct key *key);
 int node_load_key(void *context, const struct key_record *record, struct error *err);
 
