@@ -15,32 +15,30 @@
 #define LABELS(spec)                                                              \
     "json(iif(length(CAST(json_extract(" spec ", '$.labels') AS BLOB)) <= 2048, " \
     "json_extract(" spec ", '$.labels'), NULL))"
+#define NEW_LABELS LABELS("?7")
+#define OLD_LABELS LABELS("spec")
 
 /* Before the row is written.  A write that changes nothing (it is tried again) is no event.  exit:
  * only with the change that it came with. */
 const char database_event_of_put[] =
     "INSERT INTO event SELECT ?6, ?1, ?2, type, json_object('revision', ?6, 'time', " NOW ", "
-    "'type', type, 'kind', ?1, 'id', ?2, 'uid', ?3, 'generation', ?5, "
-    "'labels', " LABELS(
-        "?7") ", "
-              "'old_state', json_extract(old, '$.state'), 'state', json_extract(?8, '$.state'), "
-              "'reason', json_extract(?8, '$.reason'), "
-              "'exit', json(CASE WHEN json_extract(?8, '$.exit') IS NOT json_extract(old, "
-              "'$.exit') "
-              "THEN json_extract(?8, '$.exit') END)) "
-              "FROM (SELECT iif(resource.id IS NULL, 'created', 'changed') AS type, status AS old "
-              "FROM (SELECT 1) LEFT JOIN resource ON kind = ?1 AND id = ?2 "
-              "WHERE resource.id IS NULL OR spec <> ?7 OR status <> ?8)";
+    "'type', type, 'kind', ?1, 'id', ?2, 'uid', ?3, 'generation', ?5, 'labels', " NEW_LABELS ", "
+    "'old_state', json_extract(old, '$.state'), 'state', json_extract(?8, '$.state'), "
+    "'reason', json_extract(?8, '$.reason'), "
+    "'exit', json(CASE WHEN json_extract(?8, '$.exit') IS NOT json_extract(old, '$.exit') "
+    "THEN json_extract(?8, '$.exit') END)) "
+    "FROM (SELECT iif(resource.id IS NULL, 'created', 'changed') AS type, status AS old "
+    "FROM (SELECT 1) LEFT JOIN resource ON kind = ?1 AND id = ?2 "
+    "WHERE resource.id IS NULL OR spec <> ?7 OR status <> ?8)";
 
 /* Before the row goes. */
 const char database_event_of_delete[] =
     "INSERT INTO event SELECT ?6, kind, id, 'deleted', json_object('revision', ?6, 'time', " NOW
     ", "
     "'type', 'deleted', 'kind', kind, 'id', id, 'uid', uid, 'generation', generation, "
-    "'labels', " LABELS("spec") ", "
-                                "'old_state', json_extract(status, '$.state'), 'state', NULL, "
-                                "'reason', NULL, 'exit', NULL) "
-                                "FROM resource WHERE kind = ?1 AND id = ?2";
+    "'labels', " OLD_LABELS ", 'old_state', json_extract(status, '$.state'), 'state', NULL, "
+    "'reason', NULL, 'exit', NULL) "
+    "FROM resource WHERE kind = ?1 AND id = ?2";
 
 enum column { COLUMN_KIND, COLUMN_RESOURCE, COLUMN_TYPE, COLUMN_DOCUMENT, COLUMN_COUNT };
 
