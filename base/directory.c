@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/cleanup.h"
 
 int directory_each(int at_fd, const char *name,
@@ -22,4 +23,9 @@ int directory_each(int at_fd, const char *name,
             result = each(context, dirfd(dir), entry->d_name);
     closedir(dir);
     return result;
+}
+
+int directory_unlink(int dir_fd, const char *name, int flags)
+{
+    return unlinkat(dir_fd, name, flags) < 0 && errno != ENOENT ? -errno : 0;
 }

@@ -1,4 +1,4 @@
-/* directory.h - what is in a directory.  Any thread; may wait for the disk. */
+/* directory.h - what is in a directory, and that it goes.  Any thread; may wait for the disk. */
 #pragma once
 
 /* Calls `each` for every entry of at_fd/name but "." and "..", with the directory's fd (borrowed),
@@ -6,3 +6,5 @@
  * `name` may be ".": at_fd's own position is left alone. */
 int directory_each(int at_fd, const char *name,
                    int (*each)(void *context, int dir_fd, const char *name), void *context);
+/* unlinkat, but 0 if it is not there, too; -errno. */
+int directory_unlink(int dir_fd, const char *name, int flags);

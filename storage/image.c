@@ -159,11 +159,6 @@ int image_open(const struct image_store *store, uint32_t instance, int *ret_fd, 
     return 0;
 }
 
-static int unlink_if_there(int dir_fd, const char *name, int flags)
-{
-    return unlinkat(dir_fd, name, flags) < 0 && errno != ENOENT ? -errno : 0;
-}
-
 /* 0 too if there is no such directory. */
 static int remove_dir(int parent_fd, const char *name)
 {
@@ -173,11 +168,11 @@ static int remove_dir(int parent_fd, const char *name)
 
     if (dir_fd < 0)
         return errno == ENOENT ? 0 : -errno;
-    result = unlink_if_there(dir_fd, IMAGE_CONTENT, 0);
+    result = directory_unlink(dir_fd, IMAGE_CONTENT, 0);
     if (result == 0)
-        result = unlink_if_there(dir_fd, IMAGE_UNDONE, 0);
+        result = directory_unlink(dir_fd, IMAGE_UNDONE, 0);
     if (result == 0)
-        result = unlink_if_there(parent_fd, name, AT_REMOVEDIR);
+        result = directory_unlink(parent_fd, name, AT_REMOVEDIR);
     return result;
 }
 
@@ -206,7 +201,7 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     if (!instance_set_has(keep, instance))
         return remove_dir(dir_fd, name);
     snprintf(undone, sizeof undone, "%" PRIu32 "/" IMAGE_UNDONE, instance);
-    return unlink_if_there(dir_fd, undone, 0);
+    return directory_unlink(dir_fd, undone, 0);
 }
 
 int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,

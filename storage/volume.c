@@ -187,11 +187,6 @@ int volume_create(const struct volume_store *store, uint32_t instance, uint64_t 
 
 /* --- the rest of its life --- */
 
-static int unlink_if_there(int dir_fd, const char *name)
-{
-    return unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
-}
-
 int volume_find(const struct volume_store *store, uint32_t instance, enum volume_format *ret_format,
                 struct error *err)
 {
@@ -209,11 +204,11 @@ int volume_find(const struct volume_store *store, uint32_t instance, enum volume
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
 {
     struct volume_name undone = volume_name(instance, UNDONE);
-    int result = unlink_if_there(store->dir_fd, undone.text);
+    int result = directory_unlink(store->dir_fd, undone.text, 0);
 
     for (int format = 0; result == 0 && format < VOLUME_FORMAT_COUNT; format++)
-        result =
-            unlink_if_there(store->dir_fd, ready_name(instance, (enum volume_format)format).text);
+        result = directory_unlink(store->dir_fd,
+                                  ready_name(instance, (enum volume_format)format).text, 0);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the volume: %s", strerror(-result)) : 0;
@@ -226,11 +221,11 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     bool is_ready = false;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return unlink_if_there(dir_fd, name);
+        return directory_unlink(dir_fd, name, 0);
     for (int format = 0; !is_ready && format < VOLUME_FORMAT_COUNT; format++)
         is_ready = instance_name_parse(name, ready_suffixes[format], &instance) == 0;
     /* What we did not name is not ours. */
-    return !is_ready || instance_set_has(keep, instance) ? 0 : unlink_if_there(dir_fd, name);
+    return !is_ready || instance_set_has(keep, instance) ? 0 : directory_unlink(dir_fd, name, 0);
 }
 
 int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,
