@@ -18,12 +18,3 @@ static int set_up(void **state)
     *state = f;
     return 0;
 }
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    harness_close(&f->h);
-    free(f);
-    return 0;
-}

@@ -52,15 +52,6 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    harness_close(&f->h);
-    free(f);
-    return 0;
-}
-
 /* --- the guest's memory --- */
 
 static void fill_area(struct harness *h)
@@ -427,7 +418,7 @@ static void a_snapshot_has_all_of_it(void **state)
     assert_int_equal(to->stats.guest[4], 1);
     assert_false(status_get(&to->h) & VIRTIO_STATUS_NEEDS_RESET);
     free(out.bytes);
-    assert_int_equal(tear_down((void **)&to), 0);
+    assert_int_equal(harness_tear_down((void **)&to), 0);
 }
 
 /* --- hostile rings --- */
@@ -533,7 +524,7 @@ static void work_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, harness_tear_down)
         TEST(inflated_pages_leave_the_host),
         TEST(only_what_is_named_goes),
         TEST(foreign_pages_are_harmless),

@@ -52,15 +52,6 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    harness_close(&f->h);
-    free(f);
-    return 0;
-}
-
 /* The answer's type, and its state if that is asked for. */
 static unsigned ask(struct fixture *f, uint16_t type, uint64_t address, uint16_t count)
 {
@@ -284,7 +275,7 @@ static void what_is_plugged_is_in_a_snapshot(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, harness_tear_down)
         TEST(the_region_is_told),
         TEST(a_driver_gets_what_is_asked_for_it),
         TEST(what_is_unplugged_is_the_hosts),

@@ -526,7 +526,7 @@ static void a_full_bus_refuses_the_next_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, harness_tear_down)
         TEST(identity_is_that_of_a_modern_device),
         TEST(absent_functions_read_all_ones),
         TEST(config_accesses_of_every_width),

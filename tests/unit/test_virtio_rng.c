@@ -56,7 +56,7 @@ static void entropy_from_the_guest_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, harness_tear_down)
         TEST(entropy_is_capped_and_counted),
         TEST(many_entropy_requests_take_several_turns),
         TEST(entropy_from_the_guest_is_refused),
