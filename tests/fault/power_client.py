@@ -357,6 +357,11 @@ class Client:
 class NodeClient(Client):
     """Changes the node itself.  Cordoned and drained it must be while no other client is at work."""
 
+    def __init__(self, *of_client):
+        super().__init__(*of_client)
+        self.note("node", "node", ("ready",)) # it is there before anything is asked
+        self.worlds = [dict(self.world)]
+
     def changed(self, what):
         self.note("node", "node", ("ready",))
         self.acknowledged(f"{what} node")
