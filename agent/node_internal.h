@@ -241,8 +241,7 @@ struct node {
     struct loop_timer *follow_timer; /* while there are followers */
     struct event_stream *event_streams;
     uint64_t event_listeners_cut;
-    bool
-        ending; /* no further step is taken; what was begun is told to the next agent by its rows */
+    bool ending; /* no further step is taken; the rows tell the next agent what was begun */
     char boot_id[BOOT_ID_TEXT];
     int database_error;      /* last commit's failure; 0 = healthy */
     char damage[256];        /* of the database, and what to do (node_damage.c); "" = none */
@@ -432,8 +431,3 @@ void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_n
                  struct vmm_nic *ret_nic);
 void vm_nic_config(const struct node *node, const struct vm *vm, const struct vm_nic_spec *nic,
                    struct nic_config *ret_config);
-/* As the VMM is told of them. */
-void vm_fill_disk(const struct node *node, const struct vm_disk_spec *spec,
-                  struct vmm_disk *ret_disk);
-void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_nic_spec *spec,
-                 struct vmm_nic *ret_nic);
