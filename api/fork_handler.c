@@ -69,41 +69,25 @@ static void forks_reply(struct forks *forks, int status)
 
 static void forks_wait(struct forks *forks);
 
-static void wait_abandoned(struct request *request)
+static void fork_waited(struct request *request, bool reached)
 {
-    node_wait_cancel(take_pointer(request->step.waiter));
-    forks_reply(request->step.forks, 202);
-}
-
-static void fork_waited(void *context, bool reached)
-{
-    struct forks *forks = context;
-
     (void)reached;
-    forks->request->step.waiter = NULL;
-    request_on_abandon(forks->request, NULL);
-    forks->waited++;
-    forks_wait(forks);
+    request->step.forks->waited++;
+    forks_wait(request->step.forks);
 }
 
 static void forks_wait(struct forks *forks)
 {
     struct request *request = forks->request;
+    int64_t left = forks->deadline_ms - loop_now_ms();
 
-    while (forks->waited < forks->count && !request->abandoned) {
-        int64_t left = forks->deadline_ms - loop_now_ms();
-
-        request->step.waiter =
-            node_wait(request->node, RESOURCE_VM, forks->items[forks->waited].id, NODE_WAIT_RUNNING,
-                      0, left > 0 ? left : 0, fork_waited, forks);
-        if (request->step.waiter) {
-            request->step.forks = forks;
-            request_on_abandon(request, wait_abandoned);
-            return;
-        }
-        forks->waited++;
+    if (forks->waited == forks->count || request->abandoned) {
+        forks_reply(forks, request->abandoned ? 202 : 200);
+        return;
     }
-    forks_reply(forks, 200);
+    request->step.forks = forks;
+    request_wait(request, RESOURCE_VM, forks->items[forks->waited].id, NODE_WAIT_RUNNING, 0,
+                 left > 0 ? left : 0, fork_waited);
 }
 
 /* --- making --- */

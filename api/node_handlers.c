@@ -117,37 +117,17 @@ static void drain_reply(struct request *request, bool reached)
     reply_node(request, reached ? 200 : 202, node_info(request->node, NULL));
 }
 
-static void drain_waited(void *context, bool reached)
-{
-    struct request *request = context;
-
-    request->step.waiter = NULL;
-    drain_reply(request, reached);
-}
-
-static void drain_abandoned(struct request *request)
-{
-    node_wait_cancel(take_pointer(request->step.waiter));
-    drain_reply(request, false);
-}
-
 static void drain_begun(void *context, int result, const struct error *err)
 {
     struct request *request = context;
 
-    if (result < 0) {
+    if (result < 0)
         request_reply_error(request, err);
-        return;
-    }
-    if (request->step.wait_ms < 0 || request->abandoned) {
+    else if (request->step.wait_ms < 0)
         drain_reply(request, false);
-        return;
-    }
-    request_on_abandon(request, drain_abandoned);
-    request->step.waiter = node_wait(request->node, RESOURCE_VM, "", NODE_WAIT_DRAINED, 0,
-                                     request->step.wait_ms, drain_waited, request);
-    if (!request->step.waiter)
-        drain_waited(request, false);
+    else
+        request_wait(request, RESOURCE_VM, "", NODE_WAIT_DRAINED, 0, request->step.wait_ms,
+                     drain_reply);
 }
 
 void node_start_drain(struct request *request)

@@ -4,21 +4,10 @@
 #include "api/handlers.h"
 #include "api/problem.h"
 #include "api/request.h"
-#include "base/cleanup.h"
 
-static void waited(void *context, bool reached)
+static void waited(struct request *request, bool reached)
 {
-    struct request *request = context;
-
     (void)reached; /* the answer says how far it is */
-    request->step.waiter = NULL;
-    request_on_abandon(request, NULL);
-    resource_get(request);
-}
-
-static void wait_abandoned(struct request *request)
-{
-    node_wait_cancel(take_pointer(request->step.waiter));
     resource_get(request);
 }
 
@@ -26,20 +15,13 @@ void operation_get(struct request *request)
 {
     struct error err = { 0 };
 
-    if (resource_read_wait(request, &err) < 0) {
+    if (resource_read_wait(request, &err) < 0)
         request_reply_error(request, &err);
-        return;
-    }
-    if (request->step.wait_ms > 0) {
-        request->step.waiter =
-            node_wait(request->node, RESOURCE_OPERATION, request->parameter, NODE_WAIT_SETTLED, 0,
-                      request->step.wait_ms, waited, request);
-        if (request->step.waiter) {
-            request_on_abandon(request, wait_abandoned);
-            return;
-        }
-    }
-    resource_get(request);
+    else if (request->step.wait_ms > 0)
+        request_wait(request, RESOURCE_OPERATION, request->parameter, NODE_WAIT_SETTLED, 0,
+                     request->step.wait_ms, waited);
+    else
+        resource_get(request);
 }
 
 /* Images are admin's, and so are their imports. */

@@ -96,14 +96,33 @@ int request_parse_target(struct request *request, struct error *err)
     return query_parse(request->path, &request->query, err);
 }
 
+static void waited(void *context, bool reached)
+{
+    struct request *request = context;
+
+    request->step.waiter = NULL;
+    request->step.waited(request, reached);
+}
+
+void request_wait(struct request *request, enum resource_kind kind, const char *id,
+                  enum node_wait_for what, int64_t generation, int64_t timeout_ms,
+                  request_waited_fn *then)
+{
+    request->step.waited = then;
+    if (!request->abandoned)
+        request->step.waiter = node_wait(request->node, kind, id, what, generation, timeout_ms,
+                                         waited, request);
+    if (!request->step.waiter)
+        then(request, false);
+}
+
 void request_abandon(struct request *request)
 {
-    void (*hook)(struct request *) = request->abandon;
-
     request->abandoned = true;
-    request->abandon = NULL;
-    if (hook)
-        hook(request);
+    if (!request->step.waiter)
+        return;
+    node_wait_cancel(request->step.waiter);
+    waited(request, false);
 }
 
 /* Compares up to the parameters: "application/json; charset=utf-8" is application/json. */

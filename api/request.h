@@ -2,8 +2,7 @@
  *
  * A handler must lead to exactly one request_reply_*, at once or later; that call frees the
  * request. When the client goes away first, the request stays valid (an operation under way will
- * still want to reply, which then goes nowhere); a handler that merely waits sets a hook with
- * request_on_abandon to stop waiting. */
+ * still want to reply, which then goes nowhere); one that merely waits (request_wait) stops. */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
@@ -22,6 +21,9 @@ struct label_selector;
 struct request;
 struct route;
 struct wire_message;
+
+/* The wait is over: what was waited for is so, or not in time, or never. */
+typedef void request_waited_fn(struct request *request, bool reached);
 
 /* Where replies go.  `reply` has no id or kind yet; its body is borrowed. */
 struct request_sink {
@@ -58,12 +60,12 @@ struct request {
         int64_t wait_ms;    /* ?wait=; -1 = absent */
         enum node_wait_for wait_for;
         int status; /* to answer with once waiting is over */
-        struct node_waiter *waiter;
+        struct node_waiter *waiter; /* NULL = does not wait */
+        request_waited_fn *waited;
         struct forks *forks; /* fork_handler.c's, while it waits */
     } step;
 
-    void (*abandon)(struct request *request);
-    bool abandoned;
+    bool abandoned; /* the client has gone */
 };
 
 /* Takes message->body and what caller owns; copies the rest.  On failure (-ENOMEM) nothing is
@@ -79,12 +81,13 @@ struct request *request_free(struct request *request);
 /* Splits the target into path and query: separate from request_new so that its error is a reply. */
 int request_parse_target(struct request *request, struct error *err);
 
-/* The client has gone: runs the hook, if any.  May free the request. */
+/* The client has gone: a wait is over.  May free the request. */
 void request_abandon(struct request *request);
-static inline void request_on_abandon(struct request *request, void (*hook)(struct request *))
-{
-    request->abandon = hook;
-}
+/* node_wait, with `then` called once in any case: at once if the client has gone, or memory is
+ * short. */
+void request_wait(struct request *request, enum resource_kind kind, const char *id,
+                  enum node_wait_for what, int64_t generation, int64_t timeout_ms,
+                  request_waited_fn *then);
 
 /* The body as a JSON object.  -EINVAL, or -EMEDIUMTYPE (415) if its content type is none of
  * `types` (NULL ended). */
@@ -117,7 +120,7 @@ struct reply_headers {
 
 /* What all of these end in; frees the request.  The reply is borrowed. */
 void request_send(struct request *request, struct wire_message *reply);
-/* Each frees the request.  body: taken; NULL is answered as 500. */
+/* Each frees the request.  body: taken; NULL (memory is short) is answered as 503. */
 void request_reply_json(struct request *request, int status, json_t *body,
                         const struct reply_headers *headers);
 /* bytes: borrowed. */

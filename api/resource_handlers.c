@@ -1,4 +1,4 @@
-/* resource_handlers.c - GET, list, PUT, PATCH, DELETE of every kind of resource: api.md "Verbs". */
+/* resource_handlers.c - GET, list, PUT, PATCH, DELETE of every kind of resource. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,7 +200,7 @@ static bool refuse_for_space(struct request *request)
     return true;
 }
 
-static void wait_is_over(struct request *request, bool reached)
+static void waited(struct request *request, bool reached)
 {
     if (reached && refuse_for_space(request))
         return;
@@ -209,21 +209,6 @@ static void wait_is_over(struct request *request, bool reached)
                      strcmp(request->route->method, "DELETE") == 0))
         request->step.status = 202;
     resource_finish(request);
-}
-
-static void waited(void *context, bool reached)
-{
-    struct request *request = context;
-
-    request->step.waiter = NULL;
-    request_on_abandon(request, NULL);
-    wait_is_over(request, reached);
-}
-
-static void wait_abandoned(struct request *request)
-{
-    node_wait_cancel(take_pointer(request->step.waiter));
-    wait_is_over(request, false);
 }
 
 /* After the change was committed: answers, or waits first. */
@@ -248,12 +233,8 @@ static void changed(struct request *request)
         resource_finish(request);
         return;
     }
-    request_on_abandon(request, wait_abandoned);
-    request->step.waiter =
-        node_wait(request->node, kind, request->parameter, request->step.wait_for, generation,
-                  request->step.wait_ms, waited, request);
-    if (!request->step.waiter)
-        waited(request, false);
+    request_wait(request, kind, request->parameter, request->step.wait_for, generation,
+                 request->step.wait_ms, waited);
 }
 
 void resource_change_done(void *context, int result, const struct error *err)

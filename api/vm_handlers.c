@@ -190,20 +190,6 @@ static void wait_reply(struct request *request, bool reached)
                        NULL);
 }
 
-static void vm_waited(void *context, bool reached)
-{
-    struct request *request = context;
-
-    request->step.waiter = NULL;
-    wait_reply(request, reached);
-}
-
-static void vm_wait_abandoned(struct request *request)
-{
-    node_wait_cancel(take_pointer(request->step.waiter));
-    wait_reply(request, false);
-}
-
 void vm_wait(struct request *request)
 {
     struct error err = { 0 };
@@ -224,12 +210,8 @@ void vm_wait(struct request *request)
         wait_reply(request, request->step.wait_for == NODE_WAIT_DELETED);
         return;
     }
-    request_on_abandon(request, vm_wait_abandoned);
-    request->step.waiter =
-        node_wait(request->node, RESOURCE_VM, request->parameter, request->step.wait_for,
-                  generation, seconds * 1000, vm_waited, request);
-    if (!request->step.waiter)
-        wait_reply(request, false);
+    request_wait(request, RESOURCE_VM, request->parameter, request->step.wait_for, generation,
+                 seconds * 1000, wait_reply);
 }
 
 static void console_follow(struct request *request, size_t tail)
