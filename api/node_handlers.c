@@ -13,14 +13,12 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 
-/* The generation is the entity tag, as it is of resources. */
 static void reply_node(struct request *request, int status, json_t *info)
 {
-    char etag[32];
+    char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };
 
-    snprintf(etag, sizeof(etag), "\"%lld\"",
-             (long long)json_integer_value(json_object_get(info, "generation")));
+    etag_of(info, etag);
     if (strcmp(request->route->method, "GET") == 0 && request_etag_is_known(request, etag))
         status = 304;
     request_reply_json(request, status, info, &headers);

@@ -260,6 +260,12 @@ int request_node_condition(struct request *request, struct node_condition *ret_c
     return read_condition(request, /* exists= */ true, /* may_create= */ false, ret_condition, err);
 }
 
+void etag_of(const json_t *resource, char ret_etag[ETAG_TEXT])
+{
+    snprintf(ret_etag, ETAG_TEXT, "\"%lld\"",
+             (long long)json_integer_value(json_object_get(resource, "generation")));
+}
+
 bool request_etag_is_known(const struct request *request, const char *etag)
 {
     const char *list = request->if_none_match;

@@ -57,15 +57,14 @@ int resource_read_wait(struct request *request, struct error *err)
 void resource_get(struct request *request)
 {
     json_t *resource = node_get(request->node, kind_of(request), request->parameter);
-    char etag[32];
+    char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };
 
     if (!resource) {
         not_found(request);
         return;
     }
-    snprintf(etag, sizeof(etag), "\"%lld\"",
-             (long long)json_integer_value(json_object_get(resource, "generation")));
+    etag_of(resource, etag);
     /* The body of a 304 is not sent, but its length is told (RFC 9110, 8.6). */
     request_reply_json(request, request_etag_is_known(request, etag) ? 304 : 200, resource,
                        &headers);
@@ -158,7 +157,7 @@ void resource_finish(struct request *request)
 {
     json_t *resource = node_get(request->node, kind_of(request), request->parameter);
     auto_free char *location = NULL;
-    char etag[32];
+    char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };
 
     if (!resource || is_another(request, resource)) {
@@ -172,8 +171,7 @@ void resource_finish(struct request *request)
     }
     location = location_of(request, resource, request->step.status);
     headers.location = location;
-    snprintf(etag, sizeof(etag), "\"%lld\"",
-             (long long)json_integer_value(json_object_get(resource, "generation")));
+    etag_of(resource, etag);
     request_reply_json(request, request->step.status, resource, &headers);
 }
 
