@@ -154,12 +154,6 @@ static int check_condition(const struct change *change, const struct resource *r
     return 0;
 }
 
-static int not_found(const struct change *change, struct error *err)
-{
-    return error_set(err, ENOENT, "there is no %s %s", resource_kind_name(change->kind),
-                     change->id);
-}
-
 static int compare(const struct change *change, const struct resource *existing,
                    const struct resource *fresh, struct error *err)
 {
@@ -288,7 +282,7 @@ static int begin_delete(struct change *change, struct error *err)
     int result;
 
     if (!resource)
-        return not_found(change, err);
+        return resource_not_found(change->kind, change->id, err);
     result = check_condition(change, resource, err);
     if (result == 0 && resource->deleting)
         node_retry(change->node, resource);
@@ -317,7 +311,7 @@ static int begin_change(struct change *change, struct error *err)
     int result;
 
     if (!resource)
-        return not_found(change, err);
+        return resource_not_found(change->kind, change->id, err);
     result = check_condition(change, resource, err);
     if (result < 0)
         return result;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/error.h"
+
 /* First index whose id is >= `id` (or > `id`). */
 static size_t bound(const struct resource_table *table, const char *id, bool greater)
 {
@@ -75,6 +77,11 @@ const char *resource_kind_name(enum resource_kind kind)
     };
 
     return names[kind];
+}
+
+int resource_not_found(enum resource_kind kind, const char *id, struct error *err)
+{
+    return error_set(err, ENOENT, "there is no %s %s", resource_kind_name(kind), id);
 }
 
 int64_t timestamp_now_ms(void)

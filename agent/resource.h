@@ -55,8 +55,10 @@ size_t resource_after(const struct resource_table *table, const char *id);
 int resource_insert(struct resource_table *table, struct resource *resource);
 void resource_remove(struct resource_table *table, const struct resource *resource);
 
-/* Names in URLs are plural, in records and errors singular. */
+/* As in records and errors; in URLs with an "s" behind. */
 const char *resource_kind_name(enum resource_kind kind);
+/* Returns -ENOENT. */
+int resource_not_found(enum resource_kind kind, const char *id, struct error *err);
 
 /* "2026-11-22T16:03:59.123Z"; ms since the epoch. */
 #define TIMESTAMP_TEXT 32

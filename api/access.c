@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "agent/resource.h"
 #include "api/handlers.h"
 #include "api/problem.h"
 #include "api/request.h"
@@ -188,7 +189,7 @@ static int check_vm(const struct request *request, struct error *err)
 
     if (vm && !vm_matches(&request->caller, vm))
         r = is_put ? refuse_labels("the VM", err)
-                   : error_set(err, ENOENT, "vms has no %s", request->parameter);
+                   : resource_not_found(RESOURCE_VM, request->parameter, err);
     if (r == 0 && (is_put || request->route->handler == resource_patch))
         r = check_body(request, vm, err);
     json_decref(vm);

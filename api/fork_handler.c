@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "agent/resource.h"
 #include "api/handlers.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -180,12 +181,11 @@ static json_t *fork_spec(const json_t *parent, const char *parent_id)
 
 static int forks_read(struct request *request, struct forks **ret_forks, struct error *err)
 {
-    static const char *const types[] = { "application/json", NULL };
     json_t *body = NULL, *id;
     const json_t *ids;
     struct forks *forks = NULL;
     size_t index;
-    int result = request_json(request, types, &body, err);
+    int result = request_json(request, resource_json_types, &body, err);
 
     if (result < 0)
         return result;
@@ -256,7 +256,7 @@ void vm_fork(struct request *request)
     }
     parent = node_get(request->node, RESOURCE_VM, request->parameter);
     if (!parent) {
-        error_set(&err, ENOENT, "vms has no %s", request->parameter);
+        resource_not_found(RESOURCE_VM, request->parameter, &err);
         request_reply_error(request, &err);
         free(forks);
         return;

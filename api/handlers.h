@@ -4,6 +4,10 @@
 struct error;
 struct request;
 
+/* Content types, NULL ended: of bodies in general, and of PATCH's. */
+extern const char *const resource_json_types[];
+extern const char *const resource_patch_types[];
+
 /* resource_handlers.c: route->argument is the enum resource_kind. */
 void resource_list(struct request *request);
 void resource_get(struct request *request);
@@ -16,8 +20,6 @@ void vm_action(struct request *request);   /* route->argument is the enum vm_act
 void vm_part_put(struct request *request); /* route->argument is the enum vm_part */
 void vm_part_patch(struct request *request);
 void vm_part_delete(struct request *request);
-/* Of bodies of PATCH; ends in NULL. */
-extern const char *const resource_patch_types[];
 void vm_snapshot(struct request *request); /* route->argument is RESOURCE_SNAPSHOT */
 void vm_fork(struct request *request);     /* fork_handler.c */
 void vm_wait(struct request *request);

@@ -13,15 +13,9 @@
 #define LIST_LIMIT_DEFAULT 100
 #define LIST_LIMIT_MAX     1000
 
-static const char *const put_types[] = { "application/json", NULL };
+const char *const resource_json_types[] = { "application/json", NULL };
 const char *const resource_patch_types[] = { "application/merge-patch+json", "application/json",
                                              NULL };
-
-static const char *const collections[RESOURCE_KIND_COUNT] = {
-    [RESOURCE_IMAGE] = "images",       [RESOURCE_VOLUME] = "volumes",
-    [RESOURCE_NETWORK] = "networks",   [RESOURCE_VM] = "vms",
-    [RESOURCE_SNAPSHOT] = "snapshots", [RESOURCE_OPERATION] = "operations",
-};
 
 /* VM actions have the action as argument, and parts the kind of part; they and everything below
  * /v1/vms are about VMs. */
@@ -39,7 +33,7 @@ static void not_found(struct request *request)
 {
     struct error err;
 
-    error_set(&err, ENOENT, "%s has no %s", collections[kind_of(request)], request->parameter);
+    resource_not_found(kind_of(request), request->parameter, &err);
     request_reply_error(request, &err);
 }
 
@@ -92,8 +86,8 @@ static int list_read_query(struct request *request, struct node_list_query *quer
     query->limits = kind_of(request) == RESOURCE_VM ? request->caller.limits : NULL;
     query->state = query_get(&request->query, "state");
     if (query->state && !node_state_is_known(kind_of(request), query->state))
-        return error_field(err, EINVAL, "state", "%s are never in the state %.40s",
-                           collections[kind_of(request)], query->state);
+        return error_field(err, EINVAL, "state", "%ss are never in the state %.40s",
+                           resource_kind_name(kind_of(request)), query->state);
     return 0;
 }
 
@@ -265,7 +259,7 @@ void resource_put(struct request *request)
     json_t *spec = NULL;
 
     if (resource_read_wait(request, &err) < 0 ||
-        request_json(request, put_types, &spec, &err) < 0 ||
+        request_json(request, resource_json_types, &spec, &err) < 0 ||
         request_condition(request, kind_of(request), true, &condition, &err) < 0) {
         json_decref(spec);
         request_reply_error(request, &err);

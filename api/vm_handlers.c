@@ -87,9 +87,7 @@ static void part_with_body(struct request *request, const char *const *types,
 
 void vm_part_put(struct request *request)
 {
-    static const char *const types[] = { "application/json", NULL };
-
-    part_with_body(request, types, node_vm_part);
+    part_with_body(request, resource_json_types, node_vm_part);
 }
 
 void vm_part_patch(struct request *request)
@@ -112,10 +110,9 @@ void vm_part_delete(struct request *request)
 /* {"id", and what else the snapshot is to be}: the resource's spec has the VM in the id's place. */
 static int snapshot_read_body(struct request *request, json_t **ret_spec, struct error *err)
 {
-    static const char *const types[] = { "application/json", NULL };
     json_t *spec = NULL;
     const char *id;
-    int r = request_json(request, types, &spec, err);
+    int r = request_json(request, resource_json_types, &spec, err);
 
     if (r < 0)
         return r;
