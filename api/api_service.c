@@ -317,18 +317,6 @@ static int service_spawn(struct api_service *service, int child_fd, struct error
     return process_spawn(&spec, &pid, &service->pidfd, err);
 }
 
-/* It may be a moment until it is gone: SIGKILL leaves nothing to wait for. */
-static void service_end_api(struct api_service *service)
-{
-    int status;
-
-    process_kill(service->pidfd, SIGKILL);
-    (void)waitid(P_PIDFD, (id_t)service->pidfd, NULL, WEXITED | WNOWAIT);
-    (void)process_reap(service->pidfd, &status);
-    close(service->pidfd);
-    service->pidfd = -1;
-}
-
 static int service_start(struct api_service *service, struct error *err)
 {
     auto_close int child_fd = -1;
@@ -348,7 +336,7 @@ static int service_start(struct api_service *service, struct error *err)
     r = loop_add(service->options.loop, service->pidfd, EPOLLIN, service_api_exited, service,
                  &service->exit_source, err);
     if (r < 0) {
-        service_end_api(service);
+        process_end(&service->pidfd);
         service->link = wire_link_free(service->link);
     }
     return r;
@@ -520,8 +508,7 @@ struct api_service *api_service_free(struct api_service *service)
     loop_remove(service->exit_source);
     service->link = wire_link_free(service->link); /* warren-api exits at this end of file */
     held_replies_drop(&service->held);
-    if (service->pidfd >= 0)
-        service_end_api(service);
+    process_end(&service->pidfd);
     service_abandon_all(service);
     service_unlisten(service);
     tls_bytes_clear(&service->tls);

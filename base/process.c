@@ -17,9 +17,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
+#define END_MS 2000 /* from SIGKILL on: longer only where the kernel is stuck */
 
 /* What a child that could not exec says before it ends. */
 struct spawn_failure {
@@ -289,4 +287,16 @@ int process_await(int pidfd, int timeout_ms)
     if (count < 0)
         return -errno;
     return count > 0 ? 0 : -ETIMEDOUT;
+}
+
+void process_end(int *pidfd)
+{
+    int status;
+
+    if (*pidfd < 0)
+        return;
+    (void)process_kill(*pidfd, SIGKILL);
+    (void)process_await(*pidfd, END_MS);
+    (void)process_reap(*pidfd, &status);
+    cleanup_close(pidfd);
 }

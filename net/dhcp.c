@@ -26,7 +26,6 @@
 #include "net/dhcp_text.h"
 
 #define START_MS        5000
-#define STOP_MS         2000
 #define FILE_BYTES      (1u << 20)
 #define OPEN_FILES      256
 #define RELOAD_MS       1000
@@ -82,25 +81,6 @@ static bool is_listening(const struct network_config *network)
     return found;
 }
 
-static bool has_ended(int pidfd, int timeout_ms)
-{
-    struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
-
-    return poll(&poll_fd, 1, timeout_ms) > 0;
-}
-
-static void kill_and_reap(struct dhcp_server *server)
-{
-    int status;
-
-    if (server->pidfd < 0)
-        return;
-    (void)process_kill(server->pidfd, SIGKILL);
-    (void)has_ended(server->pidfd, STOP_MS);
-    (void)process_reap(server->pidfd, &status);
-    close(take_fd(&server->pidfd));
-}
-
 static int await_listening(struct dhcp_server *server, struct error *err)
 {
     char reason[160];
@@ -108,11 +88,11 @@ static int await_listening(struct dhcp_server *server, struct error *err)
     for (int waited = 0; waited < START_MS; waited += 2) {
         if (is_listening(&server->network))
             return 0;
-        if (has_ended(server->pidfd, 2))
+        if (process_await(server->pidfd, 2) == 0)
             break;
     }
     dhcp_directory_last_log(&server->directory, reason, sizeof reason);
-    kill_and_reap(server);
+    process_end(&server->pidfd);
     return error_set(err, EIO, "network %s: dnsmasq does not start: %s", server->network.id,
                      reason[0] ? reason : "it said nothing");
 }
@@ -198,7 +178,7 @@ static int spawn(struct dhcp_server *server, struct error *err)
 
 int dhcp_server_restart(struct dhcp_server *server, struct error *err)
 {
-    kill_and_reap(server);
+    process_end(&server->pidfd);
     server->gone_count = 0;
     return spawn(server, err);
 }
@@ -235,7 +215,7 @@ struct dhcp_server *dhcp_server_stop(struct dhcp_server *server)
 {
     if (!server)
         return NULL;
-    kill_and_reap(server);
+    process_end(&server->pidfd);
     dhcp_directory_remove(server->options.net_dir_fd, server->network.instance);
     return dhcp_server_free(server);
 }
@@ -289,7 +269,7 @@ static int free_address(struct dhcp_server *server, const struct nic_config *nic
             send_release(server, nic->ipv4, mac);
         sleep_ms(RELEASE_WAIT_MS);
     }
-    kill_and_reap(server);
+    process_end(&server->pidfd);
     dhcp_directory_drop_lease(&server->directory, nic->ipv4);
     return dhcp_server_restart(server, err);
 }

@@ -9,8 +9,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,8 +69,6 @@ static int kill_stray(void *context, int dir_fd, const char *pid)
 {
     const struct dhcp_options *options = context;
     auto_close int pidfd = -1;
-    struct pollfd poll_fd = { .events = POLLIN };
-    int status;
 
     (void)dir_fd;
     if (!isdigit((unsigned char)pid[0]) || !is_ours(pid, options))
@@ -80,10 +76,7 @@ static int kill_stray(void *context, int dir_fd, const char *pid)
     pidfd = (int)syscall(SYS_pidfd_open, (pid_t)strtol(pid, NULL, 10), 0);
     if (pidfd < 0 || !is_ours(pid, options))
         return 0;
-    (void)process_kill(pidfd, SIGKILL);
-    poll_fd.fd = pidfd;
-    (void)poll(&poll_fd, 1, KILL_MS);
-    (void)process_reap(pidfd, &status);
+    process_end(&pidfd);
     return 0;
 }
 

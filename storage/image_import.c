@@ -6,7 +6,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -428,11 +427,7 @@ static int launch(struct image_import *import, struct error *err)
         cleanup_close(&import->source_fd);
         return 0;
     }
-    if (import->pidfd >= 0) {
-        process_kill(import->pidfd, SIGKILL);
-        poll(&(struct pollfd){ .fd = import->pidfd, .events = POLLIN }, 1, -1);
-        process_reap(import->pidfd, &(int){ 0 });
-    }
+    process_end(&import->pidfd);
     (void)image_remove(import->store, import->instance, NULL);
     return result;
 }
@@ -538,13 +533,9 @@ void image_imports_abort(struct image_store *store)
 {
     while (store->imports) {
         struct image_import *import = store->imports;
-        int status;
 
-        if (import->pidfd >= 0) {
-            process_kill(import->pidfd, SIGKILL);
-            poll(&(struct pollfd){ .fd = import->pidfd, .events = POLLIN }, 1, -1);
-            process_reap(import->pidfd, &status);
-        }
+        import->pid_source = loop_remove(import->pid_source);
+        process_end(&import->pidfd);
         (void)image_remove(store, import->instance, NULL);
         import_free(import);
     }
