@@ -31,14 +31,11 @@ struct unknown {
 
 static int find_unknown(void *context, int dir_fd, const char *name)
 {
-    static const char *const suffixes[] = { "", ".raw", ".delta", ".raw.tmp", ".tmp" };
     struct unknown *unknown = context;
 
     (void)dir_fd;
-    for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++)
-        if (instance_name_parse(name, suffixes[i], &unknown->instance) == 0)
-            return unknown->instance > unknown->last_instance;
-    return 0;
+    return instance_name_parse(name, NULL, &unknown->instance) == 0 &&
+           unknown->instance > unknown->last_instance;
 }
 
 static int check_dir(const struct node *node, const char *where, int dir_fd, struct error *err)

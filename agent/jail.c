@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/seqpacket.h"
+#include "storage/instance_name.h"
 #include "vmm/control_protocol.h"
 
 #define LOCK_TRIES    200  /* of 10 ms */
@@ -213,18 +214,11 @@ int jail_open_program(const struct jail *jail, const char *name, struct error *e
 
 /* --- a VM's directory --- */
 
-static void instance_name(uint32_t instance, char ret_name[16])
-{
-    snprintf(ret_name, 16, "%" PRIu32, instance);
-}
-
 static int open_dir(const struct jail *jail, uint32_t instance, struct error *err)
 {
-    char name[16];
-    int fd;
+    int fd = openat(jail->vms_fd, instance_name(instance, "").text,
+                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-    instance_name(instance, name);
-    fd = openat(jail->vms_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_set(err, errno, "open the VM's run directory");
     return fd;
@@ -391,11 +385,8 @@ int jail_start(struct jail *jail, uint32_t instance, const struct jail_spec *spe
 {
     struct jail_process process = { .pidfd = -1, .control_fd = -1, .page_fd = -1, .log_fd = -1 };
     auto_close int dir_fd = -1;
-    char name[16];
-    int result;
+    int result = jail_make_dir(jail->vms_fd, instance_name(instance, "").text, 0700, &dir_fd, err);
 
-    instance_name(instance, name);
-    result = jail_make_dir(jail->vms_fd, name, 0700, &dir_fd, err);
     if (result == 0)
         result = start_in(jail, instance, spec, dir_fd, &process, err);
     if (result == 0) {
@@ -455,18 +446,17 @@ int jail_clean_up(const struct jail *jail, uint32_t instance, struct error *err)
 int jail_remove(const struct jail *jail, uint32_t instance, struct error *err)
 {
     auto_close int dir_fd = -1;
-    char name[16];
     int result = jail_clean_up(jail, instance, err);
 
     if (result < 0)
         return result;
-    instance_name(instance, name);
     dir_fd = open_dir(jail, instance, NULL);
     if (dir_fd < 0)
         return 0;
     unlinkat(dir_fd, "page", 0);
     unlinkat(dir_fd, "log", 0);
-    if (unlinkat(jail->vms_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+    if (unlinkat(jail->vms_fd, instance_name(instance, "").text, AT_REMOVEDIR) < 0 &&
+        errno != ENOENT)
         return error_set(err, errno, "remove the VM's run directory");
     return 0;
 }

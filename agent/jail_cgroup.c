@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "scheduler/memory_pressure.h"
+#include "storage/instance_name.h"
 
 #define REMOVE_TRIES 200 /* of a millisecond: the kernel frees a killed process's cgroup late */
 
@@ -153,14 +154,12 @@ bool jail_cgroup_is_stale(const struct jail_cgroup *cgroup)
 int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,
                      struct error *err)
 {
-    char name[16];
     int result;
 
     *ret_fd = -1;
     if (cgroup->fd < 0)
         return 0;
-    snprintf(name, sizeof name, "%" PRIu32, instance);
-    result = jail_make_dir(cgroup->fd, name, 0755, ret_fd, err);
+    result = jail_make_dir(cgroup->fd, instance_name(instance, "").text, 0755, ret_fd, err);
     if (result == 0)
         jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */
     return result;
@@ -168,19 +167,16 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
 
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err)
 {
-    char name[16];
-    char kill_file[40];
+    const struct instance_name name = instance_name(instance, "");
 
     if (cgroup->fd < 0)
         return 0;
-    snprintf(name, sizeof name, "%" PRIu32, instance);
-    snprintf(kill_file, sizeof kill_file, "%s/cgroup.kill", name);
     for (int tries = 0; tries < REMOVE_TRIES; tries++) {
-        if (unlinkat(cgroup->fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+        if (unlinkat(cgroup->fd, name.text, AT_REMOVEDIR) == 0 || errno == ENOENT)
             return 0;
         if (errno != EBUSY)
             break;
-        jail_write_text(cgroup->fd, kill_file, "1");
+        jail_cgroup_write(cgroup, instance, "cgroup.kill", "1");
         usleep(1000);
     }
     return error_set(err, errno, "remove the VM's cgroup: %s", strerror(errno));

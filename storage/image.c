@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +16,6 @@
 #include "storage/instance_name.h"
 
 #define FIELD "spec.source"
-
-void image_name(uint32_t instance, char ret_name[IMAGE_NAME_TEXT])
-{
-    snprintf(ret_name, IMAGE_NAME_TEXT, "%" PRIu32, instance);
-}
 
 /* --- the store --- */
 
@@ -148,11 +142,8 @@ int image_source_open(const struct image_store *store, const char *path, int *re
 
 int image_open(const struct image_store *store, uint32_t instance, int *ret_fd, struct error *err)
 {
-    char path[IMAGE_NAME_TEXT + sizeof "/" IMAGE_CONTENT];
-    int fd;
-
-    snprintf(path, sizeof path, "%" PRIu32 "/" IMAGE_CONTENT, instance);
-    fd = openat(store->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(store->dir_fd, instance_name(instance, "/" IMAGE_CONTENT).text,
+                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return error_set(err, errno, "open the image's file: %s", strerror(errno));
     *ret_fd = fd;
@@ -178,11 +169,8 @@ static int remove_dir(int parent_fd, const char *name)
 
 int image_remove(const struct image_store *store, uint32_t instance, struct error *err)
 {
-    char name[IMAGE_NAME_TEXT];
-    int result;
+    int result = remove_dir(store->dir_fd, instance_name(instance, "").text);
 
-    image_name(instance, name);
-    result = remove_dir(store->dir_fd, name);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the image's files: %s", strerror(-result))
@@ -192,7 +180,6 @@ int image_remove(const struct image_store *store, uint32_t instance, struct erro
 static int sweep_entry(void *context, int dir_fd, const char *name)
 {
     const struct instance_set *keep = context;
-    char undone[IMAGE_NAME_TEXT + sizeof "/" IMAGE_UNDONE];
     uint32_t instance;
 
     /* What we did not name is not ours. */
@@ -200,8 +187,7 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
         return 0;
     if (!instance_set_has(keep, instance))
         return remove_dir(dir_fd, name);
-    snprintf(undone, sizeof undone, "%" PRIu32 "/" IMAGE_UNDONE, instance);
-    return directory_unlink(dir_fd, undone, 0);
+    return directory_unlink(dir_fd, instance_name(instance, "/" IMAGE_UNDONE).text, 0);
 }
 
 int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,
@@ -216,17 +202,15 @@ int image_sweep(const struct image_store *store, const uint32_t *keep, size_t co
 int image_undone_create(const struct image_store *store, uint32_t instance, int *ret_fd,
                         struct error *err)
 {
-    char name[IMAGE_NAME_TEXT];
+    struct instance_name name = instance_name(instance, "");
     auto_close int dir_fd = -1;
-    int result, fd;
+    int result = remove_dir(store->dir_fd, name.text), fd;
 
-    image_name(instance, name);
-    result = remove_dir(store->dir_fd, name);
-    if (result == 0 && mkdirat(store->dir_fd, name, 0700) < 0)
+    if (result == 0 && mkdirat(store->dir_fd, name.text, 0700) < 0)
         result = -errno;
     if (result < 0)
         return error_set(err, result, "make the image's directory: %s", strerror(-result));
-    dir_fd = openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    dir_fd = openat(store->dir_fd, name.text, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (dir_fd < 0)
         return error_set(err, errno, "open the image's directory: %s", strerror(errno));
     fd = openat(dir_fd, IMAGE_UNDONE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -239,12 +223,10 @@ int image_undone_create(const struct image_store *store, uint32_t instance, int 
 int image_undone_finish(const struct image_store *store, uint32_t instance, int fd,
                         struct error *err)
 {
-    char name[IMAGE_NAME_TEXT];
-    auto_close int dir_fd = -1;
+    auto_close int dir_fd = openat(store->dir_fd, instance_name(instance, "").text,
+                                   O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     int result = 0;
 
-    image_name(instance, name);
-    dir_fd = openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (dir_fd < 0 || fchmod(fd, 0400) < 0 || fsync(fd) < 0 ||
         renameat(dir_fd, IMAGE_UNDONE, dir_fd, IMAGE_CONTENT) < 0 || fsync(dir_fd) < 0 ||
         fsync(store->dir_fd) < 0)

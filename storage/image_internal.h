@@ -17,12 +17,8 @@ struct image_store {
     struct image_import *imports; /* owned; loop thread only; oldest first */
 };
 
-#define IMAGE_CONTENT   "content"
-#define IMAGE_UNDONE    "content.tmp"
-#define IMAGE_NAME_TEXT 16
-
-/* The name of an instance's directory. */
-void image_name(uint32_t instance, char ret_name[IMAGE_NAME_TEXT]);
+#define IMAGE_CONTENT "content"
+#define IMAGE_UNDONE  "content.tmp"
 
 /* Opens a local source below one of the import directories; errors name the field and the path as
  * it was given, never where it leads.  Owned fd. */

@@ -1,10 +1,16 @@
-/* instance_name.h - reading instance numbers back from file names.  Pure. */
+/* instance_name.h - instance numbers as names of files and directories, and back.  Pure. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* "<decimal number without leading zeros><suffix>"; -EINVAL for every other name. */
+/* "<decimal number><suffix>"; a suffix has at most 13 characters. */
+struct instance_name {
+    char text[24];
+};
+struct instance_name instance_name(uint32_t instance, const char *suffix);
+/* The number, without leading zeros, of such a name; suffix NULL: "", or any that begins with a
+ * dot.  -EINVAL for every other name. */
 int instance_name_parse(const char *name, const char *suffix, uint32_t *ret_instance);
 
 struct instance_set {

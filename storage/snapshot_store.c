@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,24 +23,15 @@ struct snapshot_store {
     struct keyed_digest_key key;
 };
 
-struct name {
+struct disk_name {
     char text[24];
 };
 
-static struct name dir_name(uint32_t instance, const char *suffix)
+static struct disk_name disk_name(unsigned index, enum volume_format format)
 {
-    struct name name;
+    struct disk_name name;
 
-    snprintf(name.text, sizeof name.text, "%" PRIu32 "%s", instance, suffix);
-    return name;
-}
-
-static struct name disk_name(unsigned index, enum volume_format format)
-{
-    struct name name;
-
-    snprintf(name.text, sizeof name.text, "disk%u.%s", index,
-             format == VOLUME_DELTA ? "delta" : "raw");
+    snprintf(name.text, sizeof name.text, "disk%u.%s", index, volume_format_name(format));
     return name;
 }
 
@@ -83,7 +73,7 @@ static int remove_dir(int parent_fd, const char *name)
 
 static int open_undone(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
-    int fd = openat(store->dir_fd, dir_name(instance, UNDONE).text, OPEN_DIR | O_CLOEXEC);
+    int fd = openat(store->dir_fd, instance_name(instance, UNDONE).text, OPEN_DIR | O_CLOEXEC);
 
     return fd < 0 ? error_set(err, errno, "open the snapshot: %s", strerror(errno)) : fd;
 }
@@ -92,7 +82,7 @@ int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
                          uint64_t memory_bytes, int *ret_state_fd, int *ret_memory_fd,
                          struct error *err)
 {
-    struct name undone = dir_name(instance, UNDONE);
+    struct instance_name undone = instance_name(instance, UNDONE);
     int result = remove_dir(store->dir_fd, undone.text);
     auto_close int dir_fd = -1, state_fd = -1, memory_fd = -1;
 
@@ -241,8 +231,8 @@ static int add_size(void *context, int dir_fd, const char *name)
 
 static int publish(const struct snapshot_store *store, uint32_t instance)
 {
-    struct name undone = dir_name(instance, UNDONE);
-    struct name ready = dir_name(instance, "");
+    struct instance_name undone = instance_name(instance, UNDONE);
+    struct instance_name ready = instance_name(instance, "");
     auto_close int dir_fd = openat(store->dir_fd, undone.text, OPEN_DIR | O_CLOEXEC);
     int result = dir_fd < 0 ? -errno : directory_each(store->dir_fd, undone.text, sync_entry, NULL);
 
@@ -258,7 +248,7 @@ static int publish(const struct snapshot_store *store, uint32_t instance)
 int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
                         struct snapshot_seal *ret_seal, struct error *err)
 {
-    struct name ready = dir_name(instance, "");
+    struct instance_name ready = instance_name(instance, "");
     struct snapshot_seal seal = { 0 };
     auto_close int dir_fd = -1, state_fd = -1;
     int result = 0;
@@ -283,17 +273,17 @@ int snapshot_store_seal(const struct snapshot_store *store, uint32_t instance,
 
 int snapshot_store_find(const struct snapshot_store *store, uint32_t instance)
 {
-    return faccessat(store->dir_fd, dir_name(instance, "").text, F_OK, AT_SYMLINK_NOFOLLOW) < 0
+    return faccessat(store->dir_fd, instance_name(instance, "").text, F_OK, AT_SYMLINK_NOFOLLOW) < 0
                ? -errno
                : 0;
 }
 
 int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
-    int result = remove_dir(store->dir_fd, dir_name(instance, UNDONE).text);
+    int result = remove_dir(store->dir_fd, instance_name(instance, UNDONE).text);
 
     if (result == 0)
-        result = remove_dir(store->dir_fd, dir_name(instance, "").text);
+        result = remove_dir(store->dir_fd, instance_name(instance, "").text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the snapshot: %s", strerror(-result)) : 0;
@@ -325,7 +315,7 @@ static int open_file(const struct snapshot_store *store, uint32_t instance, cons
                      struct error *err)
 {
     auto_close int dir_fd =
-        openat(store->dir_fd, dir_name(instance, "").text, OPEN_DIR | O_CLOEXEC);
+        openat(store->dir_fd, instance_name(instance, "").text, OPEN_DIR | O_CLOEXEC);
     auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, name, OPEN_READ | O_CLOEXEC);
     struct stat status;
 

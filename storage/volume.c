@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,21 +27,19 @@ struct volume_store {
     int dir_fd; /* borrowed */
 };
 
-struct volume_name {
-    char text[24];
-};
-
-static struct volume_name volume_name(uint32_t instance, const char *suffix)
+static struct instance_name ready_name(uint32_t instance, enum volume_format format)
 {
-    struct volume_name name;
-
-    snprintf(name.text, sizeof name.text, "%" PRIu32 "%s", instance, suffix);
-    return name;
+    return instance_name(instance, ready_suffixes[format]);
 }
 
-static struct volume_name ready_name(uint32_t instance, enum volume_format format)
+const char *volume_format_name(enum volume_format format)
 {
-    return volume_name(instance, ready_suffixes[format]);
+    return ready_suffixes[format] + 1;
+}
+
+enum volume_format volume_format_parse(const char *name)
+{
+    return strcmp(name, volume_format_name(VOLUME_DELTA)) == 0 ? VOLUME_DELTA : VOLUME_RAW;
 }
 
 int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err)
@@ -144,8 +141,8 @@ static int fill(int fd, uint64_t size_bytes, const struct volume_source *source,
 static int publish(const struct volume_store *store, uint32_t instance, enum volume_format format,
                    struct error *err)
 {
-    struct volume_name undone = volume_name(instance, UNDONE);
-    struct volume_name ready = ready_name(instance, format);
+    struct instance_name undone = instance_name(instance, UNDONE);
+    struct instance_name ready = ready_name(instance, format);
 
     if (renameat2(store->dir_fd, undone.text, store->dir_fd, ready.text, RENAME_NOREPLACE) < 0)
         return error_set(err, errno, "name the volume: %s", strerror(errno));
@@ -158,7 +155,7 @@ int volume_create(const struct volume_store *store, uint32_t instance, uint64_t 
                   const struct volume_source *source, enum volume_format *ret_format,
                   struct error *err)
 {
-    struct volume_name undone = volume_name(instance, UNDONE);
+    struct instance_name undone = instance_name(instance, UNDONE);
     auto_close int fd = -1;
     enum volume_format format = VOLUME_RAW;
     uint64_t image_bytes = 0;
@@ -191,7 +188,7 @@ int volume_find(const struct volume_store *store, uint32_t instance, enum volume
                 struct error *err)
 {
     for (int format = 0; format < VOLUME_FORMAT_COUNT; format++) {
-        struct volume_name ready = ready_name(instance, (enum volume_format)format);
+        struct instance_name ready = ready_name(instance, (enum volume_format)format);
 
         if (faccessat(store->dir_fd, ready.text, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
             *ret_format = (enum volume_format)format;
@@ -203,7 +200,7 @@ int volume_find(const struct volume_store *store, uint32_t instance, enum volume
 
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
 {
-    struct volume_name undone = volume_name(instance, UNDONE);
+    struct instance_name undone = instance_name(instance, UNDONE);
     int result = directory_unlink(store->dir_fd, undone.text, 0);
 
     for (int format = 0; result == 0 && format < VOLUME_FORMAT_COUNT; format++)
@@ -241,7 +238,7 @@ static int open_plain(const struct volume_store *store, uint32_t instance,
                       enum volume_format format, int flags, struct stat *ret_status,
                       struct error *err)
 {
-    struct volume_name name = ready_name(instance, format);
+    struct instance_name name = ready_name(instance, format);
     auto_close int fd =
         openat(store->dir_fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 

@@ -22,6 +22,10 @@ struct volume_store *volume_store_free(struct volume_store *store); /* NULL in, 
 
 enum volume_format { VOLUME_RAW, VOLUME_DELTA, VOLUME_FORMAT_COUNT };
 
+/* "raw", "delta": what files end in, too; and back, where anything else is raw. */
+const char *volume_format_name(enum volume_format format);
+enum volume_format volume_format_parse(const char *name);
+
 enum volume_clone {
     VOLUME_CLONE_BEST,    /* reflink where the file system can, else delta: never a copy */
     VOLUME_CLONE_COPY,    /* needs nothing of the image; shares blocks where the file system can */
