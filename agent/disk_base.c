@@ -5,6 +5,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "base/json.h"
 #include "storage/image.h"
 #include "storage/snapshot_store.h"
 
@@ -46,16 +47,9 @@ json_t *disk_base_json(const struct disk_base *base)
     return json_null();
 }
 
-static void restore_id(char to[ID_MAX + 1], const json_t *json, const char *key)
-{
-    const char *text = json_string_value(json_object_get(json, key));
-
-    snprintf(to, ID_MAX + 1, "%s", text ? text : "");
-}
-
 void disk_base_restore(struct disk_base *base, const json_t *json)
 {
-    restore_id(base->image, json, "image");
-    restore_id(base->snapshot, json, "snapshot");
-    restore_id(base->disk, json, "disk");
+    snprintf(base->image, sizeof base->image, "%s", json_text(json, "image"));
+    snprintf(base->snapshot, sizeof base->snapshot, "%s", json_text(json, "snapshot"));
+    snprintf(base->disk, sizeof base->disk, "%s", json_text(json, "disk"));
 }

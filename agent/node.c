@@ -70,6 +70,22 @@ const char *progress_state_name(enum progress_state state, const char *working)
     return state == PROGRESS_WORKING ? working : state == PROGRESS_READY ? "ready" : "failed";
 }
 
+int progress_restore(struct resource *resource, const json_t *status,
+                     enum progress_state *ret_state, char *ret_reason, size_t size,
+                     struct error *err)
+{
+    const char *state = json_text(status, "state");
+
+    if (!state[0])
+        return error_set(err, EINVAL, "it has no state");
+    resource->deleting = strcmp(state, "deleting") == 0;
+    *ret_state = strcmp(state, "ready") == 0    ? PROGRESS_READY
+                 : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
+                                                : PROGRESS_WORKING;
+    snprintf(ret_reason, size, "%s", json_text(status, "reason"));
+    return 0;
+}
+
 /* --- reading --- */
 
 json_t *resource_json(const struct node *node, const struct resource *resource)

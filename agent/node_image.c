@@ -271,29 +271,16 @@ static json_t *image_status(const struct node *node, const struct resource *reso
     return status;
 }
 
-static void restore_text(char *to, size_t size, const json_t *status, const char *key)
-{
-    const char *text = json_string_value(json_object_get(status, key));
-
-    snprintf(to, size, "%s", text ? text : "");
-}
-
 static int image_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     struct image *image = (struct image *)resource;
-    const char *state = json_string_value(json_object_get(status, "state"));
 
-    if (!state)
-        return error_set(err, EINVAL, "it has no state");
-    image->head.deleting = strcmp(state, "deleting") == 0;
-    image->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
-                   : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
-                                                  : PROGRESS_WORKING;
     image->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_bytes"));
-    restore_text(image->reason, sizeof image->reason, status, "reason");
-    restore_text(image->sha256, sizeof image->sha256, status, "sha256");
-    restore_text(image->kernel_format, sizeof image->kernel_format, status, "kernel_format");
-    return 0;
+    snprintf(image->sha256, sizeof image->sha256, "%s", json_text(status, "sha256"));
+    snprintf(image->kernel_format, sizeof image->kernel_format, "%s",
+             json_text(status, "kernel_format"));
+    return progress_restore(resource, status, &image->state, image->reason, sizeof image->reason,
+                            err);
 }
 
 const struct resource_ops image_ops = {

@@ -362,6 +362,10 @@ json_t *resource_json(const struct node *node, const struct resource *resource);
 /* Of any kind but VMs. */
 enum progress_state resource_progress(const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);
+/* What its stored status says of state, reason and deletion.  -EINVAL. */
+int progress_restore(struct resource *resource, const json_t *status,
+                     enum progress_state *ret_state, char *ret_reason, size_t size,
+                     struct error *err);
 
 unsigned node_console_followers(const struct node *node);
 

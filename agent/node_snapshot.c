@@ -23,10 +23,6 @@
 
 enum { MODE_FULL, MODE_DIFFERENTIAL, MODE_FORK };
 static const char *const mode_names[] = { "full", "differential", "fork" };
-static const char *const format_names[VOLUME_FORMAT_COUNT] = {
-    [VOLUME_RAW] = "raw",
-    [VOLUME_DELTA] = "delta",
-};
 
 struct snapshot *node_find_snapshot(const struct node *node, const char *id)
 {
@@ -435,11 +431,11 @@ static json_t *disks_json(const struct snapshot *snapshot)
     for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
         const struct snapshot_disk *disk = &snapshot->disks[i];
 
-        json_array_append_new(array,
-                              json_pack("{s:s, s:I, s:b, s:s, s:o}", "name", disk->name, "size_mib",
-                                        (json_int_t)(disk->size_bytes >> 20), "read_only",
-                                        disk->read_only, "format", format_names[disk->format],
-                                        "base", disk_base_json(&disk->base)));
+        json_array_append_new(array, json_pack("{s:s, s:I, s:b, s:s, s:o}", "name", disk->name,
+                                               "size_mib", (json_int_t)(disk->size_bytes >> 20),
+                                               "read_only", disk->read_only, "format",
+                                               volume_format_name((enum volume_format)disk->format),
+                                               "base", disk_base_json(&disk->base)));
     }
     return array;
 }
@@ -492,13 +488,6 @@ static json_t *snapshot_status(const struct node *node, const struct resource *r
 
 /* --- restore: of what we wrote ourselves --- */
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    return text ? text : "";
-}
-
 static int restore_parts(struct snapshot *snapshot, const json_t *status, struct error *err)
 {
     const json_t *disks = json_object_get(status, "disks");
@@ -508,20 +497,18 @@ static int restore_parts(struct snapshot *snapshot, const json_t *status, struct
         const json_t *json = json_array_get(disks, i);
         struct snapshot_disk *disk = &snapshot->disks[i];
 
-        snprintf(disk->name, sizeof disk->name, "%s", text_of(json, "name"));
+        snprintf(disk->name, sizeof disk->name, "%s", json_text(json, "name"));
         disk->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size_mib")) << 20;
         disk->read_only = json_is_true(json_object_get(json, "read_only"));
-        disk->format = strcmp(text_of(json, "format"), format_names[VOLUME_DELTA]) == 0
-                           ? VOLUME_DELTA
-                           : VOLUME_RAW;
+        disk->format = volume_format_parse(json_text(json, "format"));
         disk_base_restore(&disk->base, json_object_get(json, "base"));
     }
     for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
         const json_t *nic = json_array_get(nics, i);
         struct vm_nic *was = &snapshot->nics[snapshot->vm_spec.nics[i].place];
 
-        if (mac_parse(text_of(nic, "mac"), was->mac, err) < 0 ||
-            ipv4_parse(text_of(nic, "ipv4"), &was->ipv4, err) < 0)
+        if (mac_parse(json_text(nic, "mac"), was->mac, err) < 0 ||
+            ipv4_parse(json_text(nic, "ipv4"), &was->ipv4, err) < 0)
             return -err->code;
     }
     return 0;
@@ -530,18 +517,13 @@ static int restore_parts(struct snapshot *snapshot, const json_t *status, struct
 static int snapshot_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     struct snapshot *snapshot = (struct snapshot *)resource;
-    const char *state = text_of(status, "state");
-    int result;
+    int result = progress_restore(resource, status, &snapshot->state, snapshot->reason,
+                                  sizeof snapshot->reason, err);
 
-    if (!state[0])
-        return error_set(err, EINVAL, "it has no state");
-    resource->deleting = strcmp(state, "deleting") == 0;
-    snapshot->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
-                      : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
-                                                     : PROGRESS_WORKING;
-    snprintf(snapshot->reason, sizeof snapshot->reason, "%s", text_of(status, "reason"));
-    snprintf(snapshot->vm_uid, sizeof snapshot->vm_uid, "%s", text_of(status, "vm_uid"));
-    snprintf(snapshot->digest, sizeof snapshot->digest, "%s", text_of(status, "digest"));
+    if (result < 0)
+        return result;
+    snprintf(snapshot->vm_uid, sizeof snapshot->vm_uid, "%s", json_text(status, "vm_uid"));
+    snprintf(snapshot->digest, sizeof snapshot->digest, "%s", json_text(status, "digest"));
     snapshot->created_ms = json_integer_value(json_object_get(status, "created_ms"));
     snapshot->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "promised_bytes"));
     snapshot->vm_json = json_deep_copy(json_object_get(status, "vm_spec"));

@@ -213,18 +213,16 @@ void node_spec_show(const struct node *node, json_t *info)
 int node_spec_restore(struct node *node, const struct record *record, const json_t *spec,
                       const json_t *status, struct error *err)
 {
-    const char *state = json_string_value(json_object_get(status, "state"));
-    const char *rung = json_string_value(json_object_get(status, "rung"));
+    int level = json_index(status, "state", state_names, BALANCER_LEVEL_COUNT);
+    int rung = json_index(status, "rung", balancer_rung_names, BALANCER_RUNG_COUNT);
     struct error order = { 0 };
     int result;
 
     node->generation = record->generation;
-    for (int i = 0; state && i < BALANCER_LEVEL_COUNT; i++)
-        if (strcmp(state, state_names[i]) == 0)
-            node->status.level = (enum balancer_level)i;
-    for (int i = 0; rung && i < BALANCER_RUNG_COUNT; i++)
-        if (strcmp(rung, balancer_rung_names[i]) == 0)
-            node->status.rung = (enum balancer_rung)i;
+    if (level >= 0)
+        node->status.level = (enum balancer_level)level;
+    if (rung >= 0)
+        node->status.rung = (enum balancer_rung)rung;
     result = read_spec(spec, &node->spec, err);
     /* Those that were not set may be others by now: no reason not to start. */
     if (result == 0 && check_thresholds(&node->spec, &order) < 0) {

@@ -17,6 +17,7 @@
 #include "agent/vm_vsock.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "net/address_pool.h"
 #include "scheduler/admission.h"
 #include "storage/image.h"
@@ -474,17 +475,10 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
 
 /* --- restore: of what we wrote ourselves, so what is missing has its default --- */
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    return text ? text : "";
-}
-
 static void restore_exit(struct vm *vm, const json_t *status)
 {
     const json_t *exit = json_object_get(status, "exit");
-    enum vm_cause cause = vm_cause_parse(text_of(exit, "reason"));
+    enum vm_cause cause = vm_cause_parse(json_text(exit, "reason"));
 
     if (!json_is_object(exit) || cause == VM_CAUSE_COUNT)
         return;
@@ -494,32 +488,33 @@ static void restore_exit(struct vm *vm, const json_t *status)
         .detail = (int)json_integer_value(json_object_get(exit, "detail")),
         .at_ms = json_integer_value(json_object_get(status, "exit_ms")),
     };
-    snprintf(vm->exit.text, sizeof vm->exit.text, "%s", text_of(exit, "text"));
+    snprintf(vm->exit.text, sizeof vm->exit.text, "%s", json_text(exit, "text"));
 }
 
 static int vm_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     struct vm *vm = (struct vm *)resource;
+    int intent, restore;
 
-    vm->state = vm_state_parse(text_of(status, "state"));
+    vm->state = vm_state_parse(json_text(status, "state"));
     if (vm->state == VM_NONE)
         return error_set(err, EINVAL, "its state is not known");
-    snprintf(vm->reason, sizeof vm->reason, "%s", text_of(status, "reason"));
+    snprintf(vm->reason, sizeof vm->reason, "%s", json_text(status, "reason"));
     vm->observed_generation = json_integer_value(json_object_get(status, "observed_generation"));
     vm->restarts = (unsigned)json_integer_value(json_object_get(status, "restarts"));
     vm->since_ms = json_integer_value(json_object_get(status, "since_ms"));
-    snprintf(vm->boot_id, sizeof vm->boot_id, "%s", text_of(status, "boot_id"));
+    snprintf(vm->boot_id, sizeof vm->boot_id, "%s", json_text(status, "boot_id"));
     vm->head.deleting = json_is_true(json_object_get(status, "deleting"));
-    for (int intent = 0; intent < VM_INTENT_COUNT; intent++)
-        if (strcmp(text_of(status, "intent"), intent_names[intent]) == 0)
-            vm->intent = (enum vm_intent)intent;
-    for (int step = VM_RESTORE_DUE; step < VM_RESTORE_COUNT; step++)
-        if (strcmp(text_of(status, "restore"), restore_names[step]) == 0)
-            vm->restore = (enum vm_restore)step;
-    snprintf(vm->full, sizeof vm->full, "%s", text_of(status, "full"));
+    intent = json_index(status, "intent", intent_names, VM_INTENT_COUNT);
+    if (intent >= 0)
+        vm->intent = (enum vm_intent)intent;
+    restore = json_index(status, "restore", restore_names, VM_RESTORE_COUNT);
+    if (restore >= 0)
+        vm->restore = (enum vm_restore)restore;
+    snprintf(vm->full, sizeof vm->full, "%s", json_text(status, "full"));
     vm->autostart_waits = json_is_true(json_object_get(status, "autostart_waits"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
-    snprintf(vm->memory_base, sizeof vm->memory_base, "%s", text_of(status, "memory_base_uid"));
+    snprintf(vm->memory_base, sizeof vm->memory_base, "%s", json_text(status, "memory_base_uid"));
     restore_exit(vm, status);
     return vm_devices_restore(vm, status, err);
 }

@@ -26,11 +26,6 @@ static const char *const clone_names[] = { "copy", "reflink", "delta" };
 #define CLONE_OF_NAME(index) ((index) + VOLUME_CLONE_COPY)
 _Static_assert(CLONE_OF_NAME(ARRAY_LENGTH(clone_names)) == VOLUME_CLONE_COUNT, "a name for each");
 
-static const char *const format_names[VOLUME_FORMAT_COUNT] = {
-    [VOLUME_RAW] = "raw",
-    [VOLUME_DELTA] = "delta",
-};
-
 struct volume_job {
     struct node *node;
     struct volume *volume;
@@ -475,33 +470,29 @@ static json_t *volume_status(const struct node *node, const struct resource *res
 
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
-    return json_pack(
-        "{s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
-        resource->deleting ? "deleting" : progress_state_name(volume->state, "creating"), "reason",
-        volume->reason[0] ? json_string(volume->reason) : json_null(), "operation",
-        operation_link(node, resource), "format",
-        volume->state == PROGRESS_READY ? json_string(format_names[volume->format]) : json_null(),
-        "allocated_bytes", (json_int_t)allocated, "used_by",
-        user ? json_string(user->head.id) : json_null(), "size_mib",
-        (json_int_t)(volume->size_bytes >> 20), "base", disk_base_json(&volume->base));
+    return json_pack("{s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
+                     resource->deleting ? "deleting"
+                                        : progress_state_name(volume->state, "creating"),
+                     "reason", volume->reason[0] ? json_string(volume->reason) : json_null(),
+                     "operation", operation_link(node, resource), "format",
+                     volume->state == PROGRESS_READY
+                         ? json_string(volume_format_name((enum volume_format)volume->format))
+                         : json_null(),
+                     "allocated_bytes", (json_int_t)allocated, "used_by",
+                     user ? json_string(user->head.id) : json_null(), "size_mib",
+                     (json_int_t)(volume->size_bytes >> 20), "base", disk_base_json(&volume->base));
 }
 
 static int volume_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     struct volume *volume = (struct volume *)resource;
-    const char *state = json_string_value(json_object_get(status, "state"));
-    const char *reason = json_string_value(json_object_get(status, "reason"));
-    const char *format = json_string_value(json_object_get(status, "format"));
     uint64_t has_bytes = (uint64_t)json_integer_value(json_object_get(status, "size_mib")) << 20;
+    int result = progress_restore(resource, status, &volume->state, volume->reason,
+                                  sizeof volume->reason, err);
 
-    if (!state)
-        return error_set(err, EINVAL, "it has no state");
-    volume->head.deleting = strcmp(state, "deleting") == 0;
-    volume->state = strcmp(state, "ready") == 0    ? PROGRESS_READY
-                    : strcmp(state, "failed") == 0 ? PROGRESS_FAILED
-                                                   : PROGRESS_WORKING;
-    volume->format =
-        format && strcmp(format, format_names[VOLUME_DELTA]) == 0 ? VOLUME_DELTA : VOLUME_RAW;
+    if (result < 0)
+        return result;
+    volume->format = volume_format_parse(json_text(status, "format"));
     volume->allocated_bytes =
         (uint64_t)json_integer_value(json_object_get(status, "allocated_bytes"));
     /* Its spec may want more than it has. */
@@ -509,7 +500,6 @@ static int volume_restore(struct resource *resource, const json_t *status, struc
     volume->size_bytes =
         volume->state == PROGRESS_READY && has_bytes > 0 ? has_bytes : volume->wanted_bytes;
     disk_base_restore(&volume->base, json_object_get(status, "base"));
-    snprintf(volume->reason, sizeof volume->reason, "%s", reason ? reason : "");
     return 0;
 }
 

@@ -235,16 +235,6 @@ static json_t *operation_status(const struct node *node, const struct resource *
     return status;
 }
 
-static int index_of(const char *const *names, size_t count, const json_t *name)
-{
-    const char *text = json_string_value(name);
-
-    for (size_t i = 0; text && i < count; i++)
-        if (strcmp(names[i], text) == 0)
-            return (int)i;
-    return -1;
-}
-
 static void restore_steps(struct operation *operation, const json_t *steps)
 {
     json_t *step;
@@ -252,8 +242,8 @@ static void restore_steps(struct operation *operation, const json_t *steps)
 
     json_array_foreach((json_t *)steps, i, step)
     {
-        int name = index_of(step_names, OPERATION_STEP_COUNT, json_object_get(step, "name"));
-        int state = index_of(step_state_names, STEP_STATE_COUNT, json_object_get(step, "state"));
+        int name = json_index(step, "name", step_names, OPERATION_STEP_COUNT);
+        int state = json_index(step, "state", step_state_names, STEP_STATE_COUNT);
 
         if (name < 0 || state < 0 || operation->step_count == OPERATION_STEPS_MAX)
             continue;
@@ -266,13 +256,12 @@ static int operation_restore(struct resource *resource, const json_t *status, st
 {
     struct operation *operation = (struct operation *)resource;
     const json_t *progress = json_object_get(status, "progress");
-    const char *reason = json_string_value(json_object_get(status, "reason"));
-    int state = index_of(state_names, OPERATION_STATE_COUNT, json_object_get(status, "state"));
+    int state = json_index(status, "state", state_names, OPERATION_STATE_COUNT);
 
     if (state < 0)
         return error_set(err, EINVAL, "it has no state");
     operation->state = (enum operation_state)state;
-    snprintf(operation->reason, sizeof operation->reason, "%s", reason ? reason : "");
+    snprintf(operation->reason, sizeof operation->reason, "%s", json_text(status, "reason"));
     operation->done_bytes = (uint64_t)json_integer_value(json_object_get(progress, "done_bytes"));
     operation->total_bytes = (uint64_t)json_integer_value(json_object_get(progress, "total_bytes"));
     operation->started_ms = json_integer_value(json_object_get(status, "started_ms"));

@@ -7,6 +7,7 @@
 #include "agent/node_internal.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "net/cidr.h"
 #include "net/mac.h"
 
@@ -302,13 +303,6 @@ void vm_devices_status(const struct vm *vm, json_t *status, bool stored)
 
 /* --- restore: of what we wrote ourselves, so what is missing has its default --- */
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    return text ? text : "";
-}
-
 static unsigned restored_place(const json_t *json, unsigned place)
 {
     const json_t *stored = json_object_get(json, "place");
@@ -320,7 +314,7 @@ static void restore_device(struct vm *vm, enum vmm_device_kind kind, unsigned pl
                            const json_t *json)
 {
     struct vm_device *device = &vm->devices.at[kind][place];
-    const char *state = text_of(json, "state");
+    const char *state = json_text(json, "state");
 
     if (!state[0] || strcmp(state, "attached") == 0)
         return;
@@ -328,7 +322,7 @@ static void restore_device(struct vm *vm, enum vmm_device_kind kind, unsigned pl
     device->there = VM_DEVICE_IS_UNKNOWN;
     device->up = kind == VMM_DEVICE_NIC;
     device->failed = strcmp(state, "failed") == 0;
-    snprintf(device->reason, sizeof device->reason, "%s", text_of(json, "reason"));
+    snprintf(device->reason, sizeof device->reason, "%s", json_text(json, "reason"));
 }
 
 static void restore_disks(struct vm *vm, const json_t *disks)
@@ -348,8 +342,8 @@ static void restore_disks(struct vm *vm, const json_t *disks)
             .place = (uint8_t)place,
             .read_only = json_is_true(json_object_get(json, "read_only")),
         };
-        snprintf(left->name, sizeof left->name, "%s", text_of(json, "name"));
-        snprintf(left->volume, sizeof left->volume, "%s", text_of(json, "volume"));
+        snprintf(left->name, sizeof left->name, "%s", json_text(json, "name"));
+        snprintf(left->volume, sizeof left->volume, "%s", json_text(json, "volume"));
     }
 }
 
@@ -359,12 +353,12 @@ static int restore_nic(struct vm *vm, const json_t *json, unsigned place, struct
     struct vm_nic_spec *left = &vm->devices.nics[place];
 
     restore_device(vm, VMM_DEVICE_NIC, place, json);
-    if (mac_parse(text_of(json, "mac"), vm->nics[place].mac, err) < 0 ||
-        ipv4_parse(text_of(json, "ipv4"), &vm->nics[place].ipv4, err) < 0)
+    if (mac_parse(json_text(json, "mac"), vm->nics[place].mac, err) < 0 ||
+        ipv4_parse(json_text(json, "ipv4"), &vm->nics[place].ipv4, err) < 0)
         return -err->code;
     if (json_object_get(json, "inside_mac") &&
-        (mac_parse(text_of(json, "inside_mac"), vm->inside[place].mac, err) < 0 ||
-         ipv4_parse(text_of(json, "inside_ipv4"), &vm->inside[place].ipv4, err) < 0))
+        (mac_parse(json_text(json, "inside_mac"), vm->inside[place].mac, err) < 0 ||
+         ipv4_parse(json_text(json, "inside_ipv4"), &vm->inside[place].ipv4, err) < 0))
         return -err->code;
     if (device->use != VM_DEVICE_LEAVING)
         return 0;
@@ -372,8 +366,8 @@ static int restore_nic(struct vm *vm, const json_t *json, unsigned place, struct
         .place = (uint8_t)place,
         .queues = (unsigned)json_integer_value(json_object_get(json, "queues")),
     };
-    snprintf(left->name, sizeof left->name, "%s", text_of(json, "name"));
-    snprintf(left->network, sizeof left->network, "%s", text_of(json, "network"));
+    snprintf(left->name, sizeof left->name, "%s", json_text(json, "name"));
+    snprintf(left->network, sizeof left->network, "%s", json_text(json, "network"));
     return 0;
 }
 

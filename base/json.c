@@ -65,6 +65,23 @@ char *json_canonical(const json_t *json)
     return json_dumps(json, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
+const char *json_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+int json_index(const json_t *object, const char *key, const char *const *names, int count)
+{
+    const char *text = json_text(object, key);
+
+    for (int i = 0; i < count; i++)
+        if (names[i] && strcmp(names[i], text) == 0)
+            return i;
+    return -1;
+}
+
 void json_merge_patch(json_t *target, const json_t *patch)
 {
     const char *key;

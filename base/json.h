@@ -25,6 +25,11 @@ struct error;
 int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err);
 /* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
 char *json_canonical(const json_t *json);
+/* Of rows and other objects of our own making, which need no reader.  A member's text, borrowed; ""
+ * if it has none. */
+const char *json_text(const json_t *object, const char *key);
+/* Which of names[0..count-1] (some may be NULL) that is; -1 if none. */
+int json_index(const json_t *object, const char *key, const char *const *names, int count);
 /* RFC 7396, into an object: null removes, objects merge, the rest replaces. */
 void json_merge_patch(json_t *target, const json_t *patch);
 
