@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
-#include <time.h>
 #include "api/api_listen.h"
 #include "api/api_metrics.h"
 #include "api/audit.h"
@@ -88,14 +87,6 @@ static void service_kill_api(struct api_service *service, const char *why)
         process_kill(service->pidfd, SIGKILL); /* service_api_exited does the rest */
 }
 
-static int64_t microseconds_since(int64_t started_us)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 - started_us;
-}
-
 /* A held_reply_fn. */
 static void service_send(void *context, struct wire_message *reply)
 {
@@ -114,7 +105,7 @@ static void service_reply(void *context, struct request *request, struct wire_me
     if (!table_remove(service, request) || !service->link)
         return;
     api_metrics_count(service->metrics, request->route, reply->status,
-                      microseconds_since(request->started_us));
+                      (loop_now_ns() - request->started_ns) / 1000);
     reply->kind = WIRE_REPLY;
     reply->id = request->id;
     if (service->options.audit && request_is_change(request))

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include "agent/label_selector.h"
 #include "api/idempotency.h"
 #include "api/problem.h"
@@ -13,14 +12,7 @@
 #include "api/wire.h"
 #include "base/cleanup.h"
 #include "base/json.h"
-
-static int64_t now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
+#include "base/loop.h"
 
 struct request *request_free(struct request *request)
 {
@@ -61,7 +53,7 @@ int request_new(struct wire_message *message, struct caller *caller,
     request->sink = *sink;
     request->node = node;
     request->metrics = metrics;
-    request->started_us = now_us();
+    request->started_ns = loop_now_ns();
     request->step.wait_ms = -1;
     if (!copy_string(message->strings[WIRE_METHOD], &request->method) ||
         !copy_string(message->strings[WIRE_TARGET], &request->path) ||
@@ -110,8 +102,8 @@ void request_wait(struct request *request, enum resource_kind kind, const char *
 {
     request->step.waited = then;
     if (!request->abandoned)
-        request->step.waiter = node_wait(request->node, kind, id, what, generation, timeout_ms,
-                                         waited, request);
+        request->step.waiter =
+            node_wait(request->node, kind, id, what, generation, timeout_ms, waited, request);
     if (!request->step.waiter)
         then(request, false);
 }

@@ -41,7 +41,7 @@ struct request {
     struct caller caller;        /* who asks */
     char uuid[UID_TEXT];         /* X-Request-Id, and in the audit log */
     bool admitted;               /* counted among changes under way */
-    int64_t started_us;          /* CLOCK_MONOTONIC */
+    int64_t started_ns;          /* of loop_now_ns */
     char *method, *path;         /* owned; path without the query */
     struct query query;          /* points into path's buffer */
     char *if_match, *if_none_match, *content_type, *upgrade; /* owned; NULL = absent */
@@ -59,7 +59,7 @@ struct request {
         char uid[UID_TEXT]; /* of the resource that it is about, once it waits */
         int64_t wait_ms;    /* ?wait=; -1 = absent */
         enum node_wait_for wait_for;
-        int status; /* to answer with once waiting is over */
+        int status;                 /* to answer with once waiting is over */
         struct node_waiter *waiter; /* NULL = does not wait */
         request_waited_fn *waited;
         struct forks *forks; /* fork_handler.c's, while it waits */
