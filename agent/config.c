@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/database.h"
 
@@ -102,8 +103,6 @@ static const struct option options[] = {
       "certificates that imports by URL trust (default: the system's)" },
     { "debug", TYPE_FLAG, AT(debug), 0, 0, NULL, "log more" },
 };
-
-#define OPTION_COUNT (sizeof options / sizeof options[0])
 
 static int set_path(char *to, const struct option *option, const char *value, struct error *err)
 {
@@ -211,7 +210,7 @@ static int set_option(struct config *config, const struct option *option, const 
 
 static const struct option *find_option(const char *name, size_t length)
 {
-    for (size_t i = 0; i < OPTION_COUNT; i++)
+    for (size_t i = 0; i < ARRAY_LENGTH(options); i++)
         if (strlen(options[i].name) == length && strncmp(options[i].name, name, length) == 0)
             return &options[i];
     return NULL;
@@ -372,7 +371,7 @@ void config_print_help(void)
            "  curl --unix-socket /run/warren/warren.sock http://warren/openapi.yaml\n"
            "VMs go on running when warrend ends; starting it again finds them.\n\n"
            "Each option may be a line \"name = value\" of the configuration file, too:\n");
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(options); i++) {
         char left[64];
 
         snprintf(left, sizeof left, "--%s%s%s", options[i].name, options[i].argument ? " " : "",

@@ -14,23 +14,11 @@
 #include "base/worker.h"
 #include "storage/image.h"
 
-static const char *const kind_names[IMAGE_KIND_COUNT] = {
-    [IMAGE_KERNEL] = "kernel",
-    [IMAGE_INITRD] = "initrd",
-    [IMAGE_DISK] = "disk",
-};
-
 static const char *const format_names[KERNEL_FORMAT_COUNT] = {
     [KERNEL_FORMAT_NONE] = "",
     [KERNEL_FORMAT_ELF] = "elf",
     [KERNEL_FORMAT_BZIMAGE] = "bzimage",
 };
-
-static void image_free(struct resource *resource)
-{
-    json_decref(resource->spec);
-    free(resource);
-}
 
 static bool is_url(const char *source)
 {
@@ -55,7 +43,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     int kind;
 
     json_reader_init(&reader, spec, "", err);
-    kind = json_read_enum(&reader, "kind", kind_names, IMAGE_KIND_COUNT, JSON_REQUIRED, 0);
+    kind = json_read_enum(&reader, "kind", image_kind_names, IMAGE_KIND_COUNT, JSON_REQUIRED, 0);
     source = json_read_string(&reader, "source", IMAGE_URL_MAX, JSON_REQUIRED, "");
     format = json_read_string(&reader, "format", 16, JSON_OPTIONAL, NULL);
     sha256 = json_read_string(&reader, "sha256", 64, JSON_OPTIONAL, NULL);
@@ -72,7 +60,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     if (!image)
         return error_set(err, EAGAIN, "memory is short; try again");
     image->kind = kind;
-    image->head.spec = json_pack("{s:s, s:s}", "kind", kind_names[kind], "source", source);
+    image->head.spec = json_pack("{s:s, s:s}", "kind", image_kind_names[kind], "source", source);
     if (kind == IMAGE_DISK)
         json_object_set_new(image->head.spec, "format", json_string("raw"));
     if (sha256)
@@ -293,5 +281,5 @@ const struct resource_ops image_ops = {
     .apply = change_apply_spec,
     .status = image_status,
     .restore = image_restore,
-    .free = image_free,
+    .free = resource_free,
 };

@@ -21,12 +21,6 @@ struct network_job {
     struct network_config config;
 };
 
-static void network_free(struct resource *resource)
-{
-    json_decref(resource->spec);
-    free(resource);
-}
-
 /* *ret_labels: borrowed. */
 static int read_spec(const json_t *spec, struct network_config *config, const json_t **ret_labels,
                      struct error *err)
@@ -314,5 +308,5 @@ const struct resource_ops network_ops = {
     .apply = change_apply_spec,
     .status = network_status,
     .restore = network_restore,
-    .free = network_free,
+    .free = resource_free,
 };

@@ -91,14 +91,13 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
 static int check_image(const struct node *node, const char *id, enum image_kind kind,
                        const char *field, struct error *err)
 {
-    static const char *const names[] = { "kernel", "initrd", "disk" };
     const struct image *image = node_find_image(node, id);
 
     if (!image || resource_is_leaving(&image->head))
         return error_field(err, EINVAL, field, "%s: there is no image %s", field, id);
     if (image->kind != (int)kind)
         return error_field(err, EINVAL, field, "%s: image %s is a %s, not a %s", field, id,
-                           names[image->kind], names[kind]);
+                           image_kind_names[image->kind], image_kind_names[kind]);
     return 0;
 }
 

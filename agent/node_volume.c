@@ -40,12 +40,6 @@ struct volume_job {
     uint64_t allocated_bytes;
 };
 
-static void volume_free(struct resource *resource)
-{
-    json_decref(resource->spec);
-    free(resource);
-}
-
 /* Which image, or which disk of which snapshot or fork. */
 static void parse_source(struct json_reader *reader, struct volume *volume)
 {
@@ -513,5 +507,5 @@ const struct resource_ops volume_ops = {
     .apply = change_apply_volume,
     .status = volume_status,
     .restore = volume_restore,
-    .free = volume_free,
+    .free = resource_free,
 };

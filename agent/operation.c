@@ -6,6 +6,7 @@
 
 #include "agent/node_snapshot.h"
 #include "agent/node_volume.h"
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "storage/image.h"
@@ -223,7 +224,7 @@ void operations_reconcile(struct node *node)
     const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
     enum operation_verb verb;
 
-    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+    for (size_t k = 0; k < ARRAY_LENGTH(kinds); k++)
         for (size_t i = 0; i < node->tables[kinds[k]].count; i++) {
             const struct resource *target = node->tables[kinds[k]].items[i];
 

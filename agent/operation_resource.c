@@ -54,12 +54,6 @@ const char *operation_state_name(enum operation_state state)
     return state_names[state];
 }
 
-static void operation_free(struct resource *resource)
-{
-    json_decref(resource->spec);
-    free(resource);
-}
-
 /* --- its spec --- */
 
 static json_t *spec_json(const struct operation *operation)
@@ -276,5 +270,5 @@ const struct resource_ops operation_ops = {
     .apply = operation_apply,
     .status = operation_status,
     .restore = operation_restore,
-    .free = operation_free,
+    .free = resource_free,
 };

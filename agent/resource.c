@@ -68,6 +68,12 @@ void resource_remove(struct resource_table *table, const struct resource *resour
     memmove(table->items + i, table->items + i + 1, (table->count - i) * sizeof(struct resource *));
 }
 
+void resource_free(struct resource *resource)
+{
+    json_decref(resource->spec);
+    free(resource);
+}
+
 const char *resource_kind_name(enum resource_kind kind)
 {
     static const char *const names[RESOURCE_KIND_COUNT] = {

@@ -55,6 +55,9 @@ size_t resource_after(const struct resource_table *table, const char *id);
 int resource_insert(struct resource_table *table, struct resource *resource);
 void resource_remove(struct resource_table *table, const struct resource *resource);
 
+/* Frees one that owns its spec only. */
+void resource_free(struct resource *resource);
+
 /* As in records and errors; in URLs with an "s" behind. */
 const char *resource_kind_name(enum resource_kind kind);
 /* Returns -ENOENT. */

@@ -52,6 +52,9 @@ int image_remove(const struct image_store *store, uint32_t instance, struct erro
 int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,
                 struct error *err);
 
+/* "kernel", "initrd", "disk". */
+extern const char *const image_kind_names[IMAGE_KIND_COUNT];
+
 struct image_import_spec {
     uint32_t instance;
     enum image_kind kind;

@@ -59,13 +59,16 @@ struct image_import {
     struct image_import_result image;
 };
 
-static const struct {
-    const char *name;
-    uint64_t max_bytes;
-} kinds[IMAGE_KIND_COUNT] = {
-    [IMAGE_KERNEL] = { "kernel", IMAGE_KERNEL_BYTES_MAX },
-    [IMAGE_INITRD] = { "initrd", IMAGE_INITRD_BYTES_MAX },
-    [IMAGE_DISK] = { "disk", IMAGE_DISK_BYTES_MAX },
+const char *const image_kind_names[IMAGE_KIND_COUNT] = {
+    [IMAGE_KERNEL] = "kernel",
+    [IMAGE_INITRD] = "initrd",
+    [IMAGE_DISK] = "disk",
+};
+
+static const uint64_t max_bytes[IMAGE_KIND_COUNT] = {
+    [IMAGE_KERNEL] = IMAGE_KERNEL_BYTES_MAX,
+    [IMAGE_INITRD] = IMAGE_INITRD_BYTES_MAX,
+    [IMAGE_DISK] = IMAGE_DISK_BYTES_MAX,
 };
 
 /* --- what is asked for --- */
@@ -355,11 +358,11 @@ static void make_arguments(const struct image_import *import, struct arguments *
 
     *arguments = (struct arguments){ .count = 0 };
     snprintf(arguments->max_bytes, sizeof arguments->max_bytes, "%" PRIu64,
-             kinds[import->kind].max_bytes);
+             max_bytes[import->kind]);
     snprintf(arguments->uid, sizeof arguments->uid, "%u", (unsigned)store->uid);
     snprintf(arguments->gid, sizeof arguments->gid, "%u", (unsigned)store->gid);
     add(arguments, "warren-fetch", NULL);
-    add(arguments, "--kind", kinds[import->kind].name);
+    add(arguments, "--kind", image_kind_names[import->kind]);
     add(arguments, "--max-bytes", arguments->max_bytes);
     add(arguments, "--uid", arguments->uid);
     add(arguments, "--gid", arguments->gid);

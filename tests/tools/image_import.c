@@ -164,7 +164,6 @@ static int run_all(struct run *run, const struct image_store_config *config, str
 
 int main(int argc, char **argv)
 {
-    static const char *const kinds[] = { "kernel", "initrd", "disk" };
     struct run run = { .count = 1, .cancel_ms = -1 };
     struct image_store_config config = { .uid = UID, .gid = UID, .log_fd = 2 };
     const char *import_dirs[1];
@@ -181,7 +180,7 @@ int main(int argc, char **argv)
     config.fetch_path = argv[1];
     config.fetch_root = argv[3];
     for (int i = 0; i < IMAGE_KIND_COUNT; i++)
-        if (strcmp(argv[5], kinds[i]) == 0)
+        if (strcmp(argv[5], image_kind_names[i]) == 0)
             run.spec.kind = (enum image_kind)i;
     run.spec.source = argv[6];
     run.spec.is_url = strstr(argv[6], "://") != NULL;
