@@ -411,21 +411,29 @@ static json_t *exit_json(const struct vm *vm)
                      vm->exit.detail, "text", vm->exit.text, "at", at);
 }
 
-/* Who serves them: null without a process. */
-static void set_backends(const struct node *node, const struct vm *vm, json_t *nics)
+/* Who serves them. */
+static void set_backends(const struct stats_page *page, json_t *nics)
 {
-    struct stats_page page = { 0 };
-    bool known = vm->pid > 0 && vm_read_page(node, vm, &page) == 0;
-
     for (size_t i = 0; i < json_array_size(nics); i++) {
         json_t *nic = json_array_get(nics, i);
         json_int_t place = json_integer_value(json_object_get(nic, "pci_slot")) - VMM_SLOT_NICS;
 
         json_object_set_new(nic, "backend",
-                            known && place >= 0 && place < VMM_NICS_MAX
-                                ? json_string(page.nics[place].vhost ? "vhost" : "vmm")
+                            page && place >= 0 && place < VMM_NICS_MAX
+                                ? json_string(page->nics[place].vhost ? "vhost" : "vmm")
                                 : json_null());
     }
+}
+
+/* What its process says of itself: null without one. */
+static void add_said(const struct node *node, const struct vm *vm, json_t *status)
+{
+    struct stats_page page;
+    bool known = vm->pid > 0 && vm_read_page(node, vm, &page) == 0;
+
+    set_backends(known ? &page : NULL, json_object_get(status, "nics"));
+    vm_balloon_status(vm, known ? &page : NULL, status);
+    vm_memory_status(vm, known ? &page : NULL, status);
 }
 
 static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
@@ -454,9 +462,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "operation", operation_link(node, resource));
     if (status && !stored) {
         json_object_set_new(status, "memory_base", base ? json_string(base->head.id) : json_null());
-        set_backends(node, vm, json_object_get(status, "nics"));
-        vm_balloon_status(node, vm, status);
-        vm_memory_status(node, vm, status);
+        add_said(node, vm, status);
     }
     if (status && stored) {
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));

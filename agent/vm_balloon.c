@@ -62,22 +62,21 @@ static json_t *memory_json(const struct stats_balloon *stats)
     return memory;
 }
 
-void vm_balloon_status(const struct node *node, const struct vm *vm, json_t *status)
+void vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status)
 {
-    struct stats_page page = { 0 };
     uint64_t actual_mib;
 
-    if (vm->pid <= 0 || vm_read_page(node, vm, &page) < 0) {
+    if (!page) {
         json_object_set_new(status, "balloon", json_null());
         json_object_set_new(status, "memory", json_null());
         return;
     }
-    actual_mib = page.balloon.actual_bytes >> 20;
+    actual_mib = page->balloon.actual_bytes >> 20;
     if (actual_mib > vm->spec.memory_mib)
         actual_mib = vm->spec.memory_mib;
     json_object_set_new(status, "balloon",
                         json_pack("{s:I, s:I}", "amount_mib",
-                                  bounded(page.balloon.target_bytes >> 20), "actual_mib",
+                                  bounded(page->balloon.target_bytes >> 20), "actual_mib",
                                   (json_int_t)actual_mib));
-    json_object_set_new(status, "memory", memory_json(&page.balloon));
+    json_object_set_new(status, "memory", memory_json(&page->balloon));
 }

@@ -4,6 +4,7 @@
 #include "vmm/control_protocol.h"
 
 struct node;
+struct stats_page;
 struct vm;
 struct vm_spec;
 
@@ -14,5 +15,6 @@ struct vmm_balloon vm_balloon_config(const struct vm_spec *spec, uint32_t balanc
 /* Tells a running VMM what the spec says; called when it may have missed a change. */
 void vm_balloon_tell(const struct node *node, struct vm *vm);
 
-/* Adds `balloon` and `memory` to a status; null where nothing is known. */
-void vm_balloon_status(const struct node *node, const struct vm *vm, json_t *status);
+/* Adds `balloon` and `memory` to a status; null where nothing is known.  page: NULL = no process.
+ */
+void vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status);

@@ -91,18 +91,17 @@ void vm_memory_tell(const struct node *node, struct vm *vm)
         log_warning(node->log, "vm %s: its memory cannot be changed: %s", vm->head.id, err.message);
 }
 
-void vm_memory_status(const struct node *node, const struct vm *vm, json_t *status)
+void vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status)
 {
     uint64_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
-    struct stats_page page = { 0 };
     json_int_t current = vm->spec.memory_mib;
     uint64_t plugged;
 
-    if (vm->pid <= 0 || vm_read_page(node, vm, &page) < 0) {
+    if (!page) {
         json_object_set_new(status, "memory_current_mib", json_null());
         return;
     }
-    plugged = page.memory.plugged_bytes >> 20;
+    plugged = page->memory.plugged_bytes >> 20;
     current += (json_int_t)(plugged < most ? plugged : most);
     json_object_set_new(status, "memory_current_mib", json_integer(current));
 }

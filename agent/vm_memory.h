@@ -7,6 +7,7 @@
 
 struct error;
 struct node;
+struct stats_page;
 struct vm;
 
 extern const char *const vm_memory_names[VMM_MEMORY_COUNT];
@@ -23,5 +24,6 @@ int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
 
 /* Tells a running VMM what the spec says; called when it may have missed a change.  Loop thread. */
 void vm_memory_tell(const struct node *node, struct vm *vm);
-/* Adds `memory_current_mib` to a status; null while the VM does not run.  Loop thread. */
-void vm_memory_status(const struct node *node, const struct vm *vm, json_t *status);
+/* Adds `memory_current_mib` to a status; null while the VM does not run (page: NULL).  Loop thread.
+ */
+void vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status);
