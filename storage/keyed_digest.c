@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/sparse_file.h"
 
 #define KEY_NAME   "node.key"
 #define KEY_UNDONE "node.key.tmp"
@@ -58,11 +59,18 @@ int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, st
     return 0;
 }
 
+static void finish(struct hmac_sha256_ctx *hmac, char ret_text[DIGEST_TEXT])
+{
+    uint8_t digest[DIGEST_BYTES];
+
+    hmac_sha256_digest(hmac, sizeof digest, digest);
+    digest_text(digest, ret_text);
+}
+
 int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
                       char ret_text[DIGEST_TEXT], struct error *err)
 {
     auto_free uint8_t *bytes = malloc(READ_BYTES);
-    uint8_t digest[DIGEST_BYTES];
     struct hmac_sha256_ctx hmac;
     uint64_t at = 0;
 
@@ -84,7 +92,26 @@ int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_b
                              (unsigned long long)max_bytes);
         hmac_sha256_update(&hmac, (size_t)got, bytes);
     }
-    hmac_sha256_digest(&hmac, sizeof digest, digest);
-    digest_text(digest, ret_text);
+    finish(&hmac, ret_text);
+    return 0;
+}
+
+int keyed_digest_holes(const struct keyed_digest_key *key, int fd, char ret_text[DIGEST_TEXT],
+                       struct error *err)
+{
+    off_t size = lseek(fd, 0, SEEK_END);
+    int result = size < 0 ? -errno : 1;
+    struct hmac_sha256_ctx hmac;
+    uint64_t data[2] = { 0 }; /* from, to */
+
+    hmac_sha256_set_key(&hmac, sizeof key->bytes, key->bytes);
+    while (result > 0) {
+        result = sparse_next_data(fd, data[1], (uint64_t)size, &data[0], &data[1]);
+        if (result > 0)
+            hmac_sha256_update(&hmac, sizeof data, (const uint8_t *)data);
+    }
+    if (result < 0)
+        return error_set(err, result, "look for a file's holes: %s", strerror(-result));
+    finish(&hmac, ret_text);
     return 0;
 }

@@ -20,3 +20,6 @@ int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, st
 /* Of the whole file.  -EFBIG if it has more than max_bytes. */
 int keyed_digest_file(const struct keyed_digest_key *key, int fd, uint64_t max_bytes,
                       char ret_text[DIGEST_TEXT], struct error *err);
+/* Of where it has data and where holes, whatever the data are. */
+int keyed_digest_holes(const struct keyed_digest_key *key, int fd, char ret_text[DIGEST_TEXT],
+                       struct error *err);

@@ -14,6 +14,7 @@
 #include "storage/instance_name.h"
 
 #define UNDONE     ".tmp"
+#define HOLES      "holes"
 #define OPEN_READ  (O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
 #define OPEN_DIR   (O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
 #define OPEN_WRITE (O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
@@ -184,6 +185,20 @@ static int thin(int fd, const int *parents, size_t count)
     return result;
 }
 
+/* A copy that filled or made some would be another memory, with nothing wrong to be seen. */
+static int note_holes(const struct snapshot_store *store, int dir_fd, int memory_fd,
+                      struct error *err)
+{
+    auto_close int fd = openat(dir_fd, HOLES, OPEN_WRITE | O_CLOEXEC, 0600);
+    char digest[DIGEST_TEXT];
+    int result = keyed_digest_holes(&store->key, memory_fd, digest, err);
+
+    if (result == 0 && (fd < 0 || write(fd, digest, DIGEST_TEXT - 1) != DIGEST_TEXT - 1))
+        return error_set(err, errno, "note the holes of the snapshot's memory: %s",
+                         strerror(errno));
+    return result;
+}
+
 int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
                         const uint32_t *parents, size_t count, struct error *err)
 {
@@ -205,7 +220,9 @@ int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
         result = thin(fd, fds, count);
     for (size_t i = 0; i < opened; i++)
         close(fds[i]);
-    return result < 0 ? error_set(err, result, "thin the snapshot: %s", strerror(-result)) : 0;
+    if (result < 0)
+        return error_set(err, result, "thin the snapshot: %s", strerror(-result));
+    return note_holes(store, dir_fd, fd, err);
 }
 
 /* --- sealing --- */
@@ -329,17 +346,40 @@ static int open_file(const struct snapshot_store *store, uint32_t instance, cons
     return take_fd(&fd);
 }
 
+static int check_holes(const struct snapshot_store *store, uint32_t instance, int memory_fd,
+                       struct error *err)
+{
+    auto_close int fd = open_file(store, instance, HOLES, NULL);
+    char noted[DIGEST_TEXT] = "", found[DIGEST_TEXT];
+    int result;
+
+    if (fd == -ENOENT)
+        return 0; /* it is full, where holes are zeroes; or an older version's */
+    result = keyed_digest_holes(&store->key, memory_fd, found, err);
+    if (result < 0)
+        return result;
+    if (fd < 0 || read(fd, noted, DIGEST_TEXT - 1) != DIGEST_TEXT - 1 ||
+        !digest_equal(found, noted))
+        return error_set(err, EBADMSG,
+                         "the memory of a differential snapshot has not the holes that it was "
+                         "written with: put back a copy that kept them");
+    return 0;
+}
+
 int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
                         const char digest[DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
                         struct error *err)
 {
     auto_close int state_fd = open_file(store, instance, "state", err);
-    auto_close int memory_fd = state_fd < 0 ? -1 : open_file(store, instance, "memory", err);
+    auto_close int memory_fd = -1;
     char found[DIGEST_TEXT];
     int result;
 
-    if (state_fd < 0 || memory_fd < 0)
-        return state_fd < 0 ? state_fd : memory_fd;
+    if (state_fd < 0)
+        return state_fd;
+    result = snapshot_store_open_memory(store, instance, &memory_fd, err);
+    if (result < 0)
+        return result;
     result = keyed_digest_file(&store->key, state_fd, SNAPSHOT_STATE_BYTES_MAX, found, err);
     if (result < 0)
         return result;
@@ -354,12 +394,12 @@ int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
 int snapshot_store_open_memory(const struct snapshot_store *store, uint32_t instance, int *ret_fd,
                                struct error *err)
 {
-    int fd = open_file(store, instance, "memory", err);
+    auto_close int fd = open_file(store, instance, "memory", err);
+    int result = fd < 0 ? fd : check_holes(store, instance, fd, err);
 
-    if (fd < 0)
-        return fd;
-    *ret_fd = fd;
-    return 0;
+    if (result == 0)
+        *ret_fd = take_fd(&fd);
+    return result;
 }
 
 int snapshot_store_open_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,

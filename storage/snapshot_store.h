@@ -1,6 +1,7 @@
 /* snapshot_store.h - the files of snapshots, a directory each: <state-dir>/snapshots/<instance>/
  * with `state` and `memory`, which a VMM wrote (vmm/snapshot.h), and disk<N>.raw or disk<N>.delta,
- * a copy of each disk that was written to.
+ * a copy of each disk that was written to; and `holes` where those of the memory say what is a
+ * parent's: a digest of where they are, because not all that copies files keeps them.
  *
  * A directory has ".tmp" behind its name until all of it is whole and synced: it is there wholly,
  * or not at all.  Nothing in it is changed after that.  Functions block on the disk: for a worker;
@@ -34,7 +35,7 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
                             void *context, struct error *err);
 
 /* Of the one that was begun, whose memory is changes of that of parents[]: makes holes again of
- * zeroes where all of them have holes. */
+ * zeroes where all of them have holes, and notes where there are any then. */
 int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
                         const uint32_t *parents, size_t count, struct error *err);
 
@@ -55,11 +56,12 @@ int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance,
 int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,
                          struct error *err);
 
-/* Owned fds, O_RDONLY.  -EBADMSG if its state has not this digest. */
+/* Owned fds, O_RDONLY.  -EBADMSG if its state has not this digest, or its memory not the holes that
+ * were noted. */
 int snapshot_store_open(const struct snapshot_store *store, uint32_t instance,
                         const char digest[DIGEST_TEXT], int *ret_state_fd, int *ret_memory_fd,
                         struct error *err);
-/* The memory of one whose state is not asked for: what another's stands on. */
+/* The memory of one whose state is not asked for: what another's stands on.  -EBADMSG likewise. */
 int snapshot_store_open_memory(const struct snapshot_store *store, uint32_t instance, int *ret_fd,
                                struct error *err);
 int snapshot_store_open_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,

@@ -219,6 +219,47 @@ static void thinning_keeps_zeroes_over_data(void **state)
                      -ENOENT);
 }
 
+static int open_memory(struct fixture *f, uint32_t instance)
+{
+    auto_close int fd = -1;
+
+    return snapshot_store_open_memory(f->store, instance, &fd, &f->err);
+}
+
+/* Zeroes for a hole of a difference, or a hole for its zeroes, are another memory; for one of a
+ * full snapshot they are the same. */
+static void holes_that_are_others_are_found_out(void **state)
+{
+    struct fixture *f = *state;
+    const uint32_t parents[] = { 1 };
+    static const char zeroes[4096];
+    auto_close int full = -1, fd = -1, noted = -1, state_fd = -1, memory_fd = -1;
+    struct snapshot_seal seal;
+
+    make(f, 1, &seal);
+    full = openat(f->dir_fd, "1/memory", O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(full, zeroes, sizeof zeroes, 0), sizeof zeroes);
+    assert_int_equal(open_memory(f, 1), 0);
+    begin(f, 2);
+    assert_int_equal(snapshot_store_thin(f->store, 2, parents, 1, &f->err), 0);
+    assert_int_equal(snapshot_store_seal(f->store, 2, &seal, &f->err), 0);
+    assert_int_equal(open_memory(f, 2), 0);
+    fd = openat(f->dir_fd, "2/memory", O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, zeroes, sizeof zeroes, 0), sizeof zeroes);
+    assert_int_equal(open_memory(f, 2), -EBADMSG);
+    assert_int_equal(snapshot_store_open(f->store, 2, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EBADMSG);
+    assert_non_null(strstr(f->err.message, "holes"));
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+    assert_int_equal(open_memory(f, 2), 0);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB, 4096), 0);
+    assert_int_equal(open_memory(f, 2), -EBADMSG);
+    assert_int_equal(pwrite(fd, "memory", 6, MIB), 6);
+    assert_int_equal(open_memory(f, 2), 0);
+    noted = openat(f->dir_fd, "2/holes", O_RDWR | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(open_memory(f, 2), -EBADMSG);
+}
+
 /* ramfs has no holes to be told from zeroes. */
 static void a_file_system_without_holes_is_found_out(void **state)
 {
@@ -258,6 +299,7 @@ int main(void)
         ON_A_STORE(what_was_begun_is_begun_anew),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
         ON_A_STORE(thinning_keeps_zeroes_over_data),
+        ON_A_STORE(holes_that_are_others_are_found_out),
         ON_A_STORE(a_file_system_without_holes_is_found_out),
         ON_A_STORE(removal_can_be_repeated),
     };
