@@ -26,15 +26,6 @@
 #include "storage/fetch_unpack.h"
 #include "storage/fetch_url.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-/* The leak check at the end attaches to its own process, which the sandbox forbids. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "detect_leaks=0";
-}
-#endif
-
 #define AUTHORITIES_MAX  (8u << 20)
 #define AUTHORITIES_FILE "/etc/ssl/certs/ca-certificates.crt"
 #define DISK_ALIGN_BYTES 4096
