@@ -211,7 +211,7 @@ int access_check_labels(const struct request *request, struct error *err)
     for (size_t i = 0; i < ARRAY_LENGTH(readable); i++) {
         size_t length = strlen(readable[i]);
 
-        if (strcmp(route->method, "GET") == 0 && strncmp(route->path, readable[i], length) == 0 &&
+        if (route->scope == SCOPE_READ && strncmp(route->path, readable[i], length) == 0 &&
             (route->path[length] == '\0' || route->path[length] == '/'))
             return 0;
     }

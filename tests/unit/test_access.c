@@ -67,6 +67,8 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_true(json_is_null(json_object_get(f->body, "next")));
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/snapshots", NULL), 200);
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/node", NULL), 200);
+    assert_int_equal(ask_as(f, &caller, "GET", "/v1/node/memory", NULL), 403);
+    assert_int_equal(ask_as(f, &caller, "GET", "/v1/node/backup", NULL), 403);
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/events", NULL), 200);
     assert_int_equal(ask_as(f, &caller, "GET", "/metrics", NULL), 403);
     assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/snapshots/s", NULL), 403);
