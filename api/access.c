@@ -144,14 +144,14 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
     return r;
 }
 
-/* The labels after a merge patch. */
+/* The labels after a merge patch, which may take all of them away: then NULL. */
 static json_t *merged_labels(const json_t *vm, const json_t *patch)
 {
-    json_t *labels = json_deep_copy(json_object_get(json_object_get(vm, "spec"), "labels"));
+    json_t *spec = json_deep_copy(json_object_get(vm, "spec")), *labels;
 
-    if (!labels)
-        labels = json_object();
-    json_merge_patch(labels, patch);
+    json_merge_patch(spec, patch);
+    labels = json_incref(json_object_get(spec, "labels"));
+    json_decref(spec);
     return labels;
 }
 
@@ -160,19 +160,17 @@ static int check_body(const struct request *request, const json_t *vm, struct er
 {
     bool is_put = request->route->handler == resource_put;
     json_t *body = NULL, *labels = NULL;
-    const json_t *patch;
     int r = 0;
 
     if (!request->body || json_parse(request->body, request->body_size, &body, NULL) < 0)
         return 0;
-    patch = json_object_get(body, "labels");
     if (is_put) {
-        if (!label_selector_matches(request->caller.limits, patch))
+        if (!label_selector_matches(request->caller.limits, json_object_get(body, "labels")))
             r = refuse_labels("the new VM", err);
         if (r == 0)
             r = check_boot(request, json_object_get(body, "boot"), err);
-    } else if (patch) {
-        labels = merged_labels(vm, patch);
+    } else if (json_object_get(body, "labels")) {
+        labels = merged_labels(vm, body);
         if (!label_selector_matches(request->caller.limits, labels))
             r = refuse_labels("the VM then", err);
     }

@@ -61,6 +61,7 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_int_equal(ask_as(f, &caller, "PATCH", "/v1/vms/test", prod_vm), 403);
     assert_int_equal(ask_as(f, &caller, "PATCH", "/v1/vms/test", "{\"labels\":{\"env\":null}}"),
                      403);
+    assert_int_equal(ask_as(f, &caller, "PATCH", "/v1/vms/test", "{\"labels\":null}"), 403);
     assert_int_equal(ask_as(f, &caller, "PATCH", "/v1/vms/test", "{\"restart\":\"always\"}"), 200);
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/vms?limit=1", NULL), 200);
     assert_int_equal(json_array_size(json_object_get(f->body, "items")), 1);
