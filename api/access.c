@@ -119,11 +119,15 @@ static int refuse_labels(const char *what, struct error *err)
                        "this token is limited to labels that %s does not have", what);
 }
 
-/* A VM of which a new one would be made: its memory is read by that. */
-static int check_origin(const struct request *request, const char *id, struct error *err)
+/* A VM of which a new one would be made: its memory is read by that.  uid: its own, whoever has its
+ * id by now; NULL = whoever has it. */
+static int check_origin(const struct request *request, const char *id, const char *uid,
+                        struct error *err)
 {
     json_t *vm = id ? node_get(request->node, RESOURCE_VM, id) : NULL;
-    bool allowed = vm && vm_matches(&request->caller, vm);
+    bool allowed =
+        vm && (!uid || strcmp(uid, json_string_value(json_object_get(vm, "uid"))) == 0) &&
+        vm_matches(&request->caller, vm);
 
     json_decref(vm);
     return allowed ? 0 : refuse_labels("what it is to be made of", err);
@@ -134,12 +138,13 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
     const char *snapshot_id = json_string_value(json_object_get(boot, "snapshot"));
     const char *fork = json_string_value(json_object_get(boot, "fork"));
     json_t *snapshot = snapshot_id ? node_get(request->node, RESOURCE_SNAPSHOT, snapshot_id) : NULL;
-    int r = fork ? check_origin(request, fork, err) : 0;
+    const json_t *spec = json_object_get(snapshot, "spec");
+    const json_t *status = json_object_get(snapshot, "status");
+    int r = fork ? check_origin(request, fork, NULL, err) : 0;
 
     if (r == 0 && snapshot)
-        r = check_origin(
-            request, json_string_value(json_object_get(json_object_get(snapshot, "spec"), "vm")),
-            err);
+        r = check_origin(request, json_string_value(json_object_get(spec, "vm")),
+                         json_string_value(json_object_get(status, "vm_uid")), err);
     json_decref(snapshot);
     return r;
 }
