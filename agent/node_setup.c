@@ -193,7 +193,11 @@ static int open_all(struct node *node, struct error *err)
     node->revision = counters.revision;
     result = worker_new(node->loop, "network", &one_by_one, &node->net_worker, err);
     if (result == 0)
-        result = worker_new(node->loop, "disk", NULL, &node->disk_worker, err);
+        result = worker_new(node->loop, "disk", &one_by_one, &node->disk_worker, err);
+    if (result == 0)
+        result = worker_new(node->loop, "copy", &one_by_one, &node->copy_worker, err);
+    if (result == 0)
+        result = worker_new(node->loop, "hold", &one_by_one, &node->hold_worker, err);
     if (result == 0)
         result = worker_new(node->loop, "launch", &one_by_one, &node->launch_worker, err);
     if (result < 0)
@@ -264,6 +268,8 @@ struct node *node_free(struct node *node)
     node->launch_worker = worker_free(node->launch_worker);
     node->net_worker = worker_free(node->net_worker);
     node->disk_worker = worker_free(node->disk_worker);
+    node->copy_worker = worker_free(node->copy_worker);
+    node->hold_worker = worker_free(node->hold_worker);
     node->database = database_free(node->database);
     let_vms_go(node);
     net_host_free(node->net);

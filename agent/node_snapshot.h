@@ -48,7 +48,7 @@ struct snapshot {
 
     enum snapshot_step step;
     struct vm *source;        /* while it has to be there; its `snapshot` points back */
-    struct snapshot_job *job; /* on the disk worker; owned by it */
+    struct snapshot_job *job; /* on a worker; owned by it */
     struct error error;       /* why it is undone; code 0 = it is not */
     int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
     struct fork_source *fork; /* owned: for whose forks it is, once their memory is there */

@@ -1,4 +1,5 @@
-/* Volumes as resources; the work is storage/volume.h's, on the disk worker. */
+/* Volumes as resources; the work is storage/volume.h's, on the disk worker and on that for copies.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,6 +308,7 @@ static void submit(struct node *node, struct volume *volume, worker_run_fn *run,
                    worker_done_fn *done)
 {
     struct volume_job *job = malloc(sizeof *job);
+    struct worker *worker = node->disk_worker;
     struct error err = { 0 };
 
     if (!job) {
@@ -322,7 +324,9 @@ static void submit(struct node *node, struct volume *volume, worker_run_fn *run,
                                 .source = disk_base_file(node, &volume->source),
                                 .clone = (enum volume_clone)volume->clone,
                                 .size_bytes = volume->size_bytes };
-    if (worker_submit(node->disk_worker, run, done, job, &err) < 0) {
+    if (run == run_create && (job->clone == VOLUME_CLONE_COPY || job->source.is_delta))
+        worker = node->copy_worker;
+    if (worker_submit(worker, run, done, job, &err) < 0) {
         free(job);
         volume_stuck(node, volume, "queue its work", &err);
         return;

@@ -56,7 +56,7 @@ static void fail(struct node *node, struct snapshot *snapshot, const struct erro
         __atomic_store_n(&snapshot->job->cancelled, true, __ATOMIC_RELAXED);
 }
 
-/* --- jobs, on the disk worker --- */
+/* --- jobs, on the disk worker; while the VM is held, on that for it --- */
 
 /* What is on its way to the disks goes now, and not while the VM is held. */
 static int sync_disks(const struct snapshot_job *job, struct error *err)
@@ -247,6 +247,7 @@ static void choose_disks(const struct node *node, const struct snapshot *snapsho
 static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *run)
 {
     struct snapshot_job *job = malloc(sizeof *job);
+    struct worker *worker = run == run_copy ? node->hold_worker : node->disk_worker;
     struct error err = { .code = ENOMEM, .message = "memory is short" };
 
     if (job) {
@@ -260,7 +261,7 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
         };
         job->chain_count = snapshot_chain(node, snapshot, job->chain);
         choose_disks(node, snapshot, job);
-        if (worker_submit(node->disk_worker, run, job_is_done, job, &err) == 0) {
+        if (worker_submit(worker, run, job_is_done, job, &err) == 0) {
             snapshot->job = job;
             return;
         }

@@ -125,9 +125,9 @@ static int check_origin(const struct request *request, const char *id, const cha
                         struct error *err)
 {
     json_t *vm = id ? node_get(request->node, RESOURCE_VM, id) : NULL;
-    bool allowed =
-        vm && (!uid || strcmp(uid, json_string_value(json_object_get(vm, "uid"))) == 0) &&
-        vm_matches(&request->caller, vm);
+    bool allowed = vm &&
+                   (!uid || strcmp(uid, json_string_value(json_object_get(vm, "uid"))) == 0) &&
+                   vm_matches(&request->caller, vm);
 
     json_decref(vm);
     return allowed ? 0 : refuse_labels("what it is to be made of", err);
