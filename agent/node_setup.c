@@ -14,6 +14,7 @@
 #include "agent/node_events.h"
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/node_volume.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -255,11 +256,26 @@ static void let_vms_go(struct node *node)
     }
 }
 
+/* The next agent begins them again. */
+static void end_copies(struct node *node)
+{
+    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; i < volumes->count; i++)
+        if (((struct volume *)volumes->items[i])->copy)
+            volume_cancel(node, (struct volume *)volumes->items[i]);
+    for (size_t i = 0; i < snapshots->count; i++)
+        if (((struct snapshot *)snapshots->items[i])->job)
+            snapshot_cancel(node, (struct snapshot *)snapshots->items[i]);
+}
+
 struct node *node_free(struct node *node)
 {
     if (!node)
         return NULL;
     node->ending = true;
+    end_copies(node);
     node->tick = loop_cancel(node->tick);
     node_console_end(node);
     node_events_end(node);

@@ -260,6 +260,10 @@ static void is_created(void *argument, int result, const struct error *err)
 
     volume->job_running = false;
     volume->copy = NULL;
+    if (node->ending && result == -ECANCELED) {
+        free(job);
+        return; /* the next agent begins it again */
+    }
     volume->state = result < 0 ? PROGRESS_FAILED : PROGRESS_READY;
     volume->head.failure = result < 0 ? err->code : 0;
     volume->format = job->format;
