@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "agent/vm_devices.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -16,7 +17,6 @@
 #define UNASKED_READ     64
 #define UNASKED_PAUSE_MS 100
 
-#define PLACES (VMM_DISKS_MAX > VMM_NICS_MAX ? VMM_DISKS_MAX : VMM_NICS_MAX)
 
 struct vmm_client {
     struct loop *loop; /* borrowed */
@@ -31,8 +31,8 @@ struct vmm_client {
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
     /* By kind and place: an answer is owed; it was asked to go. */
-    bool devices_owed[VMM_DEVICE_KIND_COUNT][PLACES];
-    bool devices_asked[VMM_DEVICE_KIND_COUNT][PLACES];
+    bool devices_owed[VMM_DEVICE_KIND_COUNT][VM_PLACES];
+    bool devices_asked[VMM_DEVICE_KIND_COUNT][VM_PLACES];
 };
 
 static void read_on(void *context)
