@@ -164,6 +164,8 @@ check() {
 
 is() { [ "$1" = "$2" ]; }
 matches() { [[ $1 =~ $2 ]]; }
+# Has the agent been built with AddressSanitizer?
+is_sanitized() { grep -qa __asan_init "$build/warrend"; }
 
 # status_is STATUS [FILTER VALUE]...: of the last answer.
 status_is() {
