@@ -356,8 +356,12 @@ static int start_in(struct jail *jail, uint32_t instance, const struct jail_spec
     auto_close int cgroup_fd = -1;
     auto_close int listener = -1;
     auto_close int log_fd = -1;
-    int result = jail_cgroup_make(&jail->cgroup, instance, &cgroup_fd, err);
+    /* What an earlier agent left: whoever is cloned into a group that was killed once dies at once
+     * (Linux 6.14, and stable ones since). */
+    int result = jail_cgroup_remove(&jail->cgroup, instance, err);
 
+    if (result == 0)
+        result = jail_cgroup_make(&jail->cgroup, instance, &cgroup_fd, err);
     if (result == 0 && !jail_share_is_same(&spec->share, &jail_share_default))
         result = jail_share_write(&jail->cgroup, instance, &spec->share, err);
     if (result < 0)
