@@ -171,6 +171,7 @@ struct vm {
     struct snapshot *snapshot;   /* that is just being made of it */
     bool start_committing;       /* a change that will start it is being committed */
     bool start_due;              /* start as soon as nothing stands against it */
+    bool start_was_due;          /* for the agent that wrote its row */
     bool autostart_waits;        /* but not before its turn (node_autostart.c) */
     bool stop_sent;              /* the power button was pressed */
     bool kill_sent;              /* the process got SIGKILL from us */

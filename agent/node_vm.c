@@ -470,6 +470,8 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
         json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
         json_object_set_new(status, "full", json_string(vm->full));
+        json_object_set_new(status, "start_due",
+                            json_boolean(vm->start_due || vm->start_committing));
         json_object_set_new(status, "autostart_waits", json_boolean(vm->autostart_waits));
         json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
         json_object_set_new(status, "forked", json_boolean(vm->forked));
@@ -517,6 +519,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     if (restore >= 0)
         vm->restore = (enum vm_restore)restore;
     snprintf(vm->full, sizeof vm->full, "%s", json_text(status, "full"));
+    vm->start_was_due = json_is_true(json_object_get(status, "start_due"));
     vm->autostart_waits = json_is_true(json_object_get(status, "autostart_waits"));
     vm->forked = json_is_true(json_object_get(status, "forked"));
     snprintf(vm->memory_base, sizeof vm->memory_base, "%s", json_text(status, "memory_base_uid"));

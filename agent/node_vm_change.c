@@ -51,6 +51,7 @@ int change_commit_vm(struct change *change, struct error *err)
     swap_spec(vm, &change->new_spec);
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
+    vm->start_committing = starts;
     if (change->verb == CHANGE_PART)
         change_apply_part(change, /* committed= */ false);
     result = vm->head.spec ? change_commit(change, err)

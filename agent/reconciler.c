@@ -154,6 +154,8 @@ static bool start_was_due(const struct vm *vm)
 {
     if (!vm->spec.desired_running)
         return false;
+    if (vm->start_was_due) /* by hand, say, whatever its restart policy is */
+        return true;
     switch (vm->state) {
     case VM_CREATING:
         return true;
