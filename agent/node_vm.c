@@ -230,6 +230,25 @@ static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned i
     return false;
 }
 
+/* False if another nic has the one that was asked for. */
+static bool take_mac(const struct node *node, struct vm *vm, unsigned index,
+                     const struct vm_nic_spec *nic)
+{
+    uint8_t *mac = vm->nics[nic->place].mac;
+
+    if (nic->has_mac) {
+        memcpy(mac, nic->mac, MAC_BYTES);
+        return !mac_is_used(node, vm, index);
+    }
+    /* Somebody may have asked for what is derived. */
+    for (unsigned last = nic->place; last <= UINT8_MAX; last += VMM_NICS_MAX) {
+        mac_derive(vm->head.instance, (uint8_t)last, mac);
+        if (!mac_is_used(node, vm, index))
+            return true;
+    }
+    return false;
+}
+
 int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
 {
     const struct snapshot *snapshot = node_find_snapshot(node, vm->spec.snapshot);
@@ -245,11 +264,7 @@ int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struc
     if (snapshot && !vm->spec.fork[0] && vm->restore == VM_RESTORE_DUE &&
         snapshot_check_nic(snapshot, index, &nic, err) < 0)
         return -err->code;
-    if (nic.has_mac)
-        memcpy(vm->nics[nic.place].mac, nic.mac, MAC_BYTES);
-    else
-        mac_derive(vm->head.instance, nic.place, vm->nics[nic.place].mac);
-    if (mac_is_used(node, vm, index)) {
+    if (!take_mac(node, vm, index, &nic)) {
         snprintf(field, sizeof field, "nics[%u].mac", index);
         return address_taken(vm, field, err);
     }
