@@ -19,7 +19,8 @@ static const char bridge_sets[] = "  set sources { type ifname . ether_addr . ip
                                   "  set subnets { type ipv4_addr; flags interval; }\n";
 
 /* prerouting sees what guests send before the bridge learns from it or forwards it.  The type is
- * read from the frame, where a VLAN tag still shows. */
+ * read from the frame, where a VLAN tag still shows.  Some DHCP clients believe an answer from
+ * whatever port (udhcpc, dhclient). */
 static const char bridge_chains[] =
     "  chain prerouting {\n"
     "    type filter hook prerouting priority -300; policy accept;\n"
@@ -37,6 +38,7 @@ static const char bridge_chains[] =
     "  }\n"
     "  chain guest_ip {\n"
     "    udp sport 67 drop\n"
+    "    udp dport 68 drop\n"
     "    udp dport 67 goto guest_dhcp\n"
     "    iifname . ether saddr . ip saddr @sources accept\n"
     "    drop\n"

@@ -118,6 +118,9 @@ static void check_dhcp(struct bed *bed)
     frame_start(&frame, b->nic.mac, a->nic.mac, 0x0800);
     frame_udp(&frame, a->nic.ipv4, 67, b->nic.ipv4, 68, "rogue-dhcp", 10);
     check_dropped(bed, &frame, "rogue-dhcp", "a rogue DHCP server is not heard");
+    frame_start(&frame, b->nic.mac, a->nic.mac, 0x0800);
+    frame_udp(&frame, a->nic.ipv4, 1067, b->nic.ipv4, 68, "rogue-port", 10);
+    check_dropped(bed, &frame, "rogue-port", "nor one at another port than a server's");
     guest_dhcp(a, &frame, 1, b->nic.mac, 0);
     check(bed, !reaches_bridge(bed, a, &frame, mark), "DHCP for the neighbour's MAC is dropped");
     guest_dhcp(a, &frame, 1, a->nic.mac, 0);
