@@ -240,7 +240,7 @@ static void submit_limits(struct node_memory *memory)
         memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
 }
 
-static bool is_paused(const struct vm *vm)
+bool node_memory_paused(const struct vm *vm)
 {
     return strncmp(vm->full, PAUSE_REASON, strlen(PAUSE_REASON)) == 0;
 }
@@ -250,7 +250,7 @@ static void pause_or_resume(struct node_memory *memory, struct vm *vm, bool paus
     struct node *node = memory->node;
     char why[MEMORY_WHY];
 
-    if (pause == is_paused(vm) ||
+    if (pause == node_memory_paused(vm) ||
         (pause && (vm->intent != VM_INTENT_NONE || vm->full[0] || vm->state != VM_RUNNING)))
         return;
     node_memory_why(memory, why);
@@ -396,7 +396,7 @@ static void let_go(struct node_memory *memory)
         struct vm *vm = (struct vm *)table->items[i];
 
         /* Who was paused by an earlier agent goes on in its turn. */
-        bool keep = memory->mode == MEMORY_ON && is_paused(vm);
+        bool keep = memory->mode == MEMORY_ON && node_memory_paused(vm);
 
         vm->balance = (struct balancer_memory){ .paused = keep };
         vm->plan = (struct balancer_plan){ .pause = keep };

@@ -35,6 +35,8 @@ uint64_t node_memory_reserve_mib(const struct node *node);
 int64_t node_memory_ratio(const struct node *node);
 /* VMs are, or would be, made to give memory back. */
 bool node_memory_is_balanced(const struct node *node);
+/* The VM is paused because the host is short. */
+bool node_memory_paused(const struct vm *vm);
 /* So that nothing more should be started. */
 bool node_memory_is_short(const struct node *node);
 

@@ -28,6 +28,14 @@ static bool change_starts(const struct change *change)
     return change->new_spec.desired_running && !target_vm(change)->spec.desired_running;
 }
 
+/* It was paused for want of space or memory, and is to go on, or to be paused because it was asked
+ * for: then it does not go on when there is memory again. */
+static bool ends_want(const struct change *change)
+{
+    return change->new_intent != VM_INTENT_PAUSE ||
+           (change->verb == CHANGE_ACTION && node_memory_paused(target_vm(change)));
+}
+
 static void swap_spec(struct vm *vm, struct vm_spec *spec)
 {
     struct vm_spec old = vm->spec;
@@ -45,6 +53,7 @@ int change_commit_vm(struct change *change, struct error *err)
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
     bool starts = change_starts(change);
+    char full = vm->full[0];
     int result;
 
     change->old_generation = generation;
@@ -52,6 +61,8 @@ int change_commit_vm(struct change *change, struct error *err)
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
     vm->start_committing = starts;
+    if (ends_want(change))
+        vm->full[0] = '\0';
     if (change->verb == CHANGE_PART)
         change_apply_part(change, /* committed= */ false);
     result = vm->head.spec ? change_commit(change, err)
@@ -60,6 +71,7 @@ int change_commit_vm(struct change *change, struct error *err)
     vm->devices = devices;
     vm->head.generation = generation;
     vm->intent = intent;
+    vm->full[0] = full;
     vm->start_committing = starts && result == CHANGE_COMMITTING;
     return result;
 }
@@ -81,7 +93,7 @@ void change_apply_vm(struct change *change)
         change_apply_part(change, /* committed= */ true);
     vm->head.generation += change->new_generation - change->old_generation;
     vm->intent = change->new_intent;
-    if (vm->intent != VM_INTENT_PAUSE)
+    if (ends_want(change))
         vm->full[0] = '\0';
     if (started && change->new_intent == VM_INTENT_NONE) {
         vm->start_due = true;

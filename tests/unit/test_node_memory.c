@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "agent/node_change.h"
 #include "agent/node_memory.c"
 
 static uint32_t set_high, times;
@@ -61,11 +62,36 @@ static void whose_driver_keeps_its_balloon_is_heard(void **state)
     assert_true(seen.keeps_balloon);
 }
 
+/* Its jobs keep it from being stepped: what counts is what it is to be. */
+static void a_pause_that_was_asked_for_outlasts_the_shortage(void **state)
+{
+    struct node node = { 0 };
+    struct node_memory memory = { .node = &node };
+    struct vm vm = { .state = VM_PAUSED,
+                     .jobs = 1,
+                     .intent = VM_INTENT_PAUSE,
+                     .full = PAUSE_REASON ": 1 of 100 MiB are free" };
+    struct change change = { .node = &node,
+                             .verb = CHANGE_ACTION,
+                             .action = VM_ACTION_PAUSE,
+                             .target = &vm.head,
+                             .new_spec.desired_running = true,
+                             .new_intent = VM_INTENT_PAUSE };
+
+    (void)state;
+    change_apply_vm(&change);
+    assert_false(node_memory_paused(&vm));
+    pause_or_resume(&memory, &vm, false);
+    assert_int_equal(vm.intent, VM_INTENT_PAUSE);
+    json_decref(vm.head.spec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
+        cmocka_unit_test(a_pause_that_was_asked_for_outlasts_the_shortage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
