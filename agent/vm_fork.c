@@ -372,14 +372,16 @@ void vm_fork_is_held(struct node *node, struct vm *vm)
     }
 }
 
-/* The VMM's word: files of the memory's size, whatever is in them. */
+/* The VMM's word: files of the memory's size, whatever is in them.  All that have them get the same
+ * open files, so a VMM that is taken over could change others' memory. */
 static bool are_memory(const struct vm *vm, const int *fds, size_t count)
 {
     struct stat status;
 
     for (size_t i = 0; i < count; i++)
         if (fstat(fds[i], &status) < 0 || !S_ISREG(status.st_mode) ||
-            (uint64_t)status.st_size != vm_spec_memory_bytes(&vm->spec))
+            (uint64_t)status.st_size != vm_spec_memory_bytes(&vm->spec) ||
+            vm_memory_seal(fds[i]) < 0)
             return false;
     return count > 0;
 }

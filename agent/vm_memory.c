@@ -65,11 +65,19 @@ int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err)
     if (fd < 0)
         return error_set(err, errno, "make a file of guest memory (%s): %s",
                          vm_memory_names[backing], strerror(errno));
-    if (ftruncate(fd, (off_t)bytes) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+    if (ftruncate(fd, (off_t)bytes) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
         return error_set(err, errno, "size %" PRIu64 " MiB of guest memory: %s", bytes >> 20,
                          strerror(errno));
     return take_fd(&fd);
+}
+
+int vm_memory_seal(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    if (seals < 0 || (seals & F_SEAL_SEAL)) /* the latter it has already, or an older agent's */
+        return 0;
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0 ? -errno : 0;
 }
 
 int vm_memory_open_pagemap(const struct vm *vm, struct error *err)

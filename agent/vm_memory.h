@@ -18,6 +18,10 @@ int vm_memory_admit(uint32_t backing, uint64_t bytes, struct error *err);
 /* A memfd of `bytes` that nobody can make shorter or longer: owned fd.  Its pages are accounted to
  * whom they are first touched by, the VMM.  Only where vmm_memory_has_file.  Any thread. */
 int vm_memory_open(uint32_t backing, uint64_t bytes, struct error *err);
+/* Makes one that forks are to share: what is mapped of it stays, and nobody who has it can write to
+ * it anew.  0, also for a snapshot's file, which is open for reading only, or -errno.  Any
+ * thread. */
+int vm_memory_seal(int fd);
 
 /* Of its process's pages, which are changed: /proc/PID/pagemap, an owned fd.  Loop thread. */
 int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
