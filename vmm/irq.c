@@ -117,7 +117,7 @@ int irq_msi_new(struct irq_router *router, int *ret_eventfd, uint32_t *ret_gsi, 
 
 /* The whole table: KVM has no call to change one entry.  Pins first: setting a table replaces
  * KVM's default one.  The 8259 is left out: nothing raises its pins. */
-static int irq_table_load(struct irq_router *router, struct error *err)
+static bool irq_table_load(struct irq_router *router)
 {
     uint32_t used = 0;
 
@@ -142,39 +142,27 @@ static int irq_table_load(struct irq_router *router, struct error *err)
         used++;
     }
     router->table.count = used;
-    if (ioctl(router->vm_fd, KVM_SET_GSI_ROUTING, &router->table) < 0)
-        return error_set(err, errno, "route interrupts");
-    return 0;
+    return ioctl(router->vm_fd, KVM_SET_GSI_ROUTING, &router->table) == 0;
 }
 
-static bool irq_is_msi(const struct irq_router *router, uint32_t gsi)
+bool irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data)
 {
-    return gsi >= PLATFORM_PINS && gsi < router->count;
-}
+    struct irq_line *line = &router->lines[gsi], before;
+    bool good = true;
 
-int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data,
-                  struct error *err)
-{
-    struct irq_line *line, before;
-    int result = 0;
-
-    if (!irq_is_msi(router, gsi))
-        return error_set(err, EINVAL, "interrupt %u is not an MSI vector", gsi);
-    line = &router->lines[gsi];
     pthread_mutex_lock(&router->lock);
     before = *line;
     if (!line->routed || line->address != address || line->data != data) {
         line->address = address;
         line->data = data;
         line->routed = true;
-        result = irq_table_load(router, err);
-        if (result < 0)
+        good = irq_table_load(router);
+        if (!good)
             *line = before; /* KVM kept its table */
     }
-    if (result == 0)
-        result = irq_bind(router, gsi, true, err);
+    good = good && irq_bind(router, gsi, true, NULL) == 0;
     pthread_mutex_unlock(&router->lock);
-    return result;
+    return good;
 }
 
 void irq_msi_unroute(struct irq_router *router, uint32_t gsi)
@@ -186,7 +174,7 @@ void irq_msi_unroute(struct irq_router *router, uint32_t gsi)
 
 void irq_msi_free(struct irq_router *router, uint32_t gsi)
 {
-    if (!irq_is_msi(router, gsi))
+    if (gsi == 0)
         return;
     pthread_mutex_lock(&router->lock);
     (void)irq_bind(router, gsi, false, NULL);

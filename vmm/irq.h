@@ -3,6 +3,7 @@
  *
  * Routes are changed under a lock by whichever vCPU thread programs MSI-X. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -21,9 +22,8 @@ int irq_pin(struct irq_router *router, unsigned pin, int *ret_eventfd, struct er
 int irq_msi_new(struct irq_router *router, int *ret_eventfd, uint32_t *ret_gsi, struct error *err);
 /* Gives it back; 0 = there is none. */
 void irq_msi_free(struct irq_router *router, uint32_t gsi);
-/* Routes it; the route that it has already costs no system call.  An unrouted eventfd keeps what is
- * written (it counts), and the caller keeps its own pending bit. */
-int irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data,
-                  struct error *err);
+/* Routes it; the route that it has already costs no system call.  False if KVM refuses.  An
+ * unrouted eventfd keeps what is written (it counts), and the caller keeps its own pending bit. */
+bool irq_msi_route(struct irq_router *router, uint32_t gsi, uint64_t address, uint32_t data);
 /* KVM does not listen to it until it is routed again. */
 void irq_msi_unroute(struct irq_router *router, uint32_t gsi);

@@ -95,7 +95,7 @@ static void vector_update(struct pci_msix *msix, struct msix_vector *vector)
     }
     vector->routed =
         irq_msi_route(msix->router, vector->gsi, high << 32 | vector->words[WORD_ADDRESS_LOW],
-                      vector->words[WORD_DATA], NULL) == 0;
+                      vector->words[WORD_DATA]);
     vector_send(msix, vector);
 }
 
