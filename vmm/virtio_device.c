@@ -144,6 +144,9 @@ void virtio_device_process(struct virtio_device *device, unsigned queue)
 {
     if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
         return;
+    if (device->restored)
+        virtio_device_config_changed(device);
+    device->restored = false;
     if (device->ops->serve)
         virtio_device_serve(device, queue, NULL, TURN_CHAINS);
     else
@@ -222,7 +225,7 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
         device_start(device);
 }
 
-/* A live device's queues are looked at: kicks of before the snapshot are not in it. */
+/* Queues are looked at: kicks of before the snapshot are not in it. */
 void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer)
 {
     transfer_value(transfer, "device status", device->status);
@@ -239,10 +242,9 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
         virtqueue_transfer(&device->queues[i], transfer);
     if (device->ops->transfer)
         device->ops->transfer(device->owner, transfer);
+    device->restored = transfer->loading;
     for (unsigned i = 0; transfer->loading && i < device->ops->queue_count; i++)
-        if (transfer_is_good(transfer) && virtio_device_is_live(device) &&
-            device->queues[i].enabled)
-            virtio_device_kick(device, i);
+        virtio_device_kick(device, i);
 }
 
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits)

@@ -99,6 +99,7 @@ struct virtio_device {
     uint64_t offered_features;
     uint64_t driver_features;
     const char *fault; /* why NEEDS_RESET is set; NULL = it is not */
+    bool restored;     /* its driver is to be told that it may have read another's configuration */
     struct virtqueue queues[VIRTIO_DEVICE_QUEUES_MAX];
 };
 

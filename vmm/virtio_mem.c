@@ -24,7 +24,6 @@ struct virtio_mem {
     struct stats_memory *stats;        /* borrowed */
     struct guest_memory_region region;
     uint64_t requested;   /* bytes */
-    uint64_t announced;   /* of them, by an interrupt: before a snapshot it may have been others */
     uint64_t plugged;     /* blocks */
     uint64_t blocks;      /* of the region */
     uint8_t is_plugged[]; /* of each block: 0 or 1 */
@@ -144,8 +143,9 @@ static void mem_read_config(void *owner, void *config)
 static void mem_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_mem *mem = owner;
+    uint64_t announced = mem->requested; /* is not needed, but part of the state */
 
-    transfer_value(transfer, "memory announced", mem->announced);
+    transfer_value(transfer, "memory announced", announced);
     transfer_item(transfer, "memory plugged", mem->is_plugged, mem->blocks);
     mem->plugged = 0;
     for (uint64_t i = 0; i < mem->blocks; i++) {
@@ -184,7 +184,7 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
     mem->memory = memory;
     mem->stats = stats;
     mem->region = *region;
-    mem->requested = mem->announced = requested;
+    mem->requested = requested;
     mem->blocks = blocks;
     tell(mem);
     result =
@@ -197,8 +197,8 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
 void virtio_mem_change(struct virtio_mem *mem, uint64_t requested)
 {
     virtio_device_lock(mem->device);
-    if (requested != mem->announced) {
-        mem->requested = mem->announced = requested;
+    if (requested != mem->requested) {
+        mem->requested = requested;
         tell(mem);
         virtio_device_config_changed(mem->device);
     }

@@ -22,6 +22,6 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
                    const struct guest_memory_region *region, uint64_t requested,
                    struct stats_memory *stats, struct loop *loop, struct virtio_mem **ret_mem,
                    struct error *err);
-/* The size, which may be another than before, or than in the snapshot that was restored: then the
- * driver is told, and follows when it can.  Loop's thread. */
+/* The size, which may be another than before: then the driver is told, and follows when it can.
+ * Loop's thread. */
 void virtio_mem_change(struct virtio_mem *mem, uint64_t requested);

@@ -421,6 +421,34 @@ static void a_snapshot_has_all_of_it(void **state)
     assert_int_equal(harness_tear_down((void **)&to), 0);
 }
 
+/* Its size is another than the guest has read, and the agent has nothing new to say. */
+static void a_restored_guest_learns_of_its_size(void **state)
+{
+    const struct vmm_balloon config = { .target_mib = 1, .stats_interval_s = 1 };
+    struct fixture *from = *state, *to = calloc(1, sizeof(*to));
+    struct transfer transfer = { .err = &from->h.err };
+
+    assert_non_null(to);
+    driver_start(&from->h, STATS_QUEUE, 8);
+    pci_root_transfer(from->h.root, &transfer);
+    harness_open(&to->h);
+    assert_int_equal(virtio_balloon_add(to->h.root, &config, to->h.memory, &to->stats, to->h.loop,
+                                        &to->balloon, &to->h.err),
+                     0);
+    transfer.loading = true;
+    pci_root_transfer(to->h.root, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    harness_run(&to->h);
+    virtio_balloon_change(to->balloon, &config);
+    assert_int_equal(interrupts_take(&to->h) & 1, 1);
+    assert_int_equal(device_config_get(&to->h, REG_NUM_PAGES, 4), 256);
+    virtio_balloon_change(to->balloon, &config);
+    harness_run(&to->h);
+    assert_int_equal(interrupts_take(&to->h) & 1, 0);
+    free(transfer.bytes);
+    assert_int_equal(harness_tear_down((void **)&to), 0);
+}
+
 /* --- hostile rings --- */
 
 static void broken_chains_stop_the_device(void **state)
@@ -539,6 +567,7 @@ int main(void)
         TEST(actual_is_only_what_the_driver_says),
         TEST(features_follow_the_configuration),
         TEST(a_snapshot_has_all_of_it),
+        TEST(a_restored_guest_learns_of_its_size),
         TEST(broken_chains_stop_the_device),
         TEST(impossible_queues_are_refused),
         TEST(wrong_directions_do_nothing),
