@@ -158,8 +158,14 @@ static void transfer_tsc_rate(int fd, struct transfer *transfer)
         transfer_refuse(transfer, ENOTSUP, "its TSC runs at %d kHz, this host's at %d", khz, here);
 }
 
+/* Asking for the run state first lets KVM take an INIT or SIPI that is due: that changes the rest.
+ */
 void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer)
 {
+    struct kvm_mp_state state;
+
+    if (!transfer->loading)
+        (void)ioctl(vcpu->fd, KVM_GET_MP_STATE, &state);
     transfer_tsc_rate(vcpu->fd, transfer);
     transfer_parts(vcpu->fd, transfer, parts_before_msrs, ARRAY_LENGTH(parts_before_msrs));
     if (transfer->loading)
