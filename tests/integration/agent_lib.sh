@@ -13,6 +13,8 @@
 #   host_boot_id=UUID                        what agents that are started from then on take for the host's boot
 #   use_agent LETTER                         which of several agents (a, b, ...) is meant from here on
 #   type_line ID WORDS                       for a guest that obeys
+#   forget PATH...                           deletes below /v1/, by force, and checks it
+#   strike CALL:N PATH BODY                  the agent killed at a step of what a POST begins
 # shellcheck shell=bash disable=SC2034  # variables are for who sources this
 
 passed=0 failed=0 skipped=0
@@ -204,6 +206,28 @@ ring_completions() {
     echo "$total"
 }
 
+# All threads of a process are traced.
+traced() { ! grep -L '^TracerPid:.*[1-9]' "/proc/$1"/task/*/status 2>/dev/null | grep -q .; }
+
+# strike CALL:N PATH BODY: the agent is killed when it makes CALL for the Nth time after POST PATH BODY, and another
+# is started.  $answered: curl's status, 0 if there was an answer first ($work/answer); $struck: the steps that were met.
+strike() {
+    local step=$1 pid=${agent_pids[$agent]} tracer
+    strace -f -qq -o /dev/null -e "trace=${step%:*}" -e "inject=${step%:*}:signal=KILL:when=${step#*:}" -p "$pid" 2>/dev/null &
+    tracer=$!
+    wait_for 5 traced "$pid"
+    curl -sS -o "$work/answer" --max-time 3 --unix-socket "$(socket)" -X POST -H 'Content-Type: application/json' \
+        --data-binary "$3" "http://warren$2" 2>/dev/null
+    answered=$?
+    [ "$answered" = 0 ] || wait_for 0.2 test ! -e "/proc/$pid"
+    [ -e "/proc/$pid" ] || struck="$struck $step"
+    stop_agent KILL 2>/dev/null
+    kill "$tracer" 2>/dev/null
+    wait "$tracer" 2>/dev/null
+    start_agent
+}
+answered=0 struck=''
+
 # What of this agent is still there though everything was deleted, one line each.
 leftovers() {
     local lines directory
@@ -236,6 +260,16 @@ lib_end() {
 
 put_vm() { api PUT "/v1/vms/$1${3:-}" "$2"; }
 delete_vm() { api DELETE "/v1/vms/$1?force=true&wait=20"; }
+forget() { for path in "$@"; do api DELETE "/v1/$path?force=true&wait=20"; check "DELETE $path" status_is 200; done; }
+# header NAME: of the last answer.
+header() { sed -n "s/^$1: //Ip" "$work/headers" | tr -d '\r'; }
+answers_ping() { in_namespace ping -c1 -W2 -q "$1" >"$work/ping"; }
+snapshot_files() { find "$(state_dir)/snapshots" -mindepth 1; }
+# Of a guest with `tick`.
+tick_numbers() { console "$1" && grep -o '^tick [0-9]*' <<<"$body" | cut -d' ' -f2; }
+first_tick() { tick_numbers "$1" | head -n 1; }
+last_tick() { tick_numbers "$1" | tail -n 1; }
+ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 with_network='{"nics":[{"name":"eth0","network":"net"}]}'

@@ -8,7 +8,6 @@
 
 shared='{"memory_mib":16,"memory_backing":"shared"}'
 fork_vm() { local vm=$1 ids=$2; api POST "/v1/vms/$vm/fork${3:-}" "{\"ids\":[$ids]}"; }
-forget() { for path in "$@"; do api DELETE "/v1/$path?force=true&wait=20"; check "DELETE $path" status_is 200; done; }
 restart_agent_hard() {
     stop_agent KILL
     start_agent
