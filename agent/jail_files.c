@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/directory.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "storage/instance_name.h"
 
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err)
@@ -27,12 +28,7 @@ int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct
 
 int jail_open_file(int dir_fd, const char *name)
 {
-    auto_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat status;
-
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return -errno;
-    return S_ISREG(status.st_mode) ? take_fd(&fd) : -EINVAL;
+    return path_open_regular(dir_fd, name, O_RDONLY, name, NULL);
 }
 
 int jail_create_file(int dir_fd, const char *name, int flags)

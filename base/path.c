@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/error.h"
 
 const char *path_below(const char *path, const char *dir)
 {
@@ -21,6 +23,21 @@ const char *path_below(const char *path, const char *dir)
     while (*path == '/')
         path++;
     return *path ? path : NULL;
+}
+
+int path_open_regular(int dir_fd, const char *name, int flags, const char *what, struct error *err)
+{
+    auto_close int fd = openat(dir_fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat status;
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_set(err, errno, "open %s: %s", what, strerror(errno));
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, EINVAL, "open %s: it is not a regular file", what);
+    /* It was there for FIFOs; io_uring would take it as "fail rather than wait for the disk". */
+    if (fcntl(fd, F_SETFL, flags) < 0)
+        return error_set(err, errno, "open %s: %s", what, strerror(errno));
+    return take_fd(&fd);
 }
 
 int path_open_below(const char *dir, const char *path, int flags)

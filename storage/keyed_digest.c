@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "base/sparse_file.h"
 
 #define KEY_NAME   "node.key"
@@ -36,20 +37,19 @@ static int make_key(int state_dir_fd, struct error *err)
 
 int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err)
 {
-    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    auto_close int fd = openat(state_dir_fd, KEY_NAME, flags);
+    auto_close int fd = path_open_regular(state_dir_fd, KEY_NAME, O_RDONLY, "the node's key", err);
     struct keyed_digest_key key;
     uint8_t behind;
 
-    if (fd < 0 && errno == ENOENT) {
+    if (fd == -ENOENT) {
         int result = make_key(state_dir_fd, err);
 
         if (result < 0)
             return result;
-        fd = openat(state_dir_fd, KEY_NAME, flags);
+        fd = path_open_regular(state_dir_fd, KEY_NAME, O_RDONLY, "the node's key", err);
     }
     if (fd < 0)
-        return error_set(err, errno, "open the node's key: %s", strerror(errno));
+        return fd;
     if (read(fd, key.bytes, sizeof key.bytes) != sizeof key.bytes || read(fd, &behind, 1) != 0)
         return error_set(err, EINVAL,
                          "%s in the state directory has not %d bytes: put back the right one, or "

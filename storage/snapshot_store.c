@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/directory.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "storage/instance_name.h"
 
 #define UNDONE     ".tmp"
@@ -333,17 +334,11 @@ static int open_file(const struct snapshot_store *store, uint32_t instance, cons
 {
     auto_close int dir_fd =
         openat(store->dir_fd, instance_name(instance, "").text, OPEN_DIR | O_CLOEXEC);
-    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, name, OPEN_READ | O_CLOEXEC);
-    struct stat status;
+    char what[48];
 
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return error_set(err, errno, "open the snapshot's %s: %s", name, strerror(errno));
-    if (!S_ISREG(status.st_mode))
-        return error_set(err, EINVAL, "the snapshot's %s is not a regular file", name);
-    /* It was there for FIFOs; io_uring would take it as "fail rather than wait for the disk". */
-    if (fcntl(fd, F_SETFL, O_RDONLY) < 0)
-        return error_set(err, errno, "open the snapshot's %s: %s", name, strerror(errno));
-    return take_fd(&fd);
+    snprintf(what, sizeof what, "the snapshot's %s", name);
+    return dir_fd < 0 ? error_set(err, errno, "open %s: %s", what, strerror(errno))
+                      : path_open_regular(dir_fd, name, O_RDONLY, what, err);
 }
 
 static int check_holes(const struct snapshot_store *store, uint32_t instance, int memory_fd,

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/directory.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "storage/delta_file.h"
 #include "storage/instance_name.h"
 
@@ -235,21 +236,10 @@ int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t 
 }
 
 static int open_plain(const struct volume_store *store, uint32_t instance,
-                      enum volume_format format, int flags, struct stat *ret_status,
-                      struct error *err)
+                      enum volume_format format, int flags, struct error *err)
 {
-    struct instance_name name = ready_name(instance, format);
-    auto_close int fd =
-        openat(store->dir_fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-
-    if (fd < 0 || fstat(fd, ret_status) < 0)
-        return error_set(err, errno, "open the volume's file: %s", strerror(errno));
-    if (!S_ISREG(ret_status->st_mode))
-        return error_set(err, EINVAL, "the volume's file is not a regular file");
-    /* It was there for FIFOs; io_uring would take it as "fail rather than wait for the disk". */
-    if (fcntl(fd, F_SETFL, flags) < 0)
-        return error_set(err, errno, "open the volume's file: %s", strerror(errno));
-    return take_fd(&fd);
+    return path_open_regular(store->dir_fd, ready_name(instance, format).text, flags,
+                             "the volume's file", err);
 }
 
 /* Its fd, if it may grow so far. */
@@ -258,11 +248,12 @@ static int open_to_grow(const struct volume_store *store, uint32_t instance, uin
 {
     struct stat status;
     int result = volume_find(store, instance, ret_format, err);
-    auto_close int fd =
-        result < 0 ? result : open_plain(store, instance, *ret_format, flags, &status, err);
+    auto_close int fd = result < 0 ? result : open_plain(store, instance, *ret_format, flags, err);
 
     if (fd < 0)
         return fd;
+    if (fstat(fd, &status) < 0)
+        return error_set(err, errno, "look at the volume's file: %s", strerror(errno));
     if (*ret_format == VOLUME_DELTA) {
         result = delta_file_check_growth(fd, size_bytes, err);
         return result < 0 ? result : take_fd(&fd);
@@ -304,10 +295,8 @@ int volume_open(const struct volume_store *store, uint32_t instance, bool read_o
                 const struct volume_base *base, int *ret_fd, struct error *err)
 {
     int flags = (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
-    struct stat status;
     int result = 0;
-    auto_close int fd =
-        open_plain(store, instance, base ? VOLUME_DELTA : VOLUME_RAW, flags, &status, err);
+    auto_close int fd = open_plain(store, instance, base ? VOLUME_DELTA : VOLUME_RAW, flags, err);
 
     if (base && direct)
         return error_set(err, EINVAL, "cache none is for volumes that are no delta");
@@ -331,8 +320,7 @@ int volume_open(const struct volume_store *store, uint32_t instance, bool read_o
 int volume_open_held(const struct volume_store *store, uint32_t instance, enum volume_format format,
                      int *ret_fd, struct error *err)
 {
-    struct stat status;
-    int fd = open_plain(store, instance, format, O_RDONLY, &status, err);
+    int fd = open_plain(store, instance, format, O_RDONLY, err);
 
     if (fd < 0)
         return fd;
