@@ -37,7 +37,7 @@ int event_filter_make(const char *kind, const char *id, const char *type,
         return error_field(err, EINVAL, "kind",
                            "kind must be image, volume, network, vm, snapshot, operation or node");
     if (id && !id_is_valid(id))
-        return error_field(err, EINVAL, "id", "id: must match [a-z0-9][a-z0-9-]{0,62}");
+        return error_field(err, EINVAL, "id", "id: " ID_RULE);
     if (type && !type_is_known(type))
         return error_field(err, EINVAL, "type", "type must be created, changed or deleted");
     snprintf(filter.kind, sizeof filter.kind, "%s", kind ? kind : "");

@@ -247,7 +247,7 @@ static int begin_put(struct change *change, struct error *err)
     int result;
 
     if (!id_is_valid(change->id))
-        return error_field(err, EINVAL, "id", "id: must match [a-z0-9][a-z0-9-]{0,62}");
+        return error_field(err, EINVAL, "id", "id: " ID_RULE);
     result = check_condition(change, existing, err);
     if (result == 0)
         result = ops->parse(change->body, &fresh, err);

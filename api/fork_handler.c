@@ -197,8 +197,7 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
     json_array_foreach((json_t *)ids, index, id)
     {
         if (result == 0 && (!json_is_string(id) || !id_is_valid(json_string_value(id))))
-            result = error_field(err, EINVAL, "ids", "ids[%zu]: must match [a-z0-9][a-z0-9-]{0,62}",
-                                 index);
+            result = error_field(err, EINVAL, "ids", "ids[%zu]: " ID_RULE, index);
     }
     if (result == 0)
         forks = calloc(1, sizeof *forks + json_array_size(ids) * sizeof forks->items[0]);

@@ -186,8 +186,7 @@ static int set_id(char ret_id[ID_MAX + 1], const char *part, size_t length, cons
     if (length <= ID_MAX)
         memcpy(text, part, length);
     if (length > ID_MAX || strlen(text) != length || !id_is_valid(text))
-        return error_field(err, EINVAL, field,
-                           "an id is 1 to %d of a-z, 0-9 and -, and does not begin with -", ID_MAX);
+        return error_field(err, EINVAL, field, "%s: " ID_RULE, field);
     memcpy(ret_id, text, sizeof(text));
     return 0;
 }

@@ -118,8 +118,7 @@ static int snapshot_read_body(struct request *request, json_t **ret_spec, struct
         return r;
     id = json_string_value(json_object_get(spec, "id"));
     if (!id || !id_is_valid(id))
-        r = error_field(err, EINVAL, "id",
-                        "id: the snapshot's: 1 to %d of a-z, 0-9 and -, and not - first", ID_MAX);
+        r = error_field(err, EINVAL, "id", "id: the snapshot's: " ID_RULE);
     else if (json_object_get(spec, "vm"))
         r = error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
     if (r < 0) {

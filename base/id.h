@@ -1,8 +1,9 @@
-/* id.h - the names of resources: [a-z0-9][a-z0-9-]{0,62}. */
+/* id.h - the names of resources. */
 #pragma once
 #include <stdbool.h>
 
-#define ID_MAX 63 /* characters, without the NUL */
+#define ID_MAX  63 /* characters, without the NUL */
+#define ID_RULE "must match [a-z0-9][a-z0-9-]{0,62}"
 
 bool id_is_valid(const char *id);
 

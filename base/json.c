@@ -206,7 +206,7 @@ const char *json_read_id(struct json_reader *reader, const char *key, enum json_
     const char *id = json_read_string(reader, key, ID_MAX, presence, NULL);
 
     if (id && !id_is_valid(id)) {
-        json_reader_fail(reader, key, "must match [a-z0-9][a-z0-9-]{0,62}");
+        json_reader_fail(reader, key, ID_RULE);
         return NULL;
     }
     return id;
