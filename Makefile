@@ -44,10 +44,10 @@ TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/u
 
 .PHONY: all help programs tests test-tools check format test test-unit test-integration test-host \
         soak bench clean print-flags print-guest-flags
-all: programs $(BUILD)/guest.elf
+all: programs $(BUILD)/guest.elf ## the four programs and the test guest; what `make` does
 
 help:
-	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile deploy/package/package.mk | expand -t 28
+	@sed -n 's/^# *make/  make/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(filter Makefile %.mk,$(MAKEFILE_LIST)) | expand -t 28
 
 -include tests/guest/guest.mk vmm/vmm.mk net/net.mk tests/fuzz/fuzz.mk tests/sim/sim.mk \
          deploy/package/package.mk
@@ -174,7 +174,7 @@ soak: all tests test-tools ## SOAK_MINUTES=N the long suites whole: kernels, fuz
 	tests/soak
 bench: all $(BENCH_TOOLS) ## name value unit goal ok|short
 	tests/bench/run
-clean:
+clean: ## removes what was built
 	rm -rf $(BUILD)
 
 -include $(foreach d,base vmm static/base static/vmm agent api storage net scheduler tests/unit tests/tools tests/sim,$(wildcard $(BUILD)/$(d)/*.d))
