@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "storage/database.h"
+#include "storage/space.h"
 
 const struct resource_ops *resource_ops_of(enum resource_kind kind)
 {
@@ -68,6 +69,19 @@ struct vm *node_find_vm(const struct node *node, const char *id)
 const char *progress_state_name(enum progress_state state, const char *working)
 {
     return state == PROGRESS_WORKING ? working : state == PROGRESS_READY ? "ready" : "failed";
+}
+
+const char *resource_state_name(const struct resource *resource)
+{
+    if (resource->kind == RESOURCE_OPERATION)
+        return operation_state_name(((const struct operation *)resource)->state);
+    if (resource->kind == RESOURCE_VM)
+        return vm_state_name(resource->deleting ? VM_DELETING
+                                                : ((const struct vm *)resource)->state);
+    if (resource->deleting)
+        return "deleting";
+    return progress_state_name(resource_progress(resource),
+                               resource->kind == RESOURCE_IMAGE ? "importing" : "creating");
 }
 
 int progress_restore(struct resource *resource, const json_t *status,
@@ -345,4 +359,14 @@ uint64_t node_promised_disk(const struct node *node)
     for (const struct change *change = node->changes; change; change = change->next)
         promised += change->more_bytes;
     return promised;
+}
+
+int node_admit_disk(const struct node *node, uint64_t bytes, const char *field, struct error *err)
+{
+    uint64_t total = 0, available = 0;
+    int result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
+
+    return result < 0 ? result
+                      : space_admit(total, (uint64_t)node->config->disk_ratio_percent,
+                                    node_promised_disk(node), bytes, field, err);
 }

@@ -365,6 +365,8 @@ json_t *resource_json(const struct node *node, const struct resource *resource);
 /* Of any kind but VMs. */
 enum progress_state resource_progress(const struct resource *resource);
 const char *progress_state_name(enum progress_state state, const char *working);
+/* As in its status: "creating", "ready", "deleting"...  Of any kind. */
+const char *resource_state_name(const struct resource *resource);
 /* What its stored status says of state, reason and deletion.  -EINVAL. */
 int progress_restore(struct resource *resource, const json_t *status,
                      enum progress_state *ret_state, char *ret_reason, size_t size,
@@ -380,6 +382,8 @@ struct memory_promise node_promised(const struct node *node, const struct vm *ex
 uint64_t node_promised_mib(const struct node *node, const struct vm *except);
 /* Bytes of disk that volumes and snapshots may take. */
 uint64_t node_promised_disk(const struct node *node);
+/* May so many more be?  -ENOSPC with the numbers and `field` to blame. */
+int node_admit_disk(const struct node *node, uint64_t bytes, const char *field, struct error *err);
 /* May it run?  -ENOMEM with the numbers. */
 int vm_admit(const struct node *node, const struct vm *vm, struct error *err);
 

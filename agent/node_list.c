@@ -27,27 +27,13 @@ bool node_state_is_known(enum resource_kind kind, const char *name)
     return *names != NULL;
 }
 
-/* As in its status. */
-static const char *state_name(const struct resource *resource)
-{
-    if (resource->kind == RESOURCE_OPERATION)
-        return operation_state_name(((const struct operation *)resource)->state);
-    if (resource->kind == RESOURCE_VM)
-        return vm_state_name(resource->deleting ? VM_DELETING
-                                                : ((const struct vm *)resource)->state);
-    if (resource->deleting)
-        return "deleting";
-    return progress_state_name(resource_progress(resource),
-                               resource->kind == RESOURCE_IMAGE ? "importing" : "creating");
-}
-
 static bool matches(const struct resource *resource, const struct node_list_query *query)
 {
     const json_t *labels = json_object_get(resource->spec, "labels");
 
     if (resource->hidden)
         return false;
-    if (query->state && strcmp(state_name(resource), query->state) != 0)
+    if (query->state && strcmp(resource_state_name(resource), query->state) != 0)
         return false;
     return (!query->labels || label_selector_matches(query->labels, labels)) &&
            (!query->limits || label_selector_matches(query->limits, labels));

@@ -274,9 +274,7 @@ static json_t *network_status(const struct node *node, const struct resource *re
 
     network_bridge_name(node->config->prefix, network->head.instance, bridge);
     ipv4_format(cidr_gateway(&network->config.cidr), gateway);
-    status = json_pack("{s:s, s:o, s:s, s:s, s:i, s:i}", "state",
-                       network->head.deleting ? "deleting"
-                                              : progress_state_name(network->state, "creating"),
+    status = json_pack("{s:s, s:o, s:s, s:s, s:i, s:i}", "state", resource_state_name(resource),
                        "reason", network->reason[0] ? json_string(network->reason) : json_null(),
                        "bridge", bridge, "gateway", gateway, "addresses_used",
                        stored ? 0 : (int)addresses_used(node, network->head.id), "addresses_total",

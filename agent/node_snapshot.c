@@ -178,11 +178,10 @@ static int check_space(const struct node *node, uint64_t wanted, struct error *e
 {
     uint64_t total = 0;
     uint64_t available = 0;
-    int result = space_filesystem(node->snapshots_dir_fd, &total, &available, err);
+    int result = node_admit_disk(node, wanted, "", err);
 
     if (result == 0)
-        result = space_admit(total, (uint64_t)node->config->disk_ratio_percent,
-                             node_promised_disk(node), wanted, "", err);
+        result = space_filesystem(node->snapshots_dir_fd, &total, &available, err);
     return result == 0 ? space_check_free(available, wanted, err) : result;
 }
 
@@ -296,7 +295,8 @@ const struct snapshot *snapshot_of_image(const struct node *node, const char *im
     return NULL;
 }
 
-const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id)
+/* The first that needs the other; NULL. */
+static const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id)
 {
     const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
 
@@ -467,15 +467,15 @@ static json_t *snapshot_status(const struct node *node, const struct resource *r
     json_t *status;
 
     timestamp_format(snapshot->created_ms, created);
-    status = json_pack(
-        "{s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
-        resource->deleting ? "deleting" : progress_state_name(snapshot->state, "creating"),
-        "reason", snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "operation",
-        operation_link(node, resource), "size_bytes",
-        ready ? json_integer((json_int_t)snapshot->size_bytes) : json_null(), "vcpus",
-        (int)snapshot->vm_spec.vcpus, "memory_mib", (int)snapshot->vm_spec.memory_mib, "disks",
-        disks_json(snapshot), "nics", nics_json(snapshot), "created", created, "vm_uid",
-        snapshot->vm_uid, "vm_spec", snapshot->vm_json);
+    status =
+        json_pack("{s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
+                  resource_state_name(resource), "reason",
+                  snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "operation",
+                  operation_link(node, resource), "size_bytes",
+                  ready ? json_integer((json_int_t)snapshot->size_bytes) : json_null(), "vcpus",
+                  (int)snapshot->vm_spec.vcpus, "memory_mib", (int)snapshot->vm_spec.memory_mib,
+                  "disks", disks_json(snapshot), "nics", nics_json(snapshot), "created", created,
+                  "vm_uid", snapshot->vm_uid, "vm_spec", snapshot->vm_json);
     if (status && stored) {
         vm_spec_store_places(&snapshot->vm_spec, status);
         json_object_set_new(status, "created_ms", json_integer(snapshot->created_ms));

@@ -69,9 +69,8 @@ int snapshot_check_parent(const struct node *node, const struct snapshot *snapsh
 /* NULL if it has none of that name, or it was not copied. */
 const struct snapshot_disk *snapshot_find_disk(const struct snapshot *snapshot, const char *name,
                                                unsigned *ret_index);
-/* The first that needs the image, or the other snapshot; NULL. */
+/* The first that needs the image; NULL. */
 const struct snapshot *snapshot_of_image(const struct node *node, const char *image);
-const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id);
 /* Of all that exist, hidden ones too. */
 uint64_t snapshot_promised_bytes(const struct node *node);
 

@@ -17,10 +17,7 @@
 #include "base/log.h"
 #include "base/worker.h"
 #include "storage/image.h"
-#include "storage/space.h"
 #include "storage/volume.h"
-
-#define VOLUME_SIZE_MIB_MAX ((int64_t)(VOLUME_BYTES_MAX >> 20))
 
 /* Those that can be asked for; VOLUME_CLONE_BEST is for who does not ask. */
 static const char *const clone_names[] = { "copy", "reflink", "delta" };
@@ -170,8 +167,6 @@ static int reserve_snapshot(const struct node *node, struct volume *volume, stru
 static int volume_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct volume *volume = (struct volume *)resource;
-    uint64_t total = 0;
-    uint64_t available = 0;
     int result = 0;
 
     if (volume->fork[0] && volume->size_bytes > 0) /* later it may be: it can grow */
@@ -185,12 +180,7 @@ static int volume_reserve(struct node *node, struct resource *resource, struct e
     volume->wanted_bytes = volume->size_bytes;
     if (result == 0 && volume->fork[0])
         return 0; /* its space was with the VM's */
-    if (result == 0)
-        result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
-    if (result < 0)
-        return result;
-    return space_admit(total, (uint64_t)node->config->disk_ratio_percent, node_promised_disk(node),
-                       volume->size_bytes, "size_mib", err);
+    return result < 0 ? result : node_admit_disk(node, volume->size_bytes, "size_mib", err);
 }
 
 /* --- work --- */
@@ -473,10 +463,9 @@ static json_t *volume_status(const struct node *node, const struct resource *res
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
     return json_pack("{s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
-                     resource->deleting ? "deleting"
-                                        : progress_state_name(volume->state, "creating"),
-                     "reason", volume->reason[0] ? json_string(volume->reason) : json_null(),
-                     "operation", operation_link(node, resource), "format",
+                     resource_state_name(resource), "reason",
+                     volume->reason[0] ? json_string(volume->reason) : json_null(), "operation",
+                     operation_link(node, resource), "format",
                      volume->state == PROGRESS_READY
                          ? json_string(volume_format_name((enum volume_format)volume->format))
                          : json_null(),

@@ -13,7 +13,6 @@
 #include "base/json.h"
 #include "base/loop.h"
 #include "base/worker.h"
-#include "storage/space.h"
 #include "storage/volume.h"
 
 #define SNAPSHOT_WAIT_MS 1000
@@ -118,8 +117,8 @@ static int read_size(const struct change *change, const struct volume *volume, u
     int64_t mib;
 
     json_reader_init(&reader, change->body, "", err);
-    mib = json_read_integer(&reader, "size_mib", 1, (int64_t)(VOLUME_BYTES_MAX >> 20),
-                            JSON_OPTIONAL, (int64_t)(volume->wanted_bytes >> 20));
+    mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX, JSON_OPTIONAL,
+                            (int64_t)(volume->wanted_bytes >> 20));
     if (reader.result < 0)
         return reader.result;
     *ret_bytes = (uint64_t)mib << 20;
@@ -133,22 +132,17 @@ static int read_size(const struct change *change, const struct volume *volume, u
 static int may_grow(const struct node *node, const struct volume *volume, uint64_t bytes,
                     struct error *err)
 {
-    uint64_t total = 0, available = 0;
     int result;
 
     if (volume->state != PROGRESS_READY)
         return error_set(err, EBUSY, "volume %s is %s", volume->head.id,
-                         progress_state_name(volume->state, "creating"));
+                         resource_state_name(&volume->head));
     result = volume_check_resize(node->volumes, volume->head.instance, bytes, err);
     if (result == -EFBIG)
         err->code = EINVAL;
     if (result < 0)
         return -err->code;
-    result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
-    if (result == 0)
-        result =
-            space_admit(total, (uint64_t)node->config->disk_ratio_percent, node_promised_disk(node),
-                        bytes - volume->wanted_bytes, "size_mib", err);
+    result = node_admit_disk(node, bytes - volume->wanted_bytes, "size_mib", err);
     return result < 0 ? result : vm_disk_may_grow(node, volume, bytes, err);
 }
 

@@ -56,7 +56,7 @@ int snapshot_check_parent(const struct node *node, const struct snapshot *snapsh
                            snapshot->parent);
     if (parent->state != PROGRESS_READY)
         return error_field(err, EBUSY, "parent", "parent: snapshot %s is %s", snapshot->parent,
-                           progress_state_name(parent->state, "creating"));
+                           resource_state_name(&parent->head));
     if (parent != base)
         return error_field(err, EBUSY, "parent",
                            "parent: the memory of vm %s does not stand on snapshot %s, but on %s: "

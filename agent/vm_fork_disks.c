@@ -11,7 +11,6 @@
 #include "agent/vm_fork.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "storage/space.h"
 #include "storage/volume.h"
 
 struct vm_reference *vm_reference_new(struct node *node, const struct vm *vm, const char *about)
@@ -53,9 +52,8 @@ bool vm_fork_has_disks(const struct vm_spec *spec)
 int vm_fork_check_disks(const struct node *node, const struct vm *parent, const struct vm *vm,
                         struct error *err)
 {
-    uint64_t total = 0, available = 0, wanted = 0;
+    uint64_t wanted = 0;
     char field[32];
-    int result;
 
     if (!vm_fork_has_disks(&parent->spec))
         return 0;
@@ -75,10 +73,7 @@ int vm_fork_check_disks(const struct node *node, const struct vm *parent, const 
         volume_allocated_bytes(node->volumes, theirs->head.instance, &copied, NULL);
         wanted += theirs->size_bytes + copied; /* by the snapshot */
     }
-    result = space_filesystem(node->volumes_dir_fd, &total, &available, err);
-    return result < 0 ? result
-                      : space_admit(total, (uint64_t)node->config->disk_ratio_percent,
-                                    node_promised_disk(node), wanted, "disks", err);
+    return node_admit_disk(node, wanted, "disks", err);
 }
 
 uint64_t vm_fork_promised_bytes(const struct node *node)

@@ -164,7 +164,7 @@ void vm_missing_volume(const struct node *node, const char *id, char *ret_what, 
         return;
     }
     snprintf(ret_what, size, "volume %s is %s", id,
-             volume ? progress_state_name(volume->state, "creating") : "gone");
+             volume ? resource_state_name(&volume->head) : "gone");
     *ret_never = !volume || volume->state == PROGRESS_FAILED;
 }
 
@@ -176,7 +176,7 @@ void vm_missing_network(const struct node *node, const char *id, char *ret_what,
     if (network && network->state == PROGRESS_READY)
         return;
     snprintf(ret_what, size, "network %s is %s", id,
-             network ? progress_state_name(network->state, "creating") : "gone");
+             network ? resource_state_name(&network->head) : "gone");
     *ret_never = !network; /* one that failed is tried again */
 }
 
@@ -193,7 +193,7 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
     if (spec->snapshot[0] && !vm_fork_is_due(vm) &&
         (!snapshot || snapshot->state != PROGRESS_READY)) {
         snprintf(ret_what, size, "snapshot %s is %s", spec->snapshot,
-                 snapshot ? progress_state_name(snapshot->state, "creating") : "gone");
+                 snapshot ? resource_state_name(&snapshot->head) : "gone");
         *ret_never = !snapshot || snapshot->state == PROGRESS_FAILED;
     }
     for (int i = 0; i < 2 && !ret_what[0]; i++) {
@@ -201,7 +201,7 @@ static void missing_for_start(const struct node *node, const struct vm *vm, char
 
         if (images[i][0] && (!image || image->state != PROGRESS_READY)) {
             snprintf(ret_what, size, "image %s is %s", images[i],
-                     image ? progress_state_name(image->state, "importing") : "gone");
+                     image ? resource_state_name(&image->head) : "gone");
             *ret_never = !image || image->state == PROGRESS_FAILED;
         }
     }

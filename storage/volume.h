@@ -14,7 +14,7 @@ struct error;
 struct volume_store;
 
 #define VOLUME_BLOCK_BYTES 4096
-#define VOLUME_BYTES_MAX   (64ull << 40)
+#define VOLUME_SIZE_MIB_MAX ((int64_t)64 << 20)
 
 /* volumes_dir_fd is borrowed. */
 int volume_store_new(int volumes_dir_fd, struct volume_store **ret_store, struct error *err);
