@@ -186,8 +186,8 @@ void node_key_end(struct node *node, struct key *key);
  * field, -ESTALE. */
 void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
                      node_done_fn *done, void *context);
-/* Cordons the node, which then creates and starts no VMs, or ends that (and draining). */
-void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context);
+/* Ends that the node is cordoned (creates and starts no VMs) or drained. */
+void node_set_schedulable(struct node *node, node_done_fn *done, void *context);
 /* Cordons it, and begins to stop all that runs. */
 void node_drain(struct node *node, node_done_fn *done, void *context);
 

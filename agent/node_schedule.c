@@ -102,11 +102,9 @@ void node_drain_go_on(struct node *node)
 
 /* --- what was asked for --- */
 
-void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
+void node_set_schedulable(struct node *node, node_done_fn *done, void *context)
 {
-    node_spec_change(node,
-                     schedulable ? json_pack("{s:b, s:n}", "schedulable", 1, "draining")
-                                 : json_pack("{s:b}", "schedulable", 0),
+    node_spec_change(node, json_pack("{s:b, s:n}", "schedulable", 1, "draining"),
                      (struct node_condition){ 0 }, done, context);
 }
 

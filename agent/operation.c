@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "storage/image.h"
 
-struct operation *operation_of(const struct node *node, const struct resource *target)
+/* The target's, if it is there and not being trimmed; NULL. */
+static struct operation *operation_of(const struct node *node, const struct resource *target)
 {
     struct resource *found;
     enum operation_verb verb;

@@ -81,8 +81,6 @@ static inline bool operation_has_ended(const struct operation *operation)
 const char *operation_verb_name(enum operation_verb verb);
 const char *operation_state_name(enum operation_state state);
 
-/* The target's, if it is there and not being trimmed; NULL. */
-struct operation *operation_of(const struct node *node, const struct resource *target);
 /* The target's creation is committed: begins its operation, if it is one with work to do. */
 void operation_begin(struct node *node, const struct resource *target);
 /* The target may be further by now. */

@@ -322,7 +322,7 @@ int node_reconcile(struct node *node, struct error *err)
     /* A network that cannot be made is shown as failed; VMs must not be lost for it. */
     if (restore_networks(node, &network_err) < 0)
         log_error(node->log, "networks: %s", network_err.message);
-    net_host_findings(node->net, node->findings, &node->finding_count, NULL);
+    node->finding_count = net_host_findings(node->net, node->findings);
     operations_interrupted(node);
     go_on(node, RESOURCE_IMAGE);
     go_on(node, RESOURCE_SNAPSHOT);

@@ -107,7 +107,7 @@ void node_change(struct request *request)
 
 void node_uncordon(struct request *request)
 {
-    node_set_schedulable(request->node, true, node_changed, request);
+    node_set_schedulable(request->node, node_changed, request);
 }
 
 static void drain_reply(struct request *request, bool reached)

@@ -27,7 +27,6 @@ struct worker {
     struct loop *loop;
     struct worker_ops ops;
     pthread_t thread;
-    size_t backlog; /* loop thread only */
 
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wake;
@@ -61,7 +60,6 @@ static void report_finished(void *context)
         struct task *task = next;
 
         next = task->next;
-        worker->backlog--;
         task->done(task->job, task->result, &task->err);
         free(task);
     }
@@ -193,11 +191,5 @@ int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *don
     queue_put(&worker->waiting, task);
     pthread_cond_signal(&worker->wake);
     pthread_mutex_unlock(&worker->lock);
-    worker->backlog++;
     return 0;
-}
-
-size_t worker_backlog(const struct worker *worker)
-{
-    return worker->backlog;
 }

@@ -34,4 +34,3 @@ struct worker *worker_free(struct worker *worker);
  * for NULL, or from within worker_free. */
 int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *done, void *job,
                   struct error *err);
-size_t worker_backlog(const struct worker *worker);

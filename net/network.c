@@ -153,7 +153,9 @@ int net_host_apply_rules(struct net_host *host, struct error *err)
     return nftables_apply(host->nftables, text, err);
 }
 
-int net_host_change_rules(struct net_host *host, char *text, struct error *err)
+/* Applies malloc'ed text (freed; NULL = out of memory).  If it fails because our tables are gone,
+ * applies all rules instead, which the model already agrees with. */
+static int change_rules(struct net_host *host, char *text, struct error *err)
 {
     auto_free char *owned = text;
     int result = nftables_apply(host->nftables, owned, err);
@@ -201,8 +203,8 @@ static int raise_new(struct net_host *host, const struct network_config *config,
     if (host->network_count == 1)
         result = net_host_apply_rules(host, err);
     else
-        result = net_host_change_rules(
-            host, firewall_network_change(host->prefix, FIREWALL_ADD, config), err);
+        result =
+            change_rules(host, firewall_network_change(host->prefix, FIREWALL_ADD, config), err);
     if (result == 0)
         result = net_host_raise(host, network, &created, err);
     if (result == 0)
@@ -265,8 +267,8 @@ int network_down(struct net_host *host, const struct network_config *config, str
     if (host->network_count == 0 || !network)
         result = net_host_apply_rules(host, err);
     else
-        result = net_host_change_rules(
-            host, firewall_network_change(host->prefix, FIREWALL_REMOVE, config), err);
+        result =
+            change_rules(host, firewall_network_change(host->prefix, FIREWALL_REMOVE, config), err);
     forwarding = net_host_set_forwarding(host, result < 0 ? &ignored : err);
     if (network && host->log)
         log_info(host->log, "network %s down", config->id);
@@ -323,12 +325,10 @@ int net_host_repair(struct net_host *host, struct error *err)
     return result < 0 ? result : 1;
 }
 
-int net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX],
-                      size_t *ret_count, struct error *err)
+size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX])
 {
     struct findings findings = { .items = ret_findings };
 
-    (void)err;
     findings_collect(&findings, host->nftables, host->prefix, host->net_dir_fd);
     if (host->network_count > 0 && !has_tables(host))
         findings_add(&findings, "firewall-missing", true,
@@ -339,6 +339,5 @@ int net_host_findings(struct net_host *host, struct net_finding ret_findings[NET
         if (dhcp_server_pidfd(host->networks[i].dhcp) < 0)
             findings_add(&findings, "dhcp-down", true, "network %s has no dnsmasq",
                          host->networks[i].config.id);
-    *ret_count = findings.count;
-    return 0;
+    return findings.count;
 }

@@ -106,5 +106,5 @@ struct net_finding {
     char message[256]; /* what it means and what to do */
 };
 #define NET_FINDINGS_MAX 16
-int net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX],
-                      size_t *ret_count, struct error *err);
+/* How many there are. */
+size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX]);

@@ -35,13 +35,9 @@ int net_host_add_network(struct net_host *host, const struct network_config *con
                          struct error *err);
 void net_host_remove_network(struct net_host *host, struct network *network);
 int net_host_add_nic(struct net_host *host, const struct nic_config *nic, struct error *err);
-void net_host_remove_nic(struct net_host *host, uint32_t instance, uint8_t index);
 
 /* All rules, from the model; no tables at all while there is no network. */
 int net_host_apply_rules(struct net_host *host, struct error *err);
-/* Applies malloc'ed text (freed; NULL = out of memory).  If it fails because our tables are gone,
- * applies all rules instead, which the model already agrees with. */
-int net_host_change_rules(struct net_host *host, char *text, struct error *err);
 /* Forwarding on or off as the networks need it. */
 int net_host_set_forwarding(struct net_host *host, struct error *err);
 /* Bridge and dnsmasq of a network of the model, with the model's nics. */

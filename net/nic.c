@@ -41,7 +41,7 @@ int net_host_add_nic(struct net_host *host, const struct nic_config *nic, struct
     return 0;
 }
 
-void net_host_remove_nic(struct net_host *host, uint32_t instance, uint8_t index)
+static void remove_nic(struct net_host *host, uint32_t instance, uint8_t index)
 {
     struct nic_config *nic = net_host_find_nic(host, instance, index);
 
@@ -219,7 +219,7 @@ int nic_down(struct net_host *host, const struct nic_config *config, struct erro
     int result = remove_tap(host, &nic, err);
     int step;
 
-    net_host_remove_nic(host, nic.instance, nic.index);
+    remove_nic(host, nic.instance, nic.index);
     if (!network)
         return result;
     step = change_rules(host, &nic, FIREWALL_REMOVE, result < 0 ? &later : err);

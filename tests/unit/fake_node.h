@@ -176,9 +176,8 @@ void node_key_end(struct node *node, struct key *key)
     key_end(&node->keys, key);
 }
 
-void node_set_schedulable(struct node *node, bool schedulable, node_done_fn *done, void *context)
+void node_set_schedulable(struct node *node, node_done_fn *done, void *context)
 {
-    (void)schedulable;
     fake_change(node, done, context);
 }
 
