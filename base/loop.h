@@ -1,6 +1,6 @@
 /* loop.h - one thread's epoll loop: fds, timers and work handed over from other threads.
  *
- * All functions belong to the loop's own thread, except loop_post, which any thread may call.
+ * All functions belong to the loop's own thread, but loop_post and the clock, which are any's.
  * Callbacks run one at a time and must not block. */
 #pragma once
 #include <stdint.h>

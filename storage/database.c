@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/histogram.h"
+#include "base/loop.h"
 #include "base/worker.h"
 #include "storage/database_internal.h"
 
@@ -53,7 +53,7 @@ struct database {
     sqlite3 *sqlite; /* the worker's, once it runs */
     sqlite3_stmt *statements[STATEMENT_COUNT];
     struct worker *worker;
-    struct timespec began;
+    int64_t began_ns;  /* the batch, on loop_now_ns's clock */
     struct error lost; /* why SQLite rolled this batch's transaction back; code 0 = it did not */
     struct histogram commits;
     int64_t events_kept; /* set before the worker has its first job */
@@ -86,7 +86,7 @@ static int begin_batch(void *context, struct error *err)
 {
     struct database *database = context;
 
-    clock_gettime(CLOCK_MONOTONIC, &database->began);
+    database->began_ns = loop_now_ns();
     database->lost = (struct error){ 0 };
     return execute(database, "BEGIN IMMEDIATE", err);
 }
@@ -105,16 +105,13 @@ static int is_lost(const struct database *database, struct error *err)
 static int end_batch(void *context, struct error *err)
 {
     struct database *database = context;
-    struct timespec now;
     int result = is_lost(database, err);
 
     if (result == 0)
         result = execute(database, "COMMIT", err);
     if (result < 0 && !sqlite3_get_autocommit(database->sqlite))
         execute(database, "ROLLBACK", NULL);
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    histogram_observe(&database->commits, (int64_t)(now.tv_sec - database->began.tv_sec) * 1000000 +
-                                              (now.tv_nsec - database->began.tv_nsec) / 1000);
+    histogram_observe(&database->commits, (loop_now_ns() - database->began_ns) / 1000);
     return result;
 }
 

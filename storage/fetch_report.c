@@ -5,20 +5,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/error.h"
+#include "base/loop.h"
 #include "base/seqpacket.h"
 
 #define RESULT_WAIT_MS 10000
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static bool is_due(const struct fetch_report *report, uint64_t done, uint64_t total, int64_t now)
 {
@@ -35,7 +27,7 @@ int fetch_report_progress(struct fetch_report *report, uint64_t done, uint64_t t
                           struct error *err)
 {
     struct fetch_message message = { .magic = FETCH_MESSAGE_MAGIC, .type = FETCH_PROGRESS };
-    int64_t now = now_ms();
+    int64_t now = loop_now_ms();
     int result;
 
     if (!is_due(report, done, total, now))
