@@ -357,7 +357,7 @@ static int check_holes(const struct snapshot_store *store, uint32_t instance, in
         !digest_equal(found, noted))
         return error_set(err, EBADMSG,
                          "the memory of a differential snapshot has not the holes that it was "
-                         "written with: put back a copy that kept them");
+                         "written with: copy it again, with tar --sparse");
     return 0;
 }
 
