@@ -332,9 +332,10 @@ struct memory_promise node_promised(const struct node *node, const struct vm *ex
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
+        /* One that is deleted has it until its process has ended. */
         bool counts = vm->head.hidden ? vm->spec.desired_running
-                                      : vm_state_is_live(vm->state) || vm->start_due ||
-                                            vm->start_committing || vm->timer;
+                                      : vm_state_is_live(vm->state) || vm->pidfd >= 0 ||
+                                            vm->start_due || vm->start_committing || vm->timer;
 
         if (vm == except || !counts)
             continue;

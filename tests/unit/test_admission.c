@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <string.h>
+#include "agent/node_internal.h"
 #include "base/error.h"
 #include "scheduler/admission.h"
 
@@ -113,6 +114,20 @@ static void a_host_that_is_short_starts_nothing(void **state)
     assert_non_null(strstr(err.message, "try again"));
 }
 
+/* Its deletion is committed, and its process killed: that may take a while to give it all back. */
+static void memory_is_promised_until_the_process_has_ended(void **state)
+{
+    struct vm vm = { .head.deleting = true, .state = VM_DELETING, .pidfd = 9 };
+    struct resource *items[] = { &vm.head };
+    struct node node = { .tables[RESOURCE_VM] = { .items = items, .count = 1 } };
+
+    (void)state;
+    vm.spec.memory_max_mib = vm.spec.memory_min_mib = 100;
+    assert_int_equal(node_promised_mib(&node, NULL), 100 + VM_OVERHEAD_MIB);
+    vm.pidfd = -1;
+    assert_int_equal(node_promised_mib(&node, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +137,7 @@ int main(void)
         cmocka_unit_test(the_ratio_overcommits_what_is_not_guaranteed),
         cmocka_unit_test(what_is_overcommitted_has_its_place_in_swap),
         cmocka_unit_test(a_host_that_is_short_starts_nothing),
+        cmocka_unit_test(memory_is_promised_until_the_process_has_ended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
