@@ -337,7 +337,7 @@ struct memory_promise node_promised(const struct node *node, const struct vm *ex
                                       : vm_state_is_live(vm->state) || vm->pidfd >= 0 ||
                                             vm->start_due || vm->start_committing || vm->timer;
 
-        if (vm == except || !counts)
+        if (vm == except || !counts || (except && except->autostart_waits && vm->autostart_waits))
             continue;
         promised.max_mib += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
         promised.min_mib += vm->spec.memory_min_mib + VM_OVERHEAD_MIB;

@@ -1,5 +1,6 @@
 /* Starting again what a host's reboot has stopped: in order, and so many at a time, lest all guests
- * boot at once.  What waits is in the rows: the next agent goes on with it. */
+ * boot at once.  What waits is in the rows: the next agent goes on with it.  The host may have come
+ * back with less memory: who does not fit waits, and keeps nobody waiting who does. */
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "base/log.h"
@@ -10,9 +11,19 @@ static bool is_starting(const struct vm *vm)
     return vm->state == VM_STARTING || (vm->start_due && vm->jobs > 0);
 }
 
+static bool has_memory(const struct node *node, const struct memory_capacity *capacity,
+                       const struct vm *vm)
+{
+    const struct memory_promise promised = node_promised(node, vm);
+    const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
+
+    return admission_check(capacity, &promised, &wanted, NULL) == 0;
+}
+
 void node_autostart(struct node *node)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct memory_capacity capacity = node_memory_capacity(node);
     int64_t room = node->config->autostart_parallel;
     struct vm *next;
 
@@ -25,7 +36,8 @@ void node_autostart(struct node *node)
         for (size_t i = 0; i < vms->count; i++) {
             struct vm *vm = (struct vm *)vms->items[i];
 
-            if (vm->autostart_waits && (!next || vm_starts_before(vm, next)))
+            if (vm->autostart_waits && (!next || vm_starts_before(vm, next)) &&
+                has_memory(node, &capacity, vm))
                 next = vm;
         }
         if (!next || room-- <= 0)

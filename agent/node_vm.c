@@ -455,10 +455,11 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
 {
     const struct vm *vm = (const struct vm *)resource;
     const struct snapshot *base = snapshot_of_memory(node, vm);
-    const char *reason = stored                ? vm->reason
-                         : vm->silent          ? "its VMM does not answer"
-                         : vm->autostart_waits ? "host-reboot: waits for its turn to start"
-                                               : vm->reason;
+    const char *reason = stored       ? vm->reason
+                         : vm->silent ? "its VMM does not answer"
+                         : vm->autostart_waits
+                             ? "host-reboot: waits for its turn, or for memory, to start"
+                             : vm->reason;
     char since[TIMESTAMP_TEXT];
     json_t *status;
 
