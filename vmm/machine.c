@@ -245,6 +245,8 @@ static int restore(struct machine *machine, const struct vmm_configure *configur
     /* It is another life of the machine, and the guest is told, now that it can be interrupted. */
     if (result == 0 && put_generation_id(machine, configure))
         power_notify(machine->power, GED_EVENT_GENERATION_ID);
+    if (result == 0)
+        (void)serial_input(machine->serial, NULL, 0);
     free(transfer.bytes);
     return result;
 }

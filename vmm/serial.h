@@ -19,5 +19,6 @@ struct serial *serial_free(struct serial *serial);
 void serial_transfer(struct serial *serial, struct transfer *transfer);
 
 /* Queues bytes for the receive FIFO: all of them, or none (false) if they do not fit into what is
- * free of VMM_INPUT_MAX.  Any thread; it never waits. */
+ * free of VMM_INPUT_MAX.  Of a port that was loaded, none raise the interrupt that is due.  Any
+ * thread; it never waits. */
 bool serial_input(struct serial *serial, const void *bytes, size_t size);
