@@ -389,7 +389,7 @@ static bool are_memory(const struct vm *vm, const int *fds, size_t count)
 void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, size_t fd_count)
 {
     struct snapshot *snapshot = vm->snapshot;
-    char reason[120];
+    char reason[160];
 
     if (!vm->forking || !vm->fork_asked)
         return;
@@ -402,7 +402,8 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
         result = -ECANCELED; /* it was deleted meanwhile, or all forks were */
     if (result < 0) {
         snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id,
-                 strerror(-result));
+                 result == -EOPNOTSUPP ? "memfds have huge pages here: set shmem_enabled to advise"
+                                       : strerror(-result));
         log_warning(node->log, "%s", reason);
         if (snapshot && vm_fork_wants(vm, snapshot->head.id))
             snapshot_is_written(node, snapshot, result, NULL, 0);

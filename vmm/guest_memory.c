@@ -351,7 +351,9 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
         return error_set(err, ENOTSUP, "fork: the memory is neither shared nor restored");
     if (count == VMM_LAYERS_MAX)
         return error_set(err, E2BIG, "fork: memory of more than %d files", VMM_LAYERS_MAX);
-    if (count > 0)
+    if (count > 0) /* beside a page that is written, holes: they are what the layers have */
+        result = sparse_check_exact(changes_fd);
+    if (count > 0 && result == 0)
         result = save_changes(memory, pagemap_fd, changes_fd);
     if (result < 0)
         return error_set(err, result, "fork: %s", strerror(-result));

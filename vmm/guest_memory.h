@@ -69,7 +69,8 @@ int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
  * to be laid over.  Shared memory's own file becomes the first, never written to again, once
  * guest_memory_part has returned; else what changed since the layers is written to `changes_fd`
  * (empty, of the RAM's size), as pagemap_fd (our own /proc/self/pagemap) tells it: what was
- * discarded is written as zeroes.  The files are put into ret_layers, borrowed. */
+ * discarded is written as zeroes.  The files are put into ret_layers, borrowed.  -EOPNOTSUPP:
+ * changes_fd has pages that are larger. */
 int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_fd,
                       int ret_layers[VMM_LAYERS_MAX], size_t *ret_count, struct error *err);
 /* After guest_memory_fork, before anything writes to the memory: what it writes is its own from

@@ -7,8 +7,10 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "agent/vm_memory.h"
@@ -427,6 +429,34 @@ static void a_new_base_is_the_only_layer(void **state)
     guest_memory_free(memory);
 }
 
+/* As a memfd is where the host's shmem_enabled says so: what is beside a page that was written is
+ * zeroes, not a hole, and would hide what the other layers have. */
+static void changes_do_not_go_into_huge_pages(void **state)
+{
+    char path[] = "/tmp/memory.XXXXXX";
+    auto_close int base = sealed_file();
+    auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    auto_close int huge = -1;
+    struct guest_memory *memory;
+    int layers[VMM_LAYERS_MAX];
+    size_t count;
+
+    (void)state;
+    assert_non_null(mkdtemp(path));
+    if (mount("warren-test", path, "tmpfs", 0, "mode=700,huge=always") == 0) {
+        huge = open(path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+        assert_int_equal(umount2(path, MNT_DETACH), 0);
+    }
+    assert_int_equal(rmdir(path), 0);
+    if (huge < 0)
+        skip();
+    assert_int_equal(ftruncate(huge, 8 * MIB), 0);
+    memory = copy_of(&base, 1);
+    fill(memory, 0, 1, 1);
+    assert_int_equal(guest_memory_fork(memory, pagemap, huge, layers, &count, NULL), -EOPNOTSUPP);
+    guest_memory_free(memory);
+}
+
 static void forks_have_bounds(void **state)
 {
     auto_close int file = sealed_file();
@@ -481,6 +511,7 @@ int main(void)
         cmocka_unit_test(files_of_another_size_are_refused),
         cmocka_unit_test(forks_see_what_was_and_their_own_changes),
         cmocka_unit_test(a_new_base_is_the_only_layer),
+        cmocka_unit_test(changes_do_not_go_into_huge_pages),
         cmocka_unit_test(forks_have_bounds),
         cmocka_unit_test(sizes_are_checked),
     };
