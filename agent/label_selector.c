@@ -60,6 +60,12 @@ int label_selector_parse(const char *text, struct label_selector *ret_selector, 
     return 0;
 }
 
+/* Of the same text come the same bytes. */
+bool label_selector_equal(const struct label_selector *a, const struct label_selector *b)
+{
+    return memcmp(a->text, b->text, sizeof(a->text)) == 0;
+}
+
 static bool requirement_holds(const struct label_selector *selector,
                               const struct label_requirement *requirement, const json_t *labels)
 {

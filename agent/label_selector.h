@@ -28,5 +28,6 @@ struct label_selector {
 
 /* -EINVAL, with what to write instead; the field is the caller's to name. */
 int label_selector_parse(const char *text, struct label_selector *ret_selector, struct error *err);
+bool label_selector_equal(const struct label_selector *a, const struct label_selector *b);
 /* labels: an object of strings; NULL = none. */
 bool label_selector_matches(const struct label_selector *selector, const json_t *labels);

@@ -53,6 +53,7 @@ int caller_identify(enum listener listener, const struct tokens *tokens,
         caller.kind = token->is_certificate ? CALLER_CERTIFICATE : CALLER_TOKEN;
         caller.scope = token->scope;
         memcpy(caller.name, token->name, sizeof(caller.name));
+        memcpy(caller.digest, token->digest, sizeof(caller.digest));
     }
     if (token && token->limits) {
         caller.limits = malloc(sizeof(*caller.limits));
@@ -90,6 +91,20 @@ int access_check(const struct request *request, struct error *err)
         return error_set(err, PROBLEM_FORBIDDEN, "%s needs the scope %s", route->operation_id,
                          scope_name(route->scope));
     return 0;
+}
+
+bool access_still_holds(const struct request *request, const struct tokens *tokens)
+{
+    const struct caller *caller = &request->caller;
+    const struct token *token;
+
+    if (caller->kind != CALLER_TOKEN && caller->kind != CALLER_CERTIFICATE)
+        return true;
+    token = caller->kind == CALLER_TOKEN ? tokens_find_digest(tokens, caller->digest)
+                                         : tokens_find_certificate(tokens, caller->name);
+    if (!token || token->scope < request->route->scope || !token->limits != !caller->limits)
+        return false;
+    return !token->limits || label_selector_equal(token->limits, caller->limits);
 }
 
 const char *access_challenge(const struct request *request, int code, char *buffer, size_t size)

@@ -27,6 +27,7 @@ struct caller {
     enum scope scope;
     bool refused;                  /* NOBODY, though it showed a token or certificate */
     char name[TOKEN_NAME_MAX + 1]; /* of the token or certificate */
+    char digest[DIGEST_TEXT];      /* of the token: its name stays when it is replaced */
     char peer[65];                 /* address, or the socket's credentials */
     struct label_selector *limits; /* owned; NULL = none */
 };
@@ -44,5 +45,7 @@ int access_check(const struct request *request, struct error *err);
  * PROBLEM_FORBIDDEN.  It holds for this moment: it is not asked again when the change's turn
  * comes. */
 int access_check_labels(const struct request *request, struct error *err);
+/* Would the caller of a request that was found well be known, and allowed it, by these tokens? */
+bool access_still_holds(const struct request *request, const struct tokens *tokens);
 /* The scopes' challenge (RFC 6750, 3); code: of the error. */
 const char *access_challenge(const struct request *request, int code, char *buffer, size_t size);

@@ -64,6 +64,9 @@ static void take_files(struct api_front *front, struct access_files *files)
     *files = (struct access_files){ 0 };
     log_info(front->options.service.log, "%zu tokens and certificate names are known",
              front->files.tokens.count);
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        if (front->services[i])
+            api_service_check_access(front->services[i]);
     for (int i = 0; new_tls && i < LISTENER_COUNT; i++)
         if (front->services[i] && i != LISTENER_UNIX &&
             api_service_set_tls(front->services[i], front->files.tls, front->files.tls_size, &err) <

@@ -15,6 +15,7 @@
 #include "api/held_reply.h"
 #include "api/problem.h"
 #include "api/request.h"
+#include "api/request_table.h"
 #include "api/router.h"
 #include "api/wire_link.h"
 #include "base/cleanup.h"
@@ -24,7 +25,6 @@
 #include "base/process.h"
 #include "base/seqpacket.h"
 
-#define TABLE_SIZE 4096 /* power of two */
 #define OUTSTANDING_MAX                                                      \
     16384 /* more than warren-api's connections: a sane one never gets there \
            */
@@ -45,39 +45,22 @@ struct api_service {
     struct tls_bytes {
         char *bytes; /* owned; NULL = none */
         size_t size;
-    } tls, tried_tls;                  /* that warren-api has taken; that it has yet to judge */
-    struct held_replies held;          /* until they are in the audit log */
-    size_t changes;                    /* outstanding */
-    struct request *table[TABLE_SIZE]; /* outstanding, by id */
-    size_t outstanding;
+    } tls, tried_tls;         /* that warren-api has taken; that it has yet to judge */
+    struct held_replies held; /* until they are in the audit log */
+    size_t changes;           /* outstanding */
+    struct request_table requests;
     void (*drained)(void *context); /* set: draining */
     void *drained_context;
 };
 
 /* --- requests --- */
 
-static struct request **table_slot(struct api_service *service, uint64_t id)
+/* It is answered, or nobody waits for its answer any more. */
+static void service_settled(struct api_service *service, const struct request *request)
 {
-    struct request **slot = &service->table[id & (TABLE_SIZE - 1)];
-
-    while (*slot && (*slot)->id != id)
-        slot = &(*slot)->next;
-    return slot;
-}
-
-/* Takes it out of the table; false if it is not there. */
-static bool table_remove(struct api_service *service, const struct request *request)
-{
-    struct request **slot = table_slot(service, request->id);
-
-    if (*slot != request)
-        return false;
-    *slot = request->next;
-    service->outstanding--;
     if (request->admitted)
         service->changes--;
     api_metrics_add_outstanding(service->metrics, -1);
-    return true;
 }
 
 static void service_kill_api(struct api_service *service, const char *why)
@@ -102,7 +85,11 @@ static void service_reply(void *context, struct request *request, struct wire_me
 {
     struct api_service *service = context;
 
-    if (!table_remove(service, request) || !service->link)
+    service_settled(service, request);
+    request->is_open = reply->has_stream && service->link;
+    if (!request->is_open)
+        request_table_remove(&service->requests, request);
+    if (!service->link)
         return;
     api_metrics_count(service->metrics, request->route, reply->status,
                       (loop_now_ns() - request->started_ns) / 1000);
@@ -124,20 +111,40 @@ static void reply_to_nobody(void *context, struct request *request, struct wire_
 }
 
 /* Its reply, whenever it comes, goes nowhere; it no longer needs the service. */
-static void service_abandon(struct api_service *service, struct request *request)
+static void service_abandon(void *context, struct request *request)
 {
-    table_remove(service, request);
+    struct api_service *service = context;
+
+    request_table_remove(&service->requests, request);
+    if (request->is_open) {
+        request_free(request);
+        return;
+    }
+    service_settled(service, request);
     request->sink.reply = reply_to_nobody;
     request->sink.context = service->options.audit;
     request_abandon(request);
 }
 
-static void service_abandon_all(struct api_service *service)
+/* Who has a stream, or merely waits; what is being done is answered. */
+static void service_check_access(void *context, struct request *request)
 {
-    for (size_t i = 0; i < TABLE_SIZE; i++) {
-        while (service->table[i])
-            service_abandon(service, service->table[i]);
-    }
+    struct api_service *service = context;
+    struct wire_message message = { .kind = WIRE_ABANDON, .id = request->id };
+
+    if ((!request->is_open && !request->abandon) ||
+        access_still_holds(request, service->options.tokens))
+        return;
+    log_info(service->options.log, "%s of %s %s is cut off: it may no longer have it",
+             request->route->operation_id,
+             request->caller.kind == CALLER_TOKEN ? "token" : "certificate", request->caller.name);
+    service_abandon(service, request);
+    service_send(service, &message);
+}
+
+void api_service_check_access(struct api_service *service)
+{
+    request_table_each(&service->requests, service_check_access, service);
 }
 
 /* A router_admit_fn.  Changes need room among those under way, and an audit log that can be
@@ -160,14 +167,14 @@ static int service_admit(void *context, struct request *request, struct error *e
 static void service_request(struct api_service *service, struct wire_message *message)
 {
     struct request_sink sink = { .reply = service_reply, .context = service };
-    struct request **slot = table_slot(service, message->id);
+    bool is_known = request_table_find(&service->requests, message->id) != NULL;
     struct request *request;
     struct caller caller;
     struct error err;
 
-    if (*slot || service->outstanding >= OUTSTANDING_MAX) {
-        service_kill_api(service, *slot ? "it used a request id twice"
-                                        : "it has too many requests outstanding");
+    if (is_known || service->requests.count >= OUTSTANDING_MAX) {
+        service_kill_api(service, is_known ? "it used a request id twice"
+                                           : "it has too many requests outstanding");
         return;
     }
     if (caller_identify(service->options.listener, service->options.tokens, message, &caller,
@@ -181,8 +188,7 @@ static void service_request(struct api_service *service, struct wire_message *me
         service_kill_api(service, err.message);
         return;
     }
-    *slot = request;
-    service->outstanding++;
+    request_table_add(&service->requests, request);
     api_metrics_add_outstanding(service->metrics, 1);
     router_dispatch(request, service_admit, service);
 }
@@ -198,7 +204,7 @@ static void service_message(void *context, struct wire_message *message)
     } else if (message->kind == WIRE_TLS) {
         service_tls_taken(service, message);
     } else {
-        struct request *request = *table_slot(service, message->id);
+        struct request *request = request_table_find(&service->requests, message->id);
 
         /* the reply may have crossed it */
         if (request)
@@ -226,10 +232,10 @@ static void service_log_exit(const struct api_service *service, int status)
 
     if (WIFSIGNALED(status))
         log_error(log, "warren-api was killed by signal %d, %zu requests lost", WTERMSIG(status),
-                  service->outstanding);
+                  service->requests.count);
     else if (!service->drained || status != 0)
         log_error(log, "warren-api exited with %d, %zu requests lost", WEXITSTATUS(status),
-                  service->outstanding);
+                  service->requests.count);
 }
 
 static void service_api_exited(void *context, uint32_t events)
@@ -245,7 +251,7 @@ static void service_api_exited(void *context, uint32_t events)
     service->pidfd = -1;
     service->link = wire_link_free(service->link);
     held_replies_drop(&service->held);
-    service_abandon_all(service);
+    request_table_each(&service->requests, service_abandon, service);
     if (service->drained) {
         service->drained(service->drained_context);
         return;
@@ -500,7 +506,7 @@ struct api_service *api_service_free(struct api_service *service)
     service->link = wire_link_free(service->link); /* warren-api exits at this end of file */
     held_replies_drop(&service->held);
     process_end(&service->pidfd);
-    service_abandon_all(service);
+    request_table_each(&service->requests, service_abandon, service);
     service_unlisten(service);
     tls_bytes_clear(&service->tls);
     tls_bytes_clear(&service->tried_tls);

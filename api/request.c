@@ -281,7 +281,8 @@ void request_send(struct request *request, struct wire_message *reply)
 {
     reply->strings[WIRE_REQUEST_ID] = request->uuid;
     request->sink.reply(request->sink.context, request, reply);
-    request_free(request);
+    if (!request->is_open)
+        request_free(request);
 }
 
 static void request_reply(struct request *request, struct wire_message *reply,

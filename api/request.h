@@ -33,7 +33,7 @@ struct request_sink {
 
 struct request {
     uint64_t id;          /* warren-api's */
-    struct request *next; /* in the service's table of what is outstanding */
+    struct request *next; /* in a request_table */
     struct request_sink sink;
     struct node *node;           /* borrowed */
     struct api_metrics *metrics; /* borrowed */
@@ -41,6 +41,7 @@ struct request {
     struct caller caller;        /* who asks */
     char uuid[UID_TEXT];         /* X-Request-Id, and in the audit log */
     bool admitted;               /* counted among changes under way */
+    bool is_open;                /* replied to, with a stream; the sink's, which frees it */
     int64_t started_ns;          /* of loop_now_ns */
     char *method, *path;         /* owned; path without the query */
     struct query query;          /* points into path's buffer */

@@ -121,6 +121,8 @@ static void server_message(void *context, struct wire_message *message)
         server_drain(context);
     else if (message->kind == WIRE_TLS)
         server_take_tls(context, message);
+    else if (message->kind == WIRE_ABANDON)
+        exchange_cut(context, message->id);
     else
         exchange_reply(context, message);
 }
@@ -180,7 +182,7 @@ static int server_connect(struct server *server, int link_fd, struct error *err)
 {
     struct wire_link_options options = {
         .loop = server->loop,
-        .kinds = 1u << WIRE_REPLY | 1u << WIRE_DRAIN | 1u << WIRE_TLS,
+        .kinds = 1u << WIRE_REPLY | 1u << WIRE_ABANDON | 1u << WIRE_DRAIN | 1u << WIRE_TLS,
         .on_message = server_message,
         .on_end = server_link_ended,
         .context = server,

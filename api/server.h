@@ -77,7 +77,7 @@ struct server {
     struct wire_link *link;
     struct server_connection *connections;
     size_t connection_count;
-    struct server_connection *waiting[SERVER_TABLE_SIZE]; /* by id */
+    struct server_connection *waiting[SERVER_TABLE_SIZE]; /* for replies, or streams' ends; by id */
     uint64_t last_id;
     size_t body_bytes;      /* reserved for bodies */
     struct server_tls *tls; /* for who connects from now on; NULL while there is none */
@@ -111,3 +111,5 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **request_cl
                         enum MHD_RequestTerminationCode why);
 /* A reply for whom it may concern. */
 void exchange_reply(struct server *server, struct wire_message *reply);
+/* Closes the connection that waits for the reply to this id, or has its stream, if there is one. */
+void exchange_cut(struct server *server, uint64_t id);

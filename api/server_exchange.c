@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include "api/server.h"
 #include "api/server_problem.h"
 #include "api/server_stream.h"
@@ -34,7 +35,7 @@ static void connection_enter(struct server_connection *connection, enum connecti
         connection->deadline_ms = loop_now_ms() + SERVER_DRAIN_MS;
 }
 
-/* --- who waits for which reply --- */
+/* --- who waits for which reply, or has which stream --- */
 
 static void waiting_add(struct server *server, struct server_connection *connection)
 {
@@ -46,15 +47,21 @@ static void waiting_add(struct server *server, struct server_connection *connect
     *slot = connection;
 }
 
-/* NULL if nobody waits for it (any more). */
-static struct server_connection *waiting_take(struct server *server, uint64_t id)
+static struct server_connection **waiting_slot(struct server *server, uint64_t id)
 {
     struct server_connection **slot = &server->waiting[id & (SERVER_TABLE_SIZE - 1)];
-    struct server_connection *connection;
 
     while (*slot && (*slot)->id != id)
         slot = &(*slot)->id_next;
-    connection = *slot;
+    return slot;
+}
+
+/* NULL if nobody waits for it (any more). */
+static struct server_connection *waiting_take(struct server *server, uint64_t id)
+{
+    struct server_connection **slot = waiting_slot(server, id);
+    struct server_connection *connection = *slot;
+
     if (connection)
         *slot = connection->id_next;
     return connection;
@@ -83,6 +90,7 @@ static void connection_reset(struct server_connection *connection)
     memset(&connection->reply, 0, sizeof(connection->reply));
 }
 
+/* If warrend does not know it yet. */
 static void tell_abandoned(struct server_connection *connection)
 {
     struct wire_message message = { .kind = WIRE_ABANDON, .id = connection->id };
@@ -102,8 +110,7 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **request_cl
     *request_cls = NULL;
     if (!connection)
         return;
-    if (connection->state == CONNECTION_WAITING)
-        tell_abandoned(connection);
+    tell_abandoned(connection);
     connection_reset(connection);
     connection_enter(connection, CONNECTION_HEADER);
 }
@@ -210,16 +217,31 @@ static bool keep_reply(struct server_connection *connection, struct wire_message
     return true;
 }
 
+/* Who gets a stream stays in the table, until its end is told. */
 void exchange_reply(struct server *server, struct wire_message *reply)
 {
-    struct server_connection *connection = waiting_take(server, reply->id);
+    struct server_connection *connection = *waiting_slot(server, reply->id);
 
-    if (!connection)
-        return;                          /* abandoned while the reply was on its way */
+    if (!connection || connection->state != CONNECTION_WAITING)
+        return; /* abandoned while the reply was on its way */
+    if (!reply->has_stream)
+        waiting_take(server, reply->id);
     (void)keep_reply(connection, reply); /* if not: answered with 503 */
     connection->hangup = loop_remove(connection->hangup);
     connection_enter(connection, CONNECTION_REPLIED);
     MHD_resume_connection(connection->mhd);
+}
+
+/* Both sockets, so that it ends however far it is; the rest comes of their ends. */
+void exchange_cut(struct server *server, uint64_t id)
+{
+    struct server_connection *connection = waiting_take(server, id);
+
+    if (!connection)
+        return; /* it ended while this was on its way */
+    shutdown(connection->fd, SHUT_RDWR);
+    if (connection->reply.has_stream)
+        shutdown(connection->reply.stream_fd, SHUT_RDWR);
 }
 
 /* --- receiving --- */

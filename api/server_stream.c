@@ -76,10 +76,12 @@ static ssize_t stream_read(void *cls, uint64_t position, char *buffer, size_t si
 /* --- both ways: 101 --- */
 
 struct relay_way {
-    int from, to; /* borrowed */
+    struct server_relay *relay; /* that it belongs to */
+    int from, to;               /* borrowed */
     size_t first, count;
     bool ended; /* nothing more comes */
     bool told;  /* and `to` knows */
+    bool gone;  /* `from` does not listen any more, either */
     char bytes[BLOCK_BYTES];
 };
 
@@ -143,6 +145,17 @@ static void relay_again(void *context)
     relay_run(relay);
 }
 
+/* Both ways are at their ends, or who is gone has been heard to the end. */
+static bool relay_is_over(const struct server_relay *relay)
+{
+    const struct relay_way *ways = relay->ways;
+
+    for (int i = 0; i < WAY_COUNT; i++)
+        if (ways[i].told && (ways[i].gone || ways[1 - i].told))
+            return true;
+    return false;
+}
+
 /* The sources are edge-triggered, so it goes on until nothing moves, or comes again by itself. */
 static void relay_run(struct server_relay *relay)
 {
@@ -156,7 +169,7 @@ static void relay_run(struct server_relay *relay)
             moved = r < 0 ? r : moved | r;
         }
     }
-    if (moved < 0 || (relay->ways[TO_STREAM].told && relay->ways[TO_CLIENT].told)) {
+    if (moved < 0 || relay_is_over(relay)) {
         relay_close(relay);
         return;
     }
@@ -169,18 +182,22 @@ static void relay_run(struct server_relay *relay)
 
 static void relay_ready(void *context, uint32_t events)
 {
-    (void)events;
-    relay_run(context);
+    struct relay_way *way = context;
+
+    way->gone = way->gone || (events & (EPOLLHUP | EPOLLERR));
+    relay_run(way->relay);
 }
 
 static int relay_watch(struct server_relay *relay, struct loop *loop)
 {
     for (int i = 0; i < WAY_COUNT; i++) {
-        int r = loop_add(loop, relay->ways[i].from, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                         relay_ready, relay, &relay->sources[i], NULL);
+        struct relay_way *way = &relay->ways[i];
+        int r = loop_add(loop, way->from, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, relay_ready,
+                         way, &relay->sources[i], NULL);
 
         if (r < 0)
             return r;
+        way->relay = relay;
     }
     return 0;
 }

@@ -197,10 +197,16 @@ void tokens_clear(struct tokens *tokens)
 
 const struct token *tokens_find_secret(const struct tokens *tokens, const char *secret)
 {
-    const struct token *found = NULL;
     char digest[DIGEST_TEXT];
 
     digest_of(secret, strlen(secret), digest);
+    return tokens_find_digest(tokens, digest);
+}
+
+const struct token *tokens_find_digest(const struct tokens *tokens, const char *digest)
+{
+    const struct token *found = NULL;
+
     for (size_t i = 0; i < tokens->count; i++)
         if (!tokens->items[i].is_certificate && digest_equal(tokens->items[i].digest, digest))
             found = &tokens->items[i];

@@ -43,4 +43,5 @@ void tokens_clear(struct tokens *tokens);
 
 /* NULL if there is none.  Borrowed. */
 const struct token *tokens_find_secret(const struct tokens *tokens, const char *secret);
+const struct token *tokens_find_digest(const struct tokens *tokens, const char *digest);
 const struct token *tokens_find_certificate(const struct tokens *tokens, const char *name);

@@ -1,15 +1,16 @@
 /* wire.h - one message between warrend and warren-api: its bytes on the SOCK_SEQPACKET socket.
  *
  * warren-api -> warrend: REQUEST (one HTTP request), ABANDON (its client has gone; the reply to
- * this id, if it still comes, is ignored).  warrend -> warren-api: REPLY, one for each request;
- * DRAIN: nobody new can come, end when every connection has had its answer.  Where there is TLS,
- * TLS goes first and whenever the files have changed: its body is the certificate chain, its key
- * and the authorities of clients, PEM, a NUL behind each; the same kind comes back, its body what
- * is wrong with that ("" = taken). Neither end trusts the other's bytes: warren-api is the less
- * trusted process, and what it gets back was partly written by guests and users.  Everything is
- * validated in wire_unpack: lengths, kinds, which strings a kind may carry, and that no string
- * holds a control character (so that no header can be smuggled in).  A body that does not fit into
- * one message travels as a sealed memfd.
+ * this id, if it still comes, is ignored; or the stream that it was answered with has ended).
+ * warrend -> warren-api: REPLY, one for each request; ABANDON: close the connection of this id,
+ * which still waits for its reply, or has a stream; DRAIN: nobody new can come, end when every
+ * connection has had its answer.  Where there is TLS, TLS goes first and whenever the files have
+ * changed: its body is the certificate chain, its key and the authorities of clients, PEM, a NUL
+ * behind each; the same kind comes back, its body what is wrong with that ("" = taken). Neither end
+ * trusts the other's bytes: warren-api is the less trusted process, and what it gets back was
+ * partly written by guests and users.  Everything is validated in wire_unpack: lengths, kinds,
+ * which strings a kind may carry, and that no string holds a control character (so that no header
+ * can be smuggled in).  A body that does not fit into one message travels as a sealed memfd.
  *
  * What has no known length is a stream: the reply carries a socket, warren-api sends the client
  * what it reads there until its end (status 200), or copies bytes both ways between the two (101).

@@ -7,9 +7,14 @@
   vsock_peer.py connect API VM PORT [BYTES [TIMES]]
                                         upgrades, sends BYTES (20), half-closes, wants them back;
                                         prints `ok N`, or the status and problem it was answered
+  vsock_peer.py hold API VM PORT        upgrades, prints `open`, is silent until the other end closes,
+                                        and prints `ended`
+
+API is a unix socket, or HOST:PORT:CA-FILE:TOKEN by TLS.
 """
 import os
 import socket
+import ssl
 import sys
 import threading
 
@@ -70,16 +75,45 @@ def read_head(connection):
     return head.decode("latin-1")
 
 
-def connect_one(api, vm, port, count):
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(40)
+def open_api(api):
+    """The connection, and the headers that say who asks."""
+    if api.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
         connection.connect(api)
-        connection.sendall(f"GET /v1/vms/{vm}/vsock/{port} HTTP/1.1\r\nHost: w\r\n"
-                           "Connection: Upgrade\r\nUpgrade: vsock\r\n\r\n".encode())
-        head = read_head(connection)
-        status = head.split(" ")[1] if " " in head else "none"
-        if status != "101":
-            return status + " " + connection.recv(4096).decode("latin-1")
+        return connection, ""
+    host, port, authority, token = api.split(":")
+    context = ssl.create_default_context(cafile=authority)
+    return context.wrap_socket(socket.create_connection((host, port)),
+                               server_hostname=host), f"Authorization: Bearer {token}\r\n"
+
+
+def upgrade(connection, headers, vm, port):
+    """None, or the refusal."""
+    connection.settimeout(40)
+    connection.sendall(f"GET /v1/vms/{vm}/vsock/{port} HTTP/1.1\r\nHost: w\r\n{headers}"
+                       "Connection: Upgrade\r\nUpgrade: vsock\r\n\r\n".encode())
+    head = read_head(connection)
+    status = head.split(" ")[1] if " " in head else "none"
+    return None if status == "101" else status + " " + connection.recv(4096).decode("latin-1")
+
+
+def hold(api, vm, port):
+    connection, headers = open_api(api)
+    print(upgrade(connection, headers, vm, port) or "open", flush=True)
+    try:
+        while connection.recv(4096):
+            pass
+    except OSError:
+        pass
+    print("ended", flush=True)
+
+
+def connect_one(api, vm, port, count):
+    connection, headers = open_api(api)
+    with connection:
+        refusal = upgrade(connection, headers, vm, port)
+        if refusal:
+            return refusal
         sent = os.urandom(count)
 
         def send():
@@ -101,4 +135,4 @@ def connect(api, vm, port, count="20", times="1"):
     print(result)
 
 
-{"echo": echo, "ask": ask, "connect": connect}[sys.argv[1]](*sys.argv[2:])
+{"echo": echo, "ask": ask, "connect": connect, "hold": hold}[sys.argv[1]](*sys.argv[2:])

@@ -77,11 +77,52 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_int_equal(ask_as(f, &caller, "GET", "/healthz", NULL), 200);
 }
 
+static bool holds(const char *file, const struct caller *caller, enum scope scope)
+{
+    struct route route = { .scope = scope };
+    struct request request = { .route = &route, .caller = *caller };
+    struct tokens tokens;
+    bool result;
+
+    assert_int_equal(tokens_parse(file, strlen(file), &tokens, NULL), 0);
+    result = access_still_holds(&request, &tokens);
+    tokens_clear(&tokens);
+    return result;
+}
+
+static void what_is_open_holds_as_long_as_its_token(void **state)
+{
+#define OLD "5fc95f2f23e9bb9f6eb4a4d1d4bc4a5b5fc95f2f23e9bb9f6eb4a4d1d4bc4a5b"
+#define NEW "0000000000000000000000000000000000000000000000000000000000000000"
+    struct label_selector limits;
+    struct caller token = { .kind = CALLER_TOKEN, .name = "ci", .digest = OLD };
+    struct caller certificate = { .kind = CALLER_CERTIFICATE, .name = "ci" };
+    struct caller user = { .kind = CALLER_SOCKET };
+
+    (void)state;
+    assert_true(holds("token ci scopes=read sha256=" OLD, &token, SCOPE_READ));
+    assert_true(holds("token renamed scopes=admin sha256=" OLD, &token, SCOPE_READ));
+    assert_false(holds("token ci scopes=read sha256=" OLD, &token, SCOPE_OPERATE));
+    assert_false(holds("token ci scopes=admin sha256=" NEW, &token, SCOPE_READ));
+    assert_false(holds("token ci scopes=read labels=a sha256=" OLD, &token, SCOPE_READ));
+    assert_false(holds("cert ci scopes=admin", &token, SCOPE_READ));
+    assert_true(holds("cert ci scopes=read", &certificate, SCOPE_READ));
+    assert_false(holds("cert other scopes=read", &certificate, SCOPE_READ));
+    assert_false(holds("token ci scopes=admin sha256=" OLD, &certificate, SCOPE_READ));
+    assert_int_equal(label_selector_parse("a", &limits, NULL), 0);
+    token.limits = &limits;
+    assert_true(holds("token ci scopes=read labels=a sha256=" OLD, &token, SCOPE_READ));
+    assert_false(holds("token ci scopes=read labels=b sha256=" OLD, &token, SCOPE_READ));
+    assert_false(holds("token ci scopes=read sha256=" OLD, &token, SCOPE_READ));
+    assert_true(holds("", &user, SCOPE_ADMIN));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(each_route_needs_its_scope),
         CASE(labels_limit_what_is_seen_and_made),
+        cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

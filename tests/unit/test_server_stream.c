@@ -33,8 +33,9 @@ struct fixture {
     int status; /* to answer with */
     int stream; /* our end of the last stream; -1 */
     int requests;
-    bool extra_asked; /* the last request asked for an upgrade */
-    char text[4096];  /* what a client received */
+    uint64_t id, abandoned; /* of the last request; of the last of which an end was told */
+    bool extra_asked;       /* the last request asked for an upgrade */
+    char text[4096];        /* what a client received */
 };
 
 /* Every request is answered with a stream. */
@@ -46,9 +47,12 @@ static void on_message(void *context, struct wire_message *message)
     };
     int pair[2];
 
-    if (message->kind != WIRE_REQUEST)
+    if (message->kind != WIRE_REQUEST) {
+        f->abandoned = message->id;
         return;
+    }
     f->requests++;
+    f->id = message->id;
     f->extra_asked = message->strings[WIRE_UPGRADE] != NULL;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     reply.stream_fd = pair[1];
@@ -252,7 +256,30 @@ static void a_client_that_leaves_closes_the_stream(void **state)
         read_until(f, fd, "\r\n\r\n");
         close(fd);
         assert_true(stream_ends(f));
+        for (int j = 0; f->abandoned != f->id && j < TURNS; j++)
+            turn(f);
+        assert_int_equal(f->abandoned, f->id);
     }
+}
+
+/* However far it is: its reply may still be on the way, or its client not read. */
+static void what_warrend_gives_up_ends(void **state)
+{
+    static const char *const requests[] = { GET, UPGRADE };
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 4; i++) {
+        auto_close int fd = ask(f, i % 2 ? 101 : 200, requests[i % 2]);
+        struct wire_message message = { .kind = WIRE_ABANDON, .id = f->id };
+
+        if (i / 2)
+            read_until(f, fd, "\r\n\r\n");
+        assert_int_equal(wire_link_send(f->link, &message, NULL), 0);
+        assert_int_equal(wire_link_send(f->link, &message, NULL), 0); /* as if it crossed its end */
+        read_until(f, fd, NULL);
+        assert_true(stream_ends(f));
+    }
+    assert_int_equal(f->abandoned, 0);
 }
 
 static void head_closes_the_stream(void **state)
@@ -406,6 +433,7 @@ int main(void)
         TEST(what_comes_is_sent_until_the_end),
         TEST(an_old_client_reads_until_the_connection_ends),
         TEST(a_client_that_leaves_closes_the_stream),
+        TEST(what_warrend_gives_up_ends),
         TEST(head_closes_the_stream),
         TEST(a_client_that_does_not_read_is_not_buffered),
         TEST(an_upgrade_copies_both_ways),
