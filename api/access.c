@@ -71,6 +71,22 @@ void caller_clear(struct caller *caller)
     caller->limits = NULL;
 }
 
+/* "pid=7,uid=0,gid=0", or not known. */
+static bool same_user(const char *a, const char *b)
+{
+    const char *of_a = strstr(a, "uid="), *of_b = strstr(b, "uid=");
+
+    if (!of_a || !of_b)
+        return of_a == of_b;
+    return strcspn(of_a, ",") == strcspn(of_b, ",") && strncmp(of_a, of_b, strcspn(of_a, ",")) == 0;
+}
+
+bool caller_is_same(const struct caller *a, const struct caller *b)
+{
+    return a->kind == b->kind && strcmp(a->name, b->name) == 0 &&
+           (a->kind != CALLER_SOCKET || same_user(a->peer, b->peer));
+}
+
 /* --- by route --- */
 
 int access_check(const struct request *request, struct error *err)

@@ -37,6 +37,8 @@ int caller_identify(enum listener listener, const struct tokens *tokens,
                     const struct wire_message *message, struct caller *ret_caller,
                     struct error *err);
 void caller_clear(struct caller *caller);
+/* The same token (a new secret, too), certificate's name, or user of the unix socket? */
+bool caller_is_same(const struct caller *a, const struct caller *b);
 
 /* By route, which may be NULL.  PROBLEM_UNAUTHENTICATED (401) or PROBLEM_FORBIDDEN (403). */
 int access_check(const struct request *request, struct error *err);

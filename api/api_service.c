@@ -121,6 +121,7 @@ static void service_abandon(void *context, struct request *request)
         return;
     }
     service_settled(service, request);
+    request->sink.others = NULL;
     request->sink.reply = reply_to_nobody;
     request->sink.context = service->options.audit;
     request_abandon(request);
@@ -166,7 +167,9 @@ static int service_admit(void *context, struct request *request, struct error *e
 
 static void service_request(struct api_service *service, struct wire_message *message)
 {
-    struct request_sink sink = { .reply = service_reply, .context = service };
+    struct request_sink sink = { .reply = service_reply,
+                                 .others = &service->requests,
+                                 .context = service };
     bool is_known = request_table_find(&service->requests, message->id) != NULL;
     struct request *request;
     struct caller caller;

@@ -4,6 +4,7 @@
 #include "agent/event_filter.h"
 #include "api/handlers.h"
 #include "api/request.h"
+#include "api/request_table.h"
 
 #define EVENT_STREAM_TYPE "text/event-stream"
 #define PAGE_LIMIT        100
@@ -41,6 +42,9 @@ static void stream_opened(void *context, int fd, const struct error *err)
         request_reply_stream(request, EVENT_STREAM_TYPE, fd);
 }
 
+/* Of the 64 that there are. */
+static const struct stream_share listener_share = { .what = "event streams", .all = 16 };
+
 void event_list(struct request *request)
 {
     const struct query *query = &request->query;
@@ -54,7 +58,8 @@ void event_list(struct request *request)
         event_filter_make(query_get(query, "kind"), query_get(query, "id"),
                           query_get(query, "type"), &filter, &err) < 0 ||
         request_labels(request, &filter.labels, &err) < 0 ||
-        query_integer(query, "limit", 1, PAGE_LIMIT_MAX, PAGE_LIMIT, &limit, &err) < 0) {
+        query_integer(query, "limit", 1, PAGE_LIMIT_MAX, PAGE_LIMIT, &limit, &err) < 0 ||
+        (!json && request_admit_stream(request, &listener_share, &err) < 0)) {
         request_reply_error(request, &err);
         return;
     }

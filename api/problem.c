@@ -28,6 +28,8 @@ static const struct problem problems[] = {
       STREAM_PROTOCOL },
     { PROBLEM_TOO_MANY_REQUESTS, 429, "too-many-requests", "Too many changes are under way", "1",
       NULL },
+    { PROBLEM_TOO_MANY_STREAMS, 429, "too-many-streams", "Who asks has its share of streams open",
+      "1", NULL },
     { ECONNREFUSED, 502, "guest-refused", "The guest does not accept the connection", NULL, NULL },
     { EAGAIN, 503, "unavailable", "The node cannot serve this now", "1", NULL },
     { PROBLEM_TOO_MANY_OUTSTANDING, 503, "unavailable", "The node cannot serve this now", "1",

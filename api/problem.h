@@ -23,6 +23,7 @@ struct problem {
 #define PROBLEM_UNAUTHENTICATED   ENOKEY
 #define PROBLEM_FORBIDDEN         EKEYREVOKED
 #define PROBLEM_TOO_MANY_REQUESTS EUSERS
+#define PROBLEM_TOO_MANY_STREAMS  ENOSR
 /* What streams of bytes both ways are called in Upgrade headers: there is one kind. */
 #define STREAM_PROTOCOL "vsock"
 

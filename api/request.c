@@ -8,6 +8,7 @@
 #include "agent/label_selector.h"
 #include "api/idempotency.h"
 #include "api/problem.h"
+#include "api/request_table.h"
 #include "api/router.h"
 #include "api/wire.h"
 #include "base/cleanup.h"
@@ -170,6 +171,16 @@ int request_check_upgrade(const struct request *request, const char *protocol, s
         return 0;
     return error_field(err, PROBLEM_UPGRADE, "Upgrade",
                        "send the headers \"Connection: Upgrade\" and \"Upgrade: %s\"", protocol);
+}
+
+int request_admit_stream(struct request *request, const struct stream_share *share,
+                         struct error *err)
+{
+    const struct request_table *others = request->sink.others;
+    int r = others ? request_table_check_share(others, request, share, err) : 0;
+
+    request->is_stream = r == 0;
+    return r;
 }
 
 int request_json(struct request *request, const char *const *types, json_t **ret_json,

@@ -19,7 +19,9 @@ struct forks;
 struct key;
 struct label_selector;
 struct request;
+struct request_table;
 struct route;
+struct stream_share;
 struct wire_message;
 
 /* The wait is over: what was waited for is so, or not in time, or never. */
@@ -28,7 +30,8 @@ typedef void request_waited_fn(struct request *request, bool reached);
 /* Where replies go.  `reply` has no id or kind yet; its body is borrowed. */
 struct request_sink {
     void (*reply)(void *context, struct request *request, struct wire_message *reply);
-    void *context; /* borrowed */
+    const struct request_table *others; /* of the same listener; NULL = none (tests) */
+    void *context;                      /* borrowed, as they are */
 };
 
 struct request {
@@ -41,6 +44,7 @@ struct request {
     struct caller caller;        /* who asks */
     char uuid[UID_TEXT];         /* X-Request-Id, and in the audit log */
     bool admitted;               /* counted among changes under way */
+    bool is_stream;              /* counted against its caller's share, from before it is open */
     bool is_open;                /* replied to, with a stream; the sink's, which frees it */
     int64_t started_ns;          /* of loop_now_ns */
     char *method, *path;         /* owned; path without the query */
@@ -103,6 +107,9 @@ int request_labels(const struct request *request, struct label_selector *ret_sel
                    struct error *err);
 /* Does the client want to go on with this protocol?  -EPROTO (426), naming it. */
 int request_check_upgrade(const struct request *request, const char *protocol, struct error *err);
+/* To be asked before a stream is opened for its caller.  PROBLEM_TOO_MANY_STREAMS (429). */
+int request_admit_stream(struct request *request, const struct stream_share *share,
+                         struct error *err);
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);

@@ -1,6 +1,11 @@
 /* request_table.c - see request_table.h. */
 #include "api/request_table.h"
+#include <errno.h>
+#include <string.h>
+#include "api/access.h"
+#include "api/problem.h"
 #include "api/request.h"
+#include "base/error.h"
 
 static struct request **slot_of(struct request_table *table, uint64_t id)
 {
@@ -39,4 +44,29 @@ void request_table_each(struct request_table *table,
             visit(context, request);
         }
     }
+}
+
+int request_table_check_share(const struct request_table *table, const struct request *request,
+                              const struct stream_share *share, struct error *err)
+{
+    size_t all = 0, of_vm = 0;
+
+    for (size_t i = 0; i < REQUEST_TABLE_SIZE; i++) {
+        for (const struct request *other = table->slots[i]; other; other = other->next) {
+            if (!other->is_stream || other->route != request->route ||
+                !caller_is_same(&other->caller, &request->caller))
+                continue;
+            all++;
+            of_vm += strcmp(other->parameter, request->parameter) == 0;
+        }
+    }
+    if (share->of_vm > 0 && of_vm >= share->of_vm)
+        return error_set(err, PROBLEM_TOO_MANY_STREAMS,
+                         "one caller may have %zu %s of one VM: close one, or try again later",
+                         share->of_vm, share->what);
+    if (all >= share->all)
+        return error_set(err, PROBLEM_TOO_MANY_STREAMS,
+                         "one caller may have %zu %s: close one, or try again later", share->all,
+                         share->what);
+    return 0;
 }

@@ -8,6 +8,7 @@
 #include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/request.h"
+#include "api/request_table.h"
 #include "api/router.h"
 #include "base/cleanup.h"
 
@@ -210,12 +211,16 @@ void vm_wait(struct request *request)
                  seconds * 1000, wait_reply);
 }
 
+/* Of 256, and 32. */
+static const struct stream_share follower_share = { "console followers", 64, 8 };
+
 static void console_follow(struct request *request, size_t tail)
 {
     struct error err = { 0 };
     int fd;
 
-    if (node_console_follow(request->node, request->parameter, tail, &fd, &err) < 0)
+    if (request_admit_stream(request, &follower_share, &err) < 0 ||
+        node_console_follow(request->node, request->parameter, tail, &fd, &err) < 0)
         request_reply_error(request, &err);
     else
         request_reply_stream(request, CONSOLE_TYPE, fd);
@@ -280,11 +285,15 @@ static void vsock_connected(void *context, int fd, const struct error *err)
         request_reply_upgrade(request, STREAM_PROTOCOL, fd);
 }
 
+/* Of the 64 that a VM has.  All together are bounded by their connections to warren-api. */
+static const struct stream_share vsock_share = { "vsock connections", SIZE_MAX, 16 };
+
 void vm_vsock(struct request *request)
 {
     struct error err = { 0 };
 
-    if (request_check_upgrade(request, STREAM_PROTOCOL, &err) < 0)
+    if (request_check_upgrade(request, STREAM_PROTOCOL, &err) < 0 ||
+        request_admit_stream(request, &vsock_share, &err) < 0)
         request_reply_error(request, &err);
     else
         node_vsock_connect(request->node, request->parameter, request->number, vsock_connected,

@@ -12,7 +12,7 @@
 #define RECEIVE_BUFFERS 16
 #define PACKET_BYTES    4096
 #define WINDOW          8192
-#define CONNECTIONS     4
+#define CONNECTIONS     20
 #define TIMEOUT         (5 * SECOND)
 #define NO_SEND         2
 #define NO_MORE         3

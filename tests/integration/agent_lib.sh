@@ -141,6 +141,13 @@ wait_for() {
     done
 }
 
+# as_user UID COMMAND...: in the background, as one who may use the socket, which is opened to all for that, and
+# nothing else; so its curl is not recorded.
+as_user() {
+    chmod 666 "$(socket)"
+    PATH=${PATH#"$work/bin:"} exec setpriv --reuid "$1" --clear-groups "${@:2}"
+}
+
 api() {
     local method=$1 path=$2 data=("${@:3:1}") out
     [ $# -lt 3 ] || [ -z "$3" ] && data=() || data=(-H 'Content-Type: application/json' --data-binary "$3")

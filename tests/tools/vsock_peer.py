@@ -7,8 +7,10 @@
   vsock_peer.py connect API VM PORT [BYTES [TIMES]]
                                         upgrades, sends BYTES (20), half-closes, wants them back;
                                         prints `ok N`, or the status and problem it was answered
-  vsock_peer.py hold API VM PORT        upgrades, prints `open`, is silent until the other end closes,
-                                        and prints `ended`
+  vsock_peer.py hold API VM PORT [UID [TIMES]]
+                                        as that user upgrades TIMES (1) connections, prints `open` or
+                                        the refusal of each, is silent until the other end closes the
+                                        first, and prints `ended`
 
 API is a unix socket, or HOST:PORT:CA-FILE:TOKEN by TLS.
 """
@@ -97,11 +99,15 @@ def upgrade(connection, headers, vm, port):
     return None if status == "101" else status + " " + connection.recv(4096).decode("latin-1")
 
 
-def hold(api, vm, port):
-    connection, headers = open_api(api)
-    print(upgrade(connection, headers, vm, port) or "open", flush=True)
+def hold(api, vm, port, uid="0", times="1"):
+    os.setuid(int(uid))
+    held = []
+    for _ in range(int(times)):
+        connection, headers = open_api(api)
+        print(upgrade(connection, headers, vm, port) or "open", flush=True)
+        held.append(connection)
     try:
-        while connection.recv(4096):
+        while held[0].recv(4096):
             pass
     except OSError:
         pass

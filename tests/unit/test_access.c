@@ -117,12 +117,34 @@ static void what_is_open_holds_as_long_as_its_token(void **state)
     assert_true(holds("", &user, SCOPE_ADMIN));
 }
 
+static void callers_are_told_apart(void **state)
+{
+    const struct caller callers[] = {
+        { .kind = CALLER_TOKEN, .name = "ci" },
+        { .kind = CALLER_TOKEN, .name = "cd" },
+        { .kind = CALLER_CERTIFICATE, .name = "ci" },
+        { .kind = CALLER_SOCKET, .peer = "pid=7,uid=1,gid=0" },
+        { .kind = CALLER_SOCKET, .peer = "pid=7,uid=11,gid=0" },
+        { .kind = CALLER_SOCKET, .peer = "?" },
+    };
+    struct caller same = { .kind = CALLER_SOCKET, .peer = "pid=8,uid=1,gid=3" };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(callers); i++)
+        for (size_t j = 0; j < ARRAY_LENGTH(callers); j++)
+            assert_int_equal(caller_is_same(&callers[i], &callers[j]), i == j);
+    assert_true(caller_is_same(&same, &callers[3]));
+    same = (struct caller){ .kind = CALLER_TOKEN, .name = "ci", .digest = OLD };
+    assert_true(caller_is_same(&same, &callers[0]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(each_route_needs_its_scope),
         CASE(labels_limit_what_is_seen_and_made),
         cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
+        cmocka_unit_test(callers_are_told_apart),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
