@@ -137,11 +137,11 @@ const char *access_challenge(const struct request *request, int code, char *buff
 
 /* --- by labels --- */
 
-static bool vm_matches(const struct caller *caller, const json_t *vm)
+bool caller_sees_vm(const struct caller *caller, const json_t *vm)
 {
-    const json_t *spec = json_object_get(vm, "spec");
+    const json_t *labels = json_object_get(json_object_get(vm, "spec"), "labels");
 
-    return label_selector_matches(caller->limits, json_object_get(spec, "labels"));
+    return !caller->limits || label_selector_matches(caller->limits, labels);
 }
 
 static int refuse_labels(const char *what, struct error *err)
@@ -158,7 +158,7 @@ static int check_origin(const struct request *request, const char *id, const cha
     json_t *vm = id ? node_get(request->node, RESOURCE_VM, id) : NULL;
     bool allowed = vm &&
                    (!uid || strcmp(uid, json_string_value(json_object_get(vm, "uid"))) == 0) &&
-                   vm_matches(&request->caller, vm);
+                   caller_sees_vm(&request->caller, vm);
 
     json_decref(vm);
     return allowed ? 0 : refuse_labels("what it is to be made of", err);
@@ -215,15 +215,21 @@ static int check_body(const struct request *request, const json_t *vm, struct er
     return r;
 }
 
+/* A VM that is not there is answered as one that must not be seen, whatever else is wrong with the
+ * request; but what has an Idempotency-Key may have been done while it was there, and vm_wait does
+ * so itself. */
 static int check_vm(const struct request *request, struct error *err)
 {
     bool is_put = request->route->handler == resource_put;
+    bool is_wait = request->route->handler == vm_wait;
     json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    bool is_hidden = vm && !caller_sees_vm(&request->caller, vm);
     int r = 0;
 
-    if (vm && !vm_matches(&request->caller, vm))
-        r = is_put ? refuse_labels("the VM", err)
-                   : resource_not_found(RESOURCE_VM, request->parameter, err);
+    if (is_put && is_hidden)
+        r = refuse_labels("the VM", err);
+    else if (!is_put && !is_wait && (is_hidden || (!vm && !request->idempotency_key)))
+        r = resource_not_found(RESOURCE_VM, request->parameter, err);
     if (r == 0 && (is_put || request->route->handler == resource_patch))
         r = check_body(request, vm, err);
     json_decref(vm);

@@ -49,5 +49,7 @@ int access_check(const struct request *request, struct error *err);
 int access_check_labels(const struct request *request, struct error *err);
 /* Would the caller of a request that was found well be known, and allowed it, by these tokens? */
 bool access_still_holds(const struct request *request, const struct tokens *tokens);
+/* May the caller see this VM?  As node_get has it. */
+bool caller_sees_vm(const struct caller *caller, const json_t *vm);
 /* The scopes' challenge (RFC 6750, 3); code: of the error. */
 const char *access_challenge(const struct request *request, int code, char *buffer, size_t size);

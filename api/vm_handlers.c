@@ -178,9 +178,20 @@ static int wait_read_for(struct request *request, struct error *err)
                        "for must be running, stopped, paused, settled or deleted");
 }
 
-static void wait_reply(struct request *request, bool reached)
+/* NULL for one that the caller must not see, as for one that is not there. */
+static json_t *wait_see(const struct request *request)
 {
     json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+
+    if (vm && caller_sees_vm(&request->caller, vm))
+        return vm;
+    json_decref(vm);
+    return NULL;
+}
+
+static void wait_reply(struct request *request, bool reached)
+{
+    json_t *vm = wait_see(request);
 
     request_reply_json(request, 200,
                        json_pack("{s:b, s:o}", "reached", reached, "vm", vm ? vm : json_null()),
@@ -200,7 +211,7 @@ void vm_wait(struct request *request)
         request_reply_error(request, &err);
         return;
     }
-    vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    vm = wait_see(request);
     json_decref(vm);
     if (!vm) {
         /* an unknown id is "deleted", and can be nothing else */

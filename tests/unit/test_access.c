@@ -55,7 +55,6 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/other", of_prod), 403);
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/prod", test_vm), 403);
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/vms/prod", NULL), 404);
-    assert_int_equal(ask_as(f, &caller, "GET", "/v1/vms/prod/wait?for=running", NULL), 404);
     assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/vms/prod", NULL), 404);
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/prod/disks/there", "{}"), 404);
     assert_int_equal(ask_as(f, &caller, "PATCH", "/v1/vms/test", prod_vm), 403);
@@ -75,6 +74,54 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/snapshots/s", NULL), 403);
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/volumes/v", "{}"), 403);
     assert_int_equal(ask_as(f, &caller, "GET", "/healthz", NULL), 200);
+}
+
+/* Whatever is asked, well or badly, of one that must not be seen: nobody learns that it is there.
+ */
+static void a_hidden_vm_is_like_none(void **state)
+{
+    static const char *const targets[][3] = {
+        { "GET", "/v1/vms/%s", NULL },
+        { "GET", "/v1/vms/%s/wait?for=deleted", NULL },
+        { "GET", "/v1/vms/%s/wait?for=running&timeout=0", NULL },
+        { "GET", "/v1/vms/%s/wait?for=nothing", NULL },
+        { "GET", "/v1/vms/%s/console", NULL },
+        { "GET", "/v1/vms/%s/console?tail=x", NULL },
+        { "GET", "/v1/vms/%s/vsock/7", NULL },
+        { "PATCH", "/v1/vms/%s", "nonsense" },
+        { "POST", "/v1/vms/%s/stop?wait=x", NULL },
+        { "DELETE", "/v1/vms/%s", NULL },
+    };
+    struct fixture *f = *state;
+    struct label_selector limits;
+    struct caller caller = {
+        .listener = LISTENER_TLS, .kind = CALLER_TOKEN, .scope = SCOPE_ADMIN, .limits = &limits
+    };
+
+    assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
+    assert_int_equal(ask_as(f, NULL, "PUT", "/v1/vms/same-1", "{\"labels\":{\"env\":\"prod\"}}"),
+                     201);
+    for (size_t i = 0; i < ARRAY_LENGTH(targets); i++) {
+        char target[64], *answers[2];
+        int statuses[2];
+
+        for (int j = 0; j < 2; j++) {
+            snprintf(target, sizeof(target), targets[i][1], j == 0 ? "same-1" : "same-2");
+            statuses[j] = ask_as(f, &caller, targets[i][0], target, targets[i][2]);
+            answers[j] = json_dumps(f->body, JSON_COMPACT);
+        }
+        for (char *digit = answers[1]; (digit = strstr(digit, "same-2")); digit++)
+            digit[5] = '1';
+        assert_int_equal(statuses[0], statuses[1]);
+        assert_string_equal(answers[0], answers[1]);
+        free(answers[0]);
+        free(answers[1]);
+    }
+    assert_int_equal(ask_as(f, &caller, "GET", "/v1/vms/same-1/wait?for=deleted", NULL), 200);
+    assert_true(json_is_true(json_object_get(f->body, "reached")));
+    assert_int_equal(ask_as(f, NULL, "GET", "/v1/vms/same-1/wait?for=deleted&timeout=0", NULL),
+                     200);
+    assert_true(json_is_false(json_object_get(f->body, "reached")));
 }
 
 static bool holds(const char *file, const struct caller *caller, enum scope scope)
@@ -143,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(each_route_needs_its_scope),
         CASE(labels_limit_what_is_seen_and_made),
+        CASE(a_hidden_vm_is_like_none),
         cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
         cmocka_unit_test(callers_are_told_apart),
     };
