@@ -151,6 +151,10 @@ typedef void node_stream_fn(void *context, int fd, const struct error *err);
 void node_events_follow(struct node *node, int64_t after, const struct event_filter *filter,
                         node_stream_fn *done, void *context);
 
+/* changed(context) is called when a VM has other labels than before; NULL = nothing is. */
+typedef void node_labels_fn(void *context);
+void node_watch_labels(struct node *node, node_labels_fn *changed, void *context);
+
 /* The last `tail` bytes of the VM's console (malloc'ed). */
 int node_console(struct node *node, const char *id, size_t tail, char **ret_bytes, size_t *ret_size,
                  struct error *err);

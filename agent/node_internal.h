@@ -244,6 +244,8 @@ struct node {
     struct loop_timer *follow_timer; /* while there are followers */
     struct event_stream *event_streams;
     uint64_t event_listeners_cut;
+    node_labels_fn *labels_changed;
+    void *labels_context;
     bool ending; /* no further step is taken; the rows tell the next agent what was begun */
     char boot_id[BOOT_ID_TEXT];
     int database_error;      /* last commit's failure; 0 = healthy */

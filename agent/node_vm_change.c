@@ -109,9 +109,17 @@ void change_apply_vm(struct change *change)
         vm_memory_tell(change->node, vm);
     if (!jail_share_is_same(&change->new_spec.share, &vm->spec.share)) /* that is the old one now */
         vm_share_tell(change->node, vm);
+    if (change->node->labels_changed && !json_equal(change->new_spec.labels, vm->spec.labels))
+        change->node->labels_changed(change->node->labels_context);
     vm_step(change->node, vm);
     if (change->verb == CHANGE_PART)
         node_wake_vms(change->node); /* a fork may have waited for it */
+}
+
+void node_watch_labels(struct node *node, node_labels_fn *changed, void *context)
+{
+    node->labels_changed = changed;
+    node->labels_context = context;
 }
 
 /* --- PATCH --- */

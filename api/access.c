@@ -120,7 +120,9 @@ bool access_still_holds(const struct request *request, const struct tokens *toke
                                          : tokens_find_certificate(tokens, caller->name);
     if (!token || token->scope < request->route->scope || !token->limits != !caller->limits)
         return false;
-    return !token->limits || label_selector_equal(token->limits, caller->limits);
+    if (token->limits && !label_selector_equal(token->limits, caller->limits))
+        return false;
+    return !request->is_open || access_check_labels(request, NULL) == 0;
 }
 
 const char *access_challenge(const struct request *request, int code, char *buffer, size_t size)

@@ -38,6 +38,16 @@ static struct access_paths paths_of(const struct api_front *front)
                                   .client_ca = front->options.tls_client_ca };
 }
 
+/* Of streams and waits, when tokens, or labels of VMs, are others. */
+static void check_access(void *context)
+{
+    struct api_front *front = context;
+
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        if (front->services[i])
+            api_service_check_access(front->services[i]);
+}
+
 /* --- reading again --- */
 
 struct read_job {
@@ -64,9 +74,7 @@ static void take_files(struct api_front *front, struct access_files *files)
     *files = (struct access_files){ 0 };
     log_info(front->options.service.log, "%zu tokens and certificate names are known",
              front->files.tokens.count);
-    for (int i = 0; i < LISTENER_COUNT; i++)
-        if (front->services[i])
-            api_service_check_access(front->services[i]);
+    check_access(front);
     for (int i = 0; new_tls && i < LISTENER_COUNT; i++)
         if (front->services[i] && i != LISTENER_UNIX &&
             api_service_set_tls(front->services[i], front->files.tls, front->files.tls_size, &err) <
@@ -211,6 +219,7 @@ int api_front_new(const struct api_front_options *options, struct api_front **re
         api_front_free(front);
         return r;
     }
+    node_watch_labels(options->service.node, check_access, front);
     *ret_front = front;
     return 0;
 }
@@ -240,6 +249,7 @@ struct api_front *api_front_free(struct api_front *front)
 {
     if (!front)
         return NULL;
+    node_watch_labels(front->options.service.node, NULL, NULL);
     front->worker = worker_free(front->worker);
     loop_cancel(front->settle);
     loop_remove(front->watch);

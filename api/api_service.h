@@ -46,7 +46,8 @@ int api_service_new(const struct api_service_options *options, struct api_servic
  * later; if it is not, the one before stays. */
 int api_service_set_tls(struct api_service *service, const char *bytes, size_t size,
                         struct error *err);
-/* The tokens are others now: who may no longer have its stream, or what it waits for, loses it. */
+/* Tokens, or labels of VMs, are others now: who may no longer have its stream, or what it waits
+ * for, loses it. */
 void api_service_check_access(struct api_service *service);
 /* In order to end: removes the socket, so that nobody new comes, lets who is connected have one
  * more answer each, and then calls done, later and once.  Who does not wait for that frees the
