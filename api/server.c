@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
+#include <time.h>
 #include "api/server_stream.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -62,16 +62,24 @@ static void connection_notify(void *cls, struct MHD_Connection *mhd, void **sock
     }
 }
 
-/* Disconnects who is late.  shutdown makes the daemon see an end; closing is its business. */
+/* What it has shown is not valid any more. */
+static bool certificate_is_over(const struct server_connection *connection)
+{
+    return connection->certificate_until &&
+           (connection->certificate_until < time(NULL) ||
+            !server_tls_same_clients(connection->tls, connection->server->tls));
+}
+
+/* Disconnects who is late.  The daemon sees the socket's end; closing it is its business. */
 static void server_sweep(void *context)
 {
     struct server *server = context;
     int64_t now = loop_now_ms();
 
     for (struct server_connection *c = server->connections; c; c = c->next) {
-        if (c->deadline_ms && c->deadline_ms <= now) {
+        if ((c->deadline_ms && c->deadline_ms <= now) || certificate_is_over(c)) {
             c->deadline_ms = 0;
-            shutdown(c->fd, SHUT_RDWR);
+            exchange_end(c);
         }
     }
     /* Not at once: who connected before the socket was unlinked may not have been accepted yet. */

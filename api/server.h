@@ -64,6 +64,7 @@ struct server_connection {
 
     char peer[64];              /* as WIRE_PEER has it */
     struct server_tls *tls;     /* with which it has begun; NULL without TLS */
+    int64_t certificate_until;  /* s since 1970; of what its client has shown; 0 = none */
     struct server_relay *relay; /* owned; after 101 */
 };
 
@@ -111,5 +112,10 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **request_cl
                         enum MHD_RequestTerminationCode why);
 /* A reply for whom it may concern. */
 void exchange_reply(struct server *server, struct wire_message *reply);
-/* Closes the connection that waits for the reply to this id, or has its stream, if there is one. */
+/* Both sockets, its own and its stream's, so that it ends however far it is; the rest comes of
+ * their ends. */
+void exchange_end(const struct server_connection *connection);
+/* The same of the connection that waits for the reply to this id, or has its stream, if there is
+ * one.
+ */
 void exchange_cut(struct server *server, uint64_t id);

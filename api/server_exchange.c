@@ -232,16 +232,19 @@ void exchange_reply(struct server *server, struct wire_message *reply)
     MHD_resume_connection(connection->mhd);
 }
 
-/* Both sockets, so that it ends however far it is; the rest comes of their ends. */
+void exchange_end(const struct server_connection *connection)
+{
+    shutdown(connection->fd, SHUT_RDWR);
+    if (connection->reply.has_stream)
+        shutdown(connection->reply.stream_fd, SHUT_RDWR);
+}
+
 void exchange_cut(struct server *server, uint64_t id)
 {
     struct server_connection *connection = waiting_take(server, id);
 
-    if (!connection)
-        return; /* it ended while this was on its way */
-    shutdown(connection->fd, SHUT_RDWR);
-    if (connection->reply.has_stream)
-        shutdown(connection->reply.stream_fd, SHUT_RDWR);
+    if (connection) /* else it ended while this was on its way */
+        exchange_end(connection);
 }
 
 /* --- receiving --- */
@@ -286,7 +289,9 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
     message.strings[WIRE_LAST_EVENT_ID] = headers->values[HEADER_LAST_EVENT_ID];
     message.strings[WIRE_PEER] = connection->peer;
     message.strings[WIRE_AUTHORIZATION] = headers->values[HEADER_AUTHORIZATION];
-    if (connection->tls && server_tls_client(connection->mhd, certificate, sizeof(certificate)))
+    if (connection->tls && server_tls_same_clients(connection->tls, server->tls) &&
+        server_tls_client(connection->mhd, certificate, sizeof(certificate),
+                          &connection->certificate_until))
         message.strings[WIRE_CERTIFICATE] = certificate;
     if (loop_add(server->loop, connection->fd, server->hangup_events, client_left, connection,
                  &connection->hangup, NULL) < 0)

@@ -2,6 +2,7 @@
 #include "api/server_tls.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <netinet/in.h>
@@ -14,7 +15,8 @@
 
 struct server_tls {
     unsigned int references;
-    bool has_clients; /* certificates of clients are asked for */
+    bool has_clients;          /* certificates of clients are asked for */
+    unsigned char clients[32]; /* SHA-256 of their authorities' certificates */
     gnutls_certificate_credentials_t credentials;
 };
 
@@ -52,6 +54,10 @@ static int load_parts(struct server_tls *tls, const gnutls_datum_t parts[PART_CO
 
     if (r < 0)
         return error_set(err, EINVAL, "tls-cert, tls-key: %s", gnutls_strerror(r));
+    r = gnutls_hash_fast(GNUTLS_DIG_SHA256, parts[PART_CLIENT_CA].data, parts[PART_CLIENT_CA].size,
+                         tls->clients);
+    if (r < 0)
+        return error_set(err, EINVAL, "tls-client-ca: %s", gnutls_strerror(r));
     if (parts[PART_CLIENT_CA].size == 0)
         return 0;
     r = gnutls_certificate_set_x509_trust_mem(tls->credentials, &parts[PART_CLIENT_CA],
@@ -165,7 +171,31 @@ static bool read_name(const gnutls_datum_t *der, char *ret_name, size_t size)
     return found;
 }
 
-bool server_tls_client(struct MHD_Connection *mhd, char *ret_name, size_t size)
+/* The first end of those that it showed; 0 = one cannot be read. */
+static int64_t first_end(const gnutls_datum_t *chain, unsigned int count)
+{
+    int64_t until = INT64_MAX;
+
+    for (unsigned int i = 0; i < count && until > 0; i++) {
+        gnutls_x509_crt_t certificate;
+        int64_t end = 0;
+
+        if (gnutls_x509_crt_init(&certificate) < 0)
+            return 0;
+        if (gnutls_x509_crt_import(certificate, &chain[i], GNUTLS_X509_FMT_DER) == 0)
+            end = gnutls_x509_crt_get_expiration_time(certificate);
+        gnutls_x509_crt_deinit(certificate);
+        until = end < until ? end : until;
+    }
+    return until;
+}
+
+bool server_tls_same_clients(const struct server_tls *a, const struct server_tls *b)
+{
+    return memcmp(a->clients, b->clients, sizeof(a->clients)) == 0;
+}
+
+bool server_tls_client(struct MHD_Connection *mhd, char *ret_name, size_t size, int64_t *ret_until)
 {
     gnutls_session_t session = session_of(mhd);
     gnutls_typed_vdata_st purpose = { .type = GNUTLS_DT_KEY_PURPOSE_OID,
@@ -179,7 +209,8 @@ bool server_tls_client(struct MHD_Connection *mhd, char *ret_name, size_t size)
     if (!chain || count == 0 ||
         gnutls_certificate_verify_peers(session, &purpose, 1, &status) < 0 || status != 0)
         return false;
-    return read_name(&chain[0], ret_name, size);
+    *ret_until = first_end(chain, count);
+    return *ret_until > 0 && read_name(&chain[0], ret_name, size);
 }
 
 void server_peer_name(int fd, char *ret_name, size_t size)

@@ -9,6 +9,7 @@
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct error;
 struct server_tls; /* opaque, counted; see server_tls.c */
@@ -22,8 +23,11 @@ void server_tls_unref(struct server_tls *tls); /* accepts NULL */
 /* Gives a new session its credentials, which it holds (server_tls_unref behind its end).  NULL if
  * there are none: then its handshake fails. */
 struct server_tls *server_tls_begin(struct server_tls *tls, struct MHD_Connection *mhd);
-/* Has the client shown a certificate that is valid now?  Its common name. */
-bool server_tls_client(struct MHD_Connection *mhd, char *ret_name, size_t size);
+/* Has the client shown a certificate that is valid now?  Its common name, and until when it is, in
+ * seconds since 1970. */
+bool server_tls_client(struct MHD_Connection *mhd, char *ret_name, size_t size, int64_t *ret_until);
+/* Do both accept the same authorities' clients?  Neither is NULL. */
+bool server_tls_same_clients(const struct server_tls *a, const struct server_tls *b);
 /* libmicrohttpd's own certificate: none. */
 int server_tls_no_certificate(gnutls_session_t session,
                               const struct gnutls_cert_retr_st *information,
