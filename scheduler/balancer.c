@@ -414,10 +414,13 @@ static uint64_t plan_balloons(const struct balancer_config *config,
 }
 
 /* What the host could take of it: a quarter of a guest is thought to be idle, less what was taken
- * of that, and a little, to find out.  Never of its guarantee, and nothing of one that waits for
- * what was taken before.  Whoever is entitled to how much, what is idle is missed by nobody. */
+ * of that, and a little, to find out; all of one that is paused.  Never of its guarantee, and
+ * nothing of one that waits for what was taken before.  Whoever is entitled to how much, what is
+ * idle is missed by nobody. */
 static uint32_t cold_mib(const struct balancer_config *config, const struct balancer_vm *vm)
 {
+    if (vm->memory.paused)
+        return less(vm->resident_mib, vm->min_mib);
     if (vm->memory.warm_ms < config->warm_ms)
         return 0;
     return least(less(vm->resident_mib, vm->min_mib),

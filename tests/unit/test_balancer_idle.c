@@ -216,6 +216,30 @@ static void the_host_takes_first_of_whom_it_took_least(void **state)
     assert_true(fixture.vms[1].plan.reclaim_mib > 3 * fixture.vms[0].plan.reclaim_mib);
 }
 
+static void all_of_one_that_is_paused_is_cold_but_its_guarantee(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        fixture.vms[i].used_mib = 2048;
+        fixture.vms[i].psi_permille = 500; /* both wait for what was taken */
+    }
+    run(&fixture, 5);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    assert_int_equal(vm->plan.reclaim_mib, 0);
+    vm->memory.paused = true;
+    run(&fixture, 1);
+    assert_int_equal(vm->plan.reclaim_mib,
+                     LEVEL_MIB(BALANCER_SOFT, leave_permille) - fixture.host.free_mib);
+    assert_int_equal(fixture.vms[1].plan.reclaim_mib, 0);
+    vm->memory.paused = true; /* it went on */
+    vm->resident_mib = 512 + 7;
+    run(&fixture, 1);
+    assert_int_equal(vm->plan.reclaim_mib, 7);
+}
+
 /* --- what hurts --- */
 
 static void nobody_is_throttled_before_the_host_is_nearly_out(void **state)
@@ -257,6 +281,7 @@ int main(void)
         cmocka_unit_test(swap_that_is_short_stays_so_until_a_third_is_free),
         cmocka_unit_test(a_balloon_that_could_kill_is_not_used_while_the_host_can_swap),
         cmocka_unit_test(the_host_takes_first_of_whom_it_took_least),
+        cmocka_unit_test(all_of_one_that_is_paused_is_cold_but_its_guarantee),
         cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
         cmocka_unit_test(who_was_paused_goes_on_though_the_host_stays_short),
     };
