@@ -563,19 +563,33 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     return 0;
 }
 
-/* 0 = "max". */
 static void write_mib(const struct jail *jail, uint32_t instance, const char *file, uint32_t mib)
 {
-    char text[24] = "max";
+    char text[24];
 
-    if (mib > 0)
-        snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
+    snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
     jail_cgroup_write(&jail->cgroup, instance, file, text);
+}
+
+void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib)
+{
+    write_mib(jail, instance, "memory.low", low_mib);
+}
+
+void jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib)
+{
+    char text[24];
+
+    snprintf(text, sizeof text, "%" PRIu64, low_mib << 20);
+    jail_write_text(jail->cgroup.fd, "memory.low", text);
 }
 
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
 {
-    write_mib(jail, instance, "memory.high", high_mib);
+    if (high_mib > 0)
+        write_mib(jail, instance, "memory.high", high_mib);
+    else
+        jail_cgroup_write(&jail->cgroup, instance, "memory.high", "max");
 }
 
 void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib)

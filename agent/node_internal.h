@@ -205,6 +205,7 @@ struct vm {
     uint64_t heard_ms, heard_faults; /* its guest's last statistics: of when, and their faults */
     uint64_t refaults;               /* a second, as of then */
     uint32_t high_mib;               /* memory.high of its cgroup, as it was last set; 0 = max */
+    uint32_t low_mib;                /* memory.low, the same, without overhead */
     size_t balance_place;            /* in the balancer's last plan, if that is of its instance */
     int64_t held_told_ms;            /* when its reason last said that memory.high holds it */
     char sacrificed[104];            /* why it is killed, if the host is short; "" = it is not */

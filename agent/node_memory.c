@@ -26,9 +26,10 @@ enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST
 /* What the worker writes. */
 struct limits_job {
     struct node_memory *memory;
+    uint64_t low_mib; /* of all together */
     size_t count;
     struct limits {
-        uint32_t instance, reclaim_mib, high_mib;
+        uint32_t instance, reclaim_mib, low_mib, high_mib;
         bool set_high;
     } vms[];
 };
@@ -187,16 +188,20 @@ static int see_host(struct node_memory *memory, struct error *err)
 
 static int run_limits(void *context, struct error *err)
 {
-    struct limits_job *job = context;
+    const struct limits_job *job = context;
+    const struct jail *jail = job->memory->node->jail;
 
     (void)err;
+    jail_set_memory_low_of_all(jail, job->low_mib);
+    for (size_t i = 0; i < job->count; i++)
+        jail_set_memory_low(jail, job->vms[i].instance, job->vms[i].low_mib);
     for (size_t i = 0; i < job->count; i++) {
         const struct limits *vm = &job->vms[i];
 
         if (vm->set_high)
-            jail_set_memory_high(job->memory->node->jail, vm->instance, vm->high_mib);
+            jail_set_memory_high(jail, vm->instance, vm->high_mib);
         if (vm->reclaim_mib > 0)
-            jail_reclaim_memory(job->memory->node->jail, vm->instance, vm->reclaim_mib);
+            jail_reclaim_memory(jail, vm->instance, vm->reclaim_mib);
     }
     return 0;
 }
@@ -225,19 +230,28 @@ static void submit_limits(struct node_memory *memory)
     for (size_t i = 0; i < memory->count; i++) {
         const struct balancer_plan *plan = &memory->vms[i].plan;
         const struct vm *vm = memory->owners[i];
+        bool moves_high = plan->high_mib != vm->high_mib;
 
-        if (plan->reclaim_mib == 0 && plan->high_mib == vm->high_mib)
+        job->low_mib += plan->low_mib + VM_OVERHEAD_MIB;
+        if (plan->reclaim_mib == 0 && !moves_high && plan->low_mib == vm->low_mib)
             continue;
-        job->vms[job->count++] = (struct limits){ vm->head.instance, plan->reclaim_mib,
-                                                  plan->high_mib, plan->high_mib != vm->high_mib };
+        job->vms[job->count++] = (struct limits){ .instance = vm->head.instance,
+                                                  .reclaim_mib = plan->reclaim_mib,
+                                                  .low_mib = plan->low_mib + VM_OVERHEAD_MIB,
+                                                  .high_mib = plan->high_mib,
+                                                  .set_high = moves_high };
     }
-    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
+    if ((job->count == 0 && job->low_mib == memory->low_mib) ||
+        worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
         free(job);
         return;
     }
     memory->reclaiming = true;
-    for (size_t i = 0; i < memory->count; i++)
+    memory->low_mib = job->low_mib;
+    for (size_t i = 0; i < memory->count; i++) {
         memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
+        memory->owners[i]->low_mib = memory->vms[i].plan.low_mib;
+    }
 }
 
 bool node_memory_paused(const struct vm *vm)
@@ -402,7 +416,7 @@ static void let_go(struct node_memory *memory)
         vm->plan = (struct balancer_plan){ .pause = keep };
         if (vm->pid <= 0)
             continue;
-        vm->high_mib = 0;
+        vm->high_mib = vm->low_mib = 0;
         if (job)
             job->vms[job->count++] =
                 (struct limits){ .instance = vm->head.instance, .set_high = true };
@@ -415,7 +429,8 @@ static void let_go(struct node_memory *memory)
     if (!job)
         return; /* memory is short: the next plan sets what it changes */
     job->memory = memory;
-    if (job->count == 0 || worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
+    memory->low_mib = 0;
+    if (worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
         free(job);
 }
 

@@ -101,13 +101,14 @@ static json_t *vm_json(const struct balancer_vm *vm, const char *id)
     const struct balancer_plan *plan = &vm->plan;
 
     return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:b, s:b}", "id", id, "max_mib",
+        "{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", id, "max_mib",
         (json_int_t)vm->max_mib, "min_mib", (json_int_t)vm->min_mib, "resident_mib",
         (json_int_t)vm->resident_mib, "balloon_mib", (json_int_t)vm->balloon_mib, "used_mib",
         vm->stats_age_ms == UINT32_MAX ? json_null() : json_integer((json_int_t)vm->used_mib),
         "demand_mib", (json_int_t)plan->demand_mib, "entitled_mib", (json_int_t)plan->entitled_mib,
-        "balloon_target_mib", (json_int_t)plan->balloon_mib, "high_mib", (json_int_t)plan->high_mib,
-        "paused", plan->pause, "left_alone", vm->memory.frozen_ms > 0);
+        "balloon_target_mib", (json_int_t)plan->balloon_mib, "low_mib", (json_int_t)plan->low_mib,
+        "high_mib", (json_int_t)plan->high_mib, "paused", plan->pause, "left_alone",
+        vm->memory.frozen_ms > 0);
 }
 
 /* In the order of the table; whoever has come since is not in it. */

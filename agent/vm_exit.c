@@ -35,7 +35,7 @@ void vm_forget_process(struct vm *vm)
     vm->sacrificed[0] = '\0';
     vm->balance = (struct balancer_memory){ 0 };
     vm->plan = (struct balancer_plan){ 0 };
-    vm->high_mib = 0;
+    vm->high_mib = vm->low_mib = 0;
     vm->heard_ms = 0;
     vm->told = VM_TOLD_NOTHING;
     vm->full[0] = '\0';

@@ -133,7 +133,7 @@ static void service_check_access(void *context, struct request *request)
     struct api_service *service = context;
     struct wire_message message = { .kind = WIRE_ABANDON, .id = request->id };
 
-    if ((!request->is_open && !request->abandon) ||
+    if ((!request->is_open && !request->step.waiter) ||
         access_still_holds(request, service->options.tokens))
         return;
     log_info(service->options.log, "%s of %s %s is cut off: it may no longer have it",

@@ -443,6 +443,14 @@ static void plan_reclaim(const struct balancer_config *config, struct balancer_v
     }
 }
 
+/* What the host is to take last of it: of its guarantee what its guest has filled, wherever the
+ * host keeps that.  With more, the host would rather swap others than drop its caches of this VM's
+ * disks. */
+static uint32_t low_mib(const struct balancer_vm *vm)
+{
+    return least(vm->min_mib, added(vm->resident_mib, vm->swapped_mib));
+}
+
 static void plan_limits(struct balancer_vm *vms, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -559,6 +567,7 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
     plan_sacrifice(config, state, vms, count);
     plan_resume(config, state, vms, count);
     for (unsigned i = 0; i < count; i++) {
+        vms[i].plan.low_mib = low_mib(&vms[i]);
         vms[i].plan.pause = vms[i].memory.paused;
         vms[i].memory.asked_mib = vms[i].plan.balloon_mib;
     }

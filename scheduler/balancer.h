@@ -95,8 +95,9 @@ struct balancer_plan {
     uint32_t entitled_mib; /* what it may have while the host is short */
     uint32_t balloon_mib;  /* how large its balloon is to be */
     uint32_t reclaim_mib;  /* to be reclaimed by the host now; 0 = none */
-    uint32_t high_mib;     /* memory.high of its guest's memory; 0 = max */
-    bool pause;            /* it is to be paused by us */
+    uint32_t low_mib;  /* memory.low of its guest's memory: what it has filled of its guarantee */
+    uint32_t high_mib; /* memory.high of its guest's memory; 0 = max */
+    bool pause;        /* it is to be paused by us */
     bool kill;
 };
 

@@ -229,8 +229,8 @@ static bool fare_alike(const struct balancer_vm *a, const struct balancer_vm *b)
 
     return p->demand_mib == q->demand_mib && p->entitled_mib == q->entitled_mib &&
            p->balloon_mib == q->balloon_mib && p->reclaim_mib == q->reclaim_mib &&
-           p->high_mib == q->high_mib && p->pause == q->pause && p->kill == q->kill &&
-           m->fast == n->fast && m->slow == n->slow && m->cache == n->cache &&
+           p->low_mib == q->low_mib && p->high_mib == q->high_mib && p->pause == q->pause &&
+           p->kill == q->kill && m->fast == n->fast && m->slow == n->slow && m->cache == n->cache &&
            m->calm_ms == n->calm_ms && m->warm_ms == n->warm_ms && m->asked_mib == n->asked_mib &&
            m->silent_ms == n->silent_ms && m->frozen_ms == n->frozen_ms &&
            m->backoff_ms == n->backoff_ms && m->paused == n->paused;
@@ -497,6 +497,25 @@ static void who_was_paused_goes_on_when_there_is_room(void **state)
     assert_false(vms[0].plan.pause || vms[1].plan.pause);
 }
 
+static void of_a_guarantee_what_was_filled_is_kept(void **state)
+{
+    static const struct {
+        uint32_t resident_mib, swapped_mib, low_mib;
+    } cases[] = { { 0, 0, 0 },        { 300, 0, 300 },  { 300, 100, 400 },
+                  { 300, 2000, 512 }, { 4000, 0, 512 }, { 300, UINT32_MAX, 512 } };
+    const struct balancer_host host = { .capacity_mib = 4096, .free_mib = 2048 };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct balancer_vm vm = vm_of(4096, 100, cases[i].resident_mib);
+        struct balancer_state now = { 0 };
+
+        vm.swapped_mib = cases[i].swapped_mib;
+        balancer_plan(&balancer_default, &host, &vm, 1, &now);
+        assert_int_equal(vm.plan.low_mib, cases[i].low_mib);
+    }
+}
+
 static void a_host_that_runs_out_is_looked_at_more_often(void **state)
 {
     const struct balancer_host host = { .capacity_mib = 1000, .free_mib = 100 };
@@ -525,6 +544,7 @@ int main(void)
         cmocka_unit_test(a_balloon_that_gives_nothing_is_left_alone_and_tried_again),
         cmocka_unit_test(a_host_that_stays_low_kills_in_its_deadline_the_lowest_first),
         cmocka_unit_test(who_was_paused_goes_on_when_there_is_room),
+        cmocka_unit_test(of_a_guarantee_what_was_filled_is_kept),
         cmocka_unit_test(a_host_that_runs_out_is_looked_at_more_often),
     };
 

@@ -1,5 +1,5 @@
 /* test_node_memory.c - what the balancer plans gets to the worker, or is asked for again.  The
- * linker puts the test's jail_set_memory_high in the place of jail.c's (Makefile). */
+ * linker puts the test's jail_set_memory_* in the place of jail.c's (Makefile). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,8 @@
 #include "agent/node_change.h"
 #include "agent/node_memory.c"
 
-static uint32_t set_high, times;
+static uint32_t set_high, times, set_low;
+static uint64_t low_of_all;
 
 void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
 void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
@@ -19,12 +20,27 @@ void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uin
     times++;
 }
 
+void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib);
+void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib)
+{
+    (void)jail;
+    assert_int_equal(instance, 7);
+    set_low = low_mib;
+}
+
+void __wrap_jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib);
+void __wrap_jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib)
+{
+    (void)jail;
+    low_of_all = low_mib;
+}
+
 /* A worker that is not there takes no job, as one for which memory is short. */
 static void a_limit_that_was_not_taken_is_asked_for_again(void **state)
 {
     struct vm vm = { .head = { .instance = 7 } };
     struct vm *owners[] = { &vm };
-    struct balancer_vm vms[] = { { .plan = { .high_mib = 64 } } };
+    struct balancer_vm vms[] = { { .plan = { .high_mib = 64, .low_mib = 16 } } };
     struct node node = { 0 };
     struct node_memory memory = { .node = &node, .vms = vms, .owners = owners, .count = 1 };
 
@@ -33,12 +49,15 @@ static void a_limit_that_was_not_taken_is_asked_for_again(void **state)
     submit_limits(&memory);
     assert_false(memory.reclaiming);
     assert_int_equal(vm.high_mib, 0);
+    assert_int_equal(memory.low_mib, 0);
     assert_int_equal(worker_new(node.loop, "memory", NULL, &memory.worker, NULL), 0);
     submit_limits(&memory);
     assert_true(memory.reclaiming);
     worker_free(memory.worker); /* does it */
     assert_int_equal(set_high, 64);
     assert_int_equal(vm.high_mib, 64);
+    assert_int_equal(set_low, 16 + VM_OVERHEAD_MIB);
+    assert_int_equal(low_of_all, 16 + VM_OVERHEAD_MIB);
     assert_false(memory.reclaiming);
     assert_int_equal(times, 1);
     memory.worker = NULL;
