@@ -23,6 +23,8 @@
 #define BAR_REGISTERS          0
 #define BAR_MSIX               1
 #define NO_VECTOR              0xffff
+/* Each write to the eventfd wakes the loop once, so that nobody has to read it back to 0. */
+#define EACH_KICK (EPOLLIN | EPOLLET)
 
 /* ISR status, 4.1.4.5 */
 #define ISR_QUEUE  1
@@ -82,7 +84,7 @@ static int virtio_pci_lend(void *transport, unsigned queue, int *ret_interrupt_f
 {
     struct virtio_pci *pci = transport;
 
-    (void)loop_change(pci->queues[queue].source, ret_interrupt_fd ? 0 : EPOLLIN, NULL);
+    (void)loop_change(pci->queues[queue].source, ret_interrupt_fd ? 0 : EACH_KICK, NULL);
     if (ret_interrupt_fd)
         *ret_interrupt_fd = pci_msix_lend(pci->function.msix, pci->queues[queue].vector);
     return pci->queues[queue].kick_fd;
@@ -98,11 +100,8 @@ static void queue_kicked(void *context, uint32_t events)
 {
     struct virtio_pci_queue *queue = context;
     struct virtio_pci *pci = queue->pci;
-    uint64_t count;
 
     (void)events;
-    if (read(queue->kick_fd, &count, sizeof(count)) < 0)
-        return;
     virtio_device_lock(&pci->device);
     virtio_device_process(&pci->device, (unsigned)(queue - pci->queues));
     virtio_device_unlock(&pci->device);
@@ -445,8 +444,8 @@ static int add_queues(struct virtio_pci *pci, struct error *err)
         queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (queue->kick_fd < 0)
             return error_set(err, errno, "eventfd of a virtqueue");
-        result =
-            loop_add(pci->loop, queue->kick_fd, EPOLLIN, queue_kicked, queue, &queue->source, err);
+        result = loop_add(pci->loop, queue->kick_fd, EACH_KICK, queue_kicked, queue, &queue->source,
+                          err);
     }
     if (result == 0)
         registers_moved(pci, BAR_REGISTERS, pci_function_bar(&pci->function, BAR_REGISTERS));
