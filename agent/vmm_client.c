@@ -17,7 +17,6 @@
 #define UNASKED_READ     64
 #define UNASKED_PAUSE_MS 100
 
-
 struct vmm_client {
     struct loop *loop; /* borrowed */
     int fd;

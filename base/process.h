@@ -49,6 +49,6 @@ int process_kill(int pidfd, int signal);
 int process_reap(int pidfd, int *ret_status);
 /* Waits until it has ended (a zombie has); 0, or -ETIMEDOUT; -1 = for ever. */
 int process_await(int pidfd, int timeout_ms);
-/* SIGKILL; waits until it is gone, but not for ever; reaps it if it is our child.  Closes *pidfd and
- * makes it -1, which is accepted, too: no loop may watch it any more. */
+/* SIGKILL; waits until it is gone, but not for ever; reaps it if it is our child.  Closes *pidfd
+ * and makes it -1, which is accepted, too: no loop may watch it any more. */
 void process_end(int *pidfd);

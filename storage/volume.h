@@ -13,7 +13,7 @@
 struct error;
 struct volume_store;
 
-#define VOLUME_BLOCK_BYTES 4096
+#define VOLUME_BLOCK_BYTES  4096
 #define VOLUME_SIZE_MIB_MAX ((int64_t)64 << 20)
 
 /* volumes_dir_fd is borrowed. */
