@@ -25,10 +25,10 @@ struct guest_memory {
     int fd;              /* borrowed; what is mapped, shared; -1 = nothing */
     uint64_t page_bytes; /* what can be discarded */
     bool maps_files;
-    bool can_freeze; /* `fd` can become a layer */
-    size_t layer_count;
-    int layers[VMM_LAYERS_MAX]; /* borrowed */
-    int base_fd;                /* owned; the only layer, where guest_memory_rebase gave it */
+    bool can_freeze;                /* `fd` can become a layer */
+    size_t layer_count, part_count; /* parts: of layers, that are mapped */
+    int layers[VMM_LAYERS_MAX];     /* borrowed */
+    int base_fd;                    /* owned; the only layer, where guest_memory_rebase gave it */
     uint8_t *discarded; /* owned; of each page: not 0 once it was taken away from a layer's */
     uint8_t *aside;     /* owned; what `host` was mapped by before guest_memory_part */
     uint64_t aside_bytes;
@@ -220,8 +220,10 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
 
 /* --- layers --- */
 
-#define COPY_BYTES \
-    (64u << 10)            /* a smaller part is copied: mappings are bounded (vm.max_map_count) */
+/* A smaller part is copied, and those beyond that many: each would be two mappings more, which are
+ * bounded (vm.max_map_count, 65,530), and discards need some, too. */
+#define COPY_BYTES   (64u << 10)
+#define PARTS_MAX    8192
 #define PAGEMAP_STEP 4096u /* pages */
 /* Documentation/admin-guide/mm/pagemap.rst: a page of a file, or shared, has the last. */
 #define PAGEMAP_PRESENT (1ull << 63)
@@ -261,7 +263,7 @@ static int map_over(struct guest_memory *memory, int fd)
 
         if ((start | end) % PAGE_BYTES != 0)
             return -EINVAL;
-        if (end - start >= COPY_BYTES)
+        if (end - start >= COPY_BYTES && memory->part_count++ < PARTS_MAX)
             result = map_private(memory, fd, start, end);
         else
             result = disk_raw_transfer(fd, DISK_READ, &part, 1, start);

@@ -457,6 +457,46 @@ static void changes_do_not_go_into_huge_pages(void **state)
     guest_memory_free(memory);
 }
 
+static unsigned mappings(void)
+{
+    auto_close int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    char bytes[4096];
+    unsigned lines = 0;
+
+    for (ssize_t size; (size = read(fd, bytes, sizeof bytes)) > 0;)
+        for (ssize_t i = 0; i < size; i++)
+            lines += bytes[i] == '\n';
+    return lines;
+}
+
+/* Each of them would be two mappings more, of which a process has 65,530. */
+static void many_changes_do_not_use_up_the_mappings(void **state)
+{
+    const unsigned parts = 8192 + 64, step = 128 << 10;
+    const struct guest_memory_spec spec = { .bytes = 2 * GIB };
+    static uint8_t part[64 << 10];
+    auto_close int base = memfd_create("base", MFD_CLOEXEC);
+    auto_close int changes = memfd_create("changes", MFD_CLOEXEC);
+    struct guest_memory *memory;
+    unsigned before;
+
+    (void)state;
+    memset(part, 1, sizeof part);
+    assert_int_equal(ftruncate(base, 2 * GIB) | ftruncate(changes, 2 * GIB), 0);
+    for (unsigned i = 0; i < parts; i++)
+        assert_int_equal(pwrite(changes, part, sizeof part, (off_t)i * step), sizeof part);
+    assert_int_equal(guest_memory_make(&spec, &memory, NULL), 0);
+    assert_int_equal(guest_memory_lay(memory, base, NULL), 0);
+    before = mappings();
+    assert_int_equal(guest_memory_lay(memory, changes, NULL), 0);
+    assert_in_range(mappings(), before + 8192, before + 2 * 8192 + 2);
+    for (unsigned i = 0; i < parts; i++) {
+        assert_int_equal(value_at(memory, (uint64_t)i * step), 1);
+        assert_int_equal(value_at(memory, (uint64_t)i * step + sizeof part), 0);
+    }
+    guest_memory_free(memory);
+}
+
 static void forks_have_bounds(void **state)
 {
     auto_close int file = sealed_file();
@@ -512,6 +552,7 @@ int main(void)
         cmocka_unit_test(forks_see_what_was_and_their_own_changes),
         cmocka_unit_test(a_new_base_is_the_only_layer),
         cmocka_unit_test(changes_do_not_go_into_huge_pages),
+        cmocka_unit_test(many_changes_do_not_use_up_the_mappings),
         cmocka_unit_test(forks_have_bounds),
         cmocka_unit_test(sizes_are_checked),
     };
