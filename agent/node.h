@@ -41,11 +41,14 @@ enum resource_kind {
 /* result: 1 = created, 0 = changed or already so, -errno = refused and *err says why. */
 typedef void node_done_fn(void *context, int result, const struct error *err);
 
+#define TAG_UID 8 /* of a uid, in an entity tag */
+
 /* Preconditions of a change; {0} = none. */
 struct node_condition {
-    int64_t if_generation; /* > 0: only if this is the current generation, else -ESTALE */
-    bool if_absent;        /* If-None-Match: *: -ESTALE if it exists */
-    struct key *key;       /* borrowed until done: recorded with the change; NULL = none */
+    int64_t if_generation;    /* > 0: only if this is the current generation, else -ESTALE; */
+    char if_uid[TAG_UID + 1]; /* and only of what has a uid that begins so */
+    bool if_absent;           /* If-None-Match: *: -ESTALE if it exists */
+    struct key *key;          /* borrowed until done: recorded with the change; NULL = none */
 };
 
 /* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */

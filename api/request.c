@@ -208,16 +208,31 @@ int request_json(struct request *request, const char *const *types, json_t **ret
     return 0;
 }
 
-/* "12" in quotes -> 12; 0 if it is some other tag, which no resource has. */
-static int64_t etag_generation(const char *tag)
+void etag_of(const json_t *resource, char ret_etag[ETAG_TEXT])
 {
-    size_t length = strlen(tag);
-    int64_t generation = 0;
+    const char *uid = json_string_value(json_object_get(resource, "uid"));
+
+    snprintf(ret_etag, ETAG_TEXT, "\"%lld%s%.*s\"",
+             (long long)json_integer_value(json_object_get(resource, "generation")), uid ? "." : "",
+             TAG_UID, uid ? uid : "");
+}
+
+/* In quotes; who does not care whose generation it is names that alone.  False if it is some other
+ * tag, which nothing has. */
+static bool read_etag(const char *tag, struct node_condition *condition)
+{
+    size_t length = strlen(tag), digits = strspn(tag + (length > 0), "0123456789");
+    const char *uid = tag + 1 + digits;
 
     if (length < 3 || tag[0] != '"' || tag[length - 1] != '"' ||
-        !digits_parse(tag + 1, length - 2, &generation))
-        return 0;
-    return generation;
+        !digits_parse(tag + 1, digits, &condition->if_generation))
+        return false;
+    length -= digits + 2;
+    if (length > 0 && (length != TAG_UID + 1 || uid[0] != '.'))
+        return false;
+    if (length > 0)
+        memcpy(condition->if_uid, uid + 1, TAG_UID);
+    return condition->if_generation > 0;
 }
 
 /* exists: what it is about. */
@@ -236,8 +251,7 @@ static int read_condition(const struct request *request, bool exists, bool may_c
         if (strchr(request->if_match, ','))
             return error_field(err, EINVAL, "If-Match", "If-Match may hold one entity tag or *");
         if (strcmp(request->if_match, "*") != 0) {
-            condition.if_generation = etag_generation(request->if_match);
-            exists = exists && condition.if_generation > 0;
+            exists = exists && read_etag(request->if_match, &condition);
         }
         if (!exists)
             return error_field(err, ESTALE, "If-Match", "nothing here has the entity tag %.64s",
@@ -261,12 +275,6 @@ int request_node_condition(struct request *request, struct node_condition *ret_c
                            struct error *err)
 {
     return read_condition(request, /* exists= */ true, /* may_create= */ false, ret_condition, err);
-}
-
-void etag_of(const json_t *resource, char ret_etag[ETAG_TEXT])
-{
-    snprintf(ret_etag, ETAG_TEXT, "\"%lld\"",
-             (long long)json_integer_value(json_object_get(resource, "generation")));
 }
 
 bool request_etag_is_known(const struct request *request, const char *etag)

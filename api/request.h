@@ -117,8 +117,9 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
 int request_node_condition(struct request *request, struct node_condition *ret_condition,
                            struct error *err);
 
-/* The entity tag of a resource, or of the node: its generation, in quotes. */
-#define ETAG_TEXT 32
+/* Of a resource its generation and whose it is: another of the same id begins with 1 again.  The
+ * node has no uid. */
+#define ETAG_TEXT (20 + TAG_UID + sizeof("\".\""))
 void etag_of(const json_t *resource, char ret_etag[ETAG_TEXT]);
 /* Does the client of a GET say, by If-None-Match, that it has what has this tag (RFC 9110, 13.1.2)?
  */

@@ -135,7 +135,7 @@ static void put_creates_confirms_and_refuses(void **state)
     struct fixture *f = *state;
 
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"vcpus\":1}"), 201);
-    assert_string_equal(f->etag, "\"1\"");
+    assert_string_equal(f->etag, "\"1.00000000\"");
     assert_string_equal(f->location, "/v1/vms/a");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{\"vcpus\":1}"), 200);
     assert_string_equal(f->location, "");
@@ -235,6 +235,10 @@ static void bodies_are_json_objects_of_the_right_type(void **state)
 
 static void conditions_hold_or_412(void **state)
 {
+    static const char *const nonsense[] = {
+        "\"",     "\"\"",          "\"0\"",           "\".00000000\"",
+        "\"1.\"", "\"1.0000000\"", "\"1.000000000\"", "\"1-00000000\""
+    };
     struct fixture *f = *state;
 
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "*"), 412);
@@ -244,10 +248,13 @@ static void conditions_hold_or_412(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"2\""), 412);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "W/\"1\""), 412);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "1"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1.00000000\""), 200);
+    for (size_t i = 0; i < ARRAY_LENGTH(nonsense); i++)
+        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = nonsense[i]), 412);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1\", \"2\""), 400);
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "\"1\""), 400);
     assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{\"labels\":{}}", .if_match = "\"1\""), 200);
-    assert_string_equal(f->etag, "\"2\"");
+    assert_string_equal(f->etag, "\"2.00000000\"");
     assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{}", .if_match = "\"1\""), 412);
     assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .if_match = "\"1\""), 412);
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a", .if_match = "\"1\""), 412);
@@ -293,7 +300,7 @@ static void disks_and_nics_are_parts_of_a_vm(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/disks/there", "{\"volume\":\"v\"}"), 200);
     assert_string_equal(f->node->part, "put disk there");
     assert_string_equal(member(f, "id"), "a");
-    assert_string_equal(f->etag, "\"1\"");
+    assert_string_equal(f->etag, "\"1.00000000\"");
     assert_string_equal(f->location, "");
     assert_int_equal(ASK(f, "PUT", "/v1/vms/a/nics/new?wait=5", "{}"), 201);
     assert_string_equal(f->node->part, "put nic new");
@@ -409,8 +416,8 @@ static void lists_come_in_pages(void **state)
     assert_int_equal(ASK(f, "GET", "/v1/vms?state=asleep"), 400);
     assert_string_equal(member(f, "field"), "state");
     assert_int_equal(ASK(f, "GET", "/v1/operations?labels=a"), 400);
-    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "\"7\", W/\"1\""), 304);
-    assert_string_equal(f->etag, "\"1\"");
+    assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "\"7\", W/\"1.00000000\""), 304);
+    assert_string_equal(f->etag, "\"1.00000000\"");
     assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "*"), 304);
     assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "\"11\""), 200);
     assert_int_equal(ASK(f, "GET", "/v1/vms/v1", .if_none_match = "1"), 200);
