@@ -29,6 +29,7 @@ struct vmm_client {
     struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
+    unsigned inputs_owed;
     /* By kind and place: an answer is owed; it was asked to go. */
     bool devices_owed[VMM_DEVICE_KIND_COUNT][VM_PLACES];
     bool devices_asked[VMM_DEVICE_KIND_COUNT][VM_PLACES];
@@ -147,6 +148,10 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
         return true;
     }
     if (state->header.type == VMM_MESSAGE_INPUT_TAKEN) {
+        if (client->inputs_owed > 0)
+            client->inputs_owed--;
+        else
+            count_unasked(client);
         client->ops->input(client->context, state->result == 0);
         return true;
     }
@@ -267,11 +272,14 @@ int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_
                     .size = sizeof input },
         .count = (uint32_t)size,
     };
+    int result;
 
     if (size == 0 || size > sizeof input.bytes)
         return error_set(err, EINVAL, "console input of %zu bytes", size);
     memcpy(input.bytes, bytes, size);
-    return seqpacket_send(client->fd, &input, sizeof input, NULL, 0, err);
+    result = seqpacket_send(client->fd, &input, sizeof input, NULL, 0, err);
+    client->inputs_owed += result == 0;
+    return result;
 }
 
 int vmm_client_ping(struct vmm_client *client, struct error *err)

@@ -21,7 +21,7 @@ struct fixture {
     struct loop *loop;
     struct vmm_client *client;
     int vmm; /* the VMM's end */
-    unsigned states, vsocks, closed, devices, full;
+    unsigned states, vsocks, closed, devices, full, inputs;
     int kind, place, result; /* of the last device */
     bool present;
     struct vmm_vsock last;
@@ -41,8 +41,10 @@ static void on_state(void *context, bool running, bool paused)
 
 static void on_input(void *context, bool taken)
 {
-    (void)context;
+    struct fixture *f = context;
+
     (void)taken;
+    f->inputs++;
 }
 
 static void on_vsock(void *context, const struct vmm_vsock *message)
@@ -396,6 +398,24 @@ static void full_disks_are_told_in_parts_too(void **state)
     assert_int_equal(f->closed, 0);
 }
 
+/* An answer to nothing is taken, like any other; so many at a time. */
+static void answers_to_nothing_are_read_in_parts_too(void **state)
+{
+    struct fixture *f = *state;
+    struct vmm_state answer = { .header = { VMM_MESSAGE_INPUT_TAKEN, VMM_PROTOCOL_VERSION,
+                                            sizeof answer, 0 } };
+    unsigned first;
+
+    for (unsigned i = 0; i < FLOOD; i++)
+        assert_int_equal(seqpacket_send(f->vmm, &answer, sizeof answer, NULL, 0, NULL), 0);
+    turn(f);
+    first = f->inputs;
+    assert_in_range(first, 1, FLOOD - 1);
+    while (f->inputs < FLOOD)
+        assert_int_equal(loop_turn(f->loop, -1, NULL), 0);
+    assert_int_equal(f->closed, 0);
+}
+
 static void a_full_nic_ends_it(void **state)
 {
     struct fixture *f = *state;
@@ -452,6 +472,7 @@ int main(void)
         cmocka_unit_test(what_was_not_asked_about_ends_it),
         TEST(one_answer_for_each_question),
         TEST(full_disks_are_told_in_parts_too),
+        TEST(answers_to_nothing_are_read_in_parts_too),
         TEST(a_full_nic_ends_it),
         TEST(disks_and_nics_are_told_what_changed),
         TEST(other_messages_end_it),
