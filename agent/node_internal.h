@@ -238,6 +238,7 @@ struct node {
     struct node_status status;
     struct node_row row;
     struct key_table keys;
+    int64_t clock_ms; /* of day, at the monotonic clock's 0, as of the start: for keys' ages */
     struct change *changes; /* in flight, oldest first */
     struct node_waiter *waiters;
     bool waits_ended; /* nobody is let wait any more */

@@ -8,6 +8,7 @@
 #include "agent/node_internal.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "storage/database.h"
 
 struct key_record node_key_record(const struct node *node, const struct key *key)
@@ -35,7 +36,8 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
         return error_field(err, EINVAL, "Idempotency-Key",
                            "Idempotency-Key must have 1 to %d visible ASCII characters", KEY_MAX);
     digest_of(body, size, digest);
-    return key_begin(&node->keys, scope, text, digest, timestamp_now_ms(), ret_key, err);
+    return key_begin(&node->keys, scope, text, digest, node->clock_ms + loop_now_ms(), ret_key,
+                     err);
 }
 
 struct keeping {

@@ -228,6 +228,7 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
                            .jail = jail,
                            .generation = 1,
                            .spec = node_spec_default,
+                           .clock_ms = timestamp_now_ms() - loop_now_ms(),
                            .images_dir_fd = -1,
                            .volumes_dir_fd = -1,
                            .snapshots_dir_fd = -1 };
