@@ -260,6 +260,7 @@ no_leftovers() {
 }
 
 lib_end() {
+    check "without a word of sanitizers or crashes" eval "! grep -sE 'Sanitizer|runtime error|signal 11' $work/*/log"
     [ "$failed" -eq 0 ] || for log in "$work"/*/log; do echo "---- $log"; tail -n "${LOG_LINES:-30}" "$log"; done
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]
@@ -327,6 +328,5 @@ run_sections() {
     stop_agent TERM
     check "the agent ends with 0" [ "$agent_status" = 0 ]
     check "and its cgroup with it" eval "! ls -d /sys/fs/cgroup{,/unified}/$prefix-vms 2>/dev/null"
-    check "without a word of sanitizers or crashes" eval "! grep -E 'Sanitizer|runtime error|signal 11' $work/*/log"
     lib_end
 }
