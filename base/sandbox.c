@@ -25,8 +25,7 @@
 #define CAPABILITY_LAST 63
 
 #if defined(__SANITIZE_ADDRESS__)
-/* The leak check at the end attaches to its own process, which one that is sealed does not allow.
- */
+/* The leak check at the end attaches to its own process, which a sealed one does not allow. */
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void)
 {
