@@ -249,6 +249,21 @@ static void unknown_fields_are_refused_and_the_first_error_stays(void **state)
     finish(&read, -EINVAL, "spec.x");
 }
 
+static void what_is_not_there_reads_as_nothing(void **state)
+{
+    static const char *const names[] = { NULL, "one", "two" };
+    json_t *object = json_pack("{s:s, s:i}", "name", "two", "number", 1);
+
+    (void)state;
+    assert_string_equal(json_text(object, "name"), "two");
+    assert_string_equal(json_text(object, "number"), "");
+    assert_string_equal(json_text(NULL, "name"), "");
+    assert_int_equal(json_index(object, "name", names, 3), 2);
+    assert_int_equal(json_index(object, "name", names, 2), -1);
+    assert_int_equal(json_index(object, "absent", names, 3), -1);
+    json_decref(object);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +277,7 @@ int main(void)
         cmocka_unit_test(booleans_and_enums),
         cmocka_unit_test(arrays_and_objects),
         cmocka_unit_test(unknown_fields_are_refused_and_the_first_error_stays),
+        cmocka_unit_test(what_is_not_there_reads_as_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -247,6 +247,20 @@ static void a_process_is_recognised_and_another_is_not(void **state)
     close(pidfd);
 }
 
+static void an_end_leaves_neither_process_nor_zombie(void **state)
+{
+    int pidfd, none = -1;
+    pid_t pid = spawn_sleeper(&pidfd);
+
+    (void)state;
+    process_end(&pidfd);
+    assert_int_equal(pidfd, -1);
+    assert_int_equal(waitpid(pid, NULL, 0), -1);
+    assert_int_equal(errno, ECHILD);
+    process_end(&none);
+    assert_int_equal(none, -1);
+}
+
 /* The name in /proc/PID/stat may hold anything, also what looks like fields. */
 static void a_hostile_name_does_not_confuse(void **state)
 {
@@ -282,6 +296,7 @@ int main(void)
         cmocka_unit_test(what_cannot_exec_is_an_error_that_says_so),
         cmocka_unit_test(a_failing_sandbox_step_is_named),
         cmocka_unit_test(a_process_is_recognised_and_another_is_not),
+        cmocka_unit_test(an_end_leaves_neither_process_nor_zombie),
         cmocka_unit_test(a_hostile_name_does_not_confuse),
     };
 

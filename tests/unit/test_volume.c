@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "storage/instance_name.h"
 #include "storage/volume.h"
 
 #define MIB (1ull << 20)
@@ -329,6 +330,24 @@ static void make_file(const struct fixture *f, const char *name)
     assert_true(fd >= 0);
 }
 
+static void numbers_are_read_back_from_names_with_and_without_endings(void **state)
+{
+    uint32_t instance = 0;
+
+    (void)state;
+    assert_string_equal(instance_name(4294967295u, "/content.tmp").text, "4294967295/content.tmp");
+    assert_int_equal(instance_name_parse("7.raw", ".raw", &instance), 0);
+    assert_int_equal(instance, 7);
+    assert_int_equal(instance_name_parse("7.raw", "", &instance), -EINVAL);
+    assert_int_equal(instance_name_parse("8.anything", NULL, &instance), 0);
+    assert_int_equal(instance, 8);
+    assert_int_equal(instance_name_parse("9", NULL, &instance), 0);
+    assert_int_equal(instance_name_parse("9x", NULL, &instance), -EINVAL);
+    assert_int_equal(instance_name_parse("09.raw", NULL, &instance), -EINVAL);
+    assert_int_equal(instance_name_parse("4294967296.raw", NULL, &instance), -EINVAL);
+    assert_int_equal(instance_name_parse(".raw", NULL, &instance), -EINVAL);
+}
+
 static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
 {
     static const char *const swept[] = { "2.raw", "4294967295.raw", "1.raw.tmp", "7.raw.tmp" };
@@ -498,6 +517,7 @@ int main(void)
         ON_A_STORE(one_writer_or_many_readers),
         ON_A_STORE(a_volume_only_grows),
         ON_A_STORE(removal_can_be_repeated),
+        cmocka_unit_test(numbers_are_read_back_from_names_with_and_without_endings),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
         ON_A_STORE(a_delta_costs_nothing_and_needs_its_image),
         ON_A_STORE(a_copy_of_a_delta_stands_on_the_same),
