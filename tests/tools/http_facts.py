@@ -216,9 +216,9 @@ def run(test):
     name = test.__name__.replace("_", " ")
     try:
         test()
-        print(f"ok   {name}", flush=True)
+        print(f"ok   {name}\n", end="", flush=True) # one write: others print, too
     except Exception as error:  # whatever it is, it is the test's failure
-        print(f"FAIL {name}: {type(error).__name__} {error}", flush=True)
+        print(f"FAIL {name}: {type(error).__name__} {error}\n", end="", flush=True)
 
 
 if SECTION == "quick":
