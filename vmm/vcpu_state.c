@@ -13,7 +13,6 @@
 
 /* The flat segments of 4 GiB that both boot protocols want, as descriptors: each at its selector.
  */
-#define SELECTOR(index) ((index)*8u)
 enum { GDT_CODE = 2, GDT_DATA, GDT_TASK };
 
 void vcpu_gdt(enum vcpu_mode mode, uint64_t ret_gdt[VCPU_GDT_ENTRIES])
