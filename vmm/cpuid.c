@@ -38,16 +38,19 @@ void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from)
     memcpy(cpuid->entries, from->entries, from->count * sizeof from->entries[0]);
 }
 
-/* The registers of a leaf that are sets of features. */
+/* What of a leaf is sets of features, but those that no guest has (adapt_entry). */
 static const struct feature_leaf {
-    uint32_t function, index;
-    bool eax, ebx, ecx, edx;
+    uint32_t function, index, eax, ebx, ecx, edx;
 } feature_leaves[] = {
-    { 1, 0, false, false, true, true },           { 7, 0, false, true, true, true },
-    { 7, 1, true, false, false, true },           { 0xd, 0, true, false, false, false },
-    { 0xd, 1, true, false, false, false },        { 0x80000001, 0, false, false, true, true },
-    { 0x80000008, 0, false, true, false, false }, { 0x40000001, 0, true, false, false, false },
-    { 0x80000021, 0, true, false, false, false },
+    { 1, 0, 0, 0, ~LEAF1_ECX_VMX, ~0u },
+    { 7, 0, 0, ~0u, ~0u, ~0u },
+    { 7, 1, ~0u, 0, 0, ~0u },
+    { 0xd, 0, ~0u, 0, 0, 0 },
+    { 0xd, 1, ~0u, 0, 0, 0 },
+    { 0x80000001, 0, 0, 0, ~AMD1_ECX_SVM, ~0u },
+    { 0x80000008, 0, 0, ~0u, 0, 0 },
+    { 0x40000001, 0, ~0u, 0, 0, 0 },
+    { 0x80000021, 0, ~0u, 0, 0, 0 },
 };
 
 static struct kvm_cpuid_entry2 find_leaf(const struct cpuid *cpuid, uint32_t function,
@@ -71,8 +74,8 @@ bool cpuid_is_within(const struct cpuid *wanted, const struct cpuid *host, char 
         struct kvm_cpuid_entry2 want = find_leaf(wanted, leaf->function, leaf->index);
         struct kvm_cpuid_entry2 have = find_leaf(host, leaf->function, leaf->index);
 
-        if ((leaf->eax && (want.eax & ~have.eax)) || (leaf->ebx && (want.ebx & ~have.ebx)) ||
-            (leaf->ecx && (want.ecx & ~have.ecx)) || (leaf->edx && (want.edx & ~have.edx))) {
+        if ((want.eax & ~have.eax & leaf->eax) || (want.ebx & ~have.ebx & leaf->ebx) ||
+            (want.ecx & ~have.ecx & leaf->ecx) || (want.edx & ~have.edx & leaf->edx)) {
             snprintf(ret_what, size, "features of CPUID leaf %#x", leaf->function);
             return false;
         }

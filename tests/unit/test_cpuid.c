@@ -107,6 +107,26 @@ static void guests_see_no_virtualization(void **state)
     assert_int_equal(svm->eax | svm->ebx | svm->ecx | svm->edx, 0);
 }
 
+/* So a host may have it switched off, and what ran on one that has it is restored there. */
+static void no_host_needs_it_for_a_guest(void **state)
+{
+    struct cpuid with, without;
+    char what[64];
+
+    (void)state;
+    make(&with);
+    make(&without);
+    for (uint32_t i = 0; i < without.count; i++) {
+        if (without.entries[i].function == 1)
+            without.entries[i].ecx &= ~(1u << 5); /* VMX */
+        if (without.entries[i].function == 0x80000001)
+            without.entries[i].ecx &= ~(1u << 2); /* SVM */
+    }
+    assert_true(cpuid_is_within(&with, &without, what, sizeof what));
+    with.entries[1].ecx |= 1; /* SSE3 */
+    assert_false(cpuid_is_within(&with, &without, what, sizeof what));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +134,7 @@ int main(void)
         cmocka_unit_test(cores_are_of_one_package),
         cmocka_unit_test(one_vcpu_is_alone),
         cmocka_unit_test(guests_see_no_virtualization),
+        cmocka_unit_test(no_host_needs_it_for_a_guest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
