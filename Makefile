@@ -106,8 +106,7 @@ $(BUILD)/tests/test_attach_faults $(BUILD)/tests/test_control_faults $(BUILD)/te
 $(BUILD)/tests/test_vsock_faults: LDFLAGS += $(foreach f,read write writev \
     ioctl getrandom madvise mmap fallocate epoll_ctl recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl \
     lseek preadv,-Wl,--wrap=$(f))
-$(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low \
-    jail_set_memory_low_of_all,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a

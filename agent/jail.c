@@ -563,25 +563,20 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     return 0;
 }
 
-static void write_mib(const struct jail *jail, uint32_t instance, const char *file, uint32_t mib)
+static void write_mib(const struct jail *jail, uint32_t instance, const char *file, uint64_t mib)
 {
     char text[24];
 
-    snprintf(text, sizeof text, "%" PRIu64, (uint64_t)mib << 20);
-    jail_cgroup_write(&jail->cgroup, instance, file, text);
+    snprintf(text, sizeof text, "%" PRIu64, mib << 20);
+    if (instance == JAIL_ALL_VMS)
+        jail_write_text(jail->cgroup.fd, file, text);
+    else
+        jail_cgroup_write(&jail->cgroup, instance, file, text);
 }
 
-void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib)
+void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint64_t low_mib)
 {
     write_mib(jail, instance, "memory.low", low_mib);
-}
-
-void jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib)
-{
-    char text[24];
-
-    snprintf(text, sizeof text, "%" PRIu64, low_mib << 20);
-    jail_write_text(jail->cgroup.fd, "memory.low", text);
 }
 
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)

@@ -104,10 +104,10 @@ int jail_read_open_page(int fd, struct stats_page *ret_page);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
-/* Sets its memory.low, which counts as far as that of all VMs together has room for it; 0 = none.
- * Without the controller this and the next three do nothing.  Any thread. */
-void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib);
-void jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib);
+/* Sets its memory.low, which counts as far as that of JAIL_ALL_VMS together has room for it;
+ * 0 = none.  Without the controller this and the next two do nothing.  Any thread. */
+void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint64_t low_mib);
+#define JAIL_ALL_VMS 0 /* instances begin at 1 */
 /* Sets its memory.high; 0 = none.  Takes up to a second, as the next does. */
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
 /* Takes so much of its memory, as far as the kernel finds it. */

@@ -192,7 +192,7 @@ static int run_limits(void *context, struct error *err)
     const struct jail *jail = job->memory->node->jail;
 
     (void)err;
-    jail_set_memory_low_of_all(jail, job->low_mib);
+    jail_set_memory_low(jail, JAIL_ALL_VMS, job->low_mib);
     for (size_t i = 0; i < job->count; i++)
         jail_set_memory_low(jail, job->vms[i].instance, job->vms[i].low_mib);
     for (size_t i = 0; i < job->count; i++) {

@@ -8,8 +8,8 @@
 #include "agent/node_change.h"
 #include "agent/node_memory.c"
 
-static uint32_t set_high, times, set_low;
-static uint64_t low_of_all;
+static uint32_t set_high, times;
+static uint64_t set_low, low_of_all;
 
 void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
 void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib)
@@ -20,19 +20,12 @@ void __wrap_jail_set_memory_high(const struct jail *jail, uint32_t instance, uin
     times++;
 }
 
-void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib);
-void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint32_t low_mib)
+void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint64_t low_mib);
+void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint64_t low_mib)
 {
     (void)jail;
-    assert_int_equal(instance, 7);
-    set_low = low_mib;
-}
-
-void __wrap_jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib);
-void __wrap_jail_set_memory_low_of_all(const struct jail *jail, uint64_t low_mib)
-{
-    (void)jail;
-    low_of_all = low_mib;
+    assert_true(instance == 7 || instance == JAIL_ALL_VMS);
+    *(instance == JAIL_ALL_VMS ? &low_of_all : &set_low) = low_mib;
 }
 
 /* A worker that is not there takes no job, as one for which memory is short. */
