@@ -122,7 +122,7 @@ bool access_still_holds(const struct request *request, const struct tokens *toke
         return false;
     if (token->limits && !label_selector_equal(token->limits, caller->limits))
         return false;
-    return !request->is_open || access_check_labels(request, NULL) == 0;
+    return !request->is_stream || access_check_labels(request, NULL) == 0;
 }
 
 const char *access_challenge(const struct request *request, int code, char *buffer, size_t size)

@@ -47,8 +47,8 @@ int access_check(const struct request *request, struct error *err);
  * PROBLEM_FORBIDDEN.  It holds for this moment: it is not asked again when the change's turn
  * comes. */
 int access_check_labels(const struct request *request, struct error *err);
-/* Would the caller of a request that was found well be known, and allowed it, by these tokens? What
- * is a stream by now must be of a VM that it sees, too. */
+/* Would the caller of a request that was found well be known, and allowed it, by these tokens? A
+ * stream must be of a VM that it sees, too. */
 bool access_still_holds(const struct request *request, const struct tokens *tokens);
 /* May the caller see this VM?  As node_get has it. */
 bool caller_sees_vm(const struct caller *caller, const json_t *vm);

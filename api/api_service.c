@@ -127,13 +127,13 @@ static void service_abandon(void *context, struct request *request)
     request_abandon(request);
 }
 
-/* Who has a stream, or merely waits; what is being done is answered. */
+/* Who has a stream, or is about to, or merely waits; what is being done is answered. */
 static void service_check_access(void *context, struct request *request)
 {
     struct api_service *service = context;
     struct wire_message message = { .kind = WIRE_ABANDON, .id = request->id };
 
-    if ((!request->is_open && !request->step.waiter) ||
+    if ((!request->is_stream && !request->step.waiter) ||
         access_still_holds(request, service->options.tokens))
         return;
     log_info(service->options.log, "%s of %s %s is cut off: it may no longer have it",
