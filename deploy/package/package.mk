@@ -13,6 +13,7 @@ install: programs ## DESTDIR=, PREFIX=/usr: programs, units, configuration (whic
 	install -D -m 755 -t $(to)/libexec/warren $(addprefix $(BUILD)/,warren-api warren-fetch warren-vmm) \
 	    deploy/systemd/warren-vms-holder
 	install -D -m 644 -t $(to)/lib/systemd/system deploy/systemd/warrend.service deploy/systemd/warren-vms.service
+	install -D -m 644 deploy/systemd/system.slice.conf $(to)/lib/systemd/system/system.slice.d/warren.conf
 	install -D -m 644 deploy/systemd/warren.sysusers $(to)/lib/sysusers.d/warren.conf
 	install -D -m 644 deploy/systemd/warren.tmpfiles $(to)/lib/tmpfiles.d/warren.conf
 	install -D -m 644 -t $(to)/share/doc/warren README.md ARCHITECTURE.md openapi.yaml
