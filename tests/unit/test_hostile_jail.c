@@ -168,7 +168,7 @@ static void case_23_a_start_writes_through_no_link(void **state)
     unsigned started = 0;
 
 #ifdef __SANITIZE_ADDRESS__
-    skip(); /* a dynamic program, which cannot be executed in an empty root */
+    skip(); /* as test_jail.c says */
 #endif
     if (!p->jail)
         skip();

@@ -92,7 +92,8 @@ static struct fixture *need_jail(void **state)
     return f;
 }
 
-/* With sanitizers it is a dynamic program, which cannot be executed in an empty root. */
+/* With sanitizers a process that was to become a VMM hung here, which none of an agent's did that
+ * has them (tests/soak sanitized). */
 static struct fixture *need_vmm(void **state)
 {
 #ifdef __SANITIZE_ADDRESS__
