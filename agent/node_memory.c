@@ -241,13 +241,12 @@ static void submit_limits(struct node_memory *memory)
                                                   .high_mib = plan->high_mib,
                                                   .set_high = moves_high };
     }
-    if ((job->count == 0 && job->low_mib == memory->low_mib) ||
-        worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
+    /* Though nothing changes: systemd takes memory.low of all away whenever it is reloaded. */
+    if (worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
         free(job);
         return;
     }
     memory->reclaiming = true;
-    memory->low_mib = job->low_mib;
     for (size_t i = 0; i < memory->count; i++) {
         memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
         memory->owners[i]->low_mib = memory->vms[i].plan.low_mib;
@@ -429,7 +428,6 @@ static void let_go(struct node_memory *memory)
     if (!job)
         return; /* memory is short: the next plan sets what it changes */
     job->memory = memory;
-    memory->low_mib = 0;
     if (worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0)
         free(job);
 }

@@ -26,7 +26,6 @@ struct node_memory {
     int64_t last_ms;        /* when that was; 0 = not yet */
     uint64_t available_mib; /* the host's then */
     bool reclaiming;        /* a job is under way */
-    uint64_t low_mib;       /* memory.low of all VMs' cgroup, as it was last set */
     int64_t told_ms;        /* when the node's status was last noted; 0 = not yet */
     char would[80];         /* what dry-run would have done last, of pause and kill; "" = nothing */
     bool would_is_new;
