@@ -68,11 +68,13 @@ static const char bridge_chains[] =
 
 static const char inet_sets[] = "  set gateways { type ifname . ipv4_addr; }\n"
                                 "  set outgoing { type ifname; }\n"
-                                "  set bridges { type ifname . ifname; }\n";
+                                "  set bridges { type ifname . ifname; }\n"
+                                "  set openers { type ipv4_addr; size 65536; flags dynamic; }\n";
 
 /* Guests answer the host's connections, and reach of it only DHCP and DNS.  169.254/16 outside is
  * the cloud's metadata service, with the host's credentials.  Of related ICMP only errors pass: a
- * redirect would change the host's routes.
+ * redirect would change the host's routes.  What is tracked takes a place in the host's table, so
+ * each guest has a share of that.
  *
  * "<prefix>-*" names taps as well as bridges, and has to: frames to 01:80:c2:00:00:0e (802.1D's
  * reserved group addresses) pass by all of the bridge's hooks and reach the host's IP as if the tap
@@ -84,6 +86,7 @@ static const char inet_chains[] =
     "  }\n"
     "  chain guest_to_host {\n"
     "    ct state established accept\n"
+    "    ct state new jump share\n"
     "    ct state related"
     " icmp type { destination-unreachable, time-exceeded, parameter-problem } accept\n"
     "    iifname . ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept\n"
@@ -100,6 +103,7 @@ static const char inet_chains[] =
     "    iifname . oifname @bridges accept\n"
     "    oifname \"%1$s-*\" drop\n"
     "    ip daddr 169.254.0.0/16 drop\n"
+    "    ct state new jump share\n"
     "    iifname @outgoing accept\n"
     "    drop\n"
     "  }\n"
@@ -234,6 +238,9 @@ char *firewall_ruleset(const char *prefix, const struct network_config *networks
     fprintf(text.stream, bridge_chains, prefix);
     fprintf(text.stream, "}\ntable inet " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, inet_sets);
     fprintf(text.stream, inet_chains, prefix);
+    fprintf(text.stream,
+            "  chain share {\n    add @openers { ip saddr ct count over %d } drop\n  }\n",
+            FIREWALL_CONNECTIONS);
     fputs("}\n", text.stream);
     for (size_t i = 0; i < network_count; i++)
         put_network(text.stream, FIREWALL_ADD, prefix, &networks[i]);

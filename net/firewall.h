@@ -33,6 +33,9 @@ struct firewall_element {
 };
 void firewall_nic_elements(const char *prefix, const struct nic_config *nic,
                            struct firewall_element ret_elements[FIREWALL_NIC_ELEMENTS]);
+/* A guest's connections to the host and the outside that are tracked, of 262,144 that a host has by
+ * default.  More are dropped. */
+#define FIREWALL_CONNECTIONS  16384
 #define FIREWALL_TABLE_PREFIX "warren_" /* of every table of ours */
 /* Of both tables; text of at most FIREWALL_TABLE_NAME bytes. */
 #define FIREWALL_TABLE_NAME 32

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "net/firewall.h"
 #include "tests/tools/net_tool.h"
 
 #define OUTSIDE_PORT 7000
@@ -358,6 +359,27 @@ static void check_bridge_netfilter(struct bed *bed, int value)
                 : "without br_netfilter not by the gateway");
 }
 
+/* Each of these is a connection to the host; nobody answers. */
+static void check_share(struct bed *bed)
+{
+    struct guest *a = &bed->a;
+    struct frame frame;
+
+    check(bed, outside_answers(a, OUTSIDE, "hello", "seen 192.0.2.1"), "(a connection is open)");
+    for (unsigned i = 0; i <= FIREWALL_CONNECTIONS; i++) {
+        frame_start(&frame, a->gateway_mac, a->nic.mac, 0x0800);
+        frame_udp(&frame, a->nic.ipv4, (uint16_t)(10000 + i), OUTSIDE, 9, "opens", 5);
+        guest_send(a, &frame);
+    }
+    frame_start(&frame, a->gateway_mac, a->nic.mac, 0x0800);
+    frame_udp(&frame, a->nic.ipv4, 9000, OUTSIDE, OUTSIDE_PORT, "hello", 5);
+    guest_drain(a);
+    guest_send(a, &frame);
+    check(bed, !guest_hears(a, "seen", &frame, 150), "a guest opens no more than its share");
+    check(bed, outside_answers(a, OUTSIDE, "hello", "seen 192.0.2.1"), "what is open goes on");
+    check(bed, outside_answers(&bed->d, OUTSIDE, "hello", "seen 192.0.2.1"), "others open theirs");
+}
+
 void run_outside(struct bed *bed)
 {
     pid_t pid = start_outside(bed);
@@ -380,6 +402,7 @@ void run_outside(struct bed *bed)
     check_bridge_netfilter(bed, 1);
     check_bridge_netfilter(bed, 0);
     run_fork(bed);
+    check_share(bed);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
 }
