@@ -290,6 +290,8 @@ static void step_down(struct node *node, struct vm *vm)
         vm->start_due |= vm->intent == VM_INTENT_REBOOT && vm->spec.desired_running;
         vm->intent = VM_INTENT_NONE;
     }
+    if (vm->state == VM_FAILED && vm->spec.restart == VM_RESTART_NEVER)
+        vm->timer = loop_cancel(vm->timer); /* the policy was changed while it waited */
     if (!vm->spec.desired_running) {
         vm->timer = loop_cancel(vm->timer);
         vm_fork_drop(vm);
