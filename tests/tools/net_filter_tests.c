@@ -298,8 +298,11 @@ static pid_t start_outside(struct bed *bed)
              "ip addr add 192.0.2.1/24 dev veth-in && ip link set veth-in up && "
              "ip route add 169.254.169.254/32 dev veth-in",
              (int)pid);
+    /* Until the kernel has seen that the link is up, which may take it a second, it drops. */
     good = read(ready[0], &byte, 1) == 1 && shell(command) && write(go[1], "g", 1) == 1 &&
-           read(ready[0], &byte, 1) == 1;
+           read(ready[0], &byte, 1) == 1 &&
+           shell("for i in $(seq 50); do ip -o link show veth-in | grep -q 'state UP' && exit; "
+                 "sleep 0.1; done; exit 1");
     check(bed, good, "(the outside is there)");
     return pid;
 }
