@@ -11,19 +11,36 @@ static bool is_starting(const struct vm *vm)
     return vm->state == VM_STARTING || (vm->start_due && vm->jobs > 0);
 }
 
-static bool has_memory(const struct node *node, const struct memory_capacity *capacity,
-                       const struct vm *vm)
+/* The first in order of those that wait and fit; NULL.  What is promised to others is the same for
+ * each of them. */
+static struct vm *find_next(const struct node *node)
 {
-    const struct memory_promise promised = node_promised(node, vm);
-    const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
+    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct memory_capacity capacity = { 0 };
+    struct memory_promise promised = { 0 };
+    bool looked = false; /* at the host, which nobody may wait for */
+    struct vm *next = NULL;
 
-    return admission_check(capacity, &promised, &wanted, NULL) == 0;
+    for (size_t i = 0; i < vms->count; i++) {
+        struct vm *vm = (struct vm *)vms->items[i];
+        const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
+
+        if (!vm->autostart_waits || (next && !vm_starts_before(vm, next)))
+            continue;
+        if (!looked) {
+            capacity = node_memory_capacity(node);
+            promised = node_promised(node, vm);
+            looked = true;
+        }
+        if (admission_check(&capacity, &promised, &wanted, NULL) == 0)
+            next = vm;
+    }
+    return next;
 }
 
 void node_autostart(struct node *node)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    const struct memory_capacity capacity = node_memory_capacity(node);
     int64_t room = node->config->autostart_parallel;
     struct vm *next;
 
@@ -31,19 +48,9 @@ void node_autostart(struct node *node)
         return; /* they are to be stopped */
     for (size_t i = 0; i < vms->count; i++)
         room -= is_starting((const struct vm *)vms->items[i]);
-    do {
-        next = NULL;
-        for (size_t i = 0; i < vms->count; i++) {
-            struct vm *vm = (struct vm *)vms->items[i];
-
-            if (vm->autostart_waits && (!next || vm_starts_before(vm, next)) &&
-                has_memory(node, &capacity, vm))
-                next = vm;
-        }
-        if (!next || room-- <= 0)
-            return;
+    while (room-- > 0 && (next = find_next(node))) {
         next->autostart_waits = false;
         log_info(node->log, "vm %s: autostart", next->head.id);
         vm_step(node, next);
-    } while (true);
+    }
 }
