@@ -37,7 +37,7 @@ struct machine {
     struct loop *loop;          /* borrowed */
     struct guest_memory *memory;
     struct kvm kvm;
-    struct bus *ports, *mmio;
+    struct bus ports, mmio;
     struct irq_router *router;
     struct serial *serial;
     struct power *power;
@@ -98,20 +98,16 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
 static int build_board(struct machine *machine, struct error *err)
 {
     int com1, ged;
-    int result = bus_new(&machine->ports, err);
+    int result = irq_router_new(machine->kvm.vm_fd, &machine->router, err);
 
-    if (result == 0)
-        result = bus_new(&machine->mmio, err);
-    if (result == 0)
-        result = irq_router_new(machine->kvm.vm_fd, &machine->router, err);
     if (result == 0)
         result = irq_pin(machine->router, PLATFORM_PIN_COM1, &com1, err);
     if (result == 0)
         result = irq_pin(machine->router, PLATFORM_PIN_GED, &ged, err);
     if (result == 0)
-        result = serial_new(machine->ports, com1, machine->record->page, &machine->serial, err);
+        result = serial_new(&machine->ports, com1, machine->record->page, &machine->serial, err);
     if (result == 0)
-        result = power_new(machine->ports, ged, machine->record, &machine->power, err);
+        result = power_new(&machine->ports, ged, machine->record, &machine->power, err);
     return result;
 }
 
@@ -144,8 +140,8 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
 {
     const struct devices_spec spec = {
         .memory = machine->memory,
-        .ports = machine->ports,
-        .mmio = machine->mmio,
+        .ports = &machine->ports,
+        .mmio = &machine->mmio,
         .router = machine->router,
         .vm_fd = machine->kvm.vm_fd,
         .loop = machine->loop,
@@ -172,8 +168,8 @@ static int build_vcpus(struct machine *machine, unsigned count, struct error *er
 
         *vcpu = (struct vcpu){
             .index = i,
-            .ports = machine->ports,
-            .mmio = machine->mmio,
+            .ports = &machine->ports,
+            .mmio = &machine->mmio,
             .record = machine->record,
             .exits = machine->record->page->vcpu_exits[i],
             .gate = &machine->gate,
@@ -311,8 +307,6 @@ struct machine *machine_free(struct machine *machine)
     power_free(machine->power);
     serial_free(machine->serial);
     irq_router_free(machine->router);
-    bus_free(machine->mmio);
-    bus_free(machine->ports);
     kvm_close(&machine->kvm);
     guest_memory_free(machine->memory);
     vcpu_gate_destroy(&machine->gate);

@@ -2,32 +2,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
-
-#define BUS_RANGES_MAX 16 /* the platform's own, and those of PCI as a whole */
-
-struct bus {
-    size_t count;
-    struct bus_range {
-        uint64_t start, size;
-        bus_access_fn *access;
-        void *device; /* borrowed */
-    } ranges[BUS_RANGES_MAX];
-};
-
-int bus_new(struct bus **ret_bus, struct error *err)
-{
-    *ret_bus = calloc(1, sizeof **ret_bus);
-    return *ret_bus ? 0 : error_set(err, ENOMEM, "bus");
-}
-
-struct bus *bus_free(struct bus *bus)
-{
-    free(bus);
-    return NULL;
-}
 
 int bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device,
             struct error *err)

@@ -4,10 +4,10 @@
  * itself). Accesses come from vCPU threads; the handler is called with the owner's own lock rules.
  */
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
-struct bus;
 
 /* One access of `width` bytes, 1, 2, 4 or 8, at `offset` from the range's start, never across its
  * end.  `written` is NULL for a read, which returns the answer: all ones where it makes no sense. A
@@ -15,8 +15,17 @@ struct bus;
 typedef uint64_t bus_access_fn(void *device, uint64_t offset, unsigned width,
                                const uint64_t *written);
 
-int bus_new(struct bus **ret_bus, struct error *err);
-struct bus *bus_free(struct bus *bus);
+#define BUS_RANGES_MAX 16 /* the platform's own, and those of PCI as a whole */
+
+/* One that is all zero has nobody on it. */
+struct bus {
+    size_t count;
+    struct bus_range {
+        uint64_t start, size;
+        bus_access_fn *access;
+        void *device; /* borrowed */
+    } ranges[BUS_RANGES_MAX];
+};
 
 /* -EEXIST if it overlaps another. */
 int bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device,

@@ -57,9 +57,9 @@ static void access_port(struct fuzz_input *input, struct harness *h)
         port = (uint16_t)fuzz_take(input, 2);
     if (how & 0x80) {
         value = fuzz_take(input, width);
-        bus_write(h->ports, port, &value, width);
+        bus_write(&h->ports, port, &value, width);
     } else {
-        bus_read(h->ports, port, &value, width);
+        bus_read(&h->ports, port, &value, width);
     }
 }
 
@@ -74,7 +74,7 @@ FUZZ_TARGET(buses)
 
     FUZZ_REQUIRE(page);
     harness_open_on(&h, -1, -1);
-    FUZZ_REQUIRE(serial_new(h.ports, interrupt, page, &serial, NULL) == 0);
+    FUZZ_REQUIRE(serial_new(&h.ports, interrupt, page, &serial, NULL) == 0);
     for (unsigned i = 0; i < 2; i++)
         FUZZ_REQUIRE(virtio_rng_add(h.root, &served[i], h.loop, NULL) == 0);
     for (h.slot = 1; h.slot <= 2; h.slot++)

@@ -57,10 +57,10 @@ static void devices_step(struct fuzz_machine *m)
         break;
     case 3:
         value = fuzz_take(&m->input, 8);
-        bus_write(m->h.ports, PLATFORM_PORT_HOTPLUG + which % 16, &value, 1 + how % 8);
+        bus_write(&m->h.ports, PLATFORM_PORT_HOTPLUG + which % 16, &value, 1 + how % 8);
         break;
     case 4:
-        bus_read(m->h.ports, PLATFORM_PORT_GED + which % 32, &value, 1 + how % 4);
+        bus_read(&m->h.ports, PLATFORM_PORT_GED + which % 32, &value, 1 + how % 4);
         break;
     default:
         mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);

@@ -53,7 +53,7 @@ static void board_open(struct board *board)
     board->disk_fd = disk.fd = memfd_create("disk", MFD_CLOEXEC);
     board->interrupt = memfd_create("interrupt", MFD_CLOEXEC);
     board->cpuid.count = 1;
-    FUZZ_REQUIRE(serial_new(h->ports, board->interrupt, &shared.page, &board->serial, &h->err) ==
+    FUZZ_REQUIRE(serial_new(&h->ports, board->interrupt, &shared.page, &board->serial, &h->err) ==
                  0);
     FUZZ_REQUIRE(virtio_block_add(h->root, &disk, h->loop, &h->err) == 0);
     FUZZ_REQUIRE(virtio_balloon_add(h->root, &balloon, h->memory, &board->balloon_stats, h->loop,
@@ -213,9 +213,9 @@ static void serial_step(struct fuzz_machine *m)
     uint64_t how = fuzz_take(&m->input, 1), value = fuzz_take(&m->input, 1);
 
     if (how & 8)
-        bus_write(m->h.ports, PLATFORM_PORT_COM1 + (how & 7), &value, 1);
+        bus_write(&m->h.ports, PLATFORM_PORT_COM1 + (how & 7), &value, 1);
     else
-        bus_read(m->h.ports, PLATFORM_PORT_COM1 + (how & 7), &value, 1);
+        bus_read(&m->h.ports, PLATFORM_PORT_COM1 + (how & 7), &value, 1);
 }
 
 FUZZ_TARGET(snapshot)

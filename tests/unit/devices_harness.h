@@ -55,16 +55,13 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
     else
         harness_open_on(&f->h, -1, -1);
     f->h.root = pci_root_free(f->h.root); /* the devices bring their own, on buses of their own */
-    bus_free(f->h.ports);
-    bus_free(f->h.mmio);
-    assert_int_equal(bus_new(&f->h.ports, NULL), 0);
-    assert_int_equal(bus_new(&f->h.mmio, NULL), 0);
+    f->h.ports = f->h.mmio = (struct bus){ 0 };
     f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->record.page = &f->page;
-    assert_int_equal(power_new(f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
+    assert_int_equal(power_new(&f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
     spec.memory = f->h.memory;
-    spec.ports = f->h.ports;
-    spec.mmio = f->h.mmio;
+    spec.ports = &f->h.ports;
+    spec.mmio = &f->h.mmio;
     spec.router = f->h.router;
     spec.vm_fd = f->h.vm_fd;
     spec.loop = f->h.loop;
@@ -89,13 +86,13 @@ static inline uint32_t port_get(struct devices_harness *f, uint16_t port)
 {
     uint32_t value = 0;
 
-    bus_read(f->h.ports, port, &value, sizeof value);
+    bus_read(&f->h.ports, port, &value, sizeof value);
     return value;
 }
 
 static inline void eject(struct devices_harness *f, uint32_t slots)
 {
-    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     harness_run(&f->h);
 }
 

@@ -126,7 +126,7 @@ static void nothing_goes_unasked(void **state)
     assert_int_equal(f->gone, 0);
     for (unsigned port = PLATFORM_PORT_HOTPLUG;
          port < PLATFORM_PORT_HOTPLUG + PLATFORM_PORT_HOTPLUG_SIZE; port++)
-        bus_write(f->h.ports, port, (uint8_t[]){ 0 }, 1);
+        bus_write(&f->h.ports, port, (uint8_t[]){ 0 }, 1);
     harness_run(&f->h);
     eject(f, 1u << DISK_SLOT);
     eject(f, 1u << DISK_SLOT);
@@ -160,7 +160,7 @@ static void an_answer_counts_once(void **state)
     assert_true(attach(f) >= 0);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
-        bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+        bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
         assert_int_equal(loop_turn(f->h.loop, 0, NULL), 0);
         if (i == 0) { /* the same again, now that it is gone */
             assert_int_equal(f->gone, 1);
@@ -170,9 +170,9 @@ static void an_answer_counts_once(void **state)
     assert_int_equal(f->gone, 2);
     assert_true(attach(f) >= 0);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
-    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
-    bus_write(f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
+    bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     harness_run(&f->h);
     assert_int_equal(f->gone, 3);
 }

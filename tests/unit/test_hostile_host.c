@@ -205,7 +205,7 @@ static void case_20_kernels_that_lie(void **state)
 
 static void case_25_serial_flood(void **state)
 {
-    struct bus *ports;
+    struct bus ports = { 0 };
     struct serial *serial;
     int fd = memfd_create("page", MFD_CLOEXEC), interrupt = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     struct stats_page *page;
@@ -215,13 +215,12 @@ static void case_25_serial_flood(void **state)
     assert_int_equal(ftruncate(fd, VMM_PAGE_BYTES), 0);
     page = mmap(NULL, VMM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     assert_true(page != MAP_FAILED);
-    assert_int_equal(bus_new(&ports, NULL), 0);
-    assert_int_equal(serial_new(ports, interrupt, page, &serial, NULL), 0);
-    bus_write(ports, PLATFORM_PORT_COM1 + 1, "\x0f", 1); /* with every interrupt on */
+    assert_int_equal(serial_new(&ports, interrupt, page, &serial, NULL), 0);
+    bus_write(&ports, PLATFORM_PORT_COM1 + 1, "\x0f", 1); /* with every interrupt on */
     for (unsigned i = 0; i < FLOOD_BYTES; i++) {
         uint8_t byte = (uint8_t)('a' + i % 26);
 
-        bus_write(ports, PLATFORM_PORT_COM1, &byte, 1);
+        bus_write(&ports, PLATFORM_PORT_COM1, &byte, 1);
         if (i % 65536 == 0) /* from the host's side, too */
             (void)serial_input(serial, "aaaaaaaaaaaaaaaaaaaaaaaa", 24);
     }
@@ -232,7 +231,6 @@ static void case_25_serial_flood(void **state)
     assert_int_equal(page->magic, 0); /* the counters before the ring */
     assert_int_equal(page->vcpu_exits[31][STATS_EXIT_OTHER], 0);
     serial_free(serial);
-    bus_free(ports);
     munmap(page, VMM_PAGE_BYTES);
     close(interrupt);
     close(fd);

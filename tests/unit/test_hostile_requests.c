@@ -24,8 +24,8 @@ static void case_09_accesses_of_any_width_and_place(void **state)
     int interrupt = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     uint64_t value = 0x0101010101010101;
 
-    assert_int_equal(serial_new(f->h.ports, interrupt, page, &serial, NULL), 0);
-    assert_int_equal(power_new(f->h.ports, interrupt, NULL, &power, NULL), 0);
+    assert_int_equal(serial_new(&f->h.ports, interrupt, page, &serial, NULL), 0);
+    assert_int_equal(power_new(&f->h.ports, interrupt, NULL, &power, NULL), 0);
     FOR_EACH_SLOT(slot)
     {
         hostile_start(f, slot, 0);
@@ -34,9 +34,9 @@ static void case_09_accesses_of_any_width_and_place(void **state)
                 for (unsigned width = 1; width <= 16; width++) {
                     uint8_t bytes[16] = { 0 };
 
-                    bus_read(f->h.mmio, bar_address(&f->h, bar) + offset, bytes, width);
+                    bus_read(&f->h.mmio, bar_address(&f->h, bar) + offset, bytes, width);
                     if (offset % 0x1000 < 0x48 || offset % 0x1000 > 0xff0)
-                        bus_write(f->h.mmio, bar_address(&f->h, bar) + offset, bytes, width);
+                        bus_write(&f->h.mmio, bar_address(&f->h, bar) + offset, bytes, width);
                 }
             }
         }
@@ -44,9 +44,9 @@ static void case_09_accesses_of_any_width_and_place(void **state)
             for (unsigned width = 1; width <= 8; width++) {
                 uint8_t bytes[8] = { 0 };
 
-                bus_read(f->h.mmio, ecam_address(&f->h, offset), bytes, width);
+                bus_read(&f->h.mmio, ecam_address(&f->h, offset), bytes, width);
                 if (offset > 0x20 || width == 3 || width > 4) /* not to move its BARs */
-                    bus_write(f->h.mmio, ecam_address(&f->h, offset), bytes, width);
+                    bus_write(&f->h.mmio, ecam_address(&f->h, offset), bytes, width);
             }
         }
         hostile_start(f, slot, 0);
@@ -56,10 +56,10 @@ static void case_09_accesses_of_any_width_and_place(void **state)
         for (unsigned width = 1; width <= 8; width++) {
             uint8_t bytes[8];
 
-            bus_read(f->h.ports, port, bytes, width);
+            bus_read(&f->h.ports, port, bytes, width);
             /* Those of power.c end the VM when they are written to, as they shall. */
             if (port < PLATFORM_PORT_PVPANIC - 8 && port != PLATFORM_PORT_I8042_COMMAND)
-                bus_write(f->h.ports, port, &value, width);
+                bus_write(&f->h.ports, port, &value, width);
         }
     }
     power_free(power);

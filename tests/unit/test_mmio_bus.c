@@ -31,22 +31,6 @@ static uint64_t device_access(void *context, uint64_t offset, unsigned width,
     return 0x1122334455667788;
 }
 
-static int set_up(void **state)
-{
-    struct bus *bus;
-
-    if (bus_new(&bus, NULL) < 0)
-        return -1;
-    *state = bus;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    bus_free(*state);
-    return 0;
-}
-
 static uint64_t read_at(struct bus *bus, uint64_t address, unsigned length)
 {
     uint64_t value = 0;
@@ -58,30 +42,32 @@ static uint64_t read_at(struct bus *bus, uint64_t address, unsigned length)
 static void ranges_do_not_overlap(void **state)
 {
     struct device device = { 0 };
-    struct bus *bus = *state;
+    struct bus bus = { 0 };
 
-    assert_int_equal(bus_add(bus, 0x100, 0x10, device_access, &device, NULL), 0);
-    assert_int_equal(bus_add(bus, 0x110, 0x10, device_access, &device, NULL), 0);
-    assert_int_equal(bus_add(bus, 0xf0, 0x10, device_access, &device, NULL), 0);
-    assert_int_equal(bus_add(bus, 0x10f, 1, device_access, &device, NULL), -EEXIST);
-    assert_int_equal(bus_add(bus, 0x80, 0x71, device_access, &device, NULL), -EEXIST);
-    assert_int_equal(bus_add(bus, 0, UINT64_MAX, device_access, &device, NULL), -EEXIST);
-    assert_int_equal(bus_add(bus, 0x1000, 0, device_access, &device, NULL), -EINVAL);
-    assert_int_equal(bus_add(bus, UINT64_MAX, 2, device_access, &device, NULL), -EINVAL);
-    assert_int_equal(bus_add(bus, UINT64_MAX, 1, device_access, &device, NULL), 0);
+    (void)state;
+    assert_int_equal(bus_add(&bus, 0x100, 0x10, device_access, &device, NULL), 0);
+    assert_int_equal(bus_add(&bus, 0x110, 0x10, device_access, &device, NULL), 0);
+    assert_int_equal(bus_add(&bus, 0xf0, 0x10, device_access, &device, NULL), 0);
+    assert_int_equal(bus_add(&bus, 0x10f, 1, device_access, &device, NULL), -EEXIST);
+    assert_int_equal(bus_add(&bus, 0x80, 0x71, device_access, &device, NULL), -EEXIST);
+    assert_int_equal(bus_add(&bus, 0, UINT64_MAX, device_access, &device, NULL), -EEXIST);
+    assert_int_equal(bus_add(&bus, 0x1000, 0, device_access, &device, NULL), -EINVAL);
+    assert_int_equal(bus_add(&bus, UINT64_MAX, 2, device_access, &device, NULL), -EINVAL);
+    assert_int_equal(bus_add(&bus, UINT64_MAX, 1, device_access, &device, NULL), 0);
 }
 
 static void accesses_reach_their_device(void **state)
 {
     struct device low = { 0 }, high = { 0 };
-    struct bus *bus = *state;
+    struct bus bus = { 0 };
 
-    assert_int_equal(bus_add(bus, 0x200, 8, device_access, &high, NULL), 0);
-    assert_int_equal(bus_add(bus, 0x100, 8, device_access, &low, NULL), 0);
-    assert_int_equal(read_at(bus, 0x104, 4), 0x55667788);
+    (void)state;
+    assert_int_equal(bus_add(&bus, 0x200, 8, device_access, &high, NULL), 0);
+    assert_int_equal(bus_add(&bus, 0x100, 8, device_access, &low, NULL), 0);
+    assert_int_equal(read_at(&bus, 0x104, 4), 0x55667788);
     assert_int_equal(low.offset, 4);
     assert_int_equal(low.width, 4);
-    bus_write(bus, 0x207, "\xab", 1);
+    bus_write(&bus, 0x207, "\xab", 1);
     assert_int_equal(high.offset, 7);
     assert_int_equal(high.value, 0xab);
     assert_int_equal(low.reads + low.writes + high.reads + high.writes, 2);
@@ -90,29 +76,30 @@ static void accesses_reach_their_device(void **state)
 static void nobody_answers_all_ones(void **state)
 {
     struct device device = { 0 };
-    struct bus *bus = *state;
+    struct bus bus = { 0 };
 
-    assert_int_equal(read_at(bus, 0x100, 8), UINT64_MAX);
-    assert_int_equal(bus_add(bus, 0x100, 8, device_access, &device, NULL), 0);
-    assert_int_equal(read_at(bus, 0x105, 4), 0xffffffff); /* crosses the end */
-    assert_int_equal(read_at(bus, 0xff, 2), 0xffff);      /* crosses the start */
-    assert_int_equal(read_at(bus, 0x108, 1), 0xff);
-    assert_int_equal(read_at(bus, 0x100, 3), 0xffffff); /* no width of any register */
-    assert_int_equal(read_at(bus, 0x100, 5), 0xffffffffff);
-    assert_int_equal(read_at(bus, 0x100, 0), 0);
-    assert_int_equal(read_at(bus, UINT64_MAX, 8), UINT64_MAX);
-    bus_write(bus, 0x105, "1234", 4);
-    bus_write(bus, 0x100, "123", 3);
-    bus_write(bus, 0x99, "1", 1);
+    (void)state;
+    assert_int_equal(read_at(&bus, 0x100, 8), UINT64_MAX);
+    assert_int_equal(bus_add(&bus, 0x100, 8, device_access, &device, NULL), 0);
+    assert_int_equal(read_at(&bus, 0x105, 4), 0xffffffff); /* crosses the end */
+    assert_int_equal(read_at(&bus, 0xff, 2), 0xffff);      /* crosses the start */
+    assert_int_equal(read_at(&bus, 0x108, 1), 0xff);
+    assert_int_equal(read_at(&bus, 0x100, 3), 0xffffff); /* no width of any register */
+    assert_int_equal(read_at(&bus, 0x100, 5), 0xffffffffff);
+    assert_int_equal(read_at(&bus, 0x100, 0), 0);
+    assert_int_equal(read_at(&bus, UINT64_MAX, 8), UINT64_MAX);
+    bus_write(&bus, 0x105, "1234", 4);
+    bus_write(&bus, 0x100, "123", 3);
+    bus_write(&bus, 0x99, "1", 1);
     assert_int_equal(device.reads + device.writes, 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(ranges_do_not_overlap, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(accesses_reach_their_device, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(nobody_answers_all_ones, set_up, tear_down),
+        cmocka_unit_test(ranges_do_not_overlap),
+        cmocka_unit_test(accesses_reach_their_device),
+        cmocka_unit_test(nobody_answers_all_ones),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,7 @@
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCRATCH };
 
 struct fixture {
-    struct bus *ports;
+    struct bus ports;
     struct serial *serial;
     struct stats_page *page;
     int interrupt;
@@ -32,8 +32,7 @@ static int set_up(void **state)
 
     f->page = calloc(1, VMM_PAGE_BYTES);
     f->interrupt = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (bus_new(&f->ports, NULL) < 0 ||
-        serial_new(f->ports, f->interrupt, f->page, &f->serial, NULL) < 0)
+    if (serial_new(&f->ports, f->interrupt, f->page, &f->serial, NULL) < 0)
         return -1;
     *state = f;
     return 0;
@@ -44,7 +43,6 @@ static int tear_down(void **state)
     struct fixture *f = *state;
 
     serial_free(f->serial);
-    bus_free(f->ports);
     close(f->interrupt);
     free(f->page);
     free(f);
@@ -55,13 +53,13 @@ static uint8_t in(struct fixture *f, unsigned offset)
 {
     uint8_t value;
 
-    bus_read(f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
+    bus_read(&f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
     return value;
 }
 
 static void out(struct fixture *f, unsigned offset, uint8_t value)
 {
-    bus_write(f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
+    bus_write(&f->ports, PLATFORM_PORT_COM1 + offset, &value, 1);
 }
 
 static uint64_t pulses(struct fixture *f)
@@ -229,9 +227,9 @@ static void wide_accesses_are_harmless(void **state)
     struct fixture *f = *state;
     uint32_t value = 0x41424344;
 
-    bus_write(f->ports, PLATFORM_PORT_COM1, &value, 4);
+    bus_write(&f->ports, PLATFORM_PORT_COM1, &value, 4);
     assert_int_equal(f->page->console_bytes, 1);
-    bus_read(f->ports, PLATFORM_PORT_COM1 + LSR, &value, 2);
+    bus_read(&f->ports, PLATFORM_PORT_COM1 + LSR, &value, 2);
     assert_int_equal(value & 0xffff, 0xff60);
 }
 

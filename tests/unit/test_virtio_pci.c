@@ -69,13 +69,13 @@ static uint32_t port_get(struct harness *h, uint16_t port, unsigned width)
 {
     uint32_t value = 0;
 
-    bus_read(h->ports, port, &value, width);
+    bus_read(&h->ports, port, &value, width);
     return value;
 }
 
 static void port_put(struct harness *h, uint16_t port, unsigned width, uint32_t value)
 {
-    bus_write(h->ports, port, &value, width);
+    bus_write(&h->ports, port, &value, width);
 }
 
 static void ports_reach_the_same_registers(void **state)

@@ -64,7 +64,7 @@ enum {
 struct harness {
     int kvm_fd, vm_fd;
     struct guest_memory *memory;
-    struct bus *ports, *mmio;
+    struct bus ports, mmio;
     struct irq_router *router;
     struct loop *loop;
     struct pci_root *root;
@@ -97,12 +97,10 @@ static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
 
     *h = (struct harness){ .slot = 1, .kvm_fd = kvm_fd, .vm_fd = vm_fd };
     assert_int_equal(guest_memory_make(&memory, &h->memory, &h->err), 0);
-    assert_int_equal(bus_new(&h->ports, &h->err), 0);
-    assert_int_equal(bus_new(&h->mmio, &h->err), 0);
     assert_int_equal(irq_router_new(h->vm_fd, &h->router, &h->err), 0);
     assert_int_equal(loop_new(&h->loop, &h->err), 0);
     assert_int_equal(
-        pci_root_new(h->memory, h->ports, h->mmio, h->router, h->vm_fd, &h->root, &h->err), 0);
+        pci_root_new(h->memory, &h->ports, &h->mmio, h->router, h->vm_fd, &h->root, &h->err), 0);
 }
 
 static inline void harness_open(struct harness *h)
@@ -124,8 +122,6 @@ static inline void harness_close(struct harness *h)
     pci_root_free(h->root);
     loop_free(h->loop);
     irq_router_free(h->router);
-    bus_free(h->mmio);
-    bus_free(h->ports);
     guest_memory_free(h->memory);
     if (h->kvm_fd >= 0) {
         close(h->vm_fd);
@@ -154,13 +150,13 @@ static inline uint64_t mmio_get(struct harness *h, uint64_t address, unsigned wi
 {
     uint64_t value = 0;
 
-    bus_read(h->mmio, address, &value, width);
+    bus_read(&h->mmio, address, &value, width);
     return value;
 }
 
 static inline void mmio_put(struct harness *h, uint64_t address, unsigned width, uint64_t value)
 {
-    bus_write(h->mmio, address, &value, width);
+    bus_write(&h->mmio, address, &value, width);
 }
 
 static inline uint64_t ecam_address(const struct harness *h, unsigned offset)
