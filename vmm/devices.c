@@ -204,13 +204,6 @@ int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned 
     return 0;
 }
 
-static void place_empty(struct devices_place *place)
-{
-    for (unsigned i = 0; i < place->fd_count; i++)
-        cleanup_close(&place->fds[i]);
-    *place = (struct devices_place){ 0 };
-}
-
 static void on_ejected(void *context, unsigned slot)
 {
     struct devices *devices = context;
@@ -223,7 +216,9 @@ static void on_ejected(void *context, unsigned slot)
     devices->spec.hold(devices->spec.context);
     pci_root_remove(devices->pci, slot);
     devices->spec.release(devices->spec.context);
-    place_empty(place);
+    for (unsigned i = 0; i < place->fd_count; i++)
+        cleanup_close(&place->fds[i]);
+    *place = (struct devices_place){ 0 };
     devices->spec.tell_gone(devices->spec.context, kind, index);
 }
 
@@ -243,15 +238,6 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
         result = hotplug_new(spec->ports, spec->power, spec->loop, on_ejected, devices,
                              &devices->hotplug, err);
     return result < 0 ? result : add_all(devices, configure, fds, err);
-}
-
-void devices_destroy(struct devices *devices)
-{
-    pci_root_free(devices->pci);
-    hotplug_free(devices->hotplug);
-    for (int kind = 0; kind < VMM_DEVICE_KIND_COUNT; kind++)
-        for (int i = 0; i < DEVICES_OF_A_KIND_MAX; i++)
-            place_empty(&devices->places[kind][i]);
 }
 
 void devices_finish(struct devices *devices)

@@ -60,12 +60,11 @@ struct devices {
     struct uring rings[VMM_DISKS_MAX]; /* by the disks' places; each may have several, in turn */
 };
 
-/* What is configured, vCPUs not yet there; to be freed also if it fails.  The fds of disks and nics
- * are taken over, and closed when those go. */
+/* What is configured, vCPUs not yet there.  The fds of disks and nics are taken over, and closed
+ * when those go. */
 int devices_init(struct devices *devices, const struct devices_spec *spec,
                  const struct vmm_configure *configure, const struct config_fds *fds,
                  struct error *err);
-void devices_destroy(struct devices *devices); /* also one that is all zero */
 
 /* Takes fds (as CONFIGURE has them for one) over if it succeeds.  -EEXIST: the place is taken. */
 int devices_attach(struct devices *devices, const struct vmm_attach *attach, const int *fds,

@@ -97,8 +97,3 @@ int kvm_open(int kvm_fd, const struct guest_memory *memory, struct kvm *ret_kvm,
     };
     return 0;
 }
-
-void kvm_close(struct kvm *kvm)
-{
-    cleanup_close(&kvm->vm_fd);
-}

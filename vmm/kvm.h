@@ -19,7 +19,6 @@ struct kvm {
 
 /* Checks what the host's KVM can do, creates the VM with `memory` in it and its interrupt chips. */
 int kvm_open(int kvm_fd, const struct guest_memory *memory, struct kvm *ret_kvm, struct error *err);
-void kvm_close(struct kvm *kvm);
 
 /* kvm_state.c: what KVM itself keeps, into and out of a snapshot (transfer.h); after the vCPUs
  * exist. The clock comes last, so that the guest's time goes on from where it was held. */

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
@@ -275,7 +274,6 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
     machine->record = record;
     machine->loop = loop;
     machine->control = control;
-    machine->kvm.vm_fd = -1;
     vcpu_gate_init(&machine->gate);
     result = load_guest(machine, configure, fds, err);
     if (result == 0)
@@ -286,32 +284,11 @@ int machine_new(const struct vmm_configure *configure, const struct config_fds *
         result = build_devices(machine, configure, fds, err);
     if (result == 0)
         result = build_start(machine, configure, fds, err);
-    if (result < 0) {
-        machine_free(machine);
+    if (result < 0)
         return result;
-    }
     machine->kvm.kvm_fd = -1;
     *ret_machine = machine;
     return 0;
-}
-
-struct machine *machine_free(struct machine *machine)
-{
-    if (!machine)
-        return NULL;
-    for (unsigned i = 0; i < machine->vcpu_count; i++) {
-        munmap(machine->vcpus[i].run, machine->vcpus[i].run_bytes);
-        cleanup_close(&machine->vcpus[i].fd);
-    }
-    devices_destroy(&machine->devices);
-    power_free(machine->power);
-    serial_free(machine->serial);
-    irq_router_free(machine->router);
-    kvm_close(&machine->kvm);
-    guest_memory_free(machine->memory);
-    vcpu_gate_destroy(&machine->gate);
-    free(machine);
-    return NULL;
 }
 
 static void on_signal(int signal)

@@ -10,12 +10,11 @@ struct machine; /* opaque; see machine.c */
 struct vmm_configure;
 
 /* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
- * the fds, disks and nics must stay open as long as the machine, the others may be closed. */
+ * the fds, disks and nics must stay open as long as the machine, the others may be closed.  It ends
+ * with the process: one that could not be built is not taken down either. */
 int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
                 struct exit_record *record, struct loop *loop, struct control *control,
                 struct machine **ret_machine, struct error *err);
-/* Before machine_start only: a started machine ends with its process. */
-struct machine *machine_free(struct machine *machine);
 
 /* Starts the vCPU threads, filters the calling thread, then lets the guest run. */
 int machine_start(struct machine *machine, struct error *err);

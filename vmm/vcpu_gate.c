@@ -7,12 +7,6 @@ void vcpu_gate_init(struct vcpu_gate *gate)
     pthread_cond_init(&gate->changed, NULL);
 }
 
-void vcpu_gate_destroy(struct vcpu_gate *gate)
-{
-    pthread_cond_destroy(&gate->changed);
-    pthread_mutex_destroy(&gate->lock);
-}
-
 bool vcpu_gate_pass(struct vcpu_gate *gate)
 {
     bool waited;

@@ -18,7 +18,6 @@ struct vcpu_gate {
 
 /* Closed. */
 void vcpu_gate_init(struct vcpu_gate *gate);
-void vcpu_gate_destroy(struct vcpu_gate *gate);
 
 /* vCPU threads: returns once the gate is open; true if it had to wait. */
 bool vcpu_gate_pass(struct vcpu_gate *gate);

@@ -7,6 +7,7 @@
 #include "vmm/config.h"
 #include "vmm/devices.h"
 #include "vmm/exit_record.h"
+#include "vmm/hotplug.h"
 #include "vmm/power.h"
 
 #define DISK_BYTES (1u << 20)
@@ -73,9 +74,19 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
     return f;
 }
 
+/* The VMM leaves it to its process' end. */
 static inline void devices_harness_free(struct devices_harness *f)
 {
-    devices_destroy(&f->devices);
+    pci_root_free(f->devices.pci);
+    hotplug_free(f->devices.hotplug);
+    for (int kind = 0; kind < VMM_DEVICE_KIND_COUNT; kind++) {
+        for (int i = 0; i < DEVICES_OF_A_KIND_MAX; i++) {
+            const struct devices_place *place = &f->devices.places[kind][i];
+
+            for (unsigned n = 0; n < place->fd_count; n++)
+                close(place->fds[n]);
+        }
+    }
     power_free(f->power);
     close(f->ged);
     harness_close(&f->h);

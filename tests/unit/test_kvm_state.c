@@ -53,7 +53,7 @@ static void machine_close(struct machine *m)
         munmap(m->vcpus[i].run, m->vcpus[i].run_bytes);
         close(m->vcpus[i].fd);
     }
-    kvm_close(&m->kvm);
+    close(m->kvm.vm_fd);
     guest_memory_free(m->memory);
     close(m->kvm_fd);
 }
