@@ -29,9 +29,9 @@ struct control {
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
 
-    const char *id; /* borrowed, as ops */
+    const char *id; /* borrowed, as the two below */
     const struct control_ops *ops;
-    void *context;
+    struct machine *machine;
 };
 
 static void control_disconnect(struct control *control)
@@ -41,7 +41,7 @@ static void control_disconnect(struct control *control)
         return;
     cleanup_close(&control->fd);
     if (control->ops)
-        control->ops->disconnected(control->context);
+        control->ops->disconnected(control->machine);
 }
 
 static void control_send(struct control *control, const void *message, size_t size, const int *fds,
@@ -116,7 +116,7 @@ static bool on_power_button(struct control *control, const void *message)
 {
     (void)message;
     if (control->ops)
-        control->ops->press_power_button(control->context);
+        control->ops->press_power_button(control->machine);
     return true;
 }
 
@@ -124,7 +124,7 @@ static bool on_pause(struct control *control, const void *message)
 {
     (void)message;
     if (control->ops && !control->paused) {
-        control->ops->pause(control->context);
+        control->ops->pause(control->machine);
         control->paused = true;
     }
     control_send_state(control, VMM_MESSAGE_STATE, 0);
@@ -136,7 +136,7 @@ static bool on_resume(struct control *control, const void *message)
     (void)message;
     if (control->paused) {
         control->paused = false;
-        control->ops->resume(control->context);
+        control->ops->resume(control->machine);
     }
     control_send_state(control, VMM_MESSAGE_STATE, 0);
     return true;
@@ -149,7 +149,7 @@ static bool on_balloon(struct control *control, const void *message)
     if (!config_balloon_is_valid(&change->balloon, control->configure.memory_bytes))
         return false;
     if (control->ops)
-        control->ops->change_balloon(control->context, &change->balloon);
+        control->ops->change_balloon(control->machine, &change->balloon);
     return true;
 }
 
@@ -160,7 +160,7 @@ static bool on_memory(struct control *control, const void *message)
     if (!config_memory_is_valid(change->requested_bytes, control->configure.hotplug_bytes))
         return false;
     if (control->ops)
-        control->ops->change_memory(control->context, change->requested_bytes);
+        control->ops->change_memory(control->machine, change->requested_bytes);
     return true;
 }
 
@@ -187,7 +187,7 @@ static bool on_snapshot(struct control *control, const void *message)
     if (!control->paused || (control->fd_count != 2 && !has_base))
         result = error_set(&err, EINVAL, "snapshot: not paused, or not two files or three");
     else
-        result = control->ops->snapshot(control->context, control->fds[0], control->fds[1],
+        result = control->ops->snapshot(control->machine, control->fds[0], control->fds[1],
                                         has_base ? control->fds[2] : -1, &err);
     if (result < 0)
         log_warning(control->log, "%s", err.message);
@@ -208,12 +208,12 @@ static bool on_fork(struct control *control, const void *message)
     if (!control->paused || control->fd_count != 3)
         result = error_set(&err, EINVAL, "fork: not paused, or not three files");
     else
-        result = control->ops->fork(control->context, control->fds, layers, &count, &err);
+        result = control->ops->fork(control->machine, control->fds, layers, &count, &err);
     if (result < 0)
         log_warning(control->log, "%s", err.message);
     control_answer(control, VMM_MESSAGE_SNAPSHOT_DONE, result, layers, count);
     if (result == 0)
-        control->ops->part(control->context);
+        control->ops->part(control->machine);
     return true;
 }
 
@@ -225,7 +225,7 @@ static bool on_console_input(struct control *control, const void *message)
     if (input->count == 0 || input->count > sizeof input->bytes)
         return false;
     taken = control->ops && !control->paused &&
-            control->ops->console_input(control->context, input->bytes, input->count);
+            control->ops->console_input(control->machine, input->bytes, input->count);
     control_send_state(control, VMM_MESSAGE_INPUT_TAKEN, taken ? 0 : -EAGAIN);
     return true;
 }
@@ -235,7 +235,7 @@ static bool on_vsock(struct control *control, const void *message)
     if (control->fd_count > 1)
         return false;
     if (control->ops)
-        control->ops->vsock(control->context, message,
+        control->ops->vsock(control->machine, message,
                             control->fd_count == 1 ? take_fd(&control->fds[0]) : -1);
     return true;
 }
@@ -260,7 +260,7 @@ static bool on_attach(struct control *control, const void *message)
         control->fd_count != (attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk)
                                                               : config_nic_fds(&attach->nic)))
         return false;
-    result = control->ops->attach(control->context, attach, control->fds, &err);
+    result = control->ops->attach(control->machine, attach, control->fds, &err);
     if (result < 0)
         log_warning(control->log, "attach: %s", err.message);
     else
@@ -275,7 +275,7 @@ static bool on_change(struct control *control, const void *message)
     if (!device_is_valid(message))
         return false;
     if (control->ops)
-        control->ops->change(control->context, message);
+        control->ops->change(control->machine, message);
     return true;
 }
 
@@ -287,7 +287,7 @@ static bool on_detach(struct control *control, const void *message)
 
     if (!control->ops || device->kind >= VMM_DEVICE_KIND_COUNT)
         return false;
-    result = control->ops->detach(control->context, (enum vmm_device_kind)device->kind,
+    result = control->ops->detach(control->machine, (enum vmm_device_kind)device->kind,
                                   device->place, device->state == VMM_DEVICE_ABSENT, &err);
     control_send_device(control, (enum vmm_device_kind)device->kind, device->place,
                         result < 0 ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT, result);
@@ -466,11 +466,11 @@ int control_wait_configure(struct control *control, int timeout_ms,
 }
 
 void control_ready(struct control *control, const char *id, const struct control_ops *ops,
-                   void *context)
+                   struct machine *machine)
 {
     control->id = id;
     control->ops = ops;
-    control->context = context;
+    control->machine = machine;
     control->running = true;
     control_send_state(control, VMM_MESSAGE_READY, 0);
 }

@@ -9,6 +9,7 @@ struct control; /* opaque; see control.c */
 struct error;
 struct log;
 struct loop;
+struct machine; /* whose ops are called; machine.c */
 
 /* listener_fd, loop and log are borrowed. */
 int control_new(struct loop *loop, int listener_fd, const struct log *log,
@@ -24,30 +25,32 @@ int control_wait_configure(struct control *control, int timeout_ms,
 
 /* What is done about messages; main thread. */
 struct control_ops {
-    void (*press_power_button)(void *context);
-    void (*pause)(void *context); /* returns when the vCPUs are held */
-    void (*resume)(void *context);
+    void (*press_power_button)(struct machine *machine);
+    void (*pause)(struct machine *machine); /* returns when the vCPUs are held */
+    void (*resume)(struct machine *machine);
     /* Only while paused.  The fds are the caller's, but base_fd (-1 = none) is taken over if it
      * succeeds. */
-    int (*snapshot)(void *context, int state_fd, int memory_fd, int base_fd, struct error *err);
+    int (*snapshot)(struct machine *machine, int state_fd, int memory_fd, int base_fd,
+                    struct error *err);
     /* fds: as the message says; ret_layers: borrowed.  If it succeeds `part` is called next, once
      * the answer is out. */
-    int (*fork)(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX], size_t *ret_count,
-                struct error *err);
-    void (*part)(void *context);
+    int (*fork)(struct machine *machine, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+                size_t *ret_count, struct error *err);
+    void (*part)(struct machine *machine);
     /* All of the bytes (1 to VMM_INPUT_MAX), or false and none; not while paused. */
-    bool (*console_input)(void *context, const void *bytes, size_t size);
-    void (*change_balloon)(void *context, const struct vmm_balloon *balloon); /* valid */
+    bool (*console_input)(struct machine *machine, const void *bytes, size_t size);
+    void (*change_balloon)(struct machine *machine, const struct vmm_balloon *balloon); /* valid */
     /* Takes fd; -1 = none came.  Also while paused. */
-    void (*vsock)(void *context, const struct vmm_vsock *message, int fd);
-    void (*disconnected)(void *context); /* no answer will come to what was sent, nor be sent */
-    void (*change_memory)(void *context, uint64_t requested_bytes); /* valid */
+    void (*vsock)(struct machine *machine, const struct vmm_vsock *message, int fd);
+    void (*disconnected)(
+        struct machine *machine); /* no answer will come to what was sent, nor be sent */
+    void (*change_memory)(struct machine *machine, uint64_t requested_bytes); /* valid */
     /* Valid; so many fds as config.h says, taken over if it succeeds.  Also while paused. */
-    int (*attach)(void *context, const struct vmm_attach *attach, const int *fds,
+    int (*attach)(struct machine *machine, const struct vmm_attach *attach, const int *fds,
                   struct error *err);
-    void (*change)(void *context, const struct vmm_attach *change); /* valid */
+    void (*change)(struct machine *machine, const struct vmm_attach *change); /* valid */
     /* ask: the guest; else only says whether it is there. */
-    int (*detach)(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+    int (*detach)(struct machine *machine, enum vmm_device_kind kind, unsigned place, bool ask,
                   struct error *err);
 };
 
@@ -59,6 +62,6 @@ void control_send_device(struct control *control, enum vmm_device_kind kind, uns
                          enum vmm_device_state state, int result);
 
 /* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is
- * paused, no other source of the loop is served.  id and ops are borrowed. */
+ * paused, no other source of the loop is served.  All three are borrowed. */
 void control_ready(struct control *control, const char *id, const struct control_ops *ops,
-                   void *context);
+                   struct machine *machine);

@@ -48,7 +48,8 @@ static void on_full(void *context, unsigned place, bool full)
 
     __atomic_store_n(&devices->spec.page->disk_full[place], full, __ATOMIC_RELAXED);
     if (full)
-        devices->spec.tell_full(devices->spec.context, place);
+        devices->spec.tell_device(devices->spec.control, VMM_DEVICE_DISK, place, VMM_DEVICE_FULL,
+                                  0);
 }
 
 /* Mapped when it is first wanted: that takes 25 us.  NULL = none. */
@@ -120,7 +121,7 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
 static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
 {
     const struct virtio_vsock_spec spec = { cid, &devices->spec.page->vsock,
-                                            devices->spec.tell_vsock, devices->spec.context };
+                                            devices->spec.tell_vsock, devices->spec.control };
 
     return cid ? virtio_vsock_add(devices->pci, &spec, devices->spec.loop, &devices->vsock, err)
                : 0;
@@ -170,7 +171,7 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
 
     if (devices->places[attach->kind][place].used)
         return error_set(err, EEXIST, "place %u is taken", place);
-    devices->spec.hold(devices->spec.context);
+    devices->spec.hold(devices->spec.machine);
     if (attach->kind == VMM_DEVICE_DISK) {
         memset(&page->disks[place], 0, sizeof page->disks[place]);
         result = add_disk(devices, &attach->disk, fds, err);
@@ -178,7 +179,7 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
         memset(&page->nics[place], 0, sizeof page->nics[place]);
         result = add_nic(devices, &attach->nic, fds, err);
     }
-    devices->spec.release(devices->spec.context);
+    devices->spec.release(devices->spec.machine);
     if (result == 0)
         hotplug_filled(devices->hotplug, kinds[attach->kind].slot + place);
     return result;
@@ -213,13 +214,13 @@ static void on_ejected(void *context, unsigned slot)
 
     if (!place->used)
         return; /* asked twice, it answered twice */
-    devices->spec.hold(devices->spec.context);
+    devices->spec.hold(devices->spec.machine);
     pci_root_remove(devices->pci, slot);
-    devices->spec.release(devices->spec.context);
+    devices->spec.release(devices->spec.machine);
     for (unsigned i = 0; i < place->fd_count; i++)
         cleanup_close(&place->fds[i]);
     *place = (struct devices_place){ 0 };
-    devices->spec.tell_gone(devices->spec.context, kind, index);
+    devices->spec.tell_device(devices->spec.control, kind, index, VMM_DEVICE_ABSENT, 0);
 }
 
 /* --- the whole --- */

@@ -7,11 +7,13 @@
 
 struct bus;
 struct config_fds;
+struct control;
 struct error;
 struct guest_memory;
 struct hotplug;
 struct irq_router;
 struct loop;
+struct machine;
 struct pci_root;
 struct power;
 struct transfer;
@@ -31,13 +33,14 @@ struct devices_spec {
     struct power *power;
     struct stats_page *page;
     /* Called before and after something changes that running vCPUs use. */
-    void (*hold)(void *context);
-    void (*release)(void *context);
-    /* To the agent: at once, or false. */
-    bool (*tell_vsock)(void *context, const struct vmm_vsock *message);
-    void (*tell_gone)(void *context, enum vmm_device_kind kind, unsigned place);
-    void (*tell_full)(void *context, unsigned place); /* of a disk; its lock is held */
-    void *context;
+    void (*hold)(struct machine *machine);
+    void (*release)(struct machine *machine);
+    struct machine *machine;
+    /* To the agent; as in control.h. */
+    bool (*tell_vsock)(struct control *control, const struct vmm_vsock *message);
+    void (*tell_device)(struct control *control, enum vmm_device_kind kind, unsigned place,
+                        enum vmm_device_state state, int result);
+    struct control *control;
 };
 
 #define DEVICES_OF_A_KIND_MAX 8
@@ -71,7 +74,7 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
                    struct error *err);
 /* Of what is there, if anything is: rate limits, and a disk's size if it is larger. */
 void devices_change(struct devices *devices, const struct vmm_attach *change);
-/* Asks the guest to let it go; spec.tell_gone when it has.  Without `ask` only: -ENOENT. */
+/* Asks the guest to let it go; the agent is told when it has.  Without `ask` only: -ENOENT. */
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err);
 

@@ -110,29 +110,8 @@ static int build_board(struct machine *machine, struct error *err)
     return result;
 }
 
-static void hold_guest(void *context);
-static void release_guest(void *context);
-
-static bool tell_vsock(void *context, const struct vmm_vsock *message)
-{
-    struct machine *machine = context;
-
-    return control_send_vsock(machine->control, message);
-}
-
-static void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
-{
-    struct machine *machine = context;
-
-    control_send_device(machine->control, kind, place, VMM_DEVICE_ABSENT, 0);
-}
-
-static void tell_full(void *context, unsigned place)
-{
-    struct machine *machine = context;
-
-    control_send_device(machine->control, VMM_DEVICE_DISK, place, VMM_DEVICE_FULL, 0);
-}
+static void hold_guest(struct machine *machine);
+static void release_guest(struct machine *machine);
 
 static int build_devices(struct machine *machine, const struct vmm_configure *configure,
                          const struct config_fds *fds, struct error *err)
@@ -148,10 +127,10 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
         .page = machine->record->page,
         .hold = hold_guest,
         .release = release_guest,
-        .tell_vsock = tell_vsock,
-        .tell_gone = tell_gone,
-        .tell_full = tell_full,
-        .context = machine,
+        .machine = machine,
+        .tell_vsock = control_send_vsock,
+        .tell_device = control_send_device,
+        .control = machine->control,
     };
 
     return devices_init(&machine->devices, &spec, configure, fds, err);
@@ -319,18 +298,14 @@ int machine_start(struct machine *machine, struct error *err)
 
 /* --- what the agent asks for (control.h) --- */
 
-static void press_power_button(void *context)
+static void press_power_button(struct machine *machine)
 {
-    struct machine *machine = context;
-
     power_notify(machine->power, GED_EVENT_POWER_BUTTON);
 }
 
 /* Each vCPU is held between two instructions. */
-static void hold_guest(void *context)
+static void hold_guest(struct machine *machine)
 {
-    struct machine *machine = context;
-
     if (machine->paused)
         return;
     vcpu_gate_close(&machine->gate);
@@ -339,10 +314,8 @@ static void hold_guest(void *context)
     vcpu_gate_await(&machine->gate, machine->vcpu_count);
 }
 
-static void release_guest(void *context)
+static void release_guest(struct machine *machine)
 {
-    struct machine *machine = context;
-
     if (machine->paused)
         return;
     for (unsigned i = 0; i < machine->vcpu_count; i++)
@@ -350,19 +323,15 @@ static void release_guest(void *context)
     vcpu_gate_open(&machine->gate);
 }
 
-static void pause_guest(void *context)
+static void pause_guest(struct machine *machine)
 {
-    struct machine *machine = context;
-
     hold_guest(machine);
     machine->paused = true;
     devices_finish(&machine->devices);
 }
 
-static void resume_guest(void *context)
+static void resume_guest(struct machine *machine)
 {
-    struct machine *machine = context;
-
     machine->paused = false;
     devices_retry(&machine->devices);
     release_guest(machine);
@@ -383,19 +352,17 @@ static int save(struct machine *machine, int state_fd, int memory_fd, struct err
     return result;
 }
 
-static int snapshot_guest(void *context, int state_fd, int memory_fd, int base_fd,
+static int snapshot_guest(struct machine *machine, int state_fd, int memory_fd, int base_fd,
                           struct error *err)
 {
-    struct machine *machine = context;
     int result = save(machine, state_fd, memory_fd, err);
 
     return result < 0 || base_fd < 0 ? result : guest_memory_rebase(machine->memory, base_fd, err);
 }
 
-static int fork_guest(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+static int fork_guest(struct machine *machine, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
                       size_t *ret_count, struct error *err)
 {
-    struct machine *machine = context;
     int result = save(machine, fds[0], -1, err);
 
     return result < 0
@@ -413,9 +380,8 @@ static void unmap_aside(void *context)
 }
 
 /* A guest that wrote on would write into its forks. */
-static void part_guest(void *context)
+static void part_guest(struct machine *machine)
 {
-    struct machine *machine = context;
     struct error err = { 0 };
 
     if (guest_memory_part(machine->memory, &err) < 0)
@@ -423,66 +389,50 @@ static void part_guest(void *context)
     unmap_aside(machine);
 }
 
-static bool console_input(void *context, const void *bytes, size_t size)
+static bool console_input(struct machine *machine, const void *bytes, size_t size)
 {
-    struct machine *machine = context;
-
     return serial_input(machine->serial, bytes, size);
 }
 
-static void change_balloon(void *context, const struct vmm_balloon *balloon)
+static void change_balloon(struct machine *machine, const struct vmm_balloon *balloon)
 {
-    struct machine *machine = context;
-
     virtio_balloon_change(machine->devices.balloon, balloon);
 }
 
-static void vsock_message(void *context, const struct vmm_vsock *message, int fd)
+static void vsock_message(struct machine *machine, const struct vmm_vsock *message, int fd)
 {
-    struct machine *machine = context;
-
     if (machine->devices.vsock)
         virtio_vsock_message(machine->devices.vsock, message, fd);
     else
         cleanup_close(&fd);
 }
 
-static void agent_left(void *context)
+static void agent_left(struct machine *machine)
 {
-    struct machine *machine = context;
-
     if (machine->devices.vsock)
         virtio_vsock_forget(machine->devices.vsock);
 }
 
-static void change_memory(void *context, uint64_t requested)
+static void change_memory(struct machine *machine, uint64_t requested)
 {
-    struct machine *machine = context;
-
     if (machine->devices.mem)
         virtio_mem_change(machine->devices.mem, requested);
 }
 
-static int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+static int attach_device(struct machine *machine, const struct vmm_attach *attach, const int *fds,
                          struct error *err)
 {
-    struct machine *machine = context;
-
     return devices_attach(&machine->devices, attach, fds, err);
 }
 
-static void change_device(void *context, const struct vmm_attach *change)
+static void change_device(struct machine *machine, const struct vmm_attach *change)
 {
-    struct machine *machine = context;
-
     devices_change(&machine->devices, change);
 }
 
-static int detach_device(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
-                         struct error *err)
+static int detach_device(struct machine *machine, enum vmm_device_kind kind, unsigned place,
+                         bool ask, struct error *err)
 {
-    struct machine *machine = context;
-
     return devices_detach(&machine->devices, kind, place, ask, err);
 }
 

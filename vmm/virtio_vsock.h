@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct control;
 struct error;
 struct loop;
 struct pci_root;
@@ -29,8 +30,8 @@ struct virtio_vsock_spec {
     uint64_t cid;              /* the guest's address */
     struct stats_vsock *stats; /* borrowed */
     /* Tells the agent, at once or not at all (false); called with the device's lock held. */
-    bool (*tell)(void *context, const struct vmm_vsock *message);
-    void *context; /* borrowed */
+    bool (*tell)(struct control *control, const struct vmm_vsock *message);
+    struct control *control; /* borrowed */
 };
 
 /* Main thread, before the vCPUs run; the root owns the device. */

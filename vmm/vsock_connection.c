@@ -29,7 +29,7 @@ static bool tell_agent(struct vsock_table *table, enum vmm_message_type type, ui
         .result = result,
     };
 
-    return table->spec.tell(table->spec.context, &message);
+    return table->spec.tell(table->spec.control, &message);
 }
 
 static void close_socket(struct vsock_connection *connection)

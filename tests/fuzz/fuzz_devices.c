@@ -81,7 +81,7 @@ static void devices_probe(struct devices_harness *f)
     FUZZ_REQUIRE(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED) & 1u << DISK_SLOT);
     driver_start(&f->h, 0, 8);
     FUZZ_REQUIRE(device_config_get(&f->h, 0, 8) == DISK_BYTES / 512);
-    FUZZ_REQUIRE(f->holds == f->releases);
+    FUZZ_REQUIRE(f->machine.holds == f->machine.releases);
 }
 
 FUZZ_TARGET(devices)

@@ -61,7 +61,7 @@ static void host_does(struct fuzz_machine *m)
         virtio_vsock_forget(v->f.vsock);
         break;
     default:
-        v->f.deaf = !v->f.deaf;
+        v->f.control.deaf = !v->f.control.deaf;
         break;
     }
 }
@@ -111,9 +111,9 @@ static void vsock_step(struct fuzz_machine *m)
         agent_says(m, VMM_MESSAGE_VSOCK_CONNECT, (uint32_t)fuzz_take(&m->input, 1));
         break;
     case 1:
-        if (v->f.told_count > 0)
+        if (v->f.control.told_count > 0)
             agent_says(m, VMM_MESSAGE_VSOCK_ANSWER,
-                       v->f.told[(v->f.told_count - 1) % TOLD_MAX].id +
+                       v->f.control.told[(v->f.control.told_count - 1) % TOLD_MAX].id +
                            (uint32_t)(fuzz_take(&m->input, 1) & 1));
         break;
     case 2:
@@ -138,8 +138,8 @@ static void vsock_probe(struct fuzz_machine *m)
     int fd;
 
     f->h = m->h;
-    f->deaf = false;
-    f->told_seen = f->told_count;
+    f->control.deaf = false;
+    f->told_seen = f->control.told_count;
     vsock_offer(f, 4, BUFFER_BYTES);
     fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
     FUZZ_REQUIRE(vsock_send_data(f, GUEST_PORT, HOST_PORT, "probe", 5));

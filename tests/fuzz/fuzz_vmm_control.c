@@ -15,48 +15,39 @@
 
 static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "fuzz" };
 
-struct control_fuzz {
+struct machine {
     struct loop *loop;
     struct control *control;
     int listener, peer, presses, pauses;
 };
 
-static void press(void *context)
+static void press(struct machine *f)
 {
-    struct control_fuzz *f = context;
-
     f->presses++;
 }
 
-static void pause_machine(void *context)
+static void pause_machine(struct machine *f)
 {
-    struct control_fuzz *f = context;
-
     FUZZ_REQUIRE(++f->pauses == 1);
 }
 
-static void resume_machine(void *context)
+static void resume_machine(struct machine *f)
 {
-    struct control_fuzz *f = context;
-
     FUZZ_REQUIRE(--f->pauses == 0);
 }
 
-static int take_snapshot(void *context, int state_fd, int memory_fd, int base_fd, struct error *err)
+static int take_snapshot(struct machine *f, int state_fd, int memory_fd, int base_fd,
+                         struct error *err)
 {
-    const struct control_fuzz *f = context;
-
     (void)err;
     FUZZ_REQUIRE(f->pauses == 1 && state_fd >= 0 && memory_fd >= 0);
     cleanup_close(&base_fd);
     return 0;
 }
 
-static int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+static int make_fork(struct machine *f, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
                      size_t *ret_count, struct error *err)
 {
-    const struct control_fuzz *f = context;
-
     (void)err;
     FUZZ_REQUIRE(f->pauses == 1 && fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0);
     ret_layers[0] = fds[2];
@@ -64,16 +55,13 @@ static int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_
     return 0;
 }
 
-static void part(void *context)
+static void part(struct machine *f)
 {
-    const struct control_fuzz *f = context;
-
     FUZZ_REQUIRE(f->pauses == 1);
 }
 
-static bool take_input(void *context, const void *bytes, size_t size)
+static bool take_input(struct machine *f, const void *bytes, size_t size)
 {
-    const struct control_fuzz *f = context;
     uint8_t copy[VMM_INPUT_MAX];
 
     FUZZ_REQUIRE(f->pauses == 0 && size > 0 && size <= sizeof(copy));
@@ -81,28 +69,28 @@ static bool take_input(void *context, const void *bytes, size_t size)
     return copy[size - 1] != 0;
 }
 
-static void change_balloon(void *context, const struct vmm_balloon *balloon)
+static void change_balloon(struct machine *f, const struct vmm_balloon *balloon)
 {
-    (void)context;
+    (void)f;
     FUZZ_REQUIRE(balloon->deflate_on_oom <= 1);
 }
 
-static void take_vsock(void *context, const struct vmm_vsock *message, int fd)
+static void take_vsock(struct machine *f, const struct vmm_vsock *message, int fd)
 {
-    (void)context;
+    (void)f;
     FUZZ_REQUIRE(message->header.size == sizeof(*message));
     if (fd >= 0)
         close(fd);
 }
 
-static void forget(void *context)
+static void forget(struct machine *f)
 {
-    (void)context;
+    (void)f;
 }
 
-static void change_memory(void *context, uint64_t requested_bytes)
+static void change_memory(struct machine *f, uint64_t requested_bytes)
 {
-    (void)context;
+    (void)f;
     FUZZ_REQUIRE(requested_bytes % VMM_MEMORY_BLOCK == 0);
 }
 
@@ -116,13 +104,13 @@ static bool is_in_bounds(const struct vmm_attach *device)
 }
 
 /* Every other place is taken; what is not has all its files. */
-static int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+static int attach_device(struct machine *f, const struct vmm_attach *attach, const int *fds,
                          struct error *err)
 {
     size_t count = attach->kind == VMM_DEVICE_DISK ? config_disk_fds(&attach->disk)
                                                    : config_nic_fds(&attach->nic);
 
-    (void)context;
+    (void)f;
     FUZZ_REQUIRE(is_in_bounds(attach));
     if (vmm_attach_place(attach) % 2 > 0)
         return error_set(err, EEXIST, "taken");
@@ -131,16 +119,16 @@ static int attach_device(void *context, const struct vmm_attach *attach, const i
     return 0;
 }
 
-static void change_device(void *context, const struct vmm_attach *change)
+static void change_device(struct machine *f, const struct vmm_attach *change)
 {
-    (void)context;
+    (void)f;
     FUZZ_REQUIRE(is_in_bounds(change));
 }
 
-static int detach_device(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+static int detach_device(struct machine *f, enum vmm_device_kind kind, unsigned place, bool ask,
                          struct error *err)
 {
-    (void)context;
+    (void)f;
     (void)ask;
     FUZZ_REQUIRE(kind < VMM_DEVICE_KIND_COUNT);
     return place % 2 > 0 ? 0 : error_set(err, ENOENT, "none");
@@ -164,7 +152,7 @@ static const struct control_ops ops = {
 };
 
 /* An address that the kernel picks: no file is left. */
-static void control_open(struct control_fuzz *f)
+static void control_open(struct machine *f)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     socklen_t size = sizeof(sa_family_t);
@@ -180,7 +168,7 @@ static void control_open(struct control_fuzz *f)
     FUZZ_REQUIRE(connect(f->peer, (struct sockaddr *)&address, size) == 0);
 }
 
-static void control_end(struct control_fuzz *f)
+static void control_end(struct machine *f)
 {
     control_free(f->control);
     loop_free(f->loop);
@@ -188,7 +176,7 @@ static void control_end(struct control_fuzz *f)
     close(f->listener);
 }
 
-static void send_message(struct control_fuzz *f, const void *bytes, size_t size, unsigned fd_count)
+static void send_message(struct machine *f, const void *bytes, size_t size, unsigned fd_count)
 {
     int fds[32] = { 0 };
     struct iovec part = { (void *)(uintptr_t)bytes, size };
@@ -273,7 +261,7 @@ static void validate(const struct vmm_configure *configure, size_t size, size_t 
     config_name_fds(configure, fds, &names);
 }
 
-static void one_message(struct control_fuzz *f, struct fuzz_input *input)
+static void one_message(struct machine *f, struct fuzz_input *input)
 {
     struct vmm_configure configure;
     uint8_t how = (uint8_t)fuzz_take(input, 1);
@@ -303,7 +291,7 @@ static void one_message(struct control_fuzz *f, struct fuzz_input *input)
 
 /* While it is paused control looks at nothing but its socket, so what ends that is there already.
  */
-static void send_resume(struct control_fuzz *f, bool configured)
+static void send_resume(struct machine *f, bool configured)
 {
     const struct vmm_message_header resume = { VMM_MESSAGE_RESUME, 1, sizeof(resume), 0 };
     uint8_t bytes[256];
@@ -318,7 +306,7 @@ FUZZ_TARGET(vmm_control)
 {
     static struct vmm_configure configure;
     struct fuzz_input input = { bytes, size };
-    struct control_fuzz f = { 0 };
+    struct machine f = { 0 };
     int fds[CONFIG_FDS_MAX];
     size_t fd_count = 0;
     bool configured = false;

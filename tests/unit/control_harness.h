@@ -29,7 +29,8 @@
 
 static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "test" };
 
-struct fixture {
+/* Control's machine, and what the test sees of it. */
+struct machine {
     char path[32];
     int directory, listener, presses, pauses, resumes, snapshots;
     int base_fd;                     /* owned by the test: of the last snapshot, -1 = none */
@@ -52,7 +53,7 @@ struct fixture {
 
 static inline int set_up(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct machine *f = calloc(1, sizeof *f);
 
     snprintf(f->path, sizeof f->path, "/tmp/control.XXXXXX");
     if (!mkdtemp(f->path))
@@ -68,7 +69,7 @@ static inline int set_up(void **state)
 
 static inline int tear_down(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
 
     control_free(f->control);
     loop_free(f->loop);
@@ -80,13 +81,13 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-static inline void turn(struct fixture *f)
+static inline void turn(struct machine *f)
 {
     for (int i = 0; i < TURNS; i++)
         assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
 }
 
-static inline int dial(struct fixture *f)
+static inline int dial(struct machine *f)
 {
     int fd = seqpacket_connect(f->directory, "control", NULL);
 
@@ -106,7 +107,7 @@ static inline struct vmm_configure configure_message(void)
     return configure;
 }
 
-static inline void send_header(struct fixture *f, int fd, uint32_t type)
+static inline void send_header(struct machine *f, int fd, uint32_t type)
 {
     struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
 
@@ -132,31 +133,24 @@ static inline int open_fds(void)
     return count;
 }
 
-static inline void press(void *context)
+static inline void press(struct machine *f)
 {
-    struct fixture *f = context;
-
     f->presses++;
 }
 
-static inline void hold(void *context)
+static inline void hold(struct machine *f)
 {
-    struct fixture *f = context;
-
     f->pauses++;
 }
 
-static inline void release(void *context)
+static inline void release(struct machine *f)
 {
-    struct fixture *f = context;
-
     f->resumes++;
 }
 
-static inline int save(void *context, int state_fd, int memory_fd, int base_fd, struct error *err)
+static inline int save(struct machine *f, int state_fd, int memory_fd, int base_fd,
+                       struct error *err)
 {
-    struct fixture *f = context;
-
     (void)err;
     f->snapshots += fcntl(state_fd, F_GETFD) >= 0 && fcntl(memory_fd, F_GETFD) >= 0;
     f->base_fd = base_fd;
@@ -164,11 +158,9 @@ static inline int save(void *context, int state_fd, int memory_fd, int base_fd, 
 }
 
 /* A fork's memory: of the second and third file. */
-static inline int make_fork(void *context, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
+static inline int make_fork(struct machine *f, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
                             size_t *ret_count, struct error *err)
 {
-    struct fixture *f = context;
-
     (void)err;
     f->snapshots += fcntl(fds[0], F_GETFD) >= 0;
     ret_layers[0] = fds[1];
@@ -177,18 +169,14 @@ static inline int make_fork(void *context, const int fds[3], int ret_layers[VMM_
     return 0;
 }
 
-static inline void part(void *context)
+static inline void part(struct machine *f)
 {
-    struct fixture *f = context;
-
     f->parts++;
     assert_int_equal(ioctl(f->agent_fd, FIONREAD, &f->sent_bytes), 0);
 }
 
-static inline bool take_input(void *context, const void *bytes, size_t size)
+static inline bool take_input(struct machine *f, const void *bytes, size_t size)
 {
-    struct fixture *f = context;
-
     if (size > f->input_room)
         return false;
     memcpy(f->input, bytes, size);
@@ -196,38 +184,30 @@ static inline bool take_input(void *context, const void *bytes, size_t size)
     return true;
 }
 
-static inline void change_balloon(void *context, const struct vmm_balloon *balloon)
+static inline void change_balloon(struct machine *f, const struct vmm_balloon *balloon)
 {
-    struct fixture *f = context;
-
     f->target_mib = balloon->target_mib;
 }
 
-static inline void take_vsock(void *context, const struct vmm_vsock *message, int fd)
+static inline void take_vsock(struct machine *f, const struct vmm_vsock *message, int fd)
 {
-    struct fixture *f = context;
-
     f->vsock = *message;
     f->vsock_fd = fd;
 }
 
-static inline void leave(void *context)
+static inline void leave(struct machine *f)
 {
-    ((struct fixture *)context)->leavings++;
+    f->leavings++;
 }
 
-static inline void change_memory(void *context, uint64_t requested_bytes)
+static inline void change_memory(struct machine *f, uint64_t requested_bytes)
 {
-    struct fixture *f = context;
-
     f->requested_bytes = requested_bytes;
 }
 
-static inline int attach_device(void *context, const struct vmm_attach *attach, const int *fds,
+static inline int attach_device(struct machine *f, const struct vmm_attach *attach, const int *fds,
                                 struct error *err)
 {
-    struct fixture *f = context;
-
     (void)attach;
     (void)err;
     if (f->attach_result == 0) {
@@ -237,21 +217,17 @@ static inline int attach_device(void *context, const struct vmm_attach *attach, 
     return f->attach_result;
 }
 
-static inline int detach(void *context, enum vmm_device_kind kind, unsigned place, bool ask,
+static inline int detach(struct machine *f, enum vmm_device_kind kind, unsigned place, bool ask,
                          struct error *err)
 {
-    struct fixture *f = context;
-
     f->detached.kind = (uint8_t)kind;
     f->detached.place = (uint8_t)place;
     f->detached.state = ask ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT;
     return place < VMM_DISKS_MAX ? 0 : error_set(err, ENOENT, "none");
 }
 
-static inline void change_device(void *context, const struct vmm_attach *change)
+static inline void change_device(struct machine *f, const struct vmm_attach *change)
 {
-    struct fixture *f = context;
-
     if (change->kind == VMM_DEVICE_DISK)
         f->disk = change->disk;
     else
@@ -276,7 +252,7 @@ static const struct control_ops ops = {
     .change = change_device,
 };
 
-static inline void make_ready(struct fixture *f, int fd)
+static inline void make_ready(struct machine *f, int fd)
 {
     struct vmm_configure configure = configure_message(), got;
     int fds[CONFIG_FDS_MAX];

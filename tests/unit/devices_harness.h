@@ -13,6 +13,14 @@
 #define DISK_BYTES (1u << 20)
 #define DISK_SLOT  (PLATFORM_SLOT_DISKS + 3)
 
+/* Who holds the vCPUs, and who tells the agent. */
+struct machine {
+    int holds, releases;
+};
+struct control {
+    int gone_kind, gone_place, gone;
+};
+
 struct devices_harness {
     struct harness h;
     struct stats_page page;
@@ -20,27 +28,28 @@ struct devices_harness {
     struct power *power;
     struct devices devices;
     int ged; /* eventfd of the event device's pin */
-    int holds, releases;
-    int gone_kind, gone_place, gone;
+    struct machine machine;
+    struct control control;
 };
 
-static inline void hold(void *context)
+static inline void hold(struct machine *machine)
 {
-    ((struct devices_harness *)context)->holds++;
+    machine->holds++;
 }
 
-static inline void release(void *context)
+static inline void release(struct machine *machine)
 {
-    ((struct devices_harness *)context)->releases++;
+    machine->releases++;
 }
 
-static inline void tell_gone(void *context, enum vmm_device_kind kind, unsigned place)
+static inline void tell_device(struct control *control, enum vmm_device_kind kind, unsigned place,
+                               enum vmm_device_state state, int result)
 {
-    struct devices_harness *f = context;
-
-    f->gone++;
-    f->gone_kind = (int)kind;
-    f->gone_place = (int)place;
+    (void)result;
+    assert_int_equal(state, VMM_DEVICE_ABSENT);
+    control->gone++;
+    control->gone_kind = (int)kind;
+    control->gone_place = (int)place;
 }
 
 static inline struct devices_harness *devices_harness_new(bool with_kvm)
@@ -48,7 +57,7 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
     struct devices_harness *f = calloc(1, sizeof *f);
     const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
     const struct config_fds fds = { 0 };
-    struct devices_spec spec = { .hold = hold, .release = release, .tell_gone = tell_gone };
+    struct devices_spec spec = { .hold = hold, .release = release, .tell_device = tell_device };
 
     assert_non_null(f);
     if (with_kvm)
@@ -68,7 +77,8 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
     spec.loop = f->h.loop;
     spec.power = f->power;
     spec.page = &f->page;
-    spec.context = f;
+    spec.machine = &f->machine;
+    spec.control = &f->control;
     assert_int_equal(devices_init(&f->devices, &spec, &configure, &fds, &f->h.err), 0);
     f->h.slot = DISK_SLOT;
     return f;

@@ -92,7 +92,7 @@ static void assert_serves(struct fixture *f)
 /* The driver lets it go; its files are closed by that. */
 static void let_go(struct fixture *f)
 {
-    int gone = f->d->gone;
+    int gone = f->d->control.gone;
     unsigned place = f->kind == NIC ? 7 : 3;
 
     assert_int_equal(devices_detach(&f->d->devices,
@@ -100,7 +100,7 @@ static void let_go(struct fixture *f)
                                     NULL),
                      0);
     eject(f->d, 1u << slot_of(f));
-    assert_int_equal(f->d->gone, gone + 1);
+    assert_int_equal(f->d->control.gone, gone + 1);
     if (f->kind == NIC)
         close(f->tap.host_fd);
 }
@@ -138,7 +138,7 @@ static unsigned attach_through(enum kind kind, enum fault_call call, int code, u
         if (result == 0)
             fail_msg("call %d, kind %d: attached though %u failed", (int)call, (int)kind, refused);
         assert_int_equal(open_fds(), with_files);
-        assert_int_equal(f.d->holds, f.d->releases);
+        assert_int_equal(f.d->machine.holds, f.d->machine.releases);
         f.d->h.slot = slot_of(&f);
         assert_int_equal(config_get(&f.d->h, 0, 4), 0xffffffff);
         assert_int_equal(port_get(f.d, PLATFORM_PORT_HOTPLUG_FILLED), 0);

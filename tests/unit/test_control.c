@@ -5,7 +5,7 @@
  * pauses, the next agent is heard all the same. */
 static void a_paused_vmm_serves_control_only(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f), newer = -1;
 
     make_ready(f, fd);
@@ -30,7 +30,7 @@ static void a_paused_vmm_serves_control_only(void **state)
 
 static void a_configured_vmm_answers(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
 
     make_ready(f, fd);
@@ -55,7 +55,7 @@ static struct vmm_console_input input_message(uint32_t count)
 
 static void console_input_is_taken_whole_or_not(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
     struct vmm_console_input input = input_message(VMM_INPUT_MAX);
     struct vmm_state got;
@@ -77,7 +77,7 @@ static void console_input_is_taken_whole_or_not(void **state)
 static void wrong_console_input_hangs_up(void **state)
 {
     static const uint32_t counts[] = { 0, VMM_INPUT_MAX + 1, UINT32_MAX };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_console_input input;
     int first = dial(f);
 
@@ -98,7 +98,7 @@ static void wrong_console_input_hangs_up(void **state)
 
 static void a_second_configuration_hangs_up(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_configure configure = configure_message();
     auto_close int fd = dial(f);
     int before;
@@ -125,7 +125,7 @@ static void bad_messages_hang_up(void **state)
         { VMM_MESSAGE_PING, 1, sizeof headers[0] + 1, 0 },
         { VMM_MESSAGE_CONFIGURE, 1, sizeof headers[0], 0 },
     };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int before = open_fds();
 
     for (size_t i = 0; i < ARRAY_LENGTH(headers); i++) {
@@ -146,7 +146,7 @@ static void bad_messages_hang_up(void **state)
 
 static void the_newest_connection_wins(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int first = dial(f);
 
     make_ready(f, first);
@@ -160,7 +160,7 @@ static void the_newest_connection_wins(void **state)
 
 static void waiting_has_an_end(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_configure configure;
     int fds[CONFIG_FDS_MAX];
     int silent = dial(f);
@@ -174,7 +174,7 @@ static void waiting_has_an_end(void **state)
 /* An agent that was killed between starting and configuring us leaves nothing behind. */
 static void an_agent_that_goes_ends_the_waiting(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_configure configure;
     int fds[CONFIG_FDS_MAX];
     size_t fd_count;
@@ -187,7 +187,7 @@ static void an_agent_that_goes_ends_the_waiting(void **state)
 /* Needs root to become somebody else; the socket itself is opened for all. */
 static void only_root_is_heard(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     pid_t pid;
     int status;
 

@@ -3,7 +3,7 @@
 #include "tests/unit/fault_harness.h"
 #include "tests/unit/control_harness.h"
 
-static void assert_agent_served(struct fixture *f)
+static void assert_agent_served(struct machine *f)
 {
     int fd = dial(f);
 
@@ -13,7 +13,7 @@ static void assert_agent_served(struct fixture *f)
     turn(f);
 }
 
-static int ready(struct fixture *f)
+static int ready(struct machine *f)
 {
     int fd = dial(f);
 
@@ -26,7 +26,7 @@ static int ready(struct fixture *f)
 static void what_cannot_be_received_hangs_up(void **state)
 {
     static const int codes[] = { EIO, ENOMEM, ENOBUFS, ECONNRESET };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), before = open_fds(), leavings = f->leavings;
 
     for (size_t i = 0; i < ARRAY_LENGTH(codes); i++) {
@@ -54,7 +54,7 @@ static void what_cannot_be_received_hangs_up(void **state)
 /* Its fds are closed, and nothing is done. */
 static void a_part_of_a_message_is_none(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), before = open_fds();
 
     post_with(fd, VMM_MESSAGE_POWER_BUTTON, 3);
@@ -71,7 +71,7 @@ static void a_part_of_a_message_is_none(void **state)
 static void what_cannot_be_sent_hangs_up(void **state)
 {
     static const int codes[] = { EAGAIN, ENOBUFS, ENOMEM, EPIPE };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), before = open_fds();
 
     for (size_t i = 0; i < ARRAY_LENGTH(codes); i++) {
@@ -93,7 +93,7 @@ static void a_message_for_the_agent_may_not_go(void **state)
 {
     const struct vmm_vsock message = { .header = { VMM_MESSAGE_VSOCK_REQUEST, VMM_PROTOCOL_VERSION,
                                                    sizeof message, 0 } };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f);
 
     fault_set(SENDMSG, EAGAIN, FAULT_ANY, 0, 1);
@@ -109,7 +109,7 @@ static void a_message_for_the_agent_may_not_go(void **state)
  * it. */
 static void a_paused_machine_waits_for_the_next(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), newer;
 
     post(fd, VMM_MESSAGE_PAUSE);
@@ -135,7 +135,7 @@ static void a_paused_machine_waits_for_the_next(void **state)
 static void who_cannot_be_accepted_waits(void **state)
 {
     static const int codes[] = { EMFILE, ENFILE, ENOMEM, ECONNABORTED };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), before = open_fds();
 
     for (size_t i = 0; i < ARRAY_LENGTH(codes); i++) {
@@ -154,7 +154,7 @@ static void who_cannot_be_accepted_waits(void **state)
 /* Whose peer is not known, or who cannot be watched, is hung up on; who was there stays. */
 static void who_cannot_be_served_is_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     int fd = ready(f), before = open_fds(), other;
 
     fault_set(GETSOCKOPT, ENOBUFS, SO_PEERCRED, 0, 1);

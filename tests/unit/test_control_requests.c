@@ -13,7 +13,7 @@ static void expect_snapshot(int fd, int result)
 
 static void a_snapshot_needs_a_pause_and_two_files_or_three(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
     int fds_before;
 
@@ -50,7 +50,7 @@ static void a_snapshot_needs_a_pause_and_two_files_or_three(void **state)
 
 static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
     struct vmm_state got;
     int layers[VMM_LAYERS_MAX];
@@ -86,7 +86,7 @@ static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **st
 
 static void vsock_messages_go_both_ways(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
     struct vmm_vsock message = { { VMM_MESSAGE_VSOCK_CONNECT, 1, sizeof message, 0 }, .port = 22 };
     int fds_before;
@@ -116,7 +116,7 @@ static void vsock_messages_go_both_ways(void **state)
 
 static void a_balloon_is_told_its_size(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_balloon_change change = {
         .header = { VMM_MESSAGE_BALLOON, VMM_PROTOCOL_VERSION, sizeof change, 0 },
         .balloon = { .target_mib = 63, .stats_interval_s = 5 },
@@ -138,7 +138,7 @@ static void a_balloon_is_told_its_size(void **state)
 
 static void memory_is_told_its_size(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_memory_change change = {
         .header = { VMM_MESSAGE_MEMORY, VMM_PROTOCOL_VERSION, sizeof change, 0 },
     };
@@ -188,7 +188,7 @@ static struct vmm_attach attach_message(void)
 /* Also while it is paused, when nothing else is served. */
 static void a_device_is_attached_with_its_files(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_attach message = attach_message();
     auto_close int fd = dial(f);
     int fds_before;
@@ -211,7 +211,7 @@ static void a_device_is_attached_with_its_files(void **state)
 
 static void a_bad_device_ends_the_connection(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_attach message;
     struct vmm_attach nic = {
         .header = { VMM_MESSAGE_ATTACH, VMM_PROTOCOL_VERSION, sizeof nic, 0 },
@@ -248,7 +248,7 @@ static void a_bad_device_ends_the_connection(void **state)
 
 static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
 {
-    struct fixture *f = *state;
+    struct machine *f = *state;
     struct vmm_device message = {
         .header = { VMM_MESSAGE_DETACH, VMM_PROTOCOL_VERSION, sizeof message, 0 },
         .kind = VMM_DEVICE_NIC,
@@ -283,7 +283,7 @@ static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
     assert_int_equal(answer(fd), 0);
 }
 
-static void send_change(struct fixture *f, int fd, const void *message, size_t size)
+static void send_change(struct machine *f, int fd, const void *message, size_t size)
 {
     assert_int_equal(seqpacket_send(fd, message, size, NULL, 0, NULL), 0);
     turn(f);
@@ -302,7 +302,7 @@ static void disks_and_nics_are_told_their_limits(void **state)
         .nic = { .queues = 1, .place = 7, .tx_rate_limit.bytes_per_second = 5 },
     };
     struct vmm_attach bad[] = { good, good, good, nic, nic };
-    struct fixture *f = *state;
+    struct machine *f = *state;
     auto_close int fd = dial(f);
 
     make_ready(f, fd);

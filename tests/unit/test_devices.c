@@ -54,8 +54,8 @@ static void an_attached_disk_is_told_and_works(void **state)
     assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
     fd = attach(f);
     assert_true(fd >= 0);
-    assert_int_equal(f->holds, 1);
-    assert_int_equal(f->releases, 1);
+    assert_int_equal(f->machine.holds, 1);
+    assert_int_equal(f->machine.releases, 1);
     assert_int_equal(config_get(&f->h, 0, 4), BLOCK_ID);
     assert_int_equal(read(f->ged, &pulses, sizeof pulses), sizeof pulses);
     assert_int_equal(port_get(f, PLATFORM_PORT_GED), GED_EVENT_PCI_HOTPLUG);
@@ -74,7 +74,7 @@ static void a_place_is_taken_once(void **state)
 
     assert_true(attach(f) >= 0);
     assert_int_equal(attach(f), -EEXIST);
-    assert_int_equal(f->holds, 1);
+    assert_int_equal(f->machine.holds, 1);
 }
 
 static void what_cannot_be_leaves_the_place_free(void **state)
@@ -86,7 +86,7 @@ static void what_cannot_be_leaves_the_place_free(void **state)
     wrong.disk.size_bytes = 100;
     assert_int_equal(devices_attach(&f->devices, &wrong, &fd, &f->h.err), -EINVAL);
     assert_true(is_open(fd)); /* the caller's still */
-    assert_int_equal(f->holds, f->releases);
+    assert_int_equal(f->machine.holds, f->machine.releases);
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 0);
     assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
     assert_int_equal(devices_attach(&f->devices, &a_disk, &fd, &f->h.err), 0);
@@ -100,15 +100,15 @@ static void a_guest_lets_go_what_it_was_asked_for(void **state)
     write_a_sector(f);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 0);
+    assert_int_equal(f->control.gone, 0);
     assert_true(is_open(fd));
     eject(f, 1u << DISK_SLOT); /* without a reset of the device, as a driver would begin with */
-    assert_int_equal(f->gone, 1);
-    assert_int_equal(f->gone_kind, VMM_DEVICE_DISK);
-    assert_int_equal(f->gone_place, 3);
+    assert_int_equal(f->control.gone, 1);
+    assert_int_equal(f->control.gone_kind, VMM_DEVICE_DISK);
+    assert_int_equal(f->control.gone_place, 3);
     assert_false(is_open(fd));
-    assert_int_equal(f->holds, 2);
-    assert_int_equal(f->releases, 2);
+    assert_int_equal(f->machine.holds, 2);
+    assert_int_equal(f->machine.releases, 2);
     assert_int_equal(config_get(&f->h, 0, 4), 0xffffffff);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), -ENOENT);
 }
@@ -119,18 +119,18 @@ static void nothing_goes_unasked(void **state)
 
     assert_true(attach(f) >= 0);
     eject(f, UINT32_MAX);
-    assert_int_equal(f->gone, 0);
+    assert_int_equal(f->control.gone, 0);
     write_a_sector(f);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     eject(f, ~(1u << DISK_SLOT));
-    assert_int_equal(f->gone, 0);
+    assert_int_equal(f->control.gone, 0);
     for (unsigned port = PLATFORM_PORT_HOTPLUG;
          port < PLATFORM_PORT_HOTPLUG + PLATFORM_PORT_HOTPLUG_SIZE; port++)
         bus_write(&f->h.ports, port, (uint8_t[]){ 0 }, 1);
     harness_run(&f->h);
     eject(f, 1u << DISK_SLOT);
     eject(f, 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 1);
+    assert_int_equal(f->control.gone, 1);
 }
 
 /* A guest need not answer; and what it was asked for is not what comes later to the same place. */
@@ -145,10 +145,10 @@ static void it_is_asked_again_and_only_for_this_one(void **state)
         assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 1u << DISK_SLOT);
     }
     eject(f, 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 1);
+    assert_int_equal(f->control.gone, 1);
     assert_true(attach(f) >= 0);
     eject(f, 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 1);
+    assert_int_equal(f->control.gone, 1);
 }
 
 /* Asked twice, and answering twice before any of it is looked at. */
@@ -163,18 +163,18 @@ static void an_answer_counts_once(void **state)
         bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
         assert_int_equal(loop_turn(f->h.loop, 0, NULL), 0);
         if (i == 0) { /* the same again, now that it is gone */
-            assert_int_equal(f->gone, 1);
+            assert_int_equal(f->control.gone, 1);
             assert_true(attach(f) >= 0);
         }
     }
-    assert_int_equal(f->gone, 2);
+    assert_int_equal(f->control.gone, 2);
     assert_true(attach(f) >= 0);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     bus_write(&f->h.ports, PLATFORM_PORT_HOTPLUG_EJECT, &slots, sizeof slots);
     harness_run(&f->h);
-    assert_int_equal(f->gone, 3);
+    assert_int_equal(f->control.gone, 3);
 }
 
 /* Interrupts, eventfds, loop sources and files of a device that goes are free for the next one. */
@@ -191,7 +191,7 @@ static void coming_and_going_leaves_nothing(void **state)
         assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
         eject(f, 1u << DISK_SLOT);
     }
-    assert_int_equal(f->gone, 2000);
+    assert_int_equal(f->control.gone, 2000);
     assert_int_equal(dup(0), before);
     close(before);
 }
@@ -207,7 +207,7 @@ static void requests_in_flight_end_with_the_device(void **state)
     ring_offer(&f->h, 0, &nothing, 1);
     mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0); /* not yet seen */
     eject(f, 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 1);
+    assert_int_equal(f->control.gone, 1);
 }
 
 static void a_nic_comes_and_goes(void **state)
@@ -231,8 +231,8 @@ static void a_nic_comes_and_goes(void **state)
     assert_int_equal(device_config_get(&f->h, 5, 1), 9);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 7, true, NULL), 0);
     eject(f, 1u << f->h.slot);
-    assert_int_equal(f->gone_kind, VMM_DEVICE_NIC);
-    assert_int_equal(f->gone_place, 7);
+    assert_int_equal(f->control.gone_kind, VMM_DEVICE_NIC);
+    assert_int_equal(f->control.gone_place, 7);
     assert_false(is_open(fd));
     close(tap.host_fd);
 }
@@ -265,7 +265,7 @@ static void a_look_asks_nothing_of_the_guest(void **state)
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, false, NULL), 0);
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 0);
     eject(f, 1u << DISK_SLOT);
-    assert_int_equal(f->gone, 0);
+    assert_int_equal(f->control.gone, 0);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 4, false, NULL), -ENOENT);
 }
 

@@ -40,7 +40,7 @@ static void bad_packets_are_reset(void **state)
             assert_packet(f, 1, 2, VIRTIO_VSOCK_OP_RST, 0);
     }
     assert_no_packet(f);
-    assert_int_equal(f->told_count, 10);
+    assert_int_equal(f->control.told_count, 10);
 }
 
 static void bad_chains_stop_the_device(void **state)
@@ -117,7 +117,7 @@ static void connections_are_bounded(void **state)
             vsock_offer(f, 1, BUFFER_BYTES);
     }
     assert_int_equal(asked, VIRTIO_VSOCK_ASKED_MAX);
-    assert_int_equal(f->told_count, VIRTIO_VSOCK_ASKED_MAX);
+    assert_int_equal(f->control.told_count, VIRTIO_VSOCK_ASKED_MAX);
     virtio_vsock_forget(f->vsock);
     for (unsigned i = 0; i < asked; i++) {
         struct virtio_vsock_hdr header = { 0 };
@@ -127,7 +127,7 @@ static void connections_are_bounded(void **state)
         vsock_offer(f, 1, BUFFER_BYTES);
     }
     assert_no_packet(f);
-    f->told_seen = f->told_count;
+    f->told_seen = f->control.told_count;
 
     for (uint32_t i = 0; i < VIRTIO_VSOCK_CONNECTIONS; i++)
         fds[i] = vsock_connect_host(f, i, HOST_PORT);

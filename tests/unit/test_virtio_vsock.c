@@ -66,11 +66,11 @@ static void a_guest_is_refused(void **state)
     vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, id, 0, -1);
     assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
 
-    f->deaf = true; /* no agent */
+    f->control.deaf = true; /* no agent */
     vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
 
-    f->deaf = false; /* gives up before the answer */
+    f->control.deaf = false; /* gives up before the answer */
     vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
     id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
     vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
@@ -152,7 +152,7 @@ static void an_agent_leaves(void **state)
     vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 1, GUEST_PORT, pair[1]);
     assert_true(vsock_take(f, &request, NULL));
     vsock_offer(f, 1, BUFFER_BYTES);
-    f->told_seen = f->told_count;
+    f->told_seen = f->control.told_count;
     virtio_vsock_forget(f->vsock);
     for (unsigned i = 0; i < 2; i++) {
         struct virtio_vsock_hdr header;
@@ -160,7 +160,7 @@ static void an_agent_leaves(void **state)
         assert_true(vsock_take(f, &header, NULL));
         assert_int_equal(header.op, VIRTIO_VSOCK_OP_RST);
     }
-    assert_int_equal(f->told_count, f->told_seen);
+    assert_int_equal(f->control.told_count, f->told_seen);
     assert_true(is_closed(pair[0]));
     assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "goes on", 7));
     assert_reads(open, "goes on");

@@ -19,28 +19,31 @@
 #define PACKET       (DATA_BASE + 0x100000ull)
 #define TOLD_MAX     128
 
+struct control {
+    bool deaf; /* the agent is told nothing */
+    struct vmm_vsock told[TOLD_MAX];
+    unsigned told_count;
+};
+
 struct vsock_fixture {
     struct harness h;
     struct stats_vsock stats;
     struct virtio_vsock *vsock;
-    bool deaf; /* the agent is told nothing */
-    struct vmm_vsock told[TOLD_MAX];
-    unsigned told_count, told_seen;
+    struct control control;
+    unsigned told_seen;
 };
 
-static inline bool vsock_tell(void *context, const struct vmm_vsock *message)
+static inline bool vsock_tell(struct control *control, const struct vmm_vsock *message)
 {
-    struct vsock_fixture *f = context;
-
-    if (f->deaf)
+    if (control->deaf)
         return false;
-    f->told[f->told_count++ % TOLD_MAX] = *message;
+    control->told[control->told_count++ % TOLD_MAX] = *message;
     return true;
 }
 
 static inline void vsock_open(struct vsock_fixture *f)
 {
-    const struct virtio_vsock_spec spec = { CID, &f->stats, vsock_tell, f };
+    const struct virtio_vsock_spec spec = { CID, &f->stats, vsock_tell, &f->control };
 
     assert_int_equal(virtio_vsock_add(f->h.root, &spec, f->h.loop, &f->vsock, &f->h.err), 0);
 }
@@ -179,8 +182,8 @@ static inline struct vmm_vsock assert_told(struct vsock_fixture *f, enum vmm_mes
 {
     struct vmm_vsock message;
 
-    assert_true(f->told_seen < f->told_count);
-    message = f->told[f->told_seen++ % TOLD_MAX];
+    assert_true(f->told_seen < f->control.told_count);
+    message = f->control.told[f->told_seen++ % TOLD_MAX];
     assert_int_equal(message.header.type, type);
     assert_int_equal(message.header.size, sizeof(message));
     assert_int_equal(message.result, result);
