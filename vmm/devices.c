@@ -6,9 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/config.h"
-#include "vmm/guest_memory.h"
 #include "vmm/hotplug.h"
-#include "vmm/pci.h"
 #include "vmm/platform.h"
 #include "vmm/transfer.h"
 #include "vmm/vhost_net.h"
@@ -89,7 +87,7 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
     int result;
 
     memcpy(spec.serial, disk->serial, sizeof spec.serial);
-    result = virtio_block_add(devices->pci, &spec, devices->spec.loop, err);
+    result = virtio_block_add(devices->pci, &spec, err);
     return result < 0 ? result : fill(place, fds, 1u + is_delta);
 }
 
@@ -112,7 +110,7 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
 
     memcpy(spec.mac, nic->mac, sizeof spec.mac);
     fill(place, fds, (unsigned)config_nic_fds(nic));
-    result = virtio_net_add(devices->pci, &spec, devices->spec.loop, err);
+    result = virtio_net_add(devices->pci, &spec, err);
     if (result < 0)
         *place = (struct devices_place){ 0 }; /* the fds stay the caller's */
     return result;
@@ -123,18 +121,7 @@ static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
     const struct virtio_vsock_spec spec = { cid, &devices->spec.page->vsock,
                                             devices->spec.tell_vsock, devices->spec.control };
 
-    return cid ? virtio_vsock_add(devices->pci, &spec, devices->spec.loop, &devices->vsock, err)
-               : 0;
-}
-
-static int add_mem(struct devices *devices, uint64_t requested, struct error *err)
-{
-    struct guest_memory *memory = devices->spec.memory;
-    struct guest_memory_region region =
-        guest_memory_region(memory, guest_memory_region_count(memory) - 1);
-
-    return virtio_mem_add(devices->pci, memory, &region, requested, &devices->spec.page->memory,
-                          devices->spec.loop, &devices->mem, err);
+    return cid ? virtio_vsock_add(devices->pci, &spec, &devices->vsock, err) : 0;
 }
 
 /* Those that stay have the first slots, so that they are where they were, whatever else is there.
@@ -143,16 +130,16 @@ static int add_all(struct devices *devices, const struct vmm_configure *configur
                    const struct config_fds *fds, struct error *err)
 {
     struct stats_page *page = devices->spec.page;
-    struct loop *loop = devices->spec.loop;
-    int result = virtio_rng_add(devices->pci, &page->rng_bytes, loop, err);
+    int result = virtio_rng_add(devices->pci, &page->rng_bytes, err);
 
     if (result == 0)
-        result = virtio_balloon_add(devices->pci, &configure->balloon, devices->spec.memory,
-                                    &page->balloon, loop, &devices->balloon, err);
+        result = virtio_balloon_add(devices->pci, &configure->balloon, &page->balloon,
+                                    &devices->balloon, err);
     if (result == 0)
         result = add_vsock(devices, configure->vsock_cid, err);
     if (result == 0 && configure->hotplug_bytes > 0)
-        result = add_mem(devices, configure->requested_bytes, err);
+        result = virtio_mem_add(devices->pci, configure->requested_bytes, &page->memory,
+                                &devices->mem, err);
     for (int i = 0; i < configure->disk_count && result == 0; i++)
         result = add_disk(devices, &configure->disks[i], fds->disks[i], err);
     for (int i = 0; i < configure->nic_count && result == 0; i++)
@@ -233,10 +220,9 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
 
     devices->spec = *spec;
     devices->inherited = configure->rings;
-    result = pci_root_new(spec->memory, spec->ports, spec->mmio, spec->router, spec->vm_fd,
-                          &devices->pci, err);
+    result = pci_root_new(&spec->host, &devices->pci, err);
     if (result == 0)
-        result = hotplug_new(spec->ports, spec->power, spec->loop, on_ejected, devices,
+        result = hotplug_new(spec->host.ports, spec->power, spec->host.loop, on_ejected, devices,
                              &devices->hotplug, err);
     return result < 0 ? result : add_all(devices, configure, fds, err);
 }

@@ -3,18 +3,14 @@
 #pragma once
 #include <stddef.h>
 #include "vmm/control_protocol.h"
+#include "vmm/pci.h"
 #include "vmm/uring.h"
 
-struct bus;
 struct config_fds;
 struct control;
 struct error;
-struct guest_memory;
 struct hotplug;
-struct irq_router;
-struct loop;
 struct machine;
-struct pci_root;
 struct power;
 struct transfer;
 struct vhost_net;
@@ -25,12 +21,8 @@ struct virtio_net;
 struct virtio_vsock;
 
 struct devices_spec {
-    struct guest_memory *memory; /* all of these are borrowed */
-    struct bus *ports, *mmio;
-    struct irq_router *router;
-    int vm_fd;
-    struct loop *loop;
-    struct power *power;
+    struct pci_host host;
+    struct power *power; /* borrowed, as all below */
     struct stats_page *page;
     /* Called before and after something changes that running vCPUs use. */
     void (*hold)(struct machine *machine);

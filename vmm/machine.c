@@ -117,12 +117,8 @@ static int build_devices(struct machine *machine, const struct vmm_configure *co
                          const struct config_fds *fds, struct error *err)
 {
     const struct devices_spec spec = {
-        .memory = machine->memory,
-        .ports = &machine->ports,
-        .mmio = &machine->mmio,
-        .router = machine->router,
-        .vm_fd = machine->kvm.vm_fd,
-        .loop = machine->loop,
+        .host = { machine->memory, &machine->ports, &machine->mmio, machine->router, machine->loop,
+                  machine->kvm.vm_fd },
         .power = machine->power,
         .page = machine->record->page,
         .hold = hold_guest,

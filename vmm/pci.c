@@ -21,9 +21,7 @@
 #define HOST_BRIDGE_CLASS   0x060000
 
 struct pci_root {
-    struct guest_memory *memory; /* borrowed, as the three below */
-    struct irq_router *router;
-    int vm_fd;
+    struct pci_host host;
     uint32_t port_address; /* 0xcf8; atomic */
     struct pci_function *functions[PCI_SLOTS];
     struct pci_function host_bridge;
@@ -292,7 +290,7 @@ static int function_add_msix(struct pci_function *function, const struct pci_fun
         return result;
     function->msix_offset = (uint8_t)result;
     function->msix_bar = spec->msix_bar;
-    return pci_msix_new(function->root->router, spec->msix_vectors, &function->msix, err);
+    return pci_msix_new(function->root->host.router, spec->msix_vectors, &function->msix, err);
 }
 
 static int root_find_slot(const struct pci_root *root, unsigned slot, unsigned *ret_slot,
@@ -411,27 +409,24 @@ static int root_add_host_bridge(struct pci_root *root, struct error *err)
     return result;
 }
 
-int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmio,
-                 struct irq_router *router, int vm_fd, struct pci_root **ret_root,
-                 struct error *err)
+int pci_root_new(const struct pci_host *host, struct pci_root **ret_root, struct error *err)
 {
     struct pci_root *root = calloc(1, sizeof(*root));
     int result;
 
     if (!root)
         return error_set(err, ENOMEM, "PCI root");
-    root->memory = memory;
-    root->router = router;
-    root->vm_fd = vm_fd;
-
+    root->host = *host;
     result = root_add_host_bridge(root, err);
     if (result == 0)
-        result = bus_add(ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE, port_access,
-                         root, err);
+        result = bus_add(host->ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE,
+                         port_access, root, err);
     if (result == 0)
-        result = bus_add(mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, ecam_access, root, err);
+        result =
+            bus_add(host->mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, ecam_access, root, err);
     if (result == 0)
-        result = bus_add(mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, window_access, root, err);
+        result = bus_add(host->mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, window_access, root,
+                         err);
     if (result < 0) {
         pci_root_free(root);
         return result;
@@ -450,12 +445,7 @@ struct pci_root *pci_root_free(struct pci_root *root)
     return NULL;
 }
 
-struct guest_memory *pci_root_memory(const struct pci_root *root)
+const struct pci_host *pci_root_host(const struct pci_root *root)
 {
-    return root->memory;
-}
-
-int pci_root_vm_fd(const struct pci_root *root)
-{
-    return root->vm_fd;
+    return &root->host;
 }

@@ -17,6 +17,7 @@ struct bus;
 struct error;
 struct guest_memory;
 struct irq_router;
+struct loop;
 struct pci_msix;
 struct pci_root; /* opaque; see pci.c */
 struct transfer;
@@ -71,10 +72,16 @@ struct pci_function {
     } bars[PCI_STD_NUM_BARS];
 };
 
-/* All borrowed; vm_fd may be -1 in tests without KVM: then there are no ioeventfds. */
-int pci_root_new(struct guest_memory *memory, struct bus *ports, struct bus *mmio,
-                 struct irq_router *router, int vm_fd, struct pci_root **ret_root,
-                 struct error *err);
+/* What a machine's devices work with; all is borrowed. */
+struct pci_host {
+    struct guest_memory *memory;
+    struct bus *ports, *mmio;
+    struct irq_router *router;
+    struct loop *loop; /* serves them */
+    int vm_fd;         /* -1 in tests without KVM: then there are no ioeventfds */
+};
+
+int pci_root_new(const struct pci_host *host, struct pci_root **ret_root, struct error *err);
 /* Frees every function and its device; before the loop, the router and the memory, and after the
  * vCPU threads and buses stopped.  Accepts NULL. */
 struct pci_root *pci_root_free(struct pci_root *root);
@@ -82,8 +89,7 @@ struct pci_root *pci_root_free(struct pci_root *root);
 /* All functions, into a snapshot or out of one of a machine with the same functions. */
 void pci_root_transfer(struct pci_root *root, struct transfer *transfer);
 
-struct guest_memory *pci_root_memory(const struct pci_root *root);
-int pci_root_vm_fd(const struct pci_root *root);
+const struct pci_host *pci_root_host(const struct pci_root *root); /* borrowed */
 
 /* Initialises `function` (embedded in its owner) and gives it a slot (PCI_SLOT_ANY, or -EEXIST) and
  * BAR addresses, not yet visible to the guest.  On failure nothing is owned. */

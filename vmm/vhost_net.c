@@ -121,8 +121,7 @@ static int set_up(int fd, const struct guest_memory *memory)
     return ioctl(fd, VHOST_SET_OWNER) < 0 ? -1 : ioctl(fd, VHOST_SET_MEM_TABLE, &table);
 }
 
-struct vhost_net *vhost_net_new(struct virtio_device *device, const int *fds, unsigned pairs,
-                                struct loop *loop)
+struct vhost_net *vhost_net_new(struct virtio_device *device, const int *fds, unsigned pairs)
 {
     struct vhost_net *vhost = calloc(1, sizeof *vhost);
     int result;
@@ -131,7 +130,7 @@ struct vhost_net *vhost_net_new(struct virtio_device *device, const int *fds, un
         return NULL;
     *vhost = (struct vhost_net){ .device = device, .fds = fds, .pairs = pairs };
     vhost->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    result = loop_add(loop, vhost->wake_fd, EPOLLIN, woken, vhost, &vhost->source, NULL);
+    result = loop_add(device->loop, vhost->wake_fd, EPOLLIN, woken, vhost, &vhost->source, NULL);
     for (unsigned i = 0; i < pairs && result == 0; i++)
         result = set_up(fds[pairs + i], device->queues[0].memory);
     return result == 0 ? vhost : vhost_net_free(vhost);

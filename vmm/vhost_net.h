@@ -9,14 +9,12 @@
 #pragma once
 #include <stdbool.h>
 
-struct loop;
 struct vhost_net; /* opaque; see vhost_net.c */
 struct virtio_device;
 
 /* fds: of the tap's queues, then as many of /dev/vhost-net; all is borrowed.  NULL where the kernel
  * cannot serve this guest. */
-struct vhost_net *vhost_net_new(struct virtio_device *device, const int *fds, unsigned pairs,
-                                struct loop *loop);
+struct vhost_net *vhost_net_new(struct virtio_device *device, const int *fds, unsigned pairs);
 /* Accepts NULL, returns NULL; needs no lock.  Nothing is lent any more. */
 struct vhost_net *vhost_net_free(struct vhost_net *vhost);
 /* Lends a pair's queue, enabled and of a live device, if it is not lent yet; false: it cannot be.

@@ -33,7 +33,6 @@ struct virtio_balloon {
     struct virtio_device *device;      /* borrowed */
     const struct guest_memory *memory; /* borrowed */
     struct stats_balloon *stats;       /* borrowed */
-    struct loop *loop;                 /* borrowed */
     struct vmm_balloon config;
     uint32_t actual;          /* pages, as the driver says */
     struct loop_timer *timer; /* until the guest is asked for statistics; loop's thread */
@@ -104,7 +103,7 @@ static void ask_for_stats(void *context)
 static void plan_stats(struct virtio_balloon *balloon)
 {
     if (!balloon->timer && balloon->config.stats_interval_s > 0)
-        balloon->timer = loop_after(balloon->loop, balloon->config.stats_interval_s * 1000,
+        balloon->timer = loop_after(balloon->device->loop, balloon->config.stats_interval_s * 1000,
                                     ask_for_stats, balloon);
 }
 
@@ -201,6 +200,7 @@ static void balloon_transfer(void *owner, struct transfer *transfer)
 static const struct virtio_device_ops balloon_ops = {
     .name = "balloon",
     .device_id = VIRTIO_ID_BALLOON,
+    .pci_class = BALLOON_PCI_CLASS,
     .queue_count = QUEUE_COUNT,
     .queue_size = BALLOON_QUEUE_SIZE,
     .config_bytes = CONFIG_BYTES,
@@ -221,20 +221,18 @@ static void set_target(struct virtio_balloon *balloon, const struct vmm_balloon 
 }
 
 int virtio_balloon_add(struct pci_root *root, const struct vmm_balloon *config,
-                       const struct guest_memory *memory, struct stats_balloon *stats,
-                       struct loop *loop, struct virtio_balloon **ret_balloon, struct error *err)
+                       struct stats_balloon *stats, struct virtio_balloon **ret_balloon,
+                       struct error *err)
 {
     struct virtio_balloon *balloon = calloc(1, sizeof(*balloon));
     int result;
 
     if (!balloon)
         return error_set(err, ENOMEM, "virtio balloon");
-    balloon->memory = memory;
+    balloon->memory = pci_root_host(root)->memory;
     balloon->stats = stats;
-    balloon->loop = loop;
     set_target(balloon, config);
-    result = virtio_pci_add(root, PCI_SLOT_ANY, &balloon_ops, balloon, BALLOON_PCI_CLASS, loop,
-                            &balloon->device, err);
+    result = virtio_pci_add(root, PCI_SLOT_ANY, &balloon_ops, balloon, &balloon->device, err);
     if (result == 0)
         *ret_balloon = balloon;
     return result;

@@ -10,17 +10,15 @@
 #pragma once
 
 struct error;
-struct guest_memory;
-struct loop;
 struct pci_root;
 struct stats_balloon;
 struct virtio_balloon; /* opaque; see virtio_balloon.c */
 struct vmm_balloon;
 
 /* Main thread, before the vCPUs run; the root owns the device, *ret_balloon is borrowed from it.
- * `config` is valid and copied; `memory` and `stats` are borrowed. */
+ * `config` is valid and copied; `stats` is borrowed. */
 int virtio_balloon_add(struct pci_root *root, const struct vmm_balloon *config,
-                       const struct guest_memory *memory, struct stats_balloon *stats,
-                       struct loop *loop, struct virtio_balloon **ret_balloon, struct error *err);
+                       struct stats_balloon *stats, struct virtio_balloon **ret_balloon,
+                       struct error *err);
 /* Another target and interval; the driver is told.  Loop's thread. */
 void virtio_balloon_change(struct virtio_balloon *balloon, const struct vmm_balloon *config);

@@ -489,6 +489,7 @@ static void block_free(void *owner)
 static const struct virtio_device_ops block_ops = {
     .name = "block",
     .device_id = BLOCK_DEVICE_ID,
+    .pci_class = BLOCK_PCI_CLASS,
     .queue_count = 1,
     .queue_size = BLOCK_QUEUE_SIZE,
     .config_bytes = sizeof(struct block_config),
@@ -500,8 +501,7 @@ static const struct virtio_device_ops block_ops = {
     .free = block_free,
 };
 
-int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct loop *loop,
-                     struct error *err)
+int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct error *err)
 {
     struct virtio_block *block;
     int result;
@@ -529,18 +529,17 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
                                              &block->disk, err)
                             : disk_raw_new(spec->fd, spec->ring, &block->disk, err);
     if (result == 0 && block->disk->event_fd >= 0)
-        result = loop_add(loop, block->disk->event_fd, EPOLLIN | EPOLLET, block_disk_event, block,
-                          &block->source, err);
+        result = loop_add(pci_root_host(root)->loop, block->disk->event_fd, EPOLLIN | EPOLLET,
+                          block_disk_event, block, &block->source, err);
     if (result == 0)
-        result = virtio_pci_add(root, spec->slot, &block->ops, block, BLOCK_PCI_CLASS, loop,
-                                &block->device, err);
+        result = virtio_pci_add(root, spec->slot, &block->ops, block, &block->device, err);
     else
         block_free(block);
     if (result != 0)
         return result;
     if (spec->ret_block)
         *spec->ret_block = block;
-    virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device, loop);
+    virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device);
     /* A reset cancels what is in flight (disk.h), by whichever queue it came. */
     if (spec->queues > 1)
         block->device->offered_features &= ~VIRTIO_FEATURE_RING_RESET;

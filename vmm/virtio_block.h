@@ -7,7 +7,6 @@
 
 struct disk;
 struct error;
-struct loop;
 struct pci_root;
 struct stats_disk;
 struct uring;
@@ -35,7 +34,7 @@ struct virtio_block_spec {
 };
 
 /* Main thread, while no vCPU runs; the root owns the device. */
-int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec, struct loop *loop,
+int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec,
                      struct error *err);
 
 /* The rest is for the loop's thread.  A size that is not larger, or than which the disk cannot be

@@ -57,9 +57,9 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
 }
 
 void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
-                          struct virtio_device *device, struct loop *loop)
+                          struct virtio_device *device)
 {
-    *throttle = (struct virtio_throttle){ .device = device, .loop = loop };
+    *throttle = (struct virtio_throttle){ .device = device };
     rate_limit_init(&throttle->limit, spec, loop_now_ms());
 }
 
@@ -90,7 +90,7 @@ bool virtio_throttle_holds(struct virtio_throttle *throttle)
     if (ms == 0)
         return false;
     if (!throttle->timer)
-        throttle->timer = loop_after(throttle->loop, ms, throttle_opens, throttle);
+        throttle->timer = loop_after(throttle->device->loop, ms, throttle_opens, throttle);
     if (!throttle->timer) /* memory is short: look again at once */
         throttle_opens(throttle);
     return true;

@@ -45,6 +45,7 @@ struct transfer;
 struct virtio_device_ops {
     const char *name;
     uint16_t device_id; /* virtio 1.2, chapter 5 */
+    uint32_t pci_class; /* 24 bits */
     uint16_t queue_count;
     uint16_t queue_size; /* power of two, at most VIRTQUEUE_SIZE_MAX */
     uint32_t config_bytes;
@@ -93,6 +94,7 @@ struct virtio_device {
     const struct virtio_transport_ops *transport_ops;
     void *transport;       /* borrowed */
     pthread_mutex_t *lock; /* borrowed from the transport */
+    struct loop *loop;     /* borrowed; works for the device */
 
     uint8_t status;
     uint8_t config_generation;
@@ -138,12 +140,11 @@ void virtio_device_config_changed(struct virtio_device *device);
 /* A rate limit in front of a device's queues; loop thread; loop_cancel its timer in the end. */
 struct virtio_throttle {
     struct rate_limit limit;
-    struct virtio_device *device; /* borrowed, as the loop */
-    struct loop *loop;
-    struct loop_timer *timer; /* owned */
+    struct virtio_device *device; /* borrowed */
+    struct loop_timer *timer;     /* owned */
 };
 void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
-                          struct virtio_device *device, struct loop *loop);
+                          struct virtio_device *device);
 /* Other limits from now on (rate_limit_change). */
 void virtio_throttle_change(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec);
 /* True if all has to wait now: the device's queues will be kicked. */

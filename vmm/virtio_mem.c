@@ -159,6 +159,7 @@ static void mem_transfer(void *owner, struct transfer *transfer)
 static const struct virtio_device_ops mem_ops = {
     .name = "mem",
     .device_id = VIRTIO_ID_MEM,
+    .pci_class = MEM_PCI_CLASS,
     .queue_count = 1,
     .queue_size = MEM_QUEUE_SIZE,
     .config_bytes = sizeof(struct virtio_mem_config),
@@ -170,12 +171,13 @@ static const struct virtio_device_ops mem_ops = {
     .free = free,
 };
 
-int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
-                   const struct guest_memory_region *region, uint64_t requested,
-                   struct stats_memory *stats, struct loop *loop, struct virtio_mem **ret_mem,
-                   struct error *err)
+int virtio_mem_add(struct pci_root *root, uint64_t requested, struct stats_memory *stats,
+                   struct virtio_mem **ret_mem, struct error *err)
 {
-    uint64_t blocks = region->size / BLOCK_BYTES;
+    const struct guest_memory *memory = pci_root_host(root)->memory;
+    struct guest_memory_region region =
+        guest_memory_region(memory, guest_memory_region_count(memory) - 1);
+    uint64_t blocks = region.size / BLOCK_BYTES;
     struct virtio_mem *mem = calloc(1, sizeof(*mem) + blocks);
     int result;
 
@@ -183,12 +185,11 @@ int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
         return error_set(err, ENOMEM, "virtio mem");
     mem->memory = memory;
     mem->stats = stats;
-    mem->region = *region;
+    mem->region = region;
     mem->requested = requested;
     mem->blocks = blocks;
     tell(mem);
-    result =
-        virtio_pci_add(root, PCI_SLOT_ANY, &mem_ops, mem, MEM_PCI_CLASS, loop, &mem->device, err);
+    result = virtio_pci_add(root, PCI_SLOT_ANY, &mem_ops, mem, &mem->device, err);
     if (result == 0)
         *ret_mem = mem;
     return result;

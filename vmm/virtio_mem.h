@@ -8,20 +8,15 @@
 #include <stdint.h>
 
 struct error;
-struct guest_memory;
-struct guest_memory_region;
-struct loop;
 struct pci_root;
 struct stats_memory;
 struct virtio_mem; /* opaque; see virtio_mem.c */
 
 /* Main thread, before the vCPUs run; the root owns the device, *ret_mem is borrowed from it.
- * `region` is `memory`'s own, of whole blocks; `requested` bytes, whole blocks of it; `memory` and
- * `stats` are borrowed. */
-int virtio_mem_add(struct pci_root *root, const struct guest_memory *memory,
-                   const struct guest_memory_region *region, uint64_t requested,
-                   struct stats_memory *stats, struct loop *loop, struct virtio_mem **ret_mem,
-                   struct error *err);
+ * The guest's memory has a region for it, of whole blocks; `requested` bytes, whole blocks of it;
+ * `stats` is borrowed. */
+int virtio_mem_add(struct pci_root *root, uint64_t requested, struct stats_memory *stats,
+                   struct virtio_mem **ret_mem, struct error *err);
 /* The size, which may be another than before: then the driver is told, and follows when it can.
  * Loop's thread. */
 void virtio_mem_change(struct virtio_mem *mem, uint64_t requested);

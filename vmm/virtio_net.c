@@ -490,6 +490,7 @@ static void net_free(void *owner)
 static const struct virtio_device_ops net_ops = {
     .name = "net",
     .device_id = NET_DEVICE_ID,
+    .pci_class = NET_PCI_CLASS,
     .queue_count = 2,
     .queue_size = NET_QUEUE_SIZE,
     .config_bytes = sizeof(struct net_config),
@@ -525,8 +526,7 @@ static int tap_add(struct net_tap *tap, struct loop *loop, struct error *err)
                       : loop_add(loop, tap->fd, 0, tap_ready, tap, &tap->source, err);
 }
 
-int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
-                   struct error *err)
+int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct error *err)
 {
     struct virtio_net *net = calloc(1, sizeof(*net) + spec->queues * sizeof(net->taps[0]));
     int result = 0;
@@ -546,21 +546,19 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
 
         tap->net = net;
         tap->fd = spec->tap_fds[net->tap_count++];
-        result = tap_add(tap, loop, err);
+        result = tap_add(tap, pci_root_host(root)->loop, err);
     }
     if (result == 0)
-        result = virtio_pci_add(root, spec->slot, &net->ops, net, NET_PCI_CLASS, loop, &net->device,
-                                err);
+        result = virtio_pci_add(root, spec->slot, &net->ops, net, &net->device, err);
     else
         net_free(net);
     if (result != 0)
         return result;
     if (spec->ret_vhost)
-        *spec->ret_vhost = net->vhost =
-            vhost_net_new(net->device, spec->tap_fds, spec->queues, loop);
+        *spec->ret_vhost = net->vhost = vhost_net_new(net->device, spec->tap_fds, spec->queues);
     net->stats->vhost = net->vhost != NULL;
-    virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device, loop);
-    virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device, loop);
+    virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device);
+    virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device);
     if (spec->ret_net)
         *spec->ret_net = net;
     return 0;

@@ -17,7 +17,6 @@
 #include "vmm/control_protocol.h"
 
 struct error;
-struct loop;
 struct pci_root;
 struct stats_nic;
 struct vhost_net;
@@ -38,8 +37,7 @@ struct virtio_net_spec {
 };
 
 /* Main thread, while no vCPU runs; the root owns the device. */
-int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct loop *loop,
-                   struct error *err);
+int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct error *err);
 
 /* Other limits from now on; the loop's thread. */
 void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,

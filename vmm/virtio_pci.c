@@ -44,7 +44,6 @@ struct virtio_pci_capability {
 struct virtio_pci {
     struct pci_function function;
     struct virtio_device device;
-    struct loop *loop;       /* borrowed */
     uint64_t notify_address; /* where the ioeventfds are; 0 = nowhere */
     unsigned config_access;  /* offset of the PCI configuration access capability */
     uint32_t offered_select, accepted_select;
@@ -327,7 +326,8 @@ static int ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify
         .flags = flags,
     };
 
-    return ioctl(pci_root_vm_fd(pci->function.root), KVM_IOEVENTFD, &request) < 0 ? -errno : 0;
+    return ioctl(pci_root_host(pci->function.root)->vm_fd, KVM_IOEVENTFD, &request) < 0 ? -errno
+                                                                                        : 0;
 }
 
 /* A failure is not one of the device: the kick then comes as an MMIO exit. */
@@ -336,7 +336,7 @@ static void registers_moved(void *owner, unsigned bar, uint64_t address)
     struct virtio_pci *pci = owner;
     uint64_t notify_address = address + VIRTIO_PCI_NOTIFY_OFFSET;
 
-    if (bar != BAR_REGISTERS || pci_root_vm_fd(pci->function.root) < 0)
+    if (bar != BAR_REGISTERS || pci_root_host(pci->function.root)->vm_fd < 0)
         return;
     for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
         if (pci->notify_address != 0)
@@ -444,8 +444,8 @@ static int add_queues(struct virtio_pci *pci, struct error *err)
         queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (queue->kick_fd < 0)
             return error_set(err, errno, "eventfd of a virtqueue");
-        result = loop_add(pci->loop, queue->kick_fd, EACH_KICK, queue_kicked, queue, &queue->source,
-                          err);
+        result = loop_add(pci->device.loop, queue->kick_fd, EACH_KICK, queue_kicked, queue,
+                          &queue->source, err);
     }
     if (result == 0)
         registers_moved(pci, BAR_REGISTERS, pci_function_bar(&pci->function, BAR_REGISTERS));
@@ -453,8 +453,7 @@ static int add_queues(struct virtio_pci *pci, struct error *err)
 }
 
 int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,
-                   void *owner, uint32_t class_code, struct loop *loop,
-                   struct virtio_device **ret_device, struct error *err)
+                   void *owner, struct virtio_device **ret_device, struct error *err)
 {
     const struct pci_function_spec spec = {
         .vendor = VIRTIO_PCI_VENDOR,
@@ -462,7 +461,7 @@ int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_dev
         .subsystem_vendor = VIRTIO_PCI_VENDOR,
         .subsystem = (uint16_t)(VIRTIO_PCI_DEVICE_BASE + ops->device_id),
         .revision = VIRTIO_PCI_REVISION,
-        .class_code = class_code,
+        .class_code = ops->pci_class,
         .bar_size = { [BAR_REGISTERS] = VIRTIO_PCI_BAR_BYTES, [BAR_MSIX] = PCI_MSIX_BAR_BYTES },
         .msix_vectors = (uint16_t)(1 + ops->queue_count),
         .msix_bar = BAR_MSIX,
@@ -477,14 +476,14 @@ int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_dev
         ops->free(owner); /* and perhaps `ops` with it */
         return result;
     }
-    pci->loop = loop;
     pci->config_vector = NO_VECTOR;
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX; i++)
         pci->queues[i] = (struct virtio_pci_queue){ pci, -1, NULL, NO_VECTOR };
     pci->device.transport_ops = &transport_ops;
     pci->device.transport = pci;
     pci->device.lock = &pci->function.lock;
-    virtio_device_init(&pci->device, ops, owner, pci_root_memory(root));
+    pci->device.loop = pci_root_host(root)->loop;
+    virtio_device_init(&pci->device, ops, owner, pci_root_host(root)->memory);
 
     result = add_capabilities(pci, err);
     if (result == 0)

@@ -10,11 +10,9 @@
  * The lock rule stands in virtio_device.h; the mutex is that of the PCI function, which pci.c
  * holds around every register access. */
 #pragma once
-#include <stdint.h>
 #include "vmm/pci.h"
 
 struct error;
-struct loop;
 struct virtio_device;
 struct virtio_device_ops;
 
@@ -27,10 +25,8 @@ struct virtio_device_ops;
 #define VIRTIO_PCI_BAR_BYTES     0x4000
 #define VIRTIO_PCI_NOTIFY_STRIDE 4
 
-/* Puts a device on the bus, into a slot or PCI_SLOT_ANY.  `class_code` is the PCI class (24 bits).
- * `loop` is borrowed.
- * `owner` is taken over in every case: it is freed by ops->free with the root, or at once on
- * failure.  *ret_device is borrowed from the root. */
+/* Puts a device on the bus, into a slot or PCI_SLOT_ANY; the root's loop serves it.  `owner` is
+ * taken over in every case: it is freed by ops->free with the root, or at once on failure.
+ * *ret_device is borrowed from the root. */
 int virtio_pci_add(struct pci_root *root, unsigned slot, const struct virtio_device_ops *ops,
-                   void *owner, uint32_t class_code, struct loop *loop,
-                   struct virtio_device **ret_device, struct error *err);
+                   void *owner, struct virtio_device **ret_device, struct error *err);

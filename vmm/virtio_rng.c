@@ -60,20 +60,19 @@ static int rng_serve(void *owner, unsigned queue, const struct virtqueue_chain *
 static const struct virtio_device_ops rng_ops = {
     .name = "rng",
     .device_id = VIRTIO_ID_RNG,
+    .pci_class = RNG_PCI_CLASS,
     .queue_count = 1,
     .queue_size = RNG_QUEUE_SIZE,
     .serve = rng_serve,
     .free = free,
 };
 
-int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct loop *loop,
-                   struct error *err)
+int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct error *err)
 {
     struct virtio_rng *rng = calloc(1, sizeof(*rng));
 
     if (!rng)
         return error_set(err, ENOMEM, "virtio rng");
     rng->stats_bytes = stats_bytes;
-    return virtio_pci_add(root, PCI_SLOT_ANY, &rng_ops, rng, RNG_PCI_CLASS, loop, &rng->device,
-                          err);
+    return virtio_pci_add(root, PCI_SLOT_ANY, &rng_ops, rng, &rng->device, err);
 }

@@ -4,12 +4,10 @@
 #include <stdint.h>
 
 struct error;
-struct loop;
 struct pci_root;
 
 #define VIRTIO_RNG_REQUEST_BYTES 65536
 
 /* Main thread, before the vCPUs run; the root owns the device.  stats_bytes: counts what was given;
  * borrowed. */
-int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct loop *loop,
-                   struct error *err);
+int virtio_rng_add(struct pci_root *root, uint64_t *stats_bytes, struct error *err);

@@ -329,6 +329,7 @@ static void vsock_free(void *owner)
 static const struct virtio_device_ops vsock_ops = {
     .name = "vsock",
     .device_id = VIRTIO_ID_VSOCK,
+    .pci_class = VSOCK_PCI_CLASS,
     .queue_count = QUEUE_COUNT,
     .queue_size = VSOCK_QUEUE_SIZE,
     .config_bytes = sizeof(uint64_t),
@@ -340,7 +341,7 @@ static const struct virtio_device_ops vsock_ops = {
     .free = vsock_free,
 };
 
-int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec, struct loop *loop,
+int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec,
                      struct virtio_vsock **ret_vsock, struct error *err)
 {
     struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
@@ -349,11 +350,10 @@ int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec
     if (!vsock)
         return error_set(err, ENOMEM, "virtio vsock");
     vsock->table.spec = *spec;
-    vsock->table.loop = loop;
+    vsock->table.loop = pci_root_host(root)->loop;
     vsock->table.on_socket = on_socket;
     vsock->table.owner = vsock;
-    result = virtio_pci_add(root, PCI_SLOT_ANY, &vsock_ops, vsock, VSOCK_PCI_CLASS, loop,
-                            &vsock->device, err);
+    result = virtio_pci_add(root, PCI_SLOT_ANY, &vsock_ops, vsock, &vsock->device, err);
     if (result == 0)
         *ret_vsock = vsock;
     return result;

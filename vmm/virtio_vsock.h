@@ -16,7 +16,6 @@
 
 struct control;
 struct error;
-struct loop;
 struct pci_root;
 struct stats_vsock;
 struct virtio_vsock;
@@ -35,7 +34,7 @@ struct virtio_vsock_spec {
 };
 
 /* Main thread, before the vCPUs run; the root owns the device. */
-int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec, struct loop *loop,
+int virtio_vsock_add(struct pci_root *root, const struct virtio_vsock_spec *spec,
                      struct virtio_vsock **ret_vsock, struct error *err);
 
 /* All on the loop's thread, also while the guest is paused: its memory is not touched.

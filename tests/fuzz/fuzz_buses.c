@@ -76,7 +76,7 @@ FUZZ_TARGET(buses)
     harness_open_on(&h, -1, -1);
     FUZZ_REQUIRE(serial_new(&h.ports, interrupt, page, &serial, NULL) == 0);
     for (unsigned i = 0; i < 2; i++)
-        FUZZ_REQUIRE(virtio_rng_add(h.root, &served[i], h.loop, NULL) == 0);
+        FUZZ_REQUIRE(virtio_rng_add(h.root, &served[i], NULL) == 0);
     for (h.slot = 1; h.slot <= 2; h.slot++)
         driver_attach(&h);
     for (unsigned i = 0; i < ACCESSES_MAX && input.size > 0; i++) {

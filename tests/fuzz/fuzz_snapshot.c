@@ -55,10 +55,10 @@ static void board_open(struct board *board)
     board->cpuid.count = 1;
     FUZZ_REQUIRE(serial_new(&h->ports, board->interrupt, &shared.page, &board->serial, &h->err) ==
                  0);
-    FUZZ_REQUIRE(virtio_block_add(h->root, &disk, h->loop, &h->err) == 0);
-    FUZZ_REQUIRE(virtio_balloon_add(h->root, &balloon, h->memory, &board->balloon_stats, h->loop,
-                                    &ret_balloon, &h->err) == 0);
-    FUZZ_REQUIRE(virtio_rng_add(h->root, &board->served, h->loop, &h->err) == 0);
+    FUZZ_REQUIRE(virtio_block_add(h->root, &disk, &h->err) == 0);
+    FUZZ_REQUIRE(
+        virtio_balloon_add(h->root, &balloon, &board->balloon_stats, &ret_balloon, &h->err) == 0);
+    FUZZ_REQUIRE(virtio_rng_add(h->root, &board->served, &h->err) == 0);
 }
 
 static void board_close(struct board *board)

@@ -151,8 +151,7 @@ FUZZ_TARGET(virtio_balloon)
     struct fuzz_machine m = { .step = balloon_step, .probe = balloon_probe, .device = &f };
 
     harness_open_on(&m.h, -1, -1);
-    FUZZ_REQUIRE(virtio_balloon_add(m.h.root, &config, m.h.memory, &f.stats, m.h.loop, &f.balloon,
-                                    &m.h.err) == 0);
+    FUZZ_REQUIRE(virtio_balloon_add(m.h.root, &config, &f.stats, &f.balloon, &m.h.err) == 0);
     watched = m.h.memory;
     fuzz_begin(&m, bytes, size);
     driver_attach(&m.h);

@@ -99,7 +99,7 @@ FUZZ_TARGET(virtio_block)
     memset(mark, MARK, sizeof(mark));
     FUZZ_REQUIRE(pwrite(block.fd, mark, sizeof(mark), DISK_BYTES) == (ssize_t)sizeof(mark));
     harness_open_on(&m.h, -1, -1);
-    FUZZ_REQUIRE(virtio_block_add(m.h.root, &spec, m.h.loop, &m.h.err) == 0);
+    FUZZ_REQUIRE(virtio_block_add(m.h.root, &spec, &m.h.err) == 0);
     fuzz_run(&m, bytes + 1, size - 1);
     check_mark(block.fd);
     harness_close(&m.h);

@@ -60,13 +60,10 @@ FUZZ_TARGET(virtio_mem)
 {
     struct stats_memory stats = { 0 };
     struct fuzz_machine m = { .step = mem_step, .probe = mem_probe, .device = &stats };
-    struct guest_memory_region region;
     struct virtio_mem *mem;
 
     harness_open_on(&m.h, -1, -1);
-    region = guest_memory_region(m.h.memory, guest_memory_region_count(m.h.memory) - 1);
-    FUZZ_REQUIRE(virtio_mem_add(m.h.root, m.h.memory, &region, 4 * VMM_MEMORY_BLOCK, &stats,
-                                m.h.loop, &mem, &m.h.err) == 0);
+    FUZZ_REQUIRE(virtio_mem_add(m.h.root, 4 * VMM_MEMORY_BLOCK, &stats, &mem, &m.h.err) == 0);
     fuzz_run(&m, bytes, size);
     harness_close(&m.h);
     return 0;

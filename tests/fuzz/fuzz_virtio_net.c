@@ -142,7 +142,7 @@ FUZZ_TARGET(virtio_net)
     spec.tap_fds = host->fds;
     m.device = (void *)(uintptr_t)host; /* only read */
     harness_open_on(&m.h, -1, -1);
-    FUZZ_REQUIRE(virtio_net_add(m.h.root, &spec, m.h.loop, &m.h.err) == 0);
+    FUZZ_REQUIRE(virtio_net_add(m.h.root, &spec, &m.h.err) == 0);
     fuzz_run(&m, bytes, size);
     harness_close(&m.h);
     tap_drain(host);

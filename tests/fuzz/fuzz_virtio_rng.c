@@ -32,7 +32,7 @@ FUZZ_TARGET(virtio_rng)
     uint64_t served = 0;
 
     harness_open_on(&m.h, -1, -1);
-    FUZZ_REQUIRE(virtio_rng_add(m.h.root, &served, m.h.loop, &m.h.err) == 0);
+    FUZZ_REQUIRE(virtio_rng_add(m.h.root, &served, &m.h.err) == 0);
     fuzz_run(&m, bytes, size);
     harness_close(&m.h);
     return 0;

@@ -124,9 +124,7 @@ static void run(void **state)
     (void)state;
     assert_non_null(f);
     harness_open(&f->h);
-    assert_int_equal(virtio_balloon_add(f->h.root, &config, f->h.memory, &f->stats, f->h.loop,
-                                        &balloon, &f->h.err),
-                     0);
+    assert_int_equal(virtio_balloon_add(f->h.root, &config, &f->stats, &balloon, &f->h.err), 0);
     driver_start(&f->h, 1 << 1 | 1 << 5 | VIRTIO_FEATURE_EVENT_INDEX, 128);
     list_pages(f, false);
     measure(f, "reclaim_balloon_4k_lists", MADV_NOHUGEPAGE, give_lists, LINUX_PAGES);

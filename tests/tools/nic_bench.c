@@ -235,7 +235,7 @@ int main(void)
         return 1;
     harness_open(&bench.h);
     spec.tap_fds = bench.tap.fds;
-    if (virtio_net_add(bench.h.root, &spec, bench.h.loop, &bench.h.err) < 0) {
+    if (virtio_net_add(bench.h.root, &spec, &bench.h.err) < 0) {
         fprintf(stderr, "nic_bench: %s\n", bench.h.err.message);
         return 1;
     }

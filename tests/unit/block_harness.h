@@ -79,7 +79,7 @@ static inline int tear_down(void **state)
 
 static inline void add_disk(struct fixture *f)
 {
-    assert_int_equal(virtio_block_add(f->h.root, &f->spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &f->spec, &f->h.err), 0);
     driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
 }
 

@@ -64,17 +64,12 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
         harness_open(&f->h);
     else
         harness_open_on(&f->h, -1, -1);
+    spec.host = *pci_root_host(f->h.root);
     f->h.root = pci_root_free(f->h.root); /* the devices bring their own, on buses of their own */
     f->h.ports = f->h.mmio = (struct bus){ 0 };
     f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->record.page = &f->page;
     assert_int_equal(power_new(&f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
-    spec.memory = f->h.memory;
-    spec.ports = &f->h.ports;
-    spec.mmio = &f->h.mmio;
-    spec.router = f->h.router;
-    spec.vm_fd = f->h.vm_fd;
-    spec.loop = f->h.loop;
     spec.power = f->power;
     spec.page = &f->page;
     spec.machine = &f->machine;

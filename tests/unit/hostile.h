@@ -51,8 +51,8 @@ static inline void hostile_add(struct hostile *f, bool read_only)
                                       .ring = NULL, /* done when kicked */
                                       .stats = &f->stats };
 
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
-    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
+    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err), 0);
 }
 
 static inline struct hostile *hostile_new(bool read_only)

@@ -14,7 +14,7 @@ static int set_up(void **state)
 
     assert_non_null(f);
     harness_open(&f->h);
-    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err), 0);
     *state = f;
     return 0;
 }

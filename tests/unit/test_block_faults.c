@@ -136,7 +136,7 @@ static void open_disk(struct fixture *f)
     memset(&fault, 0, sizeof(fault));
     disk_fd = f->fd;
     harness_open(&f->h);
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
     driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
 }
 

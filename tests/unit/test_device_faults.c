@@ -54,7 +54,7 @@ static void nic_open(struct nic *n)
     harness_open(&n->h);
     assert_true(tap_harness_open(&n->tap));
     spec.tap_fds = n->tap.fds;
-    assert_int_equal(virtio_net_add(n->h.root, &spec, n->h.loop, &n->h.err), 0);
+    assert_int_equal(virtio_net_add(n->h.root, &spec, &n->h.err), 0);
     driver_start(&n->h, ALL_NET, QUEUE);
     nic_offer(n);
 }
@@ -211,7 +211,7 @@ static void rng_open(struct rng *r)
 {
     *r = (struct rng){ 0 };
     harness_open(&r->h);
-    assert_int_equal(virtio_rng_add(r->h.root, &r->bytes, r->h.loop, &r->h.err), 0);
+    assert_int_equal(virtio_rng_add(r->h.root, &r->bytes, &r->h.err), 0);
     driver_start(&r->h, 0, QUEUE);
 }
 
@@ -312,8 +312,7 @@ static void balloon_open(struct harness *h, struct stats_balloon *stats)
     struct virtio_balloon *balloon;
 
     harness_open(h);
-    assert_int_equal(
-        virtio_balloon_add(h->root, &config, h->memory, stats, h->loop, &balloon, &h->err), 0);
+    assert_int_equal(virtio_balloon_add(h->root, &config, stats, &balloon, &h->err), 0);
     driver_start(h, 1ull << 1 | 1ull << 5, QUEUE);
 }
 
@@ -396,11 +395,7 @@ static void memory_is_plugged_as_zeroes_or_not(void **state)
 
     (void)state;
     harness_open(&h);
-    const struct guest_memory_region region =
-        guest_memory_region(h.memory, guest_memory_region_count(h.memory) - 1);
-
-    assert_int_equal(
-        virtio_mem_add(h.root, h.memory, &region, 2 * BLOCK, &stats, h.loop, &mem, &h.err), 0);
+    assert_int_equal(virtio_mem_add(h.root, 2 * BLOCK, &stats, &mem, &h.err), 0);
     driver_start(&h, 0, QUEUE);
     guest_put(&h, START, dirt, 4); /* by a guest that did not plug it first */
     fault_set(MADVISE, ENOMEM, MADV_DONTNEED, 0, 1);

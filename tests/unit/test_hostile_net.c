@@ -33,7 +33,7 @@ static int set_up(void **state)
     spec.queues = 1;
     spec.tap_fds = f->tap.fds;
     spec.stats = &f->stats;
-    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), 0);
     *state = f;
     return 0;
 }

@@ -52,7 +52,7 @@ static void net_add(struct fixture *f)
                                     .mac = { 2, 0, 0, 0, 0, 1 } };
 
     harness_open(&f->h);
-    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), 0);
 }
 
 static struct fixture *fixture_new(unsigned pairs, const char *path)

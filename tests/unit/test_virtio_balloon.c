@@ -45,9 +45,7 @@ static int set_up(void **state)
 
     assert_non_null(f);
     harness_open(&f->h);
-    assert_int_equal(virtio_balloon_add(f->h.root, &config, f->h.memory, &f->stats, f->h.loop,
-                                        &f->balloon, &f->h.err),
-                     0);
+    assert_int_equal(virtio_balloon_add(f->h.root, &config, &f->stats, &f->balloon, &f->h.err), 0);
     *state = f;
     return 0;
 }
@@ -377,8 +375,7 @@ static void features_follow_the_configuration(void **state)
 
     driver_attach(h);
     assert_int_equal(features_offered(h) & 0xff, ALL);
-    assert_int_equal(
-        virtio_balloon_add(h->root, &config, h->memory, &f->stats, h->loop, &second, &h->err), 0);
+    assert_int_equal(virtio_balloon_add(h->root, &config, &f->stats, &second, &h->err), 0);
     h->slot = 2;
     driver_attach(h);
     assert_int_equal(features_offered(h) & 0xff, STATS_QUEUE | REPORTING);
@@ -432,8 +429,7 @@ static void a_restored_guest_learns_of_its_size(void **state)
     driver_start(&from->h, STATS_QUEUE, 8);
     pci_root_transfer(from->h.root, &transfer);
     harness_open(&to->h);
-    assert_int_equal(virtio_balloon_add(to->h.root, &config, to->h.memory, &to->stats, to->h.loop,
-                                        &to->balloon, &to->h.err),
+    assert_int_equal(virtio_balloon_add(to->h.root, &config, &to->stats, &to->balloon, &to->h.err),
                      0);
     transfer.loading = true;
     pci_root_transfer(to->h.root, &transfer);

@@ -52,7 +52,7 @@ static struct fixture *fixture_new(int flags)
 
 static void add_disk(struct fixture *f)
 {
-    assert_int_equal(virtio_block_add(f->h.root, &f->spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &f->spec, &f->h.err), 0);
 }
 
 static int set_up(void **state)
@@ -545,11 +545,11 @@ static void a_bad_spec_is_refused(void **state)
     struct virtio_block_spec spec = f->spec;
 
     spec.size_bytes = 0;
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), -EINVAL);
     spec.size_bytes = 1000;
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), -EINVAL);
     spec.size_bytes = UINT64_MAX - 511;
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), -EINVAL);
 }
 
 static void vectors_are_sliced_exactly(void **state)

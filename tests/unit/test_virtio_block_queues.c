@@ -38,7 +38,7 @@ static int set_up_limit(void **state, uint64_t operations_per_second)
     spec.ring = f->ring = ring_new();
     spec.stats = &f->stats;
     spec.rate_limit.operations_per_second = operations_per_second;
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
     *state = f;
     return 0;
 }

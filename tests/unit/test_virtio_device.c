@@ -30,6 +30,7 @@ static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **stat
     static const struct virtio_device_ops ops = {
         .name = "toggle",
         .device_id = 4,
+        .pci_class = 0x00ff00,
         .queue_count = 1,
         .queue_size = 16,
         .process_queue = toggle_process,
@@ -40,9 +41,7 @@ static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **stat
 
     (void)state;
     harness_open(h);
-    assert_int_equal(virtio_pci_add(h->root, PCI_SLOT_ANY, &ops, NULL, 0x00ff00, h->loop,
-                                    &toggle_device, &h->err),
-                     0);
+    assert_int_equal(virtio_pci_add(h->root, PCI_SLOT_ANY, &ops, NULL, &toggle_device, &h->err), 0);
     driver_start(h, 0, 16);
     guest_put16(h, ring_avail(0) + 2, 1);
     ring_kick(h, 0);

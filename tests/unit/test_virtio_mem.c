@@ -32,12 +32,7 @@ struct request {
 
 static void add(struct fixture *f, uint64_t requested)
 {
-    struct guest_memory_region region =
-        guest_memory_region(f->h.memory, guest_memory_region_count(f->h.memory) - 1);
-
-    assert_int_equal(virtio_mem_add(f->h.root, f->h.memory, &region, requested, &f->stats,
-                                    f->h.loop, &f->mem, &f->h.err),
-                     0);
+    assert_int_equal(virtio_mem_add(f->h.root, requested, &f->stats, &f->mem, &f->h.err), 0);
 }
 
 static int set_up(void **state)

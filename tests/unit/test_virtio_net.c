@@ -70,7 +70,7 @@ static int set_up_spec(void **state, struct virtio_net_spec spec)
     spec.queues = 1;
     spec.tap_fds = &f->tap_fd;
     spec.stats = &f->stats;
-    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), 0);
     *state = f;
     return 0;
 }
@@ -489,10 +489,10 @@ static void only_a_tap_with_our_header_is_taken(void **state)
     struct virtio_net_spec spec = { .queues = 1, .tap_fds = &f->host_fd, .stats = &f->stats };
     int ten = 10;
 
-    assert_true(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err) < 0);
+    assert_true(virtio_net_add(f->h.root, &spec, &f->h.err) < 0);
     assert_int_equal(ioctl(f->tap_fd, TUNSETVNETHDRSZ, &ten), 0);
     spec.tap_fds = &f->tap_fd;
-    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), -EINVAL);
+    assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), -EINVAL);
 }
 
 /* The agent (or an operator) deletes the interface while the VM runs. */

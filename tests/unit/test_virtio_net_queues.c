@@ -35,7 +35,7 @@ static void net_add(struct fixture *f)
     };
 
     harness_open(&f->h);
-    assert_int_equal(virtio_net_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), 0);
 }
 
 static int set_up(void **state)

@@ -517,8 +517,8 @@ static void a_full_bus_refuses_the_next_device(void **state)
     int result = 0;
 
     for (unsigned i = 2; i < PCI_SLOTS; i++)
-        assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
-    result = virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err);
+        assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err), 0);
+    result = virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err);
     assert_int_equal(result, -ENOSPC);
     assert_string_equal(f->h.err.message, "virtio rng: all 32 PCI slots are taken");
 }

@@ -138,8 +138,8 @@ static int set_up(void **state)
     assert_int_equal(ftruncate(f->fd, DISK_BYTES), 0);
     spec.fd = f->fd;
     spec.stats = &f->stats;
-    assert_int_equal(virtio_block_add(f->h.root, &spec, f->h.loop, &f->h.err), 0);
-    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, f->h.loop, &f->h.err), 0);
+    assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
+    assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err), 0);
     *state = f;
     return 0;
 }

@@ -99,8 +99,10 @@ static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
     assert_int_equal(guest_memory_make(&memory, &h->memory, &h->err), 0);
     assert_int_equal(irq_router_new(h->vm_fd, &h->router, &h->err), 0);
     assert_int_equal(loop_new(&h->loop, &h->err), 0);
-    assert_int_equal(
-        pci_root_new(h->memory, &h->ports, &h->mmio, h->router, h->vm_fd, &h->root, &h->err), 0);
+    assert_int_equal(pci_root_new(&(struct pci_host){ h->memory, &h->ports, &h->mmio, h->router,
+                                                      h->loop, h->vm_fd },
+                                  &h->root, &h->err),
+                     0);
 }
 
 static inline void harness_open(struct harness *h)

@@ -45,7 +45,7 @@ static inline void vsock_open(struct vsock_fixture *f)
 {
     const struct virtio_vsock_spec spec = { CID, &f->stats, vsock_tell, &f->control };
 
-    assert_int_equal(virtio_vsock_add(f->h.root, &spec, f->h.loop, &f->vsock, &f->h.err), 0);
+    assert_int_equal(virtio_vsock_add(f->h.root, &spec, &f->vsock, &f->h.err), 0);
 }
 
 static inline int vsock_set_up(void **state)
