@@ -9,7 +9,6 @@
 #include "vmm/hotplug.h"
 #include "vmm/platform.h"
 #include "vmm/transfer.h"
-#include "vmm/vhost_net.h"
 #include "vmm/virtio_balloon.h"
 #include "vmm/virtio_block.h"
 #include "vmm/virtio_mem.h"
@@ -99,7 +98,7 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
         .slot = PLATFORM_SLOT_NICS + nic->place,
         .queues = nic->queues,
         .tap_fds = place->fds, /* the caller's array does not last as long as its vhost */
-        .ret_vhost = nic->vhost ? &place->vhost : NULL,
+        .vhost = nic->vhost,
         .mtu = nic->mtu,
         .stats = &devices->spec.page->nics[nic->place],
         .rx_rate_limit = nic->rx_rate_limit,
@@ -232,8 +231,9 @@ void devices_finish(struct devices *devices)
     for (int i = 0; i < VMM_DISKS_MAX; i++)
         if (devices->places[VMM_DEVICE_DISK][i].block)
             virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block);
-    for (int i = 0; i < VMM_NICS_MAX; i++) /* nobody else has the devices' locks now */
-        vhost_net_stop(devices->places[VMM_DEVICE_NIC][i].vhost);
+    for (int i = 0; i < VMM_NICS_MAX; i++)
+        if (devices->places[VMM_DEVICE_NIC][i].net)
+            virtio_net_finish(devices->places[VMM_DEVICE_NIC][i].net);
 }
 
 void devices_retry(struct devices *devices)

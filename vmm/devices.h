@@ -13,7 +13,6 @@ struct hotplug;
 struct machine;
 struct power;
 struct transfer;
-struct vhost_net;
 struct virtio_balloon;
 struct virtio_block;
 struct virtio_mem;
@@ -47,7 +46,6 @@ struct devices {
         bool used;
         struct virtio_block *block; /* borrowed; NULL = not a disk */
         struct virtio_net *net;     /* the same */
-        struct vhost_net *vhost;    /* the same; NULL = none */
         unsigned fd_count;
         int fds[2 * VMM_QUEUES_MAX]; /* owned */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];

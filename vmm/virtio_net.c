@@ -554,8 +554,8 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
         net_free(net);
     if (result != 0)
         return result;
-    if (spec->ret_vhost)
-        *spec->ret_vhost = net->vhost = vhost_net_new(net->device, spec->tap_fds, spec->queues);
+    if (spec->vhost)
+        net->vhost = vhost_net_new(net->device, spec->tap_fds, spec->queues);
     net->stats->vhost = net->vhost != NULL;
     virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device);
     virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device);
@@ -569,4 +569,11 @@ void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,
 {
     virtio_throttle_change(&net->rx_throttle, rx);
     virtio_throttle_change(&net->tx_throttle, tx);
+}
+
+void virtio_net_finish(struct virtio_net *net)
+{
+    virtio_device_lock(net->device);
+    vhost_net_stop(net->vhost);
+    virtio_device_unlock(net->device);
 }

@@ -13,22 +13,22 @@
  * whose own queue bounds what waits, the guest's in its ring.  A frame that is to be segmented is
  * one. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include "vmm/control_protocol.h"
 
 struct error;
 struct pci_root;
 struct stats_nic;
-struct vhost_net;
 struct virtio_net;
 
 #define VIRTIO_NET_HEADER_BYTES 12
 
 struct virtio_net_spec {
-    unsigned slot;                /* PCI */
-    unsigned queues;              /* 1 to VMM_QUEUES_MAX */
-    const int *tap_fds;           /* so many; they outlive the device; made non-blocking */
-    struct vhost_net **ret_vhost; /* NULL = none; else as many fds for it follow (vhost_net.h) */
+    unsigned slot;      /* PCI */
+    unsigned queues;    /* 1 to VMM_QUEUES_MAX */
+    const int *tap_fds; /* so many; they outlive the device; made non-blocking */
+    bool vhost;         /* as many fds for it follow (vhost_net.h): it serves, if it can */
     uint8_t mac[6];
     uint16_t mtu;            /* told to the guest; 0 = not told */
     struct stats_nic *stats; /* borrowed */
@@ -39,6 +39,8 @@ struct virtio_net_spec {
 /* Main thread, while no vCPU runs; the root owns the device. */
 int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, struct error *err);
 
-/* Other limits from now on; the loop's thread. */
+/* The rest is for the loop's thread.  Other limits from now on. */
 void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,
                        const struct vmm_rate_limit *tx);
+/* The host's kernel serves no queue afterwards, until the loop runs again; vCPUs are held. */
+void virtio_net_finish(struct virtio_net *net);

@@ -7,7 +7,6 @@
 #include "tests/unit/tap_harness.h"
 #include "vmm/stats_page.h"
 #include "vmm/transfer.h"
-#include "vmm/vhost_net.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
@@ -32,7 +31,7 @@ struct fixture {
     struct harness h;
     struct tap_harness tap;
     struct stats_nic stats;
-    struct vhost_net *vhost; /* borrowed */
+    struct virtio_net *net; /* borrowed */
     unsigned pairs;
     int fds[2 * PAIRS_MAX];
     unsigned buffers; /* offered ever */
@@ -47,7 +46,8 @@ static void net_add(struct fixture *f)
 {
     struct virtio_net_spec spec = { .queues = f->pairs,
                                     .tap_fds = f->fds,
-                                    .ret_vhost = &f->vhost,
+                                    .vhost = true,
+                                    .ret_net = &f->net,
                                     .stats = &f->stats,
                                     .mac = { 2, 0, 0, 0, 0, 1 } };
 
@@ -74,7 +74,7 @@ static struct fixture *fixture_new(unsigned pairs, const char *path)
 static int set_up(void **state)
 {
     *state = fixture_new(1, "/dev/vhost-net");
-    assert_non_null(((struct fixture *)*state)->vhost);
+    assert_int_equal(((struct fixture *)*state)->stats.vhost, 1);
     return 0;
 }
 
@@ -290,7 +290,7 @@ static void a_stop_lasts_until_the_loop_runs(void **state)
 
     start(f, ALL);
     assert_serves(f);
-    vhost_net_stop(f->vhost);
+    virtio_net_finish(f->net);
     used = guest_get16(&f->h, ring_used(RX(0)) + 2);
     assert_true(tap_host_send(&f->tap, SIZE));
     sleep_ms(CALM_MS);
@@ -316,7 +316,7 @@ static void a_stop_loses_no_interrupt(void **state)
         assert_true(tap_host_send(&f->tap, SIZE));
         while (guest_get16(&f->h, ring_used(RX(0)) + 2) == used && ms++ < PATIENCE_MS)
             sleep_ms(1);
-        vhost_net_stop(f->vhost);
+        virtio_net_finish(f->net);
         assert_int_equal(interrupts_take(&f->h) >> (1 + RX(0)) & 1, 1);
         f->h.rings[RX(0)].used++;
         harness_run(&f->h);
@@ -388,7 +388,7 @@ static void a_snapshot_goes_on_elsewhere(void **state)
         struct harness_ring rings[VIRTIO_DEVICE_QUEUES_MAX];
         struct fixture *to;
 
-        vhost_net_stop(from->vhost);
+        virtio_net_finish(from->net);
         pci_root_transfer(from->h.root, &out);
         assert_true(transfer_is_good(&out));
         guest_get(&from->h, 0, ram, HARNESS_MEMORY);
@@ -514,7 +514,7 @@ static void where_it_is_missing_we_serve(void **state)
 {
     struct fixture *f = *state;
 
-    assert_null(f->vhost);
+    assert_int_equal(f->stats.vhost, 0);
     start(f, ALL);
     assert_serves(f);
     assert_int_equal(f->stats.vhost, 0);
