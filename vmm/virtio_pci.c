@@ -316,9 +316,10 @@ static void config_window_written(void *owner, unsigned offset, unsigned width)
     (void)registers_access(pci, BAR_REGISTERS, window.offset, window.size, &value);
 }
 
-/* Any width of write to one queue's notify register. */
-static int ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify_address,
-                         uint32_t flags)
+/* Any width of write to one queue's notify register.  A failure is not one of the device: the kick
+ * then comes as an MMIO exit. */
+static void ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify_address,
+                          uint32_t flags)
 {
     struct kvm_ioeventfd request = {
         .addr = notify_address + queue * VIRTIO_PCI_NOTIFY_STRIDE,
@@ -326,11 +327,9 @@ static int ioeventfd_set(struct virtio_pci *pci, unsigned queue, uint64_t notify
         .flags = flags,
     };
 
-    return ioctl(pci_root_host(pci->function.root)->vm_fd, KVM_IOEVENTFD, &request) < 0 ? -errno
-                                                                                        : 0;
+    (void)ioctl(pci_root_host(pci->function.root)->vm_fd, KVM_IOEVENTFD, &request);
 }
 
-/* A failure is not one of the device: the kick then comes as an MMIO exit. */
 static void registers_moved(void *owner, unsigned bar, uint64_t address)
 {
     struct virtio_pci *pci = owner;
@@ -340,8 +339,8 @@ static void registers_moved(void *owner, unsigned bar, uint64_t address)
         return;
     for (unsigned i = 0; i < pci->device.ops->queue_count; i++) {
         if (pci->notify_address != 0)
-            (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
-        (void)ioeventfd_set(pci, i, notify_address, 0);
+            ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
+        ioeventfd_set(pci, i, notify_address, 0);
     }
     pci->notify_address = notify_address;
 }
@@ -372,7 +371,7 @@ static void virtio_pci_free(void *owner)
     pci->device.ops->free(pci->device.owner);
     for (unsigned i = 0; i < VIRTIO_DEVICE_QUEUES_MAX && pci->queues[i].kick_fd >= 0; i++) {
         if (pci->notify_address != 0)
-            (void)ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
+            ioeventfd_set(pci, i, pci->notify_address, KVM_IOEVENTFD_FLAG_DEASSIGN);
         loop_remove(pci->queues[i].source);
         close(pci->queues[i].kick_fd);
     }
