@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
+#include "base/cleanup.h"
 #include "base/error.h"
 
 #define MEMORY_STEP     (1ull << 20)
@@ -42,56 +44,68 @@ static int validate_header(const struct vmm_configure *configure, size_t size, s
     return 0;
 }
 
-static bool rate_limit_is_valid(const struct vmm_rate_limit *limit)
+struct range {
+    const char *field;
+    uint64_t value, least, most;
+};
+
+/* of: what the fields are of, "" or as "disks[0]." */
+static int check_ranges(const char *of, const struct range *ranges, size_t count, struct error *err)
 {
-    return (limit->bytes_per_second | limit->bytes_burst | limit->operations_per_second |
-            limit->operations_burst) <= VMM_RATE_MAX;
+    char field[32];
+
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i].value >= ranges[i].least && ranges[i].value <= ranges[i].most)
+            continue;
+        snprintf(field, sizeof field, "%s%s", of, ranges[i].field);
+        return error_field(err, EINVAL, field, "%" PRIu64 " is not %" PRIu64 " to %" PRIu64,
+                           ranges[i].value, ranges[i].least, ranges[i].most);
+    }
+    return 0;
+}
+
+/* Not above VMM_RATE_MAX, which is all ones, unless a field is. */
+static uint64_t rate_limit_bits(const struct vmm_rate_limit *limit)
+{
+    return limit->bytes_per_second | limit->bytes_burst | limit->operations_per_second |
+           limit->operations_burst;
 }
 
 int config_validate_disk(const struct vmm_disk *disk, unsigned index, struct error *err)
 {
-    char field[32] = "disks[0].size_bytes";
+    const struct range ranges[] = {
+        { "size_bytes", disk->size_bytes, SECTOR_BYTES, DISK_BYTES_MAX },
+        { "rate_limit", rate_limit_bits(&disk->rate_limit), 0, VMM_RATE_MAX },
+        { "queues", disk->queues, 1, VMM_QUEUES_MAX },
+        { "place", disk->place, 0, VMM_DISKS_MAX - 1 },
+        { "format", disk->format, VMM_DISK_RAW, VMM_DISK_DELTA },
+    };
+    char of[32];
 
-    field[6] = (char)('0' + index);
-    if (disk->size_bytes == 0 || disk->size_bytes % SECTOR_BYTES != 0 ||
-        disk->size_bytes > DISK_BYTES_MAX)
-        return error_field(err, EINVAL, field, "%" PRIu64 " is not a positive multiple of %u",
-                           disk->size_bytes, SECTOR_BYTES);
-    memcpy(field + 9, "rate_limit", sizeof "rate_limit");
-    if (!rate_limit_is_valid(&disk->rate_limit))
-        return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
-    memcpy(field + 9, "queues", sizeof "queues");
-    if (disk->queues < 1 || disk->queues > VMM_QUEUES_MAX)
-        return error_field(err, EINVAL, field, "%u is not 1 to %d", disk->queues, VMM_QUEUES_MAX);
-    memcpy(field + 9, "place", sizeof "place");
-    if (disk->place >= VMM_DISKS_MAX)
-        return error_field(err, EINVAL, field, "%u is not below %d", disk->place, VMM_DISKS_MAX);
-    memcpy(field + 9, "format", sizeof "format");
-    if (disk->format != VMM_DISK_RAW && disk->format != VMM_DISK_DELTA)
-        return error_field(err, EINVAL, field, "%u is unknown", disk->format);
-    return 0;
+    snprintf(of, sizeof of, "disks[%u].size_bytes", index);
+    if (disk->size_bytes % SECTOR_BYTES != 0)
+        return error_field(err, EINVAL, of, "%" PRIu64 " is no multiple of %u", disk->size_bytes,
+                           SECTOR_BYTES);
+    snprintf(of, sizeof of, "disks[%u].", index);
+    return check_ranges(of, ranges, ARRAY_LENGTH(ranges), err);
 }
 
 int config_validate_nic(const struct vmm_nic *nic, unsigned index, struct error *err)
 {
-    char field[32] = "nics[0].mac";
+    const struct range ranges[] = {
+        { "mtu", nic->mtu, nic->mtu ? MTU_MIN : 0, UINT16_MAX },
+        { "queues", nic->queues, 1, VMM_QUEUES_MAX },
+        { "place", nic->place, 0, VMM_NICS_MAX - 1 },
+        { "rate_limit", rate_limit_bits(&nic->rx_rate_limit), 0, VMM_RATE_MAX },
+        { "rate_limit", rate_limit_bits(&nic->tx_rate_limit), 0, VMM_RATE_MAX },
+    };
+    char of[32];
 
-    field[5] = (char)('0' + index);
+    snprintf(of, sizeof of, "nics[%u].mac", index);
     if (nic->mac[0] & MAC_MULTICAST)
-        return error_field(err, EINVAL, field, "is a multicast address");
-    memcpy(field + 8, "mtu", sizeof "mtu");
-    if (nic->mtu != 0 && nic->mtu < MTU_MIN)
-        return error_field(err, EINVAL, field, "%u is below %d", nic->mtu, MTU_MIN);
-    memcpy(field + 8, "queues", sizeof "queues");
-    if (nic->queues < 1 || nic->queues > VMM_QUEUES_MAX)
-        return error_field(err, EINVAL, field, "%u is not 1 to %d", nic->queues, VMM_QUEUES_MAX);
-    memcpy(field + 8, "place", sizeof "place");
-    if (nic->place >= VMM_NICS_MAX)
-        return error_field(err, EINVAL, field, "%u is not below %d", nic->place, VMM_NICS_MAX);
-    memcpy(field + 8, "rate_limit", sizeof "rate_limit");
-    if (!rate_limit_is_valid(&nic->rx_rate_limit) || !rate_limit_is_valid(&nic->tx_rate_limit))
-        return error_field(err, EINVAL, field, "has more than %llu", VMM_RATE_MAX);
-    return 0;
+        return error_field(err, EINVAL, of, "is a multicast address");
+    snprintf(of, sizeof of, "nics[%u].", index);
+    return check_ranges(of, ranges, ARRAY_LENGTH(ranges), err);
 }
 
 static int validate_places(const struct vmm_configure *configure, struct error *err)
@@ -135,9 +149,6 @@ static int validate_memory(const struct vmm_configure *configure, struct error *
     if (!config_memory_is_valid(configure->requested_bytes, configure->hotplug_bytes))
         return error_field(err, EINVAL, "requested_bytes", "%" PRIu64 " of %" PRIu64,
                            configure->requested_bytes, configure->hotplug_bytes);
-    if (configure->memory_backing >= VMM_MEMORY_COUNT)
-        return error_field(err, EINVAL, "memory_backing", "%u is unknown",
-                           configure->memory_backing);
     if (!config_balloon_is_valid(&configure->balloon, configure->memory_bytes))
         return error_field(err, EINVAL, "balloon", "target_mib %" PRIu32 " or deflate_on_oom %u",
                            configure->balloon.target_mib, configure->balloon.deflate_on_oom);
@@ -147,43 +158,34 @@ static int validate_memory(const struct vmm_configure *configure, struct error *
 int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
                     struct error *err)
 {
+    const struct range ranges[] = {
+        { "vcpus", configure->vcpus, 1, VMM_VCPUS_MAX },
+        { "kernel_format", configure->kernel_format, VMM_KERNEL_ELF, VMM_KERNEL_BZIMAGE },
+        { "memory_backing", configure->memory_backing, 0, VMM_MEMORY_COUNT - 1 },
+        { "has_initrd", configure->has_initrd, 0, 1 },
+        { "restore", configure->restore, 0, configure->has_initrd ? 0 : VMM_LAYERS_MAX },
+        { "disk_count", configure->disk_count, 0, VMM_DISKS_MAX },
+        { "rings", configure->rings.count, 0, VMM_DISKS_MAX },
+        { "nic_count", configure->nic_count, 0, VMM_NICS_MAX },
+        { "cpuid", configure->cpuid.count, 0, VMM_CPUID_MAX },
+    };
     int result = validate_header(configure, size, err);
 
+    if (result == 0)
+        result = check_ranges("", ranges, ARRAY_LENGTH(ranges), err);
     if (result < 0)
         return result;
     if (!text_is_valid(configure->id, sizeof configure->id) || !configure->id[0])
         return error_field(err, EINVAL, "id", "is empty, too long or not printable");
-    if (configure->vcpus < 1 || configure->vcpus > VMM_VCPUS_MAX)
-        return error_field(err, EINVAL, "vcpus", "%" PRIu32 " is not 1 to %d", configure->vcpus,
-                           VMM_VCPUS_MAX);
-    if (configure->kernel_format != VMM_KERNEL_ELF &&
-        configure->kernel_format != VMM_KERNEL_BZIMAGE)
-        return error_field(err, EINVAL, "kernel_format", "%" PRIu32 " is unknown",
-                           configure->kernel_format);
     result = validate_memory(configure, err);
     if (result < 0)
         return result;
-    if (configure->has_initrd > 1)
-        return error_field(err, EINVAL, "has_initrd", "is not 0 or 1");
-    if (configure->restore > VMM_LAYERS_MAX || (configure->restore && configure->has_initrd))
-        return error_field(err, EINVAL, "restore", "is not 0 to %d, or goes with an initrd",
-                           VMM_LAYERS_MAX);
-    if (configure->disk_count > VMM_DISKS_MAX)
-        return error_field(err, EINVAL, "disk_count", "%u is above %d", configure->disk_count,
-                           VMM_DISKS_MAX);
-    if (configure->rings.count > VMM_DISKS_MAX ||
-        (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout)))
-        return error_field(err, EINVAL, "rings", "are too many, or not inside their mapping");
-    if (configure->nic_count > VMM_NICS_MAX)
-        return error_field(err, EINVAL, "nic_count", "%u is above %d", configure->nic_count,
-                           VMM_NICS_MAX);
+    if (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout))
+        return error_field(err, EINVAL, "rings", "are not inside their mapping");
     if (configure->vsock_cid != 0 &&
         (configure->vsock_cid < VMM_CID_MIN || configure->vsock_cid > VMM_CID_MAX))
         return error_field(err, EINVAL, "vsock_cid", "%" PRIu64 " is not %d to %u",
                            configure->vsock_cid, VMM_CID_MIN, VMM_CID_MAX);
-    if (configure->cpuid.count > VMM_CPUID_MAX)
-        return error_field(err, EINVAL, "cpuid", "%" PRIu32 " entries are above %d",
-                           configure->cpuid.count, VMM_CPUID_MAX);
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
         return error_field(err, EINVAL, "cmdline", "is too long or not printable");
     for (unsigned i = 0; i < configure->disk_count && result == 0; i++)
