@@ -72,31 +72,8 @@ bool node_state_is_known(enum resource_kind kind, const char *name);
 /* Newest committed change of all that reads show: events after it tell what comes. */
 int64_t node_revision(const struct node *node);
 
-/* spec: the request's body, a JSON object.  Validates, then creates or compares. */
-void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
-              struct node_condition condition, node_done_fn *done, void *context);
-/* Merge patch of what may change: labels of every kind, and more of VMs and volumes.  Other fields:
- * EINVAL naming the field. */
-void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
-                struct node_condition condition, node_done_fn *done, void *context);
-/* force: a running VM is killed first; without it -EBUSY. */
-void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
-                 struct node_condition condition, node_done_fn *done, void *context);
-
 /* What a VM has that comes and goes while it runs. */
 enum vm_part { VM_PART_DISK, VM_PART_NIC };
-
-/* PUT of one, as an item of the VM's spec has it (its name may be left out), or with spec NULL its
- * DELETE.  1: it is new; observed_generation follows once it is attached, or is gone. */
-void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
-                  const json_t *spec, struct node_condition condition, node_done_fn *done,
-                  void *context);
-
-/* Merge patch of one: its rate limits.  Other fields: EINVAL naming the field.  -EBUSY while it
- * comes or goes. */
-void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
-                        const json_t *patch, struct node_condition condition, node_done_fn *done,
-                        void *context);
 
 enum vm_action {
     VM_ACTION_START,
@@ -107,8 +84,36 @@ enum vm_action {
     VM_ACTION_RESUME,
 };
 
-void node_vm_action(struct node *node, const char *id, enum vm_action action,
-                    struct node_condition condition, node_done_fn *done, void *context);
+enum change_verb {
+    CHANGE_PUT,    /* body: a spec.  Validates, then creates or compares */
+    CHANGE_PATCH,  /* body: a merge patch of what may change: labels of every kind, and more of VMs
+                    * and volumes.  Other fields: EINVAL naming the field */
+    CHANGE_DELETE, /* force: a running VM is killed first; without it -EBUSY */
+    CHANGE_ACTION, /* of VMs: action */
+    CHANGE_PART,   /* of VMs: the part called part_name.  body: its PUT, as an item of the VM's spec
+                    * has it (its name may be left out), or NULL: its DELETE; both are followed by
+                    * observed_generation, once it is attached, or is gone.  With merge, a merge
+                    * patch of its rate limits: others are EINVAL naming the field; -EBUSY while it
+                    * comes or goes */
+    CHANGE_VERB_COUNT
+};
+
+/* What is asked for; what its verb does not take stays 0.  The texts and the body are borrowed. */
+struct node_change {
+    enum change_verb verb;
+    enum resource_kind kind;
+    const char *id;
+    json_t *body;
+    bool force;
+    enum vm_action action;
+    enum vm_part part;
+    const char *part_name;
+    bool merge;
+    struct node_condition condition;
+    node_done_fn *done;
+    void *context;
+};
+void node_submit(struct node *node, const struct node_change *asked);
 
 /* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), PAUSED,
  * SETTLED

@@ -346,112 +346,50 @@ static void change_begin(struct change *change)
         finish_later(change, result);
 }
 
-static void refuse_now(node_done_fn *done, void *context)
-{
-    struct error err;
+_Static_assert((int)VM_PART_DISK == VMM_DEVICE_DISK && (int)VM_PART_NIC == VMM_DEVICE_NIC,
+               "what the API calls a part is what the VMM calls a device");
 
-    error_set(&err, EAGAIN, "memory is short; try again");
-    done(context, -EAGAIN, &err);
-}
-
-static void submit(struct node *node, const struct change *template, const char *id,
-                   const json_t *body)
+static struct change *change_new(struct node *node, const struct node_change *asked)
 {
     struct change *change = malloc(sizeof *change);
+
+    if (!change)
+        return NULL;
+    *change = (struct change){
+        .node = node,
+        .verb = asked->verb,
+        .kind = asked->kind,
+        .body = json_incref(asked->body),
+        .force = asked->force,
+        .action = asked->action,
+        .part = (enum vmm_device_kind)asked->part,
+        .merge = asked->merge,
+        .condition = asked->condition,
+        .done = asked->done,
+        .context = asked->context,
+    };
+    /* One too long stays too long for id_is_valid, and is found nowhere. */
+    snprintf(change->id, sizeof change->id, "%s", strlen(asked->id) > ID_MAX ? "" : asked->id);
+    if (asked->part_name)
+        snprintf(change->part_name, sizeof change->part_name, "%s", asked->part_name);
+    return change;
+}
+
+void node_submit(struct node *node, const struct node_change *asked)
+{
+    struct change *change = change_new(node, asked);
     struct change **end = &node->changes;
+    struct error err;
     bool wait = false;
 
     if (!change) {
-        refuse_now(template->done, template->context);
+        error_set(&err, EAGAIN, "memory is short; try again");
+        asked->done(asked->context, -EAGAIN, &err);
         return;
     }
-    *change = *template;
-    change->node = node;
-    /* One too long stays too long for id_is_valid, and is found nowhere. */
-    snprintf(change->id, sizeof change->id, "%s", strlen(id) > ID_MAX ? "" : id);
-    change->body = json_incref((json_t *)body);
     for (; *end; end = &(*end)->next)
         wait |= same_resource(*end, change);
     *end = change;
     if (!wait)
         change_begin(change);
-}
-
-void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
-              struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct change change = {
-        .verb = CHANGE_PUT, .kind = kind, .condition = condition, .done = done, .context = context
-    };
-
-    submit(node, &change, id, spec);
-}
-
-void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
-                struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct change change = {
-        .verb = CHANGE_PATCH, .kind = kind, .condition = condition, .done = done, .context = context
-    };
-
-    submit(node, &change, id, patch);
-}
-
-void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
-                 struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct change change = { .verb = CHANGE_DELETE,
-                             .kind = kind,
-                             .force = force,
-                             .condition = condition,
-                             .done = done,
-                             .context = context };
-
-    submit(node, &change, id, NULL);
-}
-
-void node_vm_action(struct node *node, const char *id, enum vm_action action,
-                    struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct change change = { .verb = CHANGE_ACTION,
-                             .kind = RESOURCE_VM,
-                             .action = action,
-                             .condition = condition,
-                             .done = done,
-                             .context = context };
-
-    submit(node, &change, id, NULL);
-}
-
-_Static_assert((int)VM_PART_DISK == VMM_DEVICE_DISK && (int)VM_PART_NIC == VMM_DEVICE_NIC,
-               "what the API calls a part is what the VMM calls a device");
-
-static void submit_part(struct node *node, const char *id, enum vm_part part, const char *name,
-                        const json_t *body, bool merge, struct node_condition condition,
-                        node_done_fn *done, void *context)
-{
-    struct change change = { .verb = CHANGE_PART,
-                             .kind = RESOURCE_VM,
-                             .merge = merge,
-                             .part = (enum vmm_device_kind)part,
-                             .condition = condition,
-                             .done = done,
-                             .context = context };
-
-    snprintf(change.part_name, sizeof change.part_name, "%s", name);
-    submit(node, &change, id, body);
-}
-
-void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
-                  const json_t *spec, struct node_condition condition, node_done_fn *done,
-                  void *context)
-{
-    submit_part(node, id, part, name, spec, /* merge= */ false, condition, done, context);
-}
-
-void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
-                        const json_t *patch, struct node_condition condition, node_done_fn *done,
-                        void *context)
-{
-    submit_part(node, id, part, name, patch, /* merge= */ true, condition, done, context);
 }

@@ -6,27 +6,19 @@
 #include "agent/node_internal.h"
 #include "base/error.h"
 
-enum change_verb {
-    CHANGE_PUT,
-    CHANGE_PATCH,
-    CHANGE_DELETE,
-    CHANGE_ACTION,
-    CHANGE_PART,
-    CHANGE_VERB_COUNT
-};
-
+/* A struct node_change under way. */
 struct change {
     struct node *node;
     enum change_verb verb;
     enum resource_kind kind;
     char id[ID_MAX + 1];
-    json_t *body; /* owned; PUT, PATCH, PART: NULL = it is to go */
+    json_t *body; /* owned */
     bool force;
     enum vm_action action;
     enum vmm_device_kind part; /* PART, as the next */
     char part_name[ID_MAX + 1];
     unsigned place;
-    bool merge; /* PART: the body is a merge patch of it */
+    bool merge; /* the same */
     struct node_condition condition;
     node_done_fn *done;
     void *context;

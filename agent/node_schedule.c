@@ -69,8 +69,11 @@ static void ask_to_stop(struct node *node, struct vm *vm)
     /* Who is paused on purpose cannot be stopped: its guest has to answer. */
     bool paused = vm->intent == VM_INTENT_PAUSE && !vm->full[0];
 
-    node_vm_action(node, vm->head.id, paused ? VM_ACTION_RESUME : VM_ACTION_STOP,
-                   (struct node_condition){ 0 }, asked, NULL);
+    node_submit(node, &(struct node_change){ .verb = CHANGE_ACTION,
+                                             .kind = RESOURCE_VM,
+                                             .id = vm->head.id,
+                                             .action = paused ? VM_ACTION_RESUME : VM_ACTION_STOP,
+                                             .done = asked });
 }
 
 void node_drain_go_on(struct node *node)

@@ -177,8 +177,12 @@ static void undo_fork(struct node *node, const struct operation *operation, stru
 {
     operation_look(node, target);
     if (!resource_is_leaving(target))
-        node_delete(node, RESOURCE_VM, operation->target_id, /* force= */ true,
-                    (struct node_condition){ 0 }, fork_is_deleted, node);
+        node_submit(node, &(struct node_change){ .verb = CHANGE_DELETE,
+                                                 .kind = RESOURCE_VM,
+                                                 .id = operation->target_id,
+                                                 .force = true,
+                                                 .done = fork_is_deleted,
+                                                 .context = node });
 }
 
 void operation_cancel(struct node *node, struct operation *operation)

@@ -316,8 +316,13 @@ void vm_fork_step(struct node *node, struct vm *vm)
     parent = vm_reference_new(node, vm, source->snapshot);
     spec = json_pack("{s:s, s:s}", "vm", vm->head.id, "mode", "fork");
     if (parent && spec)
-        node_put(node, RESOURCE_SNAPSHOT, source->snapshot, spec,
-                 (struct node_condition){ .if_absent = true }, snapshot_is_put, parent);
+        node_submit(node, &(struct node_change){ .verb = CHANGE_PUT,
+                                                 .kind = RESOURCE_SNAPSHOT,
+                                                 .id = source->snapshot,
+                                                 .body = spec,
+                                                 .condition.if_absent = true,
+                                                 .done = snapshot_is_put,
+                                                 .context = parent });
     else
         free(parent);
     if (!parent || !spec)

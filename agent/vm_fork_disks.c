@@ -141,8 +141,12 @@ static void put_volume(struct node *node, struct vm *vm, const struct vm_disk_sp
     struct error err = { .code = ENOMEM, .message = "memory is short" };
 
     if (reference && spec)
-        node_put(node, RESOURCE_VOLUME, disk->volume, spec, (struct node_condition){ 0 },
-                 volume_is_put, reference);
+        node_submit(node, &(struct node_change){ .verb = CHANGE_PUT,
+                                                 .kind = RESOURCE_VOLUME,
+                                                 .id = disk->volume,
+                                                 .body = spec,
+                                                 .done = volume_is_put,
+                                                 .context = reference });
     else
         node_retry_later(node, &vm->head, "make its volumes", &err);
     if (!spec)
@@ -205,8 +209,11 @@ static void leave_volume(struct node *node, struct vm *vm, const struct volume *
     struct error err = { .code = ENOMEM, .message = "memory is short" };
 
     if (reference)
-        node_delete(node, RESOURCE_VOLUME, volume->head.id, false, (struct node_condition){ 0 },
-                    volume_is_left, reference);
+        node_submit(node, &(struct node_change){ .verb = CHANGE_DELETE,
+                                                 .kind = RESOURCE_VOLUME,
+                                                 .id = volume->head.id,
+                                                 .done = volume_is_left,
+                                                 .context = reference });
     else
         node_retry_later(node, &vm->head, "delete its volumes", &err);
 }
@@ -271,7 +278,10 @@ void vm_fork_tidy(struct node *node)
 
         if (is_of_fork(snapshot) && !resource_is_leaving(&snapshot->head) &&
             !is_needed(node, snapshot))
-            node_delete(node, RESOURCE_SNAPSHOT, snapshot->head.id, false,
-                        (struct node_condition){ 0 }, snapshot_is_left, node);
+            node_submit(node, &(struct node_change){ .verb = CHANGE_DELETE,
+                                                     .kind = RESOURCE_SNAPSHOT,
+                                                     .id = snapshot->head.id,
+                                                     .done = snapshot_is_left,
+                                                     .context = node });
     }
 }

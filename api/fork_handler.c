@@ -106,14 +106,16 @@ static void fork_undone(void *context, int result, const struct error *err)
 /* Those that were made go again. */
 static void forks_undo(struct forks *forks)
 {
-    struct node_condition condition = { 0 };
-
     forks->left = 1;
     for (size_t i = 0; i < forks->count; i++)
         if (forks->items[i].is_new) {
             forks->left++;
-            node_delete(forks->request->node, RESOURCE_VM, forks->items[i].id, true, condition,
-                        fork_undone, &forks->items[i]);
+            node_submit(forks->request->node, &(struct node_change){ .verb = CHANGE_DELETE,
+                                                                     .kind = RESOURCE_VM,
+                                                                     .id = forks->items[i].id,
+                                                                     .force = true,
+                                                                     .done = fork_undone,
+                                                                     .context = &forks->items[i] });
         }
     if (--forks->left == 0)
         forks_reply(forks, 0);
@@ -231,14 +233,17 @@ static int forks_check(const struct forks *forks, const json_t *spec, struct err
 
 static void forks_put(struct forks *forks, json_t *spec)
 {
-    struct node_condition condition = { 0 };
-
     for (size_t i = 0; i < forks->count; i++) {
         struct fork *fork = &forks->items[i];
         json_t *own = json_deep_copy(spec); /* NULL is refused like any other that is no object */
 
         fork_volumes(own, fork->id, NULL);
-        node_put(forks->request->node, RESOURCE_VM, fork->id, own, condition, fork_made, fork);
+        node_submit(forks->request->node, &(struct node_change){ .verb = CHANGE_PUT,
+                                                                 .kind = RESOURCE_VM,
+                                                                 .id = fork->id,
+                                                                 .body = own,
+                                                                 .done = fork_made,
+                                                                 .context = fork });
         json_decref(own);
     }
 }

@@ -1,7 +1,10 @@
 /* handlers.h - what the route table names.  Each leads to one reply; see request.h. */
 #pragma once
 
+#include <stdbool.h>
+
 struct error;
+struct node_change;
 struct request;
 
 /* Content types, NULL ended: of bodies in general, and of PATCH's. */
@@ -52,5 +55,14 @@ void node_show_openapi(struct request *request);
 void resource_finish(struct request *request);
 /* Reads ?wait=SECONDS into step.wait_ms. */
 int resource_read_wait(struct request *request, struct error *err);
+/* What its body, or its query, says of a change: what is read is the caller's also if it fails. */
+typedef int resource_read_fn(struct request *request, struct node_change *change,
+                             struct error *err);
+int resource_read_spec(struct request *request, struct node_change *change, struct error *err);
+int resource_read_patch(struct request *request, struct node_change *change, struct error *err);
+/* Completes a change that has its verb and `done`, by ?wait=, `read` (NULL = nothing) and the
+ * preconditions; body: the caller's.  Else answers what is wrong: false. */
+bool resource_read_change(struct request *request, resource_read_fn *read,
+                          struct node_change *change);
 /* A node_done_fn with the request as context: what each change ends in. */
 void resource_change_done(void *context, int result, const struct error *err);

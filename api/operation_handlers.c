@@ -25,37 +25,29 @@ void operation_get(struct request *request)
 }
 
 /* Images are admin's, and so are their imports. */
-static int check_scope(const struct request *request, const json_t *operation, struct error *err)
+static int read_cancel(struct request *request, struct node_change *change, struct error *err)
 {
+    json_t *operation = node_get(request->node, RESOURCE_OPERATION, request->parameter);
     const json_t *target = json_object_get(json_object_get(operation, "spec"), "target");
     const char *kind = json_string_value(json_object_get(target, "kind"));
+    bool is_import = kind && strcmp(kind, "image") == 0;
 
-    if (kind && strcmp(kind, "image") == 0 && request->caller.scope < SCOPE_ADMIN)
+    json_decref(operation);
+    if (is_import && request->caller.scope < SCOPE_ADMIN)
         return error_set(err, PROBLEM_FORBIDDEN, "to cancel an import needs the scope %s",
                          scope_name(SCOPE_ADMIN));
+    change->body = json_pack("{s:b}", "cancel", 1);
     return 0;
 }
 
 void operation_cancel_one(struct request *request)
 {
-    struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    json_t *operation = node_get(request->node, RESOURCE_OPERATION, request->parameter);
-    json_t *patch = json_pack("{s:b}", "cancel", 1);
-    int r = resource_read_wait(request, &err);
+    struct node_change change = { .verb = CHANGE_PATCH, .done = resource_change_done };
 
-    if (r == 0)
-        r = check_scope(request, operation, &err);
-    if (r == 0)
-        r = request_condition(request, RESOURCE_OPERATION, false, &condition, &err);
-    json_decref(operation);
-    if (r < 0) {
-        request_reply_error(request, &err);
-    } else {
-        request->step.wait_for = NODE_WAIT_SETTLED;
-        request->step.status = request->step.wait_ms < 0 ? 202 : 200;
-        node_patch(request->node, RESOURCE_OPERATION, request->parameter, patch, condition,
-                   resource_change_done, request);
-    }
-    json_decref(patch);
+    if (!resource_read_change(request, read_cancel, &change))
+        return;
+    request->step.wait_for = NODE_WAIT_SETTLED;
+    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    node_submit(request->node, &change);
+    json_decref(change.body);
 }

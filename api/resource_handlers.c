@@ -252,63 +252,73 @@ void resource_change_done(void *context, int result, const struct error *err)
     changed(request);
 }
 
-void resource_put(struct request *request)
+int resource_read_spec(struct request *request, struct node_change *change, struct error *err)
+{
+    return request_json(request, resource_json_types, &change->body, err);
+}
+
+int resource_read_patch(struct request *request, struct node_change *change, struct error *err)
+{
+    return request_json(request, resource_patch_types, &change->body, err);
+}
+
+static int read_force(struct request *request, struct node_change *change, struct error *err)
+{
+    return query_bool(&request->query, "force", &change->force, err);
+}
+
+bool resource_read_change(struct request *request, resource_read_fn *read,
+                          struct node_change *change)
 {
     struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    json_t *spec = NULL;
 
-    if (resource_read_wait(request, &err) < 0 ||
-        request_json(request, resource_json_types, &spec, &err) < 0 ||
-        request_condition(request, kind_of(request), true, &condition, &err) < 0) {
-        json_decref(spec);
+    if (resource_read_wait(request, &err) < 0 || (read && read(request, change, &err) < 0) ||
+        request_condition(request, kind_of(request), change->verb == CHANGE_PUT, &change->condition,
+                          &err) < 0) {
+        json_decref(change->body);
         request_reply_error(request, &err);
-        return;
+        return false;
     }
+    change->kind = kind_of(request);
+    change->id = request->parameter;
+    change->context = request;
+    return true;
+}
+
+void resource_put(struct request *request)
+{
+    struct node_change change = { .verb = CHANGE_PUT, .done = resource_change_done };
+
+    if (!resource_read_change(request, resource_read_spec, &change))
+        return;
     request->step.wait_for = NODE_WAIT_SETTLED;
-    node_put(request->node, kind_of(request), request->parameter, spec, condition,
-             resource_change_done, request);
-    json_decref(spec);
+    node_submit(request->node, &change);
+    json_decref(change.body);
 }
 
 void resource_patch(struct request *request)
 {
-    struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    json_t *patch = NULL;
+    struct node_change change = { .verb = CHANGE_PATCH, .done = resource_change_done };
 
-    if (resource_read_wait(request, &err) < 0 ||
-        request_json(request, resource_patch_types, &patch, &err) < 0 ||
-        request_condition(request, kind_of(request), false, &condition, &err) < 0) {
-        json_decref(patch);
-        request_reply_error(request, &err);
+    if (!resource_read_change(request, resource_read_patch, &change))
         return;
-    }
     request->step.wait_for = NODE_WAIT_SETTLED;
     request->step.status = 200;
-    node_patch(request->node, kind_of(request), request->parameter, patch, condition,
-               resource_change_done, request);
-    json_decref(patch);
+    node_submit(request->node, &change);
+    json_decref(change.body);
 }
 
 void resource_delete(struct request *request)
 {
-    struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    bool force = false;
+    struct node_change change = { .verb = CHANGE_DELETE, .done = resource_change_done };
     json_t *resource;
 
-    if (resource_read_wait(request, &err) < 0 ||
-        query_bool(&request->query, "force", &force, &err) < 0 ||
-        request_condition(request, kind_of(request), false, &condition, &err) < 0) {
-        request_reply_error(request, &err);
+    if (!resource_read_change(request, read_force, &change))
         return;
-    }
-    resource = node_get(request->node, kind_of(request), request->parameter);
+    resource = node_get(request->node, change.kind, change.id);
     remember_uid(request, resource);
     json_decref(resource);
     request->step.wait_for = NODE_WAIT_DELETED;
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
-    node_delete(request->node, kind_of(request), request->parameter, force, condition,
-                resource_change_done, request);
+    node_submit(request->node, &change);
 }

@@ -24,29 +24,17 @@ static const enum node_wait_for action_waits[] = {
     [VM_ACTION_PAUSE] = NODE_WAIT_PAUSED,  [VM_ACTION_RESUME] = NODE_WAIT_RUNNING,
 };
 
-/* What is asked of a VM without a body; answers if that is nonsense. */
-static bool read_change(struct request *request, struct node_condition *ret_condition)
-{
-    struct error err = { 0 };
-
-    if (resource_read_wait(request, &err) >= 0 &&
-        request_condition(request, RESOURCE_VM, false, ret_condition, &err) >= 0)
-        return true;
-    request_reply_error(request, &err);
-    return false;
-}
-
 void vm_action(struct request *request)
 {
-    enum vm_action action = (enum vm_action)request->route->argument;
-    struct node_condition condition = { 0 };
+    struct node_change change = { .verb = CHANGE_ACTION,
+                                  .action = (enum vm_action)request->route->argument,
+                                  .done = resource_change_done };
 
-    if (!read_change(request, &condition))
+    if (!resource_read_change(request, NULL, &change))
         return;
-    request->step.wait_for = action_waits[action];
+    request->step.wait_for = action_waits[change.action];
     request->step.status = request->step.wait_ms < 0 ? 202 : 200;
-    node_vm_action(request->node, request->parameter, action, condition, resource_change_done,
-                   request);
+    node_submit(request->node, &change);
 }
 
 /* What was changed may go on: then 202, if nobody waits for it. */
@@ -65,98 +53,72 @@ static void part_changed(void *context, int result, const struct error *err)
     resource_change_done(context, result, err);
 }
 
-static void part_with_body(struct request *request, const char *const *types,
-                           void (*change)(struct node *, const char *, enum vm_part, const char *,
-                                          const json_t *, struct node_condition, node_done_fn *,
-                                          void *))
+static void change_part(struct request *request, resource_read_fn *read, bool merge)
 {
-    struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    json_t *spec = NULL;
+    struct node_change change = { .verb = CHANGE_PART,
+                                  .part = (enum vm_part)request->route->argument,
+                                  .part_name = request->name,
+                                  .merge = merge,
+                                  .done = part_changed };
 
-    if (resource_read_wait(request, &err) < 0 || request_json(request, types, &spec, &err) < 0 ||
-        request_condition(request, RESOURCE_VM, false, &condition, &err) < 0) {
-        json_decref(spec);
-        request_reply_error(request, &err);
+    if (!resource_read_change(request, read, &change))
         return;
-    }
     request->step.wait_for = NODE_WAIT_SETTLED;
-    change(request->node, request->parameter, (enum vm_part)request->route->argument, request->name,
-           spec, condition, part_changed, request);
-    json_decref(spec);
+    node_submit(request->node, &change);
+    json_decref(change.body);
 }
 
 void vm_part_put(struct request *request)
 {
-    part_with_body(request, resource_json_types, node_vm_part);
+    change_part(request, resource_read_spec, /* merge= */ false);
 }
 
 void vm_part_patch(struct request *request)
 {
     request->step.status = 200;
-    part_with_body(request, resource_patch_types, node_vm_part_patch);
+    change_part(request, resource_read_patch, /* merge= */ true);
 }
 
 void vm_part_delete(struct request *request)
 {
-    struct node_condition condition = { 0 };
-
-    if (!read_change(request, &condition))
-        return;
-    request->step.wait_for = NODE_WAIT_SETTLED;
-    node_vm_part(request->node, request->parameter, (enum vm_part)request->route->argument,
-                 request->name, NULL, condition, part_changed, request);
+    change_part(request, NULL, /* merge= */ false);
 }
 
-/* {"id", and what else the snapshot is to be}: the resource's spec has the VM in the id's place. */
-static int snapshot_read_body(struct request *request, json_t **ret_spec, struct error *err)
+/* {"id", and what else the snapshot is to be}: the resource's spec has the VM in the id's place,
+ * and from here on the request is about the snapshot. */
+static int snapshot_read(struct request *request, struct node_change *change, struct error *err)
 {
-    json_t *spec = NULL;
     const char *id;
-    int r = request_json(request, resource_json_types, &spec, err);
+    int r = resource_read_spec(request, change, err);
 
     if (r < 0)
         return r;
-    id = json_string_value(json_object_get(spec, "id"));
+    id = json_string_value(json_object_get(change->body, "id"));
     if (!id || !id_is_valid(id))
-        r = error_field(err, EINVAL, "id", "id: the snapshot's: " ID_RULE);
-    else if (json_object_get(spec, "vm"))
-        r = error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
-    if (r < 0) {
-        json_decref(spec);
-        return r;
-    }
-    json_object_set_new(spec, "vm", json_string(request->parameter));
+        return error_field(err, EINVAL, "id", "id: the snapshot's: " ID_RULE);
+    if (json_object_get(change->body, "vm"))
+        return error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
+    json_object_set_new(change->body, "vm", json_string(request->parameter));
     snprintf(request->parameter, sizeof request->parameter, "%s", id);
-    json_object_del(spec, "id");
-    *ret_spec = spec;
+    json_object_del(change->body, "id");
     return 0;
 }
 
-/* From here on the request is about the snapshot. */
 void vm_snapshot(struct request *request)
 {
-    struct error err = { 0 };
-    struct node_condition condition = { 0 };
-    json_t *spec = NULL;
+    struct node_change change = { .verb = CHANGE_PUT, .done = resource_change_done };
 
-    if (resource_read_wait(request, &err) < 0 || snapshot_read_body(request, &spec, &err) < 0 ||
-        request_condition(request, RESOURCE_SNAPSHOT, true, &condition, &err) < 0) {
-        json_decref(spec);
-        request_reply_error(request, &err);
+    if (!resource_read_change(request, snapshot_read, &change))
         return;
-    }
     if (idempotency_is_done(request)) {
-        json_decref(spec);
         request->step.status = 202;
         resource_finish(request);
-        return;
+    } else {
+        request->step.wait_for = NODE_WAIT_SETTLED;
+        request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+        node_submit(request->node, &change);
     }
-    request->step.wait_for = NODE_WAIT_SETTLED;
-    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
-    node_put(request->node, RESOURCE_SNAPSHOT, request->parameter, spec, condition,
-             resource_change_done, request);
-    json_decref(spec);
+    json_decref(change.body);
 }
 
 static const char *const wait_names[NODE_WAIT_COUNT] = {

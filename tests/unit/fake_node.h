@@ -1,6 +1,6 @@
 /* fake_node.h - agent/node.h for tests of api/ alone: resources in memory, changes answered one
  * turn of the loop later.  What a spec means is the real node's business; here any object is a spec
- * ("refuse": N makes node_put fail with errno N).  Included by one .c file of a test program. */
+ * ("refuse": N makes its PUT fail with errno N).  Included by one .c file of a test program. */
 #pragma once
 #include <errno.h>
 #include <stdio.h>
@@ -181,7 +181,7 @@ void node_set_schedulable(struct node *node, node_done_fn *done, void *context)
     fake_change(node, done, context);
 }
 
-/* Its generation is 1 to begin with; "refuse" as in node_put. */
+/* Its generation is 1 to begin with; "refuse" as in fake_put. */
 void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
                      node_done_fn *done, void *context)
 {
@@ -237,96 +237,75 @@ static int fake_check(const struct fake_resource *r, struct node_condition condi
     return 0;
 }
 
-void node_put(struct node *node, enum resource_kind kind, const char *id, const json_t *spec,
-              struct node_condition condition, node_done_fn *done, void *context)
+static void fake_put(struct node *node, const struct node_change *asked, struct fake_resource *r,
+                     struct fake_change *change)
 {
-    struct fake_change *change = fake_change(node, done, context);
-    struct fake_resource *r = fake_find(node, kind, id);
-    int refuse = (int)json_integer_value(json_object_get(spec, "refuse"));
+    int refuse = (int)json_integer_value(json_object_get(asked->body, "refuse"));
 
-    change->result = fake_check(r, condition, &change->err);
-    if (change->result < 0)
-        return;
     if (refuse) {
         change->result = error_field(&change->err, refuse, "refuse", "refused with %d", refuse);
     } else if (!r) {
-        fake_add(node, kind, id, json_deep_copy(spec));
+        fake_add(node, asked->kind, asked->id, json_deep_copy(asked->body));
         change->result = 1;
-    } else if (!json_equal(r->spec, spec)) {
-        change->result = error_field(&change->err, EEXIST, "vcpus", "%s has another vcpus", id);
+    } else if (!json_equal(r->spec, asked->body)) {
+        change->result =
+            error_field(&change->err, EEXIST, "vcpus", "%s has another vcpus", asked->id);
     }
 }
 
-void node_patch(struct node *node, enum resource_kind kind, const char *id, const json_t *patch,
-                struct node_condition condition, node_done_fn *done, void *context)
+static void fake_delete(const struct node_change *asked, struct fake_resource *r,
+                        struct fake_change *change)
 {
-    struct fake_change *change = fake_change(node, done, context);
-    struct fake_resource *r = fake_find(node, kind, id);
-
-    change->result = r ? fake_check(r, condition, &change->err)
-                       : error_set(&change->err, ENOENT, "vms has no %s", id);
-    if (change->result == 0) {
-        json_object_update(r->spec, (json_t *)patch);
-        r->generation++;
+    if (!asked->force && json_is_true(json_object_get(r->spec, "busy"))) {
+        change->result = error_set(&change->err, EBUSY, "%s is running", asked->id);
+        return;
     }
-}
-
-void node_delete(struct node *node, enum resource_kind kind, const char *id, bool force,
-                 struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct fake_change *change = fake_change(node, done, context);
-    struct fake_resource *r = fake_find(node, kind, id);
-
-    change->result = r ? fake_check(r, condition, &change->err)
-                       : error_set(&change->err, ENOENT, "vms has no %s", id);
-    if (change->result == 0 && !force && json_is_true(json_object_get(r->spec, "busy")))
-        change->result = error_set(&change->err, EBUSY, "%s is running", id);
-    if (change->result == 0) {
-        json_decref(r->spec);
-        memset(r, 0, sizeof(*r));
-    }
-}
-
-void node_vm_action(struct node *node, const char *id, enum vm_action action,
-                    struct node_condition condition, node_done_fn *done, void *context)
-{
-    struct fake_change *change = fake_change(node, done, context);
-    struct fake_resource *r = fake_find(node, RESOURCE_VM, id);
-
-    (void)action;
-    change->result = r ? fake_check(r, condition, &change->err)
-                       : error_set(&change->err, ENOENT, "vms has no %s", id);
+    json_decref(r->spec);
+    memset(r, 0, sizeof(*r));
 }
 
 /* By name: "new" is not there yet, "going" not gone yet, "absent" not there, "other" another's. */
-void node_vm_part(struct node *node, const char *id, enum vm_part part, const char *name,
-                  const json_t *spec, struct node_condition condition, node_done_fn *done,
-                  void *context)
+static void fake_part(const struct node_change *asked, struct fake_resource *r,
+                      struct fake_change *change)
 {
-    struct fake_change *change = fake_change(node, done, context);
-    struct fake_resource *r = fake_find(node, RESOURCE_VM, id);
+    const char *name = asked->part_name;
 
-    snprintf(node->part, sizeof(node->part), "%s %s %s", spec ? "put" : "delete",
-             part == VM_PART_DISK ? "disk" : "nic", name);
-    change->result = r ? fake_check(r, condition, &change->err)
-                       : error_set(&change->err, ENOENT, "vms has no %s", id);
-    if (change->result == 0 && strcmp(name, "absent") == 0)
-        change->result = error_set(&change->err, ENOENT, "vm %s has no disk %s", id, name);
-    if (change->result == 0 && strcmp(name, "other") == 0)
+    if (strcmp(name, "absent") == 0)
+        change->result = error_set(&change->err, ENOENT, "vm %s has no disk %s", asked->id, name);
+    if (strcmp(name, "other") == 0)
         change->result = error_field(&change->err, EEXIST, "volume", "another volume");
-    if (change->result == 0 && (strcmp(name, "new") == 0 || strcmp(name, "going") == 0)) {
+    if (strcmp(name, "new") == 0 || strcmp(name, "going") == 0) {
         r->generation += 100; /* what the status observes is 1 */
         change->result = strcmp(name, "new") == 0;
     }
 }
 
-void node_vm_part_patch(struct node *node, const char *id, enum vm_part part, const char *name,
-                        const json_t *patch, struct node_condition condition, node_done_fn *done,
-                        void *context)
+void node_submit(struct node *node, const struct node_change *asked)
 {
-    node_vm_part(node, id, part, name, patch, condition, done, context);
-    snprintf(node->part, sizeof(node->part), "patch %s %s", part == VM_PART_DISK ? "disk" : "nic",
-             name);
+    struct fake_change *change = fake_change(node, asked->done, asked->context);
+    struct fake_resource *r = fake_find(node, asked->kind, asked->id);
+
+    if (asked->verb == CHANGE_PART)
+        snprintf(node->part, sizeof(node->part), "%s %s %s",
+                 asked->merge  ? "patch"
+                 : asked->body ? "put"
+                               : "delete",
+                 asked->part == VM_PART_DISK ? "disk" : "nic", asked->part_name);
+    change->result = r || asked->verb == CHANGE_PUT
+                         ? fake_check(r, asked->condition, &change->err)
+                         : error_set(&change->err, ENOENT, "vms has no %s", asked->id);
+    if (change->result < 0)
+        return;
+    if (asked->verb == CHANGE_PUT) {
+        fake_put(node, asked, r, change);
+    } else if (asked->verb == CHANGE_PATCH) {
+        json_object_update(r->spec, asked->body);
+        r->generation++;
+    } else if (asked->verb == CHANGE_DELETE) {
+        fake_delete(asked, r, change);
+    } else if (asked->verb == CHANGE_PART) {
+        fake_part(asked, r, change);
+    }
 }
 
 static void fake_waited(void *context)
