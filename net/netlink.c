@@ -61,11 +61,13 @@ struct request {
     char bytes[REQUEST_BYTES] __attribute__((aligned(8)));
 };
 
-static void request_start(struct request *request, uint16_t type, uint16_t flags)
+/* Its zeroed head of so many bytes; attributes follow. */
+static void *request_start(struct request *request, uint16_t type, uint16_t flags, size_t bytes)
 {
     request->header = mnl_nlmsg_put_header(request->bytes);
     request->header->nlmsg_type = type;
     request->header->nlmsg_flags = NLM_F_REQUEST | flags;
+    return mnl_nlmsg_put_extra_header(request->header, bytes);
 }
 
 /* Sends, and feeds every answer to `receive` until the acknowledgement or the dump's end.
@@ -108,14 +110,33 @@ static int acknowledge(struct netlink *netlink, struct request *request, const c
     return 0;
 }
 
+/* The same of what is to go: if it has gone, all is well. */
+static int acknowledge_removal(struct netlink *netlink, struct request *request, const char *what,
+                               struct error *err)
+{
+    struct error inner = { 0 };
+    int result = acknowledge(netlink, request, what, &inner);
+
+    if (result == -ENOENT || result == -ENODEV)
+        return 0;
+    return result < 0 ? error_set(err, result, "%s", inner.message) : 0;
+}
+
 static struct ifinfomsg *link_request(struct request *request, uint16_t type, uint16_t flags,
                                       int index)
 {
-    struct ifinfomsg *message;
+    struct ifinfomsg *message = request_start(request, type, flags, sizeof *message);
 
-    request_start(request, type, flags);
-    message = mnl_nlmsg_put_extra_header(request->header, sizeof *message);
     message->ifi_index = index;
+    return message;
+}
+
+static struct ndmsg *neighbour_request(struct request *request, uint16_t type, uint16_t flags,
+                                       int index)
+{
+    struct ndmsg *message = request_start(request, type, flags, sizeof *message);
+
+    message->ndm_ifindex = index;
     return message;
 }
 
@@ -258,10 +279,8 @@ int netlink_address_list(struct netlink *netlink, struct netlink_address **ret_i
 {
     struct list list = { .item_bytes = sizeof(struct netlink_address) };
     struct request request;
-    struct ifaddrmsg *message;
+    struct ifaddrmsg *message = request_start(&request, RTM_GETADDR, NLM_F_DUMP, sizeof *message);
 
-    request_start(&request, RTM_GETADDR, NLM_F_DUMP);
-    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
     message->ifa_family = AF_INET;
     return dump(netlink, &request, receive_address, &list, (void **)ret_items, ret_count, err);
 }
@@ -289,22 +308,18 @@ int netlink_neighbour_list(struct netlink *netlink, struct netlink_neighbour **r
 {
     struct list list = { .item_bytes = sizeof(struct netlink_neighbour) };
     struct request request;
-    struct ndmsg *message;
 
-    request_start(&request, RTM_GETNEIGH, NLM_F_DUMP);
-    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
-    message->ndm_family = AF_INET;
+    neighbour_request(&request, RTM_GETNEIGH, NLM_F_DUMP, 0)->ndm_family = AF_INET;
     return dump(netlink, &request, receive_neighbour, &list, (void **)ret_items, ret_count, err);
 }
 
+/* In IFLA_AF_SPEC: no address that the kernel makes up. */
 static void put_no_ipv6(struct nlmsghdr *header)
 {
-    struct nlattr *families = mnl_attr_nest_start(header, IFLA_AF_SPEC);
     struct nlattr *ipv6 = mnl_attr_nest_start(header, AF_INET6);
 
     mnl_attr_put_u8(header, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
     mnl_attr_nest_end(header, ipv6);
-    mnl_attr_nest_end(header, families);
 }
 
 int netlink_bridge_add(struct netlink *netlink, const char *name, const uint8_t mac[MAC_BYTES],
@@ -330,14 +345,9 @@ int netlink_bridge_add(struct netlink *netlink, const char *name, const uint8_t 
 int netlink_link_remove(struct netlink *netlink, int index, struct error *err)
 {
     struct request request;
-    struct error inner = { 0 };
-    int result;
 
     link_request(&request, RTM_DELLINK, 0, index);
-    result = acknowledge(netlink, &request, "remove an interface", &inner);
-    if (result == -ENODEV)
-        return 0;
-    return result < 0 ? error_set(err, result, "%s", inner.message) : 0;
+    return acknowledge_removal(netlink, &request, "remove an interface", err);
 }
 
 int netlink_link_up(struct netlink *netlink, int index, uint16_t mtu, struct error *err)
@@ -354,10 +364,13 @@ int netlink_link_up(struct netlink *netlink, int index, uint16_t mtu, struct err
 int netlink_port_attach(struct netlink *netlink, int index, int bridge_index, struct error *err)
 {
     struct request request;
+    struct nlattr *families;
 
     link_request(&request, RTM_NEWLINK, 0, index);
     mnl_attr_put_u32(request.header, IFLA_MASTER, (uint32_t)bridge_index);
+    families = mnl_attr_nest_start(request.header, IFLA_AF_SPEC);
     put_no_ipv6(request.header);
+    mnl_attr_nest_end(request.header, families);
     return acknowledge(netlink, &request, "attach a tap to its bridge", err);
 }
 
@@ -373,17 +386,6 @@ int netlink_port_configure(struct netlink *netlink, int index, bool isolated, st
     mnl_attr_put_u8(request.header, IFLA_BRPORT_ISOLATED, isolated);
     mnl_attr_nest_end(request.header, port);
     return acknowledge(netlink, &request, "configure a bridge port", err);
-}
-
-static struct ndmsg *neighbour_request(struct request *request, uint16_t type, uint16_t flags,
-                                       int index)
-{
-    struct ndmsg *message;
-
-    request_start(request, type, flags);
-    message = mnl_nlmsg_put_extra_header(request->header, sizeof *message);
-    message->ndm_ifindex = index;
-    return message;
 }
 
 int netlink_port_address(struct netlink *netlink, int index, const uint8_t mac[MAC_BYTES],
@@ -404,10 +406,9 @@ int netlink_address_add(struct netlink *netlink, int index, uint32_t address, ui
                         struct error *err)
 {
     struct request request;
-    struct ifaddrmsg *message;
+    struct ifaddrmsg *message =
+        request_start(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *message);
 
-    request_start(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
-    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
     message->ifa_family = AF_INET;
     message->ifa_prefixlen = prefix;
     message->ifa_index = (uint32_t)index;
@@ -435,15 +436,10 @@ int netlink_neighbour_remove(struct netlink *netlink, int index, uint32_t addres
                              struct error *err)
 {
     struct request request;
-    struct error inner = { 0 };
-    int result;
 
     neighbour_request(&request, RTM_DELNEIGH, 0, index)->ndm_family = AF_INET;
     mnl_attr_put_u32(request.header, NDA_DST, htonl(address));
-    result = acknowledge(netlink, &request, "remove a neighbour's address", &inner);
-    if (result == -ENOENT || result == -ENODEV)
-        return 0;
-    return result < 0 ? error_set(err, result, "%s", inner.message) : 0;
+    return acknowledge_removal(netlink, &request, "remove a neighbour's address", err);
 }
 
 int netlink_veth_add(struct netlink *netlink, const char *name, const char *peer_name,
@@ -476,7 +472,6 @@ static void put_router(struct nlmsghdr *header, bool proxy_arp)
     struct nlattr *families = mnl_attr_nest_start(header, IFLA_AF_SPEC);
     struct nlattr *ipv4 = mnl_attr_nest_start(header, AF_INET);
     struct nlattr *settings = mnl_attr_nest_start(header, IFLA_INET_CONF);
-    struct nlattr *ipv6;
 
     mnl_attr_put_u32(header, IPV4_DEVCONF_FORWARDING, 1);
     mnl_attr_put_u32(header, IPV4_DEVCONF_PROXY_ARP, proxy_arp);
@@ -485,9 +480,7 @@ static void put_router(struct nlmsghdr *header, bool proxy_arp)
     mnl_attr_put_u32(header, IPV4_DEVCONF_SEND_REDIRECTS, 0);
     mnl_attr_nest_end(header, settings);
     mnl_attr_nest_end(header, ipv4);
-    ipv6 = mnl_attr_nest_start(header, AF_INET6);
-    mnl_attr_put_u8(header, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    mnl_attr_nest_end(header, ipv6);
+    put_no_ipv6(header);
     mnl_attr_nest_end(header, families);
 }
 
@@ -509,10 +502,9 @@ int netlink_router_up(struct netlink *netlink, int index, uint16_t mtu, const ui
 int netlink_route_add(struct netlink *netlink, const struct netlink_route *route, struct error *err)
 {
     struct request request;
-    struct rtmsg *message;
+    struct rtmsg *message =
+        request_start(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *message);
 
-    request_start(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
-    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
     message->rtm_family = AF_INET;
     message->rtm_dst_len = route->to.prefix;
     message->rtm_table = route->table;
@@ -531,10 +523,9 @@ int netlink_rule_add(struct netlink *netlink, const char *from_interface, uint8_
                      struct error *err)
 {
     struct request request;
-    struct fib_rule_hdr *message;
+    struct fib_rule_hdr *message =
+        request_start(&request, RTM_NEWRULE, NLM_F_CREATE, sizeof *message);
 
-    request_start(&request, RTM_NEWRULE, NLM_F_CREATE);
-    message = mnl_nlmsg_put_extra_header(request.header, sizeof *message);
     message->family = AF_INET;
     message->table = table;
     message->action = FR_ACT_TO_TBL;
