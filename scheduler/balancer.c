@@ -134,7 +134,7 @@ static uint64_t mean_step(uint64_t mean, uint64_t value, uint32_t elapsed_ms, ui
                          : mean - (mean - value) * part / tau_ms;
 }
 
-uint32_t balancer_demand_mib(const struct balancer_config *config, const struct balancer_vm *vm)
+static uint32_t demand_of(const struct balancer_config *config, const struct balancer_vm *vm)
 {
     uint32_t demand = current_mib(config, vm);
 
@@ -543,7 +543,7 @@ void balancer_plan(const struct balancer_config *config, const struct balancer_h
         host->swap_free_mib <= host->swap_mib / (state->short_of_swap ? SWAP_LEAVE : SWAP_ENTER);
     for (unsigned i = 0; i < count; i++) {
         learn(config, &vms[i], host->elapsed_ms);
-        vms[i].plan = (struct balancer_plan){ .demand_mib = balancer_demand_mib(config, &vms[i]) };
+        vms[i].plan = (struct balancer_plan){ .demand_mib = demand_of(config, &vms[i]) };
     }
     state->price = find_price(config, vms, count, less(host->capacity_mib, buffer));
     for (unsigned i = 0; i < count; i++) {

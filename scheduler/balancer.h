@@ -147,9 +147,8 @@ uint32_t balancer_wait_ms(const struct balancer_config *config, const struct bal
                           const struct balancer_state *state, uint32_t fell_mib);
 #define BALANCER_TICK_MS 250 /* the least that it returns */
 
-/* The parts of it, for tests.  P(price): a VM of weight w buys w * price / 2^26 of its size, so
+/* A part of it, for tests.  P(price): a VM of weight w buys w * price / 2^26 of its size, so
  * that equal weights buy equal parts of unequal VMs. */
 #define BALANCER_PRICE_SHIFT 26
 uint32_t balancer_share_mib(const struct balancer_config *config, const struct balancer_vm *vm,
                             uint32_t demand_mib, uint32_t price);
-uint32_t balancer_demand_mib(const struct balancer_config *config, const struct balancer_vm *vm);

@@ -109,7 +109,8 @@ static void queue_reset(struct vsock_table *table, uint64_t host_cid, uint32_t h
         };
 }
 
-void vsock_reset(struct vsock_connection *connection)
+/* Frees it; the guest is told if it knows of it. */
+static void connection_reset(struct vsock_connection *connection)
 {
     if (!(connection->pending & VSOCK_PENDING(VIRTIO_VSOCK_OP_REQUEST)))
         queue_reset(connection->table, VSOCK_HOST_CID, connection->host_port,
@@ -228,7 +229,7 @@ void vsock_socket_ready(struct vsock_connection *connection, uint32_t events)
         (connection->state == VSOCK_DRAINING && connection->hung_up))
         connection_free(connection);
     else if (connection->state == VSOCK_OFFERED && connection->hung_up)
-        vsock_reset(connection);
+        connection_reset(connection);
     else if (connection->hung_up && ((connection->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) ||
                                      (connection->host_shut & VIRTIO_VSOCK_SHUTDOWN_SEND)))
         host_is_gone(connection);
@@ -301,7 +302,7 @@ void vsock_response(struct vsock_connection *connection)
     connection_open(connection);
     connection->awaited = false;
     if (!tell_agent(connection->table, VMM_MESSAGE_VSOCK_CONNECTED, connection->agent_id, 0, 0))
-        vsock_reset(connection);
+        connection_reset(connection);
 }
 
 /* A guest that has closed its socket waits for a reset, which does not wait for the host's reader
@@ -310,7 +311,7 @@ void vsock_shutdown(struct vsock_connection *connection, uint32_t flags)
 {
     connection->guest_shut |= flags & VSOCK_SHUTDOWN_BOTH;
     if (connection->guest_shut == VSOCK_SHUTDOWN_BOTH && connection->kept_bytes == 0) {
-        vsock_reset(connection);
+        connection_reset(connection);
     } else if (connection->guest_shut == VSOCK_SHUTDOWN_BOTH) {
         queue_reset(connection->table, VSOCK_HOST_CID, connection->host_port,
                     connection->guest_port);
@@ -387,7 +388,7 @@ void vsock_answer(struct vsock_table *table, const struct vmm_vsock *message, in
     if (connection->state != VSOCK_ASKED || connection->id != message->id) {
         cleanup_close(&fd); /* the guest has given up, or was reset */
     } else if (fd < 0 || !watch(connection, fd)) {
-        vsock_reset(connection);
+        connection_reset(connection);
     } else {
         connection_open(connection);
         connection->pending = VSOCK_PENDING(VIRTIO_VSOCK_OP_RESPONSE);
@@ -400,6 +401,6 @@ void vsock_forget_agent(struct vsock_table *table)
          connection++) {
         connection->awaited = false;
         if (connection->state == VSOCK_ASKED || connection->state == VSOCK_OFFERED)
-            vsock_reset(connection);
+            connection_reset(connection);
     }
 }

@@ -61,8 +61,6 @@ struct vsock_table {
 /* One the guest may send to; NULL if there is none. */
 struct vsock_connection *vsock_find(struct vsock_table *table, uint32_t guest_port,
                                     uint32_t host_port);
-/* Frees it; the guest is told if it knows of it. */
-void vsock_reset(struct vsock_connection *connection);
 /* Answers a packet that is not as it should be; connection: its, freed, or NULL. */
 void vsock_refuse(struct vsock_table *table, const struct virtio_vsock_hdr *header,
                   struct vsock_connection *connection);
