@@ -357,10 +357,10 @@ static void print_gauge(FILE *out, const char *name, const char *help, uint64_t 
 static void print_counts(FILE *out, const struct node *node)
 {
     uint64_t states[VM_STATE_COUNT] = { 0 };
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++)
-        states[((const struct vm *)vms->items[i])->state]++;
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        states[vm->state]++;
     head(out, "warren_vms", "gauge", "VMs by state");
     for (int state = VM_NONE + 1; state < VM_STATE_COUNT; state++)
         fprintf(out, "warren_vms{state=\"%s\"} %" PRIu64 "\n", vm_state_name(state), states[state]);
@@ -372,13 +372,11 @@ static void print_counts(FILE *out, const struct node *node)
 
 static void print_snapshots(FILE *out, const struct node *node)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
     uint64_t states[PROGRESS_STATE_COUNT] = { 0 };
     uint64_t bytes = 0;
 
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++) {
         states[snapshot->state]++;
         bytes += snapshot->state == PROGRESS_READY ? snapshot->size_bytes : 0;
     }
@@ -430,12 +428,12 @@ static void print_histogram(FILE *out, const char *name, const char *help,
 /* What goes on behind requests: operations, and what reconciles the rows with the host. */
 static void print_work(FILE *out, const struct node *node)
 {
-    const struct resource_table *operations = &node->tables[RESOURCE_OPERATION];
+    const struct operation *operation;
     uint64_t states[OPERATION_STATE_COUNT] = { 0 };
     uint64_t stuck[RESOURCE_OPERATION] = { 0 };
 
-    for (size_t i = 0; i < operations->count; i++)
-        states[((const struct operation *)operations->items[i])->state]++;
+    for (size_t i = 0; (operation = node_operation_at(node, i)); i++)
+        states[operation->state]++;
     head(out, "warren_operations", "gauge", "Operations by state");
     for (int state = 0; state < OPERATION_STATE_COUNT; state++)
         fprintf(out, "warren_operations{state=\"%s\"} %" PRIu64 "\n",
@@ -489,8 +487,8 @@ static void print_node(FILE *out, const struct node *node)
 
 char *node_metrics(struct node *node, size_t *ret_size)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    struct vm_sample *samples = calloc(vms->count + 1, sizeof *samples);
+    struct vm_sample *samples = calloc(node->tables[RESOURCE_VM].count + 1, sizeof *samples);
+    const struct vm *vm;
     size_t count = 0;
     char *text = NULL;
     FILE *out = open_memstream(&text, ret_size);
@@ -502,9 +500,9 @@ char *node_metrics(struct node *node, size_t *ret_size)
         free(text);
         return NULL;
     }
-    for (size_t i = 0; i < vms->count; i++)
-        if (!vms->items[i]->hidden)
-            sample_vm(node, (const struct vm *)vms->items[i], &samples[count++]);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (!vm->head.hidden)
+            sample_vm(node, vm, &samples[count++]);
     print_node(out, node);
     print_vms(out, samples, count);
     if (node_memory_is_balanced(node))

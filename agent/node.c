@@ -51,13 +51,40 @@ struct network *node_find_network(const struct node *node, const char *id)
     return (struct network *)node_find(node, RESOURCE_NETWORK, id);
 }
 
+static struct resource *resource_at(const struct node *node, enum resource_kind kind, size_t index)
+{
+    const struct resource_table *table = &node->tables[kind];
+
+    return index < table->count ? table->items[index] : NULL;
+}
+
+struct vm *node_vm_at(const struct node *node, size_t index)
+{
+    return (struct vm *)resource_at(node, RESOURCE_VM, index);
+}
+
+struct volume *node_volume_at(const struct node *node, size_t index)
+{
+    return (struct volume *)resource_at(node, RESOURCE_VOLUME, index);
+}
+
+struct snapshot *node_snapshot_at(const struct node *node, size_t index)
+{
+    return (struct snapshot *)resource_at(node, RESOURCE_SNAPSHOT, index);
+}
+
+struct operation *node_operation_at(const struct node *node, size_t index)
+{
+    return (struct operation *)resource_at(node, RESOURCE_OPERATION, index);
+}
+
 const struct vm *vm_of_instance(const struct node *node, uint32_t instance)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++)
-        if (vms->items[i]->instance == instance)
-            return (const struct vm *)vms->items[i];
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (vm->head.instance == instance)
+            return vm;
     return NULL;
 }
 
@@ -301,11 +328,9 @@ void node_gone(struct node *node, struct resource *resource)
 
 void node_wake_vms(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (!vm->head.hidden && !vm->head.gone && (vm->start_due || vm->head.deleting))
             vm_step(node, vm);
     }
@@ -352,11 +377,11 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except)
 
 uint64_t node_promised_disk(const struct node *node)
 {
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct volume *volume;
     uint64_t promised = snapshot_promised_bytes(node) + vm_fork_promised_bytes(node);
 
-    for (size_t i = 0; i < volumes->count; i++)
-        promised += ((const struct volume *)volumes->items[i])->wanted_bytes;
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++)
+        promised += volume->wanted_bytes;
     for (const struct change *change = node->changes; change; change = change->next)
         promised += change->more_bytes;
     return promised;

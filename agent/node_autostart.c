@@ -15,14 +15,12 @@ static bool is_starting(const struct vm *vm)
  * each of them. */
 static struct vm *find_next(const struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct memory_capacity capacity = { 0 };
     struct memory_promise promised = { 0 };
     bool looked = false; /* at the host, which nobody may wait for */
-    struct vm *next = NULL;
+    struct vm *vm, *next = NULL;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
 
         if (!vm->autostart_waits || (next && !vm_starts_before(vm, next)))
@@ -40,14 +38,13 @@ static struct vm *find_next(const struct node *node)
 
 void node_autostart(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
     int64_t room = node->config->autostart_parallel;
-    struct vm *next;
+    struct vm *vm, *next;
 
     if (node->spec.draining)
         return; /* they are to be stopped */
-    for (size_t i = 0; i < vms->count; i++)
-        room -= is_starting((const struct vm *)vms->items[i]);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        room -= is_starting(vm);
     while (room-- > 0 && (next = find_next(node))) {
         next->autostart_waits = false;
         log_info(node->log, "vm %s: autostart", next->head.id);

@@ -175,11 +175,11 @@ static int compare(const struct change *change, const struct resource *existing,
 
 static bool user_is_taken(const struct node *node, uint32_t instance)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     uid_t user = jail_vm_user(node->jail, instance);
 
-    for (size_t i = 0; i < vms->count; i++)
-        if (jail_vm_user(node->jail, vms->items[i]->instance) == user)
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (jail_vm_user(node->jail, vm->head.instance) == user)
             return true;
     return false;
 }

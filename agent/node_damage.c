@@ -66,11 +66,9 @@ static void list_unknown(const struct node *node, char *ret_text, size_t size)
 static void look(void *context)
 {
     const struct node *node = context;
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->pidfd >= 0 && process_await(vm->pidfd, 0) == 0)
             tell_gone(vm);
     }
@@ -78,17 +76,17 @@ static void look(void *context)
 
 void node_damage_begin(struct node *node, const struct error *damage)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
     char unknown[100];
 
-    for (size_t i = 0; i < vms->count; i++)
-        find(node, (struct vm *)vms->items[i]);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        find(node, vm);
     list_unknown(node, unknown, sizeof unknown);
     if ((size_t)snprintf(node->damage, sizeof node->damage, "%s%s", damage->message, unknown) >=
         sizeof node->damage)
         log_error(node->log, "%s", unknown); /* which is cut there */
     log_error(node->log, "%s; until then nothing is changed, and %zu VMs can be asked for",
-              node->damage, vms->count);
+              node->damage, node->tables[RESOURCE_VM].count);
     node->tick = loop_every(node->loop, LOOK_MS, look, node);
 }
 

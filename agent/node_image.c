@@ -160,21 +160,17 @@ static void image_begin(struct node *node, struct resource *resource)
 static int image_may_remove(struct node *node, const struct resource *resource, bool force,
                             struct error *err)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct vm *vm;
+    const struct volume *volume;
     const struct snapshot *snapshot = snapshot_of_image(node, resource->id);
 
     (void)force;
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (strcmp(vm->spec.kernel, resource->id) == 0 ||
             strcmp(vm->spec.initrd, resource->id) == 0)
             return error_set(err, EBUSY, "image %s is in use by vm %s", resource->id, vm->head.id);
     }
-    for (size_t i = 0; i < volumes->count; i++) {
-        const struct volume *volume = (const struct volume *)volumes->items[i];
-
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
         if (volume->state == PROGRESS_WORKING && strcmp(volume->source.image, resource->id) == 0)
             return error_set(err, EBUSY, "image %s is being copied to volume %s", resource->id,
                              volume->head.id);

@@ -123,12 +123,12 @@ static uint64_t count_fitting(const struct node *node, const struct node_shape *
 
 static void add_vcpus(const struct node *node, json_t *info)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     uint64_t vcpus = 0;
 
-    for (size_t i = 0; i < vms->count; i++)
-        if (vm_state_is_live(((const struct vm *)vms->items[i])->state))
-            vcpus += ((const struct vm *)vms->items[i])->spec.vcpus;
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (vm_state_is_live(vm->state))
+            vcpus += vm->spec.vcpus;
     json_object_set_new(info, "vcpus_allocated", json_integer((json_int_t)vcpus));
 }
 

@@ -36,6 +36,7 @@ struct log;
 struct loop;
 struct loop_source;
 struct loop_timer;
+struct operation;
 struct process_job;
 struct snapshot;
 struct snapshot_store;
@@ -312,6 +313,12 @@ struct volume *node_find_volume(const struct node *node, const char *id);
 struct network *node_find_network(const struct node *node, const char *id);
 struct vm *node_find_vm(const struct node *node, const char *id);
 const struct vm *vm_of_instance(const struct node *node, uint32_t instance);
+
+/* All of a kind, hidden ones, too, in order of their ids; NULL behind the last. */
+struct vm *node_vm_at(const struct node *node, size_t index);
+struct volume *node_volume_at(const struct node *node, size_t index);
+struct snapshot *node_snapshot_at(const struct node *node, size_t index);
+struct operation *node_operation_at(const struct node *node, size_t index);
 
 /* Something of it has changed (a fact, not a wish): new revision, written behind, waiters looked
  * at. */

@@ -130,14 +130,12 @@ static int make_room(struct node_memory *memory, size_t count)
 
 static int see_vms(struct node_memory *memory)
 {
-    const struct resource_table *table = &memory->node->tables[RESOURCE_VM];
+    struct vm *vm;
 
     memory->count = 0;
-    if (make_room(memory, table->count) < 0)
+    if (make_room(memory, memory->node->tables[RESOURCE_VM].count) < 0)
         return -ENOMEM;
-    for (size_t i = 0; i < table->count; i++) {
-        struct vm *vm = (struct vm *)table->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(memory->node, i)); i++) {
         if (vm->pid <= 0 || !(vm->state == VM_RUNNING || vm->state == VM_PAUSED))
             continue;
         vm->balance_place = memory->count;
@@ -402,12 +400,11 @@ static void on_trigger(void *context, uint32_t events)
  * none is held to a share.  The mode that comes begins anew. */
 static void let_go(struct node_memory *memory)
 {
-    const struct resource_table *table = &memory->node->tables[RESOURCE_VM];
-    struct limits_job *job = calloc(1, sizeof *job + table->count * sizeof job->vms[0]);
+    size_t count = memory->node->tables[RESOURCE_VM].count;
+    struct limits_job *job = calloc(1, sizeof *job + count * sizeof job->vms[0]);
+    struct vm *vm;
 
-    for (size_t i = 0; i < table->count; i++) {
-        struct vm *vm = (struct vm *)table->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(memory->node, i)); i++) {
         /* Who was paused by an earlier agent goes on in its turn. */
         bool keep = memory->mode == MEMORY_ON && node_memory_paused(vm);
 

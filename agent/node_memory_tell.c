@@ -114,13 +114,11 @@ static json_t *vm_json(const struct balancer_vm *vm, const char *id)
 /* In the order of the table; whoever has come since is not in it. */
 static json_t *vms_json(const struct node *node)
 {
-    const struct resource_table *table = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     const struct node_memory *memory = node->memory;
     json_t *vms = json_array();
 
-    for (size_t i = 0; i < table->count; i++) {
-        const struct vm *vm = (const struct vm *)table->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->balance_place < memory->count &&
             memory->vms[vm->balance_place].serial == vm->head.instance)
             json_array_append_new(vms, vm_json(&memory->vms[vm->balance_place], vm->head.id));

@@ -178,12 +178,10 @@ static void network_begin(struct node *node, struct resource *resource)
 static int network_may_remove(struct node *node, const struct resource *resource, bool force,
                               struct error *err)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
 
     (void)force;
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm_count_nics(vm, resource->id) > 0)
             return error_set(err, EBUSY, "network %s is in use by vm %s", resource->id,
                              vm->head.id);
@@ -257,11 +255,11 @@ void node_tend_networks(struct node *node)
 
 static unsigned addresses_used(const struct node *node, const char *id)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     unsigned used = 0;
 
-    for (size_t i = 0; i < vms->count; i++)
-        used += vm_count_nics((const struct vm *)vms->items[i], id);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        used += vm_count_nics(vm, id);
     return used;
 }
 

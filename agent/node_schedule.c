@@ -35,11 +35,11 @@ static bool is_left(const struct vm *vm)
 
 static int count_left(const struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     int left = 0;
 
-    for (size_t i = 0; i < vms->count; i++)
-        left += is_left((const struct vm *)vms->items[i]);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        left += is_left(vm);
     return left;
 }
 
@@ -78,16 +78,14 @@ static void ask_to_stop(struct node *node, struct vm *vm)
 
 void node_drain_go_on(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
     int busy = 0;
 
     while (node->spec.draining && !node->ending) {
         struct vm *last = NULL;
 
         busy = 0;
-        for (size_t i = 0; i < vms->count; i++) {
-            struct vm *vm = (struct vm *)vms->items[i];
-
+        for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
             if (!is_left(vm))
                 continue;
             if (vm->head.deleting || !vm->spec.desired_running || is_changing(node, vm))

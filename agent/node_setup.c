@@ -247,11 +247,9 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
 /* Nobody would resume what is held for a snapshot before the next agent starts. */
 static void let_vms_go(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (snapshot_holds(vm->snapshot))
             vm_release(node, vm);
     }
@@ -260,15 +258,15 @@ static void let_vms_go(struct node *node)
 /* The next agent begins them again. */
 static void end_copies(struct node *node)
 {
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    struct volume *volume;
+    struct snapshot *snapshot;
 
-    for (size_t i = 0; i < volumes->count; i++)
-        if (((struct volume *)volumes->items[i])->copy)
-            volume_cancel(node, (struct volume *)volumes->items[i]);
-    for (size_t i = 0; i < snapshots->count; i++)
-        if (((struct snapshot *)snapshots->items[i])->job)
-            snapshot_cancel(node, (struct snapshot *)snapshots->items[i]);
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++)
+        if (volume->copy)
+            volume_cancel(node, volume);
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++)
+        if (snapshot->job)
+            snapshot_cancel(node, snapshot);
 }
 
 struct node *node_free(struct node *node)

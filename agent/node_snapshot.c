@@ -166,11 +166,11 @@ static void describe_disks(const struct node *node, struct snapshot *snapshot, u
 
 uint64_t snapshot_promised_bytes(const struct node *node)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
     uint64_t promised = 0;
 
-    for (size_t i = 0; i < snapshots->count; i++)
-        promised += ((const struct snapshot *)snapshots->items[i])->size_bytes;
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++)
+        promised += snapshot->size_bytes;
     return promised;
 }
 
@@ -187,11 +187,9 @@ static int check_space(const struct node *node, uint64_t wanted, struct error *e
 
 const struct snapshot *snapshot_under_way(const struct node *node, const char *vm)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *other;
 
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *other = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (other = node_snapshot_at(node, i)); i++) {
         if (strcmp(other->vm, vm) == 0 && (other->step == SNAPSHOT_NEW || other->source))
             return other;
     }
@@ -281,11 +279,9 @@ static bool has_base(const struct snapshot *snapshot, bool is_image, const char 
 
 const struct snapshot *snapshot_of_image(const struct node *node, const char *image)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
 
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++) {
         if (snapshot->state == PROGRESS_FAILED)
             continue;
         if (strcmp(snapshot->vm_spec.kernel, image) == 0 ||
@@ -298,11 +294,9 @@ const struct snapshot *snapshot_of_image(const struct node *node, const char *im
 /* The first that needs the other; NULL. */
 static const struct snapshot *snapshot_of_snapshot(const struct node *node, const char *id)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
 
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++) {
         if (snapshot->state != PROGRESS_FAILED &&
             (has_base(snapshot, false, id) || strcmp(snapshot->parent, id) == 0))
             return snapshot;
@@ -313,18 +307,16 @@ static const struct snapshot *snapshot_of_snapshot(const struct node *node, cons
 static int snapshot_may_remove(struct node *node, const struct resource *resource, bool force,
                                struct error *err)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    const struct vm *vm;
+    const struct volume *volume;
     const struct snapshot *other = snapshot_of_snapshot(node, resource->id);
 
     (void)force;
-    for (size_t i = 0; i < vms->count; i++)
-        if (strcmp(((const struct vm *)vms->items[i])->spec.snapshot, resource->id) == 0)
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (strcmp(vm->spec.snapshot, resource->id) == 0)
             return error_set(err, EBUSY, "snapshot %s is in use by vm %s", resource->id,
-                             vms->items[i]->id);
-    for (size_t i = 0; i < volumes->count; i++) {
-        const struct volume *volume = (const struct volume *)volumes->items[i];
-
+                             vm->head.id);
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
         if (strcmp(volume->base.snapshot, resource->id) == 0)
             return error_set(err, EBUSY, "snapshot %s is the base of volume %s", resource->id,
                              volume->head.id);

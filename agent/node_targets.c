@@ -23,11 +23,10 @@ static json_t *target(const struct vm *vm, const char *port)
 
 json_t *node_targets(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     json_t *targets = json_array();
 
-    for (size_t i = 0; targets && i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
+    for (size_t i = 0; targets && (vm = node_vm_at(node, i)); i++) {
         const json_t *port = json_object_get(vm->spec.labels, VM_LABEL_METRICS_PORT);
 
         if (!vm->head.hidden && port &&

@@ -50,11 +50,9 @@ void node_retry_over(struct resource *resource)
 /* What a guest has not let go yet is asked for again, what could not be begun is begun. */
 static void step_devices(struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->pidfd >= 0 && !vm_devices_are_settled(vm))
             vm_step(node, vm);
     }

@@ -110,16 +110,14 @@ int vm_check_disk(const struct node *node, const struct vm *vm, unsigned index, 
 {
     const struct vm_disk_spec *disk = &vm->spec.disks[index];
     const struct volume *volume = node_find_volume(node, disk->volume);
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *other;
     char field[32];
 
     snprintf(field, sizeof field, "disks[%u].volume", index);
     /* A fork's are made by itself. */
     if ((!vm->spec.fork[0] || disk->read_only) && (!volume || resource_is_leaving(&volume->head)))
         return error_field(err, EINVAL, field, "%s: there is no volume %s", field, disk->volume);
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *other = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (other = node_vm_at(node, i)); i++) {
         for (unsigned place = 0; place < VMM_DISKS_MAX; place++) {
             const struct vm_disk_spec *has = vm_disk_at(other, place);
 

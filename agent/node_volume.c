@@ -390,11 +390,9 @@ static void volume_begin(struct node *node, struct resource *resource)
 
 void node_wake_volumes(struct node *node)
 {
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
+    struct volume *volume;
 
-    for (size_t i = 0; i < volumes->count; i++) {
-        struct volume *volume = (struct volume *)volumes->items[i];
-
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
         if (!volume->head.hidden && !volume->head.deleting && volume->state == PROGRESS_WORKING)
             volume_begin(node, &volume->head);
     }
@@ -418,11 +416,9 @@ void volume_make_fork(struct node *node, struct volume *volume, const struct sna
 
 const struct vm *volume_user(const struct node *node, const char *id, const struct vm *except)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm != except && vm_uses_volume(vm, id))
             return vm;
     }

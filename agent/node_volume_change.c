@@ -67,11 +67,9 @@ static void is_grown(void *argument, int result, const struct error *err)
 /* A snapshot that is just being made copies the disk as it noted it. */
 static bool is_in_snapshot(const struct node *node, const struct volume *volume)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned d = 0; d < vm->spec.disk_count; d++)
             if (strcmp(vm->spec.disks[d].volume, volume->head.id) == 0 &&
                 snapshot_under_way(node, vm->head.id))

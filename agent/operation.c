@@ -207,11 +207,9 @@ void operation_cancel(struct node *node, struct operation *operation)
 
 void operations_interrupted(struct node *node)
 {
-    const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
+    struct operation *operation;
 
-    for (size_t i = 0; i < table->count; i++) {
-        struct operation *operation = (struct operation *)table->items[i];
-
+    for (size_t i = 0; (operation = node_operation_at(node, i)); i++) {
         if (!operation_has_ended(operation))
             end_step(operation, STEP_INTERRUPTED);
     }
@@ -226,7 +224,7 @@ void operations_reconcile(struct node *node)
 {
     static const enum resource_kind kinds[] = { RESOURCE_IMAGE, RESOURCE_VOLUME, RESOURCE_SNAPSHOT,
                                                 RESOURCE_VM };
-    const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
+    struct operation *operation;
     enum operation_verb verb;
 
     for (size_t k = 0; k < ARRAY_LENGTH(kinds); k++)
@@ -237,9 +235,7 @@ void operations_reconcile(struct node *node)
                 operation_begin(node, target);
             operation_look(node, target);
         }
-    for (size_t i = 0; i < table->count; i++) {
-        struct operation *operation = (struct operation *)table->items[i];
-
+    for (size_t i = 0; (operation = node_operation_at(node, i)); i++) {
         if (operation_has_ended(operation))
             continue;
         if (!target_of(node, operation))
@@ -253,13 +249,11 @@ void operations_reconcile(struct node *node)
 
 static struct operation *oldest(const struct node *node, size_t *ret_ended)
 {
-    const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
+    struct operation *operation;
     struct operation *result = NULL;
     size_t ended = 0;
 
-    for (size_t i = 0; i < table->count; i++) {
-        struct operation *operation = (struct operation *)table->items[i];
-
+    for (size_t i = 0; (operation = node_operation_at(node, i)); i++) {
         if (!operation_has_ended(operation) || operation->head.gone)
             continue;
         ended++;
@@ -288,10 +282,10 @@ static void trim(struct node *node)
 
 void operations_tend(struct node *node)
 {
-    const struct resource_table *table = &node->tables[RESOURCE_OPERATION];
+    struct operation *operation;
 
-    for (size_t i = 0; i < table->count; i++)
-        if (is_undone((struct operation *)table->items[i]))
-            operation_cancel(node, (struct operation *)table->items[i]);
+    for (size_t i = 0; (operation = node_operation_at(node, i)); i++)
+        if (is_undone(operation))
+            operation_cancel(node, operation);
     trim(node);
 }

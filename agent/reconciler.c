@@ -207,11 +207,12 @@ static bool has_nic(const struct node *node, const struct vm *vm, unsigned place
 static int restore_networks(struct node *node, struct error *err)
 {
     const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    size_t vm_count = node->tables[RESOURCE_VM].count;
     auto_free struct network_config *configs = calloc(networks->count + 1, sizeof *configs);
-    auto_free struct nic_config *nics = calloc(vms->count * VMM_NICS_MAX + 1, sizeof *nics);
+    auto_free struct nic_config *nics = calloc(vm_count * VMM_NICS_MAX + 1, sizeof *nics);
     size_t config_count = 0;
     size_t nic_count = 0;
+    const struct vm *vm;
 
     if (!configs || !nics)
         return error_set(err, ENOMEM, "memory is short");
@@ -221,9 +222,7 @@ static int restore_networks(struct node *node, struct error *err)
         if (!network->head.deleting)
             configs[config_count++] = network->config;
     }
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned place = 0; vm->pidfd >= 0 && place < VMM_NICS_MAX; place++)
             if (has_nic(node, vm, place))
                 vm_nic_config(node, vm, vm_nic_at(vm, place), &nics[nic_count++]);
@@ -245,15 +244,15 @@ static size_t list_instances(const struct resource_table *table, uint32_t *ret_i
 /* Failed ones have no files. */
 static int sweep_snapshots(struct node *node, struct error *err)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
-    auto_free uint32_t *keep = calloc(snapshots->count + 1, sizeof *keep);
+    auto_free uint32_t *keep = calloc(node->tables[RESOURCE_SNAPSHOT].count + 1, sizeof *keep);
+    const struct snapshot *snapshot;
     size_t count = 0;
 
     if (!keep)
         return error_set(err, ENOMEM, "memory is short");
-    for (size_t i = 0; i < snapshots->count; i++)
-        if (((const struct snapshot *)snapshots->items[i])->state != PROGRESS_FAILED)
-            keep[count++] = snapshots->items[i]->instance;
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++)
+        if (snapshot->state != PROGRESS_FAILED)
+            keep[count++] = snapshot->head.instance;
     return snapshot_store_sweep(node->snapshots, keep, count, err);
 }
 
@@ -299,8 +298,8 @@ static void go_on(struct node *node, enum resource_kind kind)
 
 int node_reconcile(struct node *node, struct error *err)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct error network_err = { 0 };
+    struct vm *vm;
     int64_t began_ns = loop_now_ns();
     int result = node->damage[0] ? 0 : database_age_check(node, err);
 
@@ -310,9 +309,9 @@ int node_reconcile(struct node *node, struct error *err)
         return 0;
     if (result < 0)
         return result;
-    for (size_t i = 0; i < vms->count; i++) {
-        find_vm(node, (struct vm *)vms->items[i]);
-        node->adopted += ((struct vm *)vms->items[i])->pidfd >= 0;
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
+        find_vm(node, vm);
+        node->adopted += vm->pidfd >= 0;
     }
     result = sweep_jails(node, err);
     if (result == 0)
@@ -328,12 +327,13 @@ int node_reconcile(struct node *node, struct error *err)
     go_on(node, RESOURCE_SNAPSHOT);
     go_on(node, RESOURCE_VOLUME);
     go_on(node, RESOURCE_NETWORK);
-    for (size_t i = 0; i < vms->count; i++)
-        settle_vm(node, (struct vm *)vms->items[i]);
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        settle_vm(node, vm);
     operations_reconcile(node);
     node_autostart(node);
     vm_fork_tidy(node);
-    log_info(node->log, "%zu VMs, %zu of them running", vms->count, (size_t)node->adopted);
+    log_info(node->log, "%zu VMs, %zu of them running", node->tables[RESOURCE_VM].count,
+             (size_t)node->adopted);
     node->reconcile_us = (loop_now_ns() - began_ns) / 1000;
     return node_tend(node, err);
 }

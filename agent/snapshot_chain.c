@@ -23,11 +23,11 @@ size_t snapshot_chain(const struct node *node, const struct snapshot *snapshot,
 
 const struct snapshot *snapshot_of_memory(const struct node *node, const struct vm *vm)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
 
-    for (size_t i = 0; vm->memory_base[0] && i < snapshots->count; i++)
-        if (strcmp(snapshots->items[i]->uid, vm->memory_base) == 0)
-            return (const struct snapshot *)snapshots->items[i];
+    for (size_t i = 0; vm->memory_base[0] && (snapshot = node_snapshot_at(node, i)); i++)
+        if (strcmp(snapshot->head.uid, vm->memory_base) == 0)
+            return snapshot;
     return NULL;
 }
 

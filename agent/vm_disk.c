@@ -84,12 +84,10 @@ static bool has_volume(const struct vm *vm, unsigned index, const struct volume 
 int vm_disk_may_grow(const struct node *node, const struct volume *volume, uint64_t bytes,
                      struct error *err)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     struct error why = { 0 };
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned d = 0; vm->pid > 0 && d < vm->spec.disk_count; d++)
             if (has_volume(vm, d, volume) && !vm->spec.disks[d].read_only &&
                 jail_limit_raise(vm->pid, file_bytes(volume, bytes), &why) < 0)
@@ -101,11 +99,9 @@ int vm_disk_may_grow(const struct node *node, const struct volume *volume, uint6
 
 void vm_disk_has_grown(const struct node *node, const struct volume *volume)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned d = 0; d < vm->spec.disk_count; d++)
             if (has_volume(vm, d, volume))
                 vm_tell_rates(node, vm, VMM_DEVICE_DISK, d);

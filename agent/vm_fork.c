@@ -231,12 +231,10 @@ bool vm_fork_wants(const struct vm *vm, const char *snapshot)
 /* Whoever waits now has it, made or not. */
 static void give_source(struct node *node, const struct vm *parent, struct fork_source *source)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
     source->is_asked = true;
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm == parent || vm->head.hidden || !vm->start_due || !vm_fork_is_due(vm) || vm->fork ||
             strcmp(vm->spec.fork, parent->head.id) != 0 || !vm_fork_volumes_wait(node, vm))
             continue;
@@ -256,12 +254,10 @@ static void give_source(struct node *node, const struct vm *parent, struct fork_
 static void tell_forks(struct node *node, struct fork_source *source,
                        const struct snapshot *snapshot, const char *reason)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    struct vm *vm;
 
     source->is_made = !reason;
-    for (size_t i = 0; i < vms->count; i++) {
-        struct vm *vm = (struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->fork != source)
             continue;
         if (reason) {

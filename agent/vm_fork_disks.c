@@ -78,11 +78,10 @@ int vm_fork_check_disks(const struct node *node, const struct vm *parent, const 
 
 uint64_t vm_fork_promised_bytes(const struct node *node)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
+    const struct vm *vm;
     uint64_t promised = 0;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         const struct vm *parent = vm_fork_is_due(vm) ? node_find_vm(node, vm->spec.fork) : NULL;
 
         for (unsigned d = 0; parent && d < vm->spec.disk_count && d < parent->spec.disk_count;
@@ -225,16 +224,14 @@ static bool is_of_fork(const struct snapshot *snapshot)
 
 bool vm_fork_leave(struct node *node, struct vm *vm)
 {
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct volume *volume;
+    const struct snapshot *snapshot;
     bool gone = true;
 
     if (!vm->spec.fork[0])
         return true;
     vm_fork_drop(vm);
-    for (size_t i = 0; i < volumes->count; i++) {
-        const struct volume *volume = (const struct volume *)volumes->items[i];
-
+    for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
         if (strcmp(volume->fork, vm->head.id) != 0 || volume_user(node, volume->head.id, vm))
             continue;
         gone = false;
@@ -242,9 +239,7 @@ bool vm_fork_leave(struct node *node, struct vm *vm)
             leave_volume(node, vm, volume);
     }
     vm_fork_tidy(node);
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++) {
         if (is_of_fork(snapshot) && resource_is_leaving(&snapshot->head) &&
             strcmp(snapshot->vm, vm->spec.fork) == 0)
             gone = false;
@@ -271,11 +266,9 @@ static bool is_needed(struct node *node, const struct snapshot *snapshot)
 /* Nothing leaves the table within: commits are answered later. */
 void vm_fork_tidy(struct node *node)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    const struct snapshot *snapshot;
 
-    for (size_t i = 0; i < snapshots->count; i++) {
-        const struct snapshot *snapshot = (const struct snapshot *)snapshots->items[i];
-
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++) {
         if (is_of_fork(snapshot) && !resource_is_leaving(&snapshot->head) &&
             !is_needed(node, snapshot))
             node_submit(node, &(struct node_change){ .verb = CHANGE_DELETE,
