@@ -148,8 +148,12 @@ static void image_begin(struct node *node, struct resource *resource)
     struct error err = { 0 };
 
     image->node = node;
-    if (image_import_start(node->images, &spec, node->loop, node->disk_worker, on_progress, on_done,
-                           image, &image->import, &err) == 0)
+    spec.loop = node->loop;
+    spec.worker = node->disk_worker;
+    spec.progress = on_progress;
+    spec.done = on_done;
+    spec.context = image;
+    if (image_import_start(node->images, &spec, &image->import, &err) == 0)
         return;
     image->state = PROGRESS_FAILED;
     image->head.failure = err.code;

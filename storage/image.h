@@ -55,14 +55,6 @@ int image_sweep(const struct image_store *store, const uint32_t *keep, size_t co
 /* "kernel", "initrd", "disk". */
 extern const char *const image_kind_names[IMAGE_KIND_COUNT];
 
-struct image_import_spec {
-    uint32_t instance;
-    enum image_kind kind;
-    const char *source; /* borrowed; absolute path or URL */
-    bool is_url;
-    const char *sha256; /* borrowed; 64 hexadecimal digits; NULL = any */
-};
-
 struct image_import_result {
     uint64_t size_bytes;
     char sha256[FETCH_SHA256_TEXT]; /* of the source's bytes */
@@ -83,17 +75,28 @@ typedef void image_progress_fn(void *context, uint64_t done, uint64_t total);
 typedef void image_done_fn(void *context, int result, const struct image_import_result *image,
                            const struct error *err);
 
+struct image_import_spec {
+    uint32_t instance;
+    enum image_kind kind;
+    const char *source; /* borrowed; absolute path or URL */
+    bool is_url;
+    const char *sha256; /* borrowed; 64 hexadecimal digits; NULL = any */
+    /* Of image_import_start only.  The worker syncs and renames at the end; both are borrowed. */
+    struct loop *loop;
+    struct worker *worker;
+    image_progress_fn *progress; /* NULL = not wanted */
+    image_done_fn *done;
+    void *context;
+};
+
 /* What can be said of a source without reading it: -EINVAL or -ENOENT, fields "spec.source" and
  * "spec.sha256".  Opens local files, but does not wait. */
 int image_import_check(const struct image_store *store, const struct image_import_spec *spec,
                        struct error *err);
 
-/* Loop thread.  Leftovers of an earlier import of this instance are replaced.  The worker syncs and
- * renames at the end.  progress may be NULL. */
+/* Loop thread.  Leftovers of an earlier import of this instance are replaced. */
 int image_import_start(struct image_store *store, const struct image_import_spec *spec,
-                       struct loop *loop, struct worker *worker, image_progress_fn *progress,
-                       image_done_fn *done, void *context, struct image_import **ret_import,
-                       struct error *err);
+                       struct image_import **ret_import, struct error *err);
 enum image_import_stage image_import_stage(const struct image_import *import);
 /* Loop thread, before `done`, which is called with -ECANCELED; or with 0 if it was too late. */
 void image_import_cancel(struct image_import *import);

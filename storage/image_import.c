@@ -472,6 +472,11 @@ static struct image_import *import_new(struct image_store *store,
     if (!import)
         return NULL;
     import->store = store;
+    import->loop = spec->loop;
+    import->worker = spec->worker;
+    import->progress = spec->progress;
+    import->done = spec->done;
+    import->context = spec->context;
     import->instance = spec->instance;
     import->kind = spec->kind;
     import->source_fd = import->output_fd = import->channel_fd = import->pidfd = -1;
@@ -486,9 +491,7 @@ static struct image_import *import_new(struct image_store *store,
 }
 
 int image_import_start(struct image_store *store, const struct image_import_spec *spec,
-                       struct loop *loop, struct worker *worker, image_progress_fn *progress,
-                       image_done_fn *done, void *context, struct image_import **ret_import,
-                       struct error *err)
+                       struct image_import **ret_import, struct error *err)
 {
     auto_close int source_fd = -1;
     struct image_import *import;
@@ -499,11 +502,6 @@ int image_import_start(struct image_store *store, const struct image_import_spec
     import = import_new(store, spec);
     if (!import)
         return error_set(err, ENOMEM, "no memory for the import");
-    import->loop = loop;
-    import->worker = worker;
-    import->progress = progress;
-    import->done = done;
-    import->context = context;
     import->source_fd = take_fd(&source_fd);
     if (count_running(store) < IMAGE_IMPORTS_RUNNING) {
         result = launch(import, err);

@@ -105,13 +105,17 @@ static void on_cancel(void *context)
 
 static int start_all(struct run *run, struct error *err)
 {
+    run->spec.loop = run->loop;
+    run->spec.worker = run->worker;
+    run->spec.progress = on_progress;
+    run->spec.done = on_done;
     for (unsigned i = 0; i < run->count; i++) {
         int result;
 
         run->slots[i] = (struct slot){ .run = run, .index = i };
         run->spec.instance = i + 1;
-        result = image_import_start(run->store, &run->spec, run->loop, run->worker, on_progress,
-                                    on_done, &run->slots[i], &run->imports[i], err);
+        run->spec.context = &run->slots[i];
+        result = image_import_start(run->store, &run->spec, &run->imports[i], err);
         if (result < 0)
             return result;
     }
