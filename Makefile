@@ -100,12 +100,10 @@ $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
 $(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
 # Faults come in the place of what the devices call.
-$(BUILD)/tests/test_block_faults: LDFLAGS += $(foreach f,preadv pwritev fdatasync fallocate fcntl \
-    syscall uring_take,-Wl,--wrap=$(f))
-$(BUILD)/tests/test_attach_faults $(BUILD)/tests/test_control_faults $(BUILD)/tests/test_device_faults \
-$(BUILD)/tests/test_vsock_faults: LDFLAGS += $(foreach f,read write writev \
-    ioctl getrandom madvise mmap fallocate epoll_ctl recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl \
-    lseek preadv,-Wl,--wrap=$(f))
+FAULT_TESTS := $(foreach t,attach block control device vsock,$(BUILD)/tests/test_$(t)_faults)
+$(FAULT_TESTS): LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise mmap mremap munmap fallocate epoll_ctl \
+    recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_block_faults: LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
 $(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \

@@ -1,5 +1,5 @@
-/* fault_harness.h - system calls that fail: the linker puts __wrap_X in the place of every X of the
- * program (Makefile), this test's own included.
+/* fault_harness.h - system calls, and malloc, that fail: the linker puts __wrap_X in the place of
+ * every X of the program (Makefile), this test's own included.
  *
  * What is asked for by fault_set happens in the next calls that fit; fault_end says how often it
  * did. */
@@ -9,8 +9,11 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -35,19 +38,33 @@ enum fault_call {
     FCNTL,
     LSEEK,
     PREADV,
+    PWRITEV,
+    FDATASYNC,
+    MREMAP,
+    MUNMAP,
+    ALLOCATE,
+    ENTER, /* io_uring_enter, and a ring's result: only where a test has them */
+    TAKE,
+    FAULT_CALLS
 };
 
 #define FAULT_SHORT 0 /* instead of an errno: less than was asked for */
+#ifndef FAULT_BYTES
 #define FAULT_BYTES 5 /* so much then */
-#define FAULT_ANY   ULONG_MAX
+#endif
+#define FAULT_ANY ULONG_MAX
 
 static struct fault {
     enum fault_call call;
     int code;
-    unsigned long what; /* an ioctl's request, epoll_ctl's operation, any other's fd; FAULT_ANY */
+    unsigned long what; /* an ioctl's request, epoll_ctl's operation, mmap's flags, any other's fd;
+                           or FAULT_ANY */
     unsigned skip, times;
     unsigned seen, met; /* calls that fitted; those that failed */
 } fault;
+
+static unsigned fault_made[FAULT_CALLS]; /* calls, failed or not */
+static unsigned fault_pretended; /* ioctls of this type do well without being made; 0 = none */
 
 static inline void fault_set(enum fault_call call, int code, unsigned long what, unsigned skip,
                              unsigned times)
@@ -63,6 +80,7 @@ static inline unsigned fault_end(void)
 
 static inline bool fault_hits(enum fault_call call, unsigned long what)
 {
+    fault_made[call]++;
     if (fault.call != call || (fault.what != FAULT_ANY && fault.what != what))
         return false;
     if (fault.seen++ < fault.skip || fault.met >= fault.times)
@@ -117,7 +135,11 @@ FAULT_REAL(int, ioctl, int fd, unsigned long request, ...)
     va_start(list, request);
     argument = va_arg(list, void *);
     va_end(list);
-    return fault_hits(IOCTL, request) ? -1 : __real_ioctl(fd, request, argument);
+    if (fault_hits(IOCTL, request))
+        return -1;
+    return fault_pretended && _IOC_TYPE(request) == fault_pretended
+               ? 0
+               : __real_ioctl(fd, request, argument);
 }
 
 FAULT_REAL(ssize_t, getrandom, void *bytes, size_t size, unsigned flags)
@@ -222,4 +244,45 @@ FAULT_REAL(ssize_t, preadv, int fd, const struct iovec *vectors, int count, off_
     if (!fault_hits(PREADV, (unsigned long)fd))
         return __real_preadv(fd, vectors, count, offset);
     return fault.code == FAULT_SHORT ? __real_preadv(fd, &less, 1, offset) : -1;
+}
+
+FAULT_REAL(ssize_t, pwritev, int fd, const struct iovec *vectors, int count, off_t offset)
+{
+    struct iovec less = { vectors->iov_base, fault_less(vectors->iov_len) };
+
+    if (!fault_hits(PWRITEV, (unsigned long)fd))
+        return __real_pwritev(fd, vectors, count, offset);
+    return fault.code == FAULT_SHORT ? __real_pwritev(fd, &less, 1, offset) : -1;
+}
+
+FAULT_REAL(int, fdatasync, int fd)
+{
+    return fault_hits(FDATASYNC, (unsigned long)fd) ? -1 : __real_fdatasync(fd);
+}
+
+FAULT_REAL(void *, mremap, void *start, size_t size, size_t new_size, int flags, void *to)
+{
+    return fault_hits(MREMAP, (unsigned long)flags)
+               ? MAP_FAILED
+               : __real_mremap(start, size, new_size, flags, to);
+}
+
+FAULT_REAL(int, munmap, void *start, size_t size)
+{
+    return fault_hits(MUNMAP, 0) ? -1 : __real_munmap(start, size);
+}
+
+FAULT_REAL(void *, malloc, size_t size)
+{
+    return fault_hits(ALLOCATE, 0) ? NULL : __real_malloc(size);
+}
+
+FAULT_REAL(void *, calloc, size_t count, size_t size)
+{
+    return fault_hits(ALLOCATE, 0) ? NULL : __real_calloc(count, size);
+}
+
+FAULT_REAL(void *, realloc, void *old, size_t size)
+{
+    return fault_hits(ALLOCATE, 0) ? NULL : __real_realloc(old, size);
 }

@@ -2,93 +2,40 @@
  * while its requests are in flight.
  *
  * The linker puts __wrap_X in the place of its calls (Makefile) and of the ring's results. */
+#define FAULT_BYTES 512 /* of a disk */
+#include "tests/unit/fault_harness.h"
 #include "tests/unit/virtio_harness.h"
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include "tests/unit/ring_harness.h"
+#include "base/cleanup.h"
+#include "storage/delta_file.h"
 #include "vmm/transfer.h"
 #include "vmm/disk.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_block.h"
 
-#define DISK_BYTES (1u << 20)
+#define DISK_BYTES (4u << 20)
 #define DATA_BYTES 4096u
 #define HEADER     DATA_BASE
 #define STATUS     (DATA_BASE + 0x100)
 #define DATA       (DATA_BASE + 0x1000)
 #define FEATURES   (1ull << 9 | 1ull << 13 | 1ull << 14) /* flush, discard, write zeroes */
 #define WAIT_MS    10000
+#define BASE_UID   "01234567-89ab-4cde-8f01-23456789abcd"
 
 enum { IN = 0, OUT = 1, FLUSH = 4, DISCARD = 11, WRITE_ZEROES = 13 };
 enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
 
-/* --- faults --- */
+/* --- faults of a ring --- */
 
-enum call { PREADV, PWRITEV, FDATASYNC, FALLOCATE, FCNTL, ENTER, TAKE, CALLS };
-#define SHORT 0 /* instead of an errno: less than asked, or nothing */
-
-static struct {
-    enum call call;
-    int code;
-    unsigned times, met; /* how often it is to come, how often it has */
-} fault;
-
-static unsigned made[CALLS]; /* calls, failed or not */
 static int disk_fd;
 
-static bool fails(enum call call)
+FAULT_REAL(long, syscall, long number, long a, long b, long c, long d, long e, long f)
 {
-    made[call]++;
-    if (fault.call != call || fault.met >= fault.times)
-        return false;
-    fault.met++;
-    errno = fault.code;
-    return true;
-}
-
-#define REAL(type, name, ...)        \
-    type __real_##name(__VA_ARGS__); \
-    type __wrap_##name(__VA_ARGS__); \
-    type __wrap_##name(__VA_ARGS__)
-
-REAL(ssize_t, preadv, int fd, const struct iovec *vectors, int count, off_t offset)
-{
-    struct iovec less = { vectors->iov_base, 512 };
-
-    if (!fails(PREADV))
-        return __real_preadv(fd, vectors, count, offset);
-    return fault.code == SHORT ? __real_preadv(fd, &less, 1, offset) : -1;
-}
-
-REAL(ssize_t, pwritev, int fd, const struct iovec *vectors, int count, off_t offset)
-{
-    struct iovec less = { vectors->iov_base, 512 };
-
-    if (!fails(PWRITEV))
-        return __real_pwritev(fd, vectors, count, offset);
-    return fault.code == SHORT ? __real_pwritev(fd, &less, 1, offset) : -1;
-}
-
-REAL(int, fdatasync, int fd)
-{
-    return fails(FDATASYNC) ? -1 : __real_fdatasync(fd);
-}
-
-REAL(int, fallocate, int fd, int mode, off_t offset, off_t size)
-{
-    return fails(FALLOCATE) ? -1 : __real_fallocate(fd, mode, offset, size);
-}
-
-REAL(int, fcntl, int fd, int what, long argument)
-{
-    return fails(FCNTL) ? -1 : __real_fcntl(fd, what, argument);
-}
-
-REAL(long, syscall, long number, long a, long b, long c, long d, long e, long f)
-{
-    if (number == SYS_io_uring_enter && fails(ENTER))
-        return fault.code == SHORT ? 0 : -1;
+    if (number == SYS_io_uring_enter && fault_hits(ENTER, 0))
+        return fault.code == FAULT_SHORT ? 0 : -1;
     return __real_syscall(number, a, b, c, d, e, f);
 }
 
@@ -106,14 +53,14 @@ static void cut_short(struct disk_request *request)
             assert_int_equal(pwrite(disk_fd, wrong, sizeof(wrong), (off_t)at), sizeof(wrong));
 }
 
-REAL(void *, uring_take, struct uring *ring, int *ret_result)
+FAULT_REAL(void *, uring_take, struct uring *ring, int *ret_result)
 {
     void *tag = __real_uring_take(ring, ret_result);
 
-    if (tag && *ret_result >= 0 && fails(TAKE)) {
-        if (fault.code == SHORT && *ret_result > 0)
+    if (tag && *ret_result >= 0 && fault_hits(TAKE, 0)) {
+        if (fault.code == FAULT_SHORT && *ret_result > 0)
             cut_short(tag);
-        *ret_result = fault.code == SHORT ? *ret_result / 8 : -fault.code;
+        *ret_result = fault.code == FAULT_SHORT ? *ret_result / 8 : -fault.code;
     }
     return tag;
 }
@@ -125,15 +72,20 @@ struct fixture {
     struct stats_disk stats;
     struct uring *ring;
     int fd, feeder; /* feeder: the other end, if the disk is a pipe */
+    int base_fd;    /* of a delta; 0 = it is none */
 };
 
 static void open_disk(struct fixture *f)
 {
-    const struct virtio_block_spec spec = {
-        .queues = 1, .fd = f->fd, .size_bytes = DISK_BYTES, .stats = &f->stats, .ring = f->ring
-    };
+    const struct virtio_block_spec spec = { .queues = 1,
+                                            .fd = f->fd,
+                                            .base_fd = f->base_fd,
+                                            .is_delta = f->base_fd > 0,
+                                            .size_bytes = DISK_BYTES,
+                                            .stats = &f->stats,
+                                            .ring = f->ring };
 
-    memset(&fault, 0, sizeof(fault));
+    (void)fault_end();
     disk_fd = f->fd;
     harness_open(&f->h);
     assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
@@ -155,47 +107,57 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
-    memset(&fault, 0, sizeof(fault));
+    (void)fault_end();
     harness_close(&f->h);
     ring_free(f->ring);
     close(f->fd);
     if (f->feeder > 0)
         close(f->feeder);
+    if (f->base_fd > 0)
+        close(f->base_fd);
     free(f);
     return 0;
 }
 
-static int set_up(void **state, int flags, bool by_ring)
+#define BASE_BYTE 0x77
+
+static void make_delta(struct fixture *f)
+{
+    uint8_t bytes[DATA_BYTES];
+
+    memset(bytes, BASE_BYTE, sizeof(bytes));
+    f->base_fd = file_open(0);
+    for (off_t at = 0; at < DISK_BYTES; at += DATA_BYTES)
+        assert_int_equal(pwrite(f->base_fd, bytes, sizeof(bytes), at), sizeof(bytes));
+    assert_int_equal(ftruncate(f->fd, 0), 0);
+    assert_int_equal(delta_file_init(f->fd, DISK_BYTES, DISK_BYTES, BASE_UID, NULL), 0);
+}
+
+static int set_up(void **state, int flags, bool by_ring, bool is_delta)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
     assert_non_null(f);
     f->fd = file_open(flags);
     f->ring = by_ring ? ring_new() : NULL;
+    if (is_delta)
+        make_delta(f);
     open_disk(f);
     *state = f;
     return 0;
 }
 
-static int set_up_ring(void **state)
-{
-    return set_up(state, 0, true);
-}
-
-static int set_up_calls(void **state)
-{
-    return set_up(state, 0, false);
-}
-
-static int set_up_direct_ring(void **state)
-{
-    return set_up(state, O_DIRECT, true);
-}
-
-static int set_up_direct_calls(void **state)
-{
-    return set_up(state, O_DIRECT, false);
-}
+#define SET_UP(name, ...)                  \
+    static int name(void **state)          \
+    {                                      \
+        return set_up(state, __VA_ARGS__); \
+    }
+SET_UP(set_up_ring, 0, true, false)
+SET_UP(set_up_calls, 0, false, false)
+SET_UP(set_up_direct_ring, O_DIRECT, true, false)
+SET_UP(set_up_direct_calls, O_DIRECT, false, false)
+SET_UP(set_up_delta_ring, 0, true, true)
+SET_UP(set_up_delta_calls, 0, false, true)
 
 /* `size` bytes at `data`; false if the chain has none. */
 static void offer(struct fixture *f, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
@@ -255,7 +217,7 @@ static void assert_stored(struct fixture *f, uint64_t sector, const uint8_t *byt
 {
     static uint8_t stored[DATA_BYTES] __attribute__((aligned(4096)));
 
-    memset(&fault, 0, sizeof(fault));
+    (void)fault_end();
     assert_int_equal(pread(f->fd, stored, sizeof(stored), (off_t)(sector * 512)), sizeof(stored));
     assert_memory_equal(stored, bytes, sizeof(stored));
 }
@@ -264,28 +226,30 @@ static void assert_stored(struct fixture *f, uint64_t sector, const uint8_t *byt
  * what ended well is true. */
 static void do_all(struct fixture *f, uint64_t data, unsigned seed)
 {
+    /* Blocks that are not yet a delta's own; every other time parts of two. */
+    const uint64_t sector = 16 * seed % (DISK_BYTES / 512 - 16) + seed % 2;
     const struct {
         uint64_t sector;
         uint32_t sectors, flags;
-    } range = { 64, 8, seed & 1 };
+    } range = { sector, 8, seed & 1 };
     uint8_t bytes[DATA_BYTES], back[DATA_BYTES];
     int status[6];
     unsigned met = fault.met, times = fault.times;
 
     fill(bytes, seed);
     guest_put(&f->h, data, bytes, sizeof(bytes));
-    status[0] = request(f, OUT, 8 + seed % 2, data, DATA_BYTES);
+    status[0] = request(f, OUT, sector, data, DATA_BYTES);
     if (status[0] == OK) {
         fault.times = 0;
         memset(back, 0, sizeof(back));
         guest_put(&f->h, data, back, sizeof(back));
-        assert_int_equal(request(f, IN, 8 + seed % 2, data, DATA_BYTES), OK);
+        assert_int_equal(request(f, IN, sector, data, DATA_BYTES), OK);
         guest_get(&f->h, data, back, sizeof(back));
         assert_memory_equal(back, bytes, sizeof(back));
         fault.times = times;
     }
     fault.met = met;
-    status[1] = request(f, IN, 8 + seed % 2, data, DATA_BYTES);
+    status[1] = request(f, IN, sector, data, DATA_BYTES);
     guest_get(&f->h, data, back, sizeof(back));
     if (status[0] == OK && status[1] == OK)
         assert_memory_equal(back, bytes, sizeof(back));
@@ -304,17 +268,17 @@ static void do_all(struct fixture *f, uint64_t data, unsigned seed)
 
 static void each_fault_is_an_answer(void **state)
 {
-    static const int codes[] = { SHORT, EAGAIN, EINTR, ENOSPC, EIO, ENOMEM, EBUSY, EINVAL };
+    static const enum fault_call calls[] = { READ, PREADV,    PWRITEV,   ENTER,
+                                             TAKE, FDATASYNC, FALLOCATE, FCNTL };
+    const unsigned transfers = 5; /* those of them that can be short */
+    static const int codes[] = { FAULT_SHORT, EAGAIN, EINTR, ENOSPC, EIO, ENOMEM, EBUSY, EINVAL };
     struct fixture *f = *state;
     unsigned seed = 0;
 
-    for (unsigned call = 0; call < CALLS; call++) {
-        for (unsigned i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+    for (unsigned call = 0; call < ARRAY_LENGTH(calls); call++) {
+        for (unsigned i = call >= transfers; i < ARRAY_LENGTH(codes); i++) {
             for (unsigned times = 1; times <= 3; times++) {
-                fault.call = call;
-                fault.code = codes[i];
-                fault.times = times;
-                fault.met = 0;
+                fault_set(calls[call], codes[i], FAULT_ANY, 0, times);
                 do_all(f, DATA + 512 * (seed % 2), seed); /* every other one is not aligned */
                 fault.times = 0;
                 do_all(f, DATA, ++seed);
@@ -324,22 +288,44 @@ static void each_fault_is_an_answer(void **state)
     }
 }
 
+/* What a request changes a part of: the rest stays the base's, whether it ends well or not. */
+static void the_rest_of_a_block_stays(void **state)
+{
+    static const enum fault_call calls[] = { PREADV, PWRITEV }; /* of the base; into the delta */
+    struct fixture *f = *state;
+    uint8_t part[512], want[DATA_BYTES], back[DATA_BYTES];
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t block = 64 + i * 8;
+
+        memset(part, 0x11, sizeof(part));
+        memset(want, BASE_BYTE, sizeof(want));
+        for (unsigned good = 0; good < 2; good++) {
+            guest_put(&f->h, DATA, part, sizeof(part));
+            fault_set(calls[i], EIO, FAULT_ANY, 0, !good);
+            assert_int_equal(request(f, OUT, block + 3, DATA, sizeof(part)), good ? OK : IO_ERROR);
+            assert_int_equal(fault_end(), !good);
+            assert_int_equal(request(f, IN, block, DATA, sizeof(back)), OK);
+            guest_get(&f->h, DATA, back, sizeof(back));
+            if (good)
+                memcpy(want + 3 * sizeof(part), part, sizeof(part));
+            assert_memory_equal(back, want, sizeof(back));
+        }
+    }
+}
+
 /* A snapshot relies on the disk's files as they are then. */
 static void a_snapshot_flushes_or_is_none(void **state)
 {
     struct fixture *f = *state;
     struct error err = { 0 };
-    unsigned before = made[FDATASYNC];
+    unsigned before = fault_made[FDATASYNC];
     struct transfer good = { .err = &err }, bad = { .err = &err };
 
-    fault.times = 0;
     pci_root_transfer(f->h.root, &good);
     assert_int_equal(good.result, 0);
-    assert_int_equal(made[FDATASYNC], before + 1);
-    fault.call = FDATASYNC;
-    fault.code = EIO;
-    fault.times = 1;
-    fault.met = 0;
+    assert_int_equal(fault_made[FDATASYNC], before + 1);
+    fault_set(FDATASYNC, EIO, FAULT_ANY, 0, 1);
     pci_root_transfer(f->h.root, &bad);
     assert_int_equal(bad.result, -EIO);
     free(good.bytes);
@@ -349,17 +335,11 @@ static void a_snapshot_flushes_or_is_none(void **state)
 /* The host is full: an error of the guest's, and no more than that (testing.md: ENOSPC). */
 static void a_full_host_is_an_io_error(void **state)
 {
-    static const struct {
-        enum call call;
-        int code;
-    } faults[] = { { TAKE, ENOSPC }, { TAKE, EIO } };
+    static const int codes[] = { ENOSPC, EIO };
     struct fixture *f = *state;
 
     for (unsigned i = 0; i < 2; i++) {
-        fault.call = faults[i].call;
-        fault.code = faults[i].code;
-        fault.times = 1;
-        fault.met = 0;
+        fault_set(TAKE, codes[i], FAULT_ANY, 0, 1);
         assert_int_equal(request(f, OUT, 1, DATA, DATA_BYTES), IO_ERROR);
         assert_int_equal(fault.met, 1);
         assert_int_equal(request(f, OUT, 1, DATA, DATA_BYTES), OK);
@@ -370,26 +350,21 @@ static void a_full_host_is_an_io_error(void **state)
 /* The rest of a short transfer, and what the kernel could not take, is done by system calls. */
 static void what_the_ring_leaves_is_done_all_the_same(void **state)
 {
-    static const int codes[] = { SHORT, EAGAIN, EINTR, ECANCELED };
+    static const int codes[] = { FAULT_SHORT, EAGAIN, EINTR, ECANCELED };
     struct fixture *f = *state;
     uint8_t bytes[DATA_BYTES];
 
-    for (enum call call = ENTER; call <= TAKE; call++) {
+    for (enum fault_call call = ENTER; call <= TAKE; call++) {
         for (unsigned i = 0; i < 4; i++) {
             fill(bytes, i + call);
             guest_put(&f->h, DATA, bytes, sizeof(bytes));
-            fault.call = call;
-            fault.code = codes[i];
-            fault.times = 1;
-            fault.met = 0;
+            fault_set(call, codes[i], FAULT_ANY, 0, 1);
             assert_int_equal(request(f, OUT, 17, DATA, DATA_BYTES), OK);
             assert_int_equal(fault.met, 1);
             assert_stored(f, 17, bytes);
         }
     }
-    fault.call = ENTER; /* and if the kernel never takes anything any more */
-    fault.code = EAGAIN;
-    fault.times = UINT32_MAX;
+    fault_set(ENTER, EAGAIN, FAULT_ANY, 0, UINT32_MAX); /* the kernel never takes anything more */
     assert_int_equal(request(f, OUT, 17, DATA, DATA_BYTES), OK);
     assert_int_equal(request(f, IN, 17, DATA, DATA_BYTES), OK);
 }
@@ -531,20 +506,21 @@ static void a_queue_reset_waits_too(void **state)
 /* A cancelled request begins nothing: no call that a vCPU's filter forbids. */
 static void a_reset_begins_nothing(void **state)
 {
+    static const enum fault_call forbidden[] = {
+        PREADV, PWRITEV, FDATASYNC, FALLOCATE, FCNTL, ENTER
+    };
     struct fixture *f = *state;
     pthread_t feeder;
 
     put_in_flight(f);
     assert_int_equal(pthread_create(&feeder, NULL, feed_later, f), 0);
-    fault.call = TAKE;
-    fault.code = EAGAIN; /* which is done by preadv otherwise */
-    fault.times = 1;
-    memset(made, 0, sizeof(made));
+    fault_set(TAKE, EAGAIN, FAULT_ANY, 0, 1); /* which is done by preadv otherwise */
+    memset(fault_made, 0, sizeof(fault_made));
     status_put(&f->h, 0);
     assert_int_equal(fault.met, 1);
     assert_int_equal(f->stats.errors, 1);
-    for (unsigned call = 0; call < TAKE; call++)
-        assert_int_equal(made[call], 0);
+    for (unsigned i = 0; i < ARRAY_LENGTH(forbidden); i++)
+        assert_int_equal(fault_made[forbidden[i]], 0);
     assert_int_equal(pthread_join(feeder, NULL), 0);
     assert_forgotten(f);
 }
@@ -579,10 +555,13 @@ int main(void)
         TEST(a_snapshot_flushes_or_is_none, set_up_calls),
         TEST(a_direct_disk_takes_any_request, set_up_direct_calls),
         TEST(each_fault_is_an_answer, set_up_direct_calls),
+        TEST(each_fault_is_an_answer, set_up_delta_calls),
+        TEST(the_rest_of_a_block_stays, set_up_delta_calls),
     };
     const struct CMUnitTest ring[] = {
         TEST(each_fault_is_an_answer, set_up_ring),
         TEST(each_fault_is_an_answer, set_up_direct_ring),
+        TEST(each_fault_is_an_answer, set_up_delta_ring),
         TEST(a_full_host_is_an_io_error, set_up_ring),
         TEST(what_the_ring_leaves_is_done_all_the_same, set_up_ring),
         TEST(a_direct_disk_takes_any_request, set_up_direct_ring),
