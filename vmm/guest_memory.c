@@ -450,14 +450,13 @@ int guest_memory_save(const struct guest_memory *memory, int fd)
     buffer = malloc(SAVE_BYTES);
     if (!buffer)
         return -ENOMEM;
-    for (uint64_t at = 0; at < memory->bytes && result == 0;) {
-        struct iovec part = { buffer, SAVE_BYTES };
-        ssize_t got = preadv(memory->fd, &part, 1, (off_t)at);
+    for (uint64_t at = 0, size; at < memory->bytes && result == 0; at += size) {
+        size = memory->bytes - at < SAVE_BYTES ? memory->bytes - at : SAVE_BYTES;
+        struct iovec part = { buffer, size };
 
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        result = sparse_write(fd, buffer, (size_t)got, at);
-        at += (uint64_t)got;
+        result = disk_raw_transfer(memory->fd, DISK_READ, &part, 1, at);
+        if (result == 0)
+            result = sparse_write(fd, buffer, size, at);
     }
     return result;
 }
