@@ -119,8 +119,11 @@ static void save_msrs(int fd, struct transfer *transfer)
 
     for (size_t i = 0; i < ARRAY_LENGTH(msrs); i++) {
         struct one_msr msr = { .header.nmsrs = 1, .entry.index = msrs[i] };
+        int count = ioctl(fd, KVM_GET_MSRS, &msr);
 
-        if (ioctl(fd, KVM_GET_MSRS, &msr) == 1)
+        if (count < 0)
+            transfer_refuse(transfer, errno, "read MSR %#x", msrs[i]);
+        if (count == 1)
             entries[i] = msr.entry; /* else its index stays 0 */
     }
     transfer_value(transfer, "MSRs", entries);
@@ -164,8 +167,7 @@ void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer)
 {
     struct kvm_mp_state state;
 
-    if (!transfer->loading)
-        (void)ioctl(vcpu->fd, KVM_GET_MP_STATE, &state);
+    read_part(vcpu->fd, transfer, &parts_after_msrs[1], &state);
     transfer_tsc_rate(vcpu->fd, transfer);
     transfer_parts(vcpu->fd, transfer, parts_before_msrs, ARRAY_LENGTH(parts_before_msrs));
     if (transfer->loading)

@@ -1,15 +1,16 @@
-/* test_kvm_state.c - what KVM keeps of a vCPU, from one machine of the host's KVM into another. */
+/* test_kvm_state.c - what KVM keeps of a machine, from one machine of the host's KVM into another,
+ * into one whose KVM is another, and with calls that fail. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <cmocka.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
+#include "tests/unit/fault_harness.h"
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/cpuid.h"
 #include "vmm/guest_memory.h"
@@ -23,6 +24,7 @@
 #define MSI_SIPI   0x600u
 #define SIPI_PAGE  0x12u
 #define PAGE_SHIFT 12
+#define TSC        0x10u /* the first of the MSRs */
 
 struct machine {
     int kvm_fd;
@@ -37,6 +39,8 @@ static void machine_open(struct machine *m)
     static struct cpuid cpuid;
 
     m->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (m->kvm_fd < 0)
+        skip();
     assert_int_equal(guest_memory_make(&spec, &m->memory, NULL), 0);
     assert_int_equal(kvm_open(m->kvm_fd, m->memory, &m->kvm, NULL), 0);
     assert_int_equal(cpuid_supported(m->kvm_fd, &cpuid, NULL), 0);
@@ -83,8 +87,6 @@ static void a_start_that_is_due_is_not_lost(void **state)
     struct kvm_regs general;
 
     (void)state;
-    if (access("/dev/kvm", R_OK | W_OK) < 0)
-        skip();
     machine_open(&from);
     machine_open(&to);
     /* KVM knows where an APIC is once it was written to. */
@@ -103,10 +105,176 @@ static void a_start_that_is_due_is_not_lost(void **state)
     machine_close(&to);
 }
 
+/* --- calls that fail, and hosts that are unlike --- */
+
+/* All that is saved of the first vCPU and of what it shares. */
+static void transfer_all(const struct machine *m, struct transfer *transfer)
+{
+    kvm_transfer(&m->kvm, transfer);
+    vcpu_transfer(&m->vcpus[0], transfer);
+    kvm_transfer_clock(&m->kvm, transfer);
+}
+
+static struct transfer saved_by(const struct machine *m, struct error *err)
+{
+    struct transfer transfer = { .err = err };
+
+    transfer_all(m, &transfer);
+    return transfer;
+}
+
+/* The result of loading it again, with whatever fails then. */
+static int loaded_by(const struct machine *m, struct transfer *transfer)
+{
+    transfer->loading = true;
+    transfer->at = 0;
+    transfer->result = 0;
+    transfer_all(m, transfer);
+    return transfer->result;
+}
+
+struct call {
+    unsigned long request;
+    int expected;     /* result where EIO is what it fails with */
+    const char *text; /* of the refusal */
+};
+
+/* Of each such call the first that fails refuses all, with what it was for. */
+static void a_part_that_cannot_be_read_is_refused(void **state)
+{
+    static const struct call calls[] = {
+        { KVM_GET_IRQCHIP, -EIO, "read the interrupt chip" },
+        { KVM_GET_CLOCK, -EIO, "read the clock" },
+        { KVM_GET_SREGS, -EIO, "read the special registers" },
+        { KVM_GET_REGS, -EIO, "read the registers" },
+        { KVM_GET_XSAVE, -EIO, "read the extended state" },
+        { KVM_GET_XCRS, -EIO, "read the extended control" },
+        { KVM_GET_DEBUGREGS, -EIO, "read the debug registers" },
+        { KVM_GET_LAPIC, -EIO, "read the local APIC" },
+        { KVM_GET_MSRS, -EIO, "read MSR 0x" },
+        { KVM_GET_VCPU_EVENTS, -EIO, "read the events" },
+        { KVM_GET_MP_STATE, -EIO, "read the run state" },
+    };
+    struct machine m = { 0 };
+
+    (void)state;
+    machine_open(&m);
+    for (size_t i = 0; i < ARRAY_LENGTH(calls); i++)
+        for (unsigned skipped = 0;; skipped++) {
+            struct error err = { 0 };
+            struct transfer transfer;
+
+            fault_set(IOCTL, EIO, calls[i].request, skipped, 1);
+            transfer = saved_by(&m, &err);
+            free(transfer.bytes);
+            if (fault_end() == 0) {
+                assert_true(transfer_is_good(&transfer) && skipped > 0);
+                break;
+            }
+            if (transfer.result != calls[i].expected || !strstr(err.message, calls[i].text))
+                fail_msg("\"%s\", number %u: %d, %s", calls[i].text, skipped, transfer.result,
+                         err.message);
+        }
+    machine_close(&m);
+}
+
+static void a_host_that_does_not_take_a_part_is_told(void **state)
+{
+    static const struct call calls[] = {
+        { KVM_SET_IRQCHIP, -EIO, "set the interrupt chip" },
+        { KVM_SET_CLOCK, -EIO, "set the clock" },
+        { KVM_SET_SREGS, -EIO, "set the special registers" },
+        { KVM_SET_REGS, -EIO, "set the registers" },
+        { KVM_SET_XSAVE, -EIO, "set the extended state" },
+        { KVM_SET_XCRS, -EIO, "set the extended control" },
+        { KVM_SET_DEBUGREGS, -EIO, "set the debug registers" },
+        { KVM_SET_LAPIC, -EIO, "set the local APIC" },
+        { KVM_SET_MSRS, -ENOTSUP, "this host's KVM does not take MSR 0x" },
+        { KVM_SET_VCPU_EVENTS, -EIO, "set the events" },
+        { KVM_SET_MP_STATE, -EIO, "set the run state" },
+    };
+    struct machine m = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+
+    (void)state;
+    machine_open(&m);
+    transfer = saved_by(&m, &err);
+    for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
+        int result;
+
+        fault_set(IOCTL, EIO, calls[i].request, 0, UINT_MAX);
+        result = loaded_by(&m, &transfer);
+        assert_true(fault_end() > 0);
+        if (result != calls[i].expected || !strstr(err.message, calls[i].text))
+            fail_msg("\"%s\": %d, %s", calls[i].text, result, err.message);
+    }
+    assert_int_equal(loaded_by(&m, &transfer), 0);
+    free(transfer.bytes);
+    machine_close(&m);
+}
+
+/* The contents of the item that begins so: transfer.h, a name, a size, and that much. */
+static void *item_of(const struct transfer *transfer, uint32_t first, bool only)
+{
+    uint32_t item[3];
+
+    for (size_t at = 0; at < transfer->size; at += 8 + item[1]) {
+        memcpy(item, transfer->bytes + at, sizeof item);
+        if (item[2] == first && (item[1] == sizeof first) == only)
+            return transfer->bytes + at + 8;
+    }
+    fail_msg("no item begins with %#x", first);
+    return NULL;
+}
+
+static void a_tsc_of_another_rate_needs_scaling(void **state)
+{
+    struct machine m = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+    uint32_t khz, other;
+
+    (void)state;
+    machine_open(&m);
+    transfer = saved_by(&m, &err);
+    khz = (uint32_t)ioctl(m.vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
+    other = khz + 1000;
+    memcpy(item_of(&transfer, khz, true), &other, sizeof other);
+    fault_set(IOCTL, EINVAL, KVM_SET_TSC_KHZ, 0, 1);
+    assert_int_equal(loaded_by(&m, &transfer), -ENOTSUP);
+    assert_int_equal(fault_end(), 1);
+    assert_non_null(strstr(err.message, "its TSC runs at"));
+    free(transfer.bytes);
+    machine_close(&m);
+}
+
+/* Registers that no guest can reach are not set because a file says so. */
+static void other_msrs_are_refused(void **state)
+{
+    const uint32_t apic_base = 0x1b;
+    struct machine m = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+
+    (void)state;
+    machine_open(&m);
+    transfer = saved_by(&m, &err);
+    memcpy(item_of(&transfer, TSC, false), &apic_base, sizeof apic_base);
+    assert_int_equal(loaded_by(&m, &transfer), -EINVAL);
+    assert_non_null(strstr(err.message, "MSR 0x1b is not expected"));
+    free(transfer.bytes);
+    machine_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_that_is_due_is_not_lost),
+        cmocka_unit_test(a_part_that_cannot_be_read_is_refused),
+        cmocka_unit_test(a_host_that_does_not_take_a_part_is_told),
+        cmocka_unit_test(a_tsc_of_another_rate_needs_scaling),
+        cmocka_unit_test(other_msrs_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
