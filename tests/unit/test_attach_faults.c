@@ -177,6 +177,8 @@ static void what_fails_leaves_the_place_free(void **state)
         { LSEEK, EIO, FAULT_ANY, { 0, 3, 0 } }, /* two sizes, the bitmap's data */
         { PREADV, EIO, FAULT_ANY, { 0, 2, 0 } },
         { PREADV, ENOMEM, FAULT_ANY, { 0, 2, 0 } },
+        { MMAP, ENOMEM, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, { 0, 1, 0 } }, /* in memory */
+        { ALLOCATE, ENOMEM, FAULT_ANY, { 4, 7, 5 } },
     };
 
     (void)state;
