@@ -5,6 +5,7 @@
 #include "tests/unit/fault_harness.h"
 #include "tests/unit/virtio_harness.h"
 #include "tests/unit/tap_harness.h"
+#include <linux/vhost.h>
 #include <sys/mman.h>
 #include "base/cleanup.h"
 #include "vmm/control_protocol.h"
@@ -26,6 +27,8 @@ struct nic {
     struct stats_nic stats;
     struct tap_harness tap;
     unsigned buffers; /* offered to the device and not come back */
+    struct virtio_net *net;
+    int fds[2]; /* the tap's; a vhost-net's, 0 = none */
 };
 
 #define FRAME(n)  (DATA_BASE + 0x20000ull + (n)*0x4000ull)
@@ -44,25 +47,41 @@ static void nic_offer(struct nic *n)
     ring_kick(&n->h, RX);
 }
 
-static void nic_open(struct nic *n)
+/* With the host's kernel to serve it: /dev/null, which takes what is pretended to be taken. */
+static void nic_open_by(struct nic *n, bool vhost)
 {
-    struct virtio_net_spec spec = { .queues = 1, .stats = &n->stats };
+    struct virtio_net_spec spec = {
+        .queues = 1, .stats = &n->stats, .tap_fds = n->fds, .ret_net = &n->net
+    };
 
     *n = (struct nic){ 0 };
     if (!tap_harness_enter())
         skip();
     harness_open(&n->h);
     assert_true(tap_harness_open(&n->tap));
-    spec.tap_fds = n->tap.fds;
+    n->fds[0] = n->tap.tap_fd;
+    if (vhost) {
+        n->fds[1] = open("/dev/null", O_RDWR | O_CLOEXEC);
+        spec.vhost = true;
+        fault_pretended = VHOST_VIRTIO;
+    }
     assert_int_equal(virtio_net_add(n->h.root, &spec, &n->h.err), 0);
     driver_start(&n->h, ALL_NET, QUEUE);
     nic_offer(n);
+}
+
+static void nic_open(struct nic *n)
+{
+    nic_open_by(n, false);
 }
 
 static void nic_close(struct nic *n)
 {
     harness_close(&n->h);
     tap_harness_close(&n->tap);
+    fault_pretended = 0;
+    if (n->fds[1] > 0)
+        close(n->fds[1]);
 }
 
 /* The chain comes back whatever becomes of the frame; its size as the host sees it, or -1. */
@@ -198,6 +217,50 @@ static void a_tap_that_cannot_be_watched_is_later(void **state)
     assert_int_equal(nic_take(&n), 90);
     assert_nic_serves(&n);
     nic_close(&n);
+}
+
+/* Whatever it does not take: the queues are ours. */
+static void a_nic_that_vhost_does_not_take_is_served(void **state)
+{
+    static const unsigned long requests[] = {
+        VHOST_SET_OWNER,      VHOST_SET_MEM_TABLE,   VHOST_SET_FEATURES,   VHOST_SET_VRING_NUM,
+        VHOST_SET_VRING_BASE, VHOST_SET_VRING_ADDR,  VHOST_SET_VRING_CALL, VHOST_SET_VRING_ERR,
+        VHOST_SET_VRING_KICK, VHOST_NET_SET_BACKEND,
+    };
+    struct nic n;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LENGTH(requests); i++) {
+        fault_set(IOCTL, ENOMEM, requests[i], 0, UINT_MAX);
+        nic_open_by(&n, true);
+        assert_nic_serves(&n);
+        assert_int_equal(n.stats.vhost, 0);
+        assert_true(fault_end() > 0);
+        nic_close(&n);
+    }
+}
+
+/* Where its queues stand nobody knows then: a driver begins anew, and is served. */
+static void a_queue_that_vhost_keeps_needs_reset(void **state)
+{
+    static const unsigned long requests[] = { VHOST_NET_SET_BACKEND, VHOST_GET_VRING_BASE };
+    struct nic n;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LENGTH(requests); i++) {
+        nic_open_by(&n, true);
+        assert_int_equal(n.stats.vhost, 1);
+        fault_set(IOCTL, EIO, requests[i], 0, 1);
+        virtio_net_finish(n.net);
+        assert_int_equal(fault_end(), 1);
+        assert_needs_reset(&n.h);
+        fault_pretended = 0; /* /dev/null takes nothing */
+        n.buffers = 0;
+        driver_start(&n.h, ALL_NET, QUEUE);
+        nic_offer(&n);
+        assert_nic_serves(&n);
+        nic_close(&n);
+    }
 }
 
 /* --- kicks and interrupts --- */
@@ -446,6 +509,8 @@ int main(void)
         cmocka_unit_test(half_a_frame_is_none),
         cmocka_unit_test(offloads_are_set_when_they_can_be),
         cmocka_unit_test(a_tap_that_cannot_be_watched_is_later),
+        cmocka_unit_test(a_nic_that_vhost_does_not_take_is_served),
+        cmocka_unit_test(a_queue_that_vhost_keeps_needs_reset),
         cmocka_unit_test(entropy_that_fails_is_less_entropy),
         cmocka_unit_test(kicks_are_not_forgotten),
         cmocka_unit_test(an_interrupt_that_fails_is_pending),
