@@ -66,6 +66,29 @@ static void every_byte_and_the_length_count(void **state)
     assert_false(digest_equal(good, bad));
 }
 
+static void each_flipped_byte_is_seen(void **state)
+{
+    static uint8_t bytes[3000];
+    const struct keyed_digest_key key = { { 1, 2, 3 } };
+    char good[DIGEST_TEXT], bad[DIGEST_TEXT];
+    auto_close int fd = -1;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * i >> 3);
+    fd = file_of(bytes, sizeof bytes);
+    assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes, good, NULL), 0);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        uint8_t flipped = bytes[i] ^ (uint8_t)(1u << i % 8);
+
+        assert_int_equal(pwrite(fd, &flipped, 1, (off_t)i), 1);
+        assert_int_equal(keyed_digest_file(&key, fd, sizeof bytes, bad, NULL), 0);
+        if (digest_equal(good, bad))
+            fail_msg("byte %zu", i);
+        assert_int_equal(pwrite(fd, &bytes[i], 1, (off_t)i), 1);
+    }
+}
+
 static void the_key_is_made_once_and_kept(void **state)
 {
     char path[] = "/tmp/warren-key-XXXXXX";
@@ -109,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_digest_is_hmac_sha256),
         cmocka_unit_test(every_byte_and_the_length_count),
+        cmocka_unit_test(each_flipped_byte_is_seen),
         cmocka_unit_test(the_key_is_made_once_and_kept),
     };
 
