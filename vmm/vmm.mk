@@ -19,7 +19,8 @@ $(BUILD)/vmm/dsdt.inc: vmm/dsdt.asl vmm/platform.h
 $(BUILD)/vmm/acpi.o $(BUILD)/static/vmm/acpi.o: $(BUILD)/vmm/dsdt.inc
 
 # Starts one VMM by hand, without an agent.
-$(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/agent/jail_rings.o $(BUILD)/libbase.a
+$(BUILD)/tests/run_vmm: $(BUILD)/tests/tools/run_vmm.o $(BUILD)/agent/jail_rings.o $(BUILD)/agent/cpu_baseline.o \
+                        $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)
 

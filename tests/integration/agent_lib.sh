@@ -277,6 +277,13 @@ snapshot_files() { find "$(state_dir)/snapshots" -mindepth 1; }
 tick_numbers() { console "$1" && grep -o '^tick [0-9]*' <<<"$body" | cut -d' ' -f2; }
 first_tick() { tick_numbers "$1" | head -n 1; }
 last_tick() { tick_numbers "$1" | tail -n 1; }
+# generations_differ ID...: each was told of its generation id by an interrupt but the first, which began with its own.
+generation_of() { console "$1" && grep -o 'generation 0x[0-9a-f]* 0x[0-9a-f]*' <<<"$body" | tail -n 1; }
+generations_differ() {
+    local id ids=$#
+    for id in "${@:2}"; do console_has "$id" 'generation event interrupts [1-9]' || return; done
+    [ "$(for id in "$@"; do generation_of "$id"; done | grep -v ' 0x0 0x0$' | sort -u | wc -l)" = "$ids" ]
+}
 ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 

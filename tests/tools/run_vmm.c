@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "agent/cpu_baseline.h"
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -42,6 +43,7 @@
 
 struct run {
     const char *vmm, *kernel, *initrd;
+    const char *cpu; /* a baseline's name, as in the API; NULL = the VMM asks KVM itself */
     const char *disks[VMM_DISKS_MAX];
     const char *taps[VMM_NICS_MAX];
     bool no_sandbox, measure, quiet;
@@ -96,7 +98,7 @@ static void usage(void)
         "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
         "         [--hotplug MIB [--plug MIB]] [--memory-backing N]   enum vmm_memory_backing of "
         "control_protocol.h\n"
-        "         [--vsock CID]\n"
+        "         [--vsock CID] [--cpu NAME]   of cpu_baseline.h\n"
         "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
         "       run_vmm --restore PREFIX ...              instead of --kernel\n"
@@ -140,6 +142,7 @@ static int set_field(struct run *run, const char *name, const char *value)
         { "--vmm", &run->vmm, NULL, NULL },
         { "--kernel", &run->kernel, NULL, NULL },
         { "--initrd", &run->initrd, NULL, NULL },
+        { "--cpu", &run->cpu, NULL, NULL },
         { "--snapshot", &run->snapshot, NULL, NULL },
         { "--restore", &run->restore, NULL, NULL },
         { "--fork", &run->fork, NULL, NULL },
@@ -280,12 +283,30 @@ static void open_kernel(struct run *run)
         run->fds[run->fd_count++] = open_or_exit(run->initrd, O_RDONLY);
 }
 
+/* What the agent says of the host's processor: as much of it as the baseline has. */
+static void limit_cpu(struct run *run, int kvm_fd)
+{
+    struct vmm_cpuid *cpuid = &run->configure.cpuid;
+    int baseline = CPU_HOST;
+    struct error err = { 0 };
+
+    while (strcmp(cpu_baseline_names[baseline], run->cpu) != 0)
+        if (++baseline == CPU_BASELINE_COUNT)
+            usage();
+    cpuid->count = VMM_CPUID_MAX;
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
+        perror("run_vmm: CPUID");
+    must(cpu_baseline_apply((enum cpu_baseline)baseline, cpuid, &err), &err);
+}
+
 /* In the order that control_protocol.h demands. */
 static void open_all(struct run *run)
 {
     struct vmm_configure *configure = &run->configure;
 
     run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
+    if (run->cpu)
+        limit_cpu(run, run->fds[0]);
     make_page(run);
     if (vmm_memory_has_file(configure->memory_backing))
         run->fds[run->fd_count++] = make_memory(configure);
