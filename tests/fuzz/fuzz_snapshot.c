@@ -1,23 +1,29 @@
 /* fuzz_snapshot.c - a snapshot's state that someone has changed: it is refused, or is one that a
- * guest could have made itself.  A machine with a serial port, a disk, a balloon and entropy is
- * saved by the code that saves it; the bytes then say what in the file becomes other, what cuts it
- * off, and what the guest of the machine that was loaded does (fuzz_machine.h).
+ * guest could have made itself.  A machine with a serial port, power and hotplug registers and one
+ * of each device but the nic (tests/unit/test_virtio_net_queues.c) is saved by the code that saves
+ * it; the bytes then say what in the file becomes other, what cuts it off, and what the guest of
+ * the machine that was loaded does (fuzz_machine.h).
  *
- * The vCPUs' part goes to KVM as it is, and is not here. */
+ * The vCPUs' part goes to KVM as it is, and is not here: tests/unit/test_kvm_state.c. */
+#define HARNESS_HOTPLUG (4ull << 20)
 #include <sys/mman.h>
 #include "tests/fuzz/fuzz_machine.h"
 #include "vmm/control_protocol.h"
 #include "vmm/cpuid.h"
+#include "vmm/hotplug.h"
+#include "vmm/power.h"
 #include "vmm/serial.h"
 #include "vmm/snapshot.h"
 #include "vmm/stats_page.h"
 #include "vmm/transfer.h"
 #include "vmm/virtio_balloon.h"
 #include "vmm/virtio_block.h"
+#include "vmm/virtio_mem.h"
 #include "vmm/virtio_rng.h"
+#include "vmm/virtio_vsock.h"
 
 #define DISK_BYTES        (64u << 10)
-#define DEVICES           3
+#define DEVICES           5
 #define PATCHES_MAX       16
 #define FILE_HEADER_BYTES 32
 
@@ -25,7 +31,11 @@ struct board {
     struct fuzz_machine m; /* first */
     struct stats_disk disk_stats;
     struct stats_balloon balloon_stats;
+    struct stats_memory memory_stats;
+    struct stats_vsock vsock_stats;
     struct serial *serial;
+    struct power *power;
+    struct hotplug *hotplug;
     struct cpuid cpuid;
     uint64_t served;
     int disk_fd, interrupt;
@@ -36,34 +46,68 @@ static union {
     uint8_t whole[VMM_PAGE_BYTES];
 } shared;
 
-static void board_open(struct board *board)
+static bool tell_nobody(struct control *control, const struct vmm_vsock *message)
 {
-    const struct vmm_balloon balloon = { .target_mib = 1 };
+    (void)control;
+    (void)message;
+    return true;
+}
+
+static void eject_nothing(void *context, unsigned slot)
+{
+    (void)context;
+    (void)slot;
+}
+
+/* The last one, which gets no driver, is the entropy source. */
+static void board_add_devices(struct board *board)
+{
     struct harness *h = &board->m.h;
-    struct virtio_block_spec disk = {
+    const struct vmm_balloon balloon = { .target_mib = 1 };
+    const struct virtio_vsock_spec vsock = { 3, &board->vsock_stats, tell_nobody, NULL };
+    const struct virtio_block_spec disk = {
+        .fd = board->disk_fd,
+        .queues = 1,
         .size_bytes = DISK_BYTES,
         .serial = "fuzz",
         .stats = &board->disk_stats,
         .ring = NULL, /* the same input does the same */
     };
     struct virtio_balloon *ret_balloon;
+    struct virtio_mem *ret_mem;
+    struct virtio_vsock *ret_vsock;
+
+    FUZZ_REQUIRE(virtio_block_add(h->root, &disk, &h->err) == 0);
+    FUZZ_REQUIRE(
+        virtio_balloon_add(h->root, &balloon, &board->balloon_stats, &ret_balloon, &h->err) == 0);
+    FUZZ_REQUIRE(
+        virtio_mem_add(h->root, VMM_MEMORY_BLOCK, &board->memory_stats, &ret_mem, &h->err) == 0);
+    FUZZ_REQUIRE(virtio_vsock_add(h->root, &vsock, &ret_vsock, &h->err) == 0);
+    FUZZ_REQUIRE(virtio_rng_add(h->root, &board->served, &h->err) == 0);
+}
+
+static void board_open(struct board *board)
+{
+    struct harness *h = &board->m.h;
 
     memset(board, 0, sizeof(*board));
     harness_open_on(h, -1, -1);
-    board->disk_fd = disk.fd = memfd_create("disk", MFD_CLOEXEC);
+    board->disk_fd = memfd_create("disk", MFD_CLOEXEC);
     board->interrupt = memfd_create("interrupt", MFD_CLOEXEC);
     board->cpuid.count = 1;
     FUZZ_REQUIRE(serial_new(&h->ports, board->interrupt, &shared.page, &board->serial, &h->err) ==
                  0);
-    FUZZ_REQUIRE(virtio_block_add(h->root, &disk, &h->err) == 0);
-    FUZZ_REQUIRE(
-        virtio_balloon_add(h->root, &balloon, &board->balloon_stats, &ret_balloon, &h->err) == 0);
-    FUZZ_REQUIRE(virtio_rng_add(h->root, &board->served, &h->err) == 0);
+    FUZZ_REQUIRE(power_new(&h->ports, board->interrupt, NULL, &board->power, &h->err) == 0);
+    FUZZ_REQUIRE(hotplug_new(&h->ports, board->power, h->loop, eject_nothing, NULL, &board->hotplug,
+                             &h->err) == 0);
+    board_add_devices(board);
 }
 
 static void board_close(struct board *board)
 {
     harness_close(&board->m.h);
+    hotplug_free(board->hotplug);
+    power_free(board->power);
     serial_free(board->serial);
     close(board->disk_fd);
     close(board->interrupt);
@@ -80,6 +124,8 @@ static void board_transfer(struct board *board, struct transfer *transfer)
         !cpuid_is_within(&board->cpuid, &host, what, sizeof(what)))
         transfer_refuse(transfer, ENOTSUP, "this host's processor lacks %s", what);
     serial_transfer(board->serial, transfer);
+    power_transfer(board->power, transfer);
+    hotplug_transfer(board->hotplug, transfer);
     pci_root_transfer(board->m.h.root, transfer);
 }
 
@@ -143,14 +189,11 @@ static void patch_file(struct fuzz_input *input, int fd)
 static void save(struct board *board, int state_fd)
 {
     struct transfer saved = { .err = &board->m.h.err };
-    int memory_fd = memfd_create("memory", MFD_CLOEXEC);
 
-    FUZZ_REQUIRE(ftruncate(memory_fd, HARNESS_MEMORY) == 0);
     board_transfer(board, &saved);
     FUZZ_REQUIRE(transfer_is_good(&saved));
-    FUZZ_REQUIRE(snapshot_write(state_fd, memory_fd, board->m.h.memory, &saved, saved.err) == 0);
+    FUZZ_REQUIRE(snapshot_write(state_fd, -1, board->m.h.memory, &saved, saved.err) == 0);
     free(saved.bytes);
-    close(memory_fd);
 }
 
 /* What a device may look like that a guest has driven by its registers alone. */
@@ -179,6 +222,8 @@ static void check_devices(struct board *board)
         config_put(&board->m.h, 4, 2, 6);
         check_device(&board->m.h);
     }
+    FUZZ_REQUIRE(board->memory_stats.plugged_bytes <= HARNESS_HOTPLUG);
+    FUZZ_REQUIRE(board->memory_stats.plugged_bytes % VMM_MEMORY_BLOCK == 0);
 }
 
 static bool load(struct board *board, int state_fd)
