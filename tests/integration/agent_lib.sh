@@ -277,6 +277,14 @@ snapshot_files() { find "$(state_dir)/snapshots" -mindepth 1; }
 tick_numbers() { console "$1" && grep -o '^tick [0-9]*' <<<"$body" | cut -d' ' -f2; }
 first_tick() { tick_numbers "$1" | head -n 1; }
 last_tick() { tick_numbers "$1" | tail -n 1; }
+# is_direct PID: a volume that it has open goes past the page cache.
+is_direct() {
+    local fd
+    for fd in "/proc/$1/fd"/*; do
+        [[ $(readlink "$fd") == */volumes/* ]] && (((8#$(sed -n 's/^flags:\t//p' "/proc/$1/fdinfo/${fd##*/}") & 8#40000) != 0)) && return
+    done
+    return 1
+}
 # generations_differ ID...: each was told of its generation id by an interrupt but the first, which began with its own.
 generation_of() { console "$1" && grep -o 'generation 0x[0-9a-f]* 0x[0-9a-f]*' <<<"$body" | tail -n 1; }
 generations_differ() {
