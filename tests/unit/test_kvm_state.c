@@ -105,6 +105,119 @@ static void a_start_that_is_due_is_not_lost(void **state)
     machine_close(&to);
 }
 
+/* --- clocks --- */
+
+#define TSC_DEADLINE 0x6e0u
+#define LVT_TIMER    0x320
+#define SPURIOUS     0xf0
+#define BY_DEADLINE  (2u << 17 | 0x40) /* the timer's mode, and its vector */
+#define FAR          (1ull << 40)      /* cycles: no test takes so long */
+#define SOON         (1ull << 37)      /* nor that, from a line to the next */
+#define HOUR_NS      3600000000000ull
+
+static uint64_t msr_get(const struct machine *m, uint32_t index)
+{
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entry;
+    } msr = { .header.nmsrs = 1, .entry.index = index };
+
+    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_GET_MSRS, &msr), 1);
+    return msr.entry.data;
+}
+
+static void msr_set(const struct machine *m, uint32_t index, uint64_t value)
+{
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entry;
+    } msr = { .header.nmsrs = 1, .entry = { .index = index, .data = value } };
+
+    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_SET_MSRS, &msr), 1);
+}
+
+/* Returns the deadline, of which a KVM without hardware may have made another. */
+static uint64_t arm_deadline(const struct machine *m)
+{
+    struct kvm_lapic_state apic;
+    uint32_t timer = BY_DEADLINE, enabled = 0x1ff;
+
+    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_GET_LAPIC, &apic), 0);
+    memcpy(apic.regs + SPURIOUS, &enabled, sizeof enabled);
+    memcpy(apic.regs + LVT_TIMER, &timer, sizeof timer);
+    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_SET_LAPIC, &apic), 0);
+    msr_set(m, TSC_DEADLINE, msr_get(m, TSC) + FAR);
+    return msr_get(m, TSC_DEADLINE);
+}
+
+/* It counts for a timer that is in that mode only, so the local APIC comes before it. */
+static void a_deadline_comes_along(void **state)
+{
+    struct machine from = { 0 }, to = { 0 };
+    uint64_t due;
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    due = arm_deadline(&from);
+    assert_true(due > FAR);
+    assert_int_equal(msr_get(&to, TSC_DEADLINE), 0);
+    transfer_vcpu(&from, &to, 0);
+    assert_in_range(msr_get(&to, TSC_DEADLINE), due, due + SOON);
+    assert_in_range(msr_get(&to, TSC), due - FAR, due);
+    machine_close(&from);
+    machine_close(&to);
+}
+
+static void the_clock_goes_on_where_it_was(void **state)
+{
+    struct machine from = { 0 }, to = { 0 };
+    struct kvm_clock_data clock = { .clock = HOUR_NS };
+    struct error err = { 0 };
+    struct transfer transfer = { .err = &err };
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_SET_CLOCK, &clock), 0);
+    kvm_transfer_clock(&from.kvm, &transfer);
+    transfer.loading = true;
+    kvm_transfer_clock(&to.kvm, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    assert_int_equal(ioctl(to.kvm.vm_fd, KVM_GET_CLOCK, &clock), 0);
+    assert_in_range(clock.clock, HOUR_NS, 2 * HOUR_NS);
+    free(transfer.bytes);
+    machine_close(&from);
+    machine_close(&to);
+}
+
+/* By which of them is refused when only that one fails. */
+static void the_tsc_is_set_first_and_its_deadline_last(void **state)
+{
+    struct machine m = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer = { .err = &err };
+    bool first = true;
+
+    (void)state;
+    machine_open(&m);
+    (void)arm_deadline(&m);
+    vcpu_transfer(&m.vcpus[0], &transfer);
+    transfer.loading = true;
+    for (unsigned skipped = 0; first || fault_end() > 0; skipped++) {
+        transfer.at = 0;
+        transfer.result = 0;
+        fault_set(IOCTL, EIO, KVM_SET_MSRS, skipped, 1);
+        vcpu_transfer(&m.vcpus[0], &transfer);
+        if (first)
+            assert_non_null(strstr(err.message, "MSR 0x10"));
+        first = false;
+    }
+    assert_non_null(strstr(err.message, "MSR 0x6e0"));
+    free(transfer.bytes);
+    machine_close(&m);
+}
+
 /* --- calls that fail, and hosts that are unlike --- */
 
 /* All that is saved of the first vCPU and of what it shares. */
@@ -175,6 +288,22 @@ static void a_part_that_cannot_be_read_is_refused(void **state)
                 fail_msg("\"%s\", number %u: %d, %s", calls[i].text, skipped, transfer.result,
                          err.message);
         }
+    machine_close(&m);
+}
+
+static void want_of_memory_refuses(void **state)
+{
+    struct machine m = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+
+    (void)state;
+    machine_open(&m);
+    fault_set(ALLOCATE, ENOMEM, FAULT_ANY, 0, 1);
+    transfer = saved_by(&m, &err);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(transfer.result, -ENOMEM);
+    assert_non_null(strstr(err.message, "memory is short"));
     machine_close(&m);
 }
 
@@ -271,7 +400,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_that_is_due_is_not_lost),
+        cmocka_unit_test(a_deadline_comes_along),
+        cmocka_unit_test(the_tsc_is_set_first_and_its_deadline_last),
+        cmocka_unit_test(the_clock_goes_on_where_it_was),
         cmocka_unit_test(a_part_that_cannot_be_read_is_refused),
+        cmocka_unit_test(want_of_memory_refuses),
         cmocka_unit_test(a_host_that_does_not_take_a_part_is_told),
         cmocka_unit_test(a_tsc_of_another_rate_needs_scaling),
         cmocka_unit_test(other_msrs_are_refused),
