@@ -420,6 +420,31 @@ static void what_a_balloon_cannot_discard_stays(void **state)
     }
 }
 
+/* In whatever order its pages are named: one call, for the host's kernel to free it whole. */
+static void a_huge_page_goes_in_one_call(void **state)
+{
+    enum { PAGES = 512, STEP = 37 }; /* no factor in common */
+    struct stats_balloon stats = { 0 };
+    struct harness h;
+    uint32_t pages[PAGES], head, used;
+    const struct ring_buffer numbers = { DATA_BASE, sizeof(pages), 0 };
+    unsigned before;
+
+    (void)state;
+    balloon_open(&h, &stats);
+    for (uint32_t i = 0; i < PAGES; i++)
+        pages[i] = AREA / PAGE + i * STEP % PAGES;
+    guest_put(&h, DATA_BASE, pages, sizeof(pages));
+    guest_put(&h, AREA + 8, "mine", 4);
+    before = fault_made[MADVISE];
+    ring_offer(&h, INFLATE, &numbers, 1);
+    ring_kick(&h, INFLATE);
+    assert_true(ring_take(&h, INFLATE, &head, &used));
+    assert_int_equal(fault_made[MADVISE], before + 1);
+    assert_memory_equal(guest_memory_map(h.memory, AREA, 16), (char[16]){ 0 }, 16);
+    harness_close(&h);
+}
+
 enum { PLUG, UNPLUG, UNPLUG_ALL, STATE };
 enum { ACK, NACK, BUSY, ERROR };
 enum { PLUGGED, UNPLUGGED };
@@ -515,6 +540,7 @@ int main(void)
         cmocka_unit_test(kicks_are_not_forgotten),
         cmocka_unit_test(an_interrupt_that_fails_is_pending),
         cmocka_unit_test(what_a_balloon_cannot_discard_stays),
+        cmocka_unit_test(a_huge_page_goes_in_one_call),
         cmocka_unit_test(memory_is_plugged_as_zeroes_or_not),
         cmocka_unit_test(a_file_that_keeps_its_pages_says_so),
     };
