@@ -349,6 +349,14 @@ struct memory_capacity node_memory_capacity(const struct node *node)
     };
 }
 
+bool vm_is_promised(const struct vm *vm)
+{
+    if (vm->head.hidden)
+        return vm->spec.desired_running;
+    return vm_state_is_live(vm->state) || vm->pidfd >= 0 || vm->start_due || vm->start_committing ||
+           vm->timer;
+}
+
 struct memory_promise node_promised(const struct node *node, const struct vm *except)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
@@ -357,15 +365,11 @@ struct memory_promise node_promised(const struct node *node, const struct vm *ex
     for (size_t i = 0; i < vms->count; i++) {
         const struct vm *vm = (const struct vm *)vms->items[i];
 
-        /* One that is deleted has it until its process has ended. */
-        bool counts = vm->head.hidden ? vm->spec.desired_running
-                                      : vm_state_is_live(vm->state) || vm->pidfd >= 0 ||
-                                            vm->start_due || vm->start_committing || vm->timer;
-
-        if (vm == except || !counts || (except && except->autostart_waits && vm->autostart_waits))
+        if (vm == except || !vm_is_promised(vm) ||
+            (except && except->autostart_waits && vm->autostart_waits))
             continue;
         promised.max_mib += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
-        promised.min_mib += vm->spec.memory_min_mib + VM_OVERHEAD_MIB;
+        promised.min_mib += vm->spec.memory_min_mib + vm->raise_committing_mib + VM_OVERHEAD_MIB;
     }
     return promised;
 }

@@ -72,7 +72,7 @@ static void change_committed(void *context, int result, const struct error *err)
     if (change->condition.key && result >= 0)
         change->condition.key->committed = true;
     if (change->kind == RESOURCE_VM)
-        ((struct vm *)resource)->start_committing = false;
+        change_settle_vm((struct vm *)resource);
     if (result < 0) {
         change->err = *err;
         node->database_error = -result;

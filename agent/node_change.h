@@ -45,6 +45,8 @@ int change_commit(struct change *change, struct error *err);
 int change_patch_vm(struct change *change, struct error *err);
 int change_begin_action(struct change *change, struct error *err);
 void change_apply_vm(struct change *change);
+/* Committed or not, it promises nothing any more beyond what its VM's spec says. */
+void change_settle_vm(struct vm *vm);
 /* Writes the VM as it would be with the change's spec, intent and generation. */
 int change_commit_vm(struct change *change, struct error *err);
 

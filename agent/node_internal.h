@@ -166,16 +166,17 @@ struct vm {
     bool forked;                /* its process is, or was, a fork's */
     char memory_base[UID_TEXT]; /* the snapshot that its process's memory is changes of */
 
-    struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
-    struct fork_source *forking; /* owned: while a fork is being made of it */
-    bool fork_asked;             /* and its VMM is at it */
-    struct snapshot *snapshot;   /* that is just being made of it */
-    bool start_committing;       /* a change that will start it is being committed */
-    bool start_due;              /* start as soon as nothing stands against it */
-    bool start_was_due;          /* for the agent that wrote its row */
-    bool autostart_waits;        /* but not before its turn (node_autostart.c) */
-    bool stop_sent;              /* the power button was pressed */
-    bool kill_sent;              /* the process got SIGKILL from us */
+    struct fork_source *fork;      /* owned: what its next start begins with, or NULL */
+    struct fork_source *forking;   /* owned: while a fork is being made of it */
+    bool fork_asked;               /* and its VMM is at it */
+    struct snapshot *snapshot;     /* that is just being made of it */
+    bool start_committing;         /* a change that will start it is being committed */
+    uint32_t raise_committing_mib; /* so much more of a guarantee, too */
+    bool start_due;                /* start as soon as nothing stands against it */
+    bool start_was_due;            /* for the agent that wrote its row */
+    bool autostart_waits;          /* but not before its turn (node_autostart.c) */
+    bool stop_sent;                /* the power button was pressed */
+    bool kill_sent;                /* the process got SIGKILL from us */
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */
     struct loop_timer *hold_timer; /* until it does */
@@ -396,8 +397,15 @@ uint64_t node_promised_mib(const struct node *node, const struct vm *except);
 uint64_t node_promised_disk(const struct node *node);
 /* May so many more be?  -ENOSPC with the numbers and `field` to blame. */
 int node_admit_disk(const struct node *node, uint64_t bytes, const char *field, struct error *err);
-/* May it run?  -ENOMEM with the numbers. */
-int vm_admit(const struct node *node, const struct vm *vm, struct error *err);
+/* Its memory is promised to it: it runs, or is to run.  One that is deleted has it until its
+ * process has ended. */
+bool vm_is_promised(const struct vm *vm);
+/* May it run with that spec, its own or what that is to be?  -ENOMEM with the numbers. */
+int vm_admit(const struct node *node, const struct vm *vm, const struct vm_spec *spec,
+             struct error *err);
+/* May it, which is promised its memory, have the guarantee of that spec?  -ENOMEM the same. */
+int vm_admit_guarantee(const struct node *node, const struct vm *vm, const struct vm_spec *spec,
+                       struct error *err);
 
 /* Takes the next step towards what is desired, if one is due.  Level-triggered: call it whenever
  * anything changed. */

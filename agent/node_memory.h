@@ -22,7 +22,8 @@ struct node_memory *node_memory_free(struct node_memory *memory);
 /* Once a second; more often by itself while the host is short, or becomes it. */
 void node_memory_tick(struct node *node);
 
-/* The settings may have changed: puts them into effect, and undoes what others did. */
+/* The settings, or what VMs may claim, may have changed: puts that into effect, and undoes what
+ * other settings did. */
 void node_memory_follow(struct node *node);
 /* May that be set on this host?  -EBUSY naming the field, with the reason. */
 int node_memory_check(struct node *node, const struct node_memory_spec *wanted, struct error *err);

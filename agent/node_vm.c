@@ -279,22 +279,33 @@ void vm_inherit_nics(struct vm *vm, const struct vm *parent)
             vm_nic_is_forked(parent, place) ? parent->inside[place] : parent->nics[place];
 }
 
-int vm_admit(const struct node *node, const struct vm *vm, struct error *err)
+int vm_admit(const struct node *node, const struct vm *vm, const struct vm_spec *spec,
+             struct error *err)
 {
     const struct memory_capacity capacity = node_memory_capacity(node);
     const struct memory_promise promised = node_promised(node, vm);
-    const struct memory_promise wanted = { vm->spec.memory_max_mib, vm->spec.memory_min_mib };
+    const struct memory_promise wanted = { spec->memory_max_mib, spec->memory_min_mib };
     int result = node_check_schedulable(node, err);
 
     if (result == 0)
         result = admission_check(&capacity, &promised, &wanted, err);
     if (result == 0)
-        result = vm_memory_admit(vm->spec.memory_backing, vm_spec_memory_bytes(&vm->spec), err);
+        result = vm_memory_admit(spec->memory_backing, vm_spec_memory_bytes(spec), err);
     if (result == 0)
         result = vm_files_admit(err);
     if (result == 0)
-        result = jail_share_check(jail_cgroups(node->jail), &vm->spec.share, err);
-    return result < 0 ? result : cpu_baseline_check(vm->spec.cpu, jail_cpuid(node->jail), err);
+        result = jail_share_check(jail_cgroups(node->jail), &spec->share, err);
+    return result < 0 ? result : cpu_baseline_check(spec->cpu, jail_cpuid(node->jail), err);
+}
+
+int vm_admit_guarantee(const struct node *node, const struct vm *vm, const struct vm_spec *spec,
+                       struct error *err)
+{
+    const struct memory_capacity capacity = node_memory_capacity(node);
+    const struct memory_promise promised = node_promised(node, vm);
+    const struct memory_promise wanted = { spec->memory_max_mib, spec->memory_min_mib };
+
+    return admission_check_guarantee(&capacity, &promised, &wanted, err);
 }
 
 static int check_snapshot(const struct node *node, const struct vm *vm, struct error *err)
@@ -358,7 +369,7 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
     if (result == 0)
         result = vm_vsock_check(node->config, &vm->spec.vsock, err);
     if (result == 0 && vm->spec.desired_running)
-        result = vm_admit(node, vm, err);
+        result = vm_admit(node, vm, &vm->spec, err);
     return result;
 }
 

@@ -28,6 +28,14 @@ static bool change_starts(const struct change *change)
     return change->new_spec.desired_running && !target_vm(change)->spec.desired_running;
 }
 
+/* By how much its guarantee is to be more. */
+static uint32_t raise_mib(const struct change *change)
+{
+    uint32_t now = target_vm(change)->spec.memory_min_mib, next = change->new_spec.memory_min_mib;
+
+    return next > now ? next - now : 0;
+}
+
 /* It was paused for want of space or memory, and is to go on, or to be paused because it was asked
  * for: then it does not go on when there is memory again. */
 static bool ends_want(const struct change *change)
@@ -53,6 +61,7 @@ int change_commit_vm(struct change *change, struct error *err)
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
     bool starts = change_starts(change);
+    uint32_t raise = raise_mib(change);
     char full = vm->full[0];
     int result;
 
@@ -73,7 +82,20 @@ int change_commit_vm(struct change *change, struct error *err)
     vm->intent = intent;
     vm->full[0] = full;
     vm->start_committing = starts && result == CHANGE_COMMITTING;
+    vm->raise_committing_mib = result == CHANGE_COMMITTING ? raise : 0;
     return result;
+}
+
+void change_settle_vm(struct vm *vm)
+{
+    vm->start_committing = false;
+    vm->raise_committing_mib = 0;
+}
+
+static bool claims_the_same(const struct vm_spec *a, const struct vm_spec *b)
+{
+    return a->memory_min_mib == b->memory_min_mib && a->memory_weight == b->memory_weight &&
+           a->priority == b->priority;
 }
 
 void change_apply_vm(struct change *change)
@@ -112,6 +134,8 @@ void change_apply_vm(struct change *change)
     if (change->node->labels_changed && !json_equal(change->new_spec.labels, vm->spec.labels))
         change->node->labels_changed(change->node->labels_context);
     vm_step(change->node, vm);
+    if (!claims_the_same(&change->new_spec, &vm->spec))
+        node_memory_follow(change->node);
     if (change->verb == CHANGE_PART)
         node_wake_vms(change->node); /* a fork may have waited for it */
 }
@@ -124,6 +148,22 @@ void node_watch_labels(struct node *node, node_labels_fn *changed, void *context
 
 /* --- PATCH --- */
 
+/* Has the host what it asks for? */
+static int admit_patch(const struct change *change, struct error *err)
+{
+    const struct vm *vm = target_vm(change);
+    const struct vm_spec *spec = &change->new_spec;
+    int result = 0;
+
+    if (!jail_share_is_same(&spec->share, &vm->spec.share))
+        result = jail_share_check(jail_cgroups(change->node->jail), &spec->share, err);
+    if (result == 0 && change_starts(change))
+        result = vm_admit(change->node, vm, spec, err);
+    else if (result == 0 && vm_is_promised(vm) && raise_mib(change) > 0)
+        result = vm_admit_guarantee(change->node, vm, spec, err);
+    return result;
+}
+
 int change_patch_vm(struct change *change, struct error *err)
 {
     static const char *const changeable[] = { "labels",
@@ -134,6 +174,7 @@ int change_patch_vm(struct change *change, struct error *err)
                                               "stop_timeout_seconds",
                                               "balloon",
                                               "memory_target_mib",
+                                              "memory_min_mib",
                                               "memory_weight",
                                               "priority",
                                               "autostart_order",
@@ -171,11 +212,7 @@ int change_patch_vm(struct change *change, struct error *err)
     else
         result = 1;
     json_decref(canonical);
-    if (result > 0 && !jail_share_is_same(&change->new_spec.share, &vm->spec.share) &&
-        jail_share_check(jail_cgroups(change->node->jail), &change->new_spec.share, err) < 0)
-        result = -err->code;
-    if (result > 0 && change->new_spec.desired_running && !vm->spec.desired_running &&
-        vm_admit(change->node, vm, err) < 0)
+    if (result > 0 && admit_patch(change, err) < 0)
         result = -err->code;
     if (result <= 0)
         return result;
@@ -213,7 +250,7 @@ int change_begin_action(struct change *change, struct error *err)
     if (!revoked && vm_lifecycle_next(state, event) == VM_NONE)
         return error_set(err, EBUSY, "%s is not possible while vm %s is %s", vm_event_name(event),
                          vm->head.id, vm_state_name(vm->state));
-    if (event == VM_EVENT_START && vm_admit(change->node, vm, err) < 0)
+    if (event == VM_EVENT_START && vm_admit(change->node, vm, &vm->spec, err) < 0)
         return -err->code;
     if (vm_spec_parse(vm->head.spec, &change->new_spec, err) < 0)
         return -err->code;

@@ -50,6 +50,14 @@ static int check(uint64_t promised, uint64_t wanted, uint64_t allocatable, const
                        (unsigned long long)allocatable, what);
 }
 
+int admission_check_guarantee(const struct memory_capacity *capacity,
+                              const struct memory_promise *promised,
+                              const struct memory_promise *wanted, struct error *err)
+{
+    return check(promised->min_mib, wanted->min_mib, beyond_reserve(capacity), "memory_min_mib",
+                 "guaranteed", err);
+}
+
 int admission_check(const struct memory_capacity *capacity, const struct memory_promise *promised,
                     const struct memory_promise *wanted, struct error *err)
 {
@@ -57,8 +65,7 @@ int admission_check(const struct memory_capacity *capacity, const struct memory_
                        "memory_mib", "promised", err);
 
     if (result == 0)
-        result = check(promised->min_mib, wanted->min_mib, beyond_reserve(capacity),
-                       "memory_min_mib", "guaranteed", err);
+        result = admission_check_guarantee(capacity, promised, wanted, err);
     if (result == 0 && capacity->is_short)
         result = error_field(err, ENOMEM, "memory_mib",
                              "the host is short of memory now, though it is promised to nobody "

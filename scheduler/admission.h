@@ -31,6 +31,10 @@ uint64_t admission_allocatable_mib(const struct memory_capacity *capacity);
 /* How many more such VMs admission_check would let through. */
 uint64_t admission_fits(const struct memory_capacity *capacity,
                         const struct memory_promise *promised, const struct memory_promise *each);
-/* 0, or -ENOMEM with the numbers. */
+/* 0, or -ENOMEM with the numbers.  The second: of what is guaranteed only, to a VM that has its
+ * place already. */
 int admission_check(const struct memory_capacity *capacity, const struct memory_promise *promised,
                     const struct memory_promise *wanted, struct error *err);
+int admission_check_guarantee(const struct memory_capacity *capacity,
+                              const struct memory_promise *promised,
+                              const struct memory_promise *wanted, struct error *err);

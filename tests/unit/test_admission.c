@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <string.h>
-#include "agent/node_internal.h"
+#include "agent/node_change.h"
 #include "base/error.h"
 #include "scheduler/admission.h"
 
@@ -128,6 +128,41 @@ static void memory_is_promised_until_the_process_has_ended(void **state)
     assert_int_equal(node_promised_mib(&node, NULL), 0);
 }
 
+/* Between its admission and its commit nobody else gets what it is promised; stopped, it has
+ * nothing. */
+static void a_raise_that_is_being_committed_counts(void **state)
+{
+    struct vm vm = { .pidfd = 9, .raise_committing_mib = 30 };
+    struct resource *items[] = { &vm.head };
+    struct node node = { .tables[RESOURCE_VM] = { .items = items, .count = 1 } };
+
+    (void)state;
+    vm.spec.memory_max_mib = 100;
+    vm.spec.memory_min_mib = 50;
+    assert_int_equal(node_promised(&node, NULL).min_mib, 80 + VM_OVERHEAD_MIB);
+    assert_int_equal(node_promised(&node, NULL).max_mib, 100 + VM_OVERHEAD_MIB);
+    change_settle_vm(&vm);
+    assert_int_equal(node_promised(&node, NULL).min_mib, 50 + VM_OVERHEAD_MIB);
+    vm.raise_committing_mib = 30;
+    vm.pidfd = -1;
+    assert_int_equal(node_promised(&node, NULL).min_mib, 0);
+}
+
+static void a_guarantee_may_grow_where_the_ratio_is_used_up(void **state)
+{
+    const struct memory_promise promised = { 1024, 256 }, next = { 1024, 256 - VM_OVERHEAD_MIB };
+    const struct memory_promise more = { 1024, 257 - VM_OVERHEAD_MIB };
+    struct memory_capacity now = host;
+    struct error err = { 0 };
+
+    (void)state;
+    now.is_short = true;
+    assert_int_equal(admission_check_guarantee(&now, &promised, &next, &err), 0);
+    assert_int_equal(admission_check_guarantee(&now, &promised, &more, &err), -ENOMEM);
+    assert_string_equal(err.field, "memory_min_mib");
+    assert_non_null(strstr(err.message, "257 MiB are needed with overhead, 256 of 512 MiB"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +173,8 @@ int main(void)
         cmocka_unit_test(what_is_overcommitted_has_its_place_in_swap),
         cmocka_unit_test(a_host_that_is_short_starts_nothing),
         cmocka_unit_test(memory_is_promised_until_the_process_has_ended),
+        cmocka_unit_test(a_raise_that_is_being_committed_counts),
+        cmocka_unit_test(a_guarantee_may_grow_where_the_ratio_is_used_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
