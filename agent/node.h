@@ -199,9 +199,11 @@ void node_key_end(struct node *node, struct key *key);
 void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
                      node_done_fn *done, void *context);
 /* Ends that the node is cordoned (creates and starts no VMs) or drained. */
-void node_set_schedulable(struct node *node, node_done_fn *done, void *context);
+void node_set_schedulable(struct node *node, struct node_condition condition, node_done_fn *done,
+                          void *context);
 /* Cordons it, and begins to stop all that runs. */
-void node_drain(struct node *node, node_done_fn *done, void *context);
+void node_drain(struct node *node, struct node_condition condition, node_done_fn *done,
+                void *context);
 
 /* GET /v1/node/memory: what is promised, how short the host is, what is done about it. */
 json_t *node_memory_json(const struct node *node);

@@ -143,17 +143,10 @@ int change_commit(struct change *change, struct error *err)
 static int check_condition(const struct change *change, const struct resource *resource,
                            struct error *err)
 {
-    const struct node_condition *condition = &change->condition;
-    bool is_it = resource && resource->generation == condition->if_generation &&
-                 strncmp(resource->uid, condition->if_uid, strlen(condition->if_uid)) == 0;
-
-    if (resource && condition->if_absent)
+    if (resource && change->condition.if_absent)
         return error_set(err, ESTALE, "%s %s exists", resource_kind_name(change->kind), change->id);
-    if (condition->if_generation > 0 && !is_it)
-        return error_set(err, ESTALE, "the generation is %lld, the uid %s",
-                         resource ? (long long)resource->generation : 0,
-                         resource ? resource->uid : "none");
-    return 0;
+    return resource_check_condition(&change->condition, resource ? resource->generation : 0,
+                                    resource ? resource->uid : "", err);
 }
 
 static int compare(const struct change *change, const struct resource *existing,

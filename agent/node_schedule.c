@@ -103,16 +103,18 @@ void node_drain_go_on(struct node *node)
 
 /* --- what was asked for --- */
 
-void node_set_schedulable(struct node *node, node_done_fn *done, void *context)
+void node_set_schedulable(struct node *node, struct node_condition condition, node_done_fn *done,
+                          void *context)
 {
-    node_spec_change(node, json_pack("{s:b, s:n}", "schedulable", 1, "draining"),
-                     (struct node_condition){ 0 }, done, context);
+    node_spec_change(node, json_pack("{s:b, s:n}", "schedulable", 1, "draining"), condition, done,
+                     context);
 }
 
-void node_drain(struct node *node, node_done_fn *done, void *context)
+void node_drain(struct node *node, struct node_condition condition, node_done_fn *done,
+                void *context)
 {
-    node_spec_change(node, json_pack("{s:b, s:b}", "schedulable", 0, "draining", 1),
-                     (struct node_condition){ 0 }, done, context);
+    node_spec_change(node, json_pack("{s:b, s:b}", "schedulable", 0, "draining", 1), condition,
+                     done, context);
 }
 
 /* --- shown --- */

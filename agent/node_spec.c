@@ -342,10 +342,9 @@ static int wish_begin(struct node_wish *wish)
     json_t *now = node_spec_json(&node->spec, /* stored= */ true), *next;
     int result;
 
-    if (wish->condition.if_generation > 0 &&
-        (wish->condition.if_generation != node->generation || wish->condition.if_uid[0])) {
+    if (resource_check_condition(&wish->condition, node->generation, "", err) < 0) {
         json_decref(now);
-        return error_set(err, ESTALE, "the generation is %lld", (long long)node->generation);
+        return -err->code;
     }
     next = now && wish->patch ? json_deep_copy(now) : NULL;
     if (!next) {

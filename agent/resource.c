@@ -85,6 +85,17 @@ const char *resource_kind_name(enum resource_kind kind)
     return names[kind];
 }
 
+int resource_check_condition(const struct node_condition *condition, int64_t generation,
+                             const char *uid, struct error *err)
+{
+    if (condition->if_generation == 0 ||
+        (condition->if_generation == generation &&
+         strncmp(uid, condition->if_uid, strlen(condition->if_uid)) == 0))
+        return 0;
+    return error_set(err, ESTALE, "the generation is %lld, the uid %s", (long long)generation,
+                     uid[0] ? uid : "none");
+}
+
 int resource_not_found(enum resource_kind kind, const char *id, struct error *err)
 {
     return error_set(err, ENOENT, "there is no %s %s", resource_kind_name(kind), id);

@@ -63,6 +63,10 @@ const char *resource_kind_name(enum resource_kind kind);
 /* Returns -ENOENT. */
 int resource_not_found(enum resource_kind kind, const char *id, struct error *err);
 
+/* Is what has this generation and uid ("": none) what the condition names?  -ESTALE. */
+int resource_check_condition(const struct node_condition *condition, int64_t generation,
+                             const char *uid, struct error *err);
+
 /* "2026-11-22T16:03:59.123Z"; ms since the epoch. */
 #define TIMESTAMP_TEXT 32
 void timestamp_format(int64_t ms, char ret_text[TIMESTAMP_TEXT]);

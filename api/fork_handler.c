@@ -250,11 +250,14 @@ static void forks_put(struct forks *forks, json_t *spec)
 
 void vm_fork(struct request *request)
 {
+    struct node_condition condition = { 0 };
     struct error err = { 0 };
     struct forks *forks = NULL;
     json_t *parent, *spec;
 
-    if (resource_read_wait(request, &err) < 0 || forks_read(request, &forks, &err) < 0) {
+    if (resource_read_wait(request, &err) < 0 ||
+        request_check_match(request, RESOURCE_VM, false, &condition, &err) < 0 ||
+        forks_read(request, &forks, &err) < 0) {
         request_reply_error(request, &err);
         return;
     }

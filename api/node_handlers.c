@@ -107,7 +107,13 @@ void node_change(struct request *request)
 
 void node_uncordon(struct request *request)
 {
-    node_set_schedulable(request->node, node_changed, request);
+    struct node_condition condition = { 0 };
+    struct error err = { 0 };
+
+    if (request_node_condition(request, &condition, &err) < 0)
+        request_reply_error(request, &err);
+    else
+        node_set_schedulable(request->node, condition, node_changed, request);
 }
 
 static void drain_reply(struct request *request, bool reached)
@@ -130,12 +136,14 @@ static void drain_begun(void *context, int result, const struct error *err)
 
 void node_start_drain(struct request *request)
 {
+    struct node_condition condition = { 0 };
     struct error err = { 0 };
 
-    if (resource_read_wait(request, &err) < 0)
+    if (resource_read_wait(request, &err) < 0 ||
+        request_node_condition(request, &condition, &err) < 0)
         request_reply_error(request, &err);
     else
-        node_drain(request->node, drain_begun, request);
+        node_drain(request->node, condition, drain_begun, request);
 }
 
 static void backed_up(void *context, const void *bytes, size_t size, const struct error *err)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 #include "agent/label_selector.h"
+#include "agent/resource.h"
 #include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/request_table.h"
@@ -269,6 +270,24 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
 
     json_decref(current);
     return read_condition(request, exists, may_create, ret_condition, err);
+}
+
+int request_check_match(struct request *request, enum resource_kind kind, bool may_create,
+                        struct node_condition *ret_condition, struct error *err)
+{
+    json_t *current = request->if_match ? node_get(request->node, kind, request->parameter) : NULL;
+    struct node_condition condition = { 0 };
+    int result = read_condition(request, current != NULL, may_create, &condition, err);
+
+    if (result == 0 && current)
+        result = resource_check_condition(
+            &condition, json_integer_value(json_object_get(current, "generation")),
+            json_string_value(json_object_get(current, "uid")), err);
+    json_decref(current);
+    if (result == 0)
+        *ret_condition =
+            (struct node_condition){ .if_absent = condition.if_absent, .key = condition.key };
+    return result;
 }
 
 int request_node_condition(struct request *request, struct node_condition *ret_condition,

@@ -113,6 +113,10 @@ int request_admit_stream(struct request *request, const struct stream_share *sha
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);
+/* The same, with If-Match checked now: for what does not change the resource itself. *ret_condition
+ * is what else is made of it must keep to. */
+int request_check_match(struct request *request, enum resource_kind kind, bool may_create,
+                        struct node_condition *ret_condition, struct error *err);
 /* The same, of a change of the node's own spec. */
 int request_node_condition(struct request *request, struct node_condition *ret_condition,
                            struct error *err);

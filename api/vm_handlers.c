@@ -106,10 +106,22 @@ static int snapshot_read(struct request *request, struct node_change *change, st
 
 void vm_snapshot(struct request *request)
 {
-    struct node_change change = { .verb = CHANGE_PUT, .done = resource_change_done };
+    struct error err = { 0 };
+    struct node_change change = { .verb = CHANGE_PUT,
+                                  .kind = RESOURCE_SNAPSHOT,
+                                  .id =
+                                      request->parameter, /* once snapshot_read has put it there */
+                                  .done = resource_change_done,
+                                  .context = request };
 
-    if (!resource_read_change(request, snapshot_read, &change))
+    if (resource_read_wait(request, &err) < 0 ||
+        request_check_match(request, RESOURCE_VM, /* may_create= */ true, &change.condition, &err) <
+            0 ||
+        snapshot_read(request, &change, &err) < 0) {
+        json_decref(change.body);
+        request_reply_error(request, &err);
         return;
+    }
     if (idempotency_is_done(request)) {
         request->step.status = 202;
         resource_finish(request);
@@ -239,9 +251,11 @@ static void console_typed(void *context, int result, const struct error *err)
 void vm_console_input(struct request *request)
 {
     static const char *const types[] = { "text/plain", "application/octet-stream", NULL };
+    struct node_condition condition = { 0 };
     struct error err = { 0 };
 
-    if (request_check_bytes(request, types, NODE_INPUT_MAX, &err) < 0)
+    if (request_check_bytes(request, types, NODE_INPUT_MAX, &err) < 0 ||
+        request_check_match(request, RESOURCE_VM, false, &condition, &err) < 0)
         request_reply_error(request, &err);
     else
         node_console_input(request->node, request->parameter, request->body, request->body_size,

@@ -176,30 +176,41 @@ void node_key_end(struct node *node, struct key *key)
     key_end(&node->keys, key);
 }
 
-void node_set_schedulable(struct node *node, node_done_fn *done, void *context)
-{
-    fake_change(node, done, context);
-}
-
-/* Its generation is 1 to begin with; "refuse" as in fake_put. */
-void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
-                     node_done_fn *done, void *context)
+/* Its generation is 1 to begin with. */
+static struct fake_change *fake_node_change(struct node *node, struct node_condition condition,
+                                            node_done_fn *done, void *context)
 {
     struct fake_change *change = fake_change(node, done, context);
-    json_int_t refuse =
-        json_integer_value(json_object_get(json_object_get(patch, "memory"), "refuse"));
 
     if (condition.if_generation > 0 && condition.if_generation != 1 + node->patched)
         change->result = error_set(&change->err, ESTALE, "the generation is %d", 1 + node->patched);
-    else if (refuse)
+    return change;
+}
+
+void node_set_schedulable(struct node *node, struct node_condition condition, node_done_fn *done,
+                          void *context)
+{
+    fake_node_change(node, condition, done, context);
+}
+
+/* "refuse" as in fake_put. */
+void node_patch_spec(struct node *node, const json_t *patch, struct node_condition condition,
+                     node_done_fn *done, void *context)
+{
+    struct fake_change *change = fake_node_change(node, condition, done, context);
+    json_int_t refuse =
+        json_integer_value(json_object_get(json_object_get(patch, "memory"), "refuse"));
+
+    if (change->result == 0 && refuse)
         change->result = error_field(&change->err, (int)refuse, "memory.refuse", "refused");
-    else
+    if (change->result == 0)
         node->patched++;
 }
 
-void node_drain(struct node *node, node_done_fn *done, void *context)
+void node_drain(struct node *node, struct node_condition condition, node_done_fn *done,
+                void *context)
 {
-    fake_change(node, done, context);
+    fake_node_change(node, condition, done, context);
 }
 
 bool node_state_is_known(enum resource_kind kind, const char *name)

@@ -26,6 +26,11 @@ static void conditions_are_kept_to(void **state)
     assert_int_equal(ASK(f, "PATCH", NODE, "{\"memory\":{}}", .if_match = "\"1\", \"2\""), 400);
     assert_int_equal(ASK(f, "PATCH", NODE, "{\"memory\":{}}", .if_none_match = "*"), 400);
     assert_int_equal(f->node->patched, 2);
+    assert_int_equal(ASK(f, "POST", NODE "/drain", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "POST", NODE "/drain", .if_match = "\"3\""), 202);
+    assert_int_equal(ASK(f, "POST", NODE "/uncordon", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "POST", NODE "/uncordon", .if_match = "\"3\""), 200);
+    assert_int_equal(ASK(f, "POST", NODE "/uncordon", .if_none_match = "*"), 400);
 }
 
 static void only_what_can_change_is_taken(void **state)

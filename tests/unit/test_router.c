@@ -257,6 +257,24 @@ static void conditions_hold_or_412(void **state)
     assert_string_equal(f->etag, "\"2.00000000\"");
     assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{}", .if_match = "\"1\""), 412);
     assert_int_equal(ASK(f, "POST", "/v1/vms/a/start", .if_match = "\"1\""), 412);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/fork", "{\"ids\":[\"b\"]}", .if_match = "\"1\""),
+                     412);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/fork", "{\"ids\":[\"b\"]}", .if_match = "\"2\""),
+                     202);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/fork", "{\"ids\":[\"b\"]}", .if_none_match = "*"),
+                     400);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .if_match = "\"1\""),
+                     412);
+    assert_int_equal(
+        ASK(f, "POST", "/v1/vms/a/snapshot", "{\"id\":\"s\"}", .if_match = "\"2.00000000\""), 202);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/b/snapshot", "{\"id\":\"s\"}", .if_none_match = "*"),
+                     412);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/console/input", "x", .content_type = "text/plain",
+                         .if_match = "\"1\""),
+                     412);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/console/input", "x", .content_type = "text/plain",
+                         .if_match = "\"2\""),
+                     204);
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a", .if_match = "\"1\""), 412);
     assert_int_equal(ASK(f, "DELETE", "/v1/vms/a", .if_none_match = "*"), 400);
 }
