@@ -24,6 +24,7 @@
 #include "base/loop.h"
 #include "base/process.h"
 #include "base/seqpacket.h"
+#include "base/watchdog.h"
 
 #define OUTSTANDING_MAX                                                      \
     16384 /* more than warren-api's connections: a sane one never gets there \
@@ -41,6 +42,8 @@ struct api_service {
     struct loop_source *exit_source;
     struct loop_timer *restart_timer;
     int64_t started_ms, delay_ms;
+    struct loop_timer *watch_timer;
+    struct watchdog watchdog; /* of that process */
     struct wire_link *link;
     struct tls_bytes {
         char *bytes; /* owned; NULL = none */
@@ -202,11 +205,12 @@ static void service_message(void *context, struct wire_message *message)
 {
     struct api_service *service = context;
 
+    watchdog_answered(&service->watchdog);
     if (message->kind == WIRE_REQUEST) {
         service_request(service, message);
     } else if (message->kind == WIRE_TLS) {
         service_tls_taken(service, message);
-    } else {
+    } else if (message->kind == WIRE_ABANDON) {
         struct request *request = request_table_find(&service->requests, message->id);
 
         /* the reply may have crossed it */
@@ -227,6 +231,20 @@ static void service_link_ended(void *context, const struct error *err)
     if (service->drained && err->code == EPIPE)
         return; /* it is ending, as it was told */
     service_kill_api(service, err->message);
+}
+
+/* One that hangs is ended, and so started again: clients wait in the socket's backlog meanwhile. */
+static void service_watch(void *context)
+{
+    struct api_service *service = context;
+    struct wire_message probe = { .kind = WIRE_PROBE };
+    enum watchdog_verdict verdict =
+        service->link ? watchdog_turn(&service->watchdog, loop_now_ms()) : WATCHDOG_WAIT;
+
+    if (verdict == WATCHDOG_ASK)
+        service_send(service, &probe);
+    else if (verdict == WATCHDOG_HUNG)
+        service_kill_api(service, "it " WATCHDOG_HUNG_TEXT);
 }
 
 static void service_log_exit(const struct api_service *service, int status)
@@ -268,7 +286,7 @@ static int service_link_new(struct api_service *service, int *ret_fd, struct err
 {
     struct wire_link_options link = {
         .loop = service->options.loop,
-        .kinds = 1u << WIRE_REQUEST | 1u << WIRE_ABANDON | 1u << WIRE_TLS,
+        .kinds = 1u << WIRE_REQUEST | 1u << WIRE_ABANDON | 1u << WIRE_TLS | 1u << WIRE_PROBE,
         .pause_at = REPLY_QUEUE_PAUSE,
         .on_message = service_message,
         .on_end = service_link_ended,
@@ -333,6 +351,7 @@ static int service_start(struct api_service *service, struct error *err)
         return error_wrap(err, "start warren-api");
     }
     service->started_ms = loop_now_ms();
+    service->watchdog = (struct watchdog){ 0 };
     r = loop_add(service->options.loop, service->pidfd, EPOLLIN, service_api_exited, service,
                  &service->exit_source, err);
     if (r < 0) {
@@ -458,7 +477,10 @@ int api_service_new(const struct api_service_options *options, struct api_servic
         service->options.changes_max = CHANGES_MAX;
     service->listen_fd = service->pidfd = -1;
     service->metrics = options->metrics;
-    r = service->metrics ? 0 : error_set(err, ENOMEM, "no memory for the API service");
+    service->watch_timer = loop_every(options->loop, WATCHDOG_TURN_MS, service_watch, service);
+    r = service->metrics && service->watch_timer
+            ? 0
+            : error_set(err, ENOMEM, "no memory for the API service");
     if (r >= 0)
         r = service_listen(service, err);
     if (r >= 0 && options->tls)
@@ -504,6 +526,7 @@ struct api_service *api_service_free(struct api_service *service)
 {
     if (!service)
         return NULL;
+    loop_cancel(service->watch_timer);
     loop_cancel(service->restart_timer);
     loop_remove(service->exit_source);
     service->link = wire_link_free(service->link); /* warren-api exits at this end of file */

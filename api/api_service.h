@@ -2,8 +2,8 @@
  * that speaks HTTP on it, and the requests that it relays.  Loop thread.
  *
  * The listening socket belongs to warrend, so that a restart of warren-api refuses nobody: it is
- * started again at once when it dies (later and later if it keeps dying), and only the requests
- * then under way are lost. */
+ * started again at once when it dies (later and later if it keeps dying) or hangs
+ * (base/watchdog.h), and only the requests then under way are lost. */
 #pragma once
 #include <sys/types.h>
 #include "api/access.h"

@@ -105,6 +105,12 @@ static void server_drain(struct server *server)
         server->stopping = true;
 }
 
+static void server_answer(struct server *server, const struct wire_message *answer)
+{
+    if (wire_link_send(server->link, answer, NULL) < 0)
+        server->stopping = true;
+}
+
 /* What is wrong with the new one goes back; the one before stays then. */
 static void server_take_tls(struct server *server, const struct wire_message *message)
 {
@@ -119,8 +125,7 @@ static void server_take_tls(struct server *server, const struct wire_message *me
         server_tls_unref(server->tls);
         server->tls = tls;
     }
-    if (wire_link_send(server->link, &answer, NULL) < 0)
-        server->stopping = true;
+    server_answer(server, &answer);
 }
 
 static void server_message(void *context, struct wire_message *message)
@@ -129,6 +134,8 @@ static void server_message(void *context, struct wire_message *message)
         server_drain(context);
     else if (message->kind == WIRE_TLS)
         server_take_tls(context, message);
+    else if (message->kind == WIRE_PROBE)
+        server_answer(context, message);
     else if (message->kind == WIRE_ABANDON)
         exchange_cut(context, message->id);
     else
@@ -190,7 +197,8 @@ static int server_connect(struct server *server, int link_fd, struct error *err)
 {
     struct wire_link_options options = {
         .loop = server->loop,
-        .kinds = 1u << WIRE_REPLY | 1u << WIRE_ABANDON | 1u << WIRE_DRAIN | 1u << WIRE_TLS,
+        .kinds = 1u << WIRE_REPLY | 1u << WIRE_ABANDON | 1u << WIRE_DRAIN | 1u << WIRE_TLS |
+                 1u << WIRE_PROBE,
         .on_message = server_message,
         .on_end = server_link_ended,
         .context = server,

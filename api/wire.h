@@ -4,7 +4,8 @@
  * this id, if it still comes, is ignored; or the stream that it was answered with has ended).
  * warrend -> warren-api: REPLY, one for each request; ABANDON: close the connection of this id,
  * which still waits for its reply, or has a stream; DRAIN: nobody new can come, end when every
- * connection has had its answer.  Where there is TLS, TLS goes first and whenever the files have
+ * connection has had its answer.  PROBE: is it there, and serving?  The same comes back from its
+ * one thread (base/watchdog.h).  Where there is TLS, TLS goes first and whenever the files have
  * changed: its body is the certificate chain, its key and the authorities of clients, PEM, a NUL
  * behind each; the same kind comes back, its body what is wrong with that ("" = taken). Neither end
  * trusts the other's bytes: warren-api is the less trusted process, and what it gets back was
@@ -29,6 +30,7 @@ enum wire_kind {
     WIRE_REPLY,
     WIRE_DRAIN,
     WIRE_TLS,
+    WIRE_PROBE,
     WIRE_KIND_COUNT
 };
 
