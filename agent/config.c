@@ -101,6 +101,11 @@ static const struct option options[] = {
       "let imports by URL reach private, link-local and loopback addresses" },
     { "ca-file", TYPE_PATH, AT(ca_file), 0, 0, "FILE",
       "certificates that imports by URL trust (default: the system's)" },
+    { "import-speed-limit", TYPE_NUMBER, AT(import_speed_limit), 0, 1 << 20, "KIB",
+      "an import by URL fails whose server sends less than so many KiB a second (default 16; 0: it "
+      "is waited for) ..." },
+    { "import-speed-time", TYPE_NUMBER, AT(import_speed_time), 1, 86400, "S",
+      "... for so many seconds, on average (default 60)" },
     { "debug", TYPE_FLAG, AT(debug), 0, 0, NULL, "log more" },
 };
 
@@ -324,6 +329,8 @@ int config_parse(int argc, char **argv, struct config *ret_config, enum config_w
         .autostart_parallel = 8,
         .events_kept = EVENTS_KEPT,
         .events_heartbeat_seconds = 15,
+        .import_speed_limit = 16,
+        .import_speed_time = 60,
     };
     struct config flags = defaults;
     struct config config = defaults;

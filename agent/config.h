@@ -52,6 +52,8 @@ struct config {
     bool accept_older_database;    /* than what is on the host, which goes */
     bool allow_private_urls;       /* imports may come from private and loopback addresses */
     char ca_file[CONFIG_PATH_MAX]; /* for imports; "" = the system's */
+    int64_t import_speed_limit;    /* KiB a second that a server must send at least; 0 = none */
+    int64_t import_speed_time;     /* s, for so long */
     bool debug;
 };
 

@@ -137,6 +137,8 @@ static int open_stores(struct node *node, struct error *err)
         .gid = jail_user(node->jail, JAIL_USER_FETCH),
         .ca_file = config->ca_file[0] ? config->ca_file : NULL,
         .allow_private = config->allow_private_urls,
+        .speed_limit = (uint64_t)config->import_speed_limit << 10,
+        .speed_time = (uint64_t)config->import_speed_time,
         .log_fd = node->log->fd,
     };
     int result = jail_make_dir(AT_FDCWD, config->state_dir, 0700, &state_dir, err);

@@ -36,6 +36,7 @@ struct options {
     const char *sha256; /* NULL = any */
     const char *ca_file;
     uint64_t max_bytes;
+    uint64_t speed_limit, speed_time; /* as in struct fetch_url_spec */
     bool allow_http;
     bool allow_private;
     struct fetch_sandbox_spec sandbox;
@@ -81,7 +82,9 @@ enum option_id {
     OPTION_ROOT,
     OPTION_CA_FILE,
     OPTION_ALLOW_HTTP,
-    OPTION_ALLOW_PRIVATE
+    OPTION_ALLOW_PRIVATE,
+    OPTION_SPEED_LIMIT,
+    OPTION_SPEED_TIME
 };
 
 static const struct option long_options[] = {
@@ -95,6 +98,8 @@ static const struct option long_options[] = {
     { "ca-file", required_argument, NULL, OPTION_CA_FILE },
     { "allow-http", no_argument, NULL, OPTION_ALLOW_HTTP },
     { "allow-private", no_argument, NULL, OPTION_ALLOW_PRIVATE },
+    { "speed-limit", required_argument, NULL, OPTION_SPEED_LIMIT },
+    { "speed-time", required_argument, NULL, OPTION_SPEED_TIME },
     { NULL, 0, NULL, 0 },
 };
 
@@ -134,6 +139,10 @@ static int parse_option(struct options *options, int id, const char *value, stru
     case OPTION_ALLOW_PRIVATE:
         options->allow_private = true;
         return 0;
+    case OPTION_SPEED_LIMIT:
+        return parse_number(value, "speed-limit", 1u << 30, &options->speed_limit, err);
+    case OPTION_SPEED_TIME:
+        return parse_number(value, "speed-time", 86400, &options->speed_time, err);
     default:
         return error_set(err, EINVAL, "unknown option; see storage/fetch_protocol.h");
     }
@@ -263,6 +272,8 @@ static int run(int argc, char **argv, struct fetch_report *report, struct fetch_
     url.authorities = authorities;
     url.allow_http = options.allow_http;
     url.allow_private = options.allow_private;
+    url.speed_limit = options.speed_limit;
+    url.speed_time = options.speed_time;
     result = import(&options, &url, report, &output, ret_result, err);
     fetch_output_close(&output);
     return result;

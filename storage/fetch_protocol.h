@@ -3,6 +3,7 @@
  *   warren-fetch --kind kernel|initrd|disk [--url URL] [--sha256 HEX] --max-bytes N
  *                --uid N --gid N --root EMPTY-DIRECTORY
  *                [--ca-file FILE] [--allow-http] [--allow-private]
+ *                [--speed-limit BYTES-A-SECOND --speed-time SECONDS]
  *
  * One process per import.  It leaves the host before it reads a byte of the source, puts the image
  * into FETCH_FD_OUTPUT and ends after exactly one FETCH_RESULT.  The agent believes nothing of what

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "base/error.h"
+#include "base/loop.h"
 #include "storage/fetch_address.h"
 #include "storage/fetch_output.h"
 #include "storage/fetch_report.h"
@@ -19,6 +20,8 @@ struct transfer {
     CURL *curl;         /* owned by fetch_url */
     bool refused;       /* an address was not public */
     struct error error; /* of a callback; code 0 = none */
+    int64_t since_ms;   /* when its speed was looked at last, and what had come by then: */
+    uint64_t since_size;
 };
 
 static void cleanup_curl(CURL **curl)
@@ -40,6 +43,28 @@ static size_t on_bytes(char *bytes, size_t unit, size_t count, void *context)
     return result == 0 ? unit * count : CURL_WRITEFUNC_ERROR;
 }
 
+/* libcurl's own limit looks at the last seconds only: a burst a minute would satisfy it.  Where
+ * nobody asked for twice the time, we were held up ourselves (a suspended host). */
+static int check_speed(struct transfer *transfer)
+{
+    const struct fetch_url_spec *spec = transfer->spec;
+    int64_t now_ms = loop_now_ms();
+    int64_t span_ms = now_ms - transfer->since_ms, limit_ms = (int64_t)spec->speed_time * 1000;
+    uint64_t came = transfer->output->size - transfer->since_size;
+
+    if (span_ms < limit_ms)
+        return 0;
+    transfer->since_ms = now_ms;
+    transfer->since_size = transfer->output->size;
+    if (span_ms >= 2 * limit_ms || came >= spec->speed_limit * spec->speed_time)
+        return 0;
+    return error_field(&transfer->error, EAGAIN, FIELD,
+                       "the source's server sent less than %llu KiB a second for %llu s: take "
+                       "another, put the file into an import-dir, or lower import-speed-limit",
+                       (unsigned long long)spec->speed_limit >> 10,
+                       (unsigned long long)spec->speed_time);
+}
+
 /* Also called while nothing comes: an agent that has gone is noticed then, too. */
 static int on_progress(void *context, curl_off_t total, curl_off_t done, curl_off_t up_total,
                        curl_off_t up_done)
@@ -49,7 +74,8 @@ static int on_progress(void *context, curl_off_t total, curl_off_t done, curl_of
     (void)done;
     (void)up_total;
     (void)up_done;
-    return fetch_report_progress(transfer->report, transfer->output->size,
+    return check_speed(transfer) < 0 ||
+           fetch_report_progress(transfer->report, transfer->output->size,
                                  total > 0 ? (uint64_t)total : 0, &transfer->error) < 0;
 }
 
@@ -77,8 +103,6 @@ static CURLcode set_limits(CURL *curl, const struct transfer *transfer)
     code |= curl_easy_setopt(curl, CURLOPT_PROXY, "");
     code |= curl_easy_setopt(curl, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     code |= curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)FETCH_CONNECT_SECONDS);
-    code |= curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)FETCH_STALL_SECONDS);
-    code |= curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, (long)FETCH_STALL_BYTES);
     code |=
         curl_easy_setopt(curl, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)transfer->output->max_bytes);
     code |= curl_easy_setopt(curl, CURLOPT_USERAGENT, "warren-fetch");
@@ -160,7 +184,9 @@ int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,
 {
     char detail[CURL_ERROR_SIZE] = "";
     auto_curl CURL *curl = curl_easy_init();
-    struct transfer transfer = { spec, output, report, curl, false, { .code = 0 } };
+    struct transfer transfer = {
+        .spec = spec, .output = output, .report = report, .curl = curl, .since_ms = loop_now_ms()
+    };
     CURLcode code;
 
     if (!curl)

@@ -2,6 +2,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct error;
 struct fetch_output;
@@ -13,15 +14,16 @@ struct fetch_url_spec {
     size_t authorities_size;
     bool allow_http;
     bool allow_private;
+    uint64_t speed_limit; /* bytes a second, at least, from the server; 0 = it is waited for */
+    uint64_t speed_time;  /* s; for so long, on average */
 };
 
 #define FETCH_REDIRECTS_MAX   5
 #define FETCH_CONNECT_SECONDS 20
-#define FETCH_STALL_SECONDS   60 /* without FETCH_STALL_BYTES a second */
-#define FETCH_STALL_BYTES     64
 
 /* Takes the whole resource into `output`.  Only https (and http where allowed), at most
  * FETCH_REDIRECTS_MAX redirects; every address connected to, those of redirects too, must be public
- * unless allow_private.  Proxies and credentials in URLs are not used. */
+ * unless allow_private.  Proxies and credentials in URLs are not used.  -EAGAIN also if the server
+ * is slower than the limit. */
 int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,
               struct fetch_report *report, struct error *err);

@@ -59,6 +59,8 @@ int image_store_new(const struct image_store_config *config, struct image_store 
     store->gid = config->gid;
     store->allow_http = config->allow_http;
     store->allow_private = config->allow_private;
+    store->speed_limit = config->speed_limit;
+    store->speed_time = config->speed_time;
     store->log_fd = config->log_fd;
     store->fetch_fd = open(config->fetch_path, O_RDONLY | O_CLOEXEC);
     if (store->fetch_fd < 0)

@@ -27,7 +27,9 @@ struct image_store_config {
     const char *ca_file; /* borrowed; PEM; NULL = the system's */
     bool allow_http;
     bool allow_private;
-    int log_fd; /* borrowed; -1 = none */
+    uint64_t speed_limit; /* bytes a second that a server must send at least; 0 = none */
+    uint64_t speed_time;  /* s, for so long */
+    int log_fd;           /* borrowed; -1 = none */
 };
 
 /* The largest source of a kind; *_RUNNING at a time, the others wait their turn. */

@@ -339,7 +339,7 @@ static void on_exit_of_process(void *context, uint32_t events)
 struct arguments {
     const char *list[ARGUMENTS_MAX];
     size_t count;
-    char max_bytes[24];
+    char max_bytes[24], speed_limit[24], speed_time[24];
     char uid[12];
     char gid[12];
 };
@@ -359,6 +359,8 @@ static void make_arguments(const struct image_import *import, struct arguments *
     *arguments = (struct arguments){ .count = 0 };
     snprintf(arguments->max_bytes, sizeof arguments->max_bytes, "%" PRIu64,
              max_bytes[import->kind]);
+    snprintf(arguments->speed_limit, sizeof arguments->speed_limit, "%" PRIu64, store->speed_limit);
+    snprintf(arguments->speed_time, sizeof arguments->speed_time, "%" PRIu64, store->speed_time);
     snprintf(arguments->uid, sizeof arguments->uid, "%u", (unsigned)store->uid);
     snprintf(arguments->gid, sizeof arguments->gid, "%u", (unsigned)store->gid);
     add(arguments, "warren-fetch", NULL);
@@ -377,6 +379,10 @@ static void make_arguments(const struct image_import *import, struct arguments *
         add(arguments, "--allow-http", NULL);
     if (import->url && store->allow_private)
         add(arguments, "--allow-private", NULL);
+    if (import->url && store->speed_limit > 0) {
+        add(arguments, "--speed-limit", arguments->speed_limit);
+        add(arguments, "--speed-time", arguments->speed_time);
+    }
 }
 
 static int spawn(struct image_import *import, int channel, struct error *err)

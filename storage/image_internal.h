@@ -13,6 +13,7 @@ struct image_store {
     gid_t gid;
     bool allow_http;
     bool allow_private;
+    uint64_t speed_limit, speed_time;
     int log_fd;                   /* borrowed */
     struct image_import *imports; /* owned; loop thread only; oldest first */
 };

@@ -70,6 +70,8 @@ static void nothing_given_means_the_defaults(void **state)
     assert_string_equal(p.config.vsock_dirs.paths[0], "/run/warren/vsock");
     assert_string_equal(p.config.prefix, "wrn");
     assert_int_equal(p.config.memory_ratio_percent, 100);
+    assert_int_equal(p.config.import_speed_limit, 16);
+    assert_int_equal(p.config.import_speed_time, 60);
     assert_false(p.config.debug);
 }
 
@@ -121,6 +123,8 @@ static void what_is_wrong_is_refused(void **state)
         "--memory-ratio-percent 0",
         "--disk-ratio-percent=",
         "--socket-group=",
+        "--import-speed-limit -1",
+        "--import-speed-time 0",
         "extra",
     };
     struct parsed p;
