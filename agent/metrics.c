@@ -387,6 +387,18 @@ static void print_snapshots(FILE *out, const struct node *node)
     print_gauge(out, "warren_snapshot_bytes", "What the snapshots take on disk", bytes);
 }
 
+static void print_networks(FILE *out, const struct node *node)
+{
+    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+
+    head(out, "warren_network_restarts_total", "counter",
+         "Times that the network's dnsmasq had to be started again");
+    for (size_t i = 0; i < networks->count; i++)
+        if (!networks->items[i]->hidden)
+            fprintf(out, "warren_network_restarts_total{network=\"%s\"} %u\n",
+                    networks->items[i]->id, ((const struct network *)networks->items[i])->restarts);
+}
+
 static void print_memory(FILE *out, const struct node *node)
 {
     struct node_memory_figures figures = node_memory_figures(node);
@@ -462,6 +474,7 @@ static void print_node(FILE *out, const struct node *node)
 
     print_counts(out, node);
     print_snapshots(out, node);
+    print_networks(out, node);
     print_histogram(out, "warren_vm_start_seconds", "From the decision to start to running",
                     &node->starts);
     print_histogram(out, "warren_vm_restore_seconds",

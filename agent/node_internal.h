@@ -98,6 +98,7 @@ struct network {
     struct network_config config;
     uint32_t recent[NETWORK_RECENT_MAX]; /* released addresses, the oldest first */
     size_t recent_count;
+    unsigned restarts; /* of its dnsmasq, which had ended or hung, ever */
     bool job_running;
 };
 

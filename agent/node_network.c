@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/process.h"
 #include "base/worker.h"
 #include "net/address_pool.h"
 
@@ -197,12 +196,14 @@ static void network_remove(struct node *node, struct resource *resource)
         submit(node, network, bring_down, is_down);
 }
 
-/* --- tending: a dnsmasq that ended is started again, rules that others flushed are put back --- */
+/* --- tending: a dnsmasq that does not serve is started again, rules that others flushed are put
+ * back */
 
 struct tend_job {
     struct node *node;
     size_t count;
     uint32_t instances[NETWORK_LIMIT];
+    bool restarted[NETWORK_LIMIT];
 };
 
 static int tend(void *argument, struct error *err)
@@ -211,24 +212,40 @@ static int tend(void *argument, struct error *err)
     int first = 0;
 
     for (size_t i = 0; i < job->count; i++) {
-        int pidfd = network_dhcp_pidfd(job->node->net, job->instances[i]);
-        int result = 0;
+        int result = network_dhcp_tend(job->node->net, job->instances[i], err);
 
-        if (pidfd >= 0 && process_await(pidfd, 0) == 0)
-            result = network_dhcp_restart(job->node->net, job->instances[i], err);
+        job->restarted[i] = result > 0;
         if (result < 0)
             first = result;
     }
     return net_host_repair(job->node->net, first < 0 ? NULL : err) < 0 ? -EIO : first;
 }
 
+static void count_restart(struct node *node, uint32_t instance)
+{
+    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+
+    for (size_t i = 0; i < networks->count; i++) {
+        struct network *network = (struct network *)networks->items[i];
+
+        if (network->head.instance == instance && !network->head.deleting) {
+            network->restarts++;
+            node_save(node, &network->head);
+        }
+    }
+}
+
 static void tended(void *argument, int result, const struct error *err)
 {
     struct tend_job *job = argument;
+    struct node *node = job->node;
 
     if (result < 0)
-        log_error(job->node->log, "networks: %s", err->message);
-    job->node->tending_networks = false;
+        log_error(node->log, "networks: %s", err->message);
+    for (size_t i = 0; i < job->count; i++)
+        if (job->restarted[i])
+            count_restart(node, job->instances[i]);
+    node->tending_networks = false;
     free(job);
 }
 
@@ -272,15 +289,16 @@ static json_t *network_status(const struct node *node, const struct resource *re
 
     network_bridge_name(node->config->prefix, network->head.instance, bridge);
     ipv4_format(cidr_gateway(&network->config.cidr), gateway);
-    status = json_pack("{s:s, s:o, s:s, s:s, s:i, s:i}", "state", resource_state_name(resource),
-                       "reason", network->reason[0] ? json_string(network->reason) : json_null(),
-                       "bridge", bridge, "gateway", gateway, "addresses_used",
-                       stored ? 0 : (int)addresses_used(node, network->head.id), "addresses_total",
-                       (int)address_pool_capacity(&network->config.cidr));
+    status = json_pack(
+        "{s:s, s:o, s:s, s:s, s:i, s:i, s:i}", "state", resource_state_name(resource), "reason",
+        network->reason[0] ? json_string(network->reason) : json_null(), "bridge", bridge,
+        "gateway", gateway, "addresses_used",
+        stored ? 0 : (int)addresses_used(node, network->head.id), "addresses_total",
+        (int)address_pool_capacity(&network->config.cidr), "restarts", (int)network->restarts);
     return status;
 }
 
-/* Its state is made anew at every start of the agent. */
+/* Its state, but for the count, is made anew at every start of the agent. */
 static int network_restore(struct resource *resource, const json_t *status, struct error *err)
 {
     const char *state = json_string_value(json_object_get(status, "state"));
@@ -290,6 +308,7 @@ static int network_restore(struct resource *resource, const json_t *status, stru
     network->state = PROGRESS_WORKING;
     network->config.instance = network->head.instance;
     memcpy(network->config.id, network->head.id, sizeof network->config.id);
+    network->restarts = (unsigned)json_integer_value(json_object_get(status, "restarts"));
     network->head.deleting = state && strcmp(state, "deleting") == 0;
     return 0;
 }

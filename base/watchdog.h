@@ -1,9 +1,10 @@
-/* watchdog.h - has a process hung that answers questions?  Pure: who watches it has the clock, asks,
- * and hears the answers.
+/* watchdog.h - has a process hung that answers questions?  Pure: who watches it has the clock,
+ * asks, and hears the answers.
  *
- * It has when WATCHDOG_SILENT questions in a row brought no answer.  Any answer counts, however late:
- * who is slow is not hung.  A turn that itself comes late tells that the machine was held up (load,
- * swapping, a suspended host), and who was asked perhaps longer than who asks: counting begins anew. */
+ * It has when WATCHDOG_SILENT questions in a row brought no answer.  Any answer counts, however
+ * late: who is slow is not hung.  A turn that itself comes late tells that the machine was held up
+ * (load, swapping, a suspended host), and who was asked perhaps longer than who asks: counting
+ * begins anew. */
 #pragma once
 #include <stdint.h>
 
@@ -14,7 +15,7 @@
 
 #define WATCHDOG_HUNG_TEXT "has hung: it has not answered for 25 s"
 
-struct watchdog { /* zeroes: of a process that has just been started */
+struct watchdog {     /* zeroes: of a process that has just been started */
     int64_t asked_ms; /* by CLOCK_MONOTONIC; 0 = never */
     unsigned silent;  /* questions since its last answer */
 };

@@ -20,7 +20,9 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/loop.h"
 #include "base/process.h"
+#include "base/watchdog.h"
 #include "net/dhcp_directory.h"
 #include "net/dhcp_filter.inc" /* generated: dhcp_filter */
 #include "net/dhcp_text.h"
@@ -36,9 +38,11 @@
 struct dhcp_server {
     struct dhcp_options options;
     struct network_config network;
-    struct dhcp_directory directory;  /* owned fds */
-    char path[256];                   /* of the directory */
-    int pidfd;                        /* owned; -1 = none */
+    struct dhcp_directory directory; /* owned fds */
+    char path[256];                  /* of the directory */
+    int pidfd;                       /* owned; -1 = none */
+    int probe_fd;                    /* owned; to its DNS */
+    struct watchdog watchdog;
     struct nic_config gone[GONE_MAX]; /* removed since dnsmasq last read its directories */
     size_t gone_count;
 };
@@ -68,13 +72,15 @@ static int open_program(struct error *err)
 static bool is_listening(const struct network_config *network)
 {
     FILE *table = fopen("/proc/thread-self/net/udp", "re");
-    char wanted[32];
+    char wanted[48];
     char line[256];
     bool found = false;
 
     if (!table)
         return false;
-    snprintf(wanted, sizeof wanted, " %08X:0035 ", htonl(cidr_gateway(&network->cidr)));
+    /* local, then remote: ours is connected to it */
+    snprintf(wanted, sizeof wanted, " %08X:0035 00000000:0000 ",
+             htonl(cidr_gateway(&network->cidr)));
     while (!found && fgets(line, sizeof line, table))
         found = strstr(line, wanted) != NULL;
     fclose(table);
@@ -173,7 +179,12 @@ static int spawn(struct dhcp_server *server, struct error *err)
     };
     result = process_spawn(&spec, &pid, &server->pidfd, err);
     dhcp_arguments_free(&arguments);
-    return result < 0 ? error_wrap(err, "start dnsmasq") : await_listening(server, err);
+    if (result < 0)
+        return error_wrap(err, "start dnsmasq");
+    result = await_listening(server, err);
+    if (result == 0)
+        server->watchdog = (struct watchdog){ 0 };
+    return result;
 }
 
 int dhcp_server_restart(struct dhcp_server *server, struct error *err)
@@ -181,6 +192,21 @@ int dhcp_server_restart(struct dhcp_server *server, struct error *err)
     process_end(&server->pidfd);
     server->gone_count = 0;
     return spawn(server, err);
+}
+
+/* One for its life: each question from a new port would be a connection that the host tracks. */
+static int open_probe(struct dhcp_server *server, struct error *err)
+{
+    struct sockaddr_in to = {
+        .sin_family = AF_INET,
+        .sin_port = htons(53),
+        .sin_addr.s_addr = htonl(cidr_gateway(&server->network.cidr)),
+    };
+
+    server->probe_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (server->probe_fd < 0 || connect(server->probe_fd, (struct sockaddr *)&to, sizeof to) < 0)
+        return error_set(err, errno, "reach dnsmasq: %s", strerror(errno));
+    return 0;
 }
 
 int dhcp_server_start(const struct dhcp_options *options, const struct network_config *network,
@@ -194,13 +220,15 @@ int dhcp_server_start(const struct dhcp_options *options, const struct network_c
         return error_set(err, ENOMEM, "start dnsmasq: out of memory");
     server->options = *options;
     server->network = *network;
-    server->pidfd = -1;
+    server->pidfd = server->probe_fd = -1;
     dhcp_directory_init(&server->directory);
     if (snprintf(server->path, sizeof server->path, "%s/%x", options->net_dir, network->instance) >=
         (int)sizeof server->path)
         result = error_set(err, ENAMETOOLONG, "the run directory's path is too long");
     else
         result = dhcp_directory_make(&server->directory, options, network, nics, nic_count, err);
+    if (result == 0)
+        result = open_probe(server, err);
     if (result == 0)
         result = spawn(server, err);
     if (result < 0) {
@@ -224,8 +252,8 @@ struct dhcp_server *dhcp_server_free(struct dhcp_server *server)
 {
     if (!server)
         return NULL;
-    if (server->pidfd >= 0)
-        close(server->pidfd);
+    cleanup_close(&server->pidfd);
+    cleanup_close(&server->probe_fd);
     dhcp_directory_close(&server->directory);
     free(server);
     return NULL;
@@ -274,25 +302,73 @@ static int free_address(struct dhcp_server *server, const struct nic_config *nic
     return dhcp_server_restart(server, err);
 }
 
-/* dnsmasq forgets nothing of hosts/ until SIGHUP, and refuses an entry whose address it knows
- * already.  A file that only a SIGHUP makes it read shows when it has done so; it does nothing else
- * in between. */
-static int reload(struct dhcp_server *server, struct error *err)
+/* A file that only a SIGHUP makes it read shows when it has done so. */
+static int await_reading(struct dhcp_server *server, struct error *err)
 {
     auto_close int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     struct pollfd poll_fd = { .fd = watch, .events = POLLIN };
     char path[320];
 
     snprintf(path, sizeof path, "%s/hosts/" DHCP_RELOAD_FILE, server->path);
-    if (server->pidfd < 0)
-        return 0; /* it will read all when it starts */
     if (watch < 0 || inotify_add_watch(watch, path, IN_CLOSE_NOWRITE) < 0)
         return error_set(err, errno, "watch dnsmasq: %s", strerror(errno));
     (void)process_kill(server->pidfd, SIGHUP);
-    if (poll(&poll_fd, 1, RELOAD_MS) <= 0)
+    return poll(&poll_fd, 1, RELOAD_MS) > 0 ? 0
+                                            : error_set(err, ETIMEDOUT, "dnsmasq reads nothing");
+}
+
+/* dnsmasq forgets nothing of hosts/ until SIGHUP, and refuses an entry whose address it knows
+ * already.  It does nothing else while it reads. */
+static int reload(struct dhcp_server *server, struct error *err)
+{
+    int result;
+
+    if (server->pidfd < 0)
+        return 0; /* it will read all when it starts */
+    result = await_reading(server, err);
+    if (result == -ETIMEDOUT)
         return dhcp_server_restart(server, err);
-    server->gone_count = 0;
-    return 0;
+    if (result == 0)
+        server->gone_count = 0;
+    return result;
+}
+
+/* To the host itself only: without its bridge the address would be anybody's. */
+static void send_question(const struct dhcp_server *server)
+{
+    uint8_t query[DHCP_PROBE_MAX];
+    size_t size = dhcp_probe_fill(&server->network, query);
+
+    (void)send(server->probe_fd, query, size, MSG_DONTROUTE); /* no answer will come, then */
+}
+
+static void hear_answers(struct dhcp_server *server)
+{
+    char byte;
+
+    while (recv(server->probe_fd, &byte, sizeof byte, 0) > 0)
+        watchdog_answered(&server->watchdog);
+}
+
+const char *dhcp_server_fault(struct dhcp_server *server)
+{
+    enum watchdog_verdict verdict;
+
+    hear_answers(server);
+    verdict = watchdog_turn(&server->watchdog, loop_now_ms());
+    if (server->pidfd < 0)
+        return verdict == WATCHDOG_WAIT ? NULL : "does not run";
+    if (process_await(server->pidfd, 0) == 0)
+        return "has ended";
+    if (verdict == WATCHDOG_ASK)
+        send_question(server);
+    if (verdict != WATCHDOG_HUNG)
+        return NULL;
+    /* Guests may send so much that our questions are lost; a signal is not. */
+    if (await_reading(server, NULL) == -ETIMEDOUT)
+        return WATCHDOG_HUNG_TEXT;
+    watchdog_answered(&server->watchdog);
+    return NULL;
 }
 
 static bool is_same(const struct nic_config *a, const struct nic_config *b)

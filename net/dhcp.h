@@ -33,7 +33,11 @@ int dhcp_server_start(const struct dhcp_options *options, const struct network_c
 struct dhcp_server *dhcp_server_stop(struct dhcp_server *server);
 /* Forgets it: dnsmasq and its directory stay.  Accepts NULL, returns NULL. */
 struct dhcp_server *dhcp_server_free(struct dhcp_server *server);
-/* After it died, or to be rid of a lease: kills what is left and starts it with the same files. */
+/* To be called once a second, or so: why dnsmasq does not serve, to be put behind its name; NULL if
+ * it does, as far as can be told.  It has to answer DNS (base/watchdog.h).  May wait for it. */
+const char *dhcp_server_fault(struct dhcp_server *server);
+/* Where it does not, or to be rid of a lease: kills what is left and starts it with the same files.
+ */
 int dhcp_server_restart(struct dhcp_server *server, struct error *err);
 int dhcp_server_pidfd(const struct dhcp_server *server); /* borrowed; -1 = none */
 

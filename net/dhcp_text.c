@@ -139,6 +139,30 @@ void dhcp_release_fill(const struct network_config *network, uint32_t address,
     options[4] = 255;
 }
 
+static uint8_t *put_label(uint8_t *to, const char *label)
+{
+    size_t length = strnlen(label, 63);
+
+    *to++ = (uint8_t)length;
+    memcpy(to, label, length);
+    return to + length;
+}
+
+size_t dhcp_probe_fill(const struct network_config *network, uint8_t ret_query[DHCP_PROBE_MAX])
+{
+    static const uint8_t header[] = {
+        0x57, 0x52, 1 /* recursion desired */, 0, 0, 1 /* question */, 0, 0, 0, 0, 0, 0
+    };
+    static const uint8_t ending[] = { 0 /* root */, 0, 1 /* A */, 0, 1 /* IN */ };
+    uint8_t *at = ret_query;
+
+    memcpy(at, header, sizeof header);
+    at = put_label(at + sizeof header, network->id);
+    at = put_label(at, "internal");
+    memcpy(at, ending, sizeof ending);
+    return (size_t)(at - ret_query) + sizeof ending;
+}
+
 static uint8_t *put_option(uint8_t *to, uint8_t option, uint32_t value)
 {
     *to++ = option;

@@ -33,6 +33,11 @@ bool dhcp_lease_line_holds(const char *line, uint32_t address, uint8_t ret_mac[M
 void dhcp_release_fill(const struct network_config *network, uint32_t address,
                        const uint8_t mac[MAC_BYTES], uint8_t ret_packet[DHCP_RELEASE_BYTES]);
 
+/* A question of DNS to which dnsmasq knows the answer by itself: the address of the network's
+ * domain, which has none.  Its size. */
+#define DHCP_PROBE_MAX 100
+size_t dhcp_probe_fill(const struct network_config *network, uint8_t ret_query[DHCP_PROBE_MAX]);
+
 /* The options of an answer to a guest that has its lease already (fork_rules.h), as the field
  * "file" holds them (RFC 2132 section 9.3): what dnsmasq tells, but no name. */
 #define DHCP_FILE_BYTES 128

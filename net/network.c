@@ -282,16 +282,19 @@ int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance)
     return network ? dhcp_server_pidfd(network->dhcp) : -1;
 }
 
-int network_dhcp_restart(struct net_host *host, uint32_t network_instance, struct error *err)
+int network_dhcp_tend(struct net_host *host, uint32_t network_instance, struct error *err)
 {
     struct network *network = net_host_find_network(host, network_instance);
+    const char *fault = network && network->dhcp ? dhcp_server_fault(network->dhcp) : NULL;
+    int result;
 
-    if (!network)
-        return error_set(err, ENOENT, "no network of instance %u is up", network_instance);
-    if (network->dhcp)
-        return dhcp_server_restart(network->dhcp, err);
-    return dhcp_server_start(&host->dhcp, &network->config, host->nics, host->nic_count,
-                             &network->dhcp, err);
+    if (!fault)
+        return 0;
+    if (host->log)
+        log_error(host->log, "network %s: its dnsmasq %s; it is started again", network->config.id,
+                  fault);
+    result = dhcp_server_restart(network->dhcp, err);
+    return result < 0 ? result : 1;
 }
 
 /* Are both tables there? */

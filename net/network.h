@@ -94,10 +94,12 @@ int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fds
 /* Idempotent.  The tap too is removed if it is still there. */
 int nic_down(struct net_host *host, const struct nic_config *config, struct error *err);
 
-/* Borrowed pidfd of the network's dnsmasq, to be watched; -1 if there is none.  Valid until the
- * next call that starts or stops it. */
+/* Borrowed pidfd of the network's dnsmasq; -1 if there is none.  Valid until the next call that
+ * starts or stops it. */
 int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance);
-int network_dhcp_restart(struct net_host *host, uint32_t network_instance, struct error *err);
+/* To be called once a second, or so.  1 if its dnsmasq did not serve any more, which is logged, and
+ * has been started again; 0 if there was no need. */
+int network_dhcp_tend(struct net_host *host, uint32_t network_instance, struct error *err);
 
 /* What on this host stands in the way of the networks, for people. */
 struct net_finding {

@@ -4,10 +4,15 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "net/sysctl.h"
 #include "tests/tools/net_tool.h"
 
@@ -124,11 +129,94 @@ static void check_dnsmasq_death(struct bed *bed)
 
     snprintf(command, sizeof command, "kill -9 %d", pid);
     check(bed, pid > 0 && shell(command) && has_ended(pidfd), "the death of dnsmasq is seen");
-    check(bed, network_dhcp_restart(bed->host, 1, &bed->err) == 0, "dnsmasq is started again");
+    check(bed, network_dhcp_tend(bed->host, 1, &bed->err) == 1, "dnsmasq is started again");
     answer = guest_asks_dhcp(&bed->b, 1, 0);
     check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
     snprintf(command, sizeof command, "/proc/%d", pid);
     check(bed, access(command, F_OK) < 0, "no zombie is left");
+}
+
+static time_t passed_s; /* on this process's clock, and on no other's */
+
+/* In place of the C library's. */
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): theirs are reserved */
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    long result = syscall(SYS_clock_gettime, clock, now);
+
+    if (result == 0 && clock == CLOCK_MONOTONIC)
+        now->tv_sec += passed_s;
+    return (int)result;
+}
+
+/* Looks after network 1 so many times, with so many seconds before each.  How often its dnsmasq was
+ * started again. */
+static int tend(struct bed *bed, int times, int seconds)
+{
+    int restarts = 0;
+
+    for (int i = 0; i < times; i++) {
+        passed_s += seconds;
+        restarts += network_dhcp_tend(bed->host, 1, &bed->err);
+    }
+    return restarts;
+}
+
+/* Its DNS takes what came before, in order. */
+static void await_answers(struct bed *bed)
+{
+    if (guest_resolves(&bed->a, "vm-a") != bed->a.nic.ipv4)
+        printf("# DNS did not answer\n");
+}
+
+/* It is asked to read its files where no answers come. */
+static void check_doubt(struct bed *bed)
+{
+    auto_close int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    char events[4096];
+    char path[300];
+    bool doubted = false;
+
+    snprintf(path, sizeof path, "%s/net/1/hosts/reload", bed->options.run_dir);
+    if (inotify_add_watch(watch, path, IN_OPEN) < 0)
+        perror("watch the file");
+    for (int i = 0; i < 12; i++) {
+        doubted = doubted || tend(bed, 1, 5) > 0 || read(watch, events, sizeof events) > 0;
+        await_answers(bed);
+    }
+    check(bed, !doubted, "a dnsmasq that answers is not doubted");
+    if (!shell("nft 'add table inet deaf; add chain inet deaf input { type filter hook input "
+               "priority 0; }; "
+               "add rule inet deaf input iif lo udp dport 53 drop'"))
+        check(bed, false, "(somebody drops the questions)");
+    check(bed, tend(bed, 12, 5) == 0 && read(watch, events, sizeof events) > 0,
+          "one that no question reaches is asked otherwise, and left alone");
+    if (!shell("nft delete table inet deaf"))
+        check(bed, false, "(nobody drops the questions)");
+}
+
+static void check_dnsmasq_hang(struct bed *bed)
+{
+    int pid = pid_of(network_dhcp_pidfd(bed->host, 1));
+    struct dhcp_answer answer;
+    int restarts = 0;
+
+    check_doubt(bed);
+    for (int i = 0; i < 3; i++) {
+        kill(pid, SIGSTOP);
+        restarts += tend(bed, 4, 5);
+        kill(pid, SIGCONT);
+        await_answers(bed);
+        restarts += tend(bed, 1, 1);
+    }
+    check(bed, restarts == 0, "one that is slow is left alone");
+    kill(pid, SIGSTOP);
+    check(bed, tend(bed, 12, 60) == 0, "so is one where the agent itself was held up");
+    check(bed, tend(bed, 7, 5) == 1, "one that hangs is started again");
+    check(bed, pid_of(network_dhcp_pidfd(bed->host, 1)) != pid, "as another process");
+    answer = guest_asks_dhcp(&bed->b, 1, 0);
+    check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
+    check(bed, tend(bed, 1, 5) == 0, "once is enough");
 }
 
 /* A guest leaves, another gets its address at once: rules, ARP and lease are the new one's. */
@@ -355,6 +443,7 @@ void run_lifecycle(struct bed *bed)
     check_lost_bridge(bed);
     check_repair(bed);
     check_dnsmasq_death(bed);
+    check_dnsmasq_hang(bed);
     check_reuse(bed);
     check_stuck_lease(bed);
     check_failures(bed);

@@ -1,7 +1,8 @@
-/* shift_clock.c - preloaded into warrend by tests/integration/host_faults: the time of day jumps.
+/* shift_clock.c - preloaded into warrend by tests/integration/host_faults: the time of day jumps,
+ * or time goes by faster.
  *
- * SHIFT_CLOCK names a file of 8 bytes, a signed number of seconds in the host's order, which is
- * added to CLOCK_REALTIME whenever it is read, however it is. */
+ * SHIFT_CLOCK names a file of 16 bytes, two signed numbers of seconds in the host's order, which
+ * are added to CLOCK_REALTIME and to CLOCK_MONOTONIC whenever they are read, however they are. */
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,13 +13,13 @@
 #include <time.h>
 #include <unistd.h>
 
-static _Atomic int64_t *shift;
+static _Atomic int64_t *shift; /* two */
 
 __attribute__((constructor)) static void open_shift(void)
 {
     const char *path = getenv("SHIFT_CLOCK");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *shift, PROT_READ, MAP_SHARED, fd, 0);
+    void *page = fd < 0 ? MAP_FAILED : mmap(NULL, 2 * sizeof *shift, PROT_READ, MAP_SHARED, fd, 0);
 
     if (page != MAP_FAILED)
         shift = page;
@@ -32,7 +33,9 @@ int clock_gettime(clockid_t clock, struct timespec *ret_time)
     long result = syscall(SYS_clock_gettime, clock, ret_time);
 
     if (result == 0 && shift && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        ret_time->tv_sec += *shift;
+        ret_time->tv_sec += shift[0];
+    if (result == 0 && shift && clock == CLOCK_MONOTONIC)
+        ret_time->tv_sec += shift[1];
     return (int)result;
 }
 
