@@ -30,8 +30,9 @@ static void static_decide(struct sim *sim, uint32_t elapsed_ms)
 
 const struct policy policy_static = { .name = "static", .tick_ms = 60000, .decide = static_decide };
 
-/* --- Proxmox VE: every 10 s, the host to 80 % used, at most 100 MiB a VM, shares above the
- * minimum, those short of memory grow first, those with much of it free shrink first --- */
+/* --- Proxmox VE (AutoBalloon.pm): every 10 s, the host to 80 % used, at most 100 MiB a VM, shares
+ * above the minimum, those short of memory grow first, those with much of it free shrink first ---
+ */
 
 #define PROXMOX_CHANGE 100.0
 #define PROXMOX_DEAD   10.0
@@ -43,14 +44,14 @@ struct proxmox {
     double *limits;
 };
 
-/* One round over those in `in`: towards their share of what all of them would have; what changed.
- */
-static double proxmox_round(struct proxmox *proxmox, const bool *in, bool *done, bool grow,
-                            double rest, bool *ret_again)
+/* One round over those in `in`, towards their share of what all of them would have; takes what
+ * changed from *rest.  Returns whether anything did. */
+static bool proxmox_round(struct proxmox *proxmox, const bool *in, bool *done, bool grow,
+                          double *rest)
 {
-    double shares = 0, above = rest, changed = 0;
+    double shares = 0, above = *rest;
+    bool moved = false;
 
-    *ret_again = false;
     for (unsigned i = 0; i < proxmox->count; i++)
         if (in[i] && !done[i]) {
             shares += proxmox->guests[i].shares;
@@ -58,40 +59,35 @@ static double proxmox_round(struct proxmox *proxmox, const bool *in, bool *done,
         }
     for (unsigned i = 0; i < proxmox->count; i++) {
         const struct rule_guest *guest = &proxmox->guests[i];
-        double wanted = guest->min + above / shares * guest->shares, next, bounded;
+        double wanted = guest->min + above / shares * guest->shares, next;
 
         if (!in[i] || done[i])
             continue;
-        bounded = fmin(fmax(wanted, guest->min), guest->max);
-        *ret_again |= bounded != wanted;
-        if (grow && bounded > guest->limit) {
-            next = fmin(bounded, guest->limit + proxmox->change_max);
-        } else if (bounded < guest->limit) {
-            next = fmax(bounded, guest->limit - proxmox->change_max);
+        wanted = fmin(fmax(wanted, guest->min), guest->max);
+        if (grow && wanted > guest->limit) {
+            next = fmin(wanted, guest->limit + proxmox->change_max);
+        } else if (wanted < guest->limit) {
+            next = fmax(wanted, guest->limit - proxmox->change_max);
         } else {
             done[i] = true;
             continue;
         }
-        changed += next - proxmox->limits[i];
-        *ret_again |= next != proxmox->limits[i];
+        *rest -= next - proxmox->limits[i];
+        moved |= next != proxmox->limits[i];
         proxmox->limits[i] = next;
     }
-    return changed;
+    return moved;
 }
 
 /* Returns what is left of goal. */
 static double proxmox_change(struct proxmox *proxmox, const bool *in, double goal)
 {
-    bool done[SIM_GUESTS_MAX] = { false }, again = true;
+    bool done[SIM_GUESTS_MAX] = { false };
     double rest = goal;
 
-    for (int round = 0; fabs(rest) >= 1 && again && round < 100; round++) {
-        double changed = proxmox_round(proxmox, in, done, goal > 0, rest, &again);
-
-        if (changed == 0)
+    for (int round = 0; fabs(rest) >= 1 && round < 100; round++)
+        if (!proxmox_round(proxmox, in, done, goal > 0, &rest))
             break;
-        rest -= changed;
-    }
     return rest;
 }
 
@@ -143,9 +139,9 @@ const struct policy policy_proxmox = { .name = "proxmox",
                                        .tick_ms = 10000,
                                        .decide = proxmox_decide };
 
-/* --- oVirt's MOM: under 20 % of free host memory a guest is to keep 20 % of its memory free, less
- * the less the host has (none, and 5 % less than none, below 5 %), by 5 % a step; above it, it gets
- * 5 %, or at once what it lacks of 20 % free --- */
+/* --- oVirt's MOM (vdsm's 02-balloon.policy): a guest is to keep as much of its memory free as the
+ * host has (20 % scaled by that to 20 %; below 5 % less than none): where that is under 20 % it
+ * goes down to it by at most 5 % a step, else it gets 5 %, or at once what it lacks of it --- */
 
 double rule_mom(const struct rule_guest *guest, double host_free_share)
 {
@@ -156,7 +152,8 @@ double rule_mom(const struct rule_guest *guest, double host_free_share)
         wanted = fmin(fmax(guest->limit * 0.95, fmax(guest->min, used + keep * guest->limit)),
                       guest->limit);
     else
-        wanted = fmin(fmax(guest->limit * 1.05, used + 0.2 * guest->limit), guest->max);
+        wanted = fmin(fmax(guest->limit * 1.05, fmax(guest->min, used + keep * guest->limit)),
+                      guest->max);
     return fabs(wanted - guest->limit) > 0.0025 * guest->limit ? wanted : guest->limit;
 }
 
@@ -178,7 +175,8 @@ static void mom_decide(struct sim *sim, uint32_t elapsed_ms)
 const struct policy policy_mom = { .name = "ovirt-mom", .tick_ms = 10000, .decide = mom_decide };
 
 /* --- ESX: idle memory tax of 0.75; high, soft, hard, low at 6, 4, 2, 1 % of free memory; balloons
- * from soft on, swapping from hard on; a guest's active memory is taken to be known --- */
+ * from soft on, swapping from hard on, and in low who is above its target is blocked; a guest's
+ * active memory is taken to be known --- */
 
 static double esx_share(const struct guest *guest, double price)
 {
@@ -220,6 +218,7 @@ static void esx_decide(struct sim *sim, uint32_t elapsed_ms)
         if (target > limit_now(guest) || (*short_of && guest_resident(guest) > target))
             set_limit(guest, target);
         guest->reclaim = share < 0.02 ? fmax(guest_resident(guest) - target, 0) : 0;
+        guest->paused = share < 0.01 && guest_resident(guest) > target;
     }
 }
 
@@ -229,14 +228,24 @@ const struct policy policy_esx = { .name = "esx-tax",
                                    .is_triggered = true,
                                    .decide = esx_decide };
 
-/* --- Xen's self-ballooning: each guest goes to what it has committed and 10 % of its memory, an
- * eighth of the way down and all of the way up, each 5 s --- */
+/* --- Xen's self-ballooning (xen-selfballoon.c): each guest goes to what it has committed and 10 %
+ * of its memory, an eighth of the way down and all of the way up, each 5 s, and not below a floor
+ * --- */
+
+static double xen_floor(double max)
+{
+    if (max < 16)
+        return max;
+    if (max < 64)
+        return 16 + (max - 16) / 2;
+    return max < 512 ? 40 + (max - 40) / 8 : 99 + (max - 99) / 32;
+}
 
 double rule_xen(double max, double limit, double committed)
 {
     double goal = fmin(committed + 0.1 * max, max);
 
-    return goal < limit ? limit - (limit - goal) / 8 : goal;
+    return fmax(goal < limit ? limit - (limit - goal) / 8 : goal, xen_floor(max));
 }
 
 static void xen_decide(struct sim *sim, uint32_t elapsed_ms)
@@ -251,7 +260,8 @@ static void xen_decide(struct sim *sim, uint32_t elapsed_ms)
 
 const struct policy policy_xen = { .name = "xen-self", .tick_ms = 5000, .decide = xen_decide };
 
-/* --- senpai: each 6 s a 2,000th of a group is reclaimed, less the nearer its pressure is to 0.1 %
+/* --- senpai, as its paper has it (TMO): each 6 s a 2,000th of a group is reclaimed, less the
+ * nearer its pressure is to 0.1 %
  * --- */
 
 double rule_senpai(double resident, double psi_some)

@@ -11,5 +11,7 @@ $(BUILD)/tests/sim/sim: $(BUILD)/tests/sim/main.o $(BUILD)/libsim.a
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) -lm
 
-$(BUILD)/tests/test_sim: $(BUILD)/libsim.a
-$(BUILD)/tests/test_sim: LDFLAGS += -lm
+SIM_TESTS := $(BUILD)/tests/test_policies $(BUILD)/tests/test_sim
+$(SIM_TESTS): $(BUILD)/libsim.a
+$(SIM_TESTS): LDFLAGS += -lm
+test-tools: $(BUILD)/tests/sim/sim

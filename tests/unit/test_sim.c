@@ -1,5 +1,5 @@
-/* test_sim.c - the simulator: the baselines do what their owners say, guests do what physics says.
- */
+/* test_sim.c - the simulator: guests do what physics says, hosts are as they are told, ours harms
+ * nobody. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,242 +14,6 @@ static void assert_near(double value, double wanted)
 {
     if (fabs(value - wanted) > 0.51)
         fail_msg("%.2f, not %.2f", value, wanted);
-}
-
-/* --- Proxmox VE --- */
-
-static void proxmox_leaves_ten_mib_alone(void **state)
-{
-    const struct rule_guest guest = {
-        .max = 2000, .min = 1000, .limit = 1500, .free = 900, .shares = 1000
-    };
-    double limit = 0;
-
-    (void)state;
-    rule_proxmox(&guest, 1, -10, 100, &limit);
-    assert_near(limit, 1500);
-    rule_proxmox(&guest, 1, -50, 100, &limit);
-    assert_near(limit, 1450);
-}
-
-static void proxmox_changes_100_mib_at_most(void **state)
-{
-    const struct rule_guest guest = {
-        .max = 2000, .min = 1000, .limit = 1500, .free = 900, .shares = 1000
-    };
-    double limit = 0;
-
-    (void)state;
-    rule_proxmox(&guest, 1, -400, 100, &limit);
-    assert_near(limit, 1400);
-    rule_proxmox(&guest, 1, 400, 100, &limit);
-    assert_near(limit, 1600);
-}
-
-static void proxmox_shrinks_first_who_has_much_free(void **state)
-{
-    const struct rule_guest guests[] = {
-        { .max = 2000, .min = 1000, .limit = 2000, .free = 900, .shares = 1000 },
-        { .max = 2000, .min = 1000, .limit = 2000, .free = 100, .shares = 1000 },
-    };
-    double limits[2];
-
-    (void)state;
-    rule_proxmox(guests, 2, -80, 100, limits);
-    assert_near(limits[0], 1920);
-    assert_near(limits[1], 2000);
-}
-
-static void proxmox_grows_first_who_has_little_free(void **state)
-{
-    const struct rule_guest guests[] = {
-        { .max = 2000, .min = 1000, .limit = 1200, .free = 900, .shares = 1000 },
-        { .max = 2000, .min = 1000, .limit = 1200, .free = 100, .shares = 1000 },
-    };
-    double limits[2];
-
-    (void)state;
-    rule_proxmox(guests, 2, 80, 100, limits);
-    assert_near(limits[0], 1200);
-    assert_near(limits[1], 1280);
-}
-
-static void proxmox_shares_are_of_what_is_above_the_minimum(void **state)
-{
-    const struct rule_guest guests[] = {
-        { .max = 4000, .min = 1000, .limit = 1000, .free = 100, .shares = 3000 },
-        { .max = 4000, .min = 1000, .limit = 1000, .free = 100, .shares = 1000 },
-    };
-    double limits[2];
-
-    (void)state;
-    rule_proxmox(guests, 2, 400, 1000, limits);
-    assert_near(limits[0], 1300);
-    assert_near(limits[1], 1100);
-}
-
-/* --- oVirt's MOM --- */
-
-static void mom_shrinks_to_what_is_used_and_a_part(void **state)
-{
-    struct rule_guest guest = { .max = 2000, .min = 100, .limit = 1000, .free = 145 };
-
-    (void)state;
-    /* 10 % of the host free: a guest keeps 10 % free; 855 used + 100 */
-    assert_near(rule_mom(&guest, 0.1), 955);
-    guest.free = 600; /* 5 % a step */
-    assert_near(rule_mom(&guest, 0.1), 950);
-    guest.free = 98; /* 0.2 % are not worth it */
-    assert_near(rule_mom(&guest, 0.1), 1000);
-}
-
-static void mom_takes_from_what_is_used_where_it_is_critical(void **state)
-{
-    const struct rule_guest guest = { .max = 2000, .min = 100, .limit = 1000, .free = 10 };
-
-    (void)state;
-    assert_near(rule_mom(&guest, 0.02), 960); /* 990 used, and 3 % less than none */
-}
-
-static void mom_grows_by_five_percent_or_what_is_lacking_where_there_is_room(void **state)
-{
-    struct rule_guest guest = { .max = 2000, .min = 100, .limit = 1000, .free = 600 };
-
-    (void)state;
-    assert_near(rule_mom(&guest, 0.2), 1050);
-    guest.free = 10; /* 990 used + 20 % */
-    assert_near(rule_mom(&guest, 0.2), 1190);
-    guest.max = 1020;
-    assert_near(rule_mom(&guest, 0.2), 1020);
-}
-
-/* --- Xen, senpai --- */
-
-static void xen_goes_down_by_an_eighth_and_up_at_once(void **state)
-{
-    (void)state;
-    assert_near(rule_xen(1000, 1000, 500), 950); /* goal 600 */
-    assert_near(rule_xen(1000, 500, 700), 800);
-    assert_near(rule_xen(1000, 500, 990), 1000);
-}
-
-static void senpai_stops_at_its_pressure(void **state)
-{
-    (void)state;
-    assert_near(rule_senpai(100000, 0), 50);
-    assert_near(rule_senpai(100000, 0.0005), 25);
-    assert_near(rule_senpai(100000, 0.001), 0);
-    assert_near(rule_senpai(100000, 0.5), 0);
-}
-
-/* --- those that see the whole host: two guests of 1000 MiB each --- */
-
-/* Owned. */
-static struct sim *host_of(const struct policy *policy, double capacity, double free)
-{
-    struct sim *sim = calloc(1, sizeof *sim);
-
-    assert_non_null(sim);
-    sim->state = calloc(1, policy->size + 1);
-    assert_non_null(sim->state);
-    sim->count = 2;
-    sim->capacity = capacity;
-    sim->free = free;
-    for (unsigned i = 0; i < 2; i++)
-        sim->guests[i] = (struct guest){ .max = 1000, .min = 100, .weight = 100 };
-    return sim;
-}
-
-static void host_free(struct sim *sim)
-{
-    for (unsigned i = 0; i < sim->count; i++)
-        trace_free(&sim->guests[i].trace);
-    free(sim->state);
-    free(sim);
-}
-
-static double limit_of(const struct sim *sim, unsigned guest)
-{
-    return sim->guests[guest].max - sim->guests[guest].asked;
-}
-
-static void static_cuts_the_host_by_size(void **state)
-{
-    struct sim *sim = host_of(&policy_static, 1000, 0);
-
-    (void)state;
-    sim->guests[0].max = 3000;
-    policy_static.decide(sim, 0);
-    assert_near(limit_of(sim, 0), 735); /* of 98 % */
-    assert_near(limit_of(sim, 1), 245);
-    host_free(sim);
-}
-
-/* Equal shares: S / (active + (P - active) / (1 - tax)) is the same for both. */
-static void esx_taxes_what_is_idle(void **state)
-{
-    struct sim *sim = host_of(&policy_esx, 1000, 30); /* 3 %: soft */
-
-    (void)state;
-    sim->guests[0].anon = 600;
-    sim->guests[0].hot = 100;
-    sim->guests[0].cold = 300;
-    sim->guests[1].anon = 100;
-    sim->guests[1].cold = 800;
-    policy_esx.decide(sim, 0);
-    assert_near(limit_of(sim, 0) + limit_of(sim, 1), 940);
-    /* What the busy one has is all in use, so it pays no tax; the idle one pays for the rest. */
-    assert_near(limit_of(sim, 0), 100 + (limit_of(sim, 1) - 100) * 4);
-    host_free(sim);
-}
-
-static void esx_takes_by_its_four_levels(void **state)
-{
-    static const struct {
-        double free; /* of 1000 */
-        bool balloons, swaps;
-    } levels[] = {
-        { 41, false, false },                      /* below high, but it was not soft */
-        { 39, true, false },  { 59, true, false }, /* now it was */
-        { 61, false, false }, { 19, true, true },  { 9, true, true },
-    };
-    struct sim *sim = host_of(&policy_esx, 1000, 0);
-
-    (void)state;
-    for (unsigned i = 0; i < 2; i++)
-        sim->guests[i].cold = 500;
-    for (unsigned i = 0; i < sizeof levels / sizeof *levels; i++) {
-        sim->free = levels[i].free;
-        sim->guests[0].asked = sim->guests[1].asked = 0;
-        policy_esx.decide(sim, 0);
-        assert_int_equal(sim->guests[0].asked > 0, levels[i].balloons);
-        assert_int_equal(sim->guests[0].reclaim > 0, levels[i].swaps);
-    }
-    host_free(sim);
-}
-
-static void the_oracle_knows_the_next_seconds_and_takes_what_is_not_missed(void **state)
-{
-    struct sim *sim = host_of(&policy_oracle, 1000, 0);
-
-    (void)state;
-    for (unsigned i = 0; i < 2; i++) {
-        trace_add(&sim->guests[i].trace, 0, 200, 100, 0);
-        trace_add(&sim->guests[i].trace, 5000, i == 0 ? 500 : 200, 100, 0);
-    }
-    policy_oracle.decide(sim, 0);
-    assert_true(limit_of(sim, 0) >= 600 && limit_of(sim, 1) >= 300); /* in 5 s */
-    assert_true(limit_of(sim, 0) + limit_of(sim, 1) <= 1000);
-    /* Too little for all: the host takes what is idle of theirs, before balloons take their files.
-     */
-    sim->capacity = 900;
-    sim->guests[0].anon = 500;
-    sim->guests[1].anon = 200;
-    sim->guests[0].hot = sim->guests[1].hot = 100;
-    policy_oracle.decide(sim, 0);
-    assert_true(sim->guests[0].reclaim > 0);
-    assert_true(limit_of(sim, 0) >= 600 && limit_of(sim, 1) >= 300);
-    host_free(sim);
 }
 
 /* --- guests --- */
@@ -328,6 +92,166 @@ static void freed_memory_is_reported_in_seconds(void **state)
     trace_free(&guest.trace);
 }
 
+/* --- guests that do not behave --- */
+
+static void a_balloon_that_stalls_goes_on_minutes_later(void **state)
+{
+    struct guest guest = guest_of(100, 0);
+
+    (void)state;
+    guest.mode = GUEST_STALLS;
+    guest.asked = 300;
+    run(&guest, 0, 10);
+    assert_near(guest.balloon, 300);
+    guest.asked = 600;
+    run(&guest, 120, 239);
+    assert_near(guest.balloon, 300);
+    assert_near(guest.said_balloon, 300);
+    run(&guest, 240, 250);
+    assert_near(guest.balloon, 600);
+    trace_free(&guest.trace);
+}
+
+static void a_balloon_that_refuses_gives_nothing_and_says_so(void **state)
+{
+    struct guest guest = guest_of(100, 0);
+
+    (void)state;
+    guest.mode = GUEST_REFUSES;
+    guest.asked = 300;
+    run(&guest, 0, 600);
+    assert_near(guest.balloon, 0);
+    assert_near(guest.said_balloon, 0);
+    assert_near(guest.said_used, 100);
+    trace_free(&guest.trace);
+}
+
+static void a_liar_uses_all_and_gave_all_by_its_words(void **state)
+{
+    struct guest guest = guest_of(100, 0);
+
+    (void)state;
+    guest.mode = GUEST_LIES;
+    guest.asked = 300;
+    run(&guest, 0, 600);
+    assert_near(guest.balloon, 0);
+    assert_near(guest.said_balloon, 300);
+    assert_near(guest.said_used, 1000);
+    trace_free(&guest.trace);
+}
+
+static void a_stale_guest_says_nothing_after_its_first_minute(void **state)
+{
+    struct guest guest = guest_of(100, 0);
+
+    (void)state;
+    for (int stale = 0; stale < 2; stale++) {
+        guest.mode = stale ? GUEST_STALE : GUEST_HONEST;
+        guest.said_ms = 0;
+        guest.trace.points[0].anon = 100;
+        run(&guest, 0, 70);
+        guest.trace.points[0].anon = 400;
+        run(&guest, 70, 100);
+        assert_near(guest.anon, 400);
+        assert_near(guest.said_used, stale ? 100 : 400);
+        assert_int_equal(guest.said_ms > 61000, !stale);
+    }
+    trace_free(&guest.trace);
+}
+
+/* --- figures: an hour of two guests of 1000 MiB --- */
+
+static void leave(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)sim;
+    (void)elapsed_ms;
+}
+
+static void give_and_take(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)elapsed_ms;
+    for (unsigned i = 0; i < sim->count; i++)
+        sim->guests[i].asked = sim->guests[i].asked > 0 ? 0 : 100;
+}
+
+static void pause_one(struct sim *sim, uint32_t elapsed_ms)
+{
+    (void)elapsed_ms;
+    sim->guests[1].paused = true;
+}
+
+static void kill_one(struct sim *sim, uint32_t elapsed_ms)
+{
+    sim->guests[1].kill = elapsed_ms > 0;
+}
+
+/* Each of them uses `first` MiB for ten minutes, then `then`. */
+static struct sim_result hour_of(void (*decide)(struct sim *, uint32_t), double density,
+                                 double first, double then)
+{
+    const struct policy policy = { .name = "one", .tick_ms = 60000, .decide = decide };
+    struct trace traces[2] = { { .max = 1000 }, { .max = 1000 } };
+    struct sim_setup setup = {
+        .replay = traces, .count = 2, .length_ms = 3600000, .seed = 1, .density = density
+    };
+    struct sim_result result;
+
+    for (unsigned i = 0; i < 2; i++) {
+        trace_add(&traces[i], 0, first, 0, 0);
+        trace_add(&traces[i], 600000, first, 0, 0);
+        trace_add(&traces[i], 600100, then, 0, 0);
+    }
+    sim_run(&setup, &policy, &result);
+    for (unsigned i = 0; i < 2; i++)
+        trace_free(&traces[i]);
+    return result;
+}
+
+static void what_is_saved_is_what_was_promised_and_is_not_used(void **state)
+{
+    struct sim_result result = hour_of(leave, 1, 500, 500);
+
+    (void)state;
+    assert_near(result.saved_gib_min, 1000.0 / 1024 * 60);
+    assert_float_equal(result.slowdown, 1, 0.001);
+    assert_float_equal(result.jain, 1, 0.001);
+    assert_float_equal(result.relief_s, 0, 0);
+    assert_float_equal(result.flips_per_hour, 0, 0);
+    assert_int_equal(result.ooms, 0);
+    assert_true(result.decide_ns > 0);
+}
+
+static void each_change_of_direction_is_a_flip(void **state)
+{
+    (void)state;
+    assert_near(hour_of(give_and_take, 1, 500, 500).flips_per_hour, 59);
+}
+
+static void who_is_paused_is_slowed_and_that_is_not_fair(void **state)
+{
+    struct sim_result result = hour_of(pause_one, 1, 500, 500);
+
+    (void)state;
+    assert_near(result.worst, SLOWDOWN_MAX);
+    assert_near(result.slowdown, (1 + SLOWDOWN_MAX) / 2);
+    assert_float_equal(result.jain, 1.1 * 1.1 / (2 * 1.01), 0.001);
+}
+
+/* 1015 MiB, of which 1000 are used at first. */
+static void relief_is_how_long_the_host_is_short(void **state)
+{
+    (void)state;
+    assert_near(hour_of(leave, 2000 / 1015.0, 500, 400).relief_s, 600);
+}
+
+static void kills_are_counted_by_whomever(void **state)
+{
+    (void)state;
+    assert_int_equal(hour_of(kill_one, 1, 500, 500).ooms, 59);
+    /* By the host, which can swap no more: 3000 MiB are wanted of 1500. */
+    assert_true(hour_of(leave, 4, 1000, 1000).ooms > 0);
+}
+
 /* --- the whole --- */
 
 /* To the last bit. */
@@ -338,20 +262,34 @@ static bool is_same(const struct sim_result *a, const struct sim_result *b)
            a->jain == b->jain && a->saved_gib_min == b->saved_gib_min;
 }
 
-static void the_same_seed_has_the_same_outcome(void **state)
+/* The log of a run, as text; owned. */
+static char *log_of(uint64_t seed, struct sim_result *ret_result)
 {
     struct sim_setup setup = {
-        .trace = TRACE_MIXED, .count = 12, .length_ms = 120000, .seed = 7, .density = 2
+        .trace = TRACE_MIXED, .count = 12, .length_ms = 120000, .seed = seed, .density = 2
     };
-    struct sim_result one, other;
+    char *text = NULL;
+    size_t size;
+
+    setup.timeline = open_memstream(&text, &size);
+    assert_non_null(setup.timeline);
+    sim_run(&setup, &policy_warren, ret_result);
+    fclose(setup.timeline);
+    return text;
+}
+
+static void the_same_seed_has_the_same_log(void **state)
+{
+    struct sim_result one, same, other;
+    char *logs[] = { log_of(7, &one), log_of(7, &same), log_of(8, &other) };
 
     (void)state;
-    sim_run(&setup, &policy_warren, &one);
-    sim_run(&setup, &policy_warren, &other);
-    assert_true(is_same(&one, &other));
-    setup.seed = 8;
-    sim_run(&setup, &policy_warren, &other);
+    assert_true(is_same(&one, &same));
+    assert_string_equal(logs[0], logs[1]);
     assert_false(is_same(&one, &other));
+    assert_string_not_equal(logs[0], logs[2]);
+    for (unsigned i = 0; i < 3; i++)
+        free(logs[i]);
 }
 
 static void twice_the_memory_is_promised_and_nobody_is_harmed(void **state)
@@ -494,25 +432,20 @@ static void nonsense_is_not_replayed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(proxmox_leaves_ten_mib_alone),
-        cmocka_unit_test(proxmox_changes_100_mib_at_most),
-        cmocka_unit_test(proxmox_shrinks_first_who_has_much_free),
-        cmocka_unit_test(proxmox_grows_first_who_has_little_free),
-        cmocka_unit_test(proxmox_shares_are_of_what_is_above_the_minimum),
-        cmocka_unit_test(mom_shrinks_to_what_is_used_and_a_part),
-        cmocka_unit_test(mom_takes_from_what_is_used_where_it_is_critical),
-        cmocka_unit_test(mom_grows_by_five_percent_or_what_is_lacking_where_there_is_room),
-        cmocka_unit_test(xen_goes_down_by_an_eighth_and_up_at_once),
-        cmocka_unit_test(senpai_stops_at_its_pressure),
-        cmocka_unit_test(static_cuts_the_host_by_size),
-        cmocka_unit_test(esx_taxes_what_is_idle),
-        cmocka_unit_test(esx_takes_by_its_four_levels),
-        cmocka_unit_test(the_oracle_knows_the_next_seconds_and_takes_what_is_not_missed),
         cmocka_unit_test(a_guest_with_all_that_it_needs_is_not_slowed),
         cmocka_unit_test(a_balloon_inflates_at_its_rate_and_takes_files_first),
         cmocka_unit_test(a_guest_that_grows_takes_from_its_balloon_or_dies),
         cmocka_unit_test(freed_memory_is_reported_in_seconds),
-        cmocka_unit_test(the_same_seed_has_the_same_outcome),
+        cmocka_unit_test(a_balloon_that_stalls_goes_on_minutes_later),
+        cmocka_unit_test(a_balloon_that_refuses_gives_nothing_and_says_so),
+        cmocka_unit_test(a_liar_uses_all_and_gave_all_by_its_words),
+        cmocka_unit_test(a_stale_guest_says_nothing_after_its_first_minute),
+        cmocka_unit_test(what_is_saved_is_what_was_promised_and_is_not_used),
+        cmocka_unit_test(each_change_of_direction_is_a_flip),
+        cmocka_unit_test(who_is_paused_is_slowed_and_that_is_not_fair),
+        cmocka_unit_test(relief_is_how_long_the_host_is_short),
+        cmocka_unit_test(kills_are_counted_by_whomever),
+        cmocka_unit_test(the_same_seed_has_the_same_log),
         cmocka_unit_test(twice_the_memory_is_promised_and_nobody_is_harmed),
         cmocka_unit_test(guests_that_do_not_behave_harm_nobody),
         cmocka_unit_test(every_kind_of_demand_is_borne),
