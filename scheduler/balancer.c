@@ -178,20 +178,18 @@ static void judge_balloon(const struct balancer_config *config, struct balancer_
 {
     struct balancer_memory *memory = &vm->memory;
     uint32_t band = permille(vm->max_mib, config->band_permille);
+    bool moves, waits;
 
     memory->frozen_ms = less(memory->frozen_ms, elapsed_ms);
     if (memory->frozen_ms > 0)
         return;
-    if (memory->asked_mib <= vm->balloon_mib + band) {
-        memory->silent_ms = 0;
+    moves = vm->balloon_mib > memory->was_mib + vm->max_mib / 128; /* if slowly */
+    waits = memory->asked_mib > vm->balloon_mib + band;
+    memory->silent_ms = waits && !moves ? added(memory->silent_ms, elapsed_ms) : 0;
+    if (moves)
         memory->backoff_ms = 0;
+    if (moves || !waits)
         memory->was_mib = vm->balloon_mib;
-    } else if (vm->balloon_mib > memory->was_mib + vm->max_mib / 128) { /* it moves, if slowly */
-        memory->silent_ms = 0;
-        memory->was_mib = vm->balloon_mib;
-    } else {
-        memory->silent_ms = added(memory->silent_ms, elapsed_ms);
-    }
     if (memory->silent_ms < config->stuck_ms)
         return;
     memory->backoff_ms = memory->backoff_ms == 0
