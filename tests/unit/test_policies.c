@@ -87,8 +87,8 @@ static void proxmox_shares_are_of_what_is_above_the_minimum(void **state)
     assert_near(limits[1], 1100);
 }
 
-/* --- Proxmox VE's own tests of it (balloontest): what one round makes of a host, and what rounds do
- * until nothing changes.  Their numbers; a guest that they do not name keeps what it has. */
+/* --- Proxmox VE's own tests of it (balloontest): what one round makes of a host, and what rounds
+ * do until nothing changes.  Their numbers; a guest that they do not name keeps what it has. */
 
 static const struct rule_guest proxmox_pair[] = {
     { .max = 2000, .min = 1000, .limit = 1000, .shares = 2000 },
@@ -324,12 +324,9 @@ static void esx_takes_by_its_four_levels(void **state)
         bool balloons, swaps, blocks;
     } levels[] = {
         { 41, false, false, false }, /* below high, but it was not soft */
-        { 39, true, false, false },
-        { 59, true, false, false }, /* now it was */
-        { 61, false, false, false },
-        { 19, true, true, false },
-        { 9, true, true, true },
-        { 11, true, true, false },
+        { 39, true, false, false },  { 59, true, false, false }, /* now it was */
+        { 61, false, false, false }, { 19, true, true, false },
+        { 9, true, true, true },     { 11, true, true, false },
     };
     struct sim *sim = host_of(&policy_esx, 1000, 0);
 
