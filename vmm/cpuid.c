@@ -18,6 +18,7 @@ _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, en
 #define LEAF1_EDX_HTT          (1u << 28)
 #define AMD1_ECX_CMP_LEGACY    (1u << 1)
 #define AMD1_ECX_SVM           (1u << 2)
+#define AMD1_ECX_PERFCTR_CORE  (1u << 23)
 
 #define LEVEL_SMT  1u
 #define LEVEL_CORE 2u
@@ -141,7 +142,7 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
     case 0x8000001d:
         adapt_cache(entry, place);
         break;
-    case 0xa: /* no performance counters: they tell guests about each other */
+    case 0xa: /* no performance counters (kvm_hide_counters) */
     case 0x80000022:
     case 0x80000026: /* AMD's other extended topology: 0xb says the same */
     case 0x8000000a: /* what SVM has */
@@ -152,7 +153,7 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
         adapt_topology(entry, place);
         break;
     case 0x80000001:
-        entry->ecx &= ~(AMD1_ECX_CMP_LEGACY | AMD1_ECX_SVM);
+        entry->ecx &= ~(AMD1_ECX_CMP_LEGACY | AMD1_ECX_SVM | AMD1_ECX_PERFCTR_CORE);
         if (place->count > 1)
             entry->ecx |= AMD1_ECX_CMP_LEGACY;
         break;

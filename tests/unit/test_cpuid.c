@@ -18,7 +18,7 @@ static const struct kvm_cpuid_entry2 host[] = {
     { .function = 4, .index = 2, .eax = 0 },
     { .function = 0xa, .eax = 0x07300404 },
     { .function = 0xb, .index = 0, .eax = 1, .ebx = 2, .ecx = 0x100, .edx = 7 },
-    { .function = 0x80000001, .ecx = 6 },
+    { .function = 0x80000001, .ecx = 6 | 1u << 23 },
     { .function = 0x80000008, .ecx = 0x700f, .eax = 0x3030 },
     { .function = 0x8000000a, .eax = 1, .ebx = 8, .edx = 0x19 },
     { .function = 0x8000001e, .eax = 7, .ebx = 0x103, .ecx = 1 },
@@ -77,6 +77,7 @@ static void cores_are_of_one_package(void **state)
     assert_int_equal(find(&cpuid, 4, 1)->eax, 7u << 26 | 7u << 14 | 0x163);
     assert_int_equal(find(&cpuid, 4, 2)->eax, 0);
     assert_int_equal(find(&cpuid, 0xa, 0)->eax, 0);
+    assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx >> 23 & 1, 0); /* AMD's counters */
 }
 
 static void one_vcpu_is_alone(void **state)
