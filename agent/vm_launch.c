@@ -197,7 +197,7 @@ static void fill_configure(const struct node *node, const struct vm *vm,
     const struct vm_spec *boot = vm_boot_spec(node, vm);
     const struct image *kernel = node_find_image(node, boot->kernel);
     struct vmm_configure configure = {
-        .header = { VMM_MESSAGE_CONFIGURE, VMM_PROTOCOL_VERSION, sizeof configure, 0 },
+        .header = vmm_header(VMM_MESSAGE_CONFIGURE, sizeof configure),
         .vcpus = spec->vcpus,
         .kernel_format = kernel && strcmp(kernel->kernel_format, "bzimage") == 0
                              ? VMM_KERNEL_BZIMAGE

@@ -220,9 +220,7 @@ int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *
 static int send_header(struct vmm_client *client, uint32_t type, const int *fds, size_t fd_count,
                        struct error *err)
 {
-    struct vmm_message_header header = { .type = type,
-                                         .version = VMM_PROTOCOL_VERSION,
-                                         .size = sizeof header };
+    struct vmm_message_header header = vmm_header(type, sizeof header);
 
     return seqpacket_send(client->fd, &header, sizeof header, fds, fd_count, err);
 }
@@ -267,9 +265,7 @@ int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_
                              struct error *err)
 {
     struct vmm_console_input input = {
-        .header = { .type = VMM_MESSAGE_CONSOLE_INPUT,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof input },
+        .header = vmm_header(VMM_MESSAGE_CONSOLE_INPUT, sizeof input),
         .count = (uint32_t)size,
     };
     int result;
@@ -291,9 +287,7 @@ int vmm_client_balloon(struct vmm_client *client, const struct vmm_balloon *ball
                        struct error *err)
 {
     struct vmm_balloon_change change = {
-        .header = { .type = VMM_MESSAGE_BALLOON,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof change },
+        .header = vmm_header(VMM_MESSAGE_BALLOON, sizeof change),
         .balloon = *balloon,
     };
 
@@ -304,7 +298,7 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
                      uint32_t port, int fd, struct error *err)
 {
     struct vmm_vsock message = {
-        .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof message },
+        .header = vmm_header(type, sizeof message),
         .id = id,
         .port = port,
     };
@@ -315,9 +309,7 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
 int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err)
 {
     struct vmm_memory_change change = {
-        .header = { .type = VMM_MESSAGE_MEMORY,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof change },
+        .header = vmm_header(VMM_MESSAGE_MEMORY, sizeof change),
         .requested_bytes = requested_bytes,
     };
 
@@ -341,9 +333,7 @@ static int send_device(struct vmm_client *client, uint32_t type, const struct vm
 
     if (result < 0)
         return result;
-    message.header = (struct vmm_message_header){ .type = type,
-                                                  .version = VMM_PROTOCOL_VERSION,
-                                                  .size = sizeof message };
+    message.header = vmm_header(type, sizeof message);
     return seqpacket_send(client->fd, &message, sizeof message, fds, fd_count, err);
 }
 
@@ -365,9 +355,7 @@ int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsi
                       bool ask, struct error *err)
 {
     struct vmm_device device = {
-        .header = { .type = VMM_MESSAGE_DETACH,
-                    .version = VMM_PROTOCOL_VERSION,
-                    .size = sizeof device },
+        .header = vmm_header(VMM_MESSAGE_DETACH, sizeof device),
         .kind = (uint8_t)kind,
         .place = (uint8_t)place,
         .state = ask ? VMM_DEVICE_ABSENT : VMM_DEVICE_PRESENT,

@@ -59,7 +59,7 @@ static void control_answer(struct control *control, enum vmm_message_type type, 
                            const int *fds, size_t fd_count)
 {
     struct vmm_state state = {
-        .header = { .type = type, .version = VMM_PROTOCOL_VERSION, .size = sizeof state },
+        .header = vmm_header(type, sizeof state),
         .running = control->running,
         .paused = control->paused,
         .result = result,
@@ -89,7 +89,7 @@ void control_send_device(struct control *control, enum vmm_device_kind kind, uns
                          enum vmm_device_state state, int result)
 {
     struct vmm_device device = {
-        .header = { VMM_MESSAGE_DEVICE, VMM_PROTOCOL_VERSION, sizeof device, 0 },
+        .header = vmm_header(VMM_MESSAGE_DEVICE, sizeof device),
         .kind = (uint8_t)kind,
         .place = (uint8_t)place,
         .state = (uint8_t)state,

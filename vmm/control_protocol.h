@@ -60,6 +60,7 @@
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "base/disk_ring.h"
 #include "vmm/stats_page.h"
@@ -134,6 +135,10 @@ struct vmm_message_header {
     uint32_t size; /* of the whole message, header included */
     uint32_t reserved;
 };
+static inline struct vmm_message_header vmm_header(uint32_t type, size_t size)
+{
+    return (struct vmm_message_header){ type, VMM_PROTOCOL_VERSION, (uint32_t)size, 0 };
+}
 
 /* The fds that come with CONFIGURE, in this order:
  *   kvm (/dev/kvm), page (stats_page.h), the guest's memory if vmm_memory_has_file, then kernel

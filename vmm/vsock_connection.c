@@ -23,7 +23,7 @@ static bool tell_agent(struct vsock_table *table, enum vmm_message_type type, ui
                        uint32_t port, int result)
 {
     const struct vmm_vsock message = {
-        .header = { type, VMM_PROTOCOL_VERSION, sizeof(message), 0 },
+        .header = vmm_header(type, sizeof message),
         .id = id,
         .port = port,
         .result = result,
