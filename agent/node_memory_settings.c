@@ -20,19 +20,23 @@ void node_memory_look_at_swap(struct node *node)
                                             jail_cgroup_keeps_zswap(jail_cgroups(node->jail)));
 }
 
+/* What the node's spec says, or else the command line. */
+static int64_t setting(int64_t of_spec, int64_t of_config)
+{
+    return of_spec != NODE_UNSET ? of_spec : of_config;
+}
+
 static int64_t balancer_setting(const struct node *node)
 {
-    int64_t set = node->spec.memory.balancer;
-
-    return set != NODE_UNSET ? set : node->config->memory_balancer;
+    return setting(node->spec.memory.balancer, node->config->memory_balancer);
 }
 
 bool node_memory_is_balanced(const struct node *node)
 {
-    int64_t setting = balancer_setting(node);
+    int64_t set = balancer_setting(node);
 
-    return setting == MEMORY_BALANCER_ON || setting == MEMORY_BALANCER_DRY_RUN ||
-           (setting == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
+    return set == MEMORY_BALANCER_ON || set == MEMORY_BALANCER_DRY_RUN ||
+           (set == MEMORY_BALANCER_AUTO && node_memory_ratio(node) > 100);
 }
 
 enum memory_mode node_memory_mode(const struct node *node)
@@ -44,9 +48,7 @@ enum memory_mode node_memory_mode(const struct node *node)
 
 static int64_t wanted_ratio(const struct node *node)
 {
-    int64_t set = node->spec.memory.ratio_percent;
-
-    return set != NODE_UNSET ? set : node->config->memory_ratio_percent;
+    return setting(node->spec.memory.ratio_percent, node->config->memory_ratio_percent);
 }
 
 int64_t node_memory_ratio(const struct node *node)
@@ -60,9 +62,7 @@ int64_t node_memory_ratio(const struct node *node)
 
 uint64_t node_memory_reserve_mib(const struct node *node)
 {
-    int64_t set = node->spec.memory.reserve_mib;
-
-    return (uint64_t)(set != NODE_UNSET ? set : node->config->memory_reserve_mib);
+    return (uint64_t)setting(node->spec.memory.reserve_mib, node->config->memory_reserve_mib);
 }
 
 struct balancer_config node_memory_config(const struct node *node)
