@@ -31,6 +31,11 @@ static struct vm_device *device_of(const struct change *change)
     return &target_vm(change)->devices.at[change->part][change->place];
 }
 
+static uint8_t *place_at(const struct change *change, struct vm_spec *spec, size_t index)
+{
+    return change->part == VMM_DEVICE_DISK ? &spec->disks[index].place : &spec->nics[index].place;
+}
+
 /* --- committed --- */
 
 static void remember(struct change *change, const struct vm_spec *spec)
@@ -48,15 +53,10 @@ static void remember(struct change *change, const struct vm_spec *spec)
 
 static unsigned index_of(const struct change *change)
 {
-    const struct vm_spec *spec = &target_vm(change)->spec;
     unsigned i = 0;
 
-    if (change->part == VMM_DEVICE_DISK)
-        while (spec->disks[i].place != change->place)
-            i++;
-    else
-        while (spec->nics[i].place != change->place)
-            i++;
+    while (*place_at(change, &target_vm(change)->spec, i) != change->place)
+        i++;
     return i;
 }
 
@@ -187,8 +187,7 @@ static int compare(struct change *change, size_t index, struct error *err)
         result = error_field(err, EEXIST, field, "%s %s of vm %s exists with another %s",
                              parts[change->part].name, change->part_name, change->id, field);
     json_decref(spec);
-    change->place =
-        change->part == VMM_DEVICE_DISK ? vm->spec.disks[index].place : vm->spec.nics[index].place;
+    change->place = *place_at(change, &vm->spec, index);
     if (result == 0 && device_of(change)->failed) {
         device_of(change)->failed = false;
         device_of(change)->again_ms = 0;
@@ -211,7 +210,7 @@ static int reserve(struct change *change, struct error *err)
     if (place < 0)
         return place;
     change->place = (unsigned)place;
-    *(is_disk ? &spec->disks[index].place : &spec->nics[index].place) = (uint8_t)place;
+    *place_at(change, spec, index) = (uint8_t)place;
     vm->spec = *spec;
     result = is_disk ? vm_check_disk(change->node, vm, index, err)
                      : vm_reserve_nic(change->node, vm, index, err);
@@ -275,15 +274,14 @@ static int check_patch(const struct change *change, struct error *err)
 static int patch_part(struct change *change, json_t *spec, json_t *array, size_t index,
                       struct error *err)
 {
-    const struct vm *vm = target_vm(change);
+    struct vm *vm = target_vm(change);
     json_t *before, *after;
     bool same;
 
     if (index == json_array_size(array))
         return error_set(err, ENOENT, "vm %s has no %s %s", change->id, parts[change->part].name,
                          change->part_name);
-    change->place =
-        change->part == VMM_DEVICE_DISK ? vm->spec.disks[index].place : vm->spec.nics[index].place;
+    change->place = *place_at(change, &vm->spec, index);
     if (device_of(change)->there != VM_DEVICE_IS_PRESENT)
         return error_set(err, EBUSY, "%s %s of vm %s is just being attached",
                          parts[change->part].name, change->part_name, change->id);
@@ -317,8 +315,7 @@ static int remove_part(struct change *change, json_t *spec, json_t *array, size_
         vm_step(change->node, vm);
         return 0;
     }
-    change->place =
-        change->part == VMM_DEVICE_DISK ? vm->spec.disks[index].place : vm->spec.nics[index].place;
+    change->place = *place_at(change, &vm->spec, index);
     json_array_remove(array, index);
     result = check_moment(change, err);
     if (result == 0)
