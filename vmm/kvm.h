@@ -12,7 +12,7 @@ struct transfer;
 
 struct kvm {
     int kvm_fd;       /* borrowed: /dev/kvm */
-    int vm_fd;        /* owned */
+    int vm_fd;        /* open until the process ends */
     size_t run_bytes; /* of the page shared with a vCPU (struct kvm_run) */
     bool has_tsc_deadline;
 };
