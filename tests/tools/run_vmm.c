@@ -3,7 +3,6 @@
  *
  *   build/tests/run_vmm --kernel build/guest.elf [--disk FILE] [--timeout 10]
  *   build/tests/run_vmm --kernel build/guest.elf --snapshot PREFIX --snapshot-after MS
- *   build/tests/run_vmm --restore PREFIX
  *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
@@ -42,15 +41,14 @@
 #define FDS_MAX          (4 + VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_NICS_MAX)
 
 struct run {
-    const char *vmm, *kernel, *initrd;
-    const char *cpu; /* a baseline's name, as in the API; NULL = the VMM asks KVM itself */
+    const char *vmm, *kernel;
     const char *disks[VMM_DISKS_MAX];
     const char *taps[VMM_NICS_MAX];
-    bool no_sandbox, measure, quiet;
+    bool measure, quiet;
     int power_after_s, timeout_s;   /* -1 = never */
     const char *snapshot, *restore; /* path prefixes of the files .state and .memory */
-    int snapshot_after_ms;
-    const char *fork; /* path prefix of the forks' consoles */
+    int snapshot_after_ms, cpu;     /* cpu: enum cpu_baseline */
+    const char *fork;               /* path prefix of the forks' consoles */
     int fork_after_ms[FORKS_MAX];
     unsigned fork_count, forked;
     struct vmm_configure configure;
@@ -94,12 +92,12 @@ static void must(int result, const struct error *err)
 static void usage(void)
 {
     fputs(
-        "usage: run_vmm --kernel FILE [--vmm FILE] [--initrd FILE] [--cmdline TEXT]\n"
-        "         [--memory MIB] [--vcpus N] [--disk FILE]... [--disk-ro FILE]... [--tap NAME]...\n"
+        "usage: run_vmm --kernel FILE [--vmm FILE] [--cmdline TEXT]\n"
+        "         [--memory MIB] [--vcpus N] [--disk FILE]... [--tap NAME]...\n"
         "         [--hotplug MIB [--plug MIB]] [--memory-backing N]   enum vmm_memory_backing of "
         "control_protocol.h\n"
-        "         [--vsock CID] [--cpu NAME]   of cpu_baseline.h\n"
-        "         [--no-sandbox] [--power-after S] [--timeout S] [--measure] [--quiet]\n"
+        "         [--vsock CID] [--cpu N]   enum cpu_baseline of cpu_baseline.h\n"
+        "         [--power-after S] [--timeout S] [--measure] [--quiet]\n"
         "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
         "       run_vmm --restore PREFIX ...              instead of --kernel\n"
         "         [--fork PREFIX --fork-after MS...]   a fork each time, its console to PREFIX.0, "
@@ -108,11 +106,10 @@ static void usage(void)
     exit(EXIT_NOT_STARTED);
 }
 
-static void add_disk(struct run *run, const char *path, bool read_only)
+static void add_disk(struct run *run, const char *path)
 {
     if (run->configure.disk_count == VMM_DISKS_MAX)
         usage();
-    run->configure.disks[run->configure.disk_count].read_only = read_only;
     run->configure.disks[run->configure.disk_count].format = VMM_DISK_RAW;
     run->configure.disks[run->configure.disk_count].queues = 1;
     run->configure.disks[run->configure.disk_count].place = run->configure.disk_count;
@@ -141,15 +138,13 @@ static int set_field(struct run *run, const char *name, const char *value)
     } fields[] = {
         { "--vmm", &run->vmm, NULL, NULL },
         { "--kernel", &run->kernel, NULL, NULL },
-        { "--initrd", &run->initrd, NULL, NULL },
-        { "--cpu", &run->cpu, NULL, NULL },
         { "--snapshot", &run->snapshot, NULL, NULL },
         { "--restore", &run->restore, NULL, NULL },
         { "--fork", &run->fork, NULL, NULL },
+        { "--cpu", NULL, &run->cpu, NULL },
         { "--power-after", NULL, &run->power_after_s, NULL },
         { "--timeout", NULL, &run->timeout_s, NULL },
         { "--snapshot-after", NULL, &run->snapshot_after_ms, NULL },
-        { "--no-sandbox", NULL, NULL, &run->no_sandbox },
         { "--measure", NULL, NULL, &run->measure },
         { "--quiet", NULL, NULL, &run->quiet },
     };
@@ -190,8 +185,8 @@ static void add_field(struct run *run, const char *name, const char *value)
         configure->vsock_cid = strtoull(value, NULL, 10);
     else if (strcmp(name, "--vcpus") == 0)
         configure->vcpus = (uint32_t)atoi(value);
-    else if (strcmp(name, "--disk") == 0 || strcmp(name, "--disk-ro") == 0)
-        add_disk(run, value, name[6] != '\0');
+    else if (strcmp(name, "--disk") == 0)
+        add_disk(run, value);
     else if (strcmp(name, "--tap") == 0)
         add_tap(run, value);
     else if (strcmp(name, "--fork-after") == 0 && run->fork_count < FORKS_MAX)
@@ -245,7 +240,7 @@ static int open_tap(const char *name)
 static void open_disk(struct run *run, int index)
 {
     struct vmm_disk *disk = &run->configure.disks[index];
-    int fd = open_or_exit(run->disks[index], disk->read_only ? O_RDONLY : O_RDWR);
+    int fd = open_or_exit(run->disks[index], O_RDWR);
     struct stat status;
 
     if (fstat(fd, &status) == 0)
@@ -278,25 +273,17 @@ static void open_kernel(struct run *run)
     configure->kernel_format =
         memcmp(magic, "\177ELF", 4) == 0 ? VMM_KERNEL_ELF : VMM_KERNEL_BZIMAGE;
     run->fds[run->fd_count++] = kernel;
-    configure->has_initrd = run->initrd != NULL;
-    if (run->initrd)
-        run->fds[run->fd_count++] = open_or_exit(run->initrd, O_RDONLY);
 }
 
 /* What the agent says of the host's processor: as much of it as the baseline has. */
 static void limit_cpu(struct run *run, int kvm_fd)
 {
     struct vmm_cpuid *cpuid = &run->configure.cpuid;
-    int baseline = CPU_HOST;
     struct error err = { 0 };
 
-    while (strcmp(cpu_baseline_names[baseline], run->cpu) != 0)
-        if (++baseline == CPU_BASELINE_COUNT)
-            usage();
     cpuid->count = VMM_CPUID_MAX;
-    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
-        perror("run_vmm: CPUID");
-    must(cpu_baseline_apply((enum cpu_baseline)baseline, cpuid, &err), &err);
+    must(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid), &err);
+    must(cpu_baseline_apply((enum cpu_baseline)run->cpu, cpuid, &err), &err);
 }
 
 /* In the order that control_protocol.h demands. */
@@ -305,8 +292,7 @@ static void open_all(struct run *run)
     struct vmm_configure *configure = &run->configure;
 
     run->fds[run->fd_count++] = open_or_exit("/dev/kvm", O_RDWR);
-    if (run->cpu)
-        limit_cpu(run, run->fds[0]);
+    limit_cpu(run, run->fds[0]);
     make_page(run);
     if (vmm_memory_has_file(configure->memory_backing))
         run->fds[run->fd_count++] = make_memory(configure);
@@ -378,10 +364,6 @@ static void spawn(struct run *run)
     jail_rings_take(&rings, run->configure.disk_count, &fds[VMM_RINGS_FD], &run->configure.rings);
     jail_rings_close(&rings); /* those left */
     spec.fd_count = (size_t)VMM_RING_FD(run->configure.rings.count);
-    if (run->no_sandbox) {
-        spec.clone_flags = 0;
-        spec.sandbox = NULL;
-    }
     run->spawn_ns = now_ns();
     must(process_spawn(&spec, &run->pid, &run->pidfd, &err), &err);
     close(program);
@@ -594,7 +576,6 @@ int main(int argc, char **argv)
         .timeout_s = -1,
         .configure = { .vcpus = 1, .memory_bytes = 128ull << 20 },
     };
-    bool ended;
     int status;
 
     for (int i = 1, taken; i < argc; i += taken) { /* argv ends with a NULL */
@@ -611,8 +592,7 @@ int main(int argc, char **argv)
     spawn(&run);
     if (run.measure)
         measure(&run);
-    ended = follow(&run);
-    status = report(&run, ended);
+    status = report(&run, follow(&run));
     remove_directory(&run);
     while (wait(NULL) > 0) /* forks */
         ;
