@@ -1,6 +1,8 @@
 /* test_devices.c - disks and nics that come and go: what the guest reads of it, what it can do, and
  * what is left. */
 #include "tests/unit/devices_harness.h"
+#include <pthread.h>
+#include "tests/unit/ring_harness.h"
 #include "tests/unit/tap_harness.h"
 #include "vmm/transfer.h"
 
@@ -210,6 +212,60 @@ static void requests_in_flight_end_with_the_device(void **state)
     assert_int_equal(f->control.gone, 1);
 }
 
+static void *feed_later(void *fd)
+{
+    static const uint8_t bytes[1024] = { [0 ... 1023] = 0x5a };
+
+    usleep(50000);
+    assert_int_equal(write(*(int *)fd, bytes, sizeof bytes), sizeof bytes);
+    return NULL;
+}
+
+/* Reads of a disk that gives nothing yet, by a ring: the device goes once they have ended. */
+static void what_a_ring_has_in_flight_ends_first(void **state)
+{
+    static const uint8_t header[16] = { 0 };
+    struct uring *ring = ring_new();
+    struct devices_harness *f;
+    pthread_t feeder;
+    uint32_t head, length;
+    int pipe_fds[2];
+
+    (void)state;
+    if (!ring)
+        skip(); /* this host has no io_uring for us */
+    /* Where a VMM inherits them, before there is anything else. */
+    assert_int_equal(dup2(ring->fd, VMM_RING_FD(3)), VMM_RING_FD(3));
+    assert_int_equal(dup2(ring->event_fd, VMM_RING_EVENT_FD(3)), VMM_RING_EVENT_FD(3));
+    f = devices_harness_new(/* with_kvm= */ true);
+    f->devices.inherited = (struct vmm_rings){ .count = 4, .layout = ring->layout };
+    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+    assert_int_equal(devices_attach(&f->devices, &a_disk, pipe_fds, &f->h.err), 0);
+    driver_start(&f->h, 0, 8);
+    guest_put(&f->h, DATA_BASE, header, sizeof header);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct ring_buffer buffers[] = { { DATA_BASE, sizeof header, 0 },
+                                               { DATA_BASE + 0x1000 + i * 512, 512, RING_WRITE },
+                                               { DATA_BASE + 0x800, 1, RING_WRITE } };
+
+        ring_offer(&f->h, 0, buffers, 3);
+    }
+    ring_kick(&f->h, 0);
+    assert_false(ring_take(&f->h, 0, &head, &length));
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
+    assert_int_equal(pthread_create(&feeder, NULL, feed_later, &pipe_fds[1]), 0);
+    eject(f, 1u << DISK_SLOT);
+    assert_int_equal(f->control.gone, 1);
+    assert_int_equal(guest_get8(&f->h, DATA_BASE + 0x1000), 0x5a);
+    assert_int_equal(guest_get8(&f->h, DATA_BASE + 0x1000 + 1023), 0x5a);
+    pthread_join(feeder, NULL);
+    close(pipe_fds[1]);
+    devices_harness_free(f);
+    close(VMM_RING_FD(3));
+    close(VMM_RING_EVENT_FD(3));
+    ring_free(ring);
+}
+
 static void a_nic_comes_and_goes(void **state)
 {
     struct devices_harness *f = *state;
@@ -282,6 +338,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        cmocka_unit_test(what_a_ring_has_in_flight_ends_first),
         TEST(an_attached_disk_is_told_and_works),
         TEST(a_place_is_taken_once),
         TEST(what_cannot_be_leaves_the_place_free),
