@@ -46,6 +46,11 @@ bool node_memory_is_short(const struct node *node)
            node->memory->state.level >= BALANCER_HARD;
 }
 
+uint32_t node_memory_balloon_mib(const struct node *node, const struct vm *vm)
+{
+    return node->memory && !is_dry(node) ? vm->plan.balloon_mib : 0;
+}
+
 /* --- what is known --- */
 
 static uint32_t bounded_mib(uint64_t bytes)

@@ -38,6 +38,8 @@ int64_t node_memory_ratio(const struct node *node);
 bool node_memory_is_balanced(const struct node *node);
 /* The VM is paused because the host is short. */
 bool node_memory_paused(const struct vm *vm);
+/* How large the VM's balloon is to be for others; 0 where it is only told what would be done. */
+uint32_t node_memory_balloon_mib(const struct node *node, const struct vm *vm);
 /* So that nothing more should be started. */
 bool node_memory_is_short(const struct node *node);
 

@@ -23,7 +23,7 @@ struct vmm_balloon vm_balloon_config(const struct vm_spec *spec, uint32_t balanc
 
 void vm_balloon_tell(const struct node *node, struct vm *vm)
 {
-    struct vmm_balloon balloon = vm_balloon_config(&vm->spec, vm->plan.balloon_mib);
+    struct vmm_balloon balloon = vm_balloon_config(&vm->spec, node_memory_balloon_mib(node, vm));
     struct error err = { 0 };
 
     /* Who is to be judged by what it says must say it often. */
