@@ -240,6 +240,124 @@ static void all_of_one_that_is_paused_is_cold_but_its_guarantee(void **state)
     assert_int_equal(vm->plan.reclaim_mib, 7);
 }
 
+/* What the balloon of one is to take of what it has. */
+static uint32_t taken(const struct balancer_vm *vm)
+{
+    return vm->plan.balloon_mib - (vm->max_mib - vm->resident_mib);
+}
+
+static void each_gives_in_proportion_to_what_is_idle(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_HARD, enter_permille) - 1);
+    struct balancer_vm *vms = fixture.vms;
+    uint32_t idle;
+
+    (void)state;
+    vms[0].resident_mib = 3000;
+    vms[1].resident_mib = 2500;
+    fixture.host.swap_free_mib = 0;
+    run(&fixture, 1);
+    idle = 3000 - vms[0].plan.entitled_mib;
+    assert_in_range(taken(&vms[0]), 400, 600);
+    assert_in_range(taken(&vms[1]), taken(&vms[0]) * (idle - 500) / idle - 1,
+                    taken(&vms[0]) * (idle - 500) / idle + 1);
+}
+
+static void no_balloon_moves_for_a_few_pages(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_HARD, enter_permille) - 1);
+
+    (void)state;
+    fixture.vms[0].resident_mib = 3000;
+    run(&fixture, 1);
+    assert_int_equal(taken(&fixture.vms[1]),
+                     4096 * balancer_default.band_permille / 1000 / 4); /* 9 were its part */
+}
+
+static void where_balloons_have_nothing_the_host_takes_at_once(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    fixture.vms[0].used_mib = fixture.vms[1].used_mib = 2048;
+    run(&fixture, 1);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    assert_true(fixture.vms[0].plan.reclaim_mib > 0);
+}
+
+static void an_eighth_of_swap_is_left_to_bursts(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, enter_permille) - 1);
+
+    (void)state;
+    fixture.vms[0].used_mib = fixture.vms[1].used_mib = 2048;
+    fixture.host.swap_free_mib = 2048 / 8 + 10;
+    run(&fixture, 1);
+    assert_int_equal(fixture.vms[0].plan.reclaim_mib + fixture.vms[1].plan.reclaim_mib, 10);
+}
+
+/* --- what grows --- */
+
+/* Not so roomy that any would grow without need. */
+#define ENOUGH_MIB 200
+
+static void who_says_nothing_and_waits_for_memory_gets_of_its_balloon(void **state)
+{
+    (void)state;
+    for (unsigned waits = 0; waits < 2; waits++) {
+        struct fixture fixture = fixture_of(ENOUGH_MIB);
+        struct balancer_vm *vm = &fixture.vms[0];
+
+        vm->balloon_mib = 3000;
+        vm->stats_age_ms = UINT32_MAX;
+        vm->psi_permille = balancer_default.psi_permille - 1 + waits;
+        run(&fixture, 1);
+        assert_int_equal(vm->plan.balloon_mib < 3000, waits);
+    }
+}
+
+static void in_distress_it_gets_a_quarter_at_least(void **state)
+{
+    struct fixture fixture = fixture_of(ENOUGH_MIB);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    vm->balloon_mib = 2000;
+    vm->used_mib = 2090;
+    run(&fixture, 1);
+    assert_true(4096 - vm->plan.demand_mib >
+                2000 - 1024); /* which it is thought to need less than */
+    assert_int_equal(vm->plan.balloon_mib, 2000 - 1024);
+}
+
+static void what_grew_without_need_rests_too(void **state)
+{
+    struct fixture fixture = fixture_of(2000); /* roomy */
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    vm->balloon_mib = 2800;
+    run(&fixture, 1);
+    assert_true(vm->plan.balloon_mib < 2800);
+    assert_int_equal(vm->memory.calm_ms, 0);
+}
+
+/* Which the slow average hardly sees. */
+static void a_short_burst_is_remembered_a_while(void **state)
+{
+    struct fixture fixture = fixture_of(2000);
+    struct balancer_vm *vm = &fixture.vms[0];
+
+    (void)state;
+    run(&fixture, 60);
+    vm->used_mib = 3024;
+    run(&fixture, 10);
+    vm->used_mib = 1024;
+    run(&fixture, 1);
+    assert_in_range(vm->memory.slow >> 16, 1024 + 128 + 200, 1024 + 128 + 600);
+    assert_true(vm->plan.demand_mib > 1024 + 128 + 1000);
+}
+
 /* --- what hurts --- */
 
 static void nobody_is_throttled_before_the_host_is_nearly_out(void **state)
@@ -282,6 +400,14 @@ int main(void)
         cmocka_unit_test(a_balloon_that_could_kill_is_not_used_while_the_host_can_swap),
         cmocka_unit_test(the_host_takes_first_of_whom_it_took_least),
         cmocka_unit_test(all_of_one_that_is_paused_is_cold_but_its_guarantee),
+        cmocka_unit_test(each_gives_in_proportion_to_what_is_idle),
+        cmocka_unit_test(no_balloon_moves_for_a_few_pages),
+        cmocka_unit_test(where_balloons_have_nothing_the_host_takes_at_once),
+        cmocka_unit_test(an_eighth_of_swap_is_left_to_bursts),
+        cmocka_unit_test(who_says_nothing_and_waits_for_memory_gets_of_its_balloon),
+        cmocka_unit_test(in_distress_it_gets_a_quarter_at_least),
+        cmocka_unit_test(what_grew_without_need_rests_too),
+        cmocka_unit_test(a_short_burst_is_remembered_a_while),
         cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
         cmocka_unit_test(who_was_paused_goes_on_though_the_host_stays_short),
     };
