@@ -11,7 +11,9 @@
 #include "base/error.h"
 
 #define PRESSURE_FILE "/proc/pressure/memory"
-#define TRIGGER       "some 150000 1000000" /* us of us */
+
+/* us of us.  Who lacks CAP_SYS_RESOURCE may have windows of 2 s only, since Linux 6.5. */
+static const char *const triggers[] = { "some 150000 1000000", "some 300000 2000000" };
 
 /* A file of /proc as a string. */
 static int read_text(const char *path, char *ret_text, size_t size)
@@ -44,7 +46,7 @@ uint32_t memory_pressure_permille(const char *text)
 {
     unsigned whole, hundredths;
 
-    if (sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2)
+    if (sscanf(text, "some avg10=%3u.%2u", &whole, &hundredths) != 2 || whole > 100)
         return 0;
     return whole * 10 + hundredths / 10;
 }
@@ -75,9 +77,10 @@ int memory_pressure_trigger(void)
 
     if (fd < 0)
         return -errno;
-    if (write(fd, TRIGGER, sizeof TRIGGER) < 0)
-        return -errno;
-    return take_fd(&fd);
+    for (size_t i = 0; i < ARRAY_LENGTH(triggers); i++)
+        if (write(fd, triggers[i], strlen(triggers[i]) + 1) >= 0)
+            return take_fd(&fd);
+    return -errno;
 }
 
 uint32_t memory_resident_mib(pid_t pid)

@@ -16,8 +16,8 @@ struct memory_pressure {
 int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err);
 /* Of the text of a memory.pressure (cgroup's or the host's), as psi_permille; 0 if it is none. */
 uint32_t memory_pressure_permille(const char *text);
-/* An fd that has EPOLLPRI when tasks waited for memory 150 ms in a second (PSI trigger): owned, or
- * -errno where there is no PSI. */
+/* An fd that has EPOLLPRI when tasks waited for memory 15 % of a second, or of two (PSI trigger):
+ * owned, or -errno where there is no PSI. */
 int memory_pressure_trigger(void);
 /* Of a process, what is in memory (not swapped), in MiB; 0 if it is gone. */
 uint32_t memory_resident_mib(pid_t pid);

@@ -1,0 +1,78 @@
+/* test_memory_pressure.c - how the host's memory stands, by texts of the kernel's and by this host. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "scheduler/memory_pressure.h"
+
+static void stalls_of_ten_seconds_are_told_in_permille(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t permille;
+    } cases[] = {
+        { "some avg10=0.00 avg60=9.00 avg300=9.00 total=1\nfull avg10=9.00", 0 },
+        { "some avg10=1.23 avg60=0.00 avg300=0.00 total=0\n", 12 },
+        { "some avg10=99.99 avg60=0.00 avg300=0.00 total=0\n", 999 },
+        { "some avg10=100.00 avg60=0.00 avg300=0.00 total=0\n", 1000 },
+        { "full avg10=50.00 avg60=0.00 avg300=0.00 total=0\n", 0 },
+        { "some avg10=-1.00 avg60=0.00\n", 0 },
+        { "some avg10=\n", 0 },
+        { "some", 0 },
+        { "", 0 },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(memory_pressure_permille(cases[i].text), cases[i].permille);
+}
+
+static void this_host_has_memory(void **state)
+{
+    struct memory_pressure pressure = { 0 };
+    struct error err = { 0 };
+
+    (void)state;
+    assert_int_equal(memory_pressure_read(&pressure, &err), 0);
+    assert_true(pressure.available_mib > 0);
+    assert_true(pressure.swap_free_mib <= pressure.swap_mib);
+    assert_true(pressure.psi_permille <= 1000);
+}
+
+/* The kernel takes it, where it takes any. */
+static void a_trigger_is_set_where_there_is_pressure_to_tell_of(void **state)
+{
+    auto_close int fd = memory_pressure_trigger();
+
+    (void)state;
+    if (access("/proc/pressure/memory", F_OK) < 0)
+        assert_int_equal(fd, -ENOENT);
+    else
+        assert_true(fd >= 0);
+}
+
+static void of_a_process_what_is_in_memory_counts(void **state)
+{
+    (void)state;
+    assert_true(memory_resident_mib(getpid()) > 0);
+    assert_int_equal(memory_resident_mib(0), 0);
+    assert_int_equal(memory_resident_mib(-1), 0);
+    assert_int_equal(memory_resident_mib(INT32_MAX), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stalls_of_ten_seconds_are_told_in_permille),
+        cmocka_unit_test(this_host_has_memory),
+        cmocka_unit_test(a_trigger_is_set_where_there_is_pressure_to_tell_of),
+        cmocka_unit_test(of_a_process_what_is_in_memory_counts),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
