@@ -1,4 +1,5 @@
-/* test_memory_pressure.c - how the host's memory stands, by texts of the kernel's and by this host. */
+/* test_memory_pressure.c - how the host's memory stands, by texts of the kernel's and by this host.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

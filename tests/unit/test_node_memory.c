@@ -73,6 +73,40 @@ static void whose_driver_keeps_its_balloon_is_heard(void **state)
     assert_true(seen.keeps_balloon);
 }
 
+/* But no sooner than a tick after the last time, or a guest that stalls keeps the loop busy. */
+static void pressure_has_it_balanced_between_ticks(void **state)
+{
+    const struct config config = { 0 };
+    struct node node = { .config = &config, .memory_bytes = UINT64_C(1) << 30 };
+    struct node_memory memory = { .node = &node, .mode = MEMORY_DRY_RUN };
+    int64_t before;
+
+    (void)state;
+    node.memory = &memory;
+    memory.last_ms = before = loop_now_ms() - BALANCER_TICK_MS;
+    on_trigger(&memory, 0);
+    assert_int_equal(memory.figures.wakeups, 1);
+    assert_true(memory.last_ms >= before + BALANCER_TICK_MS);
+    memory.last_ms = before = loop_now_ms();
+    on_trigger(&memory, 0);
+    assert_int_equal(memory.figures.wakeups, 2);
+    assert_int_equal(memory.last_ms, before);
+}
+
+static void dry_run_has_no_balloon_moved(void **state)
+{
+    struct node node = { 0 };
+    struct node_memory memory = { .node = &node, .mode = MEMORY_ON };
+    struct vm vm = { .plan = { .balloon_mib = 64 } };
+
+    (void)state;
+    assert_int_equal(node_memory_balloon_mib(&node, &vm), 0);
+    node.memory = &memory;
+    assert_int_equal(node_memory_balloon_mib(&node, &vm), 64);
+    memory.mode = MEMORY_DRY_RUN;
+    assert_int_equal(node_memory_balloon_mib(&node, &vm), 0);
+}
+
 /* Its jobs keep it from being stepped: what counts is what it is to be. */
 static void a_pause_that_was_asked_for_outlasts_the_shortage(void **state)
 {
@@ -102,6 +136,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
+        cmocka_unit_test(pressure_has_it_balanced_between_ticks),
+        cmocka_unit_test(dry_run_has_no_balloon_moved),
         cmocka_unit_test(a_pause_that_was_asked_for_outlasts_the_shortage),
     };
 
