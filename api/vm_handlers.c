@@ -272,8 +272,9 @@ static void vsock_connected(void *context, int fd, const struct error *err)
         request_reply_upgrade(request, STREAM_PROTOCOL, fd);
 }
 
-/* Of the 64 that a VM has.  All together are bounded by their connections to warren-api. */
-static const struct stream_share vsock_share = { "vsock connections", SIZE_MAX, 16 };
+/* Of the 64 that a VM has.  All together are bounded by the files of warren-api, two for each: one
+ * caller's leave most of those to others. */
+static const struct stream_share vsock_share = { "vsock connections", 256, 16 };
 
 void vm_vsock(struct request *request)
 {

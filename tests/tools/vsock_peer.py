@@ -7,10 +7,10 @@
   vsock_peer.py connect API VM PORT [BYTES [TIMES]]
                                         upgrades, sends BYTES (20), half-closes, wants them back;
                                         prints `ok N`, or the status and problem it was answered
-  vsock_peer.py hold API VM PORT [UID [TIMES]]
-                                        as that user upgrades TIMES (1) connections, prints `open` or
-                                        the refusal of each, is silent until the other end closes the
-                                        first, and prints `ended`
+  vsock_peer.py hold API VM[,VM...] PORT [UID [TIMES]]
+                                        as that user upgrades TIMES (1) connections to each, prints
+                                        `open` or the refusal of each, is silent until the other end
+                                        closes the first, and prints `ended`
 
 API is a unix socket, or HOST:PORT:CA-FILE:TOKEN by TLS.
 """
@@ -99,10 +99,10 @@ def upgrade(connection, headers, vm, port):
     return None if status == "101" else status + " " + connection.recv(4096).decode("latin-1")
 
 
-def hold(api, vm, port, uid="0", times="1"):
+def hold(api, vms, port, uid="0", times="1"):
     os.setuid(int(uid))
     held = []
-    for _ in range(int(times)):
+    for vm in vms.split(",") * int(times):
         connection, headers = open_api(api)
         print(upgrade(connection, headers, vm, port) or "open", flush=True)
         held.append(connection)
