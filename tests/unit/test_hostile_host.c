@@ -256,10 +256,23 @@ static int parse(const struct resource_ops *ops, const char *format, const char 
     return result;
 }
 
+#define VM(more) "{\"vcpus\":1,\"memory_mib\":64," more "\"boot\":{\"kernel\":\"k\"}}"
+
+static const struct {
+    const struct resource_ops *ops;
+    const char *format, *good;
+    unsigned spared; /* of the last of too_much: what may be none */
+} mib_fields[] = {
+    { &vm_ops, "{\"memory_mib\":%s,\"boot\":{\"kernel\":\"k\"}}", "64", 0 },
+    { &vm_ops, VM("\"memory_max_mib\":%s,"), "128", 1 },
+    { &vm_ops, VM("\"memory_max_mib\":128,\"memory_target_mib\":%s,"), "66", 1 },
+    { &vm_ops, VM("\"memory_min_mib\":%s,"), "32", 1 },
+    { &vm_ops, VM("\"balloon\":{\"amount_mib\":%s},"), "32", 2 },
+    { &volume_ops, "{\"size_mib\":%s}", "64", 0 },
+};
+
 static void case_26_mebibytes_that_overflow(void **state)
 {
-    static const char vm[] = "{\"vcpus\":1,\"memory_mib\":%s,\"boot\":{\"kernel\":\"k\"}}";
-    static const char volume[] = "{\"size_mib\":%s}";
     static const char *const too_much[] = {
         "17592186044416", /* 2^44: 2^64 bytes */
         "17592186044417",
@@ -271,13 +284,13 @@ static void case_26_mebibytes_that_overflow(void **state)
         "18446744073709551616",
         "-1",
         "-17592186044415",
-        "0",
         "1e300",
         "4294967297",
         "1.5",
         "\"64\"",
-        "null",
         "true",
+        "0",
+        "null",
     };
     static const uint64_t bytes[] = { 0,
                                       1,
@@ -297,13 +310,12 @@ static void case_26_mebibytes_that_overflow(void **state)
     struct error err = { 0 };
 
     (void)state;
-    assert_int_equal(parse(&vm_ops, vm, "64", &err), 0);
-    assert_int_equal(parse(&volume_ops, volume, "64", &err), 0);
-    for (size_t i = 0; i < ARRAY_LENGTH(too_much); i++) {
-        if (parse(&vm_ops, vm, too_much[i], &err) == 0)
-            fail_msg("a VM of %s MiB", too_much[i]);
-        if (parse(&volume_ops, volume, too_much[i], &err) == 0)
-            fail_msg("a volume of %s MiB", too_much[i]);
+    for (size_t f = 0; f < ARRAY_LENGTH(mib_fields); f++) {
+        assert_int_equal(parse(mib_fields[f].ops, mib_fields[f].format, mib_fields[f].good, &err),
+                         0);
+        for (size_t i = 0; i < ARRAY_LENGTH(too_much) - mib_fields[f].spared; i++)
+            if (parse(mib_fields[f].ops, mib_fields[f].format, too_much[i], &err) == 0)
+                fail_msg("%s of %s", mib_fields[f].format, too_much[i]);
     }
     assert_int_equal(config_validate(&configure, sizeof configure, 3, &err), 0);
     for (size_t i = 0; i < ARRAY_LENGTH(bytes); i++) { /* and should the agent be mistaken */
