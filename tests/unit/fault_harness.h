@@ -66,6 +66,9 @@ static struct fault {
 static unsigned fault_made[FAULT_CALLS]; /* calls, failed or not */
 static unsigned fault_pretended; /* ioctls of this type do well without being made; 0 = none */
 
+/* Before each call, as another vCPU may be; NULL = nothing. */
+static void (*fault_before)(enum fault_call call, unsigned long what);
+
 static inline void fault_set(enum fault_call call, int code, unsigned long what, unsigned skip,
                              unsigned times)
 {
@@ -80,6 +83,8 @@ static inline unsigned fault_end(void)
 
 static inline bool fault_hits(enum fault_call call, unsigned long what)
 {
+    if (fault_before)
+        fault_before(call, what);
     fault_made[call]++;
     if (fault.call != call || (fault.what != FAULT_ANY && fault.what != what))
         return false;
