@@ -19,6 +19,7 @@
 #include "scheduler/memory_pressure.h"
 
 #define PAUSE_REASON "memory-pressure"
+#define STARTING_MS  60000 /* in which a guest fills what it needs */
 
 /* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
 enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
@@ -150,6 +151,21 @@ static int see_vms(struct node_memory *memory)
     return 0;
 }
 
+/* What is guaranteed to VMs that have just started, and not filled yet: kept free for them. */
+static uint32_t starting_mib(const struct node_memory *memory)
+{
+    uint32_t starting = 0;
+
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct balancer_vm *vm = &memory->vms[i];
+        int64_t age_ms = loop_now_ms() - memory->owners[i]->launch_ns / 1000000;
+
+        if (age_ms < STARTING_MS && vm->resident_mib < vm->min_mib)
+            starting += vm->min_mib - vm->resident_mib;
+    }
+    return starting;
+}
+
 static int see_host(struct node_memory *memory, struct error *err)
 {
     struct memory_capacity capacity = node_memory_capacity(memory->node);
@@ -177,6 +193,7 @@ static int see_host(struct node_memory *memory, struct error *err)
         .swap_mib = (uint32_t)swap,
         .swap_free_mib = (uint32_t)(swap > swapped ? swap - swapped : 0),
         .psi_permille = pressure.psi_permille,
+        .starting_mib = starting_mib(memory),
         .elapsed_ms = memory->last_ms ? (uint32_t)(now - memory->last_ms) : 0,
     };
     memory->last_ms = now;

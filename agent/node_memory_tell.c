@@ -159,15 +159,15 @@ json_t *node_memory_json(const struct node *node)
     const struct memory_promise promised = node_promised(node, NULL);
 
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "balancer",
-        modes[node_memory_mode(node)], "level", balancer_level_names[memory->state.level], "rung",
-        balancer_rung_names[memory->state.rung], "ratio_percent",
-        (json_int_t)capacity.ratio_percent, "reserve_mib", (json_int_t)capacity.reserve_mib,
-        "thresholds", thresholds_json(node), "allocatable_mib",
+        "{s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+        "balancer", modes[node_memory_mode(node)], "level",
+        balancer_level_names[memory->state.level], "rung", balancer_rung_names[memory->state.rung],
+        "ratio_percent", (json_int_t)capacity.ratio_percent, "reserve_mib",
+        (json_int_t)capacity.reserve_mib, "thresholds", thresholds_json(node), "allocatable_mib",
         (json_int_t)admission_allocatable_mib(&capacity), "promised_mib",
         (json_int_t)promised.max_mib, "guaranteed_mib", (json_int_t)promised.min_mib,
         "capacity_mib", (json_int_t)memory->figures.capacity_mib, "free_mib",
-        (json_int_t)memory->figures.free_mib, "swapped_mib",
-        (json_int_t)memory->figures.swapped_mib, "price", (json_int_t)memory->state.price,
-        "actions", actions_json(memory), "vms", vms_json(node));
+        (json_int_t)memory->figures.free_mib, "starting_mib", (json_int_t)memory->host.starting_mib,
+        "swapped_mib", (json_int_t)memory->figures.swapped_mib, "price",
+        (json_int_t)memory->state.price, "actions", actions_json(memory), "vms", vms_json(node));
 }

@@ -285,14 +285,27 @@ static enum balancer_level next_level(const struct balancer_config *config,
     return (enum balancer_level)level;
 }
 
+/* What is to stay free. */
+static uint32_t buffer_mib(const struct balancer_config *config, const struct balancer_host *host)
+{
+    return permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
+}
+
+/* Of that, and of what VMs that have just started are guaranteed. */
+static uint32_t missing_mib(const struct balancer_config *config, const struct balancer_host *host)
+{
+    return less(added(buffer_mib(config, host), host->starting_mib), host->free_mib);
+}
+
 static void climb(const struct balancer_config *config, const struct balancer_host *host,
                   struct balancer_state *state)
 {
+    bool lacks = host->starting_mib > 0 && missing_mib(config, host) > 0;
     enum balancer_rung limit, floor;
 
     state->level = next_level(config, host, state->level);
-    limit = rung_limit[state->level];
-    floor = state->level == BALANCER_HIGH ? BALANCER_REPORTING : BALANCER_BALLOON;
+    limit = rung_limit[lacks && state->level == BALANCER_HIGH ? BALANCER_SOFT : state->level];
+    floor = lacks || state->level > BALANCER_HIGH ? BALANCER_BALLOON : BALANCER_REPORTING;
     state->calm_ms = state->level < BALANCER_HARD ? added(state->calm_ms, host->elapsed_ms) : 0;
     state->rung_ms = added(state->rung_ms, host->elapsed_ms);
     state->sacrifice_ms = added(state->sacrifice_ms, host->elapsed_ms);
@@ -317,12 +330,6 @@ static void climb(const struct balancer_config *config, const struct balancer_ho
 static uint32_t excess_mib(const struct balancer_vm *vm)
 {
     return less(vm->resident_mib, vm->plan.entitled_mib);
-}
-
-/* What is to stay free. */
-static uint32_t buffer_mib(const struct balancer_config *config, const struct balancer_host *host)
-{
-    return permille(host->capacity_mib, config->levels[BALANCER_SOFT].leave_permille);
 }
 
 /* Not what the guest uses, from which the host can choose better, while it can swap and has
@@ -364,7 +371,7 @@ static void plan_growth(const struct balancer_config *config, const struct balan
                         const struct balancer_state *state, struct balancer_vm *vm)
 {
     uint32_t wanted = less(vm->max_mib, balloon_floor(state, vm));
-    bool roomy = host->free_mib >= 2 * buffer_mib(config, host);
+    bool roomy = less(host->free_mib, host->starting_mib) >= 2 * buffer_mib(config, host);
     uint32_t band = permille(vm->max_mib, config->band_permille);
     bool hurts = is_in_distress(config, vm);
 
@@ -531,7 +538,7 @@ static uint64_t pending_mib(const struct balancer_vm *vms, unsigned count)
 void balancer_plan(const struct balancer_config *config, const struct balancer_host *host,
                    struct balancer_vm *vms, unsigned count, struct balancer_state *state)
 {
-    uint32_t buffer = buffer_mib(config, host), missing = less(buffer, host->free_mib);
+    uint32_t buffer = buffer_mib(config, host), missing = missing_mib(config, host);
     /* Nor is swap to fill with what guests can do without: a burst that finds it full kills. */
     uint64_t need = (uint64_t)missing + less(host->swap_mib / SWAP_LEAVE, host->swap_free_mib);
     uint64_t pending;

@@ -15,7 +15,8 @@
  * promised, so a burst waits for nobody.  From BALANCER_SOFT on, what is missing is taken by the
  * cheapest rung that works; each has a deadline.  The first take what is idle: by balloon of those
  * above their entitlement, else from whom it is cold.  What is in use is taken from BALANCER_LOW
- * on, and only of those above their entitlement. */
+ * on, and only of those above their entitlement.  What is idle is taken, too, and kept free, for
+ * the guarantee of a VM that starts. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -73,7 +74,8 @@ struct balancer_host {
     uint32_t free_mib;     /* of that */
     uint32_t swap_mib, swap_free_mib; /* what the host can swap to */
     uint32_t psi_permille;            /* of the last 10 s in which some task stalled for memory */
-    uint32_t elapsed_ms;              /* since the last call */
+    uint32_t starting_mib; /* of their guarantee, what VMs that have just started will fill */
+    uint32_t elapsed_ms;   /* since the last call */
 };
 
 /* The balancer's own of a VM; all zero at first. */

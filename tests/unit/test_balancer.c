@@ -73,6 +73,8 @@ static void draw_words(struct host_case *host_case, struct draw *random)
                                      : host_case->host.capacity_mib / 20 + 1);
     host_case->host.swap_free_mib = draw(random, host_case->host.swap_mib + 1);
     host_case->host.psi_permille = draw(random, 4) == 0 ? draw(random, 1001) : 0;
+    host_case->host.starting_mib =
+        draw(random, 4) == 0 ? draw(random, host_case->host.capacity_mib + 1) : 0;
     host_case->host.elapsed_ms = draw(random, 3000);
     for (unsigned i = 0; i < host_case->count; i++) {
         struct balancer_vm *vm = &host_case->vms[i];

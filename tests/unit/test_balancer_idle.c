@@ -296,6 +296,61 @@ static void an_eighth_of_swap_is_left_to_bursts(void **state)
     assert_int_equal(fixture.vms[0].plan.reclaim_mib + fixture.vms[1].plan.reclaim_mib, 10);
 }
 
+/* --- what starts --- */
+
+/* Of what nobody needs, and no more than is missing; who has no balloon is reclaimed of what is
+ * cold. */
+static void room_is_made_for_the_guarantee_of_who_starts(void **state)
+{
+    uint32_t buffer = LEVEL_MIB(BALANCER_SOFT, leave_permille);
+
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        struct fixture fixture = fixture_of(buffer + 500);
+
+        fixture.vms[0].resident_mib = 3000;
+        fixture.host.starting_mib = 500 + (more ? 100 : 0);
+        run(&fixture, 1);
+        assert_int_equal(fixture.now.level, BALANCER_HIGH);
+        assert_int_equal(fixture.now.rung, more ? BALANCER_BALLOON : BALANCER_REPORTING);
+        assert_int_equal(fixture.vms[0].plan.balloon_mib > 0, more);
+        if (more)
+            assert_in_range(taken(&fixture.vms[0]) + taken(&fixture.vms[1]), 100, 120);
+    }
+}
+
+static void nobody_is_throttled_for_who_starts(void **state)
+{
+    struct fixture fixture = fixture_of(LEVEL_MIB(BALANCER_SOFT, leave_permille) + 500);
+
+    (void)state;
+    fixture.host.starting_mib = 4000;
+    for (unsigned i = 0; i < 2; i++)
+        fixture.vms[i].used_mib = 2048;
+    run(&fixture, 60);
+    assert_int_equal(fixture.now.level, BALANCER_HIGH);
+    assert_int_equal(fixture.now.rung, BALANCER_RECLAIM);
+    fixture.host.starting_mib = 0;
+    run(&fixture, 1);
+    assert_int_equal(fixture.now.rung, BALANCER_REPORTING);
+}
+
+/* What is kept for who starts is not given to who would grow without need. */
+static void who_starts_comes_before_who_grows(void **state)
+{
+    (void)state;
+    for (unsigned starts = 0; starts < 2; starts++) {
+        struct fixture fixture = fixture_of(1000);
+        struct balancer_vm *vm = &fixture.vms[0];
+
+        fixture.host.starting_mib = starts ? 800 : 0;
+        vm->balloon_mib = 2800;
+        vm->resident_mib = 1296;
+        run(&fixture, 1);
+        assert_int_equal(vm->plan.balloon_mib < 2800, !starts);
+    }
+}
+
 /* --- what grows --- */
 
 /* Not so roomy that any would grow without need. */
@@ -408,6 +463,9 @@ int main(void)
         cmocka_unit_test(in_distress_it_gets_a_quarter_at_least),
         cmocka_unit_test(what_grew_without_need_rests_too),
         cmocka_unit_test(a_short_burst_is_remembered_a_while),
+        cmocka_unit_test(room_is_made_for_the_guarantee_of_who_starts),
+        cmocka_unit_test(nobody_is_throttled_for_who_starts),
+        cmocka_unit_test(who_starts_comes_before_who_grows),
         cmocka_unit_test(nobody_is_throttled_before_the_host_is_nearly_out),
         cmocka_unit_test(who_was_paused_goes_on_though_the_host_stays_short),
     };

@@ -93,6 +93,29 @@ static void pressure_has_it_balanced_between_ticks(void **state)
     assert_int_equal(memory.last_ms, before);
 }
 
+static void what_a_vm_that_starts_will_fill_is_kept_for_it(void **state)
+{
+    static const struct {
+        int64_t age_ms;
+        uint32_t resident_mib, starting_mib;
+    } cases[] = { { 0, 0, 512 },
+                  { 0, 500, 12 },
+                  { 0, 512, 0 },
+                  { 0, 600, 0 },
+                  { STARTING_MS - 1000, 0, 512 },
+                  { STARTING_MS, 0, 0 } };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct vm vm = { .launch_ns = (loop_now_ms() - cases[i].age_ms) * 1000000 };
+        struct vm *owners[] = { &vm };
+        struct balancer_vm vms[] = { { .min_mib = 512, .resident_mib = cases[i].resident_mib } };
+        struct node_memory memory = { .vms = vms, .owners = owners, .count = 1 };
+
+        assert_int_equal(starting_mib(&memory), cases[i].starting_mib);
+    }
+}
+
 static void dry_run_has_no_balloon_moved(void **state)
 {
     struct node node = { 0 };
@@ -137,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
         cmocka_unit_test(pressure_has_it_balanced_between_ticks),
+        cmocka_unit_test(what_a_vm_that_starts_will_fill_is_kept_for_it),
         cmocka_unit_test(dry_run_has_no_balloon_moved),
         cmocka_unit_test(a_pause_that_was_asked_for_outlasts_the_shortage),
     };
