@@ -130,6 +130,69 @@ static void dry_run_has_no_balloon_moved(void **state)
     assert_int_equal(node_memory_balloon_mib(&node, &vm), 0);
 }
 
+#define SAYS (1u << GUEST_TOTAL | 1u << GUEST_AVAILABLE)
+
+/* Words that a hostile guest, or VMM, may say: none is more than a VM can have, none is divided by.
+ */
+static void what_a_guest_says_of_its_memory_is_bounded(void **state)
+{
+    const uint64_t now = (uint64_t)loop_now_ms();
+    const struct {
+        uint64_t guest_ms, total, available;
+        uint32_t known, used_mib, age_ms; /* at least */
+    } cases[] = {
+        { now, 1024u << 20, 256u << 20, SAYS, 768, 0 },
+        { now - 60000, 1024u << 20, 256u << 20, SAYS, 768, 60000 },
+        { now, 256u << 20, 1024u << 20, SAYS, 0, 0 },
+        { now, UINT64_MAX, 0, SAYS, 1u << 22, 0 },
+        { now + 60000, 1024u << 20, 0, SAYS, 1024, UINT32_MAX },   /* not yet */
+        { 1, 1024u << 20, 0, SAYS, 1024, 1000 },                   /* long ago */
+        { 0, 1024u << 20, 0, SAYS, 0, UINT32_MAX },                /* never */
+        { now, 1024u << 20, 0, 1u << GUEST_TOTAL, 0, UINT32_MAX }, /* half of it */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct vm vm = { 0 };
+        struct balancer_vm seen = { 0 };
+        struct stats_page page = { .balloon = { .guest_ms = cases[i].guest_ms,
+                                                .guest_known = cases[i].known } };
+
+        page.balloon.guest[GUEST_TOTAL] = cases[i].total;
+        page.balloon.guest[GUEST_AVAILABLE] = cases[i].available;
+        hear_guest(&vm, &page, &seen);
+        assert_int_equal(seen.used_mib, cases[i].used_mib);
+        assert_true(seen.stats_age_ms >= cases[i].age_ms);
+        assert_int_equal(seen.stats_age_ms == UINT32_MAX, cases[i].age_ms == UINT32_MAX);
+    }
+}
+
+static uint32_t refaults_after(struct vm *vm, uint64_t ms, uint64_t faults, uint64_t swap_in)
+{
+    struct balancer_vm seen = { 0 };
+    struct stats_page page = { .balloon = { .guest_ms = ms, .guest_known = SAYS } };
+
+    page.balloon.guest[GUEST_MAJOR_FAULTS] = faults;
+    page.balloon.guest[GUEST_SWAP_IN] = swap_in;
+    hear_guest(vm, &page, &seen);
+    return seen.refaults;
+}
+
+/* Counters of its: what came since the last time that it said any, a second. */
+static void what_a_guest_reads_back_is_a_rate(void **state)
+{
+    struct vm vm = { 0 };
+
+    (void)state;
+    assert_int_equal(refaults_after(&vm, 1000, 5000, 0), 0); /* since when? */
+    assert_int_equal(refaults_after(&vm, 1999, 5300, 0), 300);
+    assert_int_equal(refaults_after(&vm, 1999, 9999, 0), 300); /* no news */
+    assert_int_equal(refaults_after(&vm, 3998, 5300, 200 * 4096), 100);
+    assert_int_equal(refaults_after(&vm, 4997, 0, 0), 0); /* it was started anew */
+    assert_int_equal(refaults_after(&vm, 5996, UINT64_MAX, 0), UINT32_MAX);
+    assert_int_equal(refaults_after(&vm, 2000, UINT64_MAX, 0), 0); /* back in time */
+}
+
 /* Its jobs keep it from being stepped: what counts is what it is to be. */
 static void a_pause_that_was_asked_for_outlasts_the_shortage(void **state)
 {
@@ -159,6 +222,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
+        cmocka_unit_test(what_a_guest_says_of_its_memory_is_bounded),
+        cmocka_unit_test(what_a_guest_reads_back_is_a_rate),
         cmocka_unit_test(pressure_has_it_balanced_between_ticks),
         cmocka_unit_test(what_a_vm_that_starts_will_fill_is_kept_for_it),
         cmocka_unit_test(dry_run_has_no_balloon_moved),
