@@ -219,6 +219,25 @@ static void check_dnsmasq_hang(struct bed *bed)
     check(bed, tend(bed, 1, 5) == 0, "once is enough");
 }
 
+static void check_dnsmasq_failure(struct bed *bed)
+{
+    const char *run_dir = bed->options.run_dir;
+    int pidfd = network_dhcp_pidfd(bed->host, 1);
+    char command[400];
+
+    snprintf(command, sizeof command,
+             "cd %s/net/1 && mv leases aside && mkdir leases && kill -9 %d", run_dir,
+             pid_of(pidfd));
+    if (!shell(command) || !has_ended(pidfd))
+        check(bed, false, "(dnsmasq cannot start)");
+    check(bed, network_dhcp_tend(bed->host, 1, &bed->err) == -EIO,
+          "one that does not start is told");
+    snprintf(command, sizeof command, "cd %s/net/1 && rmdir leases && mv aside leases", run_dir);
+    if (!shell(command))
+        check(bed, false, "(it can)");
+    check(bed, tend(bed, 1, 5) == 1, "it is tried again");
+}
+
 /* A guest leaves, another gets its address at once: rules, ARP and lease are the new one's. */
 static void check_reuse(struct bed *bed)
 {
@@ -444,6 +463,7 @@ void run_lifecycle(struct bed *bed)
     check_repair(bed);
     check_dnsmasq_death(bed);
     check_dnsmasq_hang(bed);
+    check_dnsmasq_failure(bed);
     check_reuse(bed);
     check_stuck_lease(bed);
     check_failures(bed);
