@@ -97,7 +97,7 @@ $(BUILD)/%.o: %.c
 
 tests: $(TESTS)
 $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail: | $(BUILD)/warren-vmm
-$(BUILD)/tests/test_api_service: | $(BUILD)/warren-api
+$(BUILD)/tests/test_api_service $(BUILD)/tests/test_api_hang: | $(BUILD)/warren-api
 $(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
 # Faults come in the place of what the devices call.
 FAULT_TESTS := $(foreach t,attach block control device snapshot vsock,$(BUILD)/tests/test_$(t)_faults) \
