@@ -222,7 +222,6 @@ struct node {
     struct worker *net_worker;    /* owns net */
     struct worker *disk_worker;   /* fsyncs, and what else waits for a disk */
     struct worker *copy_worker;   /* volumes' copies: they may take long, and nobody else waits */
-    struct worker *hold_worker;   /* copies for which a VM is held */
     struct worker *launch_worker; /* processes, run directories, cgroups */
     struct net_host *net;
     struct image_store *images;

@@ -200,8 +200,6 @@ static int open_all(struct node *node, struct error *err)
     if (result == 0)
         result = worker_new(node->loop, "copy", &one_by_one, &node->copy_worker, err);
     if (result == 0)
-        result = worker_new(node->loop, "hold", &one_by_one, &node->hold_worker, err);
-    if (result == 0)
         result = worker_new(node->loop, "launch", &one_by_one, &node->launch_worker, err);
     if (result < 0)
         return result;
@@ -271,6 +269,14 @@ static void end_copies(struct node *node)
             snapshot_cancel(node, snapshot);
 }
 
+static void await_held_copies(struct node *node)
+{
+    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+
+    for (size_t i = 0; i < snapshots->count; i++)
+        snapshot_await_copy((struct snapshot *)snapshots->items[i]);
+}
+
 struct node *node_free(struct node *node)
 {
     if (!node)
@@ -286,7 +292,7 @@ struct node *node_free(struct node *node)
     node->net_worker = worker_free(node->net_worker);
     node->disk_worker = worker_free(node->disk_worker);
     node->copy_worker = worker_free(node->copy_worker);
-    node->hold_worker = worker_free(node->hold_worker);
+    await_held_copies(node);
     node->database = database_free(node->database);
     let_vms_go(node);
     net_host_free(node->net);

@@ -90,6 +90,8 @@ void snapshot_begin(struct node *node, struct resource *resource);
 void snapshot_remove(struct node *node, struct resource *resource);
 /* Undoes it; it has failed then. */
 void snapshot_cancel(struct node *node, struct snapshot *snapshot);
+/* The agent ends: returns when no thread of its own copies for it any more. */
+void snapshot_await_copy(struct snapshot *snapshot);
 /* Its VM is held; called whenever that is looked at. */
 void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
 /* The VMM has answered: 0 or -errno, and with which files. */

@@ -31,7 +31,8 @@ struct snapshot_job {
     uint64_t memory_bytes;
     uint32_t chain[VMM_LAYERS_MAX]; /* snapshots on which it stands, and itself */
     size_t chain_count;
-    bool cancelled; /* set by the loop, seen by the worker */
+    bool cancelled;            /* set by the loop, seen by the worker */
+    struct worker *own_worker; /* owned; of a copy: the VM is held, and waits for nobody else's */
     unsigned disk_count;
     struct {
         unsigned index;
@@ -56,7 +57,7 @@ static void fail(struct node *node, struct snapshot *snapshot, const struct erro
         __atomic_store_n(&snapshot->job->cancelled, true, __ATOMIC_RELAXED);
 }
 
-/* --- jobs, on the disk worker; while the VM is held, on that for it --- */
+/* --- jobs, on the disk worker; while the VM is held, on one of their own --- */
 
 /* What is on its way to the disks goes now, and not while the VM is held. */
 static int sync_disks(const struct snapshot_job *job, struct error *err)
@@ -201,6 +202,14 @@ static void is_undone(struct node *node, struct snapshot *snapshot, int result,
     vm_fork_tidy(node);
 }
 
+static void job_end(struct snapshot_job *job)
+{
+    job->snapshot->state_fd = take_fd(&job->state_fd);
+    job->snapshot->memory_fd = take_fd(&job->memory_fd);
+    worker_free(job->own_worker);
+    free(job);
+}
+
 static void job_is_done(void *argument, int result, const struct error *err)
 {
     struct snapshot_job *job = argument;
@@ -209,13 +218,11 @@ static void job_is_done(void *argument, int result, const struct error *err)
     struct snapshot_seal seal = job->seal;
 
     snapshot->job = NULL;
-    snapshot->state_fd = take_fd(&job->state_fd);
-    snapshot->memory_fd = take_fd(&job->memory_fd);
     if (snapshot->step == SNAPSHOT_PREPARE) {
         snapshot->layer_count = job->chain_count - 1;
         memcpy(snapshot->layers, job->layers, sizeof snapshot->layers);
     }
-    free(job);
+    job_end(job);
     if (node->ending)
         return; /* the next agent sees to it */
     if (snapshot->step == SNAPSHOT_UNDO) {
@@ -247,8 +254,8 @@ static void choose_disks(const struct node *node, const struct snapshot *snapsho
 static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *run)
 {
     struct snapshot_job *job = malloc(sizeof *job);
-    struct worker *worker = run == run_copy ? node->hold_worker : node->disk_worker;
     struct error err = { .code = ENOMEM, .message = "memory is short" };
+    int result = 0;
 
     if (job) {
         *job = (struct snapshot_job){
@@ -261,11 +268,16 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
         };
         job->chain_count = snapshot_chain(node, snapshot, job->chain);
         choose_disks(node, snapshot, job);
-        if (worker_submit(worker, run, job_is_done, job, &err) == 0) {
+        if (run == run_copy)
+            result = worker_new(node->loop, "hold", NULL, &job->own_worker, &err);
+        if (result == 0)
+            result = worker_submit(job->own_worker ? job->own_worker : node->disk_worker, run,
+                                   job_is_done, job, &err);
+        if (result == 0) {
             snapshot->job = job;
             return;
         }
-        free(job);
+        job_end(job);
     }
     if (snapshot->step == SNAPSHOT_UNDO)
         is_undone(node, snapshot, -err.code, &err);
@@ -499,4 +511,10 @@ void snapshot_cancel(struct node *node, struct snapshot *snapshot)
 
     error_set(&err, ECANCELED, "it was cancelled");
     fail(node, snapshot, &err);
+}
+
+void snapshot_await_copy(struct snapshot *snapshot)
+{
+    if (snapshot->job)
+        worker_free(take_pointer(snapshot->job->own_worker)); /* job_is_done frees the rest */
 }

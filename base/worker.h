@@ -27,7 +27,8 @@ typedef void worker_done_fn(void *job, int result, const struct error *err);
 /* name: at most 15 characters, the thread's. */
 int worker_new(struct loop *loop, const char *name, const struct worker_ops *ops,
                struct worker **ret_worker, struct error *err);
-/* Runs what is queued, calls every outstanding done, joins the thread.  Accepts NULL. */
+/* Runs what is queued, calls every outstanding done, joins the thread.  Accepts NULL.  The done of
+ * its last job may call it. */
 struct worker *worker_free(struct worker *worker);
 
 /* Loop thread.  `job` stays owned by the caller until done (which usually frees it).  -ESHUTDOWN

@@ -202,6 +202,36 @@ static void the_end_runs_what_is_queued(void **state)
     loop_free(loop);
 }
 
+static void free_own_worker(void *argument, int result, const struct error *err)
+{
+    struct worker **worker = argument;
+
+    *worker = worker_free(*worker);
+    assert_int_equal(result, -EPERM);
+    assert_string_equal(err->message, "refused"); /* still there */
+}
+
+static int refuse(void *argument, struct error *err)
+{
+    (void)argument;
+    return error_set(err, EPERM, "refused");
+}
+
+static void the_last_done_may_free_the_worker(void **state)
+{
+    struct loop *loop = NULL;
+    struct worker *worker = NULL;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop, NULL), 0);
+    assert_int_equal(worker_new(loop, "test", NULL, &worker, NULL), 0);
+    assert_int_equal(worker_submit(worker, refuse, free_own_worker, &worker, NULL), 0);
+    while (worker)
+        loop_turn(loop, 1000, NULL);
+    loop_turn(loop, 0, NULL); /* no report of it is left */
+    loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +241,7 @@ int main(void)
         cmocka_unit_test(a_batch_that_cannot_begin_runs_nothing),
         cmocka_unit_test(a_batch_that_cannot_end_fails_all_of_it),
         cmocka_unit_test(the_end_runs_what_is_queued),
+        cmocka_unit_test(the_last_done_may_free_the_worker),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
