@@ -30,5 +30,9 @@ void node_damage_begin(struct node *node, const struct error *damage);
 /* The pidfd of the VM's process of an earlier agent, or -1 if it is gone.  Owned. */
 int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid);
 
+/* node_orphans.c: ends the processes of VMs that no row names, and has the launch worker wait for
+ * them and remove what is left of them, before it starts any. */
+int node_remove_orphans(struct node *node, struct error *err);
+
 /* Finishes what is queued and closes; VMs, networks and dnsmasqs go on.  Accepts NULL. */
 struct node *node_free(struct node *node);

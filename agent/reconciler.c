@@ -3,7 +3,6 @@
  * undone. */
 #include <errno.h>
 #include <net/if.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +28,6 @@
 #include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
-#define ORPHAN_WAIT_MS 2000
-
 /* --- processes --- */
 
 int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid)
@@ -44,34 +41,6 @@ int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid
     if (pidfd >= 0)
         *ret_pid = identity.pid;
     return pidfd;
-}
-
-static void remove_orphan(struct node *node, uint32_t instance)
-{
-    struct error err = { 0 };
-    pid_t pid;
-    auto_close int pidfd = node_find_process(node, instance, &pid);
-
-    if (pidfd >= 0) {
-        log_warning(node->log, "process %d of a VM that no row names: killed", (int)pid);
-        process_kill(pidfd, SIGKILL);
-        process_await(pidfd, ORPHAN_WAIT_MS);
-    }
-    if (jail_remove(node->jail, instance, &err) < 0)
-        log_error(node->log, "leftovers of VM instance %u: %s", instance, err.message);
-}
-
-static int sweep_jails(struct node *node, struct error *err)
-{
-    uint32_t *instances = NULL;
-    size_t count = 0;
-    int result = jail_list(node->jail, &instances, &count, err);
-
-    for (size_t i = 0; result == 0 && i < count; i++)
-        if (!vm_of_instance(node, instances[i]))
-            remove_orphan(node, instances[i]);
-    free(instances);
-    return result;
 }
 
 /* Connects to the VMM; one that does not take connections is watched all the same. */
@@ -313,7 +282,7 @@ int node_reconcile(struct node *node, struct error *err)
         find_vm(node, vm);
         node->adopted += vm->pidfd >= 0;
     }
-    result = sweep_jails(node, err);
+    result = node_remove_orphans(node, err);
     if (result == 0)
         result = sweep_files(node, err);
     if (result < 0)
