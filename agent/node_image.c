@@ -14,6 +14,9 @@
 #include "base/worker.h"
 #include "storage/image.h"
 
+/* Processes of one import: what ends them all is not chance, but what is imported. */
+#define IMPORTS_KILLED_MAX 3
+
 static const char *const format_names[KERNEL_FORMAT_COUNT] = {
     [KERNEL_FORMAT_NONE] = "",
     [KERNEL_FORMAT_ELF] = "elf",
@@ -101,6 +104,8 @@ static void on_progress(void *context, uint64_t done, uint64_t total)
     operation_look(image->node, &image->head);
 }
 
+static void image_begin(struct node *node, struct resource *resource);
+
 static void on_done(void *context, int result, const struct image_import_result *imported,
                     const struct error *err)
 {
@@ -110,6 +115,13 @@ static void on_done(void *context, int result, const struct image_import_result 
     image->import = NULL;
     if (image->head.deleting) {
         image_ops.remove(node, &image->head);
+        return;
+    }
+    if (result == -IMAGE_IMPORT_KILLED && ++image->killed < IMPORTS_KILLED_MAX) {
+        log_warning(node->log, "image %s: %s; it begins again", image->head.id, err->message);
+        operation_interrupted(node, &image->head);
+        image_begin(node, &image->head);
+        operation_look(node, &image->head);
         return;
     }
     if (result < 0) {

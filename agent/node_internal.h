@@ -62,6 +62,7 @@ struct image {
     char sha256[65];
     char kernel_format[8];       /* "elf", "bzimage"; "" = not a kernel */
     struct image_import *import; /* while it runs */
+    unsigned killed;             /* processes that imported it and were killed */
     struct node *node;           /* whose it is, for the import's calls */
     bool imported;               /* its file is whole: it is ready as soon as its row says so */
 };

@@ -205,6 +205,14 @@ void operation_cancel(struct node *node, struct operation *operation)
 
 /* --- at the start --- */
 
+void operation_interrupted(struct node *node, const struct resource *target)
+{
+    struct operation *operation = operation_of(node, target);
+
+    if (operation && !operation_has_ended(operation))
+        end_step(operation, STEP_INTERRUPTED);
+}
+
 void operations_interrupted(struct node *node)
 {
     struct operation *operation;

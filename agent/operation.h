@@ -87,6 +87,8 @@ void operation_begin(struct node *node, const struct resource *target);
 void operation_look(struct node *node, const struct resource *target);
 /* It is gone. */
 void operation_target_gone(struct node *node, const struct resource *target);
+/* The step it was in ended before its time; another begins. */
+void operation_interrupted(struct node *node, const struct resource *target);
 /* At the start: what ran was interrupted; and once all work that was found goes on: what is left
  * without a target, or has none yet. */
 void operations_interrupted(struct node *node);

@@ -4,6 +4,7 @@
  * imports write content.tmp and rename it.  An open or mapped image stays valid when it is removed.
  */
 #pragma once
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdbool.h>
@@ -73,7 +74,9 @@ enum image_import_stage {
  * the first. */
 typedef void image_progress_fn(void *context, uint64_t done, uint64_t total);
 /* Exactly once, never from within image_import_start or _cancel; the import is gone after it.
- * result 0: the image can be opened, *image says what it is.  Else nothing of it is left. */
+ * result 0: the image can be opened, *image says what it is.  Else nothing of it is left.
+ * -IMAGE_IMPORT_KILLED: its process ended by a signal, of whomever; another may do better. */
+#define IMAGE_IMPORT_KILLED EINTR
 typedef void image_done_fn(void *context, int result, const struct image_import_result *image,
                            const struct error *err);
 

@@ -148,6 +148,7 @@ static struct image_import *import_free(struct image_import *import)
 }
 
 static void start_waiting(struct image_store *store);
+static int describe_end(struct image_import *import, int status);
 
 static int run_store(void *job, struct error *err)
 {
@@ -171,6 +172,8 @@ static void on_stored(void *job, int result, const struct error *err)
         import->result = result;
         import->err = *err;
     }
+    if (import->cancelled && import->result == -IMAGE_IMPORT_KILLED)
+        import->result = describe_end(import, 0);
     if (import->result < 0)
         import->done(import->context, import->result, NULL, &import->err);
     else
@@ -313,8 +316,8 @@ static int describe_end(struct image_import *import, int status)
     if (import->has_result)
         return take_success(import);
     if (WIFSIGNALED(status))
-        return error_set(&import->err, EIO, "the import's process was killed by signal %d",
-                         WTERMSIG(status));
+        return error_set(&import->err, IMAGE_IMPORT_KILLED,
+                         "the import's process was killed by signal %d", WTERMSIG(status));
     return error_set(&import->err, EIO, "the import's process ended without a result");
 }
 
