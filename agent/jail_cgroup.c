@@ -100,6 +100,10 @@ static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
         snprintf(cgroup->finding + used, sizeof cgroup->finding - used, "%s%s",
                  used ? ", " : "cgroup v2 controllers missing: ", controllers[i].name);
     }
+    used = strlen(cgroup->finding);
+    if (used > 0)
+        snprintf(cgroup->finding + used, sizeof cgroup->finding - used,
+                 ": VMs have no such limits; see cgroup_disable= of the kernel, and --cgroup");
 }
 
 int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,
@@ -119,7 +123,8 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
         snprintf(own, sizeof own, "%s/%s-vms", parent, prefix);
     else {
         snprintf(cgroup->finding, sizeof cgroup->finding,
-                 "no cgroup v2: VMs run without cgroups of their own");
+                 "no cgroup v2: VMs run without cgroups of their own; boot with "
+                 "systemd.unified_cgroup_hierarchy=1");
         return 0;
     }
     result = jail_make_dir(AT_FDCWD, own, 0755, &cgroup->fd, err);

@@ -1,6 +1,8 @@
 /* GET /v1/node, and readiness. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -10,6 +12,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "agent/version.h"
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/database.h"
 #include "storage/space.h"
@@ -67,20 +70,41 @@ static json_t *swap_json(const struct node *node, const struct host_memory *memo
                                                                          : "writeback");
 }
 
+/* Opened, as each VM will: the file is there without its module, too. */
+static int check_kvm(struct error *err)
+{
+    auto_close int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    return fd >= 0 ? 0
+                   : error_set(err, EAGAIN,
+                               "/dev/kvm cannot be opened (%s): VMs cannot start; modprobe "
+                               "kvm_intel or kvm_amd, and see warren-host-check",
+                               strerror(errno));
+}
+
 static json_t *findings_json(const struct node *node, const struct host_memory *memory)
 {
     json_t *findings = json_array();
+    struct error err;
 
-    if (access("/dev/kvm", R_OK | W_OK) != 0)
-        add_finding(findings, "kvm", true,
-                    "/dev/kvm is not there: VMs cannot start; load kvm-intel or kvm-amd");
+    if (check_kvm(&err) < 0)
+        add_finding(findings, "kvm", true, err.message);
     if (jail_cgroup_finding(node->jail)[0])
         add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
     add_memory_findings(node, memory, findings);
+    if (node->network_trouble[0])
+        add_finding(findings, "networks", true, node->network_trouble);
     for (size_t i = 0; i < node->finding_count; i++)
         add_finding(findings, node->findings[i].name, node->findings[i].problem,
                     node->findings[i].message);
     return findings;
+}
+
+json_t *node_findings(const struct node *node)
+{
+    const struct host_memory memory = host_memory_read("");
+
+    return findings_json(node, &memory);
 }
 
 /* Names that a VM's spec may have here. */
@@ -188,7 +212,5 @@ int node_ready(struct node *node, struct error *err)
         return error_set(err, EAGAIN,
                          "the last change could not be recorded; is the state directory's disk "
                          "full or broken?");
-    if (access("/dev/kvm", R_OK | W_OK) != 0)
-        return error_set(err, EAGAIN, "/dev/kvm is not there: VMs cannot start");
-    return 0;
+    return check_kvm(err);
 }

@@ -253,13 +253,15 @@ struct node {
     void *labels_context;
     bool ending; /* no further step is taken; the rows tell the next agent what was begun */
     char boot_id[BOOT_ID_TEXT];
-    int database_error;      /* last commit's failure; 0 = healthy */
-    char damage[256];        /* of the database, and what to do (node_damage.c); "" = none */
-    struct loop_timer *tick; /* node_tend.c's */
-    bool unsaved;            /* some resource is */
-    bool tending_networks;   /* that job is under way */
+    int database_error;        /* last commit's failure; 0 = healthy */
+    char damage[256];          /* of the database, and what to do (node_damage.c); "" = none */
+    struct loop_timer *tick;   /* node_tend.c's */
+    bool unsaved;              /* some resource is */
+    bool tending_networks;     /* that job is under way */
+    int network_look;          /* in how many ticks findings are looked for again */
+    char network_trouble[256]; /* what tending failed with last; "" = nothing: logged once */
 
-    struct net_finding findings[NET_FINDINGS_MAX]; /* as of the start */
+    struct net_finding findings[NET_FINDINGS_MAX]; /* as of the last look */
     size_t finding_count;
     uint64_t memory_bytes;      /* of the host */
     uint64_t swap_bytes;        /* the same */
@@ -389,6 +391,8 @@ unsigned node_console_followers(const struct node *node);
 
 /* --- VMs --- */
 
+/* A new array, as GET /v1/node has it. */
+json_t *node_findings(const struct node *node);
 struct memory_capacity node_memory_capacity(const struct node *node);
 /* Memory of the VMs that run or are to run, overhead included, without `except` (may be NULL); if
  * that waits for autostart, also without the others that do. */

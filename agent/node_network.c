@@ -91,6 +91,7 @@ static void network_failed(struct node *node, struct network *network, const cha
                            const struct error *err)
 {
     snprintf(network->reason, sizeof network->reason, "%.150s", err->message);
+    node->network_look = 0; /* it is found at the next tick */
     node_retry_later(node, &network->head, work, err);
     node_save(node, &network->head);
 }
@@ -199,70 +200,98 @@ static void network_remove(struct node *node, struct resource *resource)
 /* --- tending: a dnsmasq that does not serve is started again, rules that others flushed are put
  * back */
 
+#define LOOK_TICKS         60 /* what others change on the host is found that late */
+#define LOOK_TICKS_TROUBLE 5  /* and that it is over, so late */
+
 struct tend_job {
     struct node *node;
     size_t count;
-    uint32_t instances[NETWORK_LIMIT];
-    bool restarted[NETWORK_LIMIT];
+    struct {
+        uint32_t instance;
+        const char *fault; /* of its dnsmasq; NULL = none */
+    } networks[NETWORK_LIMIT];
+    bool look; /* for findings */
+    size_t finding_count;
+    struct net_finding findings[NET_FINDINGS_MAX];
 };
 
 static int tend(void *argument, struct error *err)
 {
     struct tend_job *job = argument;
-    int first = 0;
+    struct net_host *host = job->node->net;
+    int result = net_host_repair(host, err);
 
-    for (size_t i = 0; i < job->count; i++) {
-        int result = network_dhcp_tend(job->node->net, job->instances[i], err);
-
-        job->restarted[i] = result > 0;
-        if (result < 0)
-            first = result;
-    }
-    return net_host_repair(job->node->net, first < 0 ? NULL : err) < 0 ? -EIO : first;
+    for (size_t i = 0; i < job->count; i++)
+        job->networks[i].fault = network_dhcp_fault(host, job->networks[i].instance);
+    if (job->look)
+        job->finding_count = net_host_findings(host, job->findings);
+    return result;
 }
 
-static void count_restart(struct node *node, uint32_t instance)
+/* As at its creation: if that fails, the network says so, and it is tried again later and later. */
+static void start_dhcp(struct node *node, uint32_t instance, const char *fault)
 {
     const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
 
     for (size_t i = 0; i < networks->count; i++) {
         struct network *network = (struct network *)networks->items[i];
 
-        if (network->head.instance == instance && !network->head.deleting) {
-            network->restarts++;
-            node_save(node, &network->head);
-        }
+        if (network->head.instance != instance || network->head.deleting || network->job_running)
+            continue;
+        log_error(node->log, "network %s: its dnsmasq %s; it is started again", network->head.id,
+                  fault);
+        network->restarts++;
+        submit(node, network, bring_up, is_up);
     }
+}
+
+static void take_findings(struct node *node, const struct tend_job *job)
+{
+    node->network_look = LOOK_TICKS;
+    node->finding_count = job->finding_count;
+    memcpy(node->findings, job->findings, sizeof node->findings);
+    for (size_t i = 0; i < job->finding_count; i++)
+        if (job->findings[i].problem)
+            node->network_look = LOOK_TICKS_TROUBLE;
 }
 
 static void tended(void *argument, int result, const struct error *err)
 {
     struct tend_job *job = argument;
     struct node *node = job->node;
+    const char *trouble = result < 0 ? err->message : "";
 
-    if (result < 0)
-        log_error(node->log, "networks: %s", err->message);
-    for (size_t i = 0; i < job->count; i++)
-        if (job->restarted[i])
-            count_restart(node, job->instances[i]);
+    if (result > 0)
+        log_warning(node->log, "networks: somebody removed the packet filter's tables; they are "
+                               "put back");
+    if (trouble[0] && strcmp(trouble, node->network_trouble) != 0)
+        log_error(node->log, "networks: %s; it is tried every second", trouble);
+    snprintf(node->network_trouble, sizeof node->network_trouble, "%s", trouble);
     node->tending_networks = false;
+    if (job->look)
+        take_findings(node, job);
+    for (size_t i = 0; i < job->count; i++)
+        if (job->networks[i].fault)
+            start_dhcp(node, job->networks[i].instance, job->networks[i].fault);
     free(job);
 }
 
 void node_tend_networks(struct node *node)
 {
     const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    bool look = --node->network_look <= 0;
     struct tend_job *job;
     struct error err = { 0 };
 
-    job = networks->count > 0 && !node->tending_networks ? calloc(1, sizeof *job) : NULL;
+    job = (networks->count > 0 || look) && !node->tending_networks ? calloc(1, sizeof *job) : NULL;
     if (!job)
         return; /* memory is short, or there is nothing to do: the next tick comes */
     job->node = node;
+    job->look = look;
     for (size_t i = 0; i < networks->count && job->count < NETWORK_LIMIT; i++)
         if (((const struct network *)networks->items[i])->state == PROGRESS_READY)
-            job->instances[job->count++] = networks->items[i]->instance;
-    if (job->count > 0 && worker_submit(node->net_worker, tend, tended, job, &err) == 0)
+            job->networks[job->count++].instance = networks->items[i]->instance;
+    if (worker_submit(node->net_worker, tend, tended, job, &err) == 0)
         node->tending_networks = true;
     else
         free(job);

@@ -68,21 +68,23 @@ static int open_program(struct error *err)
     return error_set(err, ENOENT, "dnsmasq is not installed (Debian package dnsmasq-base)");
 }
 
-/* Does a socket of this network namespace listen on gateway:53/udp?  Bound last, after DHCP's. */
-static bool is_listening(const struct network_config *network)
+/* Does a socket of dnsmasq's user listen on gateway:53/udp?  Bound last, after DHCP's.  Another's
+ * would be what keeps dnsmasq from starting. */
+static bool is_listening(const struct dhcp_server *server)
 {
     FILE *table = fopen("/proc/thread-self/net/udp", "re");
-    char wanted[48];
+    const unsigned gateway = htonl(cidr_gateway(&server->network.cidr));
     char line[256];
     bool found = false;
 
     if (!table)
         return false;
-    /* local, then remote: ours is connected to it */
-    snprintf(wanted, sizeof wanted, " %08X:0035 00000000:0000 ",
-             htonl(cidr_gateway(&network->cidr)));
-    while (!found && fgets(line, sizeof line, table))
-        found = strstr(line, wanted) != NULL;
+    while (!found && fgets(line, sizeof line, table)) {
+        unsigned address, port, uid;
+
+        found = sscanf(line, "%*s %x:%x %*s %*s %*s %*s %*s %u", &address, &port, &uid) == 3 &&
+                address == gateway && port == 53 && uid == server->options.uid;
+    }
     fclose(table);
     return found;
 }
@@ -92,7 +94,7 @@ static int await_listening(struct dhcp_server *server, struct error *err)
     char reason[160];
 
     for (int waited = 0; waited < START_MS; waited += 2) {
-        if (is_listening(&server->network))
+        if (is_listening(server))
             return 0;
         if (process_await(server->pidfd, 2) == 0)
             break;
@@ -179,18 +181,14 @@ static int spawn(struct dhcp_server *server, struct error *err)
     };
     result = process_spawn(&spec, &pid, &server->pidfd, err);
     dhcp_arguments_free(&arguments);
-    if (result < 0)
-        return error_wrap(err, "start dnsmasq");
-    result = await_listening(server, err);
-    if (result == 0)
-        server->watchdog = (struct watchdog){ 0 };
-    return result;
+    return result < 0 ? error_wrap(err, "start dnsmasq") : await_listening(server, err);
 }
 
 int dhcp_server_restart(struct dhcp_server *server, struct error *err)
 {
     process_end(&server->pidfd);
     server->gone_count = 0;
+    server->watchdog = (struct watchdog){ 0 };
     return spawn(server, err);
 }
 
@@ -350,23 +348,28 @@ static void hear_answers(struct dhcp_server *server)
         watchdog_answered(&server->watchdog);
 }
 
+bool dhcp_server_runs(const struct dhcp_server *server)
+{
+    return server->pidfd >= 0 && process_await(server->pidfd, 0) < 0;
+}
+
 const char *dhcp_server_fault(struct dhcp_server *server)
 {
     enum watchdog_verdict verdict;
 
     hear_answers(server);
     verdict = watchdog_turn(&server->watchdog, loop_now_ms());
-    if (server->pidfd < 0)
-        return verdict == WATCHDOG_WAIT ? NULL : "does not run";
-    if (process_await(server->pidfd, 0) == 0)
-        return "has ended";
+    if (!dhcp_server_runs(server))
+        return server->pidfd < 0 ? "does not run" : "has ended";
     if (verdict == WATCHDOG_ASK)
         send_question(server);
     if (verdict != WATCHDOG_HUNG)
         return NULL;
     /* Guests may send so much that our questions are lost; a signal is not. */
-    if (await_reading(server, NULL) == -ETIMEDOUT)
+    if (await_reading(server, NULL) == -ETIMEDOUT) {
+        process_end(&server->pidfd);
         return WATCHDOG_HUNG_TEXT;
+    }
     watchdog_answered(&server->watchdog);
     return NULL;
 }

@@ -8,6 +8,7 @@
  * pid, ipc and uts namespaces of its own, a root that holds libraries, two devices and that
  * directory, and files of at most 1 MiB. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "net/network.h"
@@ -33,8 +34,10 @@ int dhcp_server_start(const struct dhcp_options *options, const struct network_c
 struct dhcp_server *dhcp_server_stop(struct dhcp_server *server);
 /* Forgets it: dnsmasq and its directory stay.  Accepts NULL, returns NULL. */
 struct dhcp_server *dhcp_server_free(struct dhcp_server *server);
+bool dhcp_server_runs(const struct dhcp_server *server);
 /* To be called once a second, or so: why dnsmasq does not serve, to be put behind its name; NULL if
- * it does, as far as can be told.  It has to answer DNS (base/watchdog.h).  May wait for it. */
+ * it does, as far as can be told.  It has to answer DNS (base/watchdog.h): one that hangs is ended.
+ * May wait for it. */
 const char *dhcp_server_fault(struct dhcp_server *server);
 /* Where it does not, or to be rid of a lease: kills what is left and starts it with the same files.
  */

@@ -177,10 +177,12 @@ int net_host_raise(struct net_host *host, struct network *network, bool *ret_cre
     int result = bridge_ensure(host->netlink, host->prefix, &network->config,
                                &network->bridge_index, ret_created, err);
 
-    if (result == 0 && !network->dhcp)
-        result = dhcp_server_start(&host->dhcp, &network->config, host->nics, host->nic_count,
-                                   &network->dhcp, err);
-    return result;
+    if (result < 0)
+        return result;
+    if (network->dhcp)
+        return dhcp_server_runs(network->dhcp) ? 0 : dhcp_server_restart(network->dhcp, err);
+    return dhcp_server_start(&host->dhcp, &network->config, host->nics, host->nic_count,
+                             &network->dhcp, err);
 }
 
 static void remove_bridge(struct net_host *host, uint32_t instance)
@@ -282,19 +284,11 @@ int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance)
     return network ? dhcp_server_pidfd(network->dhcp) : -1;
 }
 
-int network_dhcp_tend(struct net_host *host, uint32_t network_instance, struct error *err)
+const char *network_dhcp_fault(struct net_host *host, uint32_t network_instance)
 {
     struct network *network = net_host_find_network(host, network_instance);
-    const char *fault = network && network->dhcp ? dhcp_server_fault(network->dhcp) : NULL;
-    int result;
 
-    if (!fault)
-        return 0;
-    if (host->log)
-        log_error(host->log, "network %s: its dnsmasq %s; it is started again", network->config.id,
-                  fault);
-    result = dhcp_server_restart(network->dhcp, err);
-    return result < 0 ? result : 1;
+    return network && network->dhcp ? dhcp_server_fault(network->dhcp) : "does not run";
 }
 
 /* Are both tables there? */
@@ -315,17 +309,49 @@ static bool has_tables(struct net_host *host)
 
 int net_host_repair(struct net_host *host, struct error *err)
 {
-    int result;
+    bool gone = host->network_count > 0 && !has_tables(host);
+    int result = gone ? net_host_apply_rules(host, err) : 0;
 
-    for (size_t i = 0; i < host->network_count; i++) {
+    for (size_t i = 0; i < host->network_count && result == 0; i++)
         result = dhcp_server_follow_resolver(host->networks[i].dhcp, err);
-        if (result < 0)
-            return result;
+    return result < 0 ? result : gone;
+}
+
+static bool has_link(const struct netlink_link *links, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(links[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* A tap, unlike all else, cannot be put back: the VMM has the other end of the one that is gone. */
+static void look_at_links(const struct net_host *host, struct findings *findings)
+{
+    auto_free struct netlink_link *links = NULL;
+    char name[IFNAMSIZ];
+    size_t count = 0;
+
+    if (netlink_link_list(host->netlink, &links, &count, NULL) < 0)
+        return;
+    for (size_t i = 0; i < host->network_count; i++) {
+        network_bridge_name(host->prefix, host->networks[i].config.instance, name);
+        if (!has_link(links, count, name))
+            findings_add(findings, "bridge-missing", true,
+                         "somebody removed %s, the bridge of network %s: restart warrend, which "
+                         "makes it anew; VMs go on",
+                         name, host->networks[i].config.id);
     }
-    if (host->network_count == 0 || has_tables(host))
-        return 0;
-    result = net_host_apply_rules(host, err);
-    return result < 0 ? result : 1;
+    for (size_t i = 0; i < host->nic_count; i++) {
+        const struct nic_config *nic = &host->nics[i];
+
+        nic_tap_name(host->prefix, nic->instance, nic->index, name);
+        if (!has_link(links, count, name))
+            findings_add(findings, "tap-missing", true,
+                         "somebody removed %s, the tap of VM %s, which is cut off until it is "
+                         "stopped and started",
+                         name, nic->hostname);
+    }
 }
 
 size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX])
@@ -336,11 +362,14 @@ size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[
     if (host->network_count > 0 && !has_tables(host))
         findings_add(&findings, "firewall-missing", true,
                      "somebody removed the nftables tables " FIREWALL_TABLE_PREFIX
-                     "%s: guests are not filtered",
+                     "%s: guests are not filtered until they can be put back",
                      host->prefix);
     for (size_t i = 0; i < host->network_count; i++)
-        if (dhcp_server_pidfd(host->networks[i].dhcp) < 0)
-            findings_add(&findings, "dhcp-down", true, "network %s has no dnsmasq",
+        if (!host->networks[i].dhcp || !dhcp_server_runs(host->networks[i].dhcp))
+            findings_add(&findings, "dhcp-down", true,
+                         "network %s has no dnsmasq, its guests get no address: its status.reason "
+                         "says why; it is tried again",
                          host->networks[i].config.id);
+    look_at_links(host, &findings);
     return findings.count;
 }

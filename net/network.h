@@ -97,9 +97,9 @@ int nic_down(struct net_host *host, const struct nic_config *config, struct erro
 /* Borrowed pidfd of the network's dnsmasq; -1 if there is none.  Valid until the next call that
  * starts or stops it. */
 int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance);
-/* To be called once a second, or so.  1 if its dnsmasq did not serve any more, which is logged, and
- * has been started again; 0 if there was no need. */
-int network_dhcp_tend(struct net_host *host, uint32_t network_instance, struct error *err);
+/* To be called once a second, or so, of one that is up: why its dnsmasq does not serve ("has
+ * ended"; one that hangs is ended), NULL if it does.  network_up starts it again. */
+const char *network_dhcp_fault(struct net_host *host, uint32_t network_instance);
 
 /* What on this host stands in the way of the networks, for people. */
 struct net_finding {

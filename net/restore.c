@@ -117,6 +117,10 @@ static int restore_nic(struct net_host *host, const struct nic_config *nic, stru
         return error_set(err, ENOENT, "%s is on a network that is not up", nic->hostname);
     nic_tap_name(host->prefix, nic->instance, nic->index, tap);
     result = netlink_link_find(host->netlink, tap, &link, err);
+    if (result == -ENODEV)
+        return error_set(err, ENODEV,
+                         "VM %s has lost its tap %s: it is cut off until it is stopped and started",
+                         nic->hostname, tap);
     if (result < 0 || (link.master == network->bridge_index && link.up))
         return result;
     result =

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,10 +87,27 @@ static void check_restart(struct bed *bed)
         check(bed, false, "(strays are unmade)");
 }
 
+static bool finds(struct bed *bed, const char *name, const char *message)
+{
+    struct net_finding findings[NET_FINDINGS_MAX];
+    size_t count = net_host_findings(bed->host, findings);
+
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(findings[i].name, name) == 0 && strstr(findings[i].message, message))
+            return true;
+    return false;
+}
+
 static void check_lost_bridge(struct bed *bed)
 {
-    if (!shell("ip link del " PREFIX "-b1"))
-        check(bed, false, "(a bridge is lost)");
+    check(bed, !finds(bed, "bridge-missing", "") && !finds(bed, "tap-missing", ""),
+          "all bridges and taps are found");
+    if (!shell("ip link set " PREFIX "-10-0 name " PREFIX "x-0 && ip link del " PREFIX "-b1"))
+        check(bed, false, "(a bridge is lost, and a tap)");
+    check(bed, finds(bed, "bridge-missing", bed->nat.id), "a lost bridge is found");
+    check(bed, finds(bed, "tap-missing", bed->a.nic.hostname), "a lost tap is found");
+    if (!shell("ip link set " PREFIX "x-0 name " PREFIX "-10-0"))
+        check(bed, false, "(the tap is back)");
     check(bed, restore(bed) == 0 && neighbours_talk(bed),
           "a lost bridge comes back with its ports");
 }
@@ -96,18 +115,12 @@ static void check_lost_bridge(struct bed *bed)
 static void check_repair(struct bed *bed)
 {
     struct guest g;
-    struct net_finding findings[NET_FINDINGS_MAX];
-    size_t count;
-    bool missing = false;
 
     check(bed, net_host_repair(bed->host, &bed->err) == 0, "nothing to repair");
     if (!shell("nft flush ruleset"))
         check(bed, false, "(the ruleset is flushed)");
     check(bed, spoofing_passes(bed), "(without tables a forged address passes)");
-    count = net_host_findings(bed->host, findings);
-    for (size_t i = 0; i < count; i++)
-        missing = missing || strcmp(findings[i].name, "firewall-missing") == 0;
-    check(bed, missing, "missing tables are found");
+    check(bed, finds(bed, "firewall-missing", ""), "missing tables are found");
     check(bed, net_host_repair(bed->host, &bed->err) == 1 && !spoofing_passes(bed),
           "repair puts the tables back");
     if (!shell("nft flush ruleset"))
@@ -120,6 +133,23 @@ static void check_repair(struct bed *bed)
           "its elements go, though a whole table brought them");
 }
 
+/* Somebody else's server is at the gateway's address before dnsmasq is. */
+static void check_taken_address(struct bed *bed)
+{
+    int other = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in at = { .sin_family = AF_INET,
+                              .sin_port = htons(53),
+                              .sin_addr.s_addr = htonl(cidr_gateway(&bed->nat.cidr)) };
+
+    check(bed, bind(other, (struct sockaddr *)&at, sizeof at) == 0, "(the address is taken)");
+    check(bed,
+          network_up(bed->host, &bed->nat, &bed->err) < 0 && strstr(bed->err.message, "in use"),
+          "dnsmasq does not start, and it is said why");
+    check(bed, network_dhcp_fault(bed->host, 1) && finds(bed, "dhcp-down", bed->nat.id),
+          "that is found");
+    close(other);
+}
+
 static void check_dnsmasq_death(struct bed *bed)
 {
     int pidfd = network_dhcp_pidfd(bed->host, 1);
@@ -129,7 +159,8 @@ static void check_dnsmasq_death(struct bed *bed)
 
     snprintf(command, sizeof command, "kill -9 %d", pid);
     check(bed, pid > 0 && shell(command) && has_ended(pidfd), "the death of dnsmasq is seen");
-    check(bed, network_dhcp_tend(bed->host, 1, &bed->err) == 1, "dnsmasq is started again");
+    check_taken_address(bed);
+    check(bed, network_up(bed->host, &bed->nat, &bed->err) == 0, "dnsmasq is started again");
     answer = guest_asks_dhcp(&bed->b, 1, 0);
     check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
     snprintf(command, sizeof command, "/proc/%d", pid);
@@ -157,7 +188,8 @@ static int tend(struct bed *bed, int times, int seconds)
 
     for (int i = 0; i < times; i++) {
         passed_s += seconds;
-        restarts += network_dhcp_tend(bed->host, 1, &bed->err);
+        if (network_dhcp_fault(bed->host, 1) && network_up(bed->host, &bed->nat, &bed->err) == 0)
+            restarts++;
     }
     return restarts;
 }
@@ -230,7 +262,8 @@ static void check_dnsmasq_failure(struct bed *bed)
              pid_of(pidfd));
     if (!shell(command) || !has_ended(pidfd))
         check(bed, false, "(dnsmasq cannot start)");
-    check(bed, network_dhcp_tend(bed->host, 1, &bed->err) == -EIO,
+    check(bed,
+          network_dhcp_fault(bed->host, 1) && network_up(bed->host, &bed->nat, &bed->err) == -EIO,
           "one that does not start is told");
     snprintf(command, sizeof command, "cd %s/net/1 && rmdir leases && mv aside leases", run_dir);
     if (!shell(command))

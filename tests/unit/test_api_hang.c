@@ -1,4 +1,5 @@
-/* test_api_hang.c - a warren-api that hangs is told from one that is slow, and from a slow machine. */
+/* test_api_hang.c - a warren-api that hangs is told from one that is slow, and from a slow machine.
+ */
 #include "tests/unit/api_harness.h"
 #include <time.h>
 
