@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/histogram.h"
 #include "storage/database.h"
+#include "storage/space.h"
 
 enum memory_kind {
     MEMORY_ANONYMOUS,
@@ -357,13 +358,20 @@ static void print_gauge(FILE *out, const char *name, const char *help, uint64_t 
 static void print_counts(FILE *out, const struct node *node)
 {
     uint64_t states[VM_STATE_COUNT] = { 0 };
+    uint64_t full = 0, unkillable = 0;
     const struct vm *vm;
 
-    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         states[vm->state]++;
+        full += vm->full[0] != '\0';
+        unkillable += vm->kill_sent && vm->pidfd >= 0;
+    }
     head(out, "warren_vms", "gauge", "VMs by state");
     for (int state = VM_NONE + 1; state < VM_STATE_COUNT; state++)
         fprintf(out, "warren_vms{state=\"%s\"} %" PRIu64 "\n", vm_state_name(state), states[state]);
+    print_gauge(out, "warren_vms_disk_full", "VMs paused until the host's disk has space", full);
+    print_gauge(out, "warren_vms_kill_pending", "VMs that were killed, and have not ended yet",
+                unkillable);
     head(out, "warren_vm_ends_total", "counter", "Ends of VMs by reason, since the agent started");
     for (int cause = 0; cause < VM_CAUSE_COUNT; cause++)
         fprintf(out, "warren_vm_ends_total{reason=\"%s\"} %" PRIu64 "\n", vm_cause_name(cause),
@@ -468,11 +476,52 @@ static void print_work(FILE *out, const struct node *node)
                 node->adopted);
 }
 
+/* Several of one name are one line. */
+static void print_findings(FILE *out, const struct node *node)
+{
+    json_t *findings = node_findings(node);
+    json_t *counts = json_object();
+    const json_t *item;
+    json_t *count;
+    const char *name;
+    size_t index;
+
+    json_array_foreach(findings, index, item)
+    {
+        if (!json_is_true(json_object_get(item, "problem")))
+            continue;
+        name = json_string_value(json_object_get(item, "name"));
+        json_object_set_new(counts, name,
+                            json_integer(json_integer_value(json_object_get(counts, name)) + 1));
+    }
+    head(out, "warren_node_findings", "gauge", "Problems that GET /v1/node tells, by name");
+    json_object_foreach(counts, name, count)
+    {
+        fprintf(out, "warren_node_findings{name=\"%s\"} %lld\n", name, json_integer_value(count));
+    }
+    json_decref(counts);
+    json_decref(findings);
+}
+
+static void print_disk(FILE *out, const struct node *node)
+{
+    uint64_t size = 0, available = 0;
+
+    space_filesystem(node->volumes_dir_fd, &size, &available, NULL);
+    print_gauge(out, "warren_disk_size_bytes", "Of the file system that holds the volumes", size);
+    print_gauge(out, "warren_disk_available_bytes", "What is free there", available);
+    print_gauge(out, "warren_disk_promised_bytes", "Promised to volumes and snapshots",
+                node_promised_disk(node));
+}
+
 static void print_node(FILE *out, const struct node *node)
 {
+    static const struct histogram none; /* while the database cannot even be opened */
     struct memory_capacity capacity = node_memory_capacity(node);
 
     print_counts(out, node);
+    print_findings(out, node);
+    print_disk(out, node);
     print_snapshots(out, node);
     print_networks(out, node);
     print_histogram(out, "warren_vm_start_seconds", "From the decision to start to running",
@@ -486,15 +535,15 @@ static void print_node(FILE *out, const struct node *node)
     print_gauge(out, "warren_memory_promised_bytes", "Memory promised to VMs, with overhead",
                 node_promised_mib(node, NULL) << 20);
     print_memory(out, node);
-    print_gauge(out, "warren_database_healthy", "0 after a commit failed",
-                node->database_error == 0);
+    print_gauge(out, "warren_database_healthy", "0 after a commit failed, and while it is damaged",
+                node->database_error == 0 && !node->damage[0]);
     print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",
                 node_console_followers(node));
     print_gauge(out, "warren_event_streams", "Streams of GET /v1/events", node_event_streams(node));
     head(out, "warren_event_streams_cut_total", "counter", "Those that took nothing for too long");
     fprintf(out, "warren_event_streams_cut_total %" PRIu64 "\n", node->event_listeners_cut);
     print_histogram(out, "warren_database_commit_seconds", "Commits of the state database",
-                    database_commits(node->database));
+                    node->database ? database_commits(node->database) : &none);
     print_work(out, node);
 }
 

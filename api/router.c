@@ -267,11 +267,12 @@ static int route_request(struct request *request, struct error *err)
     return r == 0 ? access_check_labels(request, err) : r;
 }
 
-/* While the database is damaged only VMs, as far as they are known, can be asked for. */
+/* While the database is damaged only VMs, as far as they are known, can be asked for; and metrics,
+ * for the alert. */
 static int check_damage(const struct request *request, struct error *err)
 {
     const struct route *route = request->route;
-    bool is_safe = route->scope == SCOPE_OPEN ||
+    bool is_safe = route->scope == SCOPE_OPEN || route->scope == SCOPE_METRICS ||
                    ((route->handler == resource_list || route->handler == resource_get) &&
                     route->argument == RESOURCE_VM);
 
