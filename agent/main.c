@@ -236,6 +236,13 @@ static void end(struct warrend *warrend)
     cleanup_close(&warrend->signal_fd);
 }
 
+/* 2: trying again is of no use, a person has to mend the settings, or to run the version that the
+ * database is of.  The unit does not try then. */
+static int exit_status(const struct error *err)
+{
+    return (err->code == EINVAL && err->field[0]) || err->code == EPROTO ? 2 : 1;
+}
+
 int main(int argc, char **argv)
 {
     struct warrend warrend = { .log = { .fd = 2, .level = LOG_LEVEL_INFO, .name = "warrend" },
@@ -272,5 +279,5 @@ int main(int argc, char **argv)
     if (result < 0)
         log_error(&warrend.log, "%s", err.message);
     end(&warrend);
-    return result < 0 ? 1 : 0;
+    return result < 0 ? exit_status(&err) : 0;
 }

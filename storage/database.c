@@ -402,7 +402,7 @@ static int migrate(struct database *database, struct error *err)
     if (version > DATABASE_SCHEMA_VERSION)
         return error_set(err, EPROTO,
                          "warren.db has schema version %lld, this program knows %d: "
-                         "run the newer warrend",
+                         "run the newer warrend, or restore a backup of this one's",
                          (long long)version, DATABASE_SCHEMA_VERSION);
     if (version == DATABASE_SCHEMA_VERSION)
         return 0;
