@@ -18,7 +18,7 @@ struct access_files {
 };
 
 /* Tokens and key must be ours and nobody else's to read or write.  -errno, -EINVAL, naming the
- * file. */
+ * file.  No file of tokens is one that has none. */
 int access_files_read(const struct access_paths *paths, struct access_files *ret_files,
                       struct error *err);
 void access_files_clear(struct access_files *files);

@@ -72,8 +72,9 @@ static void take_files(struct api_front *front, struct access_files *files)
     access_files_clear(&front->files);
     front->files = *files;
     *files = (struct access_files){ 0 };
-    log_info(front->options.service.log, "%zu tokens and certificate names are known",
-             front->files.tokens.count);
+    log_info(front->options.service.log, "%zu tokens and certificate names are known%s",
+             front->files.tokens.count,
+             front->files.tokens.count > 0 ? "" : ": nobody can use the API by TCP");
     check_access(front);
     for (int i = 0; new_tls && i < LISTENER_COUNT; i++)
         if (front->services[i] && i != LISTENER_UNIX &&
@@ -136,8 +137,8 @@ static int watch_directory_of(const struct api_front *front, const char *path, s
     if (!slash)
         return error_set(err, directory ? EINVAL : ENOMEM, "watch %s", path);
     slash[slash == directory] = '\0';
-    if (inotify_add_watch(front->inotify_fd, directory, IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE) <
-        0)
+    if (inotify_add_watch(front->inotify_fd, directory,
+                          IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM) < 0)
         return error_set(err, errno, "watch %s: %s", directory, strerror(errno));
     return 0;
 }

@@ -20,6 +20,7 @@ struct api_metrics {
     struct operation_figures operations[ROUTE_COUNT_MAX + 1]; /* the last: no route */
     uint64_t restarts;
     size_t outstanding;
+    uint64_t certificate_end; /* 0 = there is none */
 };
 
 struct api_metrics *api_metrics_new(void)
@@ -50,6 +51,11 @@ void api_metrics_count(struct api_metrics *metrics, const struct route *route, i
 void api_metrics_count_restart(struct api_metrics *metrics)
 {
     metrics->restarts++;
+}
+
+void api_metrics_set_certificate_end(struct api_metrics *metrics, uint64_t seconds)
+{
+    metrics->certificate_end = seconds;
 }
 
 void api_metrics_add_outstanding(struct api_metrics *metrics, int requests)
@@ -117,6 +123,12 @@ char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
             "# TYPE warren_api_restarts_total counter\n"
             "warren_api_restarts_total %" PRIu64 "\n",
             metrics->outstanding, metrics->restarts);
+    if (metrics->certificate_end)
+        fprintf(out,
+                "# HELP warren_tls_certificate_expiry_timestamp_seconds When tls-cert ends.\n"
+                "# TYPE warren_tls_certificate_expiry_timestamp_seconds gauge\n"
+                "warren_tls_certificate_expiry_timestamp_seconds %" PRIu64 "\n",
+                metrics->certificate_end);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

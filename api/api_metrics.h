@@ -13,6 +13,8 @@ struct api_metrics *api_metrics_free(struct api_metrics *metrics); /* accepts NU
 void api_metrics_count(struct api_metrics *metrics, const struct route *route, int status,
                        int64_t microseconds);
 void api_metrics_count_restart(struct api_metrics *metrics); /* of warren-api */
+/* When the server's certificate ends, in seconds of the epoch. */
+void api_metrics_set_certificate_end(struct api_metrics *metrics, uint64_t seconds);
 void api_metrics_add_outstanding(struct api_metrics *metrics, int requests);
 
 /* Prometheus text exposition; malloc'ed; NULL if memory is short. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
+#include <time.h>
 #include "api/api_listen.h"
 #include "api/api_metrics.h"
 #include "api/audit.h"
@@ -422,6 +423,25 @@ int api_service_set_tls(struct api_service *service, const char *bytes, size_t s
     return service_send_tls(service, &service->tried_tls);
 }
 
+/* One that is over is taken, too: its clients may not care, and there is none that is better. */
+static void service_note_end(struct api_service *service, uint64_t seconds)
+{
+    const time_t end = (time_t)seconds;
+    char text[64] = "?";
+    struct tm date;
+
+    if (gmtime_r(&end, &date))
+        strftime(text, sizeof(text), "%Y-%m-%d %H:%M UTC", &date);
+    api_metrics_set_certificate_end(service->metrics, seconds);
+    if (end > time(NULL))
+        log_info(service->options.log, "the certificate for %s is taken; it ends %s",
+                 service->options.address, text);
+    else
+        log_error(service->options.log,
+                  "the certificate for %s ended %s: clients refuse it until tls-cert is a new one",
+                  service->options.address, text);
+}
+
 /* What warren-api says of the one that it was given last.  One that is no good is not given to the
  * next warren-api either. */
 static void service_tls_taken(struct api_service *service, const struct wire_message *message)
@@ -440,7 +460,7 @@ static void service_tls_taken(struct api_service *service, const struct wire_mes
     tls_bytes_clear(&service->tls);
     service->tls = service->tried_tls;
     service->tried_tls = (struct tls_bytes){ 0 };
-    log_info(log, "the certificate for %s is taken", service->options.address);
+    service_note_end(service, message->id);
 }
 
 /* --- the socket --- */

@@ -124,6 +124,7 @@ static void server_take_tls(struct server *server, const struct wire_message *me
     } else {
         server_tls_unref(server->tls);
         server->tls = tls;
+        answer.id = (uint64_t)server_tls_until(tls);
     }
     server_answer(server, &answer);
 }

@@ -13,6 +13,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
+#define CHAIN_MAX 16 /* certificates that are looked at */
+
 struct server_tls {
     unsigned int references;
     bool has_clients;          /* certificates of clients are asked for */
@@ -188,6 +190,17 @@ static int64_t first_end(const gnutls_datum_t *chain, unsigned int count)
         until = end < until ? end : until;
     }
     return until;
+}
+
+int64_t server_tls_until(const struct server_tls *tls)
+{
+    gnutls_datum_t chain[CHAIN_MAX];
+    unsigned int count = 0;
+
+    while (count < CHAIN_MAX &&
+           gnutls_certificate_get_crt_raw(tls->credentials, 0, count, &chain[count]) == 0)
+        count++;
+    return first_end(chain, count);
 }
 
 bool server_tls_same_clients(const struct server_tls *a, const struct server_tls *b)

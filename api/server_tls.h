@@ -16,6 +16,8 @@ struct server_tls; /* opaque, counted; see server_tls.c */
 
 #define SERVER_TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 
+/* When the first of its own certificates ends, in seconds of the epoch. */
+int64_t server_tls_until(const struct server_tls *tls);
 /* bytes: the body of a WIRE_TLS message.  -EINVAL with what is wrong. */
 int server_tls_new(const char *bytes, size_t size, struct server_tls **ret_tls, struct error *err);
 void server_tls_unref(struct server_tls *tls); /* accepts NULL */

@@ -67,7 +67,9 @@ enum wire_string {
 
 struct wire_message {
     enum wire_kind kind;
-    uint64_t id;                            /* chosen by warren-api, never used twice in its life */
+    /* Chosen by warren-api, never used twice in its life.  Of the answer to a TLS that was taken:
+     * when the certificate ends, in seconds of the epoch. */
+    uint64_t id;
     uint16_t status;                        /* REPLY: HTTP status 200-599, 101; else 0 */
     const char *strings[WIRE_STRING_COUNT]; /* NULL = absent; borrowed */
     char *body; /* to pack: borrowed.  Unpacked: owned (malloc'ed, a NUL behind); NULL if empty */
