@@ -115,25 +115,21 @@ static void a_start_that_is_due_is_not_lost(void **state)
 #define SOON         (1ull << 37)      /* nor that, from a line to the next */
 #define HOUR_NS      3600000000000ull
 
-static uint64_t msr_get(const struct machine *m, uint32_t index)
+static uint64_t msr_do(const struct machine *m, unsigned long request, uint32_t index,
+                       uint64_t value)
 {
-    struct {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entry;
-    } msr = { .header.nmsrs = 1, .entry.index = index };
+    uint64_t room[(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)) / 8] = { 0 };
+    struct kvm_msrs *msr = (void *)room;
 
-    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_GET_MSRS, &msr), 1);
-    return msr.entry.data;
+    msr->nmsrs = 1;
+    msr->entries[0] = (struct kvm_msr_entry){ .index = index, .data = value };
+    assert_int_equal(ioctl(m->vcpus[0].fd, request, msr), 1);
+    return msr->entries[0].data;
 }
 
-static void msr_set(const struct machine *m, uint32_t index, uint64_t value)
+static uint64_t msr_get(const struct machine *m, uint32_t index)
 {
-    struct {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entry;
-    } msr = { .header.nmsrs = 1, .entry = { .index = index, .data = value } };
-
-    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_SET_MSRS, &msr), 1);
+    return msr_do(m, KVM_GET_MSRS, index, 0);
 }
 
 /* Returns the deadline, of which a KVM without hardware may have made another. */
@@ -146,7 +142,7 @@ static uint64_t arm_deadline(const struct machine *m)
     memcpy(apic.regs + SPURIOUS, &enabled, sizeof enabled);
     memcpy(apic.regs + LVT_TIMER, &timer, sizeof timer);
     assert_int_equal(ioctl(m->vcpus[0].fd, KVM_SET_LAPIC, &apic), 0);
-    msr_set(m, TSC_DEADLINE, msr_get(m, TSC) + FAR);
+    (void)msr_do(m, KVM_SET_MSRS, TSC_DEADLINE, msr_get(m, TSC) + FAR);
     return msr_get(m, TSC_DEADLINE);
 }
 
