@@ -11,7 +11,7 @@ $(BUILD)/tests/sim/sim: $(BUILD)/tests/sim/main.o $(BUILD)/libsim.a
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) -lm
 
-SIM_TESTS := $(BUILD)/tests/test_policies $(BUILD)/tests/test_sim
+SIM_TESTS := $(addprefix $(BUILD)/tests/test_,plot policies sim)
 $(SIM_TESTS): $(BUILD)/libsim.a
 $(SIM_TESTS): LDFLAGS += -lm
 test-tools: $(BUILD)/tests/sim/sim
