@@ -101,7 +101,8 @@ static int open_places(struct jail *jail, const struct config *config, struct er
         return error_set(err, ENAMETOOLONG, "run-dir is too long");
     jail->libexec_fd = open(config->libexec_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (jail->libexec_fd < 0)
-        return error_set(err, errno, "open the program directory %s", config->libexec_dir);
+        return error_set(err, errno, "open the program directory %s (see --libexec-dir): %s",
+                         config->libexec_dir, strerror(errno));
     result = jail_open_program(jail, "warren-vmm", err);
     if (result < 0)
         return result;
@@ -207,8 +208,8 @@ int jail_open_program(const struct jail *jail, const char *name, struct error *e
     int fd = openat(jail->libexec_fd, name, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
-        return error_set(err, errno, "open %s in the program directory %s (see --libexec-dir)",
-                         name, jail->config->libexec_dir);
+        return error_set(err, errno, "open %s in the program directory %s (see --libexec-dir): %s",
+                         name, jail->config->libexec_dir, strerror(errno));
     return fd;
 }
 

@@ -96,8 +96,8 @@ static int check_image(const struct node *node, const char *id, enum image_kind 
     if (!image || resource_is_leaving(&image->head))
         return error_field(err, EINVAL, field, "%s: there is no image %s", field, id);
     if (image->kind != (int)kind)
-        return error_field(err, EINVAL, field, "%s: image %s is a %s, not a %s", field, id,
-                           image_kind_names[image->kind], image_kind_names[kind]);
+        return error_field(err, EINVAL, field, "%s: image %s is of kind %s, and must be of kind %s",
+                           field, id, image_kind_names[image->kind], image_kind_names[kind]);
     return 0;
 }
 

@@ -22,16 +22,16 @@ int api_listen_unix(int dir_fd, const char *name, mode_t mode, struct error *err
     char undone[64];
 
     if (fd < 0)
-        return error_set(err, errno, "create the API's socket");
+        return error_set(err, errno, "create the API's socket: %s", strerror(errno));
     snprintf(undone, sizeof(undone), "%s.new", name);
     /* by /proc: a run directory's path may be longer than a socket's address */
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir_fd, undone);
     (void)unlinkat(dir_fd, undone, 0);
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_set(err, errno, "bind the API's socket");
+        return error_set(err, errno, "bind the API's socket: %s", strerror(errno));
     if (fchmodat(dir_fd, undone, mode, 0) < 0 || listen(fd, LISTEN_BACKLOG) < 0 ||
         renameat(dir_fd, undone, dir_fd, name) < 0)
-        return error_set(err, errno, "listen on the API's socket");
+        return error_set(err, errno, "listen on the API's socket: %s", strerror(errno));
     return take_fd(&fd);
 }
 
@@ -54,9 +54,10 @@ static int resolve(const char *address, struct addrinfo **ret_info, struct error
         memcpy(host, address, length);
     if (!host[0] || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
         strlen(colon + 1) > 5 || getaddrinfo(host, colon + 1, &hints, ret_info) != 0)
-        return error_set(err, EINVAL,
-                         "give ADDRESS:PORT in numbers, as 192.0.2.1:9443 or "
-                         "[2001:db8::1]:9443");
+        return error_field(err, EINVAL, "listen",
+                           "listen, metrics-listen: %s: give ADDRESS:PORT in numbers, as "
+                           "192.0.2.1:9443 or [2001:db8::1]:9443",
+                           address);
     return 0;
 }
 

@@ -90,7 +90,7 @@ int seqpacket_send(int fd, const void *message, size_t size, const int *fds, siz
         sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
-        return error_set(err, errno, "send a message");
+        return error_set(err, errno, "send a message: %s", strerror(errno));
     return 0;
 }
 

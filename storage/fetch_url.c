@@ -153,8 +153,8 @@ static int explain(const struct transfer *transfer, CURLcode code, const char *d
     }
     if (transfer->refused)
         return error_field(err, EACCES, FIELD,
-                           "the URL leads to an address that is not public (allow-private in the "
-                           "configuration permits it)");
+                           "the URL leads to an address that is not public (the setting "
+                           "allow-private-urls permits it)");
     curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
     switch (code) {
     case CURLE_HTTP_RETURNED_ERROR:
