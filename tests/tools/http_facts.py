@@ -4,7 +4,7 @@ by TLS.  What can be shown within one process is in tests/unit/test_api_service.
 
   http_facts.py SOCKET CA HOST PORT TOKEN SECTION    `ok NAME` or `FAIL NAME: why` a line
 
-SECTION is quick, or slow: what ends at a deadline of 10 s or more."""
+SECTION is quick; slow: what ends at a deadline of 10 s or more; or few: of a server that may have 300 files."""
 import json
 import os
 import select
@@ -169,6 +169,40 @@ def many_idle_ones_do_not_matter():
         connection.close()
 
 
+# --- few ---
+
+def who_finds_no_room_waits():
+    kept = by_unix()
+    ask = b"GET /healthz HTTP/1.1\r\nHost: w\r\n\r\n"
+
+    def is_served():
+        kept.sendall(ask)
+        expect("who has a connection", kept.recv(4096)[:12], b"HTTP/1.1 200")
+
+    is_served()
+    held = [by_unix() for _ in range(350)]
+    late = by_unix()
+    late.sendall(ask)
+    is_served()
+    expect("who is late is served", select.select([late], [], [], 0.5)[0], [])
+    used = processor_ticks()
+    time.sleep(1)
+    expect("it spins", processor_ticks() - used > 50, False)
+    for connection in held:
+        connection.close()
+    expect("once there is room", late.recv(4096)[:12], b"HTTP/1.1 200")
+    is_served()
+
+
+def processor_ticks():
+    """Of each warren-api."""
+    total = 0
+    for pid in os.environ["SERVERS"].split():
+        fields = open(f"/proc/{pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total
+
+
 # --- slow: one thread each ---
 
 def dribble(connection, head, part):
@@ -221,8 +255,8 @@ def run(test):
         print(f"FAIL {name}: {type(error).__name__} {error}\n", end="", flush=True)
 
 
-if SECTION == "quick":
-    for each in QUICK:
+if SECTION in ("quick", "few"):
+    for each in QUICK if SECTION == "quick" else [who_finds_no_room_waits]:
         run(each)
 else:
     if "SOAK" in os.environ:

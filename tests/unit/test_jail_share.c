@@ -110,6 +110,18 @@ static int tear_down(void **state)
     return 0;
 }
 
+static void who_ran_out_of_memory_is_counted(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(jail_cgroup_oom_kills(&f->cgroup, 7), 0); /* there is no such file */
+    write_file(f, "7/memory.events", "low 5\nhigh 4\nmax 3\noom 2\noom_kill 0\noom_group_kill 1\n");
+    assert_int_equal(jail_cgroup_oom_kills(&f->cgroup, 7), 0);
+    write_file(f, "7/memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\n");
+    assert_int_equal(jail_cgroup_oom_kills(&f->cgroup, 7), 1);
+    assert_int_equal(jail_cgroup_oom_kills(&f->cgroup, 8), 0);
+}
+
 static void a_cap_that_is_not_kept_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -175,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_capped_is_max),
         cmocka_unit_test(caps_are_as_the_kernel_takes_them),
+        cmocka_unit_test_setup_teardown(who_ran_out_of_memory_is_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cap_that_is_not_kept_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_the_host_has_is_written, set_up, tear_down),
         cmocka_unit_test(only_disks_are_limited),
