@@ -244,8 +244,9 @@ static int begin_put(struct change *change, struct error *err)
     if (!id_is_valid(change->id))
         return error_field(err, EINVAL, "id", "id: " ID_RULE);
     result = check_condition(change, existing, err);
-    if (result == 0)
-        result = ops->parse(change->body, &fresh, err);
+    if (result != 0)
+        return result;
+    result = ops->parse(change->body, &fresh, err);
     if (result < 0)
         return result;
     result = spec_rules_check(change->kind, fresh->spec, spec_before(change, existing, fresh), err);
