@@ -25,7 +25,7 @@ struct change {
 
     struct resource *target;
     uint64_t more_bytes;     /* of disk, that the PATCH of a volume promises */
-    json_t *new_json;        /* owned; what its spec will be once committed, but for VMs */
+    json_t *new_json;        /* owned; what its spec will be once committed */
     struct vm_spec new_spec; /* PATCH, ACTION, PART: what the VM's will be once committed */
     enum vm_intent new_intent;
     int64_t old_generation; /* when it was submitted */

@@ -415,6 +415,8 @@ int vm_admit_guarantee(const struct node *node, const struct vm *vm, const struc
 /* Takes the next step towards what is desired, if one is due.  Level-triggered: call it whenever
  * anything changed. */
 void vm_step(struct node *node, struct vm *vm);
+/* Its text is that of its spec; without memory for a new one the old one stays. */
+void vm_renew_json(struct vm *vm);
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason);
 /* Whose kernel, initrd and command line it boots: its own, or its snapshot's.  Borrowed. */
 const struct vm_spec *vm_boot_spec(const struct node *node, const struct vm *vm);

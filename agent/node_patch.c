@@ -55,13 +55,12 @@ int change_check_names(const struct change *change, const char *const *changeabl
 int change_merge_spec(struct change *change, struct error *err)
 {
     const struct resource_ops *ops = resource_ops_of(change->kind);
-    json_t *merged = json_deep_copy(change->target->spec);
+    json_t *merged = json_patched(change->target->spec, change->body);
     struct resource *fresh = NULL;
     int result;
 
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    json_merge_patch(merged, change->body);
     result = ops->parse(merged, &fresh, err);
     json_decref(merged);
     if (result < 0)

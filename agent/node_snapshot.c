@@ -132,6 +132,8 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     memcpy(spec.initrd, boot->initrd, sizeof spec.initrd);
     memcpy(spec.cmdline, boot->cmdline, sizeof spec.cmdline);
     snapshot->vm_json = vm_spec_json(&spec);
+    if (!snapshot->vm_json)
+        return error_set(err, EAGAIN, "memory is short; try again");
     memcpy(snapshot->vm_uid, vm->head.uid, sizeof snapshot->vm_uid);
     memcpy(snapshot->nics, vm->nics, sizeof snapshot->nics);
     snapshot->created_ms = timestamp_now_ms();

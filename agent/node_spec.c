@@ -346,12 +346,11 @@ static int wish_begin(struct node_wish *wish)
         json_decref(now);
         return -err->code;
     }
-    next = now && wish->patch ? json_deep_copy(now) : NULL;
+    next = now && wish->patch ? json_patched(now, wish->patch) : NULL;
     if (!next) {
         json_decref(now);
         return error_set(err, EAGAIN, "memory is short; try again");
     }
-    json_merge_patch(next, wish->patch);
     result = node_spec_parse(next, &wish->spec, err);
     json_decref(next);
     if (result == 0)

@@ -44,14 +44,16 @@ static bool ends_want(const struct change *change)
            (change->verb == CHANGE_ACTION && node_memory_paused(target_vm(change)));
 }
 
-static void swap_spec(struct vm *vm, struct vm_spec *spec)
+/* Its text goes with it: making one anew may fail. */
+static void swap_spec(struct vm *vm, struct change *change)
 {
     struct vm_spec old = vm->spec;
+    json_t *old_json = vm->head.spec;
 
-    vm->spec = *spec;
-    *spec = old;
-    json_decref(vm->head.spec);
-    vm->head.spec = vm_spec_json(&vm->spec);
+    vm->spec = change->new_spec;
+    change->new_spec = old;
+    vm->head.spec = change->new_json;
+    change->new_json = old_json;
 }
 
 int change_commit_vm(struct change *change, struct error *err)
@@ -65,8 +67,11 @@ int change_commit_vm(struct change *change, struct error *err)
     char full = vm->full[0];
     int result;
 
+    change->new_json = vm_spec_json(&change->new_spec);
+    if (!change->new_json)
+        return error_set(err, EAGAIN, "memory is short; try again");
     change->old_generation = generation;
-    swap_spec(vm, &change->new_spec);
+    swap_spec(vm, change);
     vm->head.generation = change->new_generation;
     vm->intent = change->new_intent;
     vm->start_committing = starts;
@@ -74,9 +79,8 @@ int change_commit_vm(struct change *change, struct error *err)
         vm->full[0] = '\0';
     if (change->verb == CHANGE_PART)
         change_apply_part(change, /* committed= */ false);
-    result = vm->head.spec ? change_commit(change, err)
-                           : error_set(err, EAGAIN, "memory is short; try again");
-    swap_spec(vm, &change->new_spec);
+    result = change_commit(change, err);
+    swap_spec(vm, change);
     vm->devices = devices;
     vm->head.generation = generation;
     vm->intent = intent;
@@ -110,7 +114,8 @@ void change_apply_vm(struct change *change)
             change->new_spec.desired_running = vm->spec.desired_running;
     }
     started = change_starts(change);
-    swap_spec(vm, &change->new_spec);
+    swap_spec(vm, change);
+    vm_renew_json(vm);
     if (change->verb == CHANGE_PART)
         change_apply_part(change, /* committed= */ true);
     vm->head.generation += change->new_generation - change->old_generation;
@@ -192,16 +197,17 @@ int change_patch_vm(struct change *change, struct error *err)
 
     if (!json_is_object(change->body))
         return error_field(err, EINVAL, "", "the patch must be an object");
-    merged = json_deep_copy(vm->head.spec);
+    merged = json_patched(vm->head.spec, change->body);
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    json_merge_patch(merged, change->body);
     result = vm_spec_parse(merged, &change->new_spec, err);
     json_decref(merged);
     if (result < 0)
         return result;
     vm_spec_keep_places(&change->new_spec, &vm->spec);
     canonical = vm_spec_json(&change->new_spec);
+    if (!canonical)
+        return error_set(err, EAGAIN, "memory is short; try again");
     if (spec_rules_check(RESOURCE_VM, canonical, vm->head.spec, err) < 0)
         result = -err->code;
     else if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))

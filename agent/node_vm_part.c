@@ -182,8 +182,10 @@ static int compare(struct change *change, size_t index, struct error *err)
     char field[48];
     int result = 0;
 
-    if (spec_differs(old, json_array_get(json_object_get(spec, array), index), NULL, field,
-                     sizeof field))
+    if (!spec)
+        result = error_set(err, EAGAIN, "memory is short; try again");
+    else if (spec_differs(old, json_array_get(json_object_get(spec, array), index), NULL, field,
+                          sizeof field))
         result = error_field(err, EEXIST, field, "%s %s of vm %s exists with another %s",
                              parts[change->part].name, change->part_name, change->id, field);
     json_decref(spec);
@@ -226,7 +228,7 @@ static int put_part(struct change *change, json_t *spec, json_t *array, size_t i
                     struct error *err)
 {
     const json_t *name = json_object_get(change->body, "name");
-    json_t *item = json_deep_copy(change->body);
+    json_t *item = json_whole_copy(change->body);
     bool is_new = index == json_array_size(array);
     int result;
 
@@ -287,7 +289,8 @@ static int patch_part(struct change *change, json_t *spec, json_t *array, size_t
                          parts[change->part].name, change->part_name, change->id);
     if (check_patch(change, err) < 0)
         return -err->code;
-    json_merge_patch(json_array_get(array, index), change->body);
+    if (json_merge_patch(json_array_get(array, index), change->body) < 0)
+        return error_set(err, EAGAIN, "memory is short; try again");
     if (parse(change, spec, err) < 0) {
         name_as_in_body(err);
         return -err->code;
@@ -325,7 +328,7 @@ static int remove_part(struct change *change, json_t *spec, json_t *array, size_
 
 int change_begin_part(struct change *change, struct error *err)
 {
-    json_t *spec = json_deep_copy(target_vm(change)->head.spec);
+    json_t *spec = json_whole_copy(target_vm(change)->head.spec);
     json_t *array = json_object_get(spec, parts[change->part].array);
     size_t index = find_item(array, change->part_name);
     int result;

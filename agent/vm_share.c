@@ -53,22 +53,24 @@ void vm_share_read(struct json_reader *reader, struct jail_share *ret_share)
         reader->result = read_io_limit(io_limit, &ret_share->io_limit, reader->err);
 }
 
-void vm_share_put(json_t *spec, const struct jail_share *share)
+int vm_share_put(json_t *spec, const struct jail_share *share)
 {
     struct jail_io_limit limit = share->io_limit;
     json_t *io_limit = json_object();
+    int result = json_object_set_new(spec, "cpu_weight", json_integer(share->cpu_weight)) |
+                 json_object_set_new(spec, "io_weight", json_integer(share->io_weight));
 
     for (size_t i = 0; i < ARRAY_LENGTH(io_names); i++)
         if (*io_rate(&limit, i) > 0)
-            json_object_set_new(io_limit, io_names[i],
-                                json_integer((json_int_t)*io_rate(&limit, i)));
-    json_object_set_new(spec, "cpu_weight", json_integer(share->cpu_weight));
-    json_object_set_new(spec, "io_weight", json_integer(share->io_weight));
+            result |= json_object_set_new(io_limit, io_names[i],
+                                          json_integer((json_int_t)*io_rate(&limit, i)));
     if (share->cpu_limit_percent > 0)
-        json_object_set_new(spec, "cpu_limit_percent", json_integer(share->cpu_limit_percent));
+        result |=
+            json_object_set_new(spec, "cpu_limit_percent", json_integer(share->cpu_limit_percent));
     if (json_object_size(io_limit) > 0)
-        json_object_set(spec, "io_limit", io_limit);
+        result |= json_object_set(spec, "io_limit", io_limit);
     json_decref(io_limit);
+    return result;
 }
 
 /* --- while it runs --- */

@@ -327,7 +327,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     result = json_reader_end(&reader);
     if (result < 0)
         return result;
-    spec.labels = labels ? json_deep_copy(labels) : json_object();
+    spec.labels = labels ? json_whole_copy(labels) : json_object();
     if (!spec.labels)
         return error_set(err, ENOMEM, "read a VM's spec");
     result = parse_parts(boot, disks, nics, balloon, vsock, &spec, err);
@@ -410,6 +410,7 @@ static json_t *rate_limit_json(const struct vmm_rate_limit *limit)
 static json_t *disks_json(const struct vm_spec *spec)
 {
     json_t *array = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < spec->disk_count; i++) {
         const struct vm_disk_spec *disk = &spec->disks[i];
@@ -419,15 +420,16 @@ static json_t *disks_json(const struct vm_spec *spec)
                       enospc_names[disk->on_enospc], "queues", (int)disk->queues);
 
         if (disk->has_rate_limit)
-            json_object_set_new(item, "rate_limit", rate_limit_json(&disk->rate_limit));
-        json_array_append_new(array, item);
+            result |= json_object_set_new(item, "rate_limit", rate_limit_json(&disk->rate_limit));
+        result |= json_array_append_new(array, item);
     }
-    return array;
+    return json_whole(array, result);
 }
 
 static json_t *nics_json(const struct vm_spec *spec)
 {
     json_t *array = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < spec->nic_count; i++) {
         const struct vm_nic_spec *nic = &spec->nics[i];
@@ -437,30 +439,34 @@ static json_t *nics_json(const struct vm_spec *spec)
 
         if (nic->has_mac) {
             mac_format(nic->mac, text);
-            json_object_set_new(item, "mac", json_string(text));
+            result |= json_object_set_new(item, "mac", json_string(text));
         }
         if (nic->has_ipv4) {
             ipv4_format(nic->ipv4, text);
-            json_object_set_new(item, "ipv4", json_string(text));
+            result |= json_object_set_new(item, "ipv4", json_string(text));
         }
         if (nic->has_rx_rate_limit)
-            json_object_set_new(item, "rx_rate_limit", rate_limit_json(&nic->rx_rate_limit));
+            result |=
+                json_object_set_new(item, "rx_rate_limit", rate_limit_json(&nic->rx_rate_limit));
         if (nic->has_tx_rate_limit)
-            json_object_set_new(item, "tx_rate_limit", rate_limit_json(&nic->tx_rate_limit));
-        json_array_append_new(array, item);
+            result |=
+                json_object_set_new(item, "tx_rate_limit", rate_limit_json(&nic->tx_rate_limit));
+        result |= json_array_append_new(array, item);
     }
-    return array;
+    return json_whole(array, result);
 }
 
 static json_t *vsock_json(const struct vm_vsock_spec *vsock)
 {
     json_t *ports = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < vsock->port_count; i++)
-        json_array_append_new(ports,
-                              json_pack("{s:I, s:s}", "port", (json_int_t)vsock->ports[i].port,
-                                        "socket", vsock->ports[i].socket));
-    return json_pack("{s:I, s:o}", "cid", (json_int_t)vsock->cid, "ports", ports);
+        result |= json_array_append_new(ports, json_pack("{s:I, s:s}", "port",
+                                                         (json_int_t)vsock->ports[i].port, "socket",
+                                                         vsock->ports[i].socket));
+    return json_pack("{s:I, s:o}", "cid", (json_int_t)vsock->cid, "ports",
+                     json_whole(ports, result));
 }
 
 json_t *vm_spec_json(const struct vm_spec *spec)
@@ -473,11 +479,12 @@ json_t *vm_spec_json(const struct vm_spec *spec)
     json_t *balloon = json_pack("{s:i, s:b, s:i}", "amount_mib", (int)spec->balloon.amount_mib,
                                 "deflate_on_oom", spec->balloon.deflate_on_oom,
                                 "stats_interval_seconds", (int)spec->balloon.stats_interval_s);
+    int result = 0;
 
     if (spec->fork[0])
-        json_object_set_new(boot, "fork", json_string(spec->fork));
+        result |= json_object_set_new(boot, "fork", json_string(spec->fork));
     if (spec->initrd[0])
-        json_object_set_new(boot, "initrd", json_string(spec->initrd));
+        result |= json_object_set_new(boot, "initrd", json_string(spec->initrd));
     json = json_pack(
         "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:O, s:s, s:b, s:i, "
         "s:b, s:s, s:s, s:i}",
@@ -491,11 +498,10 @@ json_t *vm_spec_json(const struct vm_spec *spec)
         (int)spec->autostart_order, "delete_protection", spec->delete_protection, "on_reboot",
         vm_on_reboot_names[spec->on_reboot], "desired_state", desired_names[spec->desired_running],
         "stop_timeout_seconds", (int)spec->stop_timeout_s);
-    if (json)
-        vm_share_put(json, &spec->share);
-    if (json && spec->vsock.cid)
-        json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
-    return json;
+    result |= vm_share_put(json, &spec->share);
+    if (spec->vsock.cid)
+        result |= json_object_set_new(json, "vsock", vsock_json(&spec->vsock));
+    return json_whole(json, result);
 }
 
 /* --- comparing --- */

@@ -366,12 +366,21 @@ static enum vm_then count_failures(struct vm *vm, enum vm_then then, bool crashe
     return short_lived && vm->failures > REBOOTS_AT_ONCE ? VM_THEN_START_LATER : then;
 }
 
+void vm_renew_json(struct vm *vm)
+{
+    json_t *json = vm_spec_json(&vm->spec);
+
+    if (!json)
+        return;
+    json_decref(vm->head.spec);
+    vm->head.spec = json;
+}
+
 static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verdict *verdict)
 {
     if (verdict->desired_running != vm->spec.desired_running) {
         vm->spec.desired_running = verdict->desired_running;
-        json_decref(vm->head.spec);
-        vm->head.spec = vm_spec_json(&vm->spec);
+        vm_renew_json(vm);
         vm->head.generation++;
     }
     if (verdict->then != VM_THEN_STAY)

@@ -185,10 +185,9 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
 /* The labels after a merge patch, which may take all of them away: then NULL. */
 static json_t *merged_labels(const json_t *vm, const json_t *patch)
 {
-    json_t *spec = json_deep_copy(json_object_get(vm, "spec")), *labels;
+    json_t *spec = json_patched(json_object_get(vm, "spec"), patch);
+    json_t *labels = json_incref(json_object_get(spec, "labels"));
 
-    json_merge_patch(spec, patch);
-    labels = json_incref(json_object_get(spec, "labels"));
     json_decref(spec);
     return labels;
 }

@@ -82,10 +82,11 @@ int json_index(const json_t *object, const char *key, const char *const *names, 
     return -1;
 }
 
-void json_merge_patch(json_t *target, const json_t *patch)
+int json_merge_patch(json_t *target, const json_t *patch)
 {
     const char *key;
     json_t *value;
+    int result = 0;
 
     json_object_foreach((json_t *)patch, key, value)
     {
@@ -96,13 +97,36 @@ void json_merge_patch(json_t *target, const json_t *patch)
         } else if (json_is_object(value)) {
             if (!json_is_object(old)) {
                 old = json_object();
-                json_object_set_new(target, key, old);
+                result |= json_object_set_new(target, key, old);
             }
-            json_merge_patch(old, value);
+            result |= json_merge_patch(json_object_get(target, key), value);
         } else {
-            json_object_set(target, key, value);
+            result |= json_object_set(target, key, value);
         }
     }
+    return result == 0 ? 0 : -ENOMEM;
+}
+
+json_t *json_whole(json_t *json, int results)
+{
+    if (results == 0)
+        return json;
+    json_decref(json);
+    return NULL;
+}
+
+json_t *json_whole_copy(const json_t *json)
+{
+    json_t *copy = json_deep_copy(json);
+
+    return json_whole(copy, json_equal(copy, json) ? 0 : -1);
+}
+
+json_t *json_patched(const json_t *json, const json_t *patch)
+{
+    json_t *copy = json_whole_copy(json);
+
+    return copy ? json_whole(copy, json_merge_patch(copy, patch)) : NULL;
 }
 
 /* --- reader --- */

@@ -31,7 +31,13 @@ const char *json_text(const json_t *object, const char *key);
 /* Which of names[0..count-1] (some may be NULL) that is; -1 if none. */
 int json_index(const json_t *object, const char *key, const char *const *names, int count);
 /* RFC 7396, into an object: null removes, objects merge, the rest replaces. */
-void json_merge_patch(json_t *target, const json_t *patch);
+int json_merge_patch(json_t *target, const json_t *patch); /* -ENOMEM: a part of it */
+/* A deep copy of all of it, or NULL: jansson's own leaves out what it has no memory for. */
+json_t *json_whole_copy(const json_t *json);
+/* The same with that in it. */
+json_t *json_patched(const json_t *json, const json_t *patch);
+/* Takes json; NULL if anything that was put into it did not get there (results < 0, or-ed). */
+json_t *json_whole(json_t *json, int results);
 
 /* A nullable one may be absent or null, which is the same. */
 enum json_presence { JSON_OPTIONAL, JSON_REQUIRED, JSON_NULLABLE };

@@ -65,38 +65,39 @@ static void the_least_has_every_default(void **state)
     vm_spec_clear(&spec);
 }
 
+static const char all[] =
+    "{\"autostart\":true,\"autostart_order\":1000000,\"balloon\":{\"amount_mib\":524285,"
+    "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
+    "\"cmdline\":\"console=ttyS0 "
+    "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
+    "\"cpu\":\"x86-64-v3\",\"cpu_limit_percent\":150,\"cpu_weight\":10000,"
+    "\"delete_protection\":true,"
+    "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
+    "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
+    "\"rate_limit\":{\"bytes_burst\":1099511627775,"
+    "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
+    "\"read_only\":true,\"volume\":\"v\"}],"
+    "\"io_limit\":{\"read_bytes_per_second\":1099511627775,"
+    "\"read_ops_per_second\":3,\"write_bytes_per_second\":2,"
+    "\"write_ops_per_second\":4},\"io_weight\":1,"
+    "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
+    "\"memory_max_mib\":524288,\"memory_mib\":524286,"
+    "\"memory_min_mib\":7,\"memory_target_mib\":524286,"
+    "\"memory_weight\":10000,"
+    "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
+    "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
+    "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
+    "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
+    "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8},"
+    "\"vhost\":false},{\"name\":\"eth1\",\"network\":\"n\","
+    "\"queues\":1,\"vhost\":true}],"
+    "\"on_reboot\":\"stop\",\"priority\":0,\"restart\":\"on-failure\",\"stop_timeout_"
+    "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
+    "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
+    "{\"port\":4294967294,\"socket\":\"/run/b\"}]}}";
+
 static void everything_comes_back_as_it_was(void **state)
 {
-    static const char all[] =
-        "{\"autostart\":true,\"autostart_order\":1000000,\"balloon\":{\"amount_mib\":524285,"
-        "\"deflate_on_oom\":false,\"stats_interval_seconds\":3600},\"boot\":{"
-        "\"cmdline\":\"console=ttyS0 "
-        "\xc3\xa4\",\"initrd\":\"i\",\"kernel\":\"k\"},"
-        "\"cpu\":\"x86-64-v3\",\"cpu_limit_percent\":150,\"cpu_weight\":10000,"
-        "\"delete_protection\":true,"
-        "\"desired_state\":\"stopped\",\"disks\":[{\"cache\":\"none\","
-        "\"name\":\"root\",\"on_enospc\":\"pause\",\"queues\":3,"
-        "\"rate_limit\":{\"bytes_burst\":1099511627775,"
-        "\"bytes_per_second\":1,\"ops_burst\":0,\"ops_per_second\":7},"
-        "\"read_only\":true,\"volume\":\"v\"}],"
-        "\"io_limit\":{\"read_bytes_per_second\":1099511627775,"
-        "\"read_ops_per_second\":3,\"write_bytes_per_second\":2,"
-        "\"write_ops_per_second\":4},\"io_weight\":1,"
-        "\"labels\":{\"a\":\"b\"},\"memory_backing\":\"huge-2m\","
-        "\"memory_max_mib\":524288,\"memory_mib\":524286,"
-        "\"memory_min_mib\":7,\"memory_target_mib\":524286,"
-        "\"memory_weight\":10000,"
-        "\"nics\":[{\"ipv4\":\"10.0.0.9\",\"mac\":\"02:00:00:00:00:09\","
-        "\"name\":\"eth0\",\"network\":\"n\",\"queues\":8,\"rx_rate_limit\":{"
-        "\"bytes_burst\":9,\"bytes_per_second\":1,\"ops_burst\":0,"
-        "\"ops_per_second\":0},\"tx_rate_limit\":{\"bytes_burst\":0,"
-        "\"bytes_per_second\":0,\"ops_burst\":0,\"ops_per_second\":8},"
-        "\"vhost\":false},{\"name\":\"eth1\",\"network\":\"n\","
-        "\"queues\":1,\"vhost\":true}],"
-        "\"on_reboot\":\"stop\",\"priority\":0,\"restart\":\"on-failure\",\"stop_timeout_"
-        "seconds\":3600,\"vcpus\":32,\"vsock\":{\"cid\":4294967294,"
-        "\"ports\":[{\"port\":0,\"socket\":\"/run/a\"},"
-        "{\"port\":4294967294,\"socket\":\"/run/b\"}]}}";
     struct vm_spec spec;
     json_t *canonical;
     char *text;
@@ -111,6 +112,70 @@ static void everything_comes_back_as_it_was(void **state)
     free(text);
     json_decref(canonical);
     vm_spec_clear(&spec);
+}
+
+static unsigned until_short; /* allocations; 0 = never */
+
+static void *short_malloc(size_t size)
+{
+    return until_short > 0 && --until_short == 0 ? NULL : malloc(size);
+}
+
+static json_t *written(const void *spec)
+{
+    return vm_spec_json(spec);
+}
+
+static json_t *copied(const void *json)
+{
+    return json_patched(json, NULL);
+}
+
+static json_t *patched(const void *patch)
+{
+    json_t *whole = json_object();
+    json_t *json = json_object_set_new(whole, "cpu", json_string("host")) < 0
+                       ? NULL
+                       : json_patched(whole, patch);
+
+    json_decref(whole);
+    return json;
+}
+
+/* What make gives is all of `whole`, or nothing, whichever allocation fails. */
+static void assert_whole(json_t *make(const void *from), const void *from, const json_t *whole)
+{
+    unsigned rounds = 0;
+    bool fell_short;
+
+    do {
+        json_t *json;
+
+        until_short = ++rounds;
+        json = make(from);
+        fell_short = until_short == 0;
+        until_short = 0;
+        assert_true(json_equal(json, whole) || (fell_short && !json));
+        json_decref(json);
+    } while (fell_short);
+    assert_true(rounds > 20);
+}
+
+static void without_memory_it_is_written_whole_or_not_at_all(void **state)
+{
+    struct vm_spec spec;
+    json_t *canonical;
+
+    (void)state;
+    json_set_alloc_funcs(short_malloc, free);
+    assert_int_equal(parse(all, &spec, NULL), 0);
+    canonical = vm_spec_json(&spec);
+    assert_whole(written, &spec, canonical);
+    assert_whole(copied, canonical, canonical);
+    assert_whole(patched, canonical, canonical);
+    json_decref(canonical);
+    vm_spec_clear(&spec);
+    json_set_alloc_funcs(malloc, free);
 }
 
 static void a_snapshot_is_all_of_a_boot(void **state)
@@ -416,6 +481,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_least_has_every_default),
         cmocka_unit_test(everything_comes_back_as_it_was),
+        cmocka_unit_test(without_memory_it_is_written_whole_or_not_at_all),
         cmocka_unit_test(a_snapshot_is_all_of_a_boot),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(counts_have_limits),
