@@ -11,6 +11,8 @@
 
 /* Nothing that the device thread's filter does not let it do by system calls. */
 static const struct io_uring_restriction restrictions[] = {
+    { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
+    { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
     { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
