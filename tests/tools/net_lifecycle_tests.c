@@ -10,13 +10,12 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "net/sysctl.h"
 #include "tests/tools/net_tool.h"
+#include "tests/unit/passing_time.h"
 
 #define MANY 100
 
@@ -165,19 +164,6 @@ static void check_dnsmasq_death(struct bed *bed)
     check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
     snprintf(command, sizeof command, "/proc/%d", pid);
     check(bed, access(command, F_OK) < 0, "no zombie is left");
-}
-
-static time_t passed_s; /* on this process's clock, and on no other's */
-
-/* In place of the C library's. */
-/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): theirs are reserved */
-int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    long result = syscall(SYS_clock_gettime, clock, now);
-
-    if (result == 0 && clock == CLOCK_MONOTONIC)
-        now->tv_sec += passed_s;
-    return (int)result;
 }
 
 /* Looks after network 1 so many times, with so many seconds before each.  How often its dnsmasq was

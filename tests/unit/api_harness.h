@@ -36,6 +36,13 @@ struct fixture {
     size_t answer_size;
 };
 
+/* So many changes and waits are under way in the node; who asked looks whether they are. */
+static inline void await_outstanding(struct fixture *f, int count)
+{
+    for (int turns = 0; f->node->outstanding != count && turns < 2000; turns++)
+        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+}
+
 /* warren-api lies beside the tests' folder. */
 static int open_program(void)
 {

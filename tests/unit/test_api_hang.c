@@ -1,20 +1,7 @@
 /* test_api_hang.c - a warren-api that hangs is told from one that is slow, and from a slow machine.
  */
 #include "tests/unit/api_harness.h"
-#include <time.h>
-
-static time_t passed_s; /* on this process's clock, and on no other's */
-
-/* In place of the C library's. */
-/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): theirs are reserved */
-int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    long result = syscall(SYS_clock_gettime, clock, now);
-
-    if (result == 0 && clock == CLOCK_MONOTONIC)
-        now->tv_sec += passed_s;
-    return (int)result;
-}
+#include "tests/unit/passing_time.h"
 
 /* So many times so many seconds go by, and what is due is done, for at least 10 ms. */
 static void let_pass(struct fixture *f, int times, int seconds)
@@ -42,8 +29,7 @@ static void a_hung_process_is_replaced(void **state)
     assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
     waiting = client_connect(f);
     client_send(f, waiting, wait, strlen(wait));
-    for (int turns = 0; f->node->outstanding == 0 && turns < 2000; turns++)
-        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    await_outstanding(f, 1);
     assert_int_equal(kill(old, SIGSTOP), 0);
     queued = client_connect(f);
     client_send(f, queued, get, strlen(get));

@@ -194,15 +194,13 @@ static void changes_under_way_have_a_limit(void **state)
     for (int i = 0; i < 3; i++) {
         waiting[i] = client_connect(f);
         client_send(f, waiting[i], stop, strlen(stop));
-        for (int turns = 0; f->node->outstanding <= i && turns < 2000; turns++)
-            assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+        await_outstanding(f, i + 1);
     }
     assert_int_equal(ask(f, REQUEST("POST /v1/vms/a/kill", "")), 429);
     assert_non_null(strstr(f->answer, "\r\nRetry-After: 1\r\n"));
     assert_int_equal(ask(f, REQUEST("GET /v1/vms/a", "")), 200);
     close(waiting[0]);
-    for (int turns = 0; f->node->outstanding == 3 && turns < 2000; turns++)
-        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    await_outstanding(f, 2);
     assert_int_equal(ask(f, REQUEST("POST /v1/vms/a/kill", "")), 202);
     close(waiting[1]);
     close(waiting[2]);
@@ -217,12 +215,10 @@ static void a_client_that_leaves_is_noticed(void **state)
     assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
     fd = client_connect(f);
     client_send(f, fd, bytes, strlen(bytes));
-    for (int turns = 0; f->node->outstanding == 0 && turns < 2000; turns++)
-        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    await_outstanding(f, 1);
     assert_int_equal(f->node->outstanding, 1);
     close(fd);
-    for (int turns = 0; f->node->outstanding > 0 && turns < 2000; turns++)
-        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    await_outstanding(f, 0);
     assert_int_equal(f->node->outstanding, 0);
     assert_int_equal(ask(f, REQUEST("GET /healthz", "")), 200);
 }
@@ -250,8 +246,7 @@ static void a_killed_process_is_replaced(void **state)
         auto_close int waiting = client_connect(f);
 
         client_send(f, waiting, bytes, strlen(bytes));
-        for (int turns = 0; f->node->outstanding == 0 && turns < 2000; turns++)
-            assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+        await_outstanding(f, 1);
         assert_int_equal(kill(api_pid(), SIGKILL), 0);
         assert_true(client_receive(f, waiting, true));
         assert_int_equal(f->answer_size, 0);
@@ -312,8 +307,7 @@ static void draining_answers_what_is_under_way(void **state)
     assert_int_equal(ask(f, REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2\r\n") "{}"), 201);
     client_send(f, waiting, bytes, strlen(bytes));
     client_send(f, begun, bytes, 10);
-    for (int turns = 0; f->node->outstanding == 0 && turns < 2000; turns++)
-        assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
+    await_outstanding(f, 1);
     api_service_drain(f->service, note_drained, &drained);
     assert_int_equal(faccessat(f->dir_fd, API_SOCKET_NAME, F_OK, 0), -1);
     client_send(f, begun, bytes + 10, strlen(bytes) - 10);
