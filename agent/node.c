@@ -359,12 +359,10 @@ bool vm_is_promised(const struct vm *vm)
 
 struct memory_promise node_promised(const struct node *node, const struct vm *except)
 {
-    const struct resource_table *vms = &node->tables[RESOURCE_VM];
     struct memory_promise promised = { 0 };
+    const struct vm *vm;
 
-    for (size_t i = 0; i < vms->count; i++) {
-        const struct vm *vm = (const struct vm *)vms->items[i];
-
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm == except || !vm_is_promised(vm) ||
             (except && except->autostart_waits && vm->autostart_waits))
             continue;

@@ -271,10 +271,10 @@ static void end_copies(struct node *node)
 
 static void await_held_copies(struct node *node)
 {
-    const struct resource_table *snapshots = &node->tables[RESOURCE_SNAPSHOT];
+    struct snapshot *snapshot;
 
-    for (size_t i = 0; i < snapshots->count; i++)
-        snapshot_await_copy((struct snapshot *)snapshots->items[i]);
+    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++)
+        snapshot_await_copy(snapshot);
 }
 
 struct node *node_free(struct node *node)

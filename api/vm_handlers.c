@@ -109,8 +109,7 @@ void vm_snapshot(struct request *request)
     struct error err = { 0 };
     struct node_change change = { .verb = CHANGE_PUT,
                                   .kind = RESOURCE_SNAPSHOT,
-                                  .id =
-                                      request->parameter, /* once snapshot_read has put it there */
+                                  .id = request->parameter, /* which snapshot_read fills in */
                                   .done = resource_change_done,
                                   .context = request };
 

@@ -42,8 +42,8 @@ struct control_ops {
     void (*change_balloon)(struct machine *machine, const struct vmm_balloon *balloon); /* valid */
     /* Takes fd; -1 = none came.  Also while paused. */
     void (*vsock)(struct machine *machine, const struct vmm_vsock *message, int fd);
-    void (*disconnected)(
-        struct machine *machine); /* no answer will come to what was sent, nor be sent */
+    /* No answer will come to what was sent, nor be sent. */
+    void (*disconnected)(struct machine *machine);
     void (*change_memory)(struct machine *machine, uint64_t requested_bytes); /* valid */
     /* Valid; so many fds as config.h says, taken over if it succeeds.  Also while paused. */
     int (*attach)(struct machine *machine, const struct vmm_attach *attach, const int *fds,

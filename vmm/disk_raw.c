@@ -89,14 +89,17 @@ static void raw_queue(struct disk_raw *raw, struct disk_request *request)
         entry->opcode = IORING_OP_FSYNC;
         entry->fsync_flags = IORING_FSYNC_DATASYNC;
     } else if (request->operation == DISK_READ || request->operation == DISK_WRITE) {
-        bool single = request->vector_count == 1;
+        bool read = request->operation == DISK_READ;
 
-        if (single)
-            entry->opcode = request->operation == DISK_READ ? IORING_OP_READ : IORING_OP_WRITE;
-        else
-            entry->opcode = request->operation == DISK_READ ? IORING_OP_READV : IORING_OP_WRITEV;
-        entry->addr = single ? (uintptr_t)request->vectors->iov_base : (uintptr_t)request->vectors;
-        entry->len = single ? (uint32_t)request->vectors->iov_len : request->vector_count;
+        if (request->vector_count == 1) {
+            entry->opcode = read ? IORING_OP_READ : IORING_OP_WRITE;
+            entry->addr = (uintptr_t)request->vectors->iov_base;
+            entry->len = (uint32_t)request->vectors->iov_len;
+        } else {
+            entry->opcode = read ? IORING_OP_READV : IORING_OP_WRITEV;
+            entry->addr = (uintptr_t)request->vectors;
+            entry->len = request->vector_count;
+        }
     } else { /* has its size in addr and its mode in len */
         bool punch = request->operation == DISK_DISCARD || request->may_unmap;
 
