@@ -63,7 +63,7 @@ static void devices_step(struct fuzz_machine *m)
         bus_read(&m->h.ports, PLATFORM_PORT_GED + which % 32, &value, 1 + how % 4);
         break;
     default:
-        mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+        ring_notify(&m->h, 0);
     }
     fuzz_turns(m);
 }

@@ -1,6 +1,7 @@
 /* fuzz_virtio_block.c - the block device under a hostile driver (fuzz_machine.h), over a file. */
 #include "tests/fuzz/fuzz_machine.h"
 #include <sys/mman.h>
+#include "tests/unit/block_driver.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_block.h"
 
@@ -45,29 +46,19 @@ static void block_step(struct fuzz_machine *m)
     if (how & 64)
         (void)fuzz_take(&m->input, 0); /* later, with others */
     else
-        mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+        ring_notify(&m->h, 0);
     fuzz_turns(m);
 }
 
 /* A driver that reads the last sector gets it. */
 static void block_probe(struct fuzz_machine *m)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { 0, 0, DISK_BYTES / 512 - 1 };
-    const struct ring_buffer buffers[] = {
-        { DATA_BASE, 16, 0 },
-        { DATA_BASE + 0x1000, 512, RING_WRITE },
-        { DATA_BASE + 0x100, 1, RING_WRITE },
-    };
     uint32_t head, used;
 
-    guest_put(&m->h, DATA_BASE, &header, sizeof(header));
-    ring_offer(&m->h, 0, buffers, 3);
+    block_offer(&m->h, 0, DATA_BASE, IN, DISK_BYTES / 512 - 1, DATA_BASE + 0x1000, 512);
     ring_kick(&m->h, 0);
     FUZZ_REQUIRE(ring_take(&m->h, 0, &head, &used));
-    FUZZ_REQUIRE(used == 513 && guest_get8(&m->h, DATA_BASE + 0x100) == 0);
+    FUZZ_REQUIRE(used == 513 && guest_get8(&m->h, DATA_BASE + BLOCK_STATUS) == OK);
 }
 
 static void check_mark(int fd)

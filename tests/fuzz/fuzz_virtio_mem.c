@@ -20,7 +20,7 @@ static void offer(struct fuzz_machine *m, const struct request *request, uint32_
 
     fuzz_put(m, DATA_BASE, request, sizeof(*request));
     ring_offer(&m->h, 0, buffers, 2);
-    mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(&m->h, 0);
     fuzz_turns(m);
 }
 

@@ -11,7 +11,7 @@ static void rng_step(struct fuzz_machine *m)
     buffer.length = fuzz_length(m);
     ring_offer(&m->h, 0, &buffer, 1);
     if (how & 2)
-        mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+        ring_notify(&m->h, 0);
     fuzz_turns(m);
 }
 

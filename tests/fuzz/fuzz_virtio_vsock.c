@@ -99,7 +99,7 @@ static void guest_offers(struct fuzz_machine *m)
                                         how & 0x80 ? fuzz_length(m) : BUFFER_BYTES, RING_WRITE };
 
     ring_offer(&m->h, how & 0x40 ? EVENT : RX, &buffer, 1);
-    mmio_put(&m->h, bar_address(&m->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(&m->h, 0);
 }
 
 static void vsock_step(struct fuzz_machine *m)

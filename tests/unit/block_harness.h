@@ -1,7 +1,7 @@
 /* block_harness.h - a driver of a block device that is raw or a delta, over files in memory; for
  * tests/unit/test_virtio_block_*.c. */
 #pragma once
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/block_driver.h"
 #include <sys/mman.h>
 #include "base/cleanup.h"
 #include "storage/delta_file.h"
@@ -12,13 +12,9 @@
 #define DISK_BYTES (1u << 20)
 #define SECTORS    (DISK_BYTES / 512)
 #define HEADER(n)  (DATA_BASE + (n)*0x2000ull)
-#define STATUS(n)  (HEADER(n) + 0x100)
+#define STATUS(n)  (HEADER(n) + BLOCK_STATUS)
 #define DATA(n)    (HEADER(n) + 0x1000)
 #define DATA_BYTES 4096u
-#define FEATURES   (1ull << 9 | 1ull << 13 | 1ull << 14) /* flush, discard, write zeroes */
-
-enum { IN = 0, OUT = 1, FLUSH = 4, WRITE_ZEROES = 13 };
-enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
 
 /* What a disk is made of, each in turn. */
 static struct {
@@ -80,29 +76,15 @@ static inline int tear_down(void **state)
 static inline void add_disk(struct fixture *f)
 {
     assert_int_equal(virtio_block_add(f->h.root, &f->spec, &f->h.err), 0);
-    driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
+    driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
 }
 
 /* Request n, of 4 KiB or none, is in the ring; nobody is told. */
 static inline void offer(struct fixture *f, unsigned n, uint32_t type, uint64_t sector)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { type, 0, sector };
-    const uint8_t untouched = UNTOUCHED;
-    const struct ring_buffer status = { STATUS(n), 1, RING_WRITE };
-    struct ring_buffer buffers[3] = { { HEADER(n), 16, 0 },
-                                      { DATA(n), DATA_BYTES, type == IN ? RING_WRITE : 0 },
-                                      status };
+    uint32_t size = type == FLUSH ? 0 : type == WRITE_ZEROES ? 16 : DATA_BYTES;
 
-    if (type == FLUSH)
-        buffers[1] = status;
-    if (type == WRITE_ZEROES)
-        buffers[1].length = 16;
-    guest_put(&f->h, HEADER(n), &header, sizeof(header));
-    guest_put(&f->h, STATUS(n), &untouched, 1);
-    ring_offer(&f->h, 0, buffers, type == FLUSH ? 2 : 3);
+    block_offer(&f->h, 0, HEADER(n), type, sector, DATA(n), size);
 }
 
 static inline void fill(struct fixture *f, unsigned n, uint8_t value)
@@ -116,16 +98,10 @@ static inline void fill(struct fixture *f, unsigned n, uint8_t value)
 /* So many are answered. */
 static inline void await(struct fixture *f, unsigned count)
 {
-    int64_t end_ms = loop_now_ms() + 10000;
     uint32_t head, used;
 
-    while (count > 0) {
-        assert_true(loop_now_ms() < end_ms);
-        if (ring_take(&f->h, 0, &head, &used))
-            count--;
-        else
-            assert_int_equal(loop_turn(f->h.loop, 10, &f->h.err), 0);
-    }
+    while (count-- > 0)
+        assert_true(ring_await(&f->h, 0, &head, &used));
 }
 
 static inline int request(struct fixture *f, uint32_t type, uint64_t sector)

@@ -4,7 +4,7 @@
  * A case passes if the device says NEEDS_RESET or gives an answer, and a new driver can use it
  * afterwards; tests/HOSTILE.md lists the cases. */
 #pragma once
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/block_driver.h"
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -19,18 +19,12 @@
 #define RNG_SLOT     2
 #define RING_SIZE    16
 
-#define HEADER    DATA_BASE
-#define STATUS    (DATA_BASE + 0x100)
-#define DATA      (DATA_BASE + 0x1000)
-#define TABLE     (DATA_BASE + 0x40000) /* indirect descriptors */
-#define CANARY    (DATA_BASE + 0x80000) /* where nobody may write */
-#define UNTOUCHED 0xee
+#define HEADER DATA_BASE
+#define STATUS (DATA_BASE + BLOCK_STATUS)
+#define DATA   (DATA_BASE + 0x1000)
+#define TABLE  (DATA_BASE + 0x40000) /* indirect descriptors */
+#define CANARY (DATA_BASE + 0x80000) /* where nobody may write */
 
-enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13 };
-enum { OK, IO_ERROR, UNSUPPORTED };
-#define DISK_FEATURES                                                           \
-    ((1ull << 9) | (1ull << 13) | (1ull << 14)) /* flush, discard, write zeroes \
-                                                 */
 #define ALL_FEATURES \
     (VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | VIRTIO_FEATURE_RING_RESET)
 
@@ -88,35 +82,21 @@ static inline int hostile_tear_down(void **state)
 static inline void hostile_start(struct hostile *f, unsigned slot, uint64_t features)
 {
     f->h.slot = slot;
-    driver_start(&f->h, features | (slot == DISK_SLOT ? DISK_FEATURES : 0), RING_SIZE);
+    driver_start(&f->h, features | (slot == DISK_SLOT ? BLOCK_FEATURES : 0), RING_SIZE);
 }
 
 static inline void put_header(struct hostile *f, uint32_t type, uint64_t sector)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { type, 0, sector };
-    const uint8_t untouched = UNTOUCHED;
-
-    guest_put(&f->h, HEADER, &header, sizeof(header));
-    guest_put(&f->h, STATUS, &untouched, 1);
+    block_put_header(&f->h, HEADER, type, sector);
 }
 
 /* The status of a request with `size` bytes at `data` (0 = none), UNTOUCHED if there was none. */
 static inline int disk_request(struct hostile *f, uint32_t type, uint64_t sector, uint64_t data,
                                uint32_t size)
 {
-    const uint16_t way = type == IN || type == GET_ID ? RING_WRITE : 0;
-    struct ring_buffer buffers[] = { { HEADER, 16, 0 },
-                                     { data, size, way },
-                                     { STATUS, 1, RING_WRITE } };
     uint32_t head, used;
 
-    put_header(f, type, sector);
-    if (size == 0)
-        buffers[1] = buffers[2];
-    ring_offer(&f->h, 0, buffers, size == 0 ? 2 : 3);
+    block_offer(&f->h, 0, HEADER, type, sector, data, size);
     ring_kick(&f->h, 0);
     (void)ring_take(&f->h, 0, &head, &used);
     return guest_get8(&f->h, STATUS);
@@ -125,13 +105,8 @@ static inline int disk_request(struct hostile *f, uint32_t type, uint64_t sector
 static inline int disk_range(struct hostile *f, uint32_t type, uint64_t sector, uint32_t sectors,
                              uint32_t flags)
 {
-    const struct {
-        uint64_t sector;
-        uint32_t sectors, flags;
-    } range = { sector, sectors, flags };
-
-    guest_put(&f->h, DATA, &range, sizeof(range));
-    return disk_request(f, type, 0, DATA, sizeof(range));
+    block_put_range(&f->h, DATA, sector, sectors, flags);
+    return disk_request(f, type, 0, DATA, 16);
 }
 
 /* The device in the harness's slot serves an orderly driver. */

@@ -2,6 +2,7 @@
  * nothing leaks, and the next one is served. */
 #include "tests/unit/fault_harness.h"
 #include "tests/unit/devices_harness.h"
+#include "tests/unit/block_driver.h"
 #include "tests/unit/ring_harness.h"
 #include "tests/unit/tap_harness.h"
 #include "base/delta_format.h"
@@ -64,13 +65,6 @@ static unsigned slot_of(const struct fixture *f)
 /* The guest writes a sector, or sends a frame. */
 static void assert_serves(struct fixture *f)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { .type = 1, .sector = 5 };
-    const struct ring_buffer write[] = { { DATA_BASE, sizeof header, 0 },
-                                         { DATA_BASE + 0x1000, 512, 0 },
-                                         { DATA_BASE + 0x800, 1, RING_WRITE } };
     const struct ring_buffer frame = { DATA_BASE + 0x1000, VIRTIO_NET_HEADER_BYTES + 60, 0 };
     struct harness *h = &f->d->h;
     unsigned queue = f->kind == NIC;
@@ -79,13 +73,15 @@ static void assert_serves(struct fixture *f)
     h->slot = slot_of(f);
     driver_start(h, 0, 8);
     interrupts_let_go(h);
-    guest_put(h, DATA_BASE, &header, sizeof header);
     guest_put(h, DATA_BASE + 0x1000, (char[80]){ 0 }, 80);
-    ring_offer(h, queue, f->kind == NIC ? &frame : write, f->kind == NIC ? 1 : 3);
+    if (f->kind == NIC)
+        ring_offer(h, queue, &frame, 1);
+    else
+        block_offer(h, queue, DATA_BASE, OUT, 5, DATA_BASE + 0x1000, 512);
     ring_kick(h, queue);
     assert_true(ring_take(h, queue, &head, &length));
     if (f->kind != NIC)
-        assert_int_equal(guest_get8(h, DATA_BASE + 0x800), 0);
+        assert_int_equal(guest_get8(h, DATA_BASE + BLOCK_STATUS), OK);
     assert_int_equal(status_get(h), 15);
 }
 

@@ -4,7 +4,7 @@
  * The linker puts __wrap_X in the place of its calls (Makefile) and of the ring's results. */
 #define FAULT_BYTES 512 /* of a disk */
 #include "tests/unit/fault_harness.h"
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/block_driver.h"
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -20,14 +20,9 @@
 #define DISK_BYTES (4u << 20)
 #define DATA_BYTES 4096u
 #define HEADER     DATA_BASE
-#define STATUS     (DATA_BASE + 0x100)
+#define STATUS     (DATA_BASE + BLOCK_STATUS)
 #define DATA       (DATA_BASE + 0x1000)
-#define FEATURES   (1ull << 9 | 1ull << 13 | 1ull << 14) /* flush, discard, write zeroes */
-#define WAIT_MS    10000
 #define BASE_UID   "01234567-89ab-4cde-8f01-23456789abcd"
-
-enum { IN = 0, OUT = 1, FLUSH = 4, DISCARD = 11, WRITE_ZEROES = 13 };
-enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
 
 /* --- faults of a ring --- */
 
@@ -90,7 +85,7 @@ static void open_disk(struct fixture *f)
     disk_fd = f->fd;
     harness_open(&f->h);
     assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
-    driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
+    driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
 }
 
 /* On a disk only what has to be: hundreds of syncs are no test of it, and a tmpfs has no O_DIRECT.
@@ -163,42 +158,22 @@ SET_UP(set_up_direct_calls, O_DIRECT, false, false)
 SET_UP(set_up_delta_ring, 0, true, true)
 SET_UP(set_up_delta_calls, 0, false, true)
 
-/* `size` bytes at `data`; false if the chain has none. */
 static void offer(struct fixture *f, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { type, 0, sector };
-    const uint8_t untouched = UNTOUCHED;
-    struct ring_buffer buffers[3] = { { HEADER, 16, 0 },
-                                      { data, size, type == IN ? RING_WRITE : 0 },
-                                      { STATUS, 1, RING_WRITE } };
-
-    guest_put(&f->h, HEADER, &header, sizeof(header));
-    guest_put(&f->h, STATUS, &untouched, 1);
-    if (size == 0)
-        buffers[1] = buffers[2];
-    ring_offer(&f->h, 0, buffers, size == 0 ? 2 : 3);
+    block_offer(&f->h, 0, HEADER, type, sector, data, size);
 }
 
 static int answer(struct fixture *f)
 {
-    int64_t end_ms = loop_now_ms() + WAIT_MS;
     uint32_t head, used;
 
-    while (!ring_take(&f->h, 0, &head, &used)) {
-        if (loop_now_ms() > end_ms)
-            return -1;
-        assert_int_equal(loop_turn(f->h.loop, 10, &f->h.err), 0);
-    }
-    return guest_get8(&f->h, STATUS);
+    return ring_await(&f->h, 0, &head, &used) ? guest_get8(&f->h, STATUS) : -1;
 }
 
 /* Not ring_kick, which waits for what is in flight. */
 static void kick_only(struct fixture *f)
 {
-    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(&f->h, 0);
     for (unsigned i = 0; i < 16; i++)
         assert_int_equal(loop_turn(f->h.loop, 0, &f->h.err), 0);
 }
@@ -460,7 +435,7 @@ static void assert_forgotten(struct fixture *f)
     harness_run(&f->h);
     guest_get(&f->h, DATA, back, sizeof(back));
     assert_memory_equal(back, bytes, sizeof(back));
-    driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
+    driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 64);
     assert_int_equal(request(f, IN, 0, DATA, 512), OK);
 }
 
@@ -539,7 +514,7 @@ static void a_flood_is_bounded_and_done(void **state)
     struct fixture *f = *state;
     unsigned answered = 0;
 
-    driver_start(&f->h, FEATURES, 256);
+    driver_start(&f->h, BLOCK_FEATURES, 256);
     guest_put(&f->h, HEADER, header, sizeof(header));
     for (unsigned i = 0; i < 85; i++)
         ring_offer(&f->h, 0, buffers, 3);

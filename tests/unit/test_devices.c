@@ -1,6 +1,7 @@
 /* test_devices.c - disks and nics that come and go: what the guest reads of it, what it can do, and
  * what is left. */
 #include "tests/unit/devices_harness.h"
+#include "tests/unit/block_driver.h"
 #include <pthread.h>
 #include "tests/unit/ring_harness.h"
 #include "tests/unit/tap_harness.h"
@@ -28,22 +29,14 @@ static bool is_open(int fd)
 /* One sector, by a driver of the guest. */
 static void write_a_sector(struct devices_harness *f)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { .type = 1, .sector = 5 };
-    const struct ring_buffer buffers[] = { { DATA_BASE, sizeof header, 0 },
-                                           { DATA_BASE + 0x1000, 512, 0 },
-                                           { DATA_BASE + 0x800, 1, RING_WRITE } };
     uint32_t head, length;
 
     driver_start(&f->h, 1ull << 9, 8);
-    guest_put(&f->h, DATA_BASE, &header, sizeof header);
     guest_put(&f->h, DATA_BASE + 0x1000, "plugged", 8);
-    ring_offer(&f->h, 0, buffers, 3);
+    block_offer(&f->h, 0, DATA_BASE, OUT, 5, DATA_BASE + 0x1000, 512);
     ring_kick(&f->h, 0);
     assert_true(ring_take(&f->h, 0, &head, &length));
-    assert_int_equal(guest_get8(&f->h, DATA_BASE + 0x800), 0);
+    assert_int_equal(guest_get8(&f->h, DATA_BASE + BLOCK_STATUS), OK);
 }
 
 static void an_attached_disk_is_told_and_works(void **state)
@@ -207,7 +200,7 @@ static void requests_in_flight_end_with_the_device(void **state)
     driver_start(&f->h, 0, 8);
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
     ring_offer(&f->h, 0, &nothing, 1);
-    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0); /* not yet seen */
+    ring_notify(&f->h, 0); /* not yet seen */
     eject(f, 1u << DISK_SLOT);
     assert_int_equal(f->control.gone, 1);
 }

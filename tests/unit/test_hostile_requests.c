@@ -169,7 +169,7 @@ static void case_14_errors_in_mid_request(void **state)
     for (unsigned done = 0; done < ERROR_LOOPS; done += 8) {
         for (uint16_t i = 0; i < 8; i++)
             ring_offer_head(h, 0, (uint16_t)(2 * i));
-        mmio_put(h, bar_address(h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+        ring_notify(h, 0);
         while (guest_get16(h, ring_used(0) + 2) != h->rings[0].avail)
             assert_int_equal(loop_turn(h->loop, 100, &h->err), 0);
         if (done == 800)
@@ -271,7 +271,7 @@ static void race_kicks(struct hostile *f, unsigned slot)
         ring_put_descriptor(&f->h, 0, 0, slot == RNG_SLOT ? DATA + 4096 : HEADER, 16,
                             slot == RNG_SLOT ? RING_WRITE | RING_NEXT : RING_NEXT, 1);
         ring_offer_head(&f->h, 0, 0);
-        mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+        ring_notify(&f->h, 0);
         assert_int_equal(loop_turn(f->h.loop, 0, &f->h.err), 0);
     }
 }

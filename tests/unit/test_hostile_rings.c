@@ -393,7 +393,7 @@ static void offer_without_running(struct hostile *f)
         ring_offer(&f->h, 0, read, 3);
     else
         ring_offer(&f->h, 0, &random, 1);
-    mmio_put(&f->h, bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(&f->h, 0);
 }
 
 /* A queue, or the device, is reset with a kick on its way and requests in the ring; the rings'

@@ -1,5 +1,5 @@
 /* test_virtio_block.c - block requests against a real file, whole and broken ones. */
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/block_driver.h"
 #include <sys/stat.h>
 #include "tests/unit/ring_harness.h"
 #include "vmm/io_vector.h"
@@ -9,17 +9,10 @@
 #define DISK_BYTES   (64u << 20)
 #define DISK_SECTORS (DISK_BYTES / 512)
 #define HEADER       DATA_BASE
-#define STATUS       (DATA_BASE + 0x100)
+#define STATUS       (DATA_BASE + BLOCK_STATUS)
 #define DATA         (DATA_BASE + 0x1000)
 
-#define FEATURE_READ_ONLY    (1ull << 5)
-#define FEATURE_FLUSH        (1ull << 9)
-#define FEATURE_DISCARD      (1ull << 13)
-#define FEATURE_WRITE_ZEROES (1ull << 14)
-#define USUAL                (FEATURE_FLUSH | FEATURE_DISCARD | FEATURE_WRITE_ZEROES)
-
-enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13 };
-enum { OK, IO_ERROR, UNSUPPORTED, UNTOUCHED = 0xee };
+#define FEATURE_READ_ONLY (1ull << 5)
 
 struct fixture {
     struct harness h;
@@ -93,45 +86,18 @@ static int tear_down(void **state)
 
 static void put_header(struct fixture *f, uint32_t type, uint64_t sector)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { type, 0, sector };
-    const uint8_t untouched = UNTOUCHED;
-
-    guest_put(&f->h, HEADER, &header, sizeof(header));
-    guest_put(&f->h, STATUS, &untouched, 1);
-}
-
-/* Waits for the next used entry of queue 0, as long as it takes; false if it does not come. */
-static bool take(struct fixture *f, uint32_t *ret_head, uint32_t *ret_used)
-{
-    int64_t end_ms = loop_now_ms() + 10000;
-
-    while (!ring_take(&f->h, 0, ret_head, ret_used)) {
-        if (loop_now_ms() > end_ms || (status_get(&f->h) & VIRTIO_STATUS_NEEDS_RESET))
-            return false;
-        assert_int_equal(loop_turn(f->h.loop, 10, &f->h.err), 0);
-    }
-    return true;
+    block_put_header(&f->h, HEADER, type, sector);
 }
 
 /* Header, `size` bytes at DATA (none if 0), status; returns the status byte. */
 static int request(struct fixture *f, uint32_t type, uint64_t sector, uint32_t size,
                    uint32_t *ret_used)
 {
-    bool to_guest = type == IN || type == GET_ID;
-    struct ring_buffer buffers[3] = { { HEADER, 16, 0 },
-                                      { DATA, size, to_guest ? RING_WRITE : 0 },
-                                      { STATUS, 1, RING_WRITE } };
     uint32_t head, used;
 
-    put_header(f, type, sector);
-    if (size == 0)
-        buffers[1] = buffers[2];
-    ring_offer(&f->h, 0, buffers, size == 0 ? 2 : 3);
+    block_offer(&f->h, 0, HEADER, type, sector, DATA, size);
     ring_kick(&f->h, 0);
-    if (!take(f, &head, &used))
+    if (!ring_await(&f->h, 0, &head, &used))
         return -1;
     if (ret_used)
         *ret_used = used;
@@ -141,13 +107,8 @@ static int request(struct fixture *f, uint32_t type, uint64_t sector, uint32_t s
 static int request_range(struct fixture *f, uint32_t type, uint64_t sector, uint32_t sectors,
                          uint32_t flags)
 {
-    const struct {
-        uint64_t sector;
-        uint32_t sectors, flags;
-    } range = { sector, sectors, flags };
-
-    guest_put(&f->h, DATA, &range, sizeof(range));
-    return request(f, type, 0, sizeof(range), NULL);
+    block_put_range(&f->h, DATA, sector, sectors, flags);
+    return request(f, type, 0, 16, NULL);
 }
 
 static void fill(uint8_t *bytes, size_t size, unsigned seed)
@@ -160,7 +121,7 @@ static void the_configuration_describes_the_disk(void **state)
 {
     struct harness *h = &((struct fixture *)*state)->h;
 
-    driver_start(h, USUAL, 8);
+    driver_start(h, BLOCK_FEATURES, 8);
     assert_int_equal(config_get(h, 0, 4), 0x10421af4);
     assert_int_equal(config_get(h, 8, 4), 0x01800001);
     assert_int_equal(device_config_get(h, 0, 8), DISK_SECTORS);
@@ -172,7 +133,7 @@ static void the_configuration_describes_the_disk(void **state)
     assert_int_equal(device_config_get(h, 56, 1), 1);
     assert_int_equal(device_config_get(h, 60, 4), 0xffffffff);
     assert_int_equal(device_config_get(h, 4095, 1), 0xff);
-    assert_int_equal(features_offered(h) & (USUAL | FEATURE_READ_ONLY), USUAL);
+    assert_int_equal(features_offered(h) & (BLOCK_FEATURES | FEATURE_READ_ONLY), BLOCK_FEATURES);
 }
 
 static void what_is_written_is_read_back(void **state)
@@ -181,7 +142,7 @@ static void what_is_written_is_read_back(void **state)
     uint8_t bytes[4096], file[4096], back[4096];
     uint32_t used;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     fill(bytes, sizeof(bytes), 1);
     guest_put(&f->h, DATA, bytes, sizeof(bytes));
     assert_int_equal(request(f, OUT, 100, sizeof(bytes), &used), OK);
@@ -221,13 +182,13 @@ static void any_framing_works(void **state)
     uint8_t bytes[1024], back[1024];
     uint32_t head, used;
 
-    driver_start(&f->h, USUAL, 16);
+    driver_start(&f->h, BLOCK_FEATURES, 16);
     fill(bytes, sizeof(bytes), 2);
     assert_int_equal(pwrite(f->fd, bytes, sizeof(bytes), 512), sizeof(bytes));
     put_header(f, IN, 1);
     ring_offer(&f->h, 0, in, 5);
     ring_kick(&f->h, 0);
-    assert_true(take(f, &head, &used));
+    assert_true(ring_await(&f->h, 0, &head, &used));
     assert_int_equal(used, 1025);
     guest_get(&f->h, DATA + 1, back, 100);
     guest_get(&f->h, DATA + 0x3000, back + 100, 900);
@@ -240,7 +201,7 @@ static void any_framing_works(void **state)
     put_header(f, OUT, 9);
     ring_offer(&f->h, 0, out, 3);
     ring_kick(&f->h, 0);
-    assert_true(take(f, &head, &used));
+    assert_true(ring_await(&f->h, 0, &head, &used));
     assert_int_equal(guest_get8(&f->h, STATUS), OK);
     assert_int_equal(pread(f->fd, back, 512, 9 * 512), 512);
     assert_memory_equal(back, bytes, 512);
@@ -252,7 +213,7 @@ static void the_id_is_the_serial(void **state)
     char id[20];
     uint32_t used;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     assert_int_equal(request(f, GET_ID, 0, 20, &used), OK);
     assert_int_equal(used, 21);
     guest_get(&f->h, DATA, id, sizeof(id));
@@ -276,7 +237,7 @@ static void discards_and_zeroes_free_space(void **state)
     static uint8_t bytes[1 << 20], zeroes[1 << 20];
     blkcnt_t full;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     fill(bytes, sizeof(bytes), 3);
     assert_int_equal(pwrite(f->fd, bytes, sizeof(bytes), 0), sizeof(bytes));
     assert_int_equal(fsync(f->fd), 0);
@@ -334,7 +295,7 @@ static void what_is_outside_the_disk_fails(void **state)
                    { UINT64_MAX / 512 + 1, 1 } };
     struct fixture *f = *state;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (request(f, cases[i].type, cases[i].sector, cases[i].size, NULL) != IO_ERROR)
             fail_msg("case %zu was not refused", i);
@@ -355,7 +316,7 @@ static void unknown_requests_are_unsupported(void **state)
     static const uint32_t types[] = { 2, 3, 5, 6, 7, 9, 10, 12, 14, 15, 255, 0x80000000, ~0u };
     struct fixture *f = *state;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         assert_int_equal(request(f, types[i], 0, 512, NULL), UNSUPPORTED);
     assert_int_equal(request_range(f, DISCARD, 0, 8, 1), UNSUPPORTED);
@@ -363,7 +324,7 @@ static void unknown_requests_are_unsupported(void **state)
     assert_int_equal(request(f, DISCARD, 0, 32, NULL), IO_ERROR); /* two ranges */
     assert_int_equal(request(f, DISCARD, 0, 15, NULL), IO_ERROR);
     assert_int_equal(request(f, WRITE_ZEROES, 0, 0, NULL), IO_ERROR);
-    driver_start(&f->h, FEATURE_FLUSH, 8); /* not negotiated */
+    driver_start(&f->h, BLOCK_FLUSH, 8); /* not negotiated */
     assert_int_equal(request_range(f, DISCARD, 0, 8, 0), UNSUPPORTED);
     assert_int_equal(request_range(f, WRITE_ZEROES, 0, 8, 0), UNSUPPORTED);
 }
@@ -372,9 +333,10 @@ static void a_read_only_disk_takes_no_change(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(features_offered((driver_attach(&f->h), &f->h)) & (USUAL | FEATURE_READ_ONLY),
-                     FEATURE_FLUSH | FEATURE_READ_ONLY);
-    driver_start(&f->h, FEATURE_FLUSH, 8); /* a driver that does not look at READ_ONLY */
+    assert_int_equal(features_offered((driver_attach(&f->h), &f->h)) &
+                         (BLOCK_FEATURES | FEATURE_READ_ONLY),
+                     BLOCK_FLUSH | FEATURE_READ_ONLY);
+    driver_start(&f->h, BLOCK_FLUSH, 8); /* a driver that does not look at READ_ONLY */
     assert_int_equal(request(f, OUT, 0, 512, NULL), IO_ERROR);
     assert_int_equal(request_range(f, DISCARD, 0, 8, 0), UNSUPPORTED);
     assert_int_equal(request(f, IN, 0, 512, NULL), OK);
@@ -396,13 +358,13 @@ static void a_chain_without_header_or_status_needs_reset(void **state)
     struct fixture *f = *state;
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        driver_start(&f->h, USUAL, 8);
+        driver_start(&f->h, BLOCK_FEATURES, 8);
         put_header(f, IN, 0);
         ring_offer(&f->h, 0, cases[i].buffers, cases[i].count);
         ring_kick(&f->h, 0);
         assert_needs_reset(&f->h);
     }
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     assert_int_equal(request(f, IN, 0, 512, NULL), OK);
 }
 
@@ -412,14 +374,14 @@ static void errors_leak_no_request(void **state)
     const struct ring_buffer bad = { HEADER, 15, 0 };
     struct fixture *f = *state;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     for (unsigned i = 0; i < 2000; i++)
         assert_int_equal(request(f, IN, DISK_SECTORS, 512, NULL), IO_ERROR);
     for (unsigned i = 0; i < 600; i++) {
         ring_offer(&f->h, 0, &bad, 1);
         ring_kick(&f->h, 0);
         assert_needs_reset(&f->h);
-        driver_start(&f->h, USUAL, 8);
+        driver_start(&f->h, BLOCK_FEATURES, 8);
     }
     assert_int_equal(request(f, IN, 0, 512, NULL), OK);
 }
@@ -429,7 +391,7 @@ static void a_failing_disk_is_an_io_error(void **state)
 {
     struct fixture *f = *state;
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     assert_int_equal(ftruncate(f->fd, 1024), 0);
     assert_int_equal(request(f, IN, 2, 512, NULL), IO_ERROR);
     assert_int_equal(request(f, IN, 1, 1024, NULL), IO_ERROR);
@@ -443,19 +405,19 @@ static void a_burst_takes_several_turns(void **state)
     uint32_t head, used;
     unsigned answered = 0;
 
-    driver_start(h, USUAL, 256);
+    driver_start(h, BLOCK_FEATURES, 256);
     put_header(f, FLUSH, 0);
     for (unsigned i = 0; i < 128; i++) {
         const struct ring_buffer buffers[2] = { { HEADER, 16, 0 }, { STATUS, 1, RING_WRITE } };
 
         ring_offer(h, 0, buffers, 2);
     }
-    mmio_put(h, bar_address(h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(h, 0);
     assert_int_equal(loop_turn(h->loop, 0, &h->err), 0);
     while (ring_take(h, 0, &head, &used))
         answered++;
     assert_in_range(answered, 0, 64);
-    while (answered < 128 && take(f, &head, &used))
+    while (answered < 128 && ring_await(&f->h, 0, &head, &used))
         answered++;
     assert_int_equal(answered, 128);
 }
@@ -469,7 +431,7 @@ static void requests_are_bounded(void **state)
     const struct ring_buffer indirect = { DATA_BASE + 0x100000, sizeof(table), RING_INDIRECT };
     uint32_t head, used;
 
-    driver_start(h, USUAL | VIRTIO_FEATURE_INDIRECT, 256);
+    driver_start(h, BLOCK_FEATURES | VIRTIO_FEATURE_INDIRECT, 256);
     for (unsigned extra = 0; extra < 2; extra++) {
         for (unsigned i = 1; i < 255; i++)
             table[i] = (struct ring_descriptor){ DATA, (128 << 10) + (i == 7 ? extra * 512 : 0),
@@ -480,7 +442,7 @@ static void requests_are_bounded(void **state)
         put_header(f, IN, 0);
         ring_offer(h, 0, &indirect, 1);
         ring_kick(h, 0);
-        assert_true(take(f, &head, &used));
+        assert_true(ring_await(&f->h, 0, &head, &used));
         assert_int_equal(guest_get8(h, STATUS), extra == 0 ? OK : IO_ERROR);
         assert_int_equal(used, extra == 0 ? 254 * (128 << 10) + 1 : 1);
     }
@@ -499,16 +461,16 @@ static void a_rate_limit_holds_the_queue(void **state)
 
     f->spec.rate_limit.bytes_per_second = size;
     add_disk(f);
-    driver_start(&f->h, USUAL, 16);
+    driver_start(&f->h, BLOCK_FEATURES, 16);
     put_header(f, IN, 0);
     for (unsigned i = 0; i < 3; i++)
         ring_offer(&f->h, 0, buffers, 3);
     ring_kick(&f->h, 0);
-    assert_true(take(f, &head, &used));
-    assert_true(take(f, &head, &used));
+    assert_true(ring_await(&f->h, 0, &head, &used));
+    assert_true(ring_await(&f->h, 0, &head, &used));
     assert_true(loop_now_ms() - begin_ms >= 899); /* a second's worth, and a tenth was there */
     status_put(&f->h, 0);                         /* the third waits still, and is forgotten */
-    driver_start(&f->h, USUAL, 16);
+    driver_start(&f->h, BLOCK_FEATURES, 16);
     assert_int_equal(request(f, FLUSH, 0, 0, &used), OK);
 }
 
@@ -519,10 +481,10 @@ static void a_raw_disk_stays_raw(void **state)
     static const char magic[512] = "QFI\xfb\0\0\0\3";
     char back[512];
 
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     guest_put(&f->h, DATA, magic, sizeof(magic));
     assert_int_equal(request(f, OUT, 0, 512, NULL), OK);
-    driver_start(&f->h, USUAL, 8);
+    driver_start(&f->h, BLOCK_FEATURES, 8);
     assert_int_equal(device_config_get(&f->h, 0, 8), DISK_SECTORS);
     assert_int_equal(request(f, IN, 0, 512, NULL), OK);
     guest_get(&f->h, DATA, back, sizeof(back));

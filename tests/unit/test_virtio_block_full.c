@@ -233,7 +233,7 @@ static void a_reset_forgets_them(void **state)
         status_put(&f->h, 0);
         assert_false(told.full);
         host.code = 0;
-        driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
+        driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
         virtio_block_retry(f->block);
         settle(f, 0, round + 1);
         assert_int_equal(guest_get8(&f->h, STATUS(0)), UNTOUCHED);
@@ -285,12 +285,12 @@ static void a_spoilt_chain_needs_reset(void **state)
         virtio_block_retry(f->block);
         assert_needs_reset(&f->h);
         assert_false(told.full);
-        driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
+        driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
         for (unsigned n = 0; n < 80; n++)
             offer(f, n, OUT, 8 * n);
         ring_kick(&f->h, 0);
         await(f, 80);
-        driver_start(&f->h, FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
+        driver_start(&f->h, BLOCK_FEATURES | VIRTIO_FEATURE_RING_RESET, 256);
     }
 }
 

@@ -1,6 +1,6 @@
 /* test_virtio_block_queues.c - the block device with several queues: each is answered where it
  * asked, and they share what the device has. */
-#include "tests/unit/virtio_harness.h"
+#include "tests/unit/block_driver.h"
 #include "base/cleanup.h"
 #include "tests/unit/ring_harness.h"
 #include "vmm/stats_page.h"
@@ -10,10 +10,8 @@
 #define DISK_BYTES          (4u << 20)
 #define FEATURE_MULTI_QUEUE (1ull << 12)
 #define HEADER(n)           (DATA_BASE + (n)*0x1000ull)
-#define STATUS(n)           (HEADER(n) + 0x100)
+#define STATUS(n)           (HEADER(n) + BLOCK_STATUS)
 #define DATA(n)             (HEADER(n) + 0x200)
-
-enum { IN = 0, OUT = 1 };
 
 struct fixture {
     struct harness h;
@@ -67,49 +65,17 @@ static int tear_down(void **state)
 /* One sector, by its place in memory `n`. */
 static void offer(struct fixture *f, unsigned queue, unsigned n, uint32_t type, uint64_t sector)
 {
-    const struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header = { type, 0, sector };
-    const struct ring_buffer buffers[] = { { HEADER(n), sizeof(header), 0 },
-                                           { DATA(n), 512, type == IN ? RING_WRITE : 0 },
-                                           { STATUS(n), 1, RING_WRITE } };
-    const uint8_t untouched = 0xee;
-
-    guest_put(&f->h, HEADER(n), &header, sizeof(header));
-    guest_put(&f->h, STATUS(n), &untouched, 1);
-    ring_offer(&f->h, queue, buffers, 3);
+    block_offer(&f->h, queue, HEADER(n), type, sector, DATA(n), 512);
 }
 
-static void kick(struct fixture *f, unsigned queue)
-{
-    mmio_put(&f->h,
-             bar_address(&f->h, 0) + VIRTIO_PCI_NOTIFY_OFFSET + queue * VIRTIO_PCI_NOTIFY_STRIDE, 2,
-             queue);
-}
-
+/* So many are answered there, and no more. */
 static void await(struct fixture *f, unsigned queue, unsigned count)
 {
-    int64_t end_ms = loop_now_ms() + 20000;
     uint32_t head, used;
 
-    while (count > 0) {
-        if (ring_take(&f->h, queue, &head, &used)) {
-            count--;
-            continue;
-        }
-        assert_true(loop_now_ms() < end_ms);
-        assert_int_equal(loop_turn(f->h.loop, 10, &f->h.err), 0);
-    }
+    while (count-- > 0)
+        assert_true(ring_await(&f->h, queue, &head, &used));
     assert_false(ring_take(&f->h, queue, &head, &used));
-}
-
-static uint8_t get8(struct fixture *f, uint64_t address)
-{
-    uint8_t value;
-
-    guest_get(&f->h, address, &value, 1);
-    return value;
 }
 
 static void offered_only_where_there_are_several(void **state)
@@ -136,16 +102,16 @@ static void each_queue_is_answered_where_it_asked(void **state)
         memset(bytes, (int)(0x10 + queue), sizeof(bytes));
         guest_put(&f->h, DATA(queue), bytes, sizeof(bytes));
         offer(f, queue, queue, OUT, queue);
-        kick(f, queue);
+        ring_notify(&f->h, queue);
         await(f, queue, 1);
-        assert_int_equal(get8(f, STATUS(queue)), 0);
+        assert_int_equal(guest_get8(&f->h, STATUS(queue)), 0);
         assert_int_equal(interrupts_take(&f->h), 1 << (1 + queue));
     }
     for (unsigned queue = 0; queue < QUEUES; queue++) { /* another one reads it */
         offer(f, queue, QUEUES, IN, (queue + 1) % QUEUES);
-        kick(f, queue);
+        ring_notify(&f->h, queue);
         await(f, queue, 1);
-        assert_int_equal(get8(f, DATA(QUEUES)), 0x10 + (queue + 1) % QUEUES);
+        assert_int_equal(guest_get8(&f->h, DATA(QUEUES)), 0x10 + (queue + 1) % QUEUES);
     }
 }
 
@@ -160,7 +126,7 @@ static void queues_share_what_may_be_in_flight(void **state)
         for (unsigned queue = 0; queue < QUEUES; queue++)
             offer(f, queue, i, IN, i);
     for (unsigned queue = 0; queue < QUEUES; queue++)
-        kick(f, queue);
+        ring_notify(&f->h, queue);
     for (unsigned queue = 0; queue < QUEUES; queue++)
         await(f, queue, each);
     assert_int_equal(f->stats.read_ops, each * QUEUES);
@@ -176,7 +142,7 @@ static void a_rate_limit_holds_all_queues_and_lets_all_go_on(void **state)
     for (unsigned queue = 0; queue < QUEUES; queue++) {
         offer(f, queue, queue, IN, queue);
         offer(f, queue, queue + QUEUES, IN, queue);
-        kick(f, queue);
+        ring_notify(&f->h, queue);
     }
     for (unsigned queue = 0; queue < QUEUES; queue++)
         await(f, queue, 2);
@@ -192,9 +158,9 @@ static void a_driver_may_use_some_of_them(void **state)
     driver_set_ring(&f->h, 2, 16);
     status_put(&f->h, 15);
     for (unsigned queue = 0; queue < QUEUES; queue++)
-        kick(f, queue);
+        ring_notify(&f->h, queue);
     offer(f, 2, 0, IN, 0);
-    kick(f, 2);
+    ring_notify(&f->h, 2);
     await(f, 2, 1);
     assert_int_equal(status_get(&f->h), 15);
 }

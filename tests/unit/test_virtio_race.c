@@ -77,7 +77,7 @@ static void *registers_thread(void *context)
             else if (value >> 61 == 1)
                 (void)mmio_get(&h, address, 1u << (value >> 4 & 3));
             else
-                mmio_put(&h, bar_address(&h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+                ring_notify(&h, 0);
         }
         __atomic_store_n(&f->rounds, turn + 1, __ATOMIC_RELAXED);
         if (turn % 64 == 0) /* on the other device's, too */

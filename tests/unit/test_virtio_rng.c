@@ -31,7 +31,7 @@ static void many_entropy_requests_take_several_turns(void **state)
     driver_start(h, 0, 64);
     for (unsigned i = 0; i < 64; i++)
         ring_offer(h, 0, &buffer, 1);
-    mmio_put(h, bar_address(h, 0) + VIRTIO_PCI_NOTIFY_OFFSET, 2, 0);
+    ring_notify(h, 0);
     assert_int_equal(loop_turn(h->loop, 0, &h->err), 0);
     while (ring_take(h, 0, &head, &length))
         answered++;

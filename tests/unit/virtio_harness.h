@@ -388,10 +388,15 @@ static inline uint16_t ring_offer(struct harness *h, unsigned queue,
     return head;
 }
 
-static inline void ring_kick(struct harness *h, unsigned queue)
+static inline void ring_notify(struct harness *h, unsigned queue)
 {
     mmio_put(h, bar_address(h, 0) + VIRTIO_PCI_NOTIFY_OFFSET + queue * VIRTIO_PCI_NOTIFY_STRIDE, 2,
              queue);
+}
+
+static inline void ring_kick(struct harness *h, unsigned queue)
+{
+    ring_notify(h, queue);
     harness_run(h);
 }
 
@@ -407,6 +412,20 @@ static inline bool ring_take(struct harness *h, unsigned queue, uint32_t *ret_he
     guest_get(h, entry, ret_head, 4);
     guest_get(h, entry + 4, ret_length, 4);
     ring->used++;
+    return true;
+}
+
+/* The same, as long as it takes; false if none comes, or the device breaks. */
+static inline bool ring_await(struct harness *h, unsigned queue, uint32_t *ret_head,
+                              uint32_t *ret_length)
+{
+    int64_t end_ms = loop_now_ms() + 20000;
+
+    while (!ring_take(h, queue, ret_head, ret_length)) {
+        if (loop_now_ms() > end_ms || (status_get(h) & VIRTIO_STATUS_NEEDS_RESET))
+            return false;
+        assert_int_equal(loop_turn(h->loop, 10, &h->err), 0);
+    }
     return true;
 }
 
