@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/seqpacket.h"
+#include "tests/unit/scratch.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
 
@@ -31,7 +32,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 
 /* Control's machine, and what the test sees of it. */
 struct machine {
-    char path[32];
+    char path[SCRATCH_PATH];
     int directory, listener, presses, pauses, resumes, snapshots;
     int base_fd;                     /* owned by the test: of the last snapshot, -1 = none */
     int parts, agent_fd, sent_bytes; /* to agent_fd (borrowed) before the last `part` */
@@ -55,8 +56,7 @@ static inline int set_up(void **state)
 {
     struct machine *f = calloc(1, sizeof *f);
 
-    snprintf(f->path, sizeof f->path, "/tmp/control.XXXXXX");
-    if (!mkdtemp(f->path))
+    if (!scratch_make(f->path, "control"))
         return -1;
     f->directory = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     f->listener = seqpacket_listen(f->directory, "control", NULL);
@@ -74,9 +74,8 @@ static inline int tear_down(void **state)
     control_free(f->control);
     loop_free(f->loop);
     close(f->listener);
-    unlinkat(f->directory, "control", 0);
     close(f->directory);
-    rmdir(f->path);
+    scratch_remove(f->path);
     free(f);
     return 0;
 }

@@ -22,9 +22,10 @@
 #include "base/histogram.h"
 #include "base/loop.h"
 #include "storage/database.h"
+#include "tests/unit/scratch.h"
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH];
     struct loop *loop;
     struct database *database;
     struct database_counters counters;
@@ -43,8 +44,7 @@ static int set_up(void **state)
     *state = f;
     if (!f)
         return -1;
-    strcpy(f->dir, "/tmp/warren-database-XXXXXX");
-    return mkdtemp(f->dir) ? loop_new(&f->loop, NULL) : -1;
+    return scratch_make(f->dir, "database") ? loop_new(&f->loop, NULL) : -1;
 }
 
 static void file_path(const struct fixture *f, const char *name, char *ret_path, size_t size)
@@ -54,19 +54,12 @@ static void file_path(const struct fixture *f, const char *name, char *ret_path,
 
 static int tear_down(void **state)
 {
-    static const char *const names[] = { "warren.db", "warren.db-wal", "warren.db-shm",
-                                         "warren.db-journal", "filler" };
     struct fixture *f = *state;
-    char path[128];
 
     f->database = database_free(f->database);
     loop_free(f->loop);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        file_path(f, names[i], path, sizeof path);
-        unlink(path);
-    }
     umount2(f->dir, MNT_DETACH);
-    rmdir(f->dir);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }
@@ -256,7 +249,7 @@ static void assert_well_again(struct fixture *f, unsigned kept)
 static void a_full_disk_fails_all_waiters_and_leaves_nothing(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
+    char path[SCRATCH_PATH + 32];
     static char zeros[65536];
     int filler;
 
@@ -320,7 +313,7 @@ static void a_second_opener_is_refused(void **state)
 
 static void run_sql(const struct fixture *f, const char *sql)
 {
-    char path[128];
+    char path[SCRATCH_PATH + 32];
     sqlite3 *sqlite;
 
     file_path(f, "warren.db", path, sizeof path);
@@ -433,7 +426,7 @@ static void a_damaged_file_is_refused_and_kept(void **state)
 {
     struct fixture *f = *state;
     static char garbage[3000];
-    char path[128];
+    char path[SCRATCH_PATH + 32];
     off_t before;
     int fd;
 
@@ -460,7 +453,7 @@ static void a_damaged_file_is_refused_and_kept(void **state)
 static void a_symlink_is_refused(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
+    char path[SCRATCH_PATH + 32];
 
     file_path(f, "warren.db", path, sizeof path);
     assert_int_equal(symlink("/tmp/warren-somewhere-else.db", path), 0);
@@ -518,7 +511,7 @@ static void every_commit_is_on_the_disk_when_it_is_answered(void **state)
 static unsigned mode_of(const struct fixture *f, const char *name)
 {
     struct stat status;
-    char path[128];
+    char path[SCRATCH_PATH + 32];
 
     file_path(f, name, path, sizeof path);
     return stat(path, &status) == 0 ? status.st_mode & 07777 : 0;
@@ -528,7 +521,7 @@ static void nobody_else_can_read_the_files(void **state)
 {
     struct fixture *f = *state;
     mode_t before = umask(0);
-    char path[128];
+    char path[SCRATCH_PATH + 32];
     char uid[40];
     struct record record = make_record("a", 1, "{}", uid);
 

@@ -15,20 +15,19 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "storage/database.h"
+#include "tests/unit/scratch.h"
 
 #define BEFORE 300u /* more than one batch */
 #define AFTER  300u
 
 struct fixture {
-    char dir[64], copy[64];
+    char dir[SCRATCH_PATH], copy[SCRATCH_PATH];
     struct loop *loop;
     struct database *database;
     struct database_counters counters;
     unsigned answers, rows, backups;
     int code; /* of a backup that failed */
 };
-
-static const char *const names[] = { "warren.db", "warren.db-wal", "warren.db-shm" };
 
 static int set_up(void **state)
 {
@@ -37,26 +36,19 @@ static int set_up(void **state)
     *state = f;
     if (!f)
         return -1;
-    strcpy(f->dir, "/tmp/warren-backup-XXXXXX");
-    strcpy(f->copy, "/tmp/warren-restore-XXXXXX");
-    return mkdtemp(f->dir) && mkdtemp(f->copy) ? loop_new(&f->loop, NULL) : -1;
+    return scratch_make(f->dir, "backup") && scratch_make(f->copy, "restore")
+               ? loop_new(&f->loop, NULL)
+               : -1;
 }
 
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    const char *const dirs[] = { f->dir, f->copy };
-    char path[128];
 
     database_free(f->database);
     loop_free(f->loop);
-    for (size_t dir = 0; dir < 2; dir++) {
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-            snprintf(path, sizeof path, "%s/%s", dirs[dir], names[i]);
-            unlink(path);
-        }
-        rmdir(dirs[dir]);
-    }
+    scratch_remove(f->dir);
+    scratch_remove(f->copy);
     free(f);
     return 0;
 }
@@ -107,7 +99,7 @@ static void put(struct fixture *f, unsigned first, unsigned count)
 static void keep(void *context, const void *bytes, size_t size, const struct error *err)
 {
     struct fixture *f = context;
-    char path[128];
+    char path[SCRATCH_PATH + 32];
     FILE *file;
 
     f->backups++;

@@ -13,9 +13,10 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "storage/database.h"
+#include "tests/unit/scratch.h"
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH];
     struct loop *loop;
     struct database *database;
     struct database_counters counters;
@@ -48,24 +49,17 @@ static int set_up(void **state)
     *state = f;
     if (!f)
         return -1;
-    strcpy(f->dir, "/tmp/warren-events-XXXXXX");
     f->revision = 10;
-    return mkdtemp(f->dir) && loop_new(&f->loop, NULL) == 0 ? reopen(f) : -1;
+    return scratch_make(f->dir, "events") && loop_new(&f->loop, NULL) == 0 ? reopen(f) : -1;
 }
 
 static int tear_down(void **state)
 {
-    static const char *const names[] = { "warren.db", "warren.db-wal", "warren.db-shm" };
     struct fixture *f = *state;
-    char path[128];
 
     f->database = database_free(f->database);
     loop_free(f->loop);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s", f->dir, names[i]);
-        unlink(path);
-    }
-    rmdir(f->dir);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }

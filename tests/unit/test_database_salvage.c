@@ -18,12 +18,13 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "storage/database.h"
+#include "tests/unit/scratch.h"
 
 #define ROWS 30u
 #define PAGE 4096
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH];
     unsigned count, wrong; /* of the rows that were read */
     bool seen[ROWS + 2];
 };
@@ -35,13 +36,12 @@ static int set_up(void **state)
     *state = f;
     if (!f)
         return -1;
-    strcpy(f->dir, "/tmp/warren-salvage-XXXXXX");
-    return mkdtemp(f->dir) ? 0 : -1;
+    return scratch_make(f->dir, "salvage") ? 0 : -1;
 }
 
 static const char *path_of(const struct fixture *f, const char *name)
 {
-    static char path[128];
+    static char path[SCRATCH_PATH + 32];
 
     snprintf(path, sizeof path, "%s/%s", f->dir, name);
     return path;
@@ -51,10 +51,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
-    unlink(path_of(f, "warren.db"));
-    unlink(path_of(f, "warren.db-wal"));
-    unlink(path_of(f, "warren.db-shm"));
-    rmdir(f->dir);
+    scratch_remove(f->dir);
     free(f);
     return 0;
 }

@@ -14,22 +14,20 @@
 #include "agent/host_memory.h"
 #include "agent/jail_cgroup.h"
 #include "base/cleanup.h"
+#include "tests/unit/scratch.h"
 
 static int set_up(void **state)
 {
-    char root[] = "/tmp/warren-host-memory-XXXXXX";
+    char root[SCRATCH_PATH];
 
-    *state = mkdtemp(root) ? strdup(root) : NULL;
+    *state = scratch_make(root, "host-memory") ? strdup(root) : NULL;
     return *state ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
-    char command[128];
-    int result;
+    int result = scratch_remove(*state);
 
-    snprintf(command, sizeof command, "rm -rf -- '%s'", (char *)*state);
-    result = system(command);
     free(*state);
     return result;
 }

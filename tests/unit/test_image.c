@@ -16,9 +16,10 @@
 #include "base/error.h"
 #include "storage/image.h"
 #include "storage/image_internal.h"
+#include "tests/unit/scratch.h"
 
 struct fixture {
-    char path[256];
+    char path[SCRATCH_PATH];
     char import[300];
     int images_fd;
     struct image_store *store;
@@ -28,7 +29,6 @@ struct fixture {
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *where = getenv("TMPDIR");
     const char *dirs[2];
     struct image_store_config config = { .import_dirs = dirs,
                                          .import_dir_count = 2,
@@ -39,8 +39,7 @@ static int set_up(void **state)
 
     if (!f)
         return -1;
-    snprintf(f->path, sizeof f->path, "%s/images-XXXXXX", where ? where : "/tmp");
-    if (!mkdtemp(f->path))
+    if (!scratch_make(f->path, "images"))
         return -1;
     snprintf(images, sizeof images, "%s/images", f->path);
     snprintf(f->import, sizeof f->import, "%s/import", f->path);
@@ -57,12 +56,10 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    char command[300];
 
     image_store_free(f->store);
     close(f->images_fd);
-    snprintf(command, sizeof command, "rm -rf '%s'", f->path);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(scratch_remove(f->path), 0);
     free(f);
     return 0;
 }

@@ -15,6 +15,7 @@
 #include "agent/jail_cgroup.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "tests/unit/scratch.h"
 
 static void check_text(const struct jail_share *share, const char *device,
                        enum jail_share_file file, const char *wanted)
@@ -63,7 +64,7 @@ static void caps_are_as_the_kernel_takes_them(void **state)
 /* --- a directory that looks like a cgroup --- */
 
 struct fixture {
-    char dir[40];
+    char dir[SCRATCH_PATH];
     struct jail_cgroup cgroup;
     struct error err;
 };
@@ -90,8 +91,7 @@ static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
-    snprintf(f->dir, sizeof f->dir, "/tmp/warren-share-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    assert_true(scratch_make(f->dir, "share"));
     f->cgroup.fd = open(f->dir, O_RDONLY | O_DIRECTORY);
     assert_int_equal(mkdirat(f->cgroup.fd, "7", 0700), 0);
     *state = f;
@@ -101,11 +101,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    char command[80];
 
     close(f->cgroup.fd);
-    snprintf(command, sizeof command, "rm -r %s", f->dir);
-    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c) */
+    assert_int_equal(scratch_remove(f->dir), 0);
     free(f);
     return 0;
 }
@@ -167,7 +165,7 @@ static void what_the_host_has_is_written(void **state)
 
 static void only_disks_are_limited(void **state)
 {
-    char device[JAIL_IO_DEVICE_TEXT], later[JAIL_IO_DEVICE_TEXT], path[64];
+    char device[JAIL_IO_DEVICE_TEXT], later[JAIL_IO_DEVICE_TEXT], path[SCRATCH_PATH + 32];
     unsigned major, minor;
 
     (void)state;

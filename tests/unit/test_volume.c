@@ -1,4 +1,4 @@
-/* Volumes on a real file system: the one of $VOLUME_TEST_DIR, else of the temporary directory. */
+/* Volumes on a real file system: that of $TMPDIR. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,11 +17,12 @@
 #include "base/error.h"
 #include "storage/instance_name.h"
 #include "storage/volume.h"
+#include "tests/unit/scratch.h"
 
 #define MIB (1ull << 20)
 
 struct fixture {
-    char path[256];
+    char path[SCRATCH_PATH];
     int dir_fd;
     struct volume_store *store;
     struct error err;
@@ -30,14 +31,8 @@ struct fixture {
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    const char *where = getenv("VOLUME_TEST_DIR");
 
-    if (!f)
-        return -1;
-    if (!where)
-        where = getenv("TMPDIR");
-    snprintf(f->path, sizeof f->path, "%s/volumes-XXXXXX", where ? where : "/tmp");
-    if (!mkdtemp(f->path))
+    if (!f || !scratch_make(f->path, "volumes"))
         return -1;
     f->dir_fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     *state = f;
@@ -47,14 +42,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    DIR *dir = opendir(f->path);
-    struct dirent *entry;
 
-    while (dir && (entry = readdir(dir)))
-        unlinkat(f->dir_fd, entry->d_name, 0);
-    if (dir)
-        closedir(dir);
-    rmdir(f->path);
+    scratch_remove(f->path);
     close(f->dir_fd);
     volume_store_free(f->store);
     free(f);
