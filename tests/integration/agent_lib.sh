@@ -176,14 +176,17 @@ matches() { [[ $1 =~ $2 ]]; }
 # Has the agent been built with AddressSanitizer?
 is_sanitized() { grep -qa __asan_init "$build/warrend"; }
 
-# status_is STATUS [FILTER VALUE]...: of the last answer.
+# status_is STATUS [FILTER VALUE]...: of the last answer.  One jq for all of them, for what it costs is its start.
 status_is() {
+    local filters='' values=()
     [ "$status" = "$1" ] || return 1
     shift
     while [ $# -ge 2 ]; do
-        [ "$(field "$1")" = "$2" ] || return 1
+        filters+="${filters:+,}([$1 | if type == \"string\" then . else tojson end] | join(\"\n\"))"
+        values+=("$2")
         shift 2
     done
+    [ -z "$filters" ] || [ "$(jq "[$filters] == \$ARGS.positional" --args -- "${values[@]}" <<<"$body" 2>/dev/null)" = true ]
 }
 
 # vm_spec COMMAND_LINE [MORE_JSON]: a VM of the test guest.
@@ -293,6 +296,9 @@ generations_differ() {
     [ "$(for id in "$@"; do generation_of "$id"; done | grep -v ' 0x0 0x0$' | sort -u | wc -l)" = "$ids" ]
 }
 ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
+has_ticked() { [ -n "$(last_tick "$1")" ]; }
+# An agent that has just started may not show its console yet.
+ticks_on() { wait_for 10 has_ticked "$1" && wait_for 10 ticks_beyond "$1" "$(last_tick "$1")"; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 with_network='{"nics":[{"name":"eth0","network":"net"}]}'
