@@ -18,11 +18,33 @@ int directory_each(int at_fd, const char *name,
     if (!dir)
         return -errno;
     (void)take_fd(&fd); /* the DIR's now */
-    while (result == 0 && (entry = readdir(dir)))
+    while (result == 0) {
+        errno = 0;
+        entry = readdir(dir);
+        if (!entry) {
+            result = -errno; /* 0 = that was all */
+            break;
+        }
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = each(context, dirfd(dir), entry->d_name);
+    }
     closedir(dir);
     return result;
+}
+
+static int unlink_entry(void *context, int dir_fd, const char *name)
+{
+    (void)context;
+    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
+int directory_remove(int at_fd, const char *name)
+{
+    int result = directory_each(at_fd, name, unlink_entry, NULL);
+
+    if (result == 0 && unlinkat(at_fd, name, AT_REMOVEDIR) < 0)
+        result = -errno;
+    return result == -ENOENT ? 0 : result;
 }
 
 int directory_unlink(int dir_fd, const char *name, int flags)

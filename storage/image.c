@@ -152,26 +152,9 @@ int image_open(const struct image_store *store, uint32_t instance, int *ret_fd, 
     return 0;
 }
 
-/* 0 too if there is no such directory. */
-static int remove_dir(int parent_fd, const char *name)
-{
-    auto_close int dir_fd =
-        openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    int result;
-
-    if (dir_fd < 0)
-        return errno == ENOENT ? 0 : -errno;
-    result = directory_unlink(dir_fd, IMAGE_CONTENT, 0);
-    if (result == 0)
-        result = directory_unlink(dir_fd, IMAGE_UNDONE, 0);
-    if (result == 0)
-        result = directory_unlink(parent_fd, name, AT_REMOVEDIR);
-    return result;
-}
-
 int image_remove(const struct image_store *store, uint32_t instance, struct error *err)
 {
-    int result = remove_dir(store->dir_fd, instance_name(instance, "").text);
+    int result = directory_remove(store->dir_fd, instance_name(instance, "").text);
 
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
@@ -188,7 +171,7 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     if (instance_name_parse(name, "", &instance) < 0)
         return 0;
     if (!instance_set_has(keep, instance))
-        return remove_dir(dir_fd, name);
+        return directory_remove(dir_fd, name);
     return directory_unlink(dir_fd, instance_name(instance, "/" IMAGE_UNDONE).text, 0);
 }
 
@@ -206,7 +189,7 @@ int image_undone_create(const struct image_store *store, uint32_t instance, int 
 {
     struct instance_name name = instance_name(instance, "");
     auto_close int dir_fd = -1;
-    int result = remove_dir(store->dir_fd, name.text), fd;
+    int result = directory_remove(store->dir_fd, name.text), fd;
 
     if (result == 0 && mkdirat(store->dir_fd, name.text, 0700) < 0)
         result = -errno;

@@ -58,21 +58,6 @@ struct snapshot_store *snapshot_store_free(struct snapshot_store *store)
 
 /* --- making --- */
 
-static int unlink_entry(void *context, int dir_fd, const char *name)
-{
-    (void)context;
-    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
-}
-
-static int remove_dir(int parent_fd, const char *name)
-{
-    int result = directory_each(parent_fd, name, unlink_entry, NULL);
-
-    if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0)
-        result = -errno;
-    return result == -ENOENT ? 0 : result;
-}
-
 static int open_undone(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
     int fd = openat(store->dir_fd, instance_name(instance, UNDONE).text, OPEN_DIR | O_CLOEXEC);
@@ -85,7 +70,7 @@ int snapshot_store_begin(const struct snapshot_store *store, uint32_t instance,
                          struct error *err)
 {
     struct instance_name undone = instance_name(instance, UNDONE);
-    int result = remove_dir(store->dir_fd, undone.text);
+    int result = directory_remove(store->dir_fd, undone.text);
     auto_close int dir_fd = -1, state_fd = -1, memory_fd = -1;
 
     if (result < 0)
@@ -298,10 +283,10 @@ int snapshot_store_find(const struct snapshot_store *store, uint32_t instance)
 
 int snapshot_store_remove(const struct snapshot_store *store, uint32_t instance, struct error *err)
 {
-    int result = remove_dir(store->dir_fd, instance_name(instance, UNDONE).text);
+    int result = directory_remove(store->dir_fd, instance_name(instance, UNDONE).text);
 
     if (result == 0)
-        result = remove_dir(store->dir_fd, instance_name(instance, "").text);
+        result = directory_remove(store->dir_fd, instance_name(instance, "").text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the snapshot: %s", strerror(-result)) : 0;
@@ -313,11 +298,11 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     uint32_t instance;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return remove_dir(dir_fd, name);
+        return directory_remove(dir_fd, name);
     /* What we did not name is not ours. */
     if (instance_name_parse(name, "", &instance) < 0 || instance_set_has(keep, instance))
         return 0;
-    return remove_dir(dir_fd, name);
+    return directory_remove(dir_fd, name);
 }
 
 int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,

@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,10 +32,17 @@ static int meet(void *context, int dir_fd, const char *name)
     return met->result;
 }
 
-static int remove_entry(void *context, int dir_fd, const char *name)
+/* The linker puts it in the place of readdir (Makefile): the third entry cannot be read. */
+static bool broken;
+static unsigned reads;
+struct dirent *__real_readdir(DIR *dir);
+struct dirent *__wrap_readdir(DIR *dir);
+struct dirent *__wrap_readdir(DIR *dir)
 {
-    (void)context;
-    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+    if (!broken || ++reads < 3)
+        return __real_readdir(dir);
+    errno = EIO;
+    return NULL;
 }
 
 static void all_are_met_until_one_says_no(void **state)
@@ -63,8 +72,17 @@ static void all_are_met_until_one_says_no(void **state)
     assert_int_equal(met.count, 2);
     assert_int_equal(directory_each(fd, "a", meet, &met), -ENOTDIR); /* no link is followed */
     assert_int_equal(directory_each(fd, "x", meet, &met), -ENOENT);
-    assert_int_equal(directory_each(fd, ".", remove_entry, NULL), 0);
-    assert_int_equal(rmdir(path), 0);
+    broken = true;
+    met = (struct met){ 0 };
+    assert_int_equal(directory_each(fd, ".", meet, &met), -EIO); /* it is not taken for the end */
+    assert_int_equal(directory_remove(AT_FDCWD, path), -EIO);
+    broken = false;
+    assert_int_equal(mkdirat(fd, "d", 0700), 0);
+    assert_true(directory_remove(AT_FDCWD, path) < 0); /* files alone */
+    assert_int_equal(unlinkat(fd, "d", AT_REMOVEDIR), 0);
+    assert_int_equal(directory_remove(AT_FDCWD, path), 0);
+    assert_int_equal(faccessat(AT_FDCWD, path, F_OK, 0), -1);
+    assert_int_equal(directory_remove(AT_FDCWD, path), 0); /* it is gone already */
 }
 
 int main(void)
