@@ -68,7 +68,7 @@ $(BUILD)/%.a:
 # Its objects are its own (build/static/), and never a sanitizer's, which needs the dynamic loader; tests
 # link those of the other compiler.
 VMM_CC      ?= musl-gcc
-VMM_BASE    := base/delta_format.c base/error.c base/log.c base/loop.c base/sandbox.c base/seqpacket.c base/sparse_file.c
+VMM_BASE    := base/delta_format.c base/error.c base/file_io.c base/log.c base/loop.c base/sandbox.c base/seqpacket.c base/sparse_file.c
 VMM_OBJECTS := $(patsubst %.c,$(BUILD)/static/%.o,$(VMM_MAIN) $(VMM_SRC) $(VMM_BASE))
 UNSANITIZED := -fsanitize=% -fno-sanitize-recover=%
 $(BUILD)/static/%.o: %.c

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/file_io.h"
 #include "base/sparse_file.h"
 
 uint64_t delta_checksum(const struct delta_header *header)
@@ -81,23 +82,6 @@ int delta_header_read(int delta_fd, int base_fd, struct delta_header *ret_header
     return 0;
 }
 
-static int read_all(int fd, uint8_t *ret_bytes, uint64_t size, uint64_t offset)
-{
-    while (size > 0) {
-        struct iovec part = { ret_bytes, size };
-        ssize_t got = preadv(fd, &part, 1, (off_t)offset);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got == 0 ? -EIO : -errno;
-        ret_bytes += got;
-        offset += (uint64_t)got;
-        size -= (uint64_t)got;
-    }
-    return 0;
-}
-
 int delta_bitmap_read(int delta_fd, const struct delta_header *header, uint8_t *ret_bits,
                       struct error *err)
 {
@@ -107,7 +91,7 @@ int delta_bitmap_read(int delta_fd, const struct delta_header *header, uint8_t *
     int result;
 
     while ((result = sparse_next_data(delta_fd, at, DELTA_BITMAP_OFFSET + used, &at, &end)) > 0) {
-        result = read_all(delta_fd, ret_bits + (at - DELTA_BITMAP_OFFSET), end - at, at);
+        result = file_read_all(delta_fd, ret_bits + (at - DELTA_BITMAP_OFFSET), end - at, at);
         if (result < 0)
             break;
         at = end;

@@ -5,11 +5,11 @@
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/file_io.h"
 
 #define COPY_STEP_BYTES   (16u << 20) /* between two calls of progress */
 #define COPY_BUFFER_BYTES (1u << 20)
@@ -20,23 +20,6 @@ bool sparse_is_zero(const void *bytes, size_t size)
 
     /* The first byte is zero and each equals its successor. */
     return size == 0 || (byte[0] == 0 && memcmp(byte, byte + 1, size - 1) == 0);
-}
-
-static int write_all(int fd, const unsigned char *bytes, size_t size, uint64_t offset)
-{
-    while (size > 0) {
-        struct iovec part = { (void *)bytes, size };
-        ssize_t written = pwritev(fd, &part, 1, (off_t)offset); /* a call that the VMM has anyway */
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -errno;
-        bytes += written;
-        offset += (uint64_t)written;
-        size -= (size_t)written;
-    }
-    return 0;
 }
 
 /* Bytes until the next block boundary, at most `size`. */
@@ -57,7 +40,7 @@ int sparse_write(int fd, const void *bytes, size_t size, uint64_t offset)
         size_t piece = block_piece(offset + at, size - at);
 
         if (piece == SPARSE_BLOCK_BYTES && sparse_is_zero(from + at, piece)) {
-            int result = write_all(fd, from + start, at - start, offset + start);
+            int result = file_write_all(fd, from + start, at - start, offset + start);
 
             if (result < 0)
                 return result;
@@ -65,7 +48,7 @@ int sparse_write(int fd, const void *bytes, size_t size, uint64_t offset)
         }
         at += piece;
     }
-    return write_all(fd, from + start, at - start, offset + start);
+    return file_write_all(fd, from + start, at - start, offset + start);
 }
 
 int sparse_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start, uint64_t *ret_end)
@@ -98,7 +81,7 @@ int sparse_check_exact(int fd)
 {
     static const unsigned char block[SPARSE_BLOCK_BYTES] = { 1 };
     uint64_t start = 0, end = 0;
-    int result = write_all(fd, block, sizeof block, SPARSE_BLOCK_BYTES);
+    int result = file_write_all(fd, block, sizeof block, SPARSE_BLOCK_BYTES);
 
     if (result == 0)
         result = sparse_next_data(fd, 0, 4ull * SPARSE_BLOCK_BYTES, &start, &end);

@@ -8,6 +8,7 @@
 
 #include "base/delta_format.h"
 #include "base/error.h"
+#include "base/file_io.h"
 
 /* The bitmap's area is a hole at first, so room to grow costs nothing. */
 #define GROW_FACTOR   4
@@ -34,10 +35,12 @@ static uint64_t bitmap_room(uint64_t size_bytes)
 
 static int write_header(int fd, struct delta_header *header, struct error *err)
 {
+    int result;
+
     header->checksum = delta_checksum(header);
-    if (pwrite(fd, header, sizeof *header, 0) != sizeof *header)
-        return error_set(err, errno ? errno : EIO, "write the delta's header: %s", strerror(errno));
-    return 0;
+    result = file_write_all(fd, header, sizeof *header, 0);
+    return result < 0 ? error_set(err, result, "write the delta's header: %s", strerror(-result))
+                      : 0;
 }
 
 static uint64_t file_bytes(const struct delta_header *header)

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/file_io.h"
 #include "base/path.h"
 #include "base/sparse_file.h"
 
@@ -26,13 +27,18 @@ static int make_key(int state_dir_fd, struct error *err)
     auto_close int fd = openat(state_dir_fd, KEY_UNDONE,
                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 
+    int result = 0;
+
     if (fd < 0 || fchmod(fd, 0600) < 0 ||
         getrandom(key.bytes, sizeof key.bytes, 0) != sizeof key.bytes)
-        return error_set(err, errno, "make the node's key: %s", strerror(errno));
-    if (write(fd, key.bytes, sizeof key.bytes) != sizeof key.bytes || fsync(fd) < 0 ||
-        renameat(state_dir_fd, KEY_UNDONE, state_dir_fd, KEY_NAME) < 0 || fsync(state_dir_fd) < 0)
-        return error_set(err, errno ? errno : EIO, "make the node's key: %s", strerror(errno));
-    return 0;
+        result = -errno;
+    if (result == 0)
+        result = file_write_all(fd, key.bytes, sizeof key.bytes, 0);
+    if (result == 0 &&
+        (fsync(fd) < 0 || renameat(state_dir_fd, KEY_UNDONE, state_dir_fd, KEY_NAME) < 0 ||
+         fsync(state_dir_fd) < 0))
+        result = -errno;
+    return result < 0 ? error_set(err, result, "make the node's key: %s", strerror(-result)) : 0;
 }
 
 int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/directory.h"
 #include "base/error.h"
+#include "base/file_io.h"
 #include "base/path.h"
 #include "storage/instance_name.h"
 
@@ -116,8 +117,10 @@ static int punch_zeroes(int fd, uint64_t at, uint64_t end, unsigned char *buffer
         size_t want = end - at < THIN_BYTES ? (size_t)(end - at) : THIN_BYTES;
         size_t stop, size = SPARSE_BLOCK_BYTES;
 
-        if (pread(fd, buffer, want, (off_t)at) != (ssize_t)want)
-            return -EIO;
+        int result = file_read_all(fd, buffer, want, at);
+
+        if (result < 0)
+            return result;
         for (size_t start = 0; start + size <= want; start = stop + size) {
             for (stop = start; stop + size <= want && sparse_is_zero(buffer + stop, size);)
                 stop += size;
@@ -175,14 +178,17 @@ static int thin(int fd, const int *parents, size_t count)
 static int note_holes(const struct snapshot_store *store, int dir_fd, int memory_fd,
                       struct error *err)
 {
-    auto_close int fd = openat(dir_fd, HOLES, OPEN_WRITE | O_CLOEXEC, 0600);
+    auto_close int fd = -1;
     char digest[DIGEST_TEXT];
     int result = keyed_digest_holes(&store->key, memory_fd, digest, err);
 
-    if (result == 0 && (fd < 0 || write(fd, digest, DIGEST_TEXT - 1) != DIGEST_TEXT - 1))
-        return error_set(err, errno, "note the holes of the snapshot's memory: %s",
-                         strerror(errno));
-    return result;
+    if (result < 0)
+        return result;
+    fd = openat(dir_fd, HOLES, OPEN_WRITE | O_CLOEXEC, 0600);
+    result = fd < 0 ? -errno : file_write_all(fd, digest, DIGEST_TEXT - 1, 0);
+    return result < 0 ? error_set(err, result, "note the holes of the snapshot's memory: %s",
+                                  strerror(-result))
+                      : 0;
 }
 
 int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,
@@ -338,8 +344,7 @@ static int check_holes(const struct snapshot_store *store, uint32_t instance, in
     result = keyed_digest_holes(&store->key, memory_fd, found, err);
     if (result < 0)
         return result;
-    if (fd < 0 || read(fd, noted, DIGEST_TEXT - 1) != DIGEST_TEXT - 1 ||
-        !digest_equal(found, noted))
+    if (fd < 0 || file_read_all(fd, noted, DIGEST_TEXT - 1, 0) < 0 || !digest_equal(found, noted))
         return error_set(err, EBADMSG,
                          "the memory of a differential snapshot has not the holes that it was "
                          "written with: copy it again, with tar --sparse");

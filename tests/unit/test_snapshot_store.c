@@ -217,6 +217,7 @@ static void thinning_keeps_zeroes_over_data(void **state)
     assert_int_equal(sparse_next_data(memory_fd, end, 4 * MIB, &start, &end), 0);
     assert_int_equal(snapshot_store_thin(f->store, 2, (const uint32_t[]){ 7 }, 1, &f->err),
                      -ENOENT);
+    assert_int_equal(snapshot_store_thin(f->store, 2, parents, 1, &f->err), -EEXIST); /* noted */
 }
 
 static int open_memory(struct fixture *f, uint32_t instance)
