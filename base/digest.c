@@ -2,7 +2,6 @@
 #include "base/digest.h"
 #include <nettle/memops.h>
 #include <nettle/sha2.h>
-#include <stdio.h>
 
 void digest_of(const void *bytes, size_t size, char ret_text[DIGEST_TEXT])
 {
@@ -13,12 +12,6 @@ void digest_of(const void *bytes, size_t size, char ret_text[DIGEST_TEXT])
     sha256_update(&context, size, bytes);
     sha256_digest(&context, sizeof digest, digest);
     digest_text(digest, ret_text);
-}
-
-void digest_text(const uint8_t digest[DIGEST_BYTES], char ret_text[DIGEST_TEXT])
-{
-    for (size_t i = 0; i < DIGEST_BYTES; i++)
-        snprintf(ret_text + 2 * i, 3, "%02x", digest[i]);
 }
 
 bool digest_equal(const char a[DIGEST_TEXT], const char b[DIGEST_TEXT])

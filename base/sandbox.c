@@ -255,7 +255,7 @@ int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
         { "load the system call filter", load_filter },
     };
 
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {
         int result = steps[i].run(spec);
 
         if (result < 0) {

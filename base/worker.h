@@ -27,8 +27,9 @@ typedef void worker_done_fn(void *job, int result, const struct error *err);
 /* name: at most 15 characters, the thread's. */
 int worker_new(struct loop *loop, const char *name, const struct worker_ops *ops,
                struct worker **ret_worker, struct error *err);
-/* Runs what is queued, calls every outstanding done, joins the thread.  Accepts NULL.  The done of
- * its last job may call it. */
+/* Runs what is queued, calls every outstanding done, joins the thread.  Accepts NULL.  Unless the
+ * done of its last job calls it, the loop may not turn any more: a report may be on its way there.
+ */
 struct worker *worker_free(struct worker *worker);
 
 /* Loop thread.  `job` stays owned by the caller until done (which usually frees it).  -ESHUTDOWN

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "storage/fetch_kernel.h"
@@ -163,7 +164,7 @@ static int parse_options(int argc, char **argv, struct options *ret_options, str
     if (optind != argc || options.kind == IMAGE_KIND_COUNT || !options.max_bytes ||
         !options.sandbox.uid || !options.sandbox.gid || !options.sandbox.root)
         return error_set(err, EINVAL, "--kind, --max-bytes, --uid, --gid and --root are needed");
-    if (options.sha256 && strlen(options.sha256) != FETCH_SHA256_TEXT - 1)
+    if (options.sha256 && strlen(options.sha256) != DIGEST_TEXT - 1)
         return error_field(err, EINVAL, "spec.sha256", "a sum has 64 hexadecimal digits");
     options.sandbox.network = options.url != NULL;
     /* An unpacked kernel is longer than its source; a disk's end is rounded up. */
@@ -214,13 +215,12 @@ static int start_libraries(const struct options *options, struct error *err)
     return 0;
 }
 
-static int compare_sum(const struct options *options, const uint8_t sum[FETCH_SHA256_BYTES],
+static int compare_sum(const struct options *options, const uint8_t sum[DIGEST_BYTES],
                        struct error *err)
 {
-    char text[FETCH_SHA256_TEXT];
+    char text[DIGEST_TEXT];
 
-    for (int i = 0; i < FETCH_SHA256_BYTES; i++)
-        snprintf(text + 2 * i, 3, "%02x", sum[i]);
+    digest_text(sum, text);
     if (!options->sha256 || strcasecmp(text, options->sha256) == 0)
         return 0;
     return error_field(err, EINVAL, "spec.sha256", "the source's sum is %s", text);

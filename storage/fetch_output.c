@@ -101,7 +101,7 @@ int fetch_output_skip(struct fetch_output *output, uint64_t size, struct error *
 }
 
 int fetch_output_finish(struct fetch_output *output, uint64_t align,
-                        uint8_t ret_sha256[FETCH_SHA256_BYTES], struct error *err)
+                        uint8_t ret_sha256[DIGEST_BYTES], struct error *err)
 {
     uint64_t length = (output->size + align - 1) / align * align;
     int result = flush(output, err);

@@ -31,4 +31,4 @@ int fetch_output_skip(struct fetch_output *output, uint64_t size, struct error *
 
 /* Writes what is left, sets the length (a multiple of `align` bytes) and gives the sum. */
 int fetch_output_finish(struct fetch_output *output, uint64_t align,
-                        uint8_t ret_sha256[FETCH_SHA256_BYTES], struct error *err);
+                        uint8_t ret_sha256[DIGEST_BYTES], struct error *err);

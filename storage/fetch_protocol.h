@@ -10,6 +10,7 @@
  * it says: texts are cleaned, enums and sizes checked, the file's length compared. */
 #pragma once
 #include <stdint.h>
+#include "base/digest.h"
 
 /* File descriptors of the process; 0 and 1 are /dev/null. */
 enum {
@@ -32,8 +33,6 @@ enum kernel_format {
 enum fetch_message_type { FETCH_PROGRESS = 1, FETCH_RESULT = 2 };
 
 #define FETCH_MESSAGE_MAGIC 0x31484657u /* "WFH1" */
-#define FETCH_SHA256_BYTES  32
-#define FETCH_SHA256_TEXT   65 /* lower-case hex with its NUL */
 
 struct fetch_message {
     uint32_t magic;
@@ -41,10 +40,10 @@ struct fetch_message {
     uint64_t done_bytes;  /* of the source */
     uint64_t total_bytes; /* of the source; 0 = not known */
     /* FETCH_RESULT only: */
-    uint64_t size_bytes;                /* of the output */
-    uint8_t sha256[FETCH_SHA256_BYTES]; /* of the source's bytes, as they came */
-    uint32_t kernel_format;             /* enum kernel_format */
-    int32_t code;                       /* 0 = ok, else a positive errno and: */
+    uint64_t size_bytes;          /* of the output */
+    uint8_t sha256[DIGEST_BYTES]; /* of the source's bytes, as they came */
+    uint32_t kernel_format;       /* enum kernel_format */
+    int32_t code;                 /* 0 = ok, else a positive errno and: */
     char field[64];
     char message[256];
 };

@@ -13,7 +13,7 @@ struct fetch_report {
 
 struct fetch_result {
     uint64_t size_bytes;
-    uint8_t sha256[FETCH_SHA256_BYTES];
+    uint8_t sha256[DIGEST_BYTES];
     enum kernel_format kernel_format;
 };
 

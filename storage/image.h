@@ -60,7 +60,7 @@ extern const char *const image_kind_names[IMAGE_KIND_COUNT];
 
 struct image_import_result {
     uint64_t size_bytes;
-    char sha256[FETCH_SHA256_TEXT]; /* of the source's bytes */
+    char sha256[DIGEST_TEXT]; /* of the source's bytes */
     enum kernel_format kernel_format;
 };
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/process.h"
@@ -39,9 +40,9 @@ struct image_import {
 
     uint32_t instance;
     enum image_kind kind;
-    char *url;                      /* owned; NULL = source_fd */
-    char sha256[FETCH_SHA256_TEXT]; /* "" = any */
-    int source_fd;                  /* owned; -1 = URL, or given to the process */
+    char *url;                /* owned; NULL = source_fd */
+    char sha256[DIGEST_TEXT]; /* "" = any */
+    int source_fd;            /* owned; -1 = URL, or given to the process */
     enum image_import_stage stage;
     bool cancelled;
     uint64_t done_bytes, total_bytes; /* as it said last */
@@ -93,8 +94,7 @@ static int check_sha256(const char *sum, struct error *err)
 {
     if (!sum)
         return 0;
-    if (strlen(sum) != FETCH_SHA256_TEXT - 1 ||
-        strspn(sum, "0123456789abcdefABCDEF") != FETCH_SHA256_TEXT - 1)
+    if (strlen(sum) != DIGEST_TEXT - 1 || strspn(sum, "0123456789abcdefABCDEF") != DIGEST_TEXT - 1)
         return error_field(err, EINVAL, "spec.sha256", "a SHA-256 sum has 64 hexadecimal digits");
     return 0;
 }
@@ -251,8 +251,7 @@ static int take_success(struct image_import *import)
         return error_set(&import->err, EPROTO, "warren-fetch gave a result that makes no sense");
     import->image.size_bytes = message->size_bytes;
     import->image.kernel_format = (enum kernel_format)message->kernel_format;
-    for (int i = 0; i < FETCH_SHA256_BYTES; i++)
-        snprintf(import->image.sha256 + 2 * i, 3, "%02x", message->sha256[i]);
+    digest_text(message->sha256, import->image.sha256);
     if (import->sha256[0] && strcasecmp(import->sha256, import->image.sha256) != 0)
         return error_set(&import->err, EPROTO, "warren-fetch gave a result that makes no sense");
     return 0;
@@ -490,7 +489,7 @@ static struct image_import *import_new(struct image_store *store,
     import->kind = spec->kind;
     import->source_fd = import->output_fd = import->channel_fd = import->pidfd = -1;
     if (spec->sha256)
-        memcpy(import->sha256, spec->sha256, FETCH_SHA256_TEXT);
+        memcpy(import->sha256, spec->sha256, DIGEST_TEXT);
     if (spec->is_url)
         import->url = strdup(spec->source);
     while (*link)
