@@ -25,6 +25,7 @@
 #include "tests/unit/scratch.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
+#include "tests/unit/open_fds.h"
 
 #define TURNS 10
 
@@ -121,15 +122,6 @@ static inline int answer(int fd)
     ssize_t size = seqpacket_receive(fd, &state, sizeof state, NULL, NULL, NULL);
 
     return size > 0 ? (int)state.header.type : (int)size;
-}
-
-static inline int open_fds(void)
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 256; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
 }
 
 static inline void press(struct machine *f)

@@ -8,6 +8,7 @@
 #include "base/delta_format.h"
 #include "base/cleanup.h"
 #include "storage/delta_file.h"
+#include "tests/unit/open_fds.h"
 
 #define BASE_UID  "01234567-89ab-4cde-8f01-23456789abcd"
 #define TRIES_MAX 64
@@ -19,15 +20,6 @@ struct fixture {
     enum kind { RAW, DELTA, NIC, KINDS } kind;
     int before; /* fds */
 };
-
-static int open_fds(void)
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 512; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
-}
 
 static void open_files(struct fixture *f)
 {

@@ -16,15 +16,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/seqpacket.h"
-
-static unsigned open_fds(void)
-{
-    unsigned count = 0;
-
-    for (int fd = 0; fd < 1024; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
-}
+#include "tests/unit/open_fds.h"
 
 static void messages_keep_their_bounds(void **state)
 {

@@ -3,15 +3,7 @@
 #include "tests/unit/fault_harness.h"
 #include "tests/unit/vsock_harness.h"
 #include "base/cleanup.h"
-
-static int open_fds(void)
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 512; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
-}
+#include "tests/unit/open_fds.h"
 
 /* The VMM's end of the connection that vsock_connect_host makes next: the newest fd but one. */
 static int connect_and_find(struct vsock_fixture *f, uint32_t port, int *ret_device_fd)
