@@ -527,30 +527,19 @@ int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page
     return jail_read_open_page(fd, ret_page);
 }
 
-int jail_read_open_page(int fd, struct stats_page *ret_page)
-{
-    if (pread(fd, ret_page, sizeof *ret_page, 0) != sizeof *ret_page ||
-        ret_page->magic != STATS_PAGE_MAGIC) {
-        *ret_page = (struct stats_page){ 0 };
-        return -EINVAL;
-    }
-    ret_page->exit_text[sizeof ret_page->exit_text - 1] = '\0';
-    return 0;
-}
-
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err)
 {
     auto_close int fd = jail_open_page(jail, instance);
     auto_free char *ring = malloc(CONSOLE_RING_BYTES);
     auto_free char *bytes = malloc(CONSOLE_RING_BYTES);
-    struct stats_page page = { 0 };
+    struct stats_page page;
     size_t size;
     size_t start;
 
     if (!ring || !bytes)
         return error_set(err, EAGAIN, "memory is short; try again");
-    if (fd < 0 || pread(fd, &page, sizeof page, 0) != sizeof page ||
+    if (jail_read_open_page(fd, &page) < 0 ||
         pread(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET) != CONSOLE_RING_BYTES)
         page.console_bytes = 0;
     size = page.console_bytes < CONSOLE_RING_BYTES ? page.console_bytes : CONSOLE_RING_BYTES;

@@ -95,12 +95,10 @@ int jail_connect(const struct jail *jail, uint32_t instance, struct error *err);
 int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_count,
               struct error *err);
 
-/* The shared page's first part as it is now: *ret_page zeroed where there is none. */
+/* The shared page's first part as it is now: jail_read_open_page. */
 int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page);
 /* Owned fd of the page, to read from; -errno (-ENOENT before the first start). */
 int jail_open_page(const struct jail *jail, uint32_t instance);
-/* jail_read_page by that fd, for who reads it again and again. */
-int jail_read_open_page(int fd, struct stats_page *ret_page);
 /* The last `tail` bytes of the console, malloc'ed. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);

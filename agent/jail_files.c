@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/path.h"
 #include "storage/instance_name.h"
+#include "vmm/stats_page.h"
 
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err)
 {
@@ -62,6 +63,19 @@ int jail_write_text(int dir_fd, const char *name, const char *text)
     if (fd < 0)
         return -errno;
     return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+int jail_read_open_page(int fd, struct stats_page *ret_page)
+{
+    struct stats_page page;
+    bool read = pread(fd, &page, sizeof page, 0) == sizeof page;
+
+    *ret_page = (struct stats_page){ 0 };
+    if (!read || ((page.magic ^ STATS_PAGE_MAGIC) & 0xffffff) != 0) /* but for the digit */
+        return -EINVAL;
+    memcpy(ret_page, &page, page.magic == STATS_PAGE_MAGIC ? sizeof page : STATS_HEAD_BYTES);
+    ret_page->exit_text[sizeof ret_page->exit_text - 1] = '\0';
+    return page.magic != STATS_PAGE_MAGIC;
 }
 
 struct numbers {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 struct error;
+struct stats_page;
 
 /* Makes it unless it is there, and opens it; a symlink in its last part is refused.  Owned fd. */
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err);
@@ -16,5 +17,8 @@ int jail_create_file(int dir_fd, const char *name, int flags);
 /* A small file as a string, cut at size - 1; 0 or -errno. */
 int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size);
 int jail_write_text(int dir_fd, const char *name, const char *text);
+/* The first part of a VM's shared page as it is now.  0; 1 = of another version's VMM, and only its
+ * head is known, the rest is zeroes; -errno = there is none (yet), and all of it is zeroes. */
+int jail_read_open_page(int fd, struct stats_page *ret_page);
 /* Adds the names that are plain numbers to *instances (realloc'ed), each once. */
 int jail_list_numbers(int dir_fd, uint32_t **instances, size_t *count, struct error *err);

@@ -17,6 +17,7 @@
 
 #include "agent/console_cursor.h"
 #include "agent/jail.h"
+#include "agent/jail_files.h"
 #include "agent/node_internal.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
@@ -94,8 +95,7 @@ static bool read_place(struct console_follower *follower, uint64_t *ret_start_ns
     struct stats_page page;
 
     open_page(follower);
-    if (follower->page_fd < 0 || pread(follower->page_fd, &page, sizeof page, 0) != sizeof page ||
-        page.magic != STATS_PAGE_MAGIC)
+    if (jail_read_open_page(follower->page_fd, &page) < 0)
         return false;
     *ret_start_ns = page.start_ns;
     *ret_total = page.console_bytes;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "agent/jail.h"
+#include "agent/jail_files.h"
 #include "agent/node_console.h"
 #include "agent/node_internal.h"
 #include "agent/vm_hotplug.h"

@@ -8,8 +8,6 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define STATS_PAGE_VERSION 1
-
 static const char *const reason_names[EXIT_REASON_COUNT] = {
     [EXIT_REASON_NONE] = "none",
     [EXIT_REASON_POWEROFF] = "power-off",
@@ -33,7 +31,6 @@ int stats_page_map(int fd, struct stats_page **ret_page, struct error *err)
     page = mmap(NULL, VMM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return error_set(err, errno, "map the shared page");
-    page->version = STATS_PAGE_VERSION;
     __atomic_store_n(&page->magic, STATS_PAGE_MAGIC, __ATOMIC_RELEASE);
     *ret_page = page;
     return 0;

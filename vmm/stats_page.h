@@ -8,11 +8,18 @@
  * and the console's tail is there after a crash.  Everything in it is untrusted by the agent.
  *
  * Counters are written by one thread each with relaxed atomics; readers may see them a moment late
- * and not all of one instant. */
+ * and not all of one instant.
+ *
+ * The magic tells the layout: "PAG" and a digit.  An agent meets the pages of VMMs that are older,
+ * or newer, than itself, and reads their head: so a new layout has another digit, and keeps for
+ * ever the first STATS_HEAD_BYTES, the numbers of enum exit_reason, and where the console ring is.
+ */
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 #define STATS_PAGE_MAGIC   0x32474150 /* "PAG2" */
+#define STATS_HEAD_BYTES   152        /* up to and with console_bytes */
 #define STATS_DISKS_MAX    8
 #define STATS_NICS_MAX     8
 #define STATS_VCPUS_MAX    32
@@ -74,8 +81,8 @@ struct stats_memory {
 };
 
 struct stats_page {
-    uint32_t magic; /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
-    uint32_t version;
+    uint32_t magic;    /* STATS_PAGE_MAGIC, written by the VMM when it has mapped the page */
+    uint32_t unused;   /* 1 in older pages */
     uint64_t start_ns; /* CLOCK_MONOTONIC when the vCPUs were let go; 0 = not yet */
 
     uint32_t exit_reason; /* enum exit_reason; written last, after the three below */
@@ -94,4 +101,7 @@ struct stats_page {
     uint8_t disk_full[STATS_DISKS_MAX]; /* 1: requests of it wait for space */
 };
 
+_Static_assert(offsetof(struct stats_page, exit_reason) == 16 &&
+                   offsetof(struct stats_page, vcpu_exits) == STATS_HEAD_BYTES,
+               "the head is where it always was");
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");

@@ -431,6 +431,39 @@ static void the_console_is_a_ring(void **state)
     close(fd);
 }
 
+static void of_a_page_of_another_layout_the_head_is_read(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct stats_page page = { .magic = 0x31474150, /* "PAG1" */
+                               .start_ns = 5,
+                               .exit_reason = EXIT_REASON_PANIC,
+                               .exit_detail = 6,
+                               .exit_text = "why",
+                               .console_bytes = 3,
+                               .rng_bytes = 7,
+                               .disk_full = { 1 } };
+    struct stats_page got;
+    auto_free char *bytes = NULL;
+    auto_close int fd = open_page(f, 22);
+    size_t size;
+
+    memset(page.vcpu_exits, 0xff, sizeof page.vcpu_exits);
+    write_page(fd, &page);
+    assert_int_equal(ftruncate(fd, VMM_PAGE_BYTES), 0);
+    assert_int_equal(pwrite(fd, "end", 3, CONSOLE_OFFSET), 3);
+    assert_int_equal(jail_read_page(f->jail, 22, &got), 1);
+    assert_int_equal(got.start_ns, 5);
+    assert_int_equal(got.exit_reason, EXIT_REASON_PANIC);
+    assert_int_equal(got.exit_detail, 6);
+    assert_string_equal(got.exit_text, "why");
+    assert_int_equal(got.console_bytes, 3);
+    for (size_t i = STATS_HEAD_BYTES; i < sizeof got; i++)
+        assert_int_equal(((const char *)&got)[i], 0);
+    assert_int_equal(jail_read_console(f->jail, 22, 100, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 3);
+    assert_memory_equal(bytes, "end", 3);
+}
+
 static void a_page_that_lies_is_harmless(void **state)
 {
     struct fixture *f = need_jail(state);
@@ -497,6 +530,7 @@ int main(void)
         TEST(the_cgroups_parent_goes_when_it_is_empty),
         TEST(users_do_not_overlap),
         TEST(the_console_is_a_ring),
+        TEST(of_a_page_of_another_layout_the_head_is_read),
         TEST(a_page_that_lies_is_harmless),
         TEST(a_damaged_identity_is_an_error),
     };
