@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -125,6 +126,20 @@ static void raise_file_limit(void)
     }
 }
 
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67 /* Linux 6.4 */
+#endif
+
+/* KSM would let one tenant find out, by how long a write takes, what another has in memory.  That
+ * all of a process's memory may be merged is inherited, over fork and exec: MemoryKSM= of our unit
+ * would be every VM's.  Here, because the kernel then looks through all that the process has. */
+static int merge_nothing(struct error *err)
+{
+    if (prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) == 0 || errno == EINVAL)
+        return 0; /* EINVAL: the kernel has no KSM, or none of whole processes */
+    return error_set(err, errno, "have no memory merged: %s", strerror(errno));
+}
+
 static int find_libexec(struct config *config, struct error *err)
 {
     char path[PATH_MAX];
@@ -206,8 +221,10 @@ static int open_audit(struct warrend *warrend, struct error *err)
 
 static int start(struct warrend *warrend, struct error *err)
 {
-    int result = find_libexec(&warrend->config, err);
+    int result = merge_nothing(err);
 
+    if (result == 0)
+        result = find_libexec(&warrend->config, err);
     if (result == 0)
         result = loop_new(&warrend->loop, err);
     if (result == 0)

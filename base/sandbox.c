@@ -150,21 +150,6 @@ static int limit(int resource, uint64_t value)
     return setrlimit(resource, &both) < 0 ? -errno : 0;
 }
 
-#ifndef PR_SET_MEMORY_MERGE
-#define PR_SET_MEMORY_MERGE 67 /* Linux 6.4 */
-#endif
-
-/* KSM would let one tenant find out, by how long a write takes, what another has in memory.  A
- * process inherits from its parent, over exec, that all of its memory may be merged: systemd's
- * MemoryKSM= of the agent's unit would be every VM's. */
-static int merge_nothing(const struct sandbox_spec *spec)
-{
-    (void)spec;
-    if (prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) == 0)
-        return 0;
-    return errno == EINVAL ? 0 : -errno; /* the kernel has no KSM, or none of whole processes */
-}
-
 static int set_limits(const struct sandbox_spec *spec)
 {
     int result = limit(RLIMIT_CORE, 0);
@@ -248,11 +233,10 @@ int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step)
         const char *name;
         int (*run)(const struct sandbox_spec *spec);
     } steps[] = {
-        { "have no memory merged", merge_nothing },     { "set the host name", set_hostname },
-        { "enter the empty root", enter_root },         { "set limits", set_limits },
-        { "drop the bounding set", drop_bounding_set }, { "set user and group", set_ids },
-        { "set capabilities", set_capabilities },       { "set no_new_privs", seal },
-        { "load the system call filter", load_filter },
+        { "set the host name", set_hostname }, { "enter the empty root", enter_root },
+        { "set limits", set_limits },          { "drop the bounding set", drop_bounding_set },
+        { "set user and group", set_ids },     { "set capabilities", set_capabilities },
+        { "set no_new_privs", seal },          { "load the system call filter", load_filter },
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {

@@ -38,7 +38,7 @@ struct sandbox_spec {
     size_t filter_length;
 };
 
-/* No memory merged (KSM), root, hostname, rlimits, no core dumps, groups, ids, capabilities
+/* Root, hostname, rlimits, no core dumps, groups, ids, capabilities
  * (bounding set too), no_new_privs, non-dumpable, filter.  0, or -errno with *ret_step naming what
  * failed
  * ("pivot_root"). */

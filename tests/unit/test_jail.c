@@ -210,30 +210,6 @@ static void without_io_uring_it_starts_all_the_same(void **state)
     assert_int_equal(status, 0);
 }
 
-/* What systemd's MemoryKSM=yes gives the agent, over fork and exec. */
-static void no_vmm_has_memory_merged(void **state)
-{
-    struct fixture *f = need_jail(state);
-    struct jail_process process;
-    char path[64], text[512] = "";
-
-#ifdef __SANITIZE_ADDRESS__
-    skip(); /* the kernel looks for merged pages in all of its shadow, 16 TiB: for many minutes */
-#endif
-    if (prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0) < 0)
-        skip(); /* this host cannot */
-    assert_int_equal(
-        jail_start(f->jail, 9, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
-    snprintf(path, sizeof path, "/proc/%d/ksm_stat", process.pid);
-    jail_read_text(AT_FDCWD, path, text, sizeof text);
-    end(&process);
-    jail_remove(f->jail, 9, NULL);
-    assert_int_equal(prctl(67, 0, 0, 0, 0), 0);
-    if (!strstr(text, "ksm_merge_any: "))
-        skip(); /* its kernel does not tell */
-    assert_non_null(strstr(text, "ksm_merge_any: no\n"));
-}
-
 static void a_second_start_begins_with_an_empty_page(void **state)
 {
     struct fixture *f = need_jail(state);
@@ -523,7 +499,6 @@ int main(void)
         TEST(each_vmm_has_namespaces_of_its_own),
         TEST(a_vmm_inherits_rings_for_its_disks),
         TEST(without_io_uring_it_starts_all_the_same),
-        TEST(no_vmm_has_memory_merged),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),
