@@ -198,17 +198,21 @@ static int read_leaf(const struct jail_cgroup *cgroup, uint32_t instance, const 
     return jail_read_text(cgroup->fd, name, ret_text, size);
 }
 
-/* The number behind a word of a leaf's file; 0 if either is not there. */
+/* The number behind a word; 0 if that is not there. */
+static uint64_t count_behind(const char *text, const char *word)
+{
+    const char *found = strstr(text, word);
+
+    return found ? strtoull(found + strlen(word), NULL, 10) : 0;
+}
+
+/* The same of a leaf's file. */
 static uint64_t read_count(const struct jail_cgroup *cgroup, uint32_t instance, const char *file,
                            const char *word)
 {
     char text[512];
-    const char *found;
 
-    if (read_leaf(cgroup, instance, file, text, sizeof text) < 0)
-        return 0;
-    found = strstr(text, word);
-    return found ? strtoull(found + strlen(word), NULL, 10) : 0;
+    return read_leaf(cgroup, instance, file, text, sizeof text) < 0 ? 0 : count_behind(text, word);
 }
 
 uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance)
@@ -219,6 +223,15 @@ uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instan
 uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance)
 {
     return read_count(cgroup, instance, "cpu.stat", "throttled_usec ");
+}
+
+uint64_t jail_cgroup_held_bytes(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    char text[512]; /* both are among the first */
+
+    if (read_leaf(cgroup, instance, "memory.stat", text, sizeof text) < 0)
+        return 0;
+    return count_behind(text, "anon ") + count_behind(text, "shmem ");
 }
 
 bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup)

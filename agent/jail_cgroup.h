@@ -50,6 +50,9 @@ struct jail_memory {
 };
 void jail_cgroup_see_memory(const struct jail_cgroup *cgroup, uint32_t instance,
                             struct jail_memory *ret_memory);
+/* What it has in RAM that is no file's on a disk, whether its process has mapped it or not; 0 where
+ * that cannot be told.  Any thread. */
+uint64_t jail_cgroup_held_bytes(const struct jail_cgroup *cgroup, uint32_t instance);
 /* For how long its cpu.max held it back, in all; 0 where that cannot be told.  Any thread. */
 uint64_t jail_cgroup_throttled_us(const struct jail_cgroup *cgroup, uint32_t instance);
 uint64_t jail_cgroup_oom_kills(const struct jail_cgroup *cgroup, uint32_t instance);

@@ -88,6 +88,18 @@ static void hear_guest(struct vm *vm, const struct stats_page *page, struct bala
     ret_vm->refaults = vm->refaults < UINT32_MAX ? (uint32_t)vm->refaults : UINT32_MAX;
 }
 
+/* A VM that was forked shares a file with its copies, and has mapped only what it touched since:
+ * what it had filled before is still its own. */
+static uint32_t resident_mib(const struct node *node, const struct vm *vm)
+{
+    uint32_t mapped = memory_resident_mib(vm->pid), held;
+
+    if (vm->spec.memory_backing != VMM_MEMORY_SHARED)
+        return mapped;
+    held = bounded_mib(jail_cgroup_held_bytes(jail_cgroups(node->jail), vm->head.instance));
+    return held > mapped ? held : mapped;
+}
+
 static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
 {
     const struct vm_spec *spec = &vm->spec;
@@ -102,7 +114,7 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .weight = spec->memory_weight,
         .priority = spec->priority,
         .serial = vm->head.instance,
-        .resident_mib = memory_resident_mib(vm->pid),
+        .resident_mib = resident_mib(node, vm),
         .swapped_mib = memory.swapped_mib,
         .psi_permille = memory.psi_permille,
         .stats_age_ms = UINT32_MAX,

@@ -120,6 +120,19 @@ static void who_ran_out_of_memory_is_counted(void **state)
     assert_int_equal(jail_cgroup_oom_kills(&f->cgroup, 8), 0);
 }
 
+static void what_is_held_in_ram_is_counted(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(jail_cgroup_held_bytes(&f->cgroup, 7), 0);
+    write_file(f, "7/memory.stat",
+               "anon 4096\nfile 70000\nkernel 5\nkernel_stack 6\npagetables 7\n"
+               "sec_pagetables 8\npercpu 9\nsock 1\nvmalloc 2\nshmem 8192\nzswap 3\n"
+               "file_mapped 70000\nanon_thp 11\nshmem_thp 12\n");
+    assert_int_equal(jail_cgroup_held_bytes(&f->cgroup, 7), 3 * 4096);
+    assert_int_equal(jail_cgroup_held_bytes(&f->cgroup, 8), 0);
+}
+
 static void a_cap_that_is_not_kept_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -186,6 +199,7 @@ int main(void)
         cmocka_unit_test(what_is_not_capped_is_max),
         cmocka_unit_test(caps_are_as_the_kernel_takes_them),
         cmocka_unit_test_setup_teardown(who_ran_out_of_memory_is_counted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_held_in_ram_is_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cap_that_is_not_kept_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_the_host_has_is_written, set_up, tear_down),
         cmocka_unit_test(only_disks_are_limited),
