@@ -199,49 +199,47 @@ static int restore_networks(struct node *node, struct error *err)
     return net_host_restore(node->net, configs, config_count, nics, nic_count, err);
 }
 
-static size_t list_instances(const struct resource_table *table, uint32_t *ret_instances,
-                             bool ready_images_only)
+static bool has_files(const struct resource *resource)
 {
+    switch (resource->kind) {
+    case RESOURCE_IMAGE:
+        return resource_progress(resource) == PROGRESS_READY;
+    case RESOURCE_SNAPSHOT:
+        return resource_progress(resource) != PROGRESS_FAILED;
+    default:
+        return true;
+    }
+}
+
+static int sweep_kind(const struct node *node, enum resource_kind kind, struct error *err)
+{
+    const struct resource_table *table = &node->tables[kind];
+    auto_free uint32_t *keep = calloc(table->count + 1, sizeof *keep);
     size_t count = 0;
 
+    if (!keep)
+        return error_set(err, ENOMEM, "memory is short to sweep files");
     for (size_t i = 0; i < table->count; i++)
-        if (!ready_images_only || ((const struct image *)table->items[i])->state == PROGRESS_READY)
-            ret_instances[count++] = table->items[i]->instance;
-    return count;
+        if (has_files(table->items[i]))
+            keep[count++] = table->items[i]->instance;
+    return kind == RESOURCE_IMAGE    ? image_sweep(node->images, keep, count, err)
+           : kind == RESOURCE_VOLUME ? volume_sweep(node->volumes, keep, count, err)
+                                     : snapshot_store_sweep(node->snapshots, keep, count, err);
 }
 
-/* Failed ones have no files. */
-static int sweep_snapshots(struct node *node, struct error *err)
+/* What cannot be removed keeps no agent from starting: no number is given twice, so it is in
+ * nobody's way, and what is begun again clears its own. */
+static void sweep_files(const struct node *node)
 {
-    auto_free uint32_t *keep = calloc(node->tables[RESOURCE_SNAPSHOT].count + 1, sizeof *keep);
-    const struct snapshot *snapshot;
-    size_t count = 0;
+    static const enum resource_kind kinds[] = { RESOURCE_IMAGE, RESOURCE_VOLUME,
+                                                RESOURCE_SNAPSHOT };
 
-    if (!keep)
-        return error_set(err, ENOMEM, "memory is short");
-    for (size_t i = 0; (snapshot = node_snapshot_at(node, i)); i++)
-        if (snapshot->state != PROGRESS_FAILED)
-            keep[count++] = snapshot->head.instance;
-    return snapshot_store_sweep(node->snapshots, keep, count, err);
-}
+    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
+        struct error err = { 0 };
 
-static int sweep_files(struct node *node, struct error *err)
-{
-    const struct resource_table *images = &node->tables[RESOURCE_IMAGE];
-    const struct resource_table *volumes = &node->tables[RESOURCE_VOLUME];
-    auto_free uint32_t *keep = calloc(images->count + volumes->count + 1, sizeof *keep);
-    size_t count;
-    int result;
-
-    if (!keep)
-        return error_set(err, ENOMEM, "memory is short");
-    count = list_instances(images, keep, /* ready_images_only= */ true);
-    result = image_sweep(node->images, keep, count, err);
-    if (result < 0)
-        return result;
-    count = list_instances(volumes, keep, /* ready_images_only= */ false);
-    result = volume_sweep(node->volumes, keep, count, err);
-    return result < 0 ? result : sweep_snapshots(node, err);
+        if (sweep_kind(node, kinds[i], &err) < 0)
+            log_error(node->log, "%s; the next agent tries again", err.message);
+    }
 }
 
 /* Unfinished creations are begun again, unfinished deletions go on. */
@@ -283,10 +281,9 @@ int node_reconcile(struct node *node, struct error *err)
         node->adopted += vm->pidfd >= 0;
     }
     result = node_remove_orphans(node, err);
-    if (result == 0)
-        result = sweep_files(node, err);
     if (result < 0)
         return result;
+    sweep_files(node);
     /* A network that cannot be made is shown as failed; VMs must not be lost for it. */
     if (restore_networks(node, &network_err) < 0)
         log_error(node->log, "networks: %s", network_err.message);
