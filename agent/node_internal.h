@@ -157,7 +157,7 @@ struct vm {
     int64_t observed_generation;
     char boot_id[BOOT_ID_TEXT]; /* of the host when it was last started */
     unsigned restarts;          /* by policy, ever */
-    unsigned failures;          /* in a row; for the backoff */
+    unsigned failures;          /* in a row, whichever agent saw them; for the backoff */
     enum vm_intent intent;
     char full[ID_MAX + 16]; /* why it is paused, if a disk is full: "disk-full: " and its name */
     enum vm_restore restore;

@@ -492,6 +492,7 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
     if (status && stored) {
         json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
         json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
+        json_object_set_new(status, "failures", json_integer(vm->failures));
         json_object_set_new(status, "boot_id", json_string(vm->boot_id));
         json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
         json_object_set_new(status, "full", json_string(vm->full));
@@ -534,6 +535,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     snprintf(vm->reason, sizeof vm->reason, "%s", json_text(status, "reason"));
     vm->observed_generation = json_integer_value(json_object_get(status, "observed_generation"));
     vm->restarts = (unsigned)json_integer_value(json_object_get(status, "restarts"));
+    vm->failures = (unsigned)json_integer_value(json_object_get(status, "failures"));
     vm->since_ms = json_integer_value(json_object_get(status, "since_ms"));
     snprintf(vm->boot_id, sizeof vm->boot_id, "%s", json_text(status, "boot_id"));
     vm->head.deleting = json_is_true(json_object_get(status, "deleting"));

@@ -388,8 +388,10 @@ static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verd
     if (verdict->then == VM_THEN_START)
         vm->start_due = true;
     if (verdict->then == VM_THEN_START_LATER) {
-        vm->timer = loop_after(node->loop, vm_lifecycle_backoff_ms(vm->failures), on_backoff_over,
-                               &vm->closure);
+        int delay_ms = vm_lifecycle_backoff_ms(vm->failures);
+
+        log_info(node->log, "vm %s: is started again in %d s", vm->head.id, delay_ms / 1000);
+        vm->timer = loop_after(node->loop, delay_ms, on_backoff_over, &vm->closure);
         vm->start_due = vm->timer == NULL;
     }
 }
