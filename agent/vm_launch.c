@@ -36,7 +36,8 @@ struct nic_job {
     struct vm *vm;
     unsigned count;
     struct nic_config nics[VMM_NICS_MAX];
-    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX]; /* by place; -1 = none */
+    /* By place, owned; -1 = none.  The last to close a tap waits for some 20 ms. */
+    int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX];
 };
 
 struct process_job {
@@ -90,11 +91,19 @@ static int nics_up(void *argument, struct error *err)
     return 0;
 }
 
+static void close_taps(int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX])
+{
+    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
+        for (unsigned k = 0; k < VMM_QUEUES_MAX; k++)
+            cleanup_close(&tap_fds[i][k]);
+}
+
 static int nics_down(void *argument, struct error *err)
 {
     struct nic_job *job = argument;
     int first = 0;
 
+    close_taps(job->tap_fds);
     for (unsigned i = 0; i < job->count; i++) {
         int result = nic_down(job->node->net, &job->nics[i], first ? NULL : err);
 
@@ -263,13 +272,6 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     return vmm_client_configure(vm->client, &configure, fds, count, err);
 }
 
-static void close_taps(struct vm *vm)
-{
-    for (unsigned i = 0; i < VMM_NICS_MAX; i++)
-        for (unsigned k = 0; k < VMM_QUEUES_MAX; k++)
-            cleanup_close(&vm->tap_fds[i][k]);
-}
-
 static void free_process_job(struct process_job *job)
 {
     vm_files_close(&job->files);
@@ -300,7 +302,8 @@ static void launched(struct node *node, struct vm *vm)
     }
     if (job)
         free_process_job(job);
-    close_taps(vm);
+    if (vm->launch_error == 0 && wanted)
+        close_taps(vm->tap_fds); /* the VMM has them; else nics_down closes them */
     if (vm->pidfd < 0) {
         vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
         return;
@@ -383,7 +386,7 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
     if (!job)
         return error_set(err, ENOMEM, "memory is short");
     *job = (struct nic_job){ .node = node, .vm = vm };
-    memset(job->tap_fds, 0xff, sizeof job->tap_fds); /* all -1 */
+    memcpy(job->tap_fds, vm->tap_fds, sizeof job->tap_fds);
     for (unsigned place = 0; place < VMM_NICS_MAX; place++)
         if (run == nics_down ? vm_nic_at(vm, place) : vm_nic_in_machine(vm, place))
             vm_nic_config(node, vm, vm_nic_at(vm, place), &job->nics[job->count++]);
@@ -392,11 +395,13 @@ static int submit_nics(struct node *node, struct vm *vm, worker_run_fn *run, wor
         return 0;
     }
     result = worker_submit(node->net_worker, run, done, job, err);
-    if (result < 0)
+    if (result < 0) {
         free(job);
-    else
-        vm->jobs++;
-    return result;
+        return result;
+    }
+    memset(vm->tap_fds, 0xff, sizeof vm->tap_fds); /* all -1 */
+    vm->jobs++;
+    return 0;
 }
 
 static struct process_job *process_job_new(struct node *node, struct vm *vm)
