@@ -92,10 +92,15 @@ static int check_spec(const struct guest_memory_spec *spec, uint64_t page_bytes,
 static void add_region(struct guest_memory *memory, uint64_t guest_start, uint64_t size,
                        bool hotplug)
 {
-    struct guest_memory_region region = { guest_start, size, memory->host, hotplug };
+    struct guest_memory_region region = { guest_start, size, memory->host, hotplug, size };
 
-    for (size_t i = 0; i < memory->count; i++)
-        region.host += memory->regions[i].size;
+    for (size_t i = 0; i < memory->count; i++) {
+        struct guest_memory_region *before = &memory->regions[i];
+
+        region.host += before->size;
+        if (before->guest_start + before->size == guest_start) /* a guest sees no seam there */
+            before->reach += size;
+    }
     if (size > 0)
         memory->regions[memory->count++] = region;
 }
@@ -178,8 +183,8 @@ void *guest_memory_map(const struct guest_memory *memory, uint64_t guest, uint64
     for (size_t i = 0; i < memory->count; i++) {
         const struct guest_memory_region *region = &memory->regions[i];
 
-        if (guest >= region->guest_start && size <= region->size &&
-            guest - region->guest_start <= region->size - size)
+        if (guest >= region->guest_start && size <= region->reach &&
+            guest - region->guest_start <= region->reach - size)
             return region->host + (guest - region->guest_start);
     }
     return NULL;

@@ -19,9 +19,10 @@ struct guest_memory; /* opaque; see guest_memory.c */
 #define GUEST_REGIONS_MAX 3
 struct guest_memory_region {
     uint64_t guest_start;
-    uint64_t size; /* bytes */
-    uint8_t *host; /* borrowed */
-    bool hotplug;  /* not RAM until it is plugged; the last, if there is one */
+    uint64_t size;  /* bytes */
+    uint8_t *host;  /* borrowed */
+    bool hotplug;   /* not RAM until it is plugged; the last, if there is one */
+    uint64_t reach; /* bytes to the end of the last region that follows without a gap */
 };
 
 struct guest_memory_spec {
@@ -41,8 +42,8 @@ uint64_t guest_memory_bytes(const struct guest_memory *memory); /* of all region
 size_t guest_memory_region_count(const struct guest_memory *memory);
 struct guest_memory_region guest_memory_region(const struct guest_memory *memory, size_t index);
 
-/* The host address of [guest, guest+size), which must lie wholly in one region; else NULL.  Safe
- * for every value of both; size 0 gives NULL. */
+/* The host address of [guest, guest+size), which must lie wholly in RAM, with no hole in between;
+ * else NULL.  Safe for every value of both; size 0 gives NULL. */
 void *guest_memory_map(const struct guest_memory *memory, uint64_t guest, uint64_t size);
 
 /* Copies; false (nothing copied) unless the whole range is RAM. */

@@ -115,6 +115,30 @@ static void what_can_be_plugged_comes_last(void **state)
     }
 }
 
+/* One buffer may lie in both, as where a driver joins pages that follow each other. */
+static void what_can_be_plugged_follows_without_a_seam(void **state)
+{
+    static const struct {
+        uint64_t bytes, end;
+        bool joined;
+    } cases[] = { { 16 * MIB, 16 * MIB, false },
+                  { 4 * GIB, 5 * GIB, false },
+                  { 5 * GIB, 6 * GIB, true } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        const struct guest_memory_spec spec = { .bytes = cases[i].bytes, .hotplug_bytes = 8 * MIB };
+        struct guest_memory *memory = NULL;
+
+        assert_int_equal(guest_memory_make(&spec, &memory, NULL), 0);
+        assert_ptr_equal(guest_memory_map(memory, cases[i].end - 4096, 4096 + 8 * MIB),
+                         cases[i].joined ? guest_memory_map(memory, cases[i].end - 4096, 1) : NULL);
+        assert_null(guest_memory_map(memory, cases[i].end - 4096, 4097 + 8 * MIB));
+        assert_null(guest_memory_map(memory, GUEST_HOLE_START - 1, 2));
+        guest_memory_free(memory);
+    }
+}
+
 static void copies_are_whole_or_not_at_all(void **state)
 {
     uint8_t bytes[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, back[8] = { 0 };
@@ -545,6 +569,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(files_are_mapped_copy_on_write, set_up, tear_down),
         cmocka_unit_test_setup_teardown(discarded_pages_read_as_zeroes, set_up, tear_down),
         cmocka_unit_test(what_can_be_plugged_comes_last),
+        cmocka_unit_test(what_can_be_plugged_follows_without_a_seam),
         cmocka_unit_test(every_backing_is_memory),
         cmocka_unit_test(shared_memory_is_the_file),
         cmocka_unit_test(saving_uses_no_memory),
