@@ -31,11 +31,13 @@
 #define FEATURE_DISCARD      (1ull << 13)
 #define FEATURE_WRITE_ZEROES (1ull << 14)
 
-/* A request may be done in one go on the loop's thread, so its size is bounded: segments of at most
- * SEGMENT_BYTES, two descriptors of a chain being header and status.  Larger ones fail. */
-#define SEGMENT_BYTES     (128u << 10)
-#define SEGMENTS          (BLOCK_QUEUE_SIZE - 2)
-#define REQUEST_BYTES_MAX ((uint64_t)SEGMENT_BYTES * SEGMENTS)
+/* FreeBSD takes no disk whose segments are shorter than its largest request, 1 MiB.  Two
+ * descriptors of a chain are header and status. */
+#define SEGMENT_BYTES (1u << 20)
+#define SEGMENTS      (BLOCK_QUEUE_SIZE - 2)
+/* A request may be done in one go on the loop's thread, so its size is bounded, by less than the
+ * segments could hold: larger ones fail.  Linux's have at most 1280 KiB, unless it is told. */
+#define REQUEST_BYTES_MAX (32ull << 20)
 /* After so much the other devices get their turn. */
 #define TURN_REQUESTS 64
 #define TURN_BYTES    (16u << 20)
