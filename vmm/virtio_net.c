@@ -230,8 +230,7 @@ static void tap_receive(struct net_tap *tap)
     struct virtqueue *queue = virtio_device_queue(net->device, index);
     uint16_t left = 0;
 
-    tap_watch(tap, true);
-    virtqueue_disable_kicks(queue);
+    tap_watch(tap, true); /* kicks stay on: another tap may wait for the queue's buffers */
     for (unsigned tries = 0; tries < TURN_FRAMES; tries++) {
         enum deliver_result result;
 

@@ -219,6 +219,23 @@ static void what_waits_for_a_pair_goes_to_another_when_it_is_gone(void **state)
     assert_int_equal(f->stats.rx_dropped, 0);
 }
 
+/* Without event indices a flag says whether kicks are wanted: yes as long as a frame of one of the
+ * tap's queues waits for buffers, whatever the others have. */
+static void kicks_are_wanted_while_a_frame_waits(void **state)
+{
+    struct fixture *f = *state;
+    int next[256] = { 0 };
+
+    driver_start(&f->h, FEATURES, RING);
+    for (unsigned i = 0; i < 16; i++) {
+        host_send_flow(f, (uint8_t)i, 0);
+        ring_kick(&f->h, RX(0)); /* all queues of the tap are looked at */
+        assert_int_equal(guest_get16(&f->h, ring_used(RX(0))), 0);
+        offer_receive(f, 0, 1);
+        assert_int_equal(take_frames(f, 0, next), 1);
+    }
+}
+
 static bool guest_send(struct fixture *f, unsigned pair)
 {
     static const uint8_t frame[12 + 60] = {
@@ -417,6 +434,7 @@ int main(void)
         TEST(one_pair_until_the_driver_asks_for_more),
         TEST(flows_spread_over_the_pairs),
         TEST(what_waits_for_a_pair_goes_to_another_when_it_is_gone),
+        TEST(kicks_are_wanted_while_a_frame_waits),
         TEST(each_pair_in_use_sends),
         TEST(commands_are_judged),
         TEST(commands_that_cannot_be_answered_need_reset),
