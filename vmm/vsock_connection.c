@@ -134,7 +134,7 @@ bool vsock_table_kill(struct vsock_table *table)
     table->reset_count = 0;
     for (struct vsock_connection *connection = table->connections; connection < end_of(table);
          connection++) {
-        if (connection->state == VSOCK_FREE)
+        if (connection->state == VSOCK_FREE || connection->state == VSOCK_DEAD)
             continue;
         connection->state = VSOCK_DEAD;
         any = true;

@@ -86,7 +86,8 @@ void vsock_connect(struct vsock_table *table, const struct vmm_vsock *message, i
 void vsock_answer(struct vsock_table *table, const struct vmm_vsock *message, int fd);
 void vsock_forget_agent(struct vsock_table *table);
 
-/* Any thread: no connection has a guest any more.  True if there were some: then free them soon. */
+/* Any thread: no connection has a guest any more.  True if one had until now: then free them soon.
+ */
 bool vsock_table_kill(struct vsock_table *table);
 void vsock_table_free_dead(struct vsock_table *table);
 /* Frees all, silently. */

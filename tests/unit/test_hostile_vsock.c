@@ -146,6 +146,21 @@ static void connections_are_bounded(void **state)
     close(vsock_connect_host(f, 1, HOST_PORT));
 }
 
+/* Case 15: the loop is told of the dead once, however often they die before it looks. */
+static void a_flood_of_resets_is_one(void **state)
+{
+    static struct vsock_table table;
+
+    (void)state;
+    assert_false(vsock_table_kill(&table));
+    table.connections[3].state = VSOCK_OPEN;
+    table.connections[5].state = VSOCK_ASKED;
+    assert_true(vsock_table_kill(&table));
+    assert_false(vsock_table_kill(&table));
+    assert_int_equal(table.connections[3].state, VSOCK_DEAD);
+    assert_int_equal(table.connections[5].state, VSOCK_DEAD);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
 
 int main(void)
@@ -155,6 +170,7 @@ int main(void)
         TEST(bad_chains_stop_the_device),
         TEST(answers_that_nobody_takes_are_bounded),
         TEST(connections_are_bounded),
+        TEST(a_flood_of_resets_is_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
