@@ -243,6 +243,8 @@ void virtio_balloon_change(struct virtio_balloon *balloon, const struct vmm_ball
     bool resized = config->target_mib != balloon->config.target_mib;
 
     virtio_device_lock(balloon->device);
+    if (config->stats_interval_s != balloon->config.stats_interval_s)
+        balloon->timer = loop_cancel(balloon->timer);
     set_target(balloon, config);
     plan_stats(balloon);
     if (resized)
