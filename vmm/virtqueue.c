@@ -63,8 +63,7 @@ int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index)
     queue->used = used;
     queue->indirect = indirect;
     queue->event_index = event_index;
-    queue->next_avail = queue->next_used = 0;
-    queue->published_used = queue->notified_used = 0;
+    queue->next_avail = queue->next_used = queue->published_used = 0;
     queue->in_flight = 0;
     queue->enabled = true;
     return 0;
@@ -99,7 +98,7 @@ void virtqueue_transfer(struct virtqueue *queue, struct transfer *transfer)
         transfer_refuse(transfer, EPROTO, "a virtqueue's rings are not in its memory");
     queue->broken = state.broken;
     queue->next_avail = state.next_avail;
-    queue->next_used = queue->published_used = queue->notified_used = state.next_used;
+    queue->next_used = queue->published_used = state.next_used;
 }
 
 /* How many chains the driver has offered and we have not taken, or -EPROTO. */
@@ -132,7 +131,7 @@ static int walk_add_buffer(struct chain_walk *walk, const struct vring_desc *des
     unsigned count = chain->readable_count + chain->writable_count;
     void *host = guest_memory_map(walk->queue->memory, descriptor->addr, descriptor->len);
 
-    if (!host) /* not RAM, wraps, or empty */
+    if (!host || count >= walk->queue->size) /* not RAM, wraps, or empty; or too many */
         return -EPROTO;
     if (count >= walk->vectors_max)
         return -E2BIG;
@@ -184,10 +183,6 @@ static int walk_chain(struct chain_walk *walk, uint16_t head)
             continue;
         }
 
-        unsigned buffers = walk->chain->readable_count + walk->chain->writable_count;
-
-        if (buffers >= walk->queue->size)
-            return -EPROTO;
         result = walk_add_buffer(walk, &copy);
         if (result < 0)
             return result;
@@ -261,16 +256,15 @@ void virtqueue_put(struct virtqueue *queue, uint16_t head, uint32_t written)
 bool virtqueue_publish(struct virtqueue *queue)
 {
     uint16_t now = queue->next_used;
-    uint16_t before = queue->notified_used;
+    uint16_t before = queue->published_used;
 
-    if (now == queue->published_used)
+    if (now == before)
         return false;
     __atomic_store_n(&queue->used->idx, now, __ATOMIC_RELEASE);
     queue->published_used = now;
     /* The driver writes used_event (or the flag) and then reads used->idx; we the other way
      * round: without a full barrier on both sides each could miss the other. */
     __sync_synchronize();
-    queue->notified_used = now;
 
     if (!queue->event_index)
         return !(__atomic_load_n(&queue->avail->flags, __ATOMIC_RELAXED) &

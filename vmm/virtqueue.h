@@ -45,8 +45,7 @@ struct virtqueue {
     struct vring_used *used;
     uint16_t next_avail;     /* the next avail entry to take */
     uint16_t next_used;      /* the next used entry to fill; published by virtqueue_publish */
-    uint16_t published_used; /* used->idx as the driver sees it */
-    uint16_t notified_used;  /* used->idx when the driver was last considered for an interrupt */
+    uint16_t published_used; /* used->idx as the driver sees it, and was last interrupted for */
     uint16_t in_flight;      /* chains taken and not yet put back */
 };
 
@@ -79,7 +78,7 @@ void virtqueue_put(struct virtqueue *queue, uint16_t head, uint32_t written);
 /* Somebody else has served the queue up to there. */
 static inline void virtqueue_resume(struct virtqueue *queue, uint16_t index)
 {
-    queue->next_avail = queue->next_used = queue->published_used = queue->notified_used = index;
+    queue->next_avail = queue->next_used = queue->published_used = index;
 }
 /* Shows the driver what was put, and tells whether it asked for an interrupt. */
 bool virtqueue_publish(struct virtqueue *queue);
