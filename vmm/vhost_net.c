@@ -37,7 +37,7 @@ static void woken(void *context, uint32_t events)
     virtio_device_lock(device);
     (void)!read(vhost->wake_fd, &count, sizeof count);
     if (!vhost->stopped) {
-        virtio_device_fault(device, "vhost");
+        virtio_device_fault(device);
         vhost_net_stop(vhost);
     } else {
         vhost->stopped = false;
@@ -97,7 +97,7 @@ void vhost_net_stop(struct vhost_net *vhost)
             continue;
         if (ioctl(fd, VHOST_NET_SET_BACKEND, &none) < 0 ||
             ioctl(fd, VHOST_GET_VRING_BASE, &base) < 0)
-            virtio_device_fault(vhost->device, "vhost");
+            virtio_device_fault(vhost->device);
         virtqueue_resume(virtio_device_queue(vhost->device, i), (uint16_t)base.num);
         vhost->lent[i] = false;
         vhost->stopped = true;

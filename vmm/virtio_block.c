@@ -584,7 +584,7 @@ void virtio_block_retry(struct virtio_block *block)
                 0 &&
             request_start(request))
             continue;
-        virtio_device_fault(block->device, block->ops.name);
+        virtio_device_fault(block->device);
         block->free_requests[block->free_count++] = kept[i];
     }
     disk_run(block->disk);

@@ -35,11 +35,10 @@ uint64_t virtio_device_features(const struct virtio_device *device)
     return device->status & VIRTIO_STATUS_FEATURES_OK ? device->driver_features : 0;
 }
 
-void virtio_device_fault(struct virtio_device *device, const char *reason)
+void virtio_device_fault(struct virtio_device *device)
 {
     if (device->status & VIRTIO_STATUS_NEEDS_RESET)
         return;
-    device->fault = reason;
     device->status |= VIRTIO_STATUS_NEEDS_RESET;
     if (device->status & VIRTIO_STATUS_DRIVER_OK) /* 2.1.2: only then a notification */
         device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
@@ -137,7 +136,7 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
         } while (result > 0);
     } while (result == 0 && virtqueue_enable_kicks(&device->queues[queue], 0));
     if (result < 0 && result != -EAGAIN)
-        virtio_device_fault(device, device->ops->name);
+        virtio_device_fault(device);
 }
 
 void virtio_device_process(struct virtio_device *device, unsigned queue)
@@ -168,7 +167,6 @@ static void device_reset(struct virtio_device *device)
         virtqueue_reset(&device->queues[i]);
     device->status = 0;
     device->driver_features = 0;
-    device->fault = NULL;
 }
 
 static bool features_are_acceptable(const struct virtio_device *device)
@@ -276,7 +274,7 @@ void virtio_device_enable_queue(struct virtio_device *device, unsigned queue)
         return;
     if (virtqueue_enable(configurable, device->driver_features & VIRTIO_FEATURE_INDIRECT,
                          device->driver_features & VIRTIO_FEATURE_EVENT_INDEX) < 0)
-        virtio_device_fault(device, "queue size or ring addresses");
+        virtio_device_fault(device);
     else if (virtio_device_is_live(device))
         virtio_device_kick(device, queue);
 }

@@ -100,8 +100,7 @@ struct virtio_device {
     uint8_t config_generation;
     uint64_t offered_features;
     uint64_t driver_features;
-    const char *fault; /* why NEEDS_RESET is set; NULL = it is not */
-    bool restored;     /* its driver is to be told that it may have read another's configuration */
+    bool restored; /* its driver is to be told that it may have read another's configuration */
     struct virtqueue queues[VIRTIO_DEVICE_QUEUES_MAX];
 };
 
@@ -123,8 +122,7 @@ static inline void virtio_device_unlock(struct virtio_device *device)
 bool virtio_device_is_live(const struct virtio_device *device);
 /* Negotiated bits; 0 before FEATURES_OK. */
 uint64_t virtio_device_features(const struct virtio_device *device);
-/* `reason` is a constant string. */
-void virtio_device_fault(struct virtio_device *device, const char *reason);
+void virtio_device_fault(struct virtio_device *device);
 /* Publishes what was put into the queue and interrupts the driver if it wants that. */
 void virtio_device_complete(struct virtio_device *device, unsigned queue);
 void virtio_device_kick(struct virtio_device *device, unsigned queue);

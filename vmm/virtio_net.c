@@ -242,7 +242,7 @@ static void tap_receive(struct net_tap *tap)
             break;
         result = receive_deliver(tap, queue, &left);
         if (result == BROKEN) {
-            virtio_device_fault(net->device, "receive buffer");
+            virtio_device_fault(net->device);
             return;
         }
         if (result == NO_BUFFERS && !virtqueue_enable_kicks(queue, left)) {

@@ -263,7 +263,7 @@ static void tell_event(struct virtio_vsock *vsock)
         return;
     if (result < 0 || chain.readable_count > 0 ||
         !io_vector_write(vsock->vectors, chain.writable_count, 0, &event, sizeof(event))) {
-        virtio_device_fault(vsock->device, "vsock event buffer");
+        virtio_device_fault(vsock->device);
         return;
     }
     vsock->event_due = false;
