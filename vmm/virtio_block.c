@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "vmm/disk.h"
@@ -197,11 +198,9 @@ static bool range_is_inside(const struct virtio_block *block, uint64_t sector, u
     return sectors > 0 && sector <= block->sectors && sectors <= block->sectors - sector;
 }
 
-static enum block_status request_submit(struct block_request *request,
-                                        enum disk_operation operation, uint64_t sector,
+static enum block_status request_submit(struct block_request *request, uint64_t sector,
                                         uint64_t size)
 {
-    request->disk.operation = operation;
     request->disk.offset = sector * SECTOR;
     request->disk.size = size;
     request->disk.done = request_done;
@@ -212,8 +211,7 @@ static enum block_status request_submit(struct block_request *request,
 
 /* `vectors` hold the data from `skip` on, `size` bytes of it. */
 static enum block_status request_transfer(struct block_request *request,
-                                          const struct block_header *header,
-                                          enum disk_operation operation, struct iovec *vectors,
+                                          const struct block_header *header, struct iovec *vectors,
                                           unsigned count, uint64_t skip, uint64_t size)
 {
     struct virtio_block *block = request->block;
@@ -224,7 +222,7 @@ static enum block_status request_transfer(struct block_request *request,
     request->disk.vectors = vectors;
     request->disk.vector_count = io_vector_slice(vectors, count, skip, size);
     block->turn_bytes += size;
-    return request_submit(request, operation, header->sector, size);
+    return request_submit(request, header->sector, size);
 }
 
 static enum block_status start_read(struct block_request *request,
@@ -237,7 +235,7 @@ static enum block_status start_read(struct block_request *request,
     if (size > REQUEST_BYTES_MAX)
         return STATUS_IO_ERROR;
     request->written = (uint32_t)size;
-    return request_transfer(request, header, DISK_READ, writable, count, 0, size);
+    return request_transfer(request, header, writable, count, 0, size);
 }
 
 static enum block_status start_write(struct block_request *request,
@@ -248,15 +246,14 @@ static enum block_status start_write(struct block_request *request,
 
     if (request->block->read_only)
         return STATUS_IO_ERROR;
-    return request_transfer(request, header, DISK_WRITE, request->vectors, count, sizeof(*header),
-                            size);
+    return request_transfer(request, header, request->vectors, count, sizeof(*header), size);
 }
 
 static enum block_status start_flush(struct block_request *request,
                                      const struct block_header *header)
 {
     (void)header;
-    return request_submit(request, DISK_FLUSH, 0, 0);
+    return request_submit(request, 0, 0);
 }
 
 static enum block_status start_get_id(struct block_request *request,
@@ -274,51 +271,38 @@ static enum block_status start_get_id(struct block_request *request,
 }
 
 /* Discard and write zeroes: exactly one range, which is what the configuration allows. */
-static enum block_status start_range(struct block_request *request, enum disk_operation operation)
+static enum block_status start_range(struct block_request *request,
+                                     const struct block_header *header)
 {
     struct virtio_block *block = request->block;
     unsigned count = request->chain.readable_count;
     struct block_range range;
 
-    if (io_vector_bytes(request->vectors, count) != sizeof(struct block_header) + sizeof(range) ||
-        !io_vector_read(request->vectors, count, sizeof(struct block_header), &range,
-                        sizeof(range)))
+    if (io_vector_bytes(request->vectors, count) != sizeof(*header) + sizeof(range) ||
+        !io_vector_read(request->vectors, count, sizeof(*header), &range, sizeof(range)))
         return STATUS_IO_ERROR;
-    if ((range.flags & ~RANGE_UNMAP) || (operation == DISK_DISCARD && range.flags != 0))
+    if ((range.flags & ~RANGE_UNMAP) ||
+        (request->disk.operation == DISK_DISCARD && range.flags != 0))
         return STATUS_UNSUPPORTED;
     if (block->read_only || range.sectors > RANGE_SECTORS_MAX ||
         !range_is_inside(block, range.sector, range.sectors))
         return STATUS_IO_ERROR;
     request->disk.may_unmap = range.flags & RANGE_UNMAP;
-    return request_submit(request, operation, range.sector, (uint64_t)range.sectors * SECTOR);
+    return request_submit(request, range.sector, (uint64_t)range.sectors * SECTOR);
 }
 
-static enum block_status start_discard(struct block_request *request,
-                                       const struct block_header *header)
-{
-    (void)header;
-    return start_range(request, DISK_DISCARD);
-}
-
-static enum block_status start_write_zeroes(struct block_request *request,
-                                            const struct block_header *header)
-{
-    (void)header;
-    return start_range(request, DISK_WRITE_ZEROES);
-}
-
-static const struct {
+static const struct request_type {
     enum block_status (*start)(struct block_request *request, const struct block_header *header);
-    uint64_t feature; /* must be negotiated; 0 = none */
+    enum disk_operation operation; /* of the disk, if it has one */
+    uint64_t feature;              /* must be negotiated; 0 = none */
 } request_types[] = {
-    [REQUEST_IN] = { start_read, 0 },
-    [REQUEST_OUT] = { start_write, 0 },
-    [REQUEST_FLUSH] = { start_flush, 0 },
-    [REQUEST_GET_ID] = { start_get_id, 0 },
-    [REQUEST_DISCARD] = { start_discard, FEATURE_DISCARD },
-    [REQUEST_WRITE_ZEROES] = { start_write_zeroes, FEATURE_WRITE_ZEROES },
+    [REQUEST_IN] = { start_read, DISK_READ, 0 },
+    [REQUEST_OUT] = { start_write, DISK_WRITE, 0 },
+    [REQUEST_FLUSH] = { start_flush, DISK_FLUSH, 0 },
+    [REQUEST_GET_ID] = { start_get_id, 0, 0 },
+    [REQUEST_DISCARD] = { start_range, DISK_DISCARD, FEATURE_DISCARD },
+    [REQUEST_WRITE_ZEROES] = { start_range, DISK_WRITE_ZEROES, FEATURE_WRITE_ZEROES },
 };
-#define REQUEST_TYPES (sizeof(request_types) / sizeof(request_types[0]))
 
 /* False if the chain has no room for a header or a status: it cannot be answered. */
 static bool request_start(struct block_request *request)
@@ -326,21 +310,23 @@ static bool request_start(struct block_request *request)
     struct virtqueue_chain *chain = &request->chain;
     uint64_t features = virtio_device_features(request->block->device);
     enum block_status status = STATUS_UNSUPPORTED;
+    struct request_type type = { 0 };
     struct block_header header;
 
-    request->disk = (struct disk_request){ 0 };
-    request->written = 0;
-    request->flushing = false;
     if (chain->writable_count == 0 ||
         !io_vector_read(request->vectors, chain->readable_count, 0, &header, sizeof(header)))
         return false;
 
     const struct iovec *last = &request->vectors[chain->readable_count + chain->writable_count - 1];
 
+    if (header.type < ARRAY_LENGTH(request_types))
+        type = request_types[header.type];
+    request->disk = (struct disk_request){ .operation = type.operation };
     request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
-    if (header.type < REQUEST_TYPES && request_types[header.type].start &&
-        (features & request_types[header.type].feature) == request_types[header.type].feature)
-        status = request_types[header.type].start(request, &header);
+    request->written = 0;
+    request->flushing = false;
+    if (type.start && (features & type.feature) == type.feature)
+        status = type.start(request, &header);
     if (status != STATUS_PENDING)
         request_finish(request, status);
     return true;
