@@ -15,6 +15,7 @@
 #include "vmm/filter.h"
 #include "vmm/kvm.h"
 #include "vmm/mmio_bus.h"
+#include "vmm/stats_counter.h"
 #include "vmm/vcpu_gate.h"
 
 #define MSR_MISC_ENABLE       0x1a0
@@ -45,18 +46,15 @@ static void vcpu_set_msrs(int fd)
 int vcpu_new(struct vcpu *vcpu, const struct kvm *kvm, const struct cpuid *cpuid, struct error *err)
 {
     auto_close int fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, vcpu->index);
-    struct kvm_run *run;
 
     if (fd < 0)
         return error_set(err, errno, "create vCPU %u", vcpu->index);
     if (ioctl(fd, KVM_SET_CPUID2, cpuid) < 0)
         return error_set(err, errno, "set CPUID of vCPU %u", vcpu->index);
     vcpu_set_msrs(fd);
-    run = mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (run == MAP_FAILED)
+    vcpu->run = mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (vcpu->run == MAP_FAILED)
         return error_set(err, errno, "map vCPU %u", vcpu->index);
-    vcpu->run = run;
-    vcpu->run_bytes = kvm->run_bytes;
     vcpu->fd = take_fd(&fd);
     return 0;
 }
@@ -145,11 +143,6 @@ static void (*const exit_handlers[])(struct vcpu *vcpu) = {
     [KVM_EXIT_SYSTEM_EVENT] = exit_system_event,
 };
 
-static void count_exit(const struct vcpu *vcpu, enum stats_exit why)
-{
-    __atomic_store_n(&vcpu->exits[why], vcpu->exits[why] + 1, __ATOMIC_RELAXED);
-}
-
 static enum stats_exit exit_kind(uint32_t reason)
 {
     return reason == KVM_EXIT_IO     ? STATS_EXIT_IO
@@ -185,10 +178,10 @@ static void *vcpu_run(void *context)
     vcpu_gate_pass(vcpu->gate);
     for (;;) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
-            count_exit(vcpu, exit_kind(vcpu->run->exit_reason));
+            stats_add(&vcpu->exits[exit_kind(vcpu->run->exit_reason)], 1);
             vcpu_handle_exit(vcpu);
         } else if (errno == EINTR) {
-            count_exit(vcpu, STATS_EXIT_SIGNAL);
+            stats_add(&vcpu->exits[STATS_EXIT_SIGNAL], 1);
             /* The guest's watchdogs are told that the time it missed was ours; one without
              * kvm-clock cannot be told. */
             if (vcpu_gate_pass(vcpu->gate))
@@ -211,12 +204,13 @@ static void *vcpu_run(void *context)
 int vcpu_start(struct vcpu *vcpu, struct error *err)
 {
     pthread_attr_t attributes;
+    pthread_t thread;
     int code = pthread_attr_init(&attributes);
 
     if (code == 0)
         code = pthread_attr_setstacksize(&attributes, STACK_BYTES);
     if (code == 0)
-        code = pthread_create(&vcpu->thread, &attributes, vcpu_run, vcpu);
+        code = pthread_create(&thread, &attributes, vcpu_run, vcpu);
     pthread_attr_destroy(&attributes);
     if (code != 0)
         return error_set(err, code, "start the thread of vCPU %u", vcpu->index);

@@ -1,7 +1,6 @@
 /* vcpu.h - one virtual CPU: created by the main thread, then run by a thread of its own until the
  * process ends. */
 #pragma once
-#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,18 +29,16 @@ struct vcpu_entry {
 
 struct vcpu {
     unsigned index;
-    int fd;              /* owned */
-    struct kvm_run *run; /* owned mapping of run_bytes */
-    size_t run_bytes;
+    int fd;                     /* owned */
+    struct kvm_run *run;        /* owned mapping of the kvm's run_bytes */
     struct bus *ports, *mmio;   /* borrowed */
     struct exit_record *record; /* borrowed */
     uint64_t *exits;            /* borrowed counters in the shared page, by enum stats_exit */
     struct vcpu_gate *gate;     /* borrowed */
-    pthread_t thread;
     int thread_id;
 };
 
-/* Creates the KVM vCPU with the adapted `cpuid` and its MSRs; fills fd, run and run_bytes. */
+/* Creates the KVM vCPU with the adapted `cpuid` and its MSRs; fills fd and run. */
 int vcpu_new(struct vcpu *vcpu, const struct kvm *kvm, const struct cpuid *cpuid,
              struct error *err);
 int vcpu_set_entry(struct vcpu *vcpu, const struct vcpu_entry *entry, struct error *err);

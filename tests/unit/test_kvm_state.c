@@ -54,7 +54,7 @@ static void machine_open(struct machine *m)
 static void machine_close(struct machine *m)
 {
     for (unsigned i = 0; i < VCPUS; i++) {
-        munmap(m->vcpus[i].run, m->vcpus[i].run_bytes);
+        munmap(m->vcpus[i].run, m->kvm.run_bytes);
         close(m->vcpus[i].fd);
     }
     close(m->kvm.vm_fd);
