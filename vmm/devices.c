@@ -18,25 +18,24 @@
 
 _Static_assert(VMM_DISKS_MAX <= DEVICES_OF_A_KIND_MAX && VMM_NICS_MAX <= DEVICES_OF_A_KIND_MAX,
                "places for all");
-_Static_assert(PLATFORM_SLOT_NICS >= PLATFORM_SLOT_DISKS + VMM_DISKS_MAX &&
-                   PLATFORM_SLOTS_LAST == PLATFORM_SLOT_NICS + VMM_NICS_MAX - 1,
+_Static_assert(VMM_SLOT_NICS >= VMM_SLOT_DISKS + VMM_DISKS_MAX &&
+                   PLATFORM_SLOTS_LAST == VMM_SLOT_NICS + VMM_NICS_MAX - 1,
                "a slot for each place");
 
 static const struct {
     unsigned slot, count; /* of place 0; of places */
 } kinds[VMM_DEVICE_KIND_COUNT] = {
-    [VMM_DEVICE_DISK] = { PLATFORM_SLOT_DISKS, VMM_DISKS_MAX },
-    [VMM_DEVICE_NIC] = { PLATFORM_SLOT_NICS, VMM_NICS_MAX },
+    [VMM_DEVICE_DISK] = { VMM_SLOT_DISKS, VMM_DISKS_MAX },
+    [VMM_DEVICE_NIC] = { VMM_SLOT_NICS, VMM_NICS_MAX },
 };
 
 /* --- making them --- */
 
-static int fill(struct devices_place *place, const int *fds, unsigned fd_count)
+static void fill(struct devices_place *place, const int *fds, size_t fd_count)
 {
     place->used = true;
     place->fd_count = fd_count;
     memcpy(place->fds, fds, fd_count * sizeof fds[0]);
-    return 0;
 }
 
 static void on_full(void *context, unsigned place, bool full)
@@ -68,7 +67,7 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
     struct devices_place *place = &devices->places[VMM_DEVICE_DISK][disk->place];
     bool is_delta = disk->format == VMM_DISK_DELTA;
     struct virtio_block_spec spec = {
-        .slot = PLATFORM_SLOT_DISKS + disk->place,
+        .slot = VMM_SLOT_DISKS + disk->place,
         .fd = fds[is_delta],
         .base_fd = is_delta ? fds[0] : -1,
         .is_delta = is_delta,
@@ -83,11 +82,10 @@ static int add_disk(struct devices *devices, const struct vmm_disk *disk, const 
         .ret_block = &place->block,
         .rate_limit = disk->rate_limit,
     };
-    int result;
 
     memcpy(spec.serial, disk->serial, sizeof spec.serial);
-    result = virtio_block_add(devices->pci, &spec, err);
-    return result < 0 ? result : fill(place, fds, 1u + is_delta);
+    fill(place, fds, config_disk_fds(disk));
+    return virtio_block_add(devices->pci, &spec, err);
 }
 
 static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int *fds,
@@ -95,7 +93,7 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
 {
     struct devices_place *place = &devices->places[VMM_DEVICE_NIC][nic->place];
     struct virtio_net_spec spec = {
-        .slot = PLATFORM_SLOT_NICS + nic->place,
+        .slot = VMM_SLOT_NICS + nic->place,
         .queues = nic->queues,
         .tap_fds = place->fds, /* the caller's array does not last as long as its vhost */
         .vhost = nic->vhost,
@@ -105,14 +103,10 @@ static int add_nic(struct devices *devices, const struct vmm_nic *nic, const int
         .tx_rate_limit = nic->tx_rate_limit,
         .ret_net = &place->net,
     };
-    int result;
 
     memcpy(spec.mac, nic->mac, sizeof spec.mac);
-    fill(place, fds, (unsigned)config_nic_fds(nic));
-    result = virtio_net_add(devices->pci, &spec, err);
-    if (result < 0)
-        *place = (struct devices_place){ 0 }; /* the fds stay the caller's */
-    return result;
+    fill(place, fds, config_nic_fds(nic));
+    return virtio_net_add(devices->pci, &spec, err);
 }
 
 static int add_vsock(struct devices *devices, uint64_t cid, struct error *err)
@@ -152,22 +146,25 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
                    struct error *err)
 {
     struct stats_page *page = devices->spec.page;
-    unsigned place = vmm_attach_place(attach);
+    unsigned index = vmm_attach_place(attach);
+    struct devices_place *place = &devices->places[attach->kind][index];
     int result;
 
-    if (devices->places[attach->kind][place].used)
-        return error_set(err, EEXIST, "place %u is taken", place);
+    if (place->used)
+        return error_set(err, EEXIST, "place %u is taken", index);
     devices->spec.hold(devices->spec.machine);
     if (attach->kind == VMM_DEVICE_DISK) {
-        memset(&page->disks[place], 0, sizeof page->disks[place]);
+        memset(&page->disks[index], 0, sizeof page->disks[index]);
         result = add_disk(devices, &attach->disk, fds, err);
     } else {
-        memset(&page->nics[place], 0, sizeof page->nics[place]);
+        memset(&page->nics[index], 0, sizeof page->nics[index]);
         result = add_nic(devices, &attach->nic, fds, err);
     }
     devices->spec.release(devices->spec.machine);
     if (result == 0)
-        hotplug_filled(devices->hotplug, kinds[attach->kind].slot + place);
+        hotplug_filled(devices->hotplug, kinds[attach->kind].slot + index);
+    else
+        *place = (struct devices_place){ 0 }; /* the fds stay the caller's */
     return result;
 }
 
@@ -194,7 +191,7 @@ int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned 
 static void on_ejected(void *context, unsigned slot)
 {
     struct devices *devices = context;
-    enum vmm_device_kind kind = slot < PLATFORM_SLOT_NICS ? VMM_DEVICE_DISK : VMM_DEVICE_NIC;
+    enum vmm_device_kind kind = slot < VMM_SLOT_NICS ? VMM_DEVICE_DISK : VMM_DEVICE_NIC;
     unsigned index = slot - kinds[kind].slot;
     struct devices_place *place = &devices->places[kind][index];
 

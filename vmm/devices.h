@@ -46,7 +46,7 @@ struct devices {
         bool used;
         struct virtio_block *block; /* borrowed; NULL = not a disk */
         struct virtio_net *net;     /* the same */
-        unsigned fd_count;
+        size_t fd_count;
         int fds[2 * VMM_QUEUES_MAX]; /* owned */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
     struct vmm_rings inherited;

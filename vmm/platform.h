@@ -44,9 +44,8 @@
 #define PLATFORM_PORT_PCI_DATA       0xcfc
 #define PLATFORM_PORT_PCI_SIZE       8
 
-/* PCI slots of disks and nics follow from their places; the others are the first free ones. */
-#define PLATFORM_SLOT_DISKS VMM_SLOT_DISKS /* of control_protocol.h */
-#define PLATFORM_SLOT_NICS  VMM_SLOT_NICS
+/* PCI slots of disks and nics follow from their places (VMM_SLOT_DISKS, VMM_SLOT_NICS); the others
+ * are the first free ones. */
 #define PLATFORM_SLOTS_LAST 23 /* of those that can be plugged */
 
 #define PLATFORM_RESET_VALUE   1

@@ -11,7 +11,7 @@
 #include "vmm/power.h"
 
 #define DISK_BYTES (1u << 20)
-#define DISK_SLOT  (PLATFORM_SLOT_DISKS + 3)
+#define DISK_SLOT  (VMM_SLOT_DISKS + 3)
 
 /* Who holds the vCPUs, and who tells the agent. */
 struct machine {

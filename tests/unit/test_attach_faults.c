@@ -51,7 +51,7 @@ static int attach_any(struct fixture *f)
 
 static unsigned slot_of(const struct fixture *f)
 {
-    return f->kind == NIC ? PLATFORM_SLOT_NICS + 7 : DISK_SLOT;
+    return f->kind == NIC ? VMM_SLOT_NICS + 7 : DISK_SLOT;
 }
 
 /* The guest writes a sector, or sends a frame. */

@@ -276,7 +276,7 @@ static void a_nic_comes_and_goes(void **state)
     fd = tap.tap_fd;
     assert_int_equal(devices_attach(&f->devices, &nic, &fd, &f->h.err), 0);
     assert_int_equal(devices_attach(&f->devices, &nic, &fd, &f->h.err), -EEXIST);
-    f->h.slot = PLATFORM_SLOT_NICS + 7;
+    f->h.slot = VMM_SLOT_NICS + 7;
     assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_FILLED), 1u << f->h.slot);
     driver_start(&f->h, 1ull << 5, 8);
     assert_int_equal(device_config_get(&f->h, 5, 1), 9);
