@@ -67,9 +67,8 @@ static void serial_update(struct serial *serial)
         serial->queue_count--;
     }
     level = serial_pending(serial) != UART_IIR_NO_INT;
-    if (level && !serial->asserted && write(serial->interrupt, &one, sizeof one) < 0) {
-        /* the counter is full: a pulse is already on its way */
-    }
+    if (level && !serial->asserted) /* fails if the counter is full: a pulse is on its way then */
+        (void)!write(serial->interrupt, &one, sizeof one);
     serial->asserted = level;
 }
 
