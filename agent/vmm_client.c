@@ -174,7 +174,7 @@ static void receive(void *context, uint32_t events)
         client->pause = loop_cancel(client->pause);
         client->ops->closed(client->context);
     }
-    for (size_t i = 0; got > 0 && i < count; i++)
+    for (size_t i = 0; got >= 0 && i < count; i++)
         cleanup_close(&fds[i]); /* what nobody took */
 }
 

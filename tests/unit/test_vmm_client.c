@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -457,6 +458,22 @@ static void other_messages_end_it(void **state)
     assert_int_equal(f->vsocks, 0);
 }
 
+/* A file that is kept would keep a volume's lock, or a tap, when its VM has ended. */
+static void files_that_come_with_nothing_are_closed(void **state)
+{
+    struct fixture *f = *state;
+    int ends[2];
+    char byte;
+
+    assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+    assert_int_equal(seqpacket_send(f->vmm, "", 0, &ends[1], 1, NULL), 0);
+    close(ends[1]);
+    turn(f);
+    assert_int_equal(f->closed, 1);
+    assert_int_equal(read(ends[0], &byte, 1), 0); /* nobody has the other end */
+    close(ends[0]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -475,6 +492,7 @@ int main(void)
         TEST(a_full_nic_ends_it),
         TEST(disks_and_nics_are_told_what_changed),
         TEST(other_messages_end_it),
+        TEST(files_that_come_with_nothing_are_closed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
