@@ -49,6 +49,7 @@ struct node_condition {
     char if_uid[TAG_UID + 1]; /* and only of what has a uid that begins so */
     bool if_absent;           /* If-None-Match: *: -ESTALE if it exists */
     struct key *key;          /* borrowed until done: recorded with the change; NULL = none */
+    const struct label_selector *limits; /* the same; what has not these labels is not there */
 };
 
 /* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/jail.h"
+#include "agent/label_selector.h"
 #include "agent/operation.h"
 #include "agent/spec_rules.h"
 #include "base/json.h"
@@ -272,9 +273,22 @@ int change_check_protection(const struct resource *resource, struct error *err)
                : 0;
 }
 
-static int begin_delete(struct change *change, struct error *err)
+/* Others' changes came before this one's turn: what it is about may have other labels by now, or be
+ * another's of the same id. */
+static struct resource *find_target(const struct change *change)
 {
     struct resource *resource = node_find(change->node, change->kind, change->id);
+    const struct label_selector *limits = change->condition.limits;
+
+    return resource && limits &&
+                   !label_selector_matches(limits, json_object_get(resource->spec, "labels"))
+               ? NULL
+               : resource;
+}
+
+static int begin_delete(struct change *change, struct error *err)
+{
+    struct resource *resource = find_target(change);
     int result;
 
     if (!resource)
@@ -303,7 +317,7 @@ static int begin_delete(struct change *change, struct error *err)
 static int begin_change(struct change *change, struct error *err)
 {
     const struct resource_ops *ops = resource_ops_of(change->kind);
-    struct resource *resource = node_find(change->node, change->kind, change->id);
+    struct resource *resource = find_target(change);
     int result;
 
     if (!resource)

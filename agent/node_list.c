@@ -45,18 +45,19 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
     const struct resource_table *table = &node->tables[kind];
     size_t i = resource_after(table, query->after);
     size_t end = table->count - i > LIST_SCAN_MAX ? i + LIST_SCAN_MAX : table->count;
+    const struct resource *last = NULL; /* that is shown: others' ids are not told */
     json_t *items = json_array();
 
     for (; items && i < end && json_array_size(items) < query->limit; i++) {
-        const struct resource *resource = table->items[i];
-
-        if (matches(resource, query))
-            json_array_append_new(items, resource_json(node, resource));
+        if (!matches(table->items[i], query))
+            continue;
+        last = table->items[i];
+        json_array_append_new(items, resource_json(node, last));
     }
     while (i > 0 && i < end && !matches(table->items[i], query))
         i++;
     ret_next[0] = '\0';
     if (i > 0 && i < table->count)
-        memcpy(ret_next, table->items[i - 1]->id, ID_MAX + 1);
+        memcpy(ret_next, (last ? last : table->items[i - 1])->id, ID_MAX + 1);
     return items;
 }

@@ -175,7 +175,7 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
     const json_t *status = json_object_get(snapshot, "status");
     int r = fork ? check_origin(request, fork, NULL, err) : 0;
 
-    if (r == 0 && snapshot)
+    if (r == 0 && snapshot_id) /* one that is not there may be another's when the VM is made */
         r = check_origin(request, json_string_value(json_object_get(spec, "vm")),
                          json_string_value(json_object_get(status, "vm_uid")), err);
     json_decref(snapshot);

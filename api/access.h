@@ -44,8 +44,8 @@ bool caller_is_same(const struct caller *a, const struct caller *b);
 int access_check(const struct request *request, struct error *err);
 /* By labels, of a request whose path was found well: the VM that it is about, what its body makes
  * of it, and what a new one begins with.  -ENOENT for VMs that the caller must not see, else
- * PROBLEM_FORBIDDEN.  It holds for this moment: it is not asked again when the change's turn
- * comes. */
+ * PROBLEM_FORBIDDEN.  It holds for this moment: when a change's turn comes, node_condition's limits
+ * do. */
 int access_check_labels(const struct request *request, struct error *err);
 /* Would the caller of a request that was found well be known, and allowed it, by these tokens? A
  * stream must be of a VM that it sees, too. */

@@ -240,7 +240,7 @@ static bool read_etag(const char *tag, struct node_condition *condition)
 static int read_condition(const struct request *request, bool exists, bool may_create,
                           struct node_condition *ret_condition, struct error *err)
 {
-    struct node_condition condition = { .key = request->key };
+    struct node_condition condition = { .key = request->key, .limits = request->caller.limits };
 
     if (request->if_none_match) {
         if (!may_create || strcmp(request->if_none_match, "*") != 0 || request->if_match)

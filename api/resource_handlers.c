@@ -64,8 +64,8 @@ void resource_get(struct request *request)
                        &headers);
 }
 
-/* The cursor is the last id that the page before looked at, so what comes and goes meanwhile
- * neither repeats nor hides others; clients are told to treat it as opaque. */
+/* The cursor is the last id that the page before showed (or, if none, looked at), so what comes and
+ * goes meanwhile neither repeats nor hides others; clients are told to treat it as opaque. */
 static int list_read_query(struct request *request, struct node_list_query *query,
                            struct label_selector *selector, struct error *err)
 {

@@ -218,6 +218,8 @@ ring_completions() {
 
 # All threads of a process are traced.
 traced() { ! grep -L '^TracerPid:.*[1-9]' "/proc/$1"/task/*/status 2>/dev/null | grep -q .; }
+thread_of() { grep -lx "$1" /proc/"$agent_pid"/task/*/comm | head -1 | cut -d/ -f5; }
+thread_traced() { grep -q '^TracerPid:.*[1-9]' "/proc/$agent_pid/task/$1/status"; }
 
 # strike CALL:N PATH BODY: the agent is killed when it makes CALL for the Nth time after POST PATH BODY, and another
 # is started.  $answered: curl's status, 0 if there was an answer first ($work/answer); $struck: the steps that were met.
