@@ -75,7 +75,6 @@ static int parse_kind(const char *text, enum image_kind *ret_kind, struct error 
 
 enum option_id {
     OPTION_KIND,
-    OPTION_URL,
     OPTION_SHA256,
     OPTION_MAX_BYTES,
     OPTION_UID,
@@ -90,7 +89,6 @@ enum option_id {
 
 static const struct option long_options[] = {
     { "kind", required_argument, NULL, OPTION_KIND },
-    { "url", required_argument, NULL, OPTION_URL },
     { "sha256", required_argument, NULL, OPTION_SHA256 },
     { "max-bytes", required_argument, NULL, OPTION_MAX_BYTES },
     { "uid", required_argument, NULL, OPTION_UID },
@@ -112,9 +110,6 @@ static int parse_option(struct options *options, int id, const char *value, stru
     switch (id) {
     case OPTION_KIND:
         return parse_kind(value, &options->kind, err);
-    case OPTION_URL:
-        options->url = value;
-        return 0;
     case OPTION_SHA256:
         options->sha256 = value;
         return 0;
@@ -151,7 +146,9 @@ static int parse_option(struct options *options, int id, const char *value, stru
 
 static int parse_options(int argc, char **argv, struct options *ret_options, struct error *err)
 {
-    struct options options = { .kind = IMAGE_KIND_COUNT, .ca_file = AUTHORITIES_FILE };
+    struct options options = { .kind = IMAGE_KIND_COUNT,
+                               .url = getenv(FETCH_URL_VARIABLE),
+                               .ca_file = AUTHORITIES_FILE };
     int id;
 
     opterr = 0;

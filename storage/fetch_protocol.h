@@ -1,9 +1,12 @@
 /* fetch_protocol.h - what warren-fetch is given by, and tells, the agent.
  *
- *   warren-fetch --kind kernel|initrd|disk [--url URL] [--sha256 HEX] --max-bytes N
+ *   warren-fetch --kind kernel|initrd|disk [--sha256 HEX] --max-bytes N
  *                --uid N --gid N --root EMPTY-DIRECTORY
  *                [--ca-file FILE] [--allow-http] [--allow-private]
  *                [--speed-limit BYTES-A-SECOND --speed-time SECONDS]
+ *
+ * The environment holds FETCH_URL_VARIABLE, or nothing: arguments can be read by all users of the
+ * host, and a URL may hold a secret (presigned ones do).
  *
  * One process per import.  It leaves the host before it reads a byte of the source, puts the image
  * into FETCH_FD_OUTPUT and ends after exactly one FETCH_RESULT.  The agent believes nothing of what
@@ -11,6 +14,8 @@
 #pragma once
 #include <stdint.h>
 #include "base/digest.h"
+
+#define FETCH_URL_VARIABLE "WARREN_URL" /* is not there = FETCH_FD_SOURCE */
 
 /* File descriptors of the process; 0 and 1 are /dev/null. */
 enum {

@@ -341,6 +341,8 @@ static void on_exit_of_process(void *context, uint32_t events)
 struct arguments {
     const char *list[ARGUMENTS_MAX];
     size_t count;
+    char url[sizeof FETCH_URL_VARIABLE + 1 + IMAGE_URL_MAX]; /* of the environment */
+    const char *environment[2];
     char max_bytes[24], speed_limit[24], speed_time[24];
     char uid[12];
     char gid[12];
@@ -358,7 +360,7 @@ static void make_arguments(const struct image_import *import, struct arguments *
     const struct image_store *store = import->store;
     struct arguments *arguments = ret_arguments;
 
-    *arguments = (struct arguments){ .count = 0 };
+    *arguments = (struct arguments){ .environment = { NULL, NULL } };
     snprintf(arguments->max_bytes, sizeof arguments->max_bytes, "%" PRIu64,
              max_bytes[import->kind]);
     snprintf(arguments->speed_limit, sizeof arguments->speed_limit, "%" PRIu64, store->speed_limit);
@@ -373,8 +375,10 @@ static void make_arguments(const struct image_import *import, struct arguments *
     add(arguments, "--root", store->fetch_root);
     if (import->sha256[0])
         add(arguments, "--sha256", import->sha256);
-    if (import->url)
-        add(arguments, "--url", import->url);
+    if (import->url) {
+        snprintf(arguments->url, sizeof arguments->url, FETCH_URL_VARIABLE "=%s", import->url);
+        arguments->environment[0] = arguments->url;
+    }
     if (import->url && store->ca_file)
         add(arguments, "--ca-file", store->ca_file);
     if (import->url && store->allow_http)
@@ -408,6 +412,7 @@ static int spawn(struct image_import *import, int channel, struct error *err)
 
     make_arguments(import, &arguments);
     spec.argv = arguments.list;
+    spec.envp = arguments.environment;
     if (!import->url)
         spec.clone_flags |= CLONE_NEWNET;
     return process_spawn(&spec, &pid, &import->pidfd, err);
