@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent/jail.h"
@@ -80,13 +82,32 @@ int vm_memory_seal(int fd)
     return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0 ? -errno : 0;
 }
 
+/* Of this thread. */
+static void set_sys_admin(bool effective)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    if (syscall(SYS_capget, &header, data) < 0)
+        return;
+    if (effective)
+        data[0].effective |= data[0].permitted & 1u << CAP_SYS_ADMIN;
+    else
+        data[0].effective &= ~(1u << CAP_SYS_ADMIN);
+    (void)syscall(SYS_capset, &header, data);
+}
+
+/* Where in the host's memory its pages are is not the VMM's to know: neighbours there could be
+ * attacked (rowhammer).  The kernel shows it if whoever opened the file had CAP_SYS_ADMIN. */
 int vm_memory_open_pagemap(const struct vm *vm, struct error *err)
 {
     char path[40];
     int fd;
 
     snprintf(path, sizeof path, "/proc/%d/pagemap", (int)vm->pid);
+    set_sys_admin(false);
     fd = open(path, O_RDONLY | O_CLOEXEC);
+    set_sys_admin(true);
     return fd < 0 ? error_set(err, errno, "look at its pages: %s", strerror(errno)) : fd;
 }
 
