@@ -42,6 +42,7 @@ static void prepare_process(void)
 #endif
     (void)sigaction(SIGPIPE, &ignore, NULL);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the jail did; without one, filters need it */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);     /* exec has taken off that the jail did this */
 }
 
 static int wait_configure(struct vmm *vmm, int *fds, size_t *ret_fd_count, struct error *err)

@@ -134,6 +134,28 @@ static void each_vmm_has_namespaces_of_its_own(void **state)
     pthread_join(thread, NULL);
 }
 
+/* RLIMIT_CORE of 0 is for files: a core_pattern that is a pipe would get the guest's memory all the
+ * same, and may keep it.  The kernel shows what is dumped by whose /proc files are. */
+static void no_vmm_dumps_core(void **state)
+{
+    struct fixture *f = need_jail(state);
+    struct jail_process process;
+    struct stat status;
+    char path[64];
+
+    assert_int_equal(
+        jail_start(f->jail, 8, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
+    snprintf(path, sizeof path, "/proc/%d/environ", process.pid);
+    assert_int_equal(stat(path, &status), 0);
+    for (int tries = 0; status.st_uid != 0 && tries < 1000; tries++) { /* it says so itself */
+        usleep(10000);
+        assert_int_equal(stat(path, &status), 0);
+    }
+    assert_int_equal(status.st_uid, 0);
+    end(&process);
+    jail_remove(f->jail, 8, NULL);
+}
+
 static unsigned rings_of(pid_t pid)
 {
     char path[64], target[64];
@@ -499,6 +521,7 @@ int main(void)
         TEST(each_vmm_has_namespaces_of_its_own),
         TEST(a_vmm_inherits_rings_for_its_disks),
         TEST(without_io_uring_it_starts_all_the_same),
+        TEST(no_vmm_dumps_core),
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),
