@@ -2,6 +2,7 @@
  * that does, says that it runs, and then does what its VM's command line names, without any filter:
  *
  *   flood-ready, flood-state    messages without end; exits with 7 when the connection is closed
+ *   flood-vsock                 the same, of its guest's wish to connect; reads no answer
  *   garbage                     messages of no known kind or size, the same
  *   fds                         messages with fds, the same
  *   writes                      writes to its log and its page file as much as it can, then waits
@@ -162,6 +163,8 @@ int main(void)
     struct vmm_state state = {
         .header = { VMM_MESSAGE_READY, VMM_PROTOCOL_VERSION, sizeof state, 0 }, .running = 1
     };
+    const struct vmm_vsock vsock = { .header = { VMM_MESSAGE_VSOCK_REQUEST, VMM_PROTOCOL_VERSION,
+                                                 sizeof vsock, 0 } };
     int page = -1;
     int connection = accept(VMM_LISTENER_FD, NULL, NULL);
 
@@ -173,6 +176,8 @@ int main(void)
     state.header.type = VMM_MESSAGE_STATE;
     if (strcmp(configure.cmdline, "flood-state") == 0)
         flood(connection, &state, sizeof state);
+    if (strcmp(configure.cmdline, "flood-vsock") == 0)
+        flood(connection, &vsock, sizeof vsock);
     if (strcmp(configure.cmdline, "garbage") == 0)
         flood(connection, &configure, sizeof configure);
     state.header.type = 12345;
