@@ -2,8 +2,11 @@
  * it will ever have. */
 #include "api/server_filter.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 
@@ -29,7 +32,6 @@ static const int allowed[] = {
     SCMP_SYS(getsockopt),
     SCMP_SYS(getpeername),
     SCMP_SYS(socketpair), /* between libmicrohttpd's TLS and a relay */
-    SCMP_SYS(fcntl),
     /* bodies in memfds */
     SCMP_SYS(memfd_create),
     SCMP_SYS(pread64),
@@ -37,7 +39,7 @@ static const int allowed[] = {
     SCMP_SYS(ftruncate),
     SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),
-    /* memory: mmap is without PROT_EXEC, see below */
+    /* memory: mmap and mprotect are without PROT_EXEC, see below */
     SCMP_SYS(munmap),
     SCMP_SYS(mremap),
     SCMP_SYS(brk),
@@ -50,7 +52,6 @@ static const int allowed[] = {
     SCMP_SYS(getrandom),
     SCMP_SYS(getpid),
     SCMP_SYS(gettid),
-    SCMP_SYS(tgkill),
     SCMP_SYS(rt_sigprocmask),
     SCMP_SYS(rt_sigaction),
     SCMP_SYS(rt_sigreturn),
@@ -59,11 +60,32 @@ static const int allowed[] = {
     SCMP_SYS(exit_group),
 };
 
+/* None that chooses a process that is signalled: the other listeners' warren-apis have our user. */
+static const int fcntl_commands[] = {
+    F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_ADD_SEALS, F_GET_SEALS,
+};
+
 #define PROT_EXEC_BIT 4
+
+/* By their arguments. */
+static int add_checked(scmp_filter_ctx filter)
+{
+    static const int mappers[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
+    int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, /* abort's */
+                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+
+    for (size_t i = 0; r >= 0 && i < ARRAY_LENGTH(mappers); i++)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, mappers[i], 1,
+                             SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC_BIT, 0));
+    for (size_t i = 0; r >= 0 && i < ARRAY_LENGTH(fcntl_commands); i++)
+        r = seccomp_rule_add(
+            filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+            SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, (scmp_datum_t)fcntl_commands[i]));
+    return r;
+}
 
 static int add_rules(scmp_filter_ctx filter)
 {
-    static const int mappers[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
 
     for (size_t i = 0; i < ARRAY_LENGTH(allowed); i++) {
         int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
@@ -71,14 +93,7 @@ static int add_rules(scmp_filter_ctx filter)
         if (r < 0)
             return r;
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(mappers); i++) {
-        int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, mappers[i], 1,
-                                 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC_BIT, 0));
-
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return add_checked(filter);
 }
 
 int server_filter_load(struct error *err)
