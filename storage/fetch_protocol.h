@@ -10,7 +10,8 @@
  *
  * One process per import.  It leaves the host before it reads a byte of the source, puts the image
  * into FETCH_FD_OUTPUT and ends after exactly one FETCH_RESULT.  The agent believes nothing of what
- * it says: texts are cleaned, enums and sizes checked, the file's length compared. */
+ * it says but the source's sum: texts are cleaned, enums and sizes checked, the file's length
+ * compared. */
 #pragma once
 #include <stdint.h>
 #include "base/digest.h"
