@@ -17,6 +17,7 @@
 #include "tests/guest/rng.h"
 #include "tests/guest/slots.h"
 #include "tests/guest/text.h"
+#include "tests/guest/virtio.h"
 #include "tests/guest/vsock.h"
 
 #define COMMAND_LINE_MAX 4096
@@ -130,6 +131,11 @@ static bool take_setting(struct guest *guest, char *word)
         guest->mask = (uint32_t)(UINT64_C(0xffffffff) << (32 - bits));
         if (!text_ipv4(parts[0], &guest->address))
             console_print("ip usage\n");
+    } else if (text_equal(pieces[0], "wait")) {
+        if (text_equal(pieces[1], "events"))
+            virtio_trust_events();
+        else
+            console_print("wait usage\n");
     } else if (text_equal(pieces[0], "gw")) {
         if (!text_ipv4(pieces[1], &guest->gateway))
             console_print("gw usage\n");

@@ -39,6 +39,8 @@ enum common_offset { /* 4.1.4.3 */
 #define SPIN_TURNS         400
 #define RECHECK_NS         (20 * MILLISECOND) /* what a lost interrupt costs */
 
+static bool trusts_events;
+
 static uint32_t read32(volatile uint8_t *base, unsigned offset)
 {
     return *(volatile uint32_t *)(base + offset);
@@ -124,7 +126,8 @@ static bool agree_features(struct virtio_device *device, uint64_t wanted)
     offered = read32(device->common, COMMON_DEVICE_FEATURE);
     write32(device->common, COMMON_DEVICE_FEATURE_SELECT, 1);
     offered |= (uint64_t)read32(device->common, COMMON_DEVICE_FEATURE) << 32;
-    device->features = offered & (wanted | VIRTIO_F_VERSION_1);
+    wanted |= VIRTIO_F_VERSION_1 | (trusts_events ? VIRTIO_F_EVENT_INDEX : 0);
+    device->features = offered & wanted;
     write32(device->common, COMMON_DRIVER_FEATURE_SELECT, 0);
     write32(device->common, COMMON_DRIVER_FEATURE, (uint32_t)device->features);
     write32(device->common, COMMON_DRIVER_FEATURE_SELECT, 1);
@@ -132,6 +135,11 @@ static bool agree_features(struct virtio_device *device, uint64_t wanted)
     device->common[COMMON_STATUS] = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
     return (offered & VIRTIO_F_VERSION_1) != 0 &&
            (device->common[COMMON_STATUS] & STATUS_FEATURES_OK) != 0;
+}
+
+void virtio_trust_events(void)
+{
+    trusts_events = true;
 }
 
 bool virtio_open(struct virtio_device *device, const char *name, unsigned type, unsigned index,
@@ -178,6 +186,7 @@ bool virtio_add_queue(struct virtio_device *device, struct virtqueue *queue, uin
 
     memset(queue, 0, sizeof(*queue));
     queue->number = number;
+    queue->events = (device->features & VIRTIO_F_EVENT_INDEX) != 0;
     write16(common, COMMON_QUEUE_SELECT, number);
     queue->size = read16(common, COMMON_QUEUE_SIZE);
     if (queue->size == 0)
@@ -208,8 +217,13 @@ void virtio_start(struct virtio_device *device)
 
 void virtqueue_notify(struct virtqueue *queue)
 {
+    uint16_t now = queue->available.index, before = queue->announced;
+
     memory_barrier();
-    *queue->notify = queue->number;
+    queue->announced = now;
+    if (!queue->events || (uint16_t)(now - *(volatile uint16_t *)&queue->used.available_event - 1) <
+                              (uint16_t)(now - before))
+        *queue->notify = queue->number;
 }
 
 void virtqueue_submit(struct virtqueue *queue, uint16_t head, bool notify)
@@ -229,6 +243,10 @@ bool virtqueue_take(struct virtqueue *queue, struct virtqueue_used_element *ret_
         return false;
     memory_barrier();
     *ret_element = queue->used.ring[queue->used_seen++ % queue->size];
+    if (queue->events) {
+        *(volatile uint16_t *)&queue->available.used_event = queue->used_seen;
+        memory_barrier(); /* before the next look, after which we may sleep */
+    }
     return true;
 }
 
@@ -237,16 +255,16 @@ bool virtqueue_wait(struct virtqueue *queue, uint64_t timeout_ns,
 {
     uint64_t deadline;
 
-    for (int i = 0; i < SPIN_TURNS; i++) {
+    for (int i = 0; i < SPIN_TURNS && !queue->events; i++) {
         if (virtqueue_take(queue, ret_element))
             return true;
         cpu_pause();
     }
     deadline = clock_ns() + timeout_ns;
     while (!virtqueue_take(queue, ret_element)) {
-        if (clock_ns() > deadline)
+        if (!queue->events && clock_ns() > deadline)
             return false;
-        apic_wait(RECHECK_NS);
+        apic_wait(queue->events ? WAIT_FOREVER : RECHECK_NS);
     }
     return true;
 }

@@ -3,14 +3,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define VIRTIO_ID(type)    ((0x1040u + (type)) << 16 | 0x1af4)
-#define VIRTIO_NET         1
-#define VIRTIO_BLOCK       2
-#define VIRTIO_RNG         4
-#define VIRTIO_BALLOON     5
-#define VIRTIO_VSOCK       19
-#define VIRTIO_MEM         24
-#define VIRTIO_F_VERSION_1 (UINT64_C(1) << 32)
+#define VIRTIO_ID(type)      ((0x1040u + (type)) << 16 | 0x1af4)
+#define VIRTIO_NET           1
+#define VIRTIO_BLOCK         2
+#define VIRTIO_RNG           4
+#define VIRTIO_BALLOON       5
+#define VIRTIO_VSOCK         19
+#define VIRTIO_MEM           24
+#define VIRTIO_F_EVENT_INDEX (UINT64_C(1) << 29)
+#define VIRTIO_F_VERSION_1   (UINT64_C(1) << 32)
 
 #define VIRTQUEUE_MAX    128 /* descriptors used of whatever the device offers */
 #define DESCRIPTOR_NEXT  1
@@ -46,6 +47,8 @@ struct virtqueue { /* the first three are what the device reads: one page, page-
     uint16_t number;
     uint16_t size;
     uint16_t used_seen;
+    uint16_t announced;        /* up to there the device was told, or did not want to be */
+    bool events;               /* event indices (2.7.10) were agreed to */
     volatile uint16_t *notify; /* this queue's doorbell */
 } __attribute__((aligned(4096)));
 
@@ -58,6 +61,10 @@ struct virtio_device {
     uint32_t notify_multiplier;
     uint64_t features; /* accepted */
 };
+
+/* From now on devices are opened with event indices, and whoever waits for a queue sleeps until its
+ * interrupt comes, however long: what is lost is not made good by looking again. */
+void virtio_trust_events(void);
 
 /* Finds the index-th device of the type, resets it and agrees on what of wanted it offers
  * (VERSION_1 always). Prints "<name> <index> absent" or what is wrong, and returns false.

@@ -4,6 +4,7 @@
  *   vmm_control DIRECTORY WORD...      the directory that run_vmm prints
  *
  *   pause  resume  power  ping         sleep:MS
+ *   snapshots:N                        so many, thrown away: the guest is held, and goes on some ms
  *   input:TEXT                         to the console
  *   balloon:MIB  memory:MIB            what the guest is to give, or may plug
  *   disk:PLACE:FILE  direct:PLACE:FILE  delta:PLACE:BASE:FILE (which is made)
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -124,6 +126,22 @@ static void do_power(char *text)
 static void do_sleep(char *text)
 {
     (void)poll(NULL, 0, atoi(text));
+}
+
+static void do_snapshots(char *text)
+{
+    for (int i = atoi(text); i > 0; i--) {
+        struct vmm_message_header header;
+        int fds[2] = { memfd_create("state", MFD_CLOEXEC), memfd_create("memory", MFD_CLOEXEC) };
+
+        tell_header(VMM_MESSAGE_PAUSE);
+        tell(VMM_MESSAGE_SNAPSHOT, &header, sizeof header, fds, 2);
+        need(await(VMM_MESSAGE_SNAPSHOT_DONE).state.result == 0, "snapshot");
+        tell_header(VMM_MESSAGE_RESUME);
+        close(fds[0]);
+        close(fds[1]);
+        (void)poll(NULL, 0, i % 4);
+    }
 }
 
 static void do_input(char *text)
@@ -289,12 +307,12 @@ static const struct {
     const char *name;
     void (*act)(char *text);
 } words[] = {
-    { "pause", do_pause },     { "resume", do_resume }, { "ping", do_ping },
-    { "power", do_power },     { "sleep", do_sleep },   { "input", do_input },
-    { "balloon", do_balloon }, { "memory", do_memory }, { "disk", do_disk },
-    { "direct", do_direct },   { "delta", do_delta },   { "tap", do_tap },
-    { "detach", do_detach },   { "accept", do_accept }, { "connect", do_connect },
-    { "vhost", do_vhost },
+    { "pause", do_pause },     { "resume", do_resume },       { "ping", do_ping },
+    { "power", do_power },     { "sleep", do_sleep },         { "input", do_input },
+    { "balloon", do_balloon }, { "memory", do_memory },       { "disk", do_disk },
+    { "direct", do_direct },   { "delta", do_delta },         { "tap", do_tap },
+    { "detach", do_detach },   { "accept", do_accept },       { "connect", do_connect },
+    { "vhost", do_vhost },     { "snapshots", do_snapshots },
 };
 
 static void do_word(char *text)
