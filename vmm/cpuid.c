@@ -16,6 +16,9 @@ _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, en
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
+#define LEAF7_ECX_SHADOW_STACK (1u << 7)
+#define LEAF7_EDX_IBT          (1u << 20)
+#define LEAFD1_ECX_CET         (3u << 11)
 #define AMD1_ECX_CMP_LEGACY    (1u << 1)
 #define AMD1_ECX_SVM           (1u << 2)
 #define AMD1_ECX_PERFCTR_CORE  (1u << 23)
@@ -44,7 +47,7 @@ static const struct feature_leaf {
     uint32_t function, index, eax, ebx, ecx, edx;
 } feature_leaves[] = {
     { 1, 0, 0, 0, ~LEAF1_ECX_VMX, ~0u },
-    { 7, 0, 0, ~0u, ~0u, ~0u },
+    { 7, 0, 0, ~0u, ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
     { 7, 1, ~0u, 0, 0, ~0u },
     { 0xd, 0, ~0u, 0, 0, 0 },
     { 0xd, 1, ~0u, 0, 0, 0 },
@@ -141,6 +144,16 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
     case 4:
     case 0x8000001d:
         adapt_cache(entry, place);
+        break;
+    case 7: /* no CET (KVM's since Linux 6.18): no snapshot has its registers, one is no MSR */
+        if (entry->index == 0) {
+            entry->ecx &= ~LEAF7_ECX_SHADOW_STACK;
+            entry->edx &= ~LEAF7_EDX_IBT;
+        }
+        break;
+    case 0xd:
+        if (entry->index == 1)
+            entry->ecx &= ~LEAFD1_ECX_CET;
         break;
     case 0xa: /* no performance counters (kvm_hide_counters) */
     case 0x80000022:

@@ -86,7 +86,9 @@ static const struct part_kind parts_after_msrs[] = {
 };
 
 /* Those that a guest may have changed.  The TSC comes first, its deadline last (it is compared with
- * the TSC when it is set); of those that this KVM lacks nothing is saved. */
+ * the TSC when it is set); of those that this KVM lacks nothing is saved.  Variable MTRRs are left
+ * out: KVM heeds them where a device is passed through only, and Linux, which has the PAT, writes
+ * none by itself.  CET's are left out, as no guest has it (cpuid.c). */
 static const uint32_t msrs[] = {
     0x10,       0x3b,       0x174,      0x175,      0x176,      0x1a0,      0x277,      0x2ff,
     0x250,      0x258,      0x259,      0x268,      0x269,      0x26a,      0x26b,      0x26c,
