@@ -128,13 +128,11 @@ static uint64_t least(uint64_t a, uint64_t b)
 struct swap_room host_memory_swap_room(const struct host_memory *memory, uint64_t host_mib,
                                        uint64_t swap_mib, bool keeps_zswap)
 {
-    struct swap_room room = { .held_mib = swap_mib };
+    uint64_t pooled = memory->zswap ? 2 * (host_mib * memory->zswap_percent / 100) : 0;
+    uint64_t held = memory->zswap && keeps_zswap ? least(swap_mib, pooled) : swap_mib;
 
-    if (memory->zswap && keeps_zswap) {
-        room.held_mib = least(swap_mib, 2 * (host_mib * memory->zswap_percent / 100));
-        room.taken_mib = room.held_mib / 2;
-    } else {
-        room.taken_mib = least(swap_mib, memory->swap_mib[SWAP_ZRAM]) / 2;
-    }
-    return room;
+    return (struct swap_room){
+        .held_mib = held,
+        .taken_mib = least(held, pooled + memory->swap_mib[SWAP_ZRAM]) / 2,
+    };
 }

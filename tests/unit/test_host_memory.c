@@ -139,7 +139,10 @@ static void what_swap_has_room_for(void **state)
     } cases[] = {
         { .swap_mib = 0 },
         { .swap_mib = 3000, .held_mib = 3000 },
-        { .swap_mib = 3000, .zswap = true, .percent = 20, .held_mib = 3000 },
+        /* Before a disk: the pool takes of memory what the disk has its place for. */
+        { 3000, 0, true, false, 20, 3000, 200 },
+        { 300, 0, true, false, 20, 300, 150 },
+        { 3000, 1000, true, false, 20, 3000, 700 },
         { .swap_mib = 3000, .keeps = true, .percent = 20, .held_mib = 3000 },
         /* Nothing goes to the disk: the pool, twice, of which once in memory. */
         { 3000, 0, true, true, 20, 400, 200 },
