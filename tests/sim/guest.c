@@ -114,6 +114,32 @@ static void step_balloon(struct guest *guest, uint32_t now_ms, double seconds)
     guest->garbage = fmin(guest->garbage, fmax(limit_of(guest) - filled(guest), 0));
 }
 
+/* Free page reporting as Linux has it (mm/page_reporting.c): 2 s after a whole block came free, and
+ * again as long as any waits, a sixteenth of all free blocks is reported, rounded up to calls of
+ * 32, and one call more; nothing by a guest that has less than a call free. */
+#define REPORT_MS        2000
+#define REPORT_BLOCK_MIB 2
+#define REPORT_CALL      32
+
+static void step_reporting(struct guest *guest, uint32_t now_ms)
+{
+    uint32_t waiting = (uint32_t)guest->garbage / REPORT_BLOCK_MIB, free, most;
+
+    if (waiting == 0) {
+        guest->report_ms = 0;
+        return;
+    }
+    if (guest->report_ms == 0)
+        guest->report_ms = now_ms + REPORT_MS;
+    if (now_ms < guest->report_ms)
+        return;
+    guest->report_ms = now_ms + REPORT_MS;
+    free = (uint32_t)fmax(limit_of(guest) - filled(guest), 0) / REPORT_BLOCK_MIB;
+    most = (free + 16 * REPORT_CALL - 1) / (16 * REPORT_CALL) * REPORT_CALL + REPORT_CALL;
+    if (free >= REPORT_CALL)
+        forget(guest, take(&guest->garbage, REPORT_BLOCK_MIB * (waiting < most ? waiting : most)));
+}
+
 /* Pages that the host took and the guest wants come back, at their price. */
 static double step_swapped(struct guest *guest, double seconds)
 {
@@ -189,7 +215,7 @@ void guest_step(struct guest *guest, uint32_t now_ms, double seconds)
         step_balloon(guest, now_ms, seconds);
         step_anon(guest, want.anon, seconds);
         step_files(guest, &want, seconds);
-        forget(guest, take(&guest->garbage, guest->garbage * (1 - exp(-seconds / REPORTING_S))));
+        step_reporting(guest, now_ms);
     }
     wanted = guest->paused ? 0 : step_swapped(guest, seconds);
     guest->stall +=

@@ -19,7 +19,6 @@
 #define RATE_DISK     300.0  /* a guest that reads back file pages */
 #define RATE_SWAP_OUT 1024.0 /* the host, to zswap */
 #define RATE_SWAP_IN  500.0  /* one guest, from it */
-#define REPORTING_S   2.0    /* free page reporting, in 2 MiB blocks */
 #define GUEST_KERNEL  40.0   /* what a guest needs in any case */
 #define SLOWDOWN_MAX  10.0
 
@@ -97,6 +96,7 @@ struct guest {
     /* What is in it. */
     double anon, hot, cold, garbage; /* garbage: free, but not yet reported */
     double balloon;
+    uint32_t report_ms;           /* when it next reports what is free; 0 = none of that waits */
     double swapped;               /* of all this, by the host */
     double ideal_anon, ideal_hot; /* had it all that it was promised */
 

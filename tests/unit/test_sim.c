@@ -78,18 +78,38 @@ static void a_guest_that_grows_takes_from_its_balloon_or_dies(void **state)
     trace_free(&guest.trace);
 }
 
-static void freed_memory_is_reported_in_seconds(void **state)
+/* Of a guest of `max` MiB which uses so much for 5 s and then so much: what it has `seconds` after.
+ */
+static double resident_after(double max, double first, double then, uint32_t seconds)
 {
-    struct guest guest = guest_of(600, 0);
+    struct guest guest = guest_of(first, 0);
 
-    (void)state;
+    guest.max = max;
     run(&guest, 0, 5);
-    guest.trace.points[0].anon = 100;
-    run(&guest, 5, 6);
-    assert_true(guest_resident(&guest) > 300);
-    run(&guest, 6, 20);
-    assert_near(guest_resident(&guest), 100);
+    guest.trace.points[0].anon = then;
+    run(&guest, 5, 5 + seconds);
     trace_free(&guest.trace);
+    return guest_resident(&guest);
+}
+
+/* Two calls of 32 blocks each 2 s, as long as there are whole ones; more of a larger guest. */
+static void freed_blocks_are_reported_each_two_seconds(void **state)
+{
+    (void)state;
+    assert_near(resident_after(1000, 600, 100.9, 2), 600);
+    assert_near(resident_after(1000, 600, 100.9, 3), 600 - 128);
+    assert_near(resident_after(1000, 600, 100.9, 4), 600 - 128);
+    assert_near(resident_after(1000, 600, 100.9, 5), 600 - 2 * 128);
+    assert_near(resident_after(1000, 600, 100.9, 60), 602 - 500);
+    assert_near(resident_after(8192, 4192, 192, 2), 4192);
+    assert_near(resident_after(8192, 4192, 192, 3), 4192 - 9 * 64); /* 4000 blocks are free */
+}
+
+static void a_guest_with_less_than_a_call_free_reports_nothing(void **state)
+{
+    (void)state;
+    assert_near(resident_after(1000, 980, 940, 60), 980);
+    assert_near(resident_after(1000, 980, 930, 60), 930);
 }
 
 /* --- guests that do not behave --- */
@@ -239,7 +259,7 @@ static void who_is_paused_is_slowed_and_that_is_not_fair(void **state)
 static void relief_is_how_long_the_host_is_short(void **state)
 {
     (void)state;
-    assert_near(hour_of(leave, 2000 / 1015.0, 500, 400).relief_s, 600);
+    assert_near(hour_of(leave, 2000 / 1015.0, 500, 400).relief_s, 602); /* reported then */
 }
 
 static void kills_are_counted_by_whomever(void **state)
@@ -433,7 +453,8 @@ int main(void)
         cmocka_unit_test(a_guest_with_all_that_it_needs_is_not_slowed),
         cmocka_unit_test(a_balloon_inflates_at_its_rate_and_takes_files_first),
         cmocka_unit_test(a_guest_that_grows_takes_from_its_balloon_or_dies),
-        cmocka_unit_test(freed_memory_is_reported_in_seconds),
+        cmocka_unit_test(freed_blocks_are_reported_each_two_seconds),
+        cmocka_unit_test(a_guest_with_less_than_a_call_free_reports_nothing),
         cmocka_unit_test(a_balloon_that_stalls_goes_on_minutes_later),
         cmocka_unit_test(a_balloon_that_refuses_gives_nothing_and_says_so),
         cmocka_unit_test(a_liar_uses_all_and_gave_all_by_its_words),
