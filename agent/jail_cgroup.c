@@ -106,6 +106,13 @@ static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
                  ": VMs have no such limits; see cgroup_disable= of the kernel, and --cgroup");
 }
 
+/* What zswap has of guests' memory never reaches a disk (since Linux 6.8).  The group of all has it
+ * for who looks; each VM's too, for systemd 256 sets a unit's anew whenever it is reloaded. */
+static void keep_zswap(int fd)
+{
+    jail_write_text(fd, "memory.zswap.writeback", "0");
+}
+
 int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,
                      struct error *err)
 {
@@ -139,8 +146,7 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
         memcpy(cgroup->own, own, sizeof own);
     parent_fd = openat(cgroup->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enable_controllers(cgroup, parent_fd);
-    /* Leaves follow it (since Linux 6.8): what zswap has of guests' memory never reaches a disk. */
-    jail_write_text(cgroup->fd, "memory.zswap.writeback", "0");
+    keep_zswap(cgroup->fd);
     return 0;
 }
 
@@ -165,8 +171,10 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
     if (cgroup->fd < 0)
         return 0;
     result = jail_make_dir(cgroup->fd, instance_name(instance, "").text, 0755, ret_fd, err);
-    if (result == 0)
+    if (result == 0) {
         jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */
+        keep_zswap(*ret_fd);
+    }
     return result;
 }
 
