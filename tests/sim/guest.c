@@ -202,7 +202,7 @@ void guest_step(struct guest *guest, uint32_t now_ms, double seconds)
     int direction = guest->asked > guest->was_asked + 1   ? 1
                     : guest->asked < guest->was_asked - 1 ? -1
                                                           : 0;
-    double wanted;
+    double wanted, stalled;
 
     if (guest->down_s > 0)
         want = (struct trace_point){ .anon = GUEST_KERNEL };
@@ -218,8 +218,9 @@ void guest_step(struct guest *guest, uint32_t now_ms, double seconds)
         step_reporting(guest, now_ms);
     }
     wanted = guest->paused ? 0 : step_swapped(guest, seconds);
-    guest->stall +=
-        (fmin(wanted / (RATE_SWAP_IN * seconds), 1) - guest->stall) * fmin(seconds / 2, 1);
+    stalled = fmin(wanted / (RATE_SWAP_IN * seconds), 1);
+    guest->stall += (stalled - guest->stall) * fmin(seconds / 2, 1);
+    guest->stalled_s += stalled * seconds;
     step_score(guest, &want, wanted, seconds);
     step_words(guest, now_ms);
     if (guest->missing_s > 0.3) {

@@ -30,9 +30,9 @@ static void static_decide(struct sim *sim, uint32_t elapsed_ms)
 
 const struct policy policy_static = { .name = "static", .tick_ms = 60000, .decide = static_decide };
 
-/* --- Proxmox VE (AutoBalloon.pm): every 10 s, the host to 80 % used, at most 100 MiB a VM, shares
- * above the minimum, those short of memory grow first, those with much of it free shrink first ---
- */
+/* --- Proxmox VE (pve-manager: compute_alg1 of PVE/AutoBalloon.pm, by auto_ballooning of
+ * PVE/Service/pvestatd.pm): every 10 s, the host to 80 % used, at most 100 MiB a VM, shares above
+ * the minimum, those short of memory grow first, those with much of it free shrink first --- */
 
 #define PROXMOX_CHANGE 100.0
 #define PROXMOX_DEAD   10.0
@@ -139,9 +139,27 @@ const struct policy policy_proxmox = { .name = "proxmox",
                                        .tick_ms = 10000,
                                        .decide = proxmox_decide };
 
-/* --- oVirt's MOM (vdsm's 02-balloon.policy): a guest is to keep as much of its memory free as the
- * host has (20 % scaled by that to 20 %; below 5 % less than none): where that is under 20 % it
- * goes down to it by at most 5 % a step, else it gets 5 %, or at once what it lacks of it --- */
+/* --- oVirt's MOM (vdsm: static/etc/vdsm/mom.d/02-balloon.policy, mom.conf.in): each 15 s, by the
+ * mean of ten samples (mom: StatAvg of mom/Entity.py), a guest is to keep as much of its memory
+ * free as the host has (20 % scaled by that to 20 %; below 5 % less than none): where that is under
+ * 20 % it goes down to it by at most 5 % a step, else it gets 5 %, or at once what it lacks of it.
+ * Its caches count as used (mem_unused) --- */
+
+#define MOM_SAMPLES 10
+
+struct mom {
+    double host_free[MOM_SAMPLES], used[SIM_GUESTS_MAX][MOM_SAMPLES];
+    unsigned samples;
+};
+
+static double mean(const double *samples, unsigned count)
+{
+    double sum = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        sum += samples[i];
+    return sum / count;
+}
 
 double rule_mom(const struct rule_guest *guest, double host_free_share)
 {
@@ -159,20 +177,26 @@ double rule_mom(const struct rule_guest *guest, double host_free_share)
 
 static void mom_decide(struct sim *sim, uint32_t elapsed_ms)
 {
+    struct mom *mom = sim->state;
+    unsigned now = mom->samples++ % MOM_SAMPLES;
+    unsigned count = mom->samples < MOM_SAMPLES ? mom->samples : MOM_SAMPLES;
+
     (void)elapsed_ms;
+    mom->host_free[now] = sim->free / sim->capacity;
     for (unsigned i = 0; i < sim->count; i++) {
         struct guest *guest = &sim->guests[i];
         double limit = guest->max - guest->said_balloon;
-        struct rule_guest rule = { .max = guest->max,
-                                   .min = guest->min,
-                                   .limit = limit,
-                                   .free = fmax(limit - guest->said_used, 0) };
+        struct rule_guest rule = { .max = guest->max, .min = guest->min, .limit = limit };
 
-        set_limit(guest, rule_mom(&rule, sim->free / sim->capacity));
+        mom->used[i][now] = fmin(guest->said_used + guest->hot + guest->cold, limit);
+        rule.free = limit - mean(mom->used[i], count);
+        set_limit(guest, rule_mom(&rule, mean(mom->host_free, count)));
     }
 }
 
-const struct policy policy_mom = { .name = "ovirt-mom", .tick_ms = 10000, .decide = mom_decide };
+const struct policy policy_mom = {
+    .name = "ovirt-mom", .tick_ms = 15000, .size = sizeof(struct mom), .decide = mom_decide
+};
 
 /* --- ESX: idle memory tax of 0.75; high, soft, hard, low at 6, 4, 2, 1 % of free memory; balloons
  * from soft on, swapping from hard on, and in low who is above its target is blocked; a guest's
@@ -228,7 +252,8 @@ const struct policy policy_esx = { .name = "esx-tax",
                                    .is_triggered = true,
                                    .decide = esx_decide };
 
-/* --- Xen's self-ballooning (xen-selfballoon.c): each guest goes to what it has committed and 10 %
+/* --- Xen's self-ballooning (Linux before 5.3: selfballoon_process of
+ * drivers/xen/xen-selfballoon.c): each guest goes to what it has committed and 10 %
  * of its memory, an eighth of the way down and all of the way up, each 5 s, and not below a floor
  * --- */
 
@@ -254,30 +279,64 @@ static void xen_decide(struct sim *sim, uint32_t elapsed_ms)
     for (unsigned i = 0; i < sim->count; i++) {
         struct guest *guest = &sim->guests[i];
 
-        set_limit(guest, rule_xen(guest->max, limit_now(guest), guest->anon));
+        set_limit(guest, rule_xen(guest->max, guest->max - guest->balloon, guest->anon));
     }
 }
 
 const struct policy policy_xen = { .name = "xen-self", .tick_ms = 5000, .decide = xen_decide };
 
-/* --- senpai, as its paper has it (TMO): each 6 s a 2,000th of a group is reclaimed, less the
- * nearer its pressure is to 0.1 %
- * --- */
+/* --- senpai (senpai.py of its repository, with its defaults): each second; tasks of a group may
+ * stall for 10 ms before its memory.high grows, by the square of how much longer they did, doubled
+ * at 20 times that; where they stalled less in 6 s it shrinks, by 1 % at a tenth of that.  Its
+ * later form in oomd (Senpai.cpp: memory.reclaim of 1 % each 6 s, none above 0.1 % of pressure)
+ * bears the same densities here: neither makes guests drop their caches --- */
 
-double rule_senpai(double resident, double psi_some)
+#define SENPAI_INTERVAL 6
+#define SENPAI_US       10000.0
+#define SENPAI_MIN_MIB  100.0
+
+void rule_senpai(struct senpai *senpai, double stalled_us)
 {
-    return fmin(resident * 0.0005 * fmax(0, 1 - psi_some / 0.001), resident * 0.01);
+    double error, change;
+
+    senpai->stalled_us += stalled_us;
+    if (senpai->stalled_us > SENPAI_US) {
+        error = senpai->stalled_us / SENPAI_US / 20;
+        change = fmin(error * error, 1);
+    } else if (senpai->grace > 0) {
+        senpai->grace--;
+        return;
+    } else {
+        error = SENPAI_US / fmax(senpai->stalled_us, 1) / 10;
+        change = -0.01 * fmin(error * error, 1);
+    }
+    senpai->high = fmax(senpai->high * (1 + change), SENPAI_MIN_MIB);
+    senpai->stalled_us = 0;
+    senpai->grace = SENPAI_INTERVAL - 1;
 }
 
 static void senpai_decide(struct sim *sim, uint32_t elapsed_ms)
 {
-    (void)elapsed_ms;
-    for (unsigned i = 0; i < sim->count; i++)
-        sim->guests[i].reclaim +=
-            rule_senpai(guest_resident(&sim->guests[i]), sim->guests[i].stall);
+    struct senpai *all = sim->state;
+
+    for (unsigned i = 0; i < sim->count; i++) {
+        struct guest *guest = &sim->guests[i];
+        struct senpai *senpai = &all[i];
+
+        if (elapsed_ms == 0)
+            *senpai = (struct senpai){ .high = fmax(guest_resident(guest), SENPAI_MIN_MIB),
+                                       .grace = SENPAI_INTERVAL };
+        else
+            rule_senpai(senpai, (guest->stalled_s - senpai->seen_s) * 1e6);
+        senpai->seen_s = guest->stalled_s;
+        guest->high = senpai->high;
+    }
 }
 
-const struct policy policy_senpai = { .name = "senpai", .tick_ms = 6000, .decide = senpai_decide };
+const struct policy policy_senpai = { .name = "senpai",
+                                      .tick_ms = 1000,
+                                      .size = SIM_GUESTS_MAX * sizeof(struct senpai),
+                                      .decide = senpai_decide };
 
 /* --- an oracle, which knows what each guest will need in the next seconds --- */
 

@@ -110,8 +110,9 @@ struct guest {
     /* What it says, and when it said so. */
     double said_used, said_balloon, said_refaults;
     uint32_t said_ms;
-    double refaults; /* pages, since then */
-    double stall;    /* share of the last seconds that it waited for swapped pages; the host's */
+    double refaults;  /* pages, since then */
+    double stall;     /* share of the last seconds that it waited for swapped pages; the host's */
+    double stalled_s; /* so long in all */
 
     /* What became of it. */
     double missing_s; /* it lacks what it needs to live */
@@ -202,4 +203,10 @@ void rule_proxmox(const struct rule_guest *guests, unsigned count, double goal, 
                   double *ret_limits);
 double rule_mom(const struct rule_guest *guest, double host_free_share);
 double rule_xen(double max, double limit, double committed);
-double rule_senpai(double resident, double psi_some);
+struct senpai {
+    double high;       /* memory.high */
+    double stalled_us; /* since that was changed */
+    double seen_s;
+    unsigned grace; /* s until it may shrink */
+};
+void rule_senpai(struct senpai *senpai, double stalled_us);

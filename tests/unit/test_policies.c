@@ -247,13 +247,40 @@ static void xen_has_a_floor(void **state)
     assert_near(rule_xen(1123, 140, 0), 140 - (140 - 112.3) / 8);
 }
 
-static void senpai_stops_at_its_pressure(void **state)
+/* Its own numbers: 10 ms in 6 s; 1 % at a tenth of that, by the square of the deviation. */
+static void senpai_tightens_by_a_hundredth_every_six_seconds(void **state)
 {
+    struct senpai senpai = { .high = 100000, .grace = 6 };
+
     (void)state;
-    assert_near(rule_senpai(100000, 0), 50);
-    assert_near(rule_senpai(100000, 0.0005), 25);
-    assert_near(rule_senpai(100000, 0.001), 0);
-    assert_near(rule_senpai(100000, 0.5), 0);
+    for (unsigned second = 0; second < 6; second++)
+        rule_senpai(&senpai, 0);
+    assert_near(senpai.high, 100000); /* the first time it waits one second more */
+    rule_senpai(&senpai, 0);
+    assert_near(senpai.high, 99000);
+    for (unsigned second = 0; second < 5; second++)
+        rule_senpai(&senpai, 400);
+    assert_near(senpai.high, 99000);
+    rule_senpai(&senpai, 0); /* 2 ms in all: half of the way to a tenth, so a quarter of 1 % */
+    assert_near(senpai.high, 99000 * (1 - 0.0025));
+    senpai = (struct senpai){ .high = 100.1 };
+    rule_senpai(&senpai, 0);
+    assert_near(senpai.high, 100); /* its least */
+}
+
+static void senpai_backs_off_at_once_by_the_square(void **state)
+{
+    struct senpai senpai = { .high = 1000, .grace = 3 };
+
+    (void)state;
+    rule_senpai(&senpai, 10000); /* not above its target */
+    assert_near(senpai.high, 1000);
+    rule_senpai(&senpai, 90000); /* ten times that in all: a quarter */
+    assert_near(senpai.high, 1250);
+    rule_senpai(&senpai, 200000);
+    assert_near(senpai.high, 2500);
+    rule_senpai(&senpai, 1000000);
+    assert_near(senpai.high, 5000); /* never more than double */
 }
 
 /* --- those that see the whole host: two guests of 1000 MiB each --- */
@@ -285,6 +312,56 @@ static void host_free(struct sim *sim)
 static double limit_of(const struct sim *sim, unsigned guest)
 {
     return sim->guests[guest].max - sim->guests[guest].asked;
+}
+
+/* Of ten samples, 15 s apart, and caches count as used. */
+static void mom_goes_by_means(void **state)
+{
+    struct sim *sim = host_of(&policy_mom, 1000, 100);
+
+    (void)state;
+    assert_int_equal(policy_mom.tick_ms, 15000);
+    sim->guests[0].said_used = 300;
+    sim->guests[0].cold = 700;
+    policy_mom.decide(sim, 0);
+    assert_near(limit_of(sim, 0), 1000);
+    sim->guests[0].cold = 500;
+    for (unsigned sample = 2; sample <= 10; sample++) {
+        policy_mom.decide(sim, 15000);
+        /* What was used, and 10 % as the host has, in steps of 5 %. */
+        assert_near(limit_of(sim, 0), fmax(950, 100 + 800 + 200.0 / sample));
+    }
+    host_free(sim);
+}
+
+/* Not by what its balloon was asked for. */
+static void xen_goes_by_what_a_guest_has(void **state)
+{
+    struct sim *sim = host_of(&policy_xen, 1000, 100);
+
+    (void)state;
+    sim->guests[0].balloon = 300;
+    sim->guests[0].anon = 100;
+    policy_xen.decide(sim, 0);
+    assert_near(limit_of(sim, 0), 700 - 500 / 8.0); /* to 100, and 10 % */
+    host_free(sim);
+}
+
+static void senpai_starts_from_what_a_group_has(void **state)
+{
+    struct sim *sim = host_of(&policy_senpai, 1000, 0);
+
+    (void)state;
+    sim->guests[0].anon = 500;
+    policy_senpai.decide(sim, 0);
+    assert_near(sim->guests[0].high, 500);
+    assert_near(sim->guests[1].high, 100);
+    sim->guests[0].stalled_s = 0.2;
+    policy_senpai.decide(sim, 1000);
+    assert_near(sim->guests[0].high, 1000);
+    policy_senpai.decide(sim, 1000); /* it has not stalled since */
+    assert_near(sim->guests[0].high, 1000);
+    host_free(sim);
 }
 
 static void static_cuts_the_host_by_size(void **state)
@@ -384,7 +461,11 @@ int main(void)
         cmocka_unit_test(mom_grows_by_five_percent_or_to_what_the_host_has_free),
         cmocka_unit_test(xen_goes_down_by_an_eighth_and_up_at_once),
         cmocka_unit_test(xen_has_a_floor),
-        cmocka_unit_test(senpai_stops_at_its_pressure),
+        cmocka_unit_test(senpai_tightens_by_a_hundredth_every_six_seconds),
+        cmocka_unit_test(senpai_backs_off_at_once_by_the_square),
+        cmocka_unit_test(mom_goes_by_means),
+        cmocka_unit_test(xen_goes_by_what_a_guest_has),
+        cmocka_unit_test(senpai_starts_from_what_a_group_has),
         cmocka_unit_test(static_cuts_the_host_by_size),
         cmocka_unit_test(esx_taxes_what_is_idle),
         cmocka_unit_test(esx_takes_by_its_four_levels),
