@@ -357,17 +357,27 @@ bool vm_is_promised(const struct vm *vm)
            vm->timer;
 }
 
+static uint64_t greater(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Between its admission and its commit nobody else gets what a change asks for. */
 struct memory_promise node_promised(const struct node *node, const struct vm *except)
 {
     struct memory_promise promised = { 0 };
+    const struct vm_spec *next;
     const struct vm *vm;
 
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm == except || !vm_is_promised(vm) ||
             (except && except->autostart_waits && vm->autostart_waits))
             continue;
-        promised.max_mib += vm->spec.memory_max_mib + VM_OVERHEAD_MIB;
-        promised.min_mib += vm->spec.memory_min_mib + vm->raise_committing_mib + VM_OVERHEAD_MIB;
+        next = vm->next ? vm->next : &vm->spec;
+        promised.max_mib +=
+            greater(vm->spec.memory_max_mib, next->memory_max_mib) + VM_OVERHEAD_MIB;
+        promised.min_mib +=
+            greater(vm->spec.memory_min_mib, next->memory_min_mib) + VM_OVERHEAD_MIB;
     }
     return promised;
 }

@@ -11,6 +11,7 @@
  *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
  *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
  *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
+ *   EBADE can never change (422, field)
  *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        EHOSTDOWN cordoned (503)
  *   EIDRM events are gone (410)
  *   EALREADY key is under way (409)  EKEYREJECTED another body (422)  others internal (500) */
@@ -88,14 +89,14 @@ enum vm_action {
 enum change_verb {
     CHANGE_PUT,    /* body: a spec.  Validates, then creates or compares */
     CHANGE_PATCH,  /* body: a merge patch of what may change: labels of every kind, and more of VMs
-                    * and volumes.  Other fields: EINVAL naming the field */
+                    * and volumes.  Other fields: EBADE, or EBUSY naming the field
+                    * (spec_change.h) */
     CHANGE_DELETE, /* force: a running VM is killed first; without it -EBUSY */
     CHANGE_ACTION, /* of VMs: action */
     CHANGE_PART,   /* of VMs: the part called part_name.  body: its PUT, as an item of the VM's spec
                     * has it (its name may be left out), or NULL: its DELETE; both are followed by
                     * observed_generation, once it is attached, or is gone.  With merge, a merge
-                    * patch of its rate limits: others are EINVAL naming the field; -EBUSY while it
-                    * comes or goes */
+                    * patch of it, as PATCH */
     CHANGE_VERB_COUNT
 };
 

@@ -8,6 +8,7 @@
 #include "agent/jail.h"
 #include "agent/label_selector.h"
 #include "agent/operation.h"
+#include "agent/spec_change.h"
 #include "agent/spec_rules.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -90,8 +91,7 @@ static void change_committed(void *context, int result, const struct error *err)
         return;
     }
     node->database_error = 0;
-    change->result = change->verb == CHANGE_PUT ||
-                     (change->verb == CHANGE_PART && change->body && !change->merge);
+    change->result = change->verb == CHANGE_PUT || (change->verb == CHANGE_PART && change->body);
     switch (change->verb) {
     case CHANGE_PUT:
         resource->hidden = false;
@@ -154,17 +154,15 @@ static int compare(const struct change *change, const struct resource *existing,
                    const struct resource *fresh, struct error *err)
 {
     static const char *const except[] = { "desired_state", NULL };
-    char field[48];
-    char path[64];
+    char field[64];
 
     if (existing->deleting)
         return error_set(err, EBUSY, "%s %s is being deleted", resource_kind_name(change->kind),
                          change->id);
     if (!spec_differs(existing->spec, fresh->spec, except, field, sizeof field))
         return 0;
-    snprintf(path, sizeof path, "%s", field);
-    return error_field(err, EEXIST, path, "%s %s exists with another %s",
-                       resource_kind_name(change->kind), change->id, path);
+    return error_field(err, EEXIST, field, "%s %s exists with another %s",
+                       resource_kind_name(change->kind), change->id, field);
 }
 
 static bool user_is_taken(const struct node *node, uint32_t instance)

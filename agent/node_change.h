@@ -53,14 +53,15 @@ int change_commit_vm(struct change *change, struct error *err);
 /* -EBUSY naming it, if its delete_protection is on. */
 int change_check_protection(const struct resource *resource, struct error *err);
 
-/* node_patch.c: PATCH of labels, which all kinds have, and what other PATCHes share.  The first:
- * does the body name only these (NULL ended)?  The second: what the spec would be goes into
- * new_json; 0 = as it is, 1 = another.  The third writes that, the last puts it into effect. */
-int change_check_names(const struct change *change, const char *const *changeable,
-                       struct error *err);
+/* node_patch.c: PATCH of a spec that needs nothing beside its commit, and what other PATCHes share.
+ * The first: may the target have this spec (busy: spec_change.h)?  The second: what the spec would
+ * be goes into new_json.  Both: 0 = as it is, 1 = another.  The third writes that, the last puts it
+ * into effect. */
+int change_check_spec(const struct change *change, const json_t *spec, const char *busy,
+                      struct error *err);
 int change_merge_spec(struct change *change, struct error *err);
 int change_commit_spec(struct change *change, struct error *err);
-int change_patch_labels(struct change *change, struct error *err);
+int change_patch_spec(struct change *change, struct error *err);
 void change_apply_spec(struct change *change);
 
 /* node_volume_change.c: PATCH of volumes. */

@@ -173,6 +173,11 @@ static void image_begin(struct node *node, struct resource *resource)
     node_save(node, resource);
 }
 
+static bool boots(const struct vm_spec *spec, const char *image)
+{
+    return strcmp(spec->kernel, image) == 0 || strcmp(spec->initrd, image) == 0;
+}
+
 static int image_may_remove(struct node *node, const struct resource *resource, bool force,
                             struct error *err)
 {
@@ -182,8 +187,7 @@ static int image_may_remove(struct node *node, const struct resource *resource, 
 
     (void)force;
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
-        if (strcmp(vm->spec.kernel, resource->id) == 0 ||
-            strcmp(vm->spec.initrd, resource->id) == 0)
+        if (boots(&vm->spec, resource->id) || (vm->next && boots(vm->next, resource->id)))
             return error_set(err, EBUSY, "image %s is in use by vm %s", resource->id, vm->head.id);
     }
     for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
@@ -289,7 +293,7 @@ const struct resource_ops image_ops = {
     .begin = image_begin,
     .may_remove = image_may_remove,
     .remove = image_begin_remove,
-    .patch = change_patch_labels,
+    .patch = change_patch_spec,
     .apply = change_apply_spec,
     .status = image_status,
     .restore = image_restore,

@@ -168,17 +168,18 @@ struct vm {
     bool forked;                /* its process is, or was, a fork's */
     char memory_base[UID_TEXT]; /* the snapshot that its process's memory is changes of */
 
-    struct fork_source *fork;      /* owned: what its next start begins with, or NULL */
-    struct fork_source *forking;   /* owned: while a fork is being made of it */
-    bool fork_asked;               /* and its VMM is at it */
-    struct snapshot *snapshot;     /* that is just being made of it */
-    bool start_committing;         /* a change that will start it is being committed */
-    uint32_t raise_committing_mib; /* so much more of a guarantee, too */
-    bool start_due;                /* start as soon as nothing stands against it */
-    bool start_was_due;            /* for the agent that wrote its row */
-    bool autostart_waits;          /* but not before its turn (node_autostart.c) */
-    bool stop_sent;                /* the power button was pressed */
-    bool kill_sent;                /* the process got SIGKILL from us */
+    struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
+    struct fork_source *forking; /* owned: while a fork is being made of it */
+    bool fork_asked;             /* and its VMM is at it */
+    struct snapshot *snapshot;   /* that is just being made of it */
+    const struct vm_spec *next;  /* borrowed; what a change that is being committed makes of its
+                                  * spec; NULL = none is */
+    bool start_committing;       /* and that starts it */
+    bool start_due;              /* start as soon as nothing stands against it */
+    bool start_was_due;          /* for the agent that wrote its row */
+    bool autostart_waits;        /* but not before its turn (node_autostart.c) */
+    bool stop_sent;              /* the power button was pressed */
+    bool kill_sent;              /* the process got SIGKILL from us */
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */
     struct loop_timer *hold_timer; /* until it does */
@@ -426,6 +427,8 @@ void vm_missing_volume(const struct node *node, const char *id, char *ret_what, 
                        bool *ret_never);
 void vm_missing_network(const struct node *node, const char *id, char *ret_what, size_t size,
                         bool *ret_never);
+/* Are the kernel and initrd there that the spec names? */
+int vm_check_images(const struct node *node, const struct vm_spec *spec, struct error *err);
 /* May it have the disk, or the nic, at that index of its spec, beside all others?  A nic's
  * addresses are put into vm->nics. */
 int vm_check_disk(const struct node *node, const struct vm *vm, unsigned index, struct error *err);

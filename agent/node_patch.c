@@ -1,55 +1,23 @@
-/* PATCH of what every kind has: its labels.  VMs and volumes have more (node_vm_change.c,
- * node_volume_change.c). */
+/* PATCH of a spec that needs nothing beside its commit; what VMs and volumes need is in
+ * node_vm_change.c and node_volume_change.c. */
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "agent/node_change.h"
+#include "agent/spec_change.h"
 #include "agent/spec_rules.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
 
-static bool is_named(const char *key, const char *const *names)
+int change_check_spec(const struct change *change, const json_t *spec, const char *busy,
+                      struct error *err)
 {
-    for (; *names; names++)
-        if (strcmp(key, *names) == 0)
-            return true;
-    return false;
-}
+    const json_t *before = change->target->spec;
+    int result = spec_rules_check(change->kind, spec, before, err);
 
-/* "labels and size_mib". */
-static void list_names(const char *const *names, char *ret_text, size_t size)
-{
-    size_t used = 0;
-
-    for (size_t i = 0; names[i] && used < size; i++)
-        used += (size_t)snprintf(ret_text + used, size - used, "%s%s",
-                                 i == 0         ? ""
-                                 : names[i + 1] ? ", "
-                                                : " and ",
-                                 names[i]);
-}
-
-int change_check_names(const struct change *change, const char *const *changeable,
-                       struct error *err)
-{
-    const char *key;
-    json_t *value;
-    char names[80];
-
-    if (!json_is_object(change->body))
-        return error_field(err, EINVAL, "body", "the patch must be an object");
-    list_names(changeable, names, sizeof names);
-    json_object_foreach(change->body, key, value)
-    {
-        if (!is_named(key, changeable))
-            return error_field(err, EINVAL, key,
-                               "%s: cannot be changed; of this %s only %s can, or delete it and "
-                               "make it anew",
-                               key, resource_kind_name(change->kind), names);
-    }
-    return 0;
+    if (result == 0)
+        result = spec_change_check(change->kind, before, spec, busy, err);
+    return result < 0 ? result : !json_equal(spec, before);
 }
 
 int change_merge_spec(struct change *change, struct error *err)
@@ -65,11 +33,11 @@ int change_merge_spec(struct change *change, struct error *err)
     json_decref(merged);
     if (result < 0)
         return result;
-    result = spec_rules_check(change->kind, fresh->spec, change->target->spec, err);
-    if (result == 0)
+    result = change_check_spec(change, fresh->spec, NULL, err);
+    if (result > 0)
         change->new_json = json_incref(fresh->spec);
     ops->free(fresh);
-    return result < 0 ? result : !json_equal(change->new_json, change->target->spec);
+    return result;
 }
 
 int change_commit_spec(struct change *change, struct error *err)
@@ -86,13 +54,10 @@ int change_commit_spec(struct change *change, struct error *err)
     return result;
 }
 
-int change_patch_labels(struct change *change, struct error *err)
+int change_patch_spec(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "labels", NULL };
-    int result = change_check_names(change, changeable, err);
+    int result = change_merge_spec(change, err);
 
-    if (result == 0)
-        result = change_merge_spec(change, err);
     return result > 0 ? change_commit_spec(change, err) : result;
 }
 

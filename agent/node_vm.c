@@ -101,6 +101,15 @@ static int check_image(const struct node *node, const char *id, enum image_kind 
     return 0;
 }
 
+int vm_check_images(const struct node *node, const struct vm_spec *spec, struct error *err)
+{
+    int result = check_image(node, spec->kernel, IMAGE_KERNEL, "boot.kernel", err);
+
+    return result == 0 && spec->initrd[0]
+               ? check_image(node, spec->initrd, IMAGE_INITRD, "boot.initrd", err)
+               : result;
+}
+
 static bool shares(const struct vm_disk_spec *one, const struct vm_disk_spec *other)
 {
     return strcmp(one->volume, other->volume) == 0 && !(one->read_only && other->read_only);
@@ -327,16 +336,10 @@ static int check_snapshot(const struct node *node, const struct vm *vm, struct e
 /* A snapshot holds its kernel and initrd. */
 static int check_boot(const struct node *node, const struct vm *vm, struct error *err)
 {
-    int result;
-
     if (vm->spec.fork[0])
         return 0; /* its parent's is good */
-    if (vm->spec.snapshot[0])
-        return check_snapshot(node, vm, err);
-    result = check_image(node, vm->spec.kernel, IMAGE_KERNEL, "boot.kernel", err);
-    if (result == 0 && vm->spec.initrd[0])
-        result = check_image(node, vm->spec.initrd, IMAGE_INITRD, "boot.initrd", err);
-    return result;
+    return vm->spec.snapshot[0] ? check_snapshot(node, vm, err)
+                                : vm_check_images(node, &vm->spec, err);
 }
 
 /* A machine that goes on is the same machine. */

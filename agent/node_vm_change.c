@@ -8,10 +8,11 @@
 #include "agent/jail.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
-#include "agent/spec_rules.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_disk.h"
 #include "agent/vm_memory.h"
 #include "agent/vm_share.h"
+#include "agent/vm_vsock.h"
 #include "base/cleanup.h"
 #include "base/json.h"
 
@@ -26,14 +27,6 @@ static bool change_starts(const struct change *change)
     if (change->verb == CHANGE_ACTION)
         return change->action == VM_ACTION_START || change->action == VM_ACTION_REBOOT;
     return change->new_spec.desired_running && !target_vm(change)->spec.desired_running;
-}
-
-/* By how much its guarantee is to be more. */
-static uint32_t raise_mib(const struct change *change)
-{
-    uint32_t now = target_vm(change)->spec.memory_min_mib, next = change->new_spec.memory_min_mib;
-
-    return next > now ? next - now : 0;
 }
 
 /* It was paused for want of space or memory, and is to go on, or to be paused because it was asked
@@ -63,7 +56,6 @@ int change_commit_vm(struct change *change, struct error *err)
     int64_t generation = vm->head.generation;
     enum vm_intent intent = vm->intent;
     bool starts = change_starts(change);
-    uint32_t raise = raise_mib(change);
     char full = vm->full[0];
     int result;
 
@@ -86,14 +78,14 @@ int change_commit_vm(struct change *change, struct error *err)
     vm->intent = intent;
     vm->full[0] = full;
     vm->start_committing = starts && result == CHANGE_COMMITTING;
-    vm->raise_committing_mib = result == CHANGE_COMMITTING ? raise : 0;
+    vm->next = result == CHANGE_COMMITTING ? &change->new_spec : NULL;
     return result;
 }
 
 void change_settle_vm(struct vm *vm)
 {
     vm->start_committing = false;
-    vm->raise_committing_mib = 0;
+    vm->next = NULL;
 }
 
 static bool claims_the_same(const struct vm_spec *a, const struct vm_spec *b)
@@ -134,6 +126,9 @@ void change_apply_vm(struct change *change)
         vm_balloon_tell(change->node, vm);
     if (change->verb == CHANGE_PATCH && json_object_get(change->body, "memory_target_mib"))
         vm_memory_tell(change->node, vm);
+    if (change->verb == CHANGE_PATCH &&
+        (json_object_get(change->body, "disks") || json_object_get(change->body, "nics")))
+        vm_tell_devices(change->node, vm);
     if (!jail_share_is_same(&change->new_spec.share, &vm->spec.share)) /* that is the old one now */
         vm_share_tell(change->node, vm);
     if (change->node->labels_changed && !json_equal(change->new_spec.labels, vm->spec.labels))
@@ -153,51 +148,67 @@ void node_watch_labels(struct node *node, node_labels_fn *changed, void *context
 
 /* --- PATCH --- */
 
-/* Has the host what it asks for? */
+/* Is there what it names, and has the host what it asks for?  What is as it was may stay so. */
 static int admit_patch(const struct change *change, struct error *err)
 {
     const struct vm *vm = target_vm(change);
-    const struct vm_spec *spec = &change->new_spec;
+    const struct vm_spec *spec = &change->new_spec, *old = &vm->spec;
     int result = 0;
 
-    if (!jail_share_is_same(&spec->share, &vm->spec.share))
+    if (strcmp(spec->kernel, old->kernel) != 0 || strcmp(spec->initrd, old->initrd) != 0)
+        result = vm_check_images(change->node, spec, err);
+    if (result == 0 && memcmp(&spec->vsock, &old->vsock, sizeof spec->vsock) != 0)
+        result = vm_vsock_check(change->node->config, &spec->vsock, err);
+    if (result == 0 && !jail_share_is_same(&spec->share, &old->share))
         result = jail_share_check(jail_cgroups(change->node->jail), &spec->share, err);
     if (result == 0 && change_starts(change))
         result = vm_admit(change->node, vm, spec, err);
-    else if (result == 0 && vm_is_promised(vm) && raise_mib(change) > 0)
+    else if (result == 0 && vm_is_promised(vm) && spec->memory_min_mib > old->memory_min_mib)
         result = vm_admit_guarantee(change->node, vm, spec, err);
     return result;
 }
 
+/* The patched spec.  Sizes that were as by default, because nobody asked for another, stay so: else
+ * no patch could change memory_mib alone. */
+static json_t *merge_patch(const struct change *change)
+{
+    static const char *const sizes[][2] = {
+        { "memory_max_mib", "memory_mib" },
+        { "memory_target_mib", "memory_mib" },
+        { "memory_min_mib", "memory_max_mib" },
+    };
+    const json_t *before = target_vm(change)->head.spec;
+    json_t *merged = json_patched(before, change->body);
+
+    for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++)
+        if (!json_object_get(change->body, sizes[i][0]) &&
+            json_equal(json_object_get(before, sizes[i][0]), json_object_get(before, sizes[i][1])))
+            json_object_del(merged, sizes[i][0]);
+    return merged;
+}
+
+/* What a patch of what a machine is made of has to wait for; NULL = nothing. */
+static const char *busy_with(const struct vm *vm, char ret_text[64])
+{
+    if (vm->restore == VM_RESTORE_DUE || vm->restore == VM_RESTORE_UNDER_WAY)
+        snprintf(ret_text, 64, "yet to go on from its %s: start it first",
+                 vm->spec.fork[0] ? "parent" : "snapshot");
+    else if (vm_is_promised(vm))
+        snprintf(ret_text, 64, "%s: %s", vm_state_name(vm->state),
+                 vm->spec.desired_running ? "stop it first" : "wait until it has stopped");
+    else
+        return NULL;
+    return ret_text;
+}
+
 int change_patch_vm(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "labels",
-                                              "restart",
-                                              "on_reboot",
-                                              "autostart",
-                                              "desired_state",
-                                              "stop_timeout_seconds",
-                                              "balloon",
-                                              "memory_target_mib",
-                                              "memory_min_mib",
-                                              "memory_weight",
-                                              "priority",
-                                              "autostart_order",
-                                              "delete_protection",
-                                              "cpu_weight",
-                                              "cpu_limit_percent",
-                                              "io_weight",
-                                              "io_limit",
-                                              NULL };
     struct vm *vm = target_vm(change);
-    json_t *merged;
-    json_t *canonical;
-    char field[64];
+    json_t *merged = merge_patch(change);
+    json_t *canonical = NULL;
+    char busy[64];
     int result;
 
-    if (!json_is_object(change->body))
-        return error_field(err, EINVAL, "", "the patch must be an object");
-    merged = json_patched(vm->head.spec, change->body);
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
     result = vm_spec_parse(merged, &change->new_spec, err);
@@ -208,15 +219,7 @@ int change_patch_vm(struct change *change, struct error *err)
     canonical = vm_spec_json(&change->new_spec);
     if (!canonical)
         return error_set(err, EAGAIN, "memory is short; try again");
-    if (spec_rules_check(RESOURCE_VM, canonical, vm->head.spec, err) < 0)
-        result = -err->code;
-    else if (spec_differs(vm->head.spec, canonical, changeable, field, sizeof field))
-        result = error_field(err, EINVAL, field,
-                             "%s: cannot be changed; delete the VM and make it anew", field);
-    else if (json_equal(vm->head.spec, canonical))
-        result = 0;
-    else
-        result = 1;
+    result = change_check_spec(change, canonical, busy_with(vm, busy), err);
     json_decref(canonical);
     if (result > 0 && admit_patch(change, err) < 0)
         result = -err->code;

@@ -1,24 +1,23 @@
-/* Requests about one disk or nic of a VM: PUT makes it part of the spec, DELETE takes it out, PATCH
- * changes its rate limits; what its process has follows (vm_hotplug.c, vm_disk.c).  The spec is
- * made from the one that the VM has when the change's turn comes. */
+/* Requests about one disk or nic of a VM: PUT makes it part of the spec, DELETE takes it out, and
+ * what its process has follows (vm_hotplug.c); PATCH is one of the VM.  The spec is made from the
+ * one that the VM has when the change's turn comes. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
+#include "agent/spec_change.h"
 #include "agent/vm_devices.h"
-#include "agent/vm_disk.h"
 #include "agent/vm_fork.h"
 #include "base/cleanup.h"
 #include "base/json.h"
 
 static const struct {
-    const char *name, *array;  /* of the spec */
-    const char *changeable[2]; /* by PATCH */
+    const char *name, *array; /* of the spec */
 } parts[VMM_DEVICE_KIND_COUNT] = {
-    [VMM_DEVICE_DISK] = { "disk", "disks", { "rate_limit", "" } },
-    [VMM_DEVICE_NIC] = { "nic", "nics", { "rx_rate_limit", "tx_rate_limit" } },
+    [VMM_DEVICE_DISK] = { "disk", "disks" },
+    [VMM_DEVICE_NIC] = { "nic", "nics" },
 };
 
 static struct vm *target_vm(const struct change *change)
@@ -51,21 +50,6 @@ static void remember(struct change *change, const struct vm_spec *spec)
             devices->nics[place] = spec->nics[i];
 }
 
-static unsigned index_of(const struct change *change)
-{
-    unsigned i = 0;
-
-    while (*place_at(change, &target_vm(change)->spec, i) != change->place)
-        i++;
-    return i;
-}
-
-/* What is not in the process yet is told when it comes. */
-static void tell_rates(const struct change *change)
-{
-    vm_tell_rates(change->node, target_vm(change), change->part, index_of(change));
-}
-
 /* A process that is being made has the devices that the VM had when it was begun; one may begin
  * while this is being committed. */
 void change_apply_part(struct change *change, bool committed)
@@ -75,11 +59,6 @@ void change_apply_part(struct change *change, bool committed)
     bool may_have_process = !committed || vm->pidfd >= 0 || vm->jobs > 0;
 
     vm->devices.changing = false;
-    if (change->merge) {
-        if (committed)
-            tell_rates(change);
-        return;
-    }
     if (change->body) {
         *device = (struct vm_device){ .there = may_have_process ? VM_DEVICE_IS_ABSENT
                                                                 : VM_DEVICE_IS_PRESENT };
@@ -98,7 +77,7 @@ void change_undo_part(struct change *change)
     struct vm *vm = target_vm(change);
 
     vm->devices.changing = false;
-    if (change->body && !change->merge) {
+    if (change->body) {
         *device_of(change) = (struct vm_device){ 0 };
         if (change->part == VMM_DEVICE_NIC)
             vm->nics[change->place] = (struct vm_nic){ 0 };
@@ -179,7 +158,7 @@ static int compare(struct change *change, size_t index, struct error *err)
     const char *array = parts[change->part].array;
     json_t *spec = vm_spec_json(&change->new_spec);
     const json_t *old = json_array_get(json_object_get(vm->head.spec, array), index);
-    char field[48];
+    char field[64];
     int result = 0;
 
     if (!spec)
@@ -256,51 +235,26 @@ static int put_part(struct change *change, json_t *spec, json_t *array, size_t i
     return result < 0 ? result : commit(change, err);
 }
 
-static int check_patch(const struct change *change, struct error *err)
+/* A patch of the VM, with that item patched. */
+static int patch_part(struct change *change, json_t *array, size_t index, struct error *err)
 {
-    const char *const *changeable = parts[change->part].changeable;
-    const char *key;
-    json_t *value;
-
-    if (!json_is_object(change->body))
-        return error_field(err, EINVAL, "", "the patch must be an object");
-    json_object_foreach(change->body, key, value)
-    {
-        if (strcmp(key, changeable[0]) != 0 && strcmp(key, changeable[1]) != 0)
-            return error_field(err, EINVAL, key,
-                               "%s: cannot be changed: detach it, and attach it anew", key);
-    }
-    return 0;
-}
-
-static int patch_part(struct change *change, json_t *spec, json_t *array, size_t index,
-                      struct error *err)
-{
-    struct vm *vm = target_vm(change);
-    json_t *before, *after;
-    bool same;
+    json_t *patch = NULL;
+    int result;
 
     if (index == json_array_size(array))
         return error_set(err, ENOENT, "vm %s has no %s %s", change->id, parts[change->part].name,
                          change->part_name);
-    change->place = *place_at(change, &vm->spec, index);
-    if (device_of(change)->there != VM_DEVICE_IS_PRESENT)
-        return error_set(err, EBUSY, "%s %s of vm %s is just being attached",
-                         parts[change->part].name, change->part_name, change->id);
-    if (check_patch(change, err) < 0)
-        return -err->code;
-    if (json_merge_patch(json_array_get(array, index), change->body) < 0)
+    if (json_merge_patch(json_array_get(array, index), change->body) == 0)
+        patch = json_pack("{s:O}", parts[change->part].array, array);
+    if (!patch)
         return error_set(err, EAGAIN, "memory is short; try again");
-    if (parse(change, spec, err) < 0) {
+    json_decref(change->body);
+    change->body = patch;
+    change->verb = CHANGE_PATCH;
+    result = change_patch_vm(change, err);
+    if (result < 0)
         name_as_in_body(err);
-        return -err->code;
-    }
-    before = json_object_get(vm->head.spec, parts[change->part].array);
-    after = vm_spec_json(&change->new_spec);
-    same = json_equal(json_array_get(before, index),
-                      json_array_get(json_object_get(after, parts[change->part].array), index));
-    json_decref(after);
-    return same ? 0 : commit(change, err);
+    return result;
 }
 
 static int remove_part(struct change *change, json_t *spec, json_t *array, size_t index,
@@ -336,7 +290,7 @@ int change_begin_part(struct change *change, struct error *err)
     if (!array)
         result = error_set(err, EAGAIN, "memory is short; try again");
     else if (change->merge)
-        result = patch_part(change, spec, array, index, err);
+        result = patch_part(change, array, index, err);
     else if (change->body)
         result = put_part(change, spec, array, index, err);
     else

@@ -146,13 +146,10 @@ static int may_grow(const struct node *node, const struct volume *volume, uint64
 
 int change_patch_volume(struct change *change, struct error *err)
 {
-    static const char *const changeable[] = { "size_mib", "labels", "delete_protection", NULL };
     struct volume *volume = (struct volume *)change->target;
     uint64_t bytes = 0;
-    int result = change_check_names(change, changeable, err);
+    int result = read_size(change, volume, &bytes, err);
 
-    if (result == 0)
-        result = read_size(change, volume, &bytes, err);
     if (result == 0 && bytes > volume->wanted_bytes)
         result = may_grow(change->node, volume, bytes, err);
     if (result == 0)

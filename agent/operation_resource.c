@@ -138,8 +138,8 @@ static int operation_patch(struct change *change, struct error *err)
                          state_names[operation->state]);
     result = fork ? change_check_protection(fork, err) : 0;
     if (result == 0)
-        result = change_merge_spec(change, err);
-    return result > 0 ? change_commit_spec(change, err) : result;
+        result = change_patch_spec(change, err);
+    return result;
 }
 
 static void operation_apply(struct change *change)

@@ -11,6 +11,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
+#include "agent/spec_change.h"
 #include "agent/vm_files.h"
 #include "agent/vm_memory.h"
 #include "agent/vmm_client.h"

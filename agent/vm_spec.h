@@ -134,8 +134,3 @@ void vm_spec_restore_places(struct vm_spec *spec, const json_t *status);
 
 /* The canonical form: every default filled in, "desired_state" included.  New reference. */
 json_t *vm_spec_json(const struct vm_spec *spec);
-
-/* The dotted name of the first field in which two canonical specs differ, without those named in
- * `except` (NULL ended); false if there is none. */
-bool spec_differs(const json_t *a, const json_t *b, const char *const *except, char *ret_field,
-                  size_t size);

@@ -23,6 +23,7 @@ static const struct problem problems[] = {
     { PROBLEM_TOO_LARGE, 413, "too-large", "The body is too large", NULL, NULL },
     { PROBLEM_MEDIA_TYPE, 415, "unsupported-media-type", "The content type is not supported", NULL,
       NULL },
+    { EBADE, 422, "immutable", "The field can never change", NULL, NULL },
     { EKEYREJECTED, 422, "key-reused", "The key was used for another body", NULL, NULL },
     { PROBLEM_UPGRADE, 426, "upgrade-required", "This is a stream of bytes both ways", NULL,
       STREAM_PROTOCOL },

@@ -130,9 +130,10 @@ static void memory_is_promised_until_the_process_has_ended(void **state)
 
 /* Between its admission and its commit nobody else gets what it is promised; stopped, it has
  * nothing. */
-static void a_raise_that_is_being_committed_counts(void **state)
+static void a_change_that_is_being_committed_counts(void **state)
 {
-    struct vm vm = { .pidfd = 9, .raise_committing_mib = 30 };
+    struct vm_spec next = { .memory_max_mib = 90, .memory_min_mib = 80 };
+    struct vm vm = { .pidfd = 9, .next = &next };
     struct resource *items[] = { &vm.head };
     struct node node = { .tables[RESOURCE_VM] = { .items = items, .count = 1 } };
 
@@ -143,9 +144,12 @@ static void a_raise_that_is_being_committed_counts(void **state)
     assert_int_equal(node_promised(&node, NULL).max_mib, 100 + VM_OVERHEAD_MIB);
     change_settle_vm(&vm);
     assert_int_equal(node_promised(&node, NULL).min_mib, 50 + VM_OVERHEAD_MIB);
-    vm.raise_committing_mib = 30;
+    vm.next = &next;
     vm.pidfd = -1;
     assert_int_equal(node_promised(&node, NULL).min_mib, 0);
+    vm.start_committing = true; /* with more memory than it had when it was stopped */
+    next.memory_max_mib = 200;
+    assert_int_equal(node_promised(&node, NULL).max_mib, 200 + VM_OVERHEAD_MIB);
 }
 
 static void a_guarantee_may_grow_where_the_ratio_is_used_up(void **state)
@@ -173,7 +177,7 @@ int main(void)
         cmocka_unit_test(what_is_overcommitted_has_its_place_in_swap),
         cmocka_unit_test(a_host_that_is_short_starts_nothing),
         cmocka_unit_test(memory_is_promised_until_the_process_has_ended),
-        cmocka_unit_test(a_raise_that_is_being_committed_counts),
+        cmocka_unit_test(a_change_that_is_being_committed_counts),
         cmocka_unit_test(a_guarantee_may_grow_where_the_ratio_is_used_up),
     };
 

@@ -1,4 +1,4 @@
-/* test_vm_spec.c - what a VM's spec may say: bounds, names, the canonical form, and differences. */
+/* test_vm_spec.c - what a VM's spec may say: bounds, names, and the canonical form. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -388,37 +388,6 @@ static void the_command_line_has_its_length(void **state)
     assert_string_equal(err.field, "boot.cmdline");
 }
 
-/* --- differences --- */
-
-static void assert_differs(const char *a, const char *b, const char *field)
-{
-    static const char *const except[] = { "desired_state", NULL };
-    json_t *left = json_of(a);
-    json_t *right = json_of(b);
-    char found[64] = "";
-
-    assert_int_equal(spec_differs(left, right, except, found, sizeof found), field[0] != '\0');
-    assert_string_equal(found, field);
-    json_decref(left);
-    json_decref(right);
-}
-
-static void the_field_that_differs_is_found(void **state)
-{
-    (void)state;
-    assert_differs("{\"a\":1}", "{\"a\":1}", "");
-    assert_differs("{\"a\":1}", "{\"a\":2}", "a");
-    assert_differs("{\"a\":1}", "{\"a\":1,\"b\":1}", "b");
-    assert_differs("{\"a\":1,\"b\":1}", "{\"a\":1}", "b");
-    assert_differs("{\"o\":{\"x\":1,\"y\":1}}", "{\"o\":{\"x\":1,\"y\":2}}", "o.y");
-    assert_differs("{\"o\":{}}", "{\"o\":[]}", "o");
-    assert_differs("{\"l\":[1]}", "{\"l\":[1,2]}", "l");
-    assert_differs("{\"desired_state\":\"a\"}", "{\"desired_state\":\"b\"}", "");
-    assert_differs("{\"desired_state\":\"a\"}", "{}", "");
-    assert_differs("{\"o\":{\"desired_state\":1}}", "{\"o\":{\"desired_state\":2}}",
-                   "o.desired_state");
-}
-
 /* --- places --- */
 
 #define THREE                                                                   \
@@ -486,7 +455,6 @@ int main(void)
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(counts_have_limits),
         cmocka_unit_test(the_command_line_has_its_length),
-        cmocka_unit_test(the_field_that_differs_is_found),
         cmocka_unit_test(places_stay_with_names),
         cmocka_unit_test(places_come_back_from_rows),
     };
