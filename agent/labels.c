@@ -69,7 +69,7 @@ const json_t *labels_read(struct json_reader *reader)
     return reader->result == 0 ? labels : NULL;
 }
 
-void labels_put(json_t *spec, const json_t *labels)
+json_t *labels_copy(const json_t *labels)
 {
-    json_object_set_new(spec, "labels", labels ? json_deep_copy(labels) : json_object());
+    return labels ? json_whole_copy(labels) : json_object();
 }

@@ -19,5 +19,5 @@ int labels_check(const json_t *labels, const json_t *before, struct error *err);
 /* The reader's "labels", strings by any key; borrowed; NULL without any, or if the reader fails
  * now. */
 const json_t *labels_read(struct json_reader *reader);
-/* Into a canonical spec: a copy; an empty object for NULL. */
-void labels_put(json_t *spec, const json_t *labels);
+/* For a canonical spec; an empty object for NULL.  New reference, or NULL: memory is short. */
+json_t *labels_copy(const json_t *labels);

@@ -29,6 +29,23 @@ const struct resource_ops *resource_ops_of(enum resource_kind kind)
 
 /* --- looking up --- */
 
+int resource_parse(enum resource_kind kind, const json_t *spec, struct resource **ret_resource,
+                   struct error *err)
+{
+    const struct resource_ops *ops = resource_ops_of(kind);
+    struct resource *fresh = NULL;
+    int result = ops->parse(spec, &fresh, err);
+
+    if (result < 0)
+        return result;
+    if (!fresh->spec) {
+        ops->free(fresh);
+        return error_set(err, EAGAIN, "memory is short; try again");
+    }
+    *ret_resource = fresh;
+    return 0;
+}
+
 struct resource *node_find(const struct node *node, enum resource_kind kind, const char *id)
 {
     struct resource *resource = resource_find(&node->tables[kind], id);

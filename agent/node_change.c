@@ -245,7 +245,7 @@ static int begin_put(struct change *change, struct error *err)
     result = check_condition(change, existing, err);
     if (result != 0)
         return result;
-    result = ops->parse(change->body, &fresh, err);
+    result = resource_parse(change->kind, change->body, &fresh, err);
     if (result < 0)
         return result;
     result = spec_rules_check(change->kind, fresh->spec, spec_before(change, existing, fresh), err);

@@ -43,6 +43,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     const char *format;
     const char *sha256;
     const json_t *labels;
+    json_t *json;
     int kind;
 
     json_reader_init(&reader, spec, "", err);
@@ -63,12 +64,11 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
     if (!image)
         return error_set(err, EAGAIN, "memory is short; try again");
     image->kind = kind;
-    image->head.spec = json_pack("{s:s, s:s}", "kind", image_kind_names[kind], "source", source);
-    if (kind == IMAGE_DISK)
-        json_object_set_new(image->head.spec, "format", json_string("raw"));
-    if (sha256)
-        json_object_set_new(image->head.spec, "sha256", json_string(sha256));
-    labels_put(image->head.spec, labels);
+    json = json_pack("{s:s, s:s, s:o}", "kind", image_kind_names[kind], "source", source, "labels",
+                     labels_copy(labels));
+    image->head.spec =
+        json_whole(json, json_set_text(json, "format", kind == IMAGE_DISK ? "raw" : NULL) |
+                             json_set_text(json, "sha256", sha256));
     *ret_resource = &image->head;
     return 0;
 }
@@ -263,16 +263,18 @@ static json_t *image_status(const struct node *node, const struct resource *reso
     const struct image *image = (const struct image *)resource;
     enum progress_state state = stored && image->imported ? PROGRESS_READY : image->state;
     json_t *status = json_pack(
-        "{s:s, s:o, s:o, s:I, s:o}", "state",
+        "{s:s, s:o, s:o, s:I, s:s?}", "state",
         image->head.deleting ? "deleting" : progress_state_name(state, "importing"), "reason",
-        image->reason[0] ? json_string(image->reason) : json_null(), "operation",
-        operation_link(node, resource), "size_bytes", (json_int_t)image->size_bytes, "sha256",
-        image->sha256[0] ? json_string(image->sha256) : json_null());
-    if (status && image->kind == IMAGE_KERNEL)
-        json_object_set_new(status, "kernel_format",
-                            image->kernel_format[0] ? json_string(image->kernel_format)
-                                                    : json_null());
-    return status;
+        json_reason(image->reason), "operation", operation_link(node, resource), "size_bytes",
+        (json_int_t)image->size_bytes, "sha256", json_or_null(image->sha256));
+    int result =
+        image->kind == IMAGE_KERNEL
+            ? json_object_set_new(status, "kernel_format",
+                                  image->kernel_format[0] ? json_string(image->kernel_format)
+                                                          : json_null())
+            : 0;
+
+    return json_whole(status, result);
 }
 
 static int image_restore(struct resource *resource, const json_t *status, struct error *err)

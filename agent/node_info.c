@@ -14,13 +14,14 @@
 #include "agent/version.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "storage/database.h"
 #include "storage/space.h"
 
-static void add_finding(json_t *findings, const char *name, bool problem, const char *message)
+static int add_finding(json_t *findings, const char *name, bool problem, const char *message)
 {
-    json_array_append_new(findings, json_pack("{s:s, s:b, s:s}", "name", name, "problem", problem,
-                                              "message", message));
+    return json_array_append_new(findings, json_pack("{s:s, s:b, s:o}", "name", name, "problem",
+                                                     problem, "message", json_message(message)));
 }
 
 /* Could what VMs have in memory be found on a disk when they are gone?  Not by zswap, which is kept
@@ -30,14 +31,15 @@ static bool swap_is_open(const struct node *node, const struct host_memory *memo
     return memory->disk[0] && !(memory->zswap && jail_cgroup_keeps_zswap(jail_cgroups(node->jail)));
 }
 
-static void add_memory_findings(const struct node *node, const struct host_memory *memory,
-                                json_t *findings)
+static int add_memory_findings(const struct node *node, const struct host_memory *memory,
+                               json_t *findings)
 {
     const char *ratio = node_memory_ratio_finding(node);
     char message[320];
+    int result = 0;
 
     if (memory->ksm_runs)
-        add_finding(
+        result |= add_finding(
             findings, "ksm", true,
             "KSM runs: VMs have no part in it, but how long a write takes tells others what "
             "the rest of the host has in memory; echo 2 > /sys/kernel/mm/ksm/run ends it");
@@ -47,24 +49,26 @@ static void add_memory_findings(const struct node *node, const struct host_memor
             "%s is swap that is not encrypted: what VMs had in memory stays there when they are "
             "gone; use zswap (Linux 6.8), zram, or dm-crypt with a random key",
             memory->disk);
-        add_finding(findings, "swap", true, message);
+        result |= add_finding(findings, "swap", true, message);
     }
     if (ratio) {
         snprintf(message, sizeof message, "no more than there is can be promised: %s", ratio);
-        add_finding(findings, "memory-ratio", true, message);
+        result |= add_finding(findings, "memory-ratio", true, message);
     }
+    return result;
 }
 
 /* What kinds of swap there are, and whether zswap is before it. */
 static json_t *swap_json(const struct node *node, const struct host_memory *memory)
 {
     json_t *kinds = json_array();
+    int result = 0;
 
     for (int kind = 0; kind < SWAP_KIND_COUNT; kind++)
         if (memory->swap_mib[kind] > 0)
-            json_array_append_new(kinds, json_string(swap_kind_names[kind]));
+            result |= json_array_append_new(kinds, json_string(swap_kind_names[kind]));
     return json_pack("{s:I, s:o, s:s}", "total_mib", (json_int_t)(node->swap_bytes >> 20), "kinds",
-                     kinds, "zswap",
+                     json_whole(kinds, result), "zswap",
                      !memory->zswap                                      ? "off"
                      : jail_cgroup_keeps_zswap(jail_cgroups(node->jail)) ? "no-writeback"
                                                                          : "writeback");
@@ -86,18 +90,19 @@ static json_t *findings_json(const struct node *node, const struct host_memory *
 {
     json_t *findings = json_array();
     struct error err;
+    int result = 0;
 
     if (check_kvm(&err) < 0)
-        add_finding(findings, "kvm", true, err.message);
+        result |= add_finding(findings, "kvm", true, err.message);
     if (jail_cgroup_finding(node->jail)[0])
-        add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
-    add_memory_findings(node, memory, findings);
+        result |= add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
+    result |= add_memory_findings(node, memory, findings);
     if (node->network_trouble[0])
-        add_finding(findings, "networks", true, node->network_trouble);
+        result |= add_finding(findings, "networks", true, node->network_trouble);
     for (size_t i = 0; i < node->finding_count; i++)
-        add_finding(findings, node->findings[i].name, node->findings[i].problem,
-                    node->findings[i].message);
-    return findings;
+        result |= add_finding(findings, node->findings[i].name, node->findings[i].problem,
+                              node->findings[i].message);
+    return json_whole(findings, result);
 }
 
 json_t *node_findings(const struct node *node)
@@ -111,11 +116,12 @@ json_t *node_findings(const struct node *node)
 static json_t *cpus_json(const struct node *node)
 {
     json_t *names = json_array();
+    int result = 0;
 
     for (int i = 0; i < CPU_BASELINE_COUNT; i++)
         if (cpu_baseline_check((enum cpu_baseline)i, jail_cpuid(node->jail), NULL) == 0)
-            json_array_append_new(names, json_string(cpu_baseline_names[i]));
-    return names;
+            result |= json_array_append_new(names, json_string(cpu_baseline_names[i]));
+    return json_whole(names, result);
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -145,7 +151,7 @@ static uint64_t count_fitting(const struct node *node, const struct node_shape *
     return shape->vcpus > VMM_VCPUS_MAX || node_check_schedulable(node, NULL) < 0 ? 0 : fits;
 }
 
-static void add_vcpus(const struct node *node, json_t *info)
+static int add_vcpus(const struct node *node, json_t *info)
 {
     const struct vm *vm;
     uint64_t vcpus = 0;
@@ -153,7 +159,7 @@ static void add_vcpus(const struct node *node, json_t *info)
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
         if (vm_state_is_live(vm->state))
             vcpus += vm->spec.vcpus;
-    json_object_set_new(info, "vcpus_allocated", json_integer((json_int_t)vcpus));
+    return json_object_set_new(info, "vcpus_allocated", json_integer((json_int_t)vcpus));
 }
 
 json_t *node_info(struct node *node, const struct node_shape *shape)
@@ -165,6 +171,7 @@ json_t *node_info(struct node *node, const struct node_shape *shape)
     uint64_t disk_free = 0;
     uint64_t disk_allocatable;
     json_t *info;
+    int result;
 
     uname(&uts);
     space_filesystem(node->volumes_dir_fd, &disk_bytes, &disk_free, NULL);
@@ -184,16 +191,12 @@ json_t *node_info(struct node *node, const struct node_shape *shape)
         (int)node->tables[RESOURCE_NETWORK].count, "snapshots",
         (int)node->tables[RESOURCE_SNAPSHOT].count, "revision", (json_int_t)node->revision,
         "findings", findings_json(node, &memory), "cpu_baselines", cpus_json(node));
-    if (!info)
-        return NULL;
-    add_vcpus(node, info);
-    json_object_set_new(json_object_get(info, "memory"), "swap", swap_json(node, &memory));
-    node_spec_show(node, info);
-    node_schedule_status(node, info);
+    result = add_vcpus(node, info) | node_spec_show(node, info) | node_schedule_status(node, info) |
+             json_object_set_new(json_object_get(info, "memory"), "swap", swap_json(node, &memory));
     if (shape)
-        json_object_set_new(info, "fits",
-                            json_integer((json_int_t)count_fitting(node, shape, disk_allocatable)));
-    return info;
+        result |= json_object_set_new(
+            info, "fits", json_integer((json_int_t)count_fitting(node, shape, disk_allocatable)));
+    return json_whole(info, result);
 }
 
 void node_backup(struct node *node, node_backup_fn *done, void *context)

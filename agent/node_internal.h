@@ -308,6 +308,9 @@ extern const struct resource_ops vm_ops;
 extern const struct resource_ops snapshot_ops;
 extern const struct resource_ops operation_ops; /* nobody puts or deletes one */
 const struct resource_ops *resource_ops_of(enum resource_kind kind);
+/* Its parse; the spec is whole, else -EAGAIN. */
+int resource_parse(enum resource_kind kind, const json_t *spec, struct resource **ret_resource,
+                   struct error *err);
 
 /* --- services of node.c to the kinds --- */
 

@@ -4,6 +4,7 @@
 #include "agent/label_selector.h"
 #include "agent/node_internal.h"
 #include "agent/operation.h"
+#include "base/json.h"
 
 /* Looked at for one page, so that a filter that lets nothing through does not hold up the loop. */
 #define LIST_SCAN_MAX 4096
@@ -47,17 +48,18 @@ json_t *node_list(struct node *node, enum resource_kind kind, const struct node_
     size_t end = table->count - i > LIST_SCAN_MAX ? i + LIST_SCAN_MAX : table->count;
     const struct resource *last = NULL; /* that is shown: others' ids are not told */
     json_t *items = json_array();
+    int result = 0;
 
     for (; items && i < end && json_array_size(items) < query->limit; i++) {
         if (!matches(table->items[i], query))
             continue;
         last = table->items[i];
-        json_array_append_new(items, resource_json(node, last));
+        result |= json_array_append_new(items, resource_json(node, last));
     }
     while (i > 0 && i < end && !matches(table->items[i], query))
         i++;
     ret_next[0] = '\0';
     if (i > 0 && i < table->count)
         memcpy(ret_next, (last ? last : table->items[i - 1])->id, ID_MAX + 1);
-    return items;
+    return json_whole(items, result); /* one that is missing would seem to be gone */
 }

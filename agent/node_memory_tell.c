@@ -8,6 +8,7 @@
 #include "agent/jail.h"
 #include "agent/node_memory_internal.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -117,36 +118,40 @@ static json_t *vms_json(const struct node *node)
     const struct vm *vm;
     const struct node_memory *memory = node->memory;
     json_t *vms = json_array();
+    int result = 0;
 
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->balance_place < memory->count &&
             memory->vms[vm->balance_place].serial == vm->head.instance)
-            json_array_append_new(vms, vm_json(&memory->vms[vm->balance_place], vm->head.id));
+            result |=
+                json_array_append_new(vms, vm_json(&memory->vms[vm->balance_place], vm->head.id));
     }
-    return vms;
+    return json_whole(vms, result);
 }
 
 static json_t *actions_json(const struct node_memory *memory)
 {
     json_t *actions = json_object();
+    int result = 0;
 
     for (int rung = BALANCER_BALLOON; rung < BALANCER_RUNG_COUNT; rung++)
-        json_object_set_new(actions, balancer_rung_names[rung],
-                            json_integer((json_int_t)memory->figures.actions[rung]));
-    return actions;
+        result |= json_object_set_new(actions, balancer_rung_names[rung],
+                                      json_integer((json_int_t)memory->figures.actions[rung]));
+    return json_whole(actions, result);
 }
 
 static json_t *thresholds_json(const struct node *node)
 {
     const struct balancer_config config = node_memory_config(node);
     json_t *thresholds = json_object();
+    int result = 0;
 
     for (int level = BALANCER_HIGH + 1; level < BALANCER_LEVEL_COUNT; level++)
-        json_object_set_new(thresholds, balancer_level_names[level],
-                            json_pack("{s:i, s:i}", "enter_permille",
-                                      (int)config.levels[level].enter_permille, "leave_permille",
-                                      (int)config.levels[level].leave_permille));
-    return thresholds;
+        result |= json_object_set_new(
+            thresholds, balancer_level_names[level],
+            json_pack("{s:i, s:i}", "enter_permille", (int)config.levels[level].enter_permille,
+                      "leave_permille", (int)config.levels[level].leave_permille));
+    return json_whole(thresholds, result);
 }
 
 json_t *node_memory_json(const struct node *node)

@@ -61,9 +61,9 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
     }
     cidr_format(&network->config.cidr, cidr);
     network->head.spec =
-        json_pack("{s:s, s:s, s:b, s:i}", "cidr", cidr, "mode", mode_names[network->config.nat],
-                  "peer_isolation", network->config.peer_isolation, "mtu", network->config.mtu);
-    labels_put(network->head.spec, labels);
+        json_pack("{s:s, s:s, s:b, s:i, s:o}", "cidr", cidr, "mode",
+                  mode_names[network->config.nat], "peer_isolation", network->config.peer_isolation,
+                  "mtu", network->config.mtu, "labels", labels_copy(labels));
     *ret_resource = &network->head;
     return 0;
 }
@@ -320,8 +320,7 @@ static json_t *network_status(const struct node *node, const struct resource *re
     ipv4_format(cidr_gateway(&network->config.cidr), gateway);
     status = json_pack(
         "{s:s, s:o, s:s, s:s, s:i, s:i, s:i}", "state", resource_state_name(resource), "reason",
-        network->reason[0] ? json_string(network->reason) : json_null(), "bridge", bridge,
-        "gateway", gateway, "addresses_used",
+        json_reason(network->reason), "bridge", bridge, "gateway", gateway, "addresses_used",
         stored ? 0 : (int)addresses_used(node, network->head.id), "addresses_total",
         (int)address_pool_capacity(&network->config.cidr), "restarts", (int)network->restarts);
     return status;

@@ -29,7 +29,7 @@ int change_merge_spec(struct change *change, struct error *err)
 
     if (!merged)
         return error_set(err, EAGAIN, "memory is short; try again");
-    result = ops->parse(merged, &fresh, err);
+    result = resource_parse(change->kind, merged, &fresh, err);
     json_decref(merged);
     if (result < 0)
         return result;

@@ -119,14 +119,14 @@ void node_drain(struct node *node, struct node_condition condition, node_done_fn
 
 /* --- shown --- */
 
-void node_schedule_status(const struct node *node, json_t *info)
+int node_schedule_status(const struct node *node, json_t *info)
 {
     int left = count_left(node);
 
-    json_object_set_new(info, "schedulable", json_boolean(!node->spec.cordoned));
-    json_object_set_new(
-        info, "drain",
-        !node->spec.draining
-            ? json_null()
-            : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done", "vms_left", left));
+    return json_object_set_new(info, "schedulable", json_boolean(!node->spec.cordoned)) |
+           json_object_set_new(info, "drain",
+                               !node->spec.draining
+                                   ? json_null()
+                                   : json_pack("{s:s, s:i}", "state", left > 0 ? "running" : "done",
+                                               "vms_left", left));
 }

@@ -22,5 +22,5 @@ void node_drain_go_on(struct node *node);
 /* Would a be started before b? */
 bool vm_starts_before(const struct vm *a, const struct vm *b);
 
-/* Members of GET /v1/node. */
-void node_schedule_status(const struct node *node, json_t *info);
+/* Members of GET /v1/node.  < 0: memory is short. */
+int node_schedule_status(const struct node *node, json_t *info);

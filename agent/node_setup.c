@@ -44,7 +44,7 @@ static int restore_resource(struct node *node, enum resource_kind kind, const st
 {
     const struct resource_ops *ops = resource_ops_of(kind);
     struct resource *resource = NULL;
-    int result = ops->parse(spec, &resource, err);
+    int result = resource_parse(kind, spec, &resource, err);
 
     if (result < 0)
         return result;

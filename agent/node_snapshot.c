@@ -66,14 +66,13 @@ static void snapshot_free(struct resource *resource)
 
 static json_t *spec_json(const struct snapshot *snapshot, int mode, const json_t *labels)
 {
-    json_t *spec = json_pack("{s:s, s:s}", "vm", snapshot->vm, "mode", mode_names[mode]);
+    json_t *spec = json_pack("{s:s, s:s, s:o}", "vm", snapshot->vm, "mode", mode_names[mode],
+                             "labels", labels_copy(labels));
+    int result = json_set_text(spec, "parent", snapshot->parent);
 
-    if (snapshot->parent[0])
-        json_object_set_new(spec, "parent", json_string(snapshot->parent));
     if (snapshot->track)
-        json_object_set_new(spec, "track_changes", json_true());
-    labels_put(spec, labels);
-    return spec;
+        result |= json_object_set_new(spec, "track_changes", json_true());
+    return json_whole(spec, result);
 }
 
 static int snapshot_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
@@ -421,22 +420,24 @@ int snapshot_check_nic(const struct snapshot *snapshot, unsigned index, struct v
 static json_t *disks_json(const struct snapshot *snapshot)
 {
     json_t *array = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
         const struct snapshot_disk *disk = &snapshot->disks[i];
 
-        json_array_append_new(array, json_pack("{s:s, s:I, s:b, s:s, s:o}", "name", disk->name,
-                                               "size_mib", (json_int_t)(disk->size_bytes >> 20),
-                                               "read_only", disk->read_only, "format",
-                                               volume_format_name((enum volume_format)disk->format),
-                                               "base", disk_base_json(&disk->base)));
+        result |= json_array_append_new(
+            array, json_pack("{s:s, s:I, s:b, s:s, s:o}", "name", disk->name, "size_mib",
+                             (json_int_t)(disk->size_bytes >> 20), "read_only", disk->read_only,
+                             "format", volume_format_name((enum volume_format)disk->format), "base",
+                             disk_base_json(&disk->base)));
     }
-    return array;
+    return json_whole(array, result);
 }
 
 static json_t *nics_json(const struct snapshot *snapshot)
 {
     json_t *array = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < snapshot->vm_spec.nic_count; i++) {
         const struct vm_nic_spec *nic = &snapshot->vm_spec.nics[i];
@@ -446,10 +447,11 @@ static json_t *nics_json(const struct snapshot *snapshot)
 
         mac_format(was->mac, mac);
         ipv4_format(was->ipv4, ipv4);
-        json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:s}", "name", nic->name, "network",
-                                               nic->network, "mac", mac, "ipv4", ipv4));
+        result |= json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:s}", "name", nic->name,
+                                                         "network", nic->network, "mac", mac,
+                                                         "ipv4", ipv4));
     }
-    return array;
+    return json_whole(array, result);
 }
 
 static json_t *snapshot_status(const struct node *node, const struct resource *resource,
@@ -459,25 +461,25 @@ static json_t *snapshot_status(const struct node *node, const struct resource *r
     bool ready = snapshot->state == PROGRESS_READY;
     char created[TIMESTAMP_TEXT];
     json_t *status;
+    int result = 0;
 
     timestamp_format(snapshot->created_ms, created);
     status =
         json_pack("{s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:s, s:s, s:O}", "state",
-                  resource_state_name(resource), "reason",
-                  snapshot->reason[0] ? json_string(snapshot->reason) : json_null(), "operation",
-                  operation_link(node, resource), "size_bytes",
+                  resource_state_name(resource), "reason", json_reason(snapshot->reason),
+                  "operation", operation_link(node, resource), "size_bytes",
                   ready ? json_integer((json_int_t)snapshot->size_bytes) : json_null(), "vcpus",
                   (int)snapshot->vm_spec.vcpus, "memory_mib", (int)snapshot->vm_spec.memory_mib,
                   "disks", disks_json(snapshot), "nics", nics_json(snapshot), "created", created,
                   "vm_uid", snapshot->vm_uid, "vm_spec", snapshot->vm_json);
-    if (status && stored) {
-        vm_spec_store_places(&snapshot->vm_spec, status);
-        json_object_set_new(status, "created_ms", json_integer(snapshot->created_ms));
-        json_object_set_new(status, "digest", json_string(snapshot->digest));
-        json_object_set_new(status, "promised_bytes",
-                            json_integer((json_int_t)snapshot->size_bytes));
+    if (stored) {
+        result |= vm_spec_store_places(&snapshot->vm_spec, status);
+        result |= json_object_set_new(status, "created_ms", json_integer(snapshot->created_ms));
+        result |= json_object_set_new(status, "digest", json_string(snapshot->digest));
+        result |= json_object_set_new(status, "promised_bytes",
+                                      json_integer((json_int_t)snapshot->size_bytes));
     }
-    return status;
+    return json_whole(status, result);
 }
 
 /* --- restore: of what we wrote ourselves --- */
@@ -520,7 +522,7 @@ static int snapshot_restore(struct resource *resource, const json_t *status, str
     snprintf(snapshot->digest, sizeof snapshot->digest, "%s", json_text(status, "digest"));
     snapshot->created_ms = json_integer_value(json_object_get(status, "created_ms"));
     snapshot->size_bytes = (uint64_t)json_integer_value(json_object_get(status, "promised_bytes"));
-    snapshot->vm_json = json_deep_copy(json_object_get(status, "vm_spec"));
+    snapshot->vm_json = json_whole_copy(json_object_get(status, "vm_spec"));
     result = vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
     if (result < 0)
         return result;

@@ -153,12 +153,11 @@ int node_spec_parse(const json_t *json, struct node_spec *ret_spec, struct error
 
 /* --- as JSON --- */
 
-static void add(json_t *object, const char *key, int64_t value, bool stored)
+static int add(json_t *object, const char *key, int64_t value, bool stored)
 {
-    if (value != NODE_UNSET)
-        json_object_set_new(object, key, json_integer(value));
-    else if (!stored)
-        json_object_set_new(object, key, json_null());
+    if (value == NODE_UNSET)
+        return stored ? 0 : json_object_set_new(object, key, json_null());
+    return json_object_set_new(object, key, json_integer(value));
 }
 
 json_t *node_spec_json(const struct node_spec *spec, bool stored)
@@ -167,23 +166,24 @@ json_t *node_spec_json(const struct node_spec *spec, bool stored)
     json_t *json =
         json_pack("{s:b, s:{s:{}}}", "schedulable", !spec->cordoned, "memory", "thresholds");
     json_t *to = json_object_get(json, "memory"), *thresholds = json_object_get(to, "thresholds");
+    int result = add(to, "ratio_percent", memory->ratio_percent, stored) |
+                 add(to, "reserve_mib", memory->reserve_mib, stored);
 
-    add(to, "ratio_percent", memory->ratio_percent, stored);
-    add(to, "reserve_mib", memory->reserve_mib, stored);
     if (memory->balancer != NODE_UNSET)
-        json_object_set_new(to, "balancer", json_string(memory_balancer_names[memory->balancer]));
+        result |= json_object_set_new(to, "balancer",
+                                      json_string(memory_balancer_names[memory->balancer]));
     else if (!stored)
-        json_object_set_new(to, "balancer", json_null());
+        result |= json_object_set_new(to, "balancer", json_null());
     for (int level = LEVELS_ABOVE_HIGH; level < BALANCER_LEVEL_COUNT; level++) {
         json_t *one = json_object();
 
-        add(one, "enter_permille", memory->thresholds[level].enter, stored);
-        add(one, "leave_permille", memory->thresholds[level].leave, stored);
-        json_object_set_new(thresholds, balancer_level_names[level], one);
+        result |= add(one, "enter_permille", memory->thresholds[level].enter, stored) |
+                  add(one, "leave_permille", memory->thresholds[level].leave, stored);
+        result |= json_object_set_new(thresholds, balancer_level_names[level], one);
     }
     if (stored && spec->draining)
-        json_object_set_new(json, "draining", json_true());
-    return json;
+        result |= json_object_set_new(json, "draining", json_true());
+    return json_whole(json, result);
 }
 
 /* Names of `state`: how the node is, of which its memory is all that changes by itself. */
@@ -196,16 +196,15 @@ static const char *const state_names[BALANCER_LEVEL_COUNT] = {
 
 json_t *node_status_json(const struct node_status *status)
 {
-    return json_pack("{s:s, s:s, s:s?}", "state", state_names[status->level], "rung",
-                     balancer_rung_names[status->rung], "reason",
-                     status->reason[0] ? status->reason : NULL);
+    return json_pack("{s:s, s:s, s:o}", "state", state_names[status->level], "rung",
+                     balancer_rung_names[status->rung], "reason", json_reason(status->reason));
 }
 
-void node_spec_show(const struct node *node, json_t *info)
+int node_spec_show(const struct node *node, json_t *info)
 {
-    json_object_set_new(info, "generation", json_integer(node->generation));
-    json_object_set_new(info, "spec", node_spec_json(&node->spec, /* stored= */ false));
-    json_object_set_new(info, "status", node_status_json(&node->status));
+    return json_object_set_new(info, "generation", json_integer(node->generation)) |
+           json_object_set_new(info, "spec", node_spec_json(&node->spec, /* stored= */ false)) |
+           json_object_set_new(info, "status", node_status_json(&node->status));
 }
 
 /* --- the row --- */
@@ -357,7 +356,8 @@ static int wish_begin(struct node_wish *wish)
         result = node_memory_check(node, &wish->spec.memory, err);
     if (result == 0) {
         next = node_spec_json(&wish->spec, /* stored= */ true);
-        result = !json_equal(now, next);
+        result =
+            next ? !json_equal(now, next) : error_set(err, EAGAIN, "memory is short; try again");
         json_decref(next);
     }
     json_decref(now);
@@ -422,13 +422,14 @@ void node_patch_spec(struct node *node, const json_t *patch, struct node_conditi
                      node_done_fn *done, void *context)
 {
     const json_t *schedulable = json_object_get(patch, "schedulable");
-    json_t *mine = json_deep_copy(patch);
+    json_t *mine = json_whole_copy(patch);
+    int result = 0;
 
     /* Not the client's; what makes the node take VMs again ends that it drains. */
     json_object_del(mine, "draining");
     if (schedulable && !json_is_false(schedulable))
-        json_object_set_new(mine, "draining", json_null());
-    node_spec_change(node, mine, condition, done, context);
+        result = json_object_set_new(mine, "draining", json_null());
+    node_spec_change(node, json_whole(mine, result), condition, done, context);
 }
 
 void node_spec_note(struct node *node, const struct node_status *status)

@@ -68,5 +68,5 @@ void node_spec_change(struct node *node, json_t *patch, struct node_condition co
 void node_spec_note(struct node *node, const struct node_status *status);
 /* Tries again to write what could not be written. */
 void node_spec_save_again(struct node *node);
-/* Members of GET /v1/node: generation, spec, status. */
-void node_spec_show(const struct node *node, json_t *info);
+/* Members of GET /v1/node: generation, spec, status.  < 0: memory is short. */
+int node_spec_show(const struct node *node, json_t *info);

@@ -4,6 +4,7 @@
 
 #include "agent/node_internal.h"
 #include "agent/spec_rules.h"
+#include "base/json.h"
 #include "net/cidr.h"
 
 #define DEFAULT_PATH "/metrics"
@@ -25,6 +26,7 @@ json_t *node_targets(struct node *node)
 {
     const struct vm *vm;
     json_t *targets = json_array();
+    int result = 0;
 
     for (size_t i = 0; targets && (vm = node_vm_at(node, i)); i++) {
         const json_t *port = json_object_get(vm->spec.labels, VM_LABEL_METRICS_PORT);
@@ -32,7 +34,7 @@ json_t *node_targets(struct node *node)
         if (!vm->head.hidden && port &&
             spec_rules_check_metrics(vm->spec.labels, NULL, NULL) == 0 && vm->state == VM_RUNNING &&
             vm->spec.nic_count > 0)
-            json_array_append_new(targets, target(vm, json_string_value(port)));
+            result |= json_array_append_new(targets, target(vm, json_string_value(port)));
     }
-    return targets;
+    return json_whole(targets, result);
 }

@@ -72,15 +72,11 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
     if (!vm)
         return error_set(err, EAGAIN, "memory is short; try again");
     result = vm_spec_parse(spec, &vm->spec, err);
-    if (result == 0) {
-        vm->head.spec = vm_spec_json(&vm->spec);
-        if (!vm->head.spec)
-            result = error_set(err, EAGAIN, "memory is short; try again");
-    }
     if (result < 0) {
         vm_free(&vm->head);
         return result;
     }
+    vm->head.spec = vm_spec_json(&vm->spec);
     vm->restore = vm->spec.snapshot[0] || vm->spec.fork[0] ? VM_RESTORE_DUE : VM_RESTORE_NONE;
     *ret_resource = &vm->head;
     return 0;
@@ -434,33 +430,53 @@ static json_t *exit_json(const struct vm *vm)
     if (!vm->exit.set)
         return json_null();
     timestamp_format(vm->exit.at_ms, at);
-    return json_pack("{s:s, s:i, s:s, s:s}", "reason", vm_cause_name(vm->exit.cause), "detail",
-                     vm->exit.detail, "text", vm->exit.text, "at", at);
+    return json_pack("{s:s, s:i, s:o, s:s}", "reason", vm_cause_name(vm->exit.cause), "detail",
+                     vm->exit.detail, "text", json_message(vm->exit.text), "at", at);
 }
 
 /* Who serves them. */
-static void set_backends(const struct stats_page *page, json_t *nics)
+static int set_backends(const struct stats_page *page, json_t *nics)
 {
+    int result = 0;
+
     for (size_t i = 0; i < json_array_size(nics); i++) {
         json_t *nic = json_array_get(nics, i);
         json_int_t place = json_integer_value(json_object_get(nic, "pci_slot")) - VMM_SLOT_NICS;
 
-        json_object_set_new(nic, "backend",
-                            page && place >= 0 && place < VMM_NICS_MAX
-                                ? json_string(page->nics[place].vhost ? "vhost" : "vmm")
-                                : json_null());
+        result |= json_object_set_new(nic, "backend",
+                                      page && place >= 0 && place < VMM_NICS_MAX
+                                          ? json_string(page->nics[place].vhost ? "vhost" : "vmm")
+                                          : json_null());
     }
+    return result;
 }
 
 /* What its process says of itself: null without one. */
-static void add_said(const struct node *node, const struct vm *vm, json_t *status)
+static int add_said(const struct node *node, const struct vm *vm, json_t *status)
 {
     struct stats_page page;
     bool known = vm->pid > 0 && vm_read_page(node, vm, &page) == 0;
 
-    set_backends(known ? &page : NULL, json_object_get(status, "nics"));
-    vm_balloon_status(vm, known ? &page : NULL, status);
-    vm_memory_status(vm, known ? &page : NULL, status);
+    return set_backends(known ? &page : NULL, json_object_get(status, "nics")) |
+           vm_balloon_status(vm, known ? &page : NULL, status) |
+           vm_memory_status(vm, known ? &page : NULL, status);
+}
+
+/* What only the row needs. */
+static int add_stored(const struct vm *vm, json_t *status)
+{
+    return json_object_set_new(status, "since_ms", json_integer(vm->since_ms)) |
+           json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms)) |
+           json_object_set_new(status, "failures", json_integer(vm->failures)) |
+           json_object_set_new(status, "boot_id", json_string(vm->boot_id)) |
+           json_object_set_new(status, "intent", json_string(intent_names[vm->intent])) |
+           json_object_set_new(status, "full", json_string(vm->full)) |
+           json_object_set_new(status, "start_due",
+                               json_boolean(vm->start_due || vm->start_committing)) |
+           json_object_set_new(status, "autostart_waits", json_boolean(vm->autostart_waits)) |
+           json_object_set_new(status, "deleting", json_boolean(vm->head.deleting)) |
+           json_object_set_new(status, "forked", json_boolean(vm->forked)) |
+           json_object_set_new(status, "memory_base_uid", json_string(vm->memory_base));
 }
 
 static json_t *vm_status(const struct node *node, const struct resource *resource, bool stored)
@@ -474,39 +490,25 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
                              : vm->reason;
     char since[TIMESTAMP_TEXT];
     json_t *status;
+    int result;
 
     timestamp_format(vm->since_ms, since);
-    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:i, s:o, s:o}", "state",
+    status = json_pack("{s:s, s:I, s:o, s:s, s:o, s:i, s:o, s:s?}", "state",
                        vm_state_name(vm->head.deleting ? VM_DELETING : vm->state),
                        "observed_generation", (json_int_t)vm->observed_generation, "reason",
-                       reason[0] ? json_string(reason) : json_null(), "since", since, "exit",
-                       exit_json(vm), "restarts", (int)vm->restarts, "pid",
-                       vm->pid > 0 ? json_integer(vm->pid) : json_null(), "restore",
-                       restore_names[vm->restore] ? json_string(restore_names[vm->restore])
-                                                  : json_null());
-    if (status)
-        vm_devices_status(vm, status, stored);
-    if (status && vm->spec.fork[0])
-        json_object_set_new(status, "operation", operation_link(node, resource));
-    if (status && !stored) {
-        json_object_set_new(status, "memory_base", base ? json_string(base->head.id) : json_null());
-        add_said(node, vm, status);
-    }
-    if (status && stored) {
-        json_object_set_new(status, "since_ms", json_integer(vm->since_ms));
-        json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms));
-        json_object_set_new(status, "failures", json_integer(vm->failures));
-        json_object_set_new(status, "boot_id", json_string(vm->boot_id));
-        json_object_set_new(status, "intent", json_string(intent_names[vm->intent]));
-        json_object_set_new(status, "full", json_string(vm->full));
-        json_object_set_new(status, "start_due",
-                            json_boolean(vm->start_due || vm->start_committing));
-        json_object_set_new(status, "autostart_waits", json_boolean(vm->autostart_waits));
-        json_object_set_new(status, "deleting", json_boolean(vm->head.deleting));
-        json_object_set_new(status, "forked", json_boolean(vm->forked));
-        json_object_set_new(status, "memory_base_uid", json_string(vm->memory_base));
-    }
-    return status;
+                       json_reason(reason), "since", since, "exit", exit_json(vm), "restarts",
+                       (int)vm->restarts, "pid", vm->pid > 0 ? json_integer(vm->pid) : json_null(),
+                       "restore", restore_names[vm->restore]);
+    result = vm_devices_status(vm, status, stored);
+    if (vm->spec.fork[0])
+        result |= json_object_set_new(status, "operation", operation_link(node, resource));
+    if (stored)
+        result |= add_stored(vm, status);
+    else
+        result |= json_object_set_new(status, "memory_base",
+                                      base ? json_string(base->head.id) : json_null()) |
+                  add_said(node, vm, status);
+    return json_whole(status, result);
 }
 
 /* --- restore: of what we wrote ourselves, so what is missing has its default --- */

@@ -60,25 +60,20 @@ static void parse_source(struct json_reader *reader, struct volume *volume)
 
 static json_t *volume_spec_json(const struct volume *volume, const json_t *labels, bool protect)
 {
-    json_t *spec = json_object();
     const struct disk_base *source = &volume->source;
+    json_t *spec =
+        json_pack("{s:b, s:o}", "delete_protection", protect, "labels", labels_copy(labels));
+    int result = json_set_text(spec, "image", source->image) |
+                 json_set_text(spec, "snapshot", source->snapshot) |
+                 json_set_text(spec, "fork", volume->fork) |
+                 json_set_text(spec, "disk", source->disk);
 
     if (volume->size_bytes > 0)
-        json_object_set_new(spec, "size_mib", json_integer((json_int_t)volume->size_bytes >> 20));
-    if (source->image[0])
-        json_object_set_new(spec, "image", json_string(source->image));
-    if (source->snapshot[0])
-        json_object_set_new(spec, "snapshot", json_string(source->snapshot));
-    if (volume->fork[0])
-        json_object_set_new(spec, "fork", json_string(volume->fork));
-    if (source->disk[0])
-        json_object_set_new(spec, "disk", json_string(source->disk));
+        result |= json_object_set_new(spec, "size_mib",
+                                      json_integer((json_int_t)volume->size_bytes >> 20));
     if (volume->clone != VOLUME_CLONE_BEST)
-        json_object_set_new(spec, "clone",
-                            json_string(clone_names[volume->clone - VOLUME_CLONE_COPY]));
-    json_object_set_new(spec, "delete_protection", json_boolean(protect));
-    labels_put(spec, labels);
-    return spec;
+        result |= json_set_text(spec, "clone", clone_names[volume->clone - VOLUME_CLONE_COPY]);
+    return json_whole(spec, result);
 }
 
 static int volume_parse(const json_t *spec, struct resource **ret_resource, struct error *err)
@@ -458,16 +453,14 @@ static json_t *volume_status(const struct node *node, const struct resource *res
 
     if (!stored && volume->state == PROGRESS_READY)
         volume_allocated_bytes(node->volumes, resource->instance, &allocated, NULL);
-    return json_pack("{s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "state",
-                     resource_state_name(resource), "reason",
-                     volume->reason[0] ? json_string(volume->reason) : json_null(), "operation",
-                     operation_link(node, resource), "format",
-                     volume->state == PROGRESS_READY
-                         ? json_string(volume_format_name((enum volume_format)volume->format))
-                         : json_null(),
-                     "allocated_bytes", (json_int_t)allocated, "used_by",
-                     user ? json_string(user->head.id) : json_null(), "size_mib",
-                     (json_int_t)(volume->size_bytes >> 20), "base", disk_base_json(&volume->base));
+    return json_pack(
+        "{s:s, s:o, s:o, s:s?, s:I, s:s?, s:I, s:o}", "state", resource_state_name(resource),
+        "reason", json_reason(volume->reason), "operation", operation_link(node, resource),
+        "format",
+        volume->state == PROGRESS_READY ? volume_format_name((enum volume_format)volume->format)
+                                        : NULL,
+        "allocated_bytes", (json_int_t)allocated, "used_by", user ? user->head.id : NULL,
+        "size_mib", (json_int_t)(volume->size_bytes >> 20), "base", disk_base_json(&volume->base));
 }
 
 static int volume_restore(struct resource *resource, const json_t *status, struct error *err)

@@ -166,12 +166,13 @@ static json_t *time_json(int64_t ms)
 static json_t *steps_json(const struct operation *operation)
 {
     json_t *steps = json_array();
+    int result = 0;
 
     for (size_t i = 0; i < operation->step_count; i++)
-        json_array_append_new(steps,
-                              json_pack("{s:s, s:s}", "name", step_names[operation->steps[i].name],
-                                        "state", step_state_names[operation->steps[i].state]));
-    return steps;
+        result |= json_array_append_new(
+            steps, json_pack("{s:s, s:s}", "name", step_names[operation->steps[i].name], "state",
+                             step_state_names[operation->steps[i].state]));
+    return json_whole(steps, result);
 }
 
 static json_t *error_json(const struct operation *operation)
@@ -181,10 +182,10 @@ static json_t *error_json(const struct operation *operation)
     if (operation->state != OPERATION_FAILED)
         return json_null();
     snprintf(title, sizeof title, "%s failed", verb_names[operation->verb]);
-    return json_pack("{s:s, s:s, s:s, s:i}", "type",
+    return json_pack("{s:s, s:s, s:o, s:i}", "type",
                      operation->verb == OPERATION_IMPORT ? "urn:warren:problem:import-failed"
                                                          : "urn:warren:problem:operation-failed",
-                     "title", title, "detail", operation->reason, "status", 422);
+                     "title", title, "detail", json_message(operation->reason), "status", 422);
 }
 
 static json_t *result_json(const struct operation *operation)
@@ -215,18 +216,18 @@ static json_t *operation_status(const struct node *node, const struct resource *
                                 bool stored)
 {
     const struct operation *operation = (const struct operation *)resource;
-    json_t *status = json_pack(
-        "{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "state", state_names[operation->state],
-        "reason", operation->reason[0] ? json_string(operation->reason) : json_null(), "progress",
-        progress_json(node, operation), "steps", steps_json(operation), "error",
-        error_json(operation), "result", result_json(operation), "started",
-        time_json(operation->started_ms), "ended", time_json(operation->ended_ms));
+    json_t *status =
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "state",
+                  state_names[operation->state], "reason", json_reason(operation->reason),
+                  "progress", progress_json(node, operation), "steps", steps_json(operation),
+                  "error", error_json(operation), "result", result_json(operation), "started",
+                  time_json(operation->started_ms), "ended", time_json(operation->ended_ms));
+    int result = 0;
 
-    if (status && stored) {
-        json_object_set_new(status, "started_ms", json_integer(operation->started_ms));
-        json_object_set_new(status, "ended_ms", json_integer(operation->ended_ms));
-    }
-    return status;
+    if (stored)
+        result = json_object_set_new(status, "started_ms", json_integer(operation->started_ms)) |
+                 json_object_set_new(status, "ended_ms", json_integer(operation->ended_ms));
+    return json_whole(status, result);
 }
 
 static void restore_steps(struct operation *operation, const json_t *steps)

@@ -5,6 +5,7 @@
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -50,33 +51,33 @@ static json_t *memory_json(const struct stats_balloon *stats)
         "huge_page_failures",
     };
     json_t *memory;
+    int result;
 
     if (stats->guest_ms == 0)
         return json_null();
     memory = json_object();
+    result = json_object_set_new(
+        memory, "age_seconds",
+        json_integer(bounded(((uint64_t)loop_now_ms() - stats->guest_ms) / 1000)));
     for (unsigned i = 0; i < STATS_GUEST_MAX; i++)
         if (stats->guest_known >> i & 1)
-            json_object_set_new(memory, names[i], json_integer(bounded(stats->guest[i])));
-    json_object_set_new(memory, "age_seconds",
-                        json_integer(bounded(((uint64_t)loop_now_ms() - stats->guest_ms) / 1000)));
-    return memory;
+            result |= json_object_set_new(memory, names[i], json_integer(bounded(stats->guest[i])));
+    return json_whole(memory, result);
 }
 
-void vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status)
+int vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status)
 {
     uint64_t actual_mib;
 
-    if (!page) {
-        json_object_set_new(status, "balloon", json_null());
-        json_object_set_new(status, "memory", json_null());
-        return;
-    }
+    if (!page)
+        return json_object_set_new(status, "balloon", json_null()) |
+               json_object_set_new(status, "memory", json_null());
     actual_mib = page->balloon.actual_bytes >> 20;
     if (actual_mib > vm->spec.memory_mib)
         actual_mib = vm->spec.memory_mib;
-    json_object_set_new(status, "balloon",
-                        json_pack("{s:I, s:I}", "amount_mib",
-                                  bounded(page->balloon.target_bytes >> 20), "actual_mib",
-                                  (json_int_t)actual_mib));
-    json_object_set_new(status, "memory", memory_json(&page->balloon));
+    return json_object_set_new(status, "balloon",
+                               json_pack("{s:I, s:I}", "amount_mib",
+                                         bounded(page->balloon.target_bytes >> 20), "actual_mib",
+                                         (json_int_t)actual_mib)) |
+           json_object_set_new(status, "memory", memory_json(&page->balloon));
 }

@@ -17,4 +17,4 @@ void vm_balloon_tell(const struct node *node, struct vm *vm);
 
 /* Adds `balloon` and `memory` to a status; null where nothing is known.  page: NULL = no process.
  */
-void vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status);
+int vm_balloon_status(const struct vm *vm, const struct stats_page *page, json_t *status);

@@ -223,82 +223,83 @@ static const char *state_name(const struct vm_device *device)
                                                    : "attaching";
 }
 
-static void set_state(const struct vm *vm, enum vmm_device_kind kind, unsigned place, bool stored,
-                      json_t *json)
+static int set_state(const struct vm *vm, enum vmm_device_kind kind, unsigned place, bool stored,
+                     json_t *json)
 {
     const struct vm_device *device = &vm->devices.at[kind][place];
     unsigned slot = (kind == VMM_DEVICE_DISK ? VMM_SLOT_DISKS : VMM_SLOT_NICS) + place;
 
-    json_object_set_new(json, "state", json_string(state_name(device)));
-    json_object_set_new(json, "reason",
-                        device->reason[0] ? json_string(device->reason) : json_null());
-    json_object_set_new(json, stored ? "place" : "pci_slot",
-                        stored        ? json_integer((json_int_t)place)
-                        : vm->pid > 0 ? json_integer((json_int_t)slot)
-                                      : json_null());
+    return json_object_set_new(json, "state", json_string(state_name(device))) |
+           json_object_set_new(json, "reason", json_reason(device->reason)) |
+           json_object_set_new(json, stored ? "place" : "pci_slot",
+                               stored        ? json_integer((json_int_t)place)
+                               : vm->pid > 0 ? json_integer((json_int_t)slot)
+                                             : json_null());
 }
 
-static void add_disk(const struct vm *vm, const struct vm_disk_spec *disk, bool stored,
-                     json_t *array)
+static int add_disk(const struct vm *vm, const struct vm_disk_spec *disk, bool stored,
+                    json_t *array)
 {
     json_t *json = json_pack("{s:s, s:s}", "name", disk->name, "volume", disk->volume);
+    int result = set_state(vm, VMM_DEVICE_DISK, disk->place, stored, json);
 
-    set_state(vm, VMM_DEVICE_DISK, disk->place, stored, json);
     if (stored)
-        json_object_set_new(json, "read_only", json_boolean(disk->read_only));
-    json_array_append_new(array, json);
+        result |= json_object_set_new(json, "read_only", json_boolean(disk->read_only));
+    return result | json_array_append_new(array, json);
 }
 
 /* A fork's guest knows its nic by these. */
-static void set_inside(json_t *nic, const struct vm_nic *inside)
+static int set_inside(json_t *nic, const struct vm_nic *inside)
 {
     char mac[MAC_TEXT];
     char ipv4[IPV4_TEXT];
 
     mac_format(inside->mac, mac);
     ipv4_format(inside->ipv4, ipv4);
-    json_object_set_new(nic, "inside_mac", json_string(mac));
-    json_object_set_new(nic, "inside_ipv4", json_string(ipv4));
+    return json_object_set_new(nic, "inside_mac", json_string(mac)) |
+           json_object_set_new(nic, "inside_ipv4", json_string(ipv4));
 }
 
-static void add_nic(const struct vm *vm, const struct vm_nic_spec *nic, bool stored, json_t *array)
+static int add_nic(const struct vm *vm, const struct vm_nic_spec *nic, bool stored, json_t *array)
 {
     unsigned place = nic->place;
     char mac[MAC_TEXT];
     char ipv4[IPV4_TEXT];
     json_t *json;
+    int result;
 
     mac_format(vm->nics[place].mac, mac);
     ipv4_format(vm->nics[place].ipv4, ipv4);
     json = json_pack("{s:s, s:s, s:s}", "name", nic->name, "mac", mac, "ipv4", ipv4);
-    set_state(vm, VMM_DEVICE_NIC, place, stored, json);
+    result = set_state(vm, VMM_DEVICE_NIC, place, stored, json);
     if (vm_nic_is_forked(vm, place) || (stored && vm->inside[place].ipv4 != 0))
-        set_inside(json, &vm->inside[place]);
+        result |= set_inside(json, &vm->inside[place]);
     if (stored) {
-        json_object_set_new(json, "network", json_string(nic->network));
-        json_object_set_new(json, "queues", json_integer((json_int_t)nic->queues));
+        result |= json_object_set_new(json, "network", json_string(nic->network));
+        result |= json_object_set_new(json, "queues", json_integer((json_int_t)nic->queues));
     }
-    json_array_append_new(array, json);
+    return result | json_array_append_new(array, json);
 }
 
 /* The spec's in its order, then those that are to go. */
-void vm_devices_status(const struct vm *vm, json_t *status, bool stored)
+int vm_devices_status(const struct vm *vm, json_t *status, bool stored)
 {
     json_t *disks = json_array();
     json_t *nics = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < vm->spec.disk_count; i++)
-        add_disk(vm, &vm->spec.disks[i], stored, disks);
+        result |= add_disk(vm, &vm->spec.disks[i], stored, disks);
     for (unsigned i = 0; i < vm->spec.nic_count; i++)
-        add_nic(vm, &vm->spec.nics[i], stored, nics);
+        result |= add_nic(vm, &vm->spec.nics[i], stored, nics);
     for (unsigned place = 0; place < VM_PLACES; place++) {
         if (vm->devices.at[VMM_DEVICE_DISK][place].use == VM_DEVICE_LEAVING)
-            add_disk(vm, &vm->devices.disks[place], stored, disks);
+            result |= add_disk(vm, &vm->devices.disks[place], stored, disks);
         if (vm->devices.at[VMM_DEVICE_NIC][place].use == VM_DEVICE_LEAVING)
-            add_nic(vm, &vm->devices.nics[place], stored, nics);
+            result |= add_nic(vm, &vm->devices.nics[place], stored, nics);
     }
-    json_object_set_new(status, "disks", disks);
-    json_object_set_new(status, "nics", nics);
+    return result | json_object_set_new(status, "disks", disks) |
+           json_object_set_new(status, "nics", nics);
 }
 
 /* --- restore: of what we wrote ourselves, so what is missing has its default --- */

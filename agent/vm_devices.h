@@ -85,8 +85,9 @@ bool vm_devices_are_settled(const struct vm *vm);
 /* And is each of the spec's in the machine, and will be?  -EBUSY. */
 int vm_devices_check_whole(const struct vm *vm, struct error *err);
 
-/* Adds "disks" and "nics" to a status; stored: with what only the row needs. */
-void vm_devices_status(const struct vm *vm, json_t *status, bool stored);
+/* Adds "disks" and "nics" to a status; stored: with what only the row needs.  < 0: memory is
+ * short. */
+int vm_devices_status(const struct vm *vm, json_t *status, bool stored);
 /* Fills in what a stored status says, places included.  Of what was under way an answer of the VMM
  * tells how far it came. */
 int vm_devices_restore(struct vm *vm, const json_t *status, struct error *err);

@@ -17,6 +17,7 @@
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 
 #define OTHER_DEVICES "its parent has other disks or nics by now"
@@ -70,33 +71,38 @@ static bool lives(const struct vm *vm)
             vm->state == VM_PAUSED);
 }
 
-/* The fork's spec, with its parent's volumes. */
-static bool differs(const struct vm *parent, const struct vm *vm, char *ret_field, size_t size)
+/* The spec, with the parent's volumes.  NULL if memory is short. */
+static json_t *spec_as_of(const struct vm *parent, const struct vm *vm)
 {
-    static const char *const own[] = {
-        "boot",      "nics",          "labels",          "restart",           "autostart",
-        "on_reboot", "desired_state", "autostart_order", "delete_protection", NULL
-    };
-    json_t *spec = json_deep_copy(vm->head.spec), *disk;
-    bool result;
+    json_t *spec = json_whole_copy(vm->head.spec), *disk;
+    int result = 0;
     size_t i;
 
     json_array_foreach(json_object_get(spec, "disks"), i, disk)
     {
         if (i < parent->spec.disk_count && !parent->spec.disks[i].read_only)
-            json_object_set_new(disk, "volume", json_string(parent->spec.disks[i].volume));
+            result |=
+                json_object_set_new(disk, "volume", json_string(parent->spec.disks[i].volume));
     }
-    result = spec_differs(parent->head.spec, spec, own, ret_field, size);
-    json_decref(spec);
-    return result;
+    return json_whole(spec, result);
 }
 
 static int check_same(const struct vm *parent, const struct vm *vm, struct error *err)
 {
+    static const char *const own[] = {
+        "boot",      "nics",          "labels",          "restart",           "autostart",
+        "on_reboot", "desired_state", "autostart_order", "delete_protection", NULL
+    };
     const struct vm_spec *a = &parent->spec, *b = &vm->spec;
+    json_t *spec = spec_as_of(parent, vm);
     char field[64];
+    bool differs;
 
-    if (differs(parent, vm, field, sizeof field))
+    if (!spec)
+        return error_set(err, EAGAIN, "memory is short; try again");
+    differs = spec_differs(parent->head.spec, spec, own, field, sizeof field);
+    json_decref(spec);
+    if (differs)
         return error_field(err, EINVAL, field, "%s: must be as in vm %s, of which it is a fork",
                            field, parent->head.id);
     if (strcmp(a->kernel, b->kernel) != 0 || strcmp(a->initrd, b->initrd) != 0 ||

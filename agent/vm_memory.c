@@ -120,17 +120,15 @@ void vm_memory_tell(const struct node *node, struct vm *vm)
         log_warning(node->log, "vm %s: its memory cannot be changed: %s", vm->head.id, err.message);
 }
 
-void vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status)
+int vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status)
 {
     uint64_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
     json_int_t current = vm->spec.memory_mib;
     uint64_t plugged;
 
-    if (!page) {
-        json_object_set_new(status, "memory_current_mib", json_null());
-        return;
-    }
+    if (!page)
+        return json_object_set_new(status, "memory_current_mib", json_null());
     plugged = page->memory.plugged_bytes >> 20;
     current += (json_int_t)(plugged < most ? plugged : most);
-    json_object_set_new(status, "memory_current_mib", json_integer(current));
+    return json_object_set_new(status, "memory_current_mib", json_integer(current));
 }

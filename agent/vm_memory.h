@@ -30,4 +30,4 @@ int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
 void vm_memory_tell(const struct node *node, struct vm *vm);
 /* Adds `memory_current_mib` to a status; null while the VM does not run (page: NULL).  Loop thread.
  */
-void vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status);
+int vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status);

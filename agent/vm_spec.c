@@ -327,7 +327,7 @@ int vm_spec_parse(const json_t *json, struct vm_spec *ret_spec, struct error *er
     result = json_reader_end(&reader);
     if (result < 0)
         return result;
-    spec.labels = labels ? json_whole_copy(labels) : json_object();
+    spec.labels = labels_copy(labels);
     if (!spec.labels)
         return error_set(err, ENOMEM, "read a VM's spec");
     result = parse_parts(boot, disks, nics, balloon, vsock, &spec, err);
@@ -367,17 +367,19 @@ void vm_spec_copy_places(struct vm_spec *spec, const struct vm_spec *from)
         spec->nics[i].place = from->nics[i].place;
 }
 
-void vm_spec_store_places(const struct vm_spec *spec, json_t *status)
+int vm_spec_store_places(const struct vm_spec *spec, json_t *status)
 {
     json_t *disks = json_array();
     json_t *nics = json_array();
+    int result = 0;
 
     for (unsigned i = 0; i < spec->disk_count; i++)
-        json_array_append_new(disks, json_integer(spec->disks[i].place));
+        result |= json_array_append_new(disks, json_integer(spec->disks[i].place));
     for (unsigned i = 0; i < spec->nic_count; i++)
-        json_array_append_new(nics, json_integer(spec->nics[i].place));
-    json_object_set_new(status, "disk_places", disks);
-    json_object_set_new(status, "nic_places", nics);
+        result |= json_array_append_new(nics, json_integer(spec->nics[i].place));
+    result |= json_object_set_new(status, "disk_places", disks);
+    result |= json_object_set_new(status, "nic_places", nics);
+    return result;
 }
 
 static uint8_t restored_place(const json_t *status, const char *key, unsigned index, uint8_t place)

@@ -128,8 +128,9 @@ void vm_spec_keep_places(struct vm_spec *spec, const struct vm_spec *from);
 /* The first gets the first's place, and so on: the same machine. */
 void vm_spec_copy_places(struct vm_spec *spec, const struct vm_spec *from);
 
-/* Into a row's status, as "disk_places" and "nic_places", and back; without them they stay. */
-void vm_spec_store_places(const struct vm_spec *spec, json_t *status);
+/* Into a row's status, as "disk_places" and "nic_places" (< 0: memory is short), and back; without
+ * them they stay. */
+int vm_spec_store_places(const struct vm_spec *spec, json_t *status);
 void vm_spec_restore_places(struct vm_spec *spec, const json_t *status);
 
 /* The canonical form: every default filled in, "desired_state" included.  New reference. */

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 
 static const struct problem problems[] = {
     /* code, status, name, title, retry after, upgrade */
@@ -59,32 +60,18 @@ const struct problem *problem_of(int code)
     return &internal_problem;
 }
 
-/* Messages quote what users sent, cut to a fixed size: perhaps in the middle of a character. */
-static json_t *text_new(const char *text)
-{
-    json_t *string = json_string(text);
-    char ascii[sizeof(((struct error *)0)->message)];
-    size_t i;
-
-    if (string)
-        return string;
-    for (i = 0; i < sizeof(ascii) - 1 && text[i]; i++)
-        ascii[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
-    return json_stringn(ascii, i);
-}
-
 json_t *problem_document(const struct error *err)
 {
     const struct problem *problem = problem_of(err->code);
     bool internal = problem == &internal_problem;
     json_t *detail =
-        text_new(internal ? "internal error; the agent's log says more" : err->message);
+        json_message(internal ? "internal error; the agent's log says more" : err->message);
     json_t *document;
 
     document = json_pack("{s:s+, s:s, s:i, s:o}", "type", "urn:warren:problem:", problem->name,
                          "title", problem->title, "status", problem->status, "detail", detail);
     if (document && err->field[0] && !internal &&
-        json_object_set_new(document, "field", text_new(err->field)) < 0) {
+        json_object_set_new(document, "field", json_message(err->field)) < 0) {
         json_decref(document);
         return NULL;
     }

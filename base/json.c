@@ -107,6 +107,29 @@ int json_merge_patch(json_t *target, const json_t *patch)
     return result == 0 ? 0 : -ENOMEM;
 }
 
+int json_set_text(json_t *object, const char *key, const char *text)
+{
+    return text && text[0] ? json_object_set_new(object, key, json_string(text)) : 0;
+}
+
+json_t *json_message(const char *text)
+{
+    json_t *string = json_string(text);
+    char ascii[512];
+    size_t i;
+
+    if (string)
+        return string;
+    for (i = 0; i < sizeof ascii && text[i]; i++)
+        ascii[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+    return json_stringn(ascii, i);
+}
+
+json_t *json_reason(const char *text)
+{
+    return text[0] ? json_message(text) : json_null();
+}
+
 json_t *json_whole(json_t *json, int results)
 {
     if (results == 0)

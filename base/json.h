@@ -28,6 +28,19 @@ char *json_canonical(const json_t *json);
 /* Of rows and other objects of our own making, which need no reader.  A member's text, borrowed; ""
  * if it has none. */
 const char *json_text(const json_t *object, const char *key);
+/* The other way: NULL for "", as json_pack's "s?" wants what is not there. */
+static inline const char *json_or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+/* Sets a member, but not to NULL or "".  < 0 if memory is short, which json_pack's "s*" would not
+ * tell from NULL. */
+int json_set_text(json_t *object, const char *key, const char *text);
+/* A message, perhaps cut in the middle of a character, or with bytes of whoever sent them: what is
+ * no UTF-8 is told in ASCII and "?"s.  New reference; NULL if memory is short. */
+json_t *json_message(const char *text);
+/* The same of a status; null for "". */
+json_t *json_reason(const char *text);
 /* Which of names[0..count-1] (some may be NULL) that is; -1 if none. */
 int json_index(const json_t *object, const char *key, const char *const *names, int count);
 /* RFC 7396, into an object: null removes, objects merge, the rest replaces. */

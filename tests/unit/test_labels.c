@@ -118,12 +118,12 @@ static void a_spec_has_a_copy(void **state)
 
     (void)state;
     json_reader_init(&reader, body, "", &err);
-    labels_put(spec, labels_read(&reader));
+    json_object_set_new(spec, "labels", labels_copy(labels_read(&reader)));
     assert_int_equal(json_reader_end(&reader), 0);
     json_decref(body);
     assert_string_equal(json_string_value(json_object_get(json_object_get(spec, "labels"), "a")),
                         "b");
-    labels_put(spec, NULL);
+    json_object_set_new(spec, "labels", labels_copy(NULL));
     assert_int_equal(json_object_size(json_object_get(spec, "labels")), 0);
     json_reader_init(&reader, bad, "", &err);
     assert_null(labels_read(&reader));
