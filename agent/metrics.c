@@ -397,14 +397,14 @@ static void print_snapshots(FILE *out, const struct node *node)
 
 static void print_networks(FILE *out, const struct node *node)
 {
-    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    const struct network *network;
 
     head(out, "warren_network_restarts_total", "counter",
-         "Times that the network's dnsmasq had to be started again");
-    for (size_t i = 0; i < networks->count; i++)
-        if (!networks->items[i]->hidden)
-            fprintf(out, "warren_network_restarts_total{network=\"%s\"} %u\n",
-                    networks->items[i]->id, ((const struct network *)networks->items[i])->restarts);
+         "Times that the network's dnsmasq, or its bridge, taps or rules, had to be restored");
+    for (size_t i = 0; (network = node_network_at(node, i)); i++)
+        if (!network->head.hidden)
+            fprintf(out, "warren_network_restarts_total{network=\"%s\"} %u\n", network->head.id,
+                    network->restarts);
 }
 
 static void print_memory(FILE *out, const struct node *node)

@@ -85,6 +85,11 @@ struct volume *node_volume_at(const struct node *node, size_t index)
     return (struct volume *)resource_at(node, RESOURCE_VOLUME, index);
 }
 
+struct network *node_network_at(const struct node *node, size_t index)
+{
+    return (struct network *)resource_at(node, RESOURCE_NETWORK, index);
+}
+
 struct snapshot *node_snapshot_at(const struct node *node, size_t index)
 {
     return (struct snapshot *)resource_at(node, RESOURCE_SNAPSHOT, index);

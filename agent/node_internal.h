@@ -99,7 +99,7 @@ struct network {
     struct network_config config;
     uint32_t recent[NETWORK_RECENT_MAX]; /* released addresses, the oldest first */
     size_t recent_count;
-    unsigned restarts; /* of its dnsmasq, which had ended or hung, ever */
+    unsigned restarts; /* how often it was restored, ever */
     bool job_running;
 };
 
@@ -325,6 +325,7 @@ const struct vm *vm_of_instance(const struct node *node, uint32_t instance);
 /* All of a kind, hidden ones, too, in order of their ids; NULL behind the last. */
 struct vm *node_vm_at(const struct node *node, size_t index);
 struct volume *node_volume_at(const struct node *node, size_t index);
+struct network *node_network_at(const struct node *node, size_t index);
 struct snapshot *node_snapshot_at(const struct node *node, size_t index);
 struct operation *node_operation_at(const struct node *node, size_t index);
 
@@ -342,7 +343,7 @@ void node_wake_vms(struct node *node);
 
 /* Writes what could not be written. */
 void node_save_again(struct node *node);
-/* Looks after networks: dnsmasqs and rules that are gone are put back. */
+/* Looks after networks: what is gone of them is put back. */
 void node_tend_networks(struct node *node);
 
 /* --- node_tend.c: what is done again --- */

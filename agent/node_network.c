@@ -71,13 +71,11 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
 static int network_reserve(struct node *node, struct resource *resource, struct error *err)
 {
     struct network *network = (struct network *)resource;
-    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    const struct network *other;
 
-    if (networks->count >= NETWORK_LIMIT)
+    if (node->tables[RESOURCE_NETWORK].count >= NETWORK_LIMIT)
         return error_set(err, EADDRNOTAVAIL, "a node has at most %d networks", NETWORK_LIMIT);
-    for (size_t i = 0; i < networks->count; i++) {
-        const struct network *other = (const struct network *)networks->items[i];
-
+    for (size_t i = 0; (other = node_network_at(node, i)); i++) {
         if (cidr_overlaps(&network->config.cidr, &other->config.cidr))
             return error_field(err, EADDRINUSE, "cidr", "cidr: overlaps with network %s",
                                other->head.id);
@@ -197,8 +195,8 @@ static void network_remove(struct node *node, struct resource *resource)
         submit(node, network, bring_down, is_down);
 }
 
-/* --- tending: a dnsmasq that does not serve is started again, rules that others flushed are put
- * back */
+/* --- tending: what others did to networks is made good, a dnsmasq that does not serve is started
+ * again --- */
 
 #define LOOK_TICKS         60 /* what others change on the host is found that late */
 #define LOOK_TICKS_TROUBLE 5  /* and that it is over, so late */
@@ -206,10 +204,7 @@ static void network_remove(struct node *node, struct resource *resource)
 struct tend_job {
     struct node *node;
     size_t count;
-    struct {
-        uint32_t instance;
-        const char *fault; /* of its dnsmasq; NULL = none */
-    } networks[NETWORK_LIMIT];
+    struct network_fault faults[NETWORK_LIMIT];
     bool look; /* for findings */
     size_t finding_count;
     struct net_finding findings[NET_FINDINGS_MAX];
@@ -219,40 +214,67 @@ static int tend(void *argument, struct error *err)
 {
     struct tend_job *job = argument;
     struct net_host *host = job->node->net;
-    int result = net_host_repair(host, err);
+    int result = net_host_tend(host, job->faults, job->count, err);
 
-    for (size_t i = 0; i < job->count; i++)
-        job->networks[i].fault = network_dhcp_fault(host, job->networks[i].instance);
     if (job->look)
         job->finding_count = net_host_findings(host, job->findings);
     return result;
 }
 
-/* As at its creation: if that fails, the network says so, and it is tried again later and later. */
-static void start_dhcp(struct node *node, uint32_t instance, const char *fault)
+/* NULL if it has gone, or is worked on. */
+static struct network *find_idle(const struct node *node, uint32_t instance)
 {
-    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    struct network *network;
 
-    for (size_t i = 0; i < networks->count; i++) {
-        struct network *network = (struct network *)networks->items[i];
-
-        if (network->head.instance != instance || network->head.deleting || network->job_running)
-            continue;
-        log_error(node->log, "network %s: its dnsmasq %s; it is started again", network->head.id,
-                  fault);
-        network->restarts++;
-        submit(node, network, bring_up, is_up);
-    }
+    for (size_t i = 0; (network = node_network_at(node, i)); i++)
+        if (network->head.instance == instance && !network->head.deleting && !network->job_running)
+            return network;
+    return NULL;
 }
 
-static void take_findings(struct node *node, const struct tend_job *job)
+/* As at its creation: if that fails, the network says so, and it is tried again later and later.
+ * Each restoration is an event, because it is counted.  filtered: the rules are back already. */
+static void restore(struct node *node, const struct network_fault *fault, bool filtered)
+{
+    struct network *network = find_idle(node, fault->instance);
+
+    if (!network || (!fault->text && !filtered))
+        return;
+    network->restarts++;
+    if (!fault->text) {
+        node_save(node, &network->head);
+        return;
+    }
+    log_error(node->log, "network %s: its %s %s; it is restored", network->head.id, fault->part,
+              fault->text);
+    submit(node, network, bring_up, is_up);
+}
+
+static const struct net_finding *find_known(const struct node *node, const char *message)
+{
+    for (size_t i = 0; i < node->finding_count; i++)
+        if (strcmp(node->findings[i].message, message) == 0)
+            return &node->findings[i];
+    return NULL;
+}
+
+/* Problems are logged at the second look: a tap has gone for a moment, too, when its VM ends. */
+static void take_findings(struct node *node, struct tend_job *job)
 {
     node->network_look = LOOK_TICKS;
+    for (size_t i = 0; i < job->finding_count; i++) {
+        struct net_finding *finding = &job->findings[i];
+        const struct net_finding *known = find_known(node, finding->message);
+
+        if (!finding->problem)
+            continue;
+        node->network_look = LOOK_TICKS_TROUBLE;
+        finding->logged = known != NULL;
+        if (known && !known->logged)
+            log_warning(node->log, "%s: %s", finding->name, finding->message);
+    }
     node->finding_count = job->finding_count;
     memcpy(node->findings, job->findings, sizeof node->findings);
-    for (size_t i = 0; i < job->finding_count; i++)
-        if (job->findings[i].problem)
-            node->network_look = LOOK_TICKS_TROUBLE;
 }
 
 static void tended(void *argument, int result, const struct error *err)
@@ -271,26 +293,26 @@ static void tended(void *argument, int result, const struct error *err)
     if (job->look)
         take_findings(node, job);
     for (size_t i = 0; i < job->count; i++)
-        if (job->networks[i].fault)
-            start_dhcp(node, job->networks[i].instance, job->networks[i].fault);
+        restore(node, &job->faults[i], result > 0);
     free(job);
 }
 
 void node_tend_networks(struct node *node)
 {
-    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
     bool look = --node->network_look <= 0;
+    const struct network *network;
     struct tend_job *job;
     struct error err = { 0 };
 
-    job = (networks->count > 0 || look) && !node->tending_networks ? calloc(1, sizeof *job) : NULL;
+    job = (node_network_at(node, 0) || look) && !node->tending_networks ? calloc(1, sizeof *job)
+                                                                        : NULL;
     if (!job)
         return; /* memory is short, or there is nothing to do: the next tick comes */
     job->node = node;
     job->look = look;
-    for (size_t i = 0; i < networks->count && job->count < NETWORK_LIMIT; i++)
-        if (((const struct network *)networks->items[i])->state == PROGRESS_READY)
-            job->networks[job->count++].instance = networks->items[i]->instance;
+    for (size_t i = 0; (network = node_network_at(node, i)) && job->count < NETWORK_LIMIT; i++)
+        if (network->state == PROGRESS_READY)
+            job->faults[job->count++].instance = network->head.instance;
     if (worker_submit(node->net_worker, tend, tended, job, &err) == 0)
         node->tending_networks = true;
     else

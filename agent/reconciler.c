@@ -175,22 +175,20 @@ static bool has_nic(const struct node *node, const struct vm *vm, unsigned place
 
 static int restore_networks(struct node *node, struct error *err)
 {
-    const struct resource_table *networks = &node->tables[RESOURCE_NETWORK];
+    size_t network_count = node->tables[RESOURCE_NETWORK].count;
     size_t vm_count = node->tables[RESOURCE_VM].count;
-    auto_free struct network_config *configs = calloc(networks->count + 1, sizeof *configs);
+    auto_free struct network_config *configs = calloc(network_count + 1, sizeof *configs);
     auto_free struct nic_config *nics = calloc(vm_count * VMM_NICS_MAX + 1, sizeof *nics);
     size_t config_count = 0;
     size_t nic_count = 0;
+    const struct network *network;
     const struct vm *vm;
 
     if (!configs || !nics)
         return error_set(err, ENOMEM, "memory is short");
-    for (size_t i = 0; i < networks->count; i++) {
-        const struct network *network = (const struct network *)networks->items[i];
-
+    for (size_t i = 0; (network = node_network_at(node, i)); i++)
         if (!network->head.deleting)
             configs[config_count++] = network->config;
-    }
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned place = 0; vm->pidfd >= 0 && place < VMM_NICS_MAX; place++)
             if (has_nic(node, vm, place))

@@ -80,6 +80,14 @@ static int create(struct netlink *netlink, const char *prefix, const char *name,
     return result < 0 ? result : netlink_link_find(netlink, name, ret_link, err);
 }
 
+bool bridge_is_own(const struct network_config *network, const struct netlink_link *link)
+{
+    uint8_t mac[MAC_BYTES];
+
+    mac_derive_bridge(network->instance, mac);
+    return memcmp(link->mac, mac, MAC_BYTES) == 0;
+}
+
 int bridge_ensure(struct netlink *netlink, const char *prefix, const struct network_config *network,
                   int *ret_index, bool *ret_created, struct error *err)
 {
@@ -90,14 +98,18 @@ int bridge_ensure(struct netlink *netlink, const char *prefix, const struct netw
 
     network_bridge_name(prefix, network->instance, name);
     result = netlink_link_find(netlink, name, &link, err);
+    if (result == 0 && strcmp(link.kind, "bridge") != 0)
+        return error_set(err, EEXIST, "interface %s exists and is no bridge", name);
+    if (result == 0 && !bridge_is_own(network, &link)) {
+        result = netlink_link_remove(netlink, link.index, err);
+        result = result < 0 ? result : -ENODEV;
+    }
     if (result == -ENODEV) {
         result = create(netlink, prefix, name, network, &link, err);
         created = result == 0;
     }
     if (result < 0)
         return result;
-    if (strcmp(link.kind, "bridge") != 0)
-        return error_set(err, EEXIST, "interface %s exists and is no bridge", name);
     harden(name);
     result = netlink_address_add(netlink, link.index, cidr_gateway(&network->cidr),
                                  network->cidr.prefix, err);

@@ -87,9 +87,19 @@ static void look_at_chain(struct findings *findings, const json_t *chain, const 
     add_drop(findings, hook, where);
 }
 
-static void look_at_nftables(struct findings *findings, struct nftables *nftables,
-                             const char *prefix)
+static bool is_chain_of(const json_t *chain, const char *family, const char *table)
 {
+    const char *its_family = json_string_value(json_object_get(chain, "family"));
+    const char *its_table = json_string_value(json_object_get(chain, "table"));
+
+    return its_family && its_table && strcmp(its_family, family) == 0 &&
+           strcmp(its_table, table) == 0;
+}
+
+static void look_at_nftables(struct findings *findings, struct nftables *nftables,
+                             const char *prefix, bool filtered)
+{
+    bool bridge = false, inet = false;
     auto_free char *text = NULL;
     json_t *list;
     const json_t *item;
@@ -106,6 +116,8 @@ static void look_at_nftables(struct findings *findings, struct nftables *nftable
         const char *table = json_string_value(json_object_get(chain, "table"));
         const char *hook = json_string_value(json_object_get(chain, "hook"));
 
+        bridge = bridge || is_chain_of(chain, "bridge", own);
+        inet = inet || is_chain_of(chain, "inet", own);
         look_at_chain(findings, chain, own);
         if (table && hook && strcmp(table, "firewalld") == 0 && strcmp(hook, "forward") == 0)
             findings_add(findings, "firewalld", true,
@@ -113,6 +125,11 @@ static void look_at_nftables(struct findings *findings, struct nftables *nftable
                          "zone \"trusted\"");
     }
     json_decref(list);
+    if (filtered && !(bridge && inet))
+        findings_add(findings, "firewall-missing", true,
+                     "somebody removed the nftables tables %s: guests are not filtered until they "
+                     "can be put back",
+                     own);
 }
 
 /* The policy of a legacy iptables chain is the verdict of the rule at its underflow. */
@@ -175,10 +192,10 @@ static void look_at_bridge_netfilter(struct findings *findings)
 }
 
 void findings_collect(struct findings *findings, struct nftables *nftables, const char *prefix,
-                      int net_dir_fd)
+                      bool filtered, int net_dir_fd)
 {
     look_at_forwarding(findings, net_dir_fd);
-    look_at_nftables(findings, nftables, prefix);
+    look_at_nftables(findings, nftables, prefix, filtered);
     look_at_legacy(findings);
     look_at_bridge_netfilter(findings);
 }

@@ -12,7 +12,8 @@ struct findings {
 void findings_add(struct findings *findings, const char *name, bool problem, const char *format,
                   ...) __attribute__((format(printf, 4, 5)));
 
-/* Forwarding; other people's chains that drop by policy what is forwarded or comes in (Docker, ufw,
- * by nftables or by legacy iptables), firewalld, br_netfilter. */
+/* Forwarding; our tables, if they are to be there (filtered); other people's chains that drop by
+ * policy what is forwarded or comes in (Docker, ufw, by nftables or by legacy iptables), firewalld,
+ * br_netfilter. */
 void findings_collect(struct findings *findings, struct nftables *nftables, const char *prefix,
-                      int net_dir_fd);
+                      bool filtered, int net_dir_fd);

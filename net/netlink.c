@@ -163,15 +163,44 @@ static void *list_grow(struct list *list)
     return memset((char *)list->items + list->count++ * list->item_bytes, 0, list->item_bytes);
 }
 
+static void read_port(const struct nlattr *data, struct netlink_link *link)
+{
+    const struct nlattr *attribute;
+
+    mnl_attr_for_each_nested(attribute, data)
+    {
+        if (mnl_attr_validate(attribute, MNL_TYPE_U8) < 0)
+            continue;
+        if (mnl_attr_get_type(attribute) == IFLA_BRPORT_LEARNING)
+            link->learns = mnl_attr_get_u8(attribute);
+        else if (mnl_attr_get_type(attribute) == IFLA_BRPORT_UNICAST_FLOOD)
+            link->floods = mnl_attr_get_u8(attribute);
+        else if (mnl_attr_get_type(attribute) == IFLA_BRPORT_ISOLATED)
+            link->isolated = mnl_attr_get_u8(attribute);
+    }
+}
+
+static bool is_bridge_port(const struct nlattr *attribute)
+{
+    return mnl_attr_get_type(attribute) == IFLA_INFO_SLAVE_KIND &&
+           mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) >= 0 &&
+           strcmp(mnl_attr_get_str(attribute), "bridge") == 0;
+}
+
+/* The kind of a port comes before its data (rtnl_link_slave_info_fill). */
 static void read_link_info(const struct nlattr *info, struct netlink_link *link)
 {
     const struct nlattr *attribute;
+    bool is_port = false;
 
     mnl_attr_for_each_nested(attribute, info)
     {
         if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND &&
             mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) >= 0)
             strncpy(link->kind, mnl_attr_get_str(attribute), sizeof link->kind - 1);
+        else if (is_port && mnl_attr_get_type(attribute) == IFLA_INFO_SLAVE_DATA)
+            read_port(attribute, link);
+        is_port = is_port || is_bridge_port(attribute);
     }
 }
 
@@ -249,6 +278,7 @@ int netlink_link_list(struct netlink *netlink, struct netlink_link **ret_items, 
     struct request request;
 
     link_request(&request, RTM_GETLINK, NLM_F_DUMP, 0);
+    mnl_attr_put_u32(request.header, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     return dump(netlink, &request, receive_link, &list, (void **)ret_items, ret_count, err);
 }
 

@@ -19,6 +19,7 @@ struct netlink_link {
     char name[IFNAMSIZ];
     char kind[16]; /* "bridge", "tun", ... or "" */
     uint8_t mac[MAC_BYTES];
+    bool learns, floods, isolated; /* of a bridge's port: see netlink_port_configure */
 };
 
 struct netlink_address {

@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "net/bridge.h"
 #include "net/dhcp_directory.h"
-#include "net/findings.h"
 #include "net/firewall.h"
 #include "net/netlink.h"
 #include "net/network_internal.h"
@@ -171,18 +170,44 @@ int net_host_set_forwarding(struct net_host *host, struct error *err)
     return forwarding_release(host->net_dir_fd, err);
 }
 
+/* Every one is tried; the first failure is told. */
+static int reattach_all(struct net_host *host, const struct network *network, struct error *err)
+{
+    int result = 0;
+
+    for (size_t i = 0; i < host->nic_count; i++) {
+        const struct nic_config *nic = &host->nics[i];
+        int step = nic->network_instance == network->config.instance
+                       ? net_host_reattach(host, network, nic, result < 0 ? NULL : err)
+                       : 0;
+
+        result = result < 0 ? result : step;
+    }
+    return result;
+}
+
+/* anew: its sockets are of a bridge that has gone. */
+static int serve(struct net_host *host, struct network *network, bool anew, struct error *err)
+{
+    if (!network->dhcp)
+        return dhcp_server_start(&host->dhcp, &network->config, host->nics, host->nic_count,
+                                 &network->dhcp, err);
+    return anew || !dhcp_server_runs(network->dhcp) ? dhcp_server_restart(network->dhcp, err) : 0;
+}
+
 int net_host_raise(struct net_host *host, struct network *network, bool *ret_created,
                    struct error *err)
 {
+    int before = network->bridge_index;
     int result = bridge_ensure(host->netlink, host->prefix, &network->config,
                                &network->bridge_index, ret_created, err);
+    int served;
 
     if (result < 0)
         return result;
-    if (network->dhcp)
-        return dhcp_server_runs(network->dhcp) ? 0 : dhcp_server_restart(network->dhcp, err);
-    return dhcp_server_start(&host->dhcp, &network->config, host->nics, host->nic_count,
-                             &network->dhcp, err);
+    result = reattach_all(host, network, err);
+    served = serve(host, network, network->bridge_index != before, result < 0 ? NULL : err);
+    return result < 0 ? result : served;
 }
 
 static void remove_bridge(struct net_host *host, uint32_t instance)
@@ -275,101 +300,4 @@ int network_down(struct net_host *host, const struct network_config *config, str
     if (network && host->log)
         log_info(host->log, "network %s down", config->id);
     return result < 0 ? result : forwarding;
-}
-
-int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance)
-{
-    const struct network *network = net_host_find_network(host, network_instance);
-
-    return network ? dhcp_server_pidfd(network->dhcp) : -1;
-}
-
-const char *network_dhcp_fault(struct net_host *host, uint32_t network_instance)
-{
-    struct network *network = net_host_find_network(host, network_instance);
-
-    return network && network->dhcp ? dhcp_server_fault(network->dhcp) : "does not run";
-}
-
-/* Are both tables there? */
-static bool has_tables(struct net_host *host)
-{
-    char table[FIREWALL_TABLE_NAME];
-    char text[96];
-    auto_free char *bridge = NULL;
-    auto_free char *inet = NULL;
-
-    firewall_table_name(host->prefix, table);
-    snprintf(text, sizeof text, "list set bridge %s gateways", table);
-    if (nftables_query(host->nftables, text, &bridge, NULL) < 0)
-        return false;
-    snprintf(text, sizeof text, "list set inet %s gateways", table);
-    return nftables_query(host->nftables, text, &inet, NULL) == 0;
-}
-
-int net_host_repair(struct net_host *host, struct error *err)
-{
-    bool gone = host->network_count > 0 && !has_tables(host);
-    int result = gone ? net_host_apply_rules(host, err) : 0;
-
-    for (size_t i = 0; i < host->network_count && result == 0; i++)
-        result = dhcp_server_follow_resolver(host->networks[i].dhcp, err);
-    return result < 0 ? result : gone;
-}
-
-static bool has_link(const struct netlink_link *links, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(links[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-/* A tap, unlike all else, cannot be put back: the VMM has the other end of the one that is gone. */
-static void look_at_links(const struct net_host *host, struct findings *findings)
-{
-    auto_free struct netlink_link *links = NULL;
-    char name[IFNAMSIZ];
-    size_t count = 0;
-
-    if (netlink_link_list(host->netlink, &links, &count, NULL) < 0)
-        return;
-    for (size_t i = 0; i < host->network_count; i++) {
-        network_bridge_name(host->prefix, host->networks[i].config.instance, name);
-        if (!has_link(links, count, name))
-            findings_add(findings, "bridge-missing", true,
-                         "somebody removed %s, the bridge of network %s: restart warrend, which "
-                         "makes it anew; VMs go on",
-                         name, host->networks[i].config.id);
-    }
-    for (size_t i = 0; i < host->nic_count; i++) {
-        const struct nic_config *nic = &host->nics[i];
-
-        nic_tap_name(host->prefix, nic->instance, nic->index, name);
-        if (!has_link(links, count, name))
-            findings_add(findings, "tap-missing", true,
-                         "somebody removed %s, the tap of VM %s, which is cut off until it is "
-                         "stopped and started",
-                         name, nic->hostname);
-    }
-}
-
-size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX])
-{
-    struct findings findings = { .items = ret_findings };
-
-    findings_collect(&findings, host->nftables, host->prefix, host->net_dir_fd);
-    if (host->network_count > 0 && !has_tables(host))
-        findings_add(&findings, "firewall-missing", true,
-                     "somebody removed the nftables tables " FIREWALL_TABLE_PREFIX
-                     "%s: guests are not filtered until they can be put back",
-                     host->prefix);
-    for (size_t i = 0; i < host->network_count; i++)
-        if (!host->networks[i].dhcp || !dhcp_server_runs(host->networks[i].dhcp))
-            findings_add(&findings, "dhcp-down", true,
-                         "network %s has no dnsmasq, its guests get no address: its status.reason "
-                         "says why; it is tried again",
-                         host->networks[i].config.id);
-    look_at_links(host, &findings);
-    return findings.count;
 }

@@ -72,11 +72,20 @@ int net_host_restore(struct net_host *host, const struct network_config *network
                      size_t network_count, const struct nic_config *nics, size_t nic_count,
                      struct error *err);
 
-/* If our tables were removed behind our back ("nft flush ruleset"), puts them back.  1 if it did,
- * 0 if there was no need.  DNS follows the host's resolv.conf. */
-int net_host_repair(struct net_host *host, struct error *err);
+/* What of a network is not as it was made: "bridge", "has gone". */
+struct network_fault {
+    uint32_t instance;
+    const char *part, *text; /* static; NULL = nothing */
+};
+/* To be called once a second, or so.  If our tables were removed behind our back ("nft flush
+ * ruleset"), puts them back: 1 if it did, 0 if there was no need.  DNS follows the host's
+ * resolv.conf.  Tells of `count` networks, whose instances are given, what others have changed, or
+ * why its dnsmasq does not serve (one that hangs is ended): network_up mends that. */
+int net_host_tend(struct net_host *host, struct network_fault *faults, size_t count,
+                  struct error *err);
 
-/* Idempotent.  -EADDRINUSE if an interface that is not ours has an overlapping network. */
+/* Idempotent: what is missing of one that is up is made again, and taps that are there are
+ * connected again.  -EADDRINUSE if an interface that is not ours has an overlapping network. */
 int network_up(struct net_host *host, const struct network_config *config, struct error *err);
 /* Idempotent.  Its nics, if any are left, go with it. */
 int network_down(struct net_host *host, const struct network_config *config, struct error *err);
@@ -94,17 +103,11 @@ int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fds
 /* Idempotent.  The tap too is removed if it is still there. */
 int nic_down(struct net_host *host, const struct nic_config *config, struct error *err);
 
-/* Borrowed pidfd of the network's dnsmasq; -1 if there is none.  Valid until the next call that
- * starts or stops it. */
-int network_dhcp_pidfd(const struct net_host *host, uint32_t network_instance);
-/* To be called once a second, or so, of one that is up: why its dnsmasq does not serve ("has
- * ended"; one that hangs is ended), NULL if it does.  network_up starts it again. */
-const char *network_dhcp_fault(struct net_host *host, uint32_t network_instance);
-
 /* What on this host stands in the way of the networks, for people. */
 struct net_finding {
     char name[32];     /* "ip-forward", "forward-drop", ... */
     bool problem;      /* else: just to know */
+    bool logged;       /* the caller's to set */
     char message[256]; /* what it means and what to do */
 };
 #define NET_FINDINGS_MAX 16

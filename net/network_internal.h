@@ -40,6 +40,10 @@ int net_host_add_nic(struct net_host *host, const struct nic_config *nic, struct
 int net_host_apply_rules(struct net_host *host, struct error *err);
 /* Forwarding on or off as the networks need it. */
 int net_host_set_forwarding(struct net_host *host, struct error *err);
-/* Bridge and dnsmasq of a network of the model, with the model's nics. */
+/* Of a nic of the model, whose network's bridge is there: its tap is made a port of that if it is
+ * no longer, or not as it was.  One that has gone is no error (it is a finding). */
+int net_host_reattach(struct net_host *host, const struct network *network,
+                      const struct nic_config *nic, struct error *err);
+/* Bridge and dnsmasq of a network of the model, with the model's nics, and those nics' taps. */
 int net_host_raise(struct net_host *host, struct network *network, bool *ret_created,
                    struct error *err);

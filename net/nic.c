@@ -1,4 +1,4 @@
-/* nic.c - nic_up and nic_down of network.h. */
+/* nic.c - nic_up and nic_down of network.h, and how a nic's tap is connected again. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,8 +6,10 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "net/address_pool.h"
 #include "net/bridge.h"
+#include "net/defects.h"
 #include "net/dhcp.h"
 #include "net/firewall.h"
 #include "net/fork_namespace.h"
@@ -141,6 +143,32 @@ static int forget_dead(struct net_host *host, const struct nic_config *nic, cons
     if (netlink_link_find(host->netlink, tap, &link, NULL) == 0)
         return error_set(err, EBUSY, "tap %s of %s is in use", tap, nic->hostname);
     return nic_down(host, nic, err);
+}
+
+int net_host_reattach(struct net_host *host, const struct network *network,
+                      const struct nic_config *nic, struct error *err)
+{
+    struct netlink_link link;
+    struct error inner;
+    char tap[IFNAMSIZ];
+    int result;
+
+    nic_tap_name(host->prefix, nic->instance, nic->index, tap);
+    result = netlink_link_find(host->netlink, tap, &link, &inner);
+    if (result < 0)
+        return result == -ENODEV ? 0 : error_set(err, result, "%s", inner.message);
+    /* Its ARP entry goes when its bridge is down, too. */
+    if (tap_is_attached(network, &link))
+        return netlink_neighbour_add(host->netlink, network->bridge_index, nic->ipv4, nic->mac,
+                                     err);
+    result =
+        bridge_attach(host->netlink, link.index, network->bridge_index, &network->config, nic, err);
+    if (result == 0)
+        result = netlink_link_up(host->netlink, link.index, network->config.mtu, err);
+    if (result == 0 && host->log)
+        log_warning(host->log, "tap %s of VM %s is connected to network %s again", tap,
+                    nic->hostname, network->config.id);
+    return result;
 }
 
 int nic_up(struct net_host *host, const struct nic_config *nic, int *ret_tap_fds, struct error *err)

@@ -7,7 +7,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "net/bridge.h"
 #include "net/netlink.h"
 #include "net/network_internal.h"
 
@@ -41,8 +40,14 @@ static void load_model(struct net_host *host, const struct network_config *netwo
     host->nic_count = 0;
     for (size_t i = 0; i < network_count; i++)
         outcome_note(outcome, net_host_add_network(host, &networks[i], &error), &error);
-    for (size_t i = 0; i < nic_count; i++)
+    for (size_t i = 0; i < nic_count; i++) {
         outcome_note(outcome, net_host_add_nic(host, &nics[i], &error), &error);
+        if (!net_host_find_network(host, nics[i].network_instance))
+            outcome_note(
+                outcome,
+                error_set(&error, ENOENT, "%s is on a network that is not up", nics[i].hostname),
+                &error);
+    }
 }
 
 static bool is_stray(const struct net_host *host, const char *name)
@@ -105,30 +110,6 @@ static void remove_stray_neighbours(struct net_host *host, struct outcome *outco
     }
 }
 
-/* A tap that is a port of its bridge is left alone; one that lost its bridge gets it back. */
-static int restore_nic(struct net_host *host, const struct nic_config *nic, struct error *err)
-{
-    const struct network *network = net_host_find_network(host, nic->network_instance);
-    struct netlink_link link;
-    char tap[IFNAMSIZ];
-    int result;
-
-    if (!network)
-        return error_set(err, ENOENT, "%s is on a network that is not up", nic->hostname);
-    nic_tap_name(host->prefix, nic->instance, nic->index, tap);
-    result = netlink_link_find(host->netlink, tap, &link, err);
-    if (result == -ENODEV)
-        return error_set(err, ENODEV,
-                         "VM %s has lost its tap %s: it is cut off until it is stopped and started",
-                         nic->hostname, tap);
-    if (result < 0 || (link.master == network->bridge_index && link.up))
-        return result;
-    result =
-        bridge_attach(host->netlink, link.index, network->bridge_index, &network->config, nic, err);
-    return result < 0 ? result
-                      : netlink_link_up(host->netlink, link.index, network->config.mtu, err);
-}
-
 int net_host_restore(struct net_host *host, const struct network_config *networks,
                      size_t network_count, const struct nic_config *nics, size_t nic_count,
                      struct error *err)
@@ -143,8 +124,6 @@ int net_host_restore(struct net_host *host, const struct network_config *network
     remove_stray_links(host, &outcome);
     for (size_t i = 0; i < host->network_count; i++)
         outcome_note(&outcome, net_host_raise(host, &host->networks[i], &created, &error), &error);
-    for (size_t i = 0; i < host->nic_count; i++)
-        outcome_note(&outcome, restore_nic(host, &host->nics[i], &error), &error);
     remove_stray_neighbours(host, &outcome);
     outcome_note(&outcome, net_host_set_forwarding(host, &error), &error);
     return outcome.result;

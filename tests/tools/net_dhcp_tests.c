@@ -84,7 +84,7 @@ static bool mounts_are_tight(int pid, const char *own)
 
 static void check_confinement(struct bed *bed)
 {
-    int pid = pid_of(network_dhcp_pidfd(bed->host, 1));
+    int pid = dnsmasq_of(bed, 1);
     char top[32];
     char names[64];
 
@@ -182,7 +182,7 @@ static void check_upstream(struct bed *bed)
           bind(upstream, (struct sockaddr *)&at, sizeof at) == 0 && file &&
               fputs("nameserver 127.0.0.53\n", file) >= 0 && fclose(file) == 0,
           "(the host gets another name server)");
-    check(bed, net_host_repair(bed->host, &bed->err) == 0 && reaches_upstream(bed, upstream),
+    check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 0 && reaches_upstream(bed, upstream),
           "dnsmasq asks it");
     close(upstream);
 }

@@ -1,7 +1,6 @@
 /* net_lifecycle_tests.c - restarts, repairs, failures, reuse, and what is left after all. */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -43,6 +43,12 @@ static bool has_ended(int pidfd)
     return poll(&poll_fd, 1, 1000) > 0;
 }
 
+/* Owned pidfd. */
+static int open_dnsmasq(const struct bed *bed, uint32_t network_instance)
+{
+    return (int)syscall(SYS_pidfd_open, dnsmasq_of(bed, network_instance), 0);
+}
+
 static bool exists(const char *interface)
 {
     return if_nametoindex(interface) != 0;
@@ -59,7 +65,7 @@ static int restore(struct bed *bed)
 /* The agent is killed and starts again, with less and with more in the kernel than in its rows. */
 static void check_restart(struct bed *bed)
 {
-    int old_dnsmasq = fcntl(network_dhcp_pidfd(bed->host, 1), F_DUPFD_CLOEXEC, 0);
+    int old_dnsmasq = open_dnsmasq(bed, 1);
     struct dhcp_answer answer;
 
     bed->host = net_host_free(bed->host);
@@ -97,6 +103,54 @@ static bool finds(struct bed *bed, const char *name, const char *message)
     return false;
 }
 
+static bool is_served(struct bed *bed)
+{
+    return guest_asks_dhcp(&bed->a, 1, 0).address == bed->a.nic.ipv4 &&
+           guest_resolves(&bed->a, "vm-a") == bed->a.nic.ipv4;
+}
+
+static void check_sabotage(struct bed *bed)
+{
+    static const struct {
+        const char *command, *fault, *name;
+    } sabotages[] = {
+        { "ip link del " PREFIX "-b1", "has gone", "a bridge that was deleted" },
+        { "ip link del " PREFIX "-b1 && ip link add " PREFIX "-b1 type bridge", "is another one",
+          "a bridge that was replaced" },
+        { "ip link set " PREFIX "-b1 down", "is down", "a bridge that was set down" },
+        { "ip addr flush dev " PREFIX "-b1", "has lost its address", "a bridge's address" },
+        { "ip link set " PREFIX "-10-0 nomaster", "is no longer connected as it was",
+          "a tap that was taken off its bridge" },
+        { "ip link set " PREFIX "-10-0 down", "is no longer connected as it was",
+          "a tap that was set down" },
+        { "ip link set " PREFIX "-10-0 nomaster && ip link set " PREFIX "-10-0 master " PREFIX
+          "-b1",
+          "is no longer connected as it was", "a tap that was put on its bridge by hand" },
+    };
+    char name[120];
+
+    check(bed, !fault_of(bed, 1), "a network that nobody touched has no fault");
+    for (size_t i = 0; i < sizeof sabotages / sizeof sabotages[0]; i++) {
+        const char *fault = shell(sabotages[i].command) ? fault_of(bed, 1) : "(not done)";
+
+        snprintf(name, sizeof name, "%s is a fault", sabotages[i].name);
+        check(bed, fault && strcmp(fault, sabotages[i].fault) == 0, name);
+        snprintf(name, sizeof name, "%s is mended", sabotages[i].name);
+        check(bed,
+              network_up(bed->host, &bed->nat, &bed->err) == 0 && !fault_of(bed, 1) &&
+                  neighbours_talk(bed) && !spoofing_passes(bed) && is_served(bed) &&
+                  shell_prints("ip neigh show dev " PREFIX "-b1 nud permanent", "10.77.0.3 "),
+              name);
+    }
+    if (!shell("ip link set " PREFIX "-13-0 type bridge_slave isolated off"))
+        check(bed, false, "(a peer is let out)");
+    check(bed,
+          fault_of(bed, 0x1a3) && network_up(bed->host, &bed->peers, &bed->err) == 0 &&
+              shell_prints("ip -d link show " PREFIX "-13-0", "isolated on") &&
+              !fault_of(bed, 0x1a3),
+          "a peer's isolation is mended");
+}
+
 static void check_lost_bridge(struct bed *bed)
 {
     check(bed, !finds(bed, "bridge-missing", "") && !finds(bed, "tap-missing", ""),
@@ -115,12 +169,12 @@ static void check_repair(struct bed *bed)
 {
     struct guest g;
 
-    check(bed, net_host_repair(bed->host, &bed->err) == 0, "nothing to repair");
+    check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 0, "nothing to repair");
     if (!shell("nft flush ruleset"))
         check(bed, false, "(the ruleset is flushed)");
     check(bed, spoofing_passes(bed), "(without tables a forged address passes)");
     check(bed, finds(bed, "firewall-missing", ""), "missing tables are found");
-    check(bed, net_host_repair(bed->host, &bed->err) == 1 && !spoofing_passes(bed),
+    check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 1 && !spoofing_passes(bed),
           "repair puts the tables back");
     if (!shell("nft flush ruleset"))
         check(bed, false, "(the ruleset is flushed)");
@@ -144,17 +198,16 @@ static void check_taken_address(struct bed *bed)
     check(bed,
           network_up(bed->host, &bed->nat, &bed->err) < 0 && strstr(bed->err.message, "in use"),
           "dnsmasq does not start, and it is said why");
-    check(bed, network_dhcp_fault(bed->host, 1) && finds(bed, "dhcp-down", bed->nat.id),
-          "that is found");
+    check(bed, fault_of(bed, 1) && finds(bed, "dhcp-down", bed->nat.id), "that is found");
     close(other);
 }
 
 static void check_dnsmasq_death(struct bed *bed)
 {
-    int pidfd = network_dhcp_pidfd(bed->host, 1);
+    auto_close int pidfd = open_dnsmasq(bed, 1);
     char command[100];
     struct dhcp_answer answer;
-    int pid = pid_of(pidfd);
+    int pid = dnsmasq_of(bed, 1);
 
     snprintf(command, sizeof command, "kill -9 %d", pid);
     check(bed, pid > 0 && shell(command) && has_ended(pidfd), "the death of dnsmasq is seen");
@@ -174,7 +227,7 @@ static int tend(struct bed *bed, int times, int seconds)
 
     for (int i = 0; i < times; i++) {
         passed_s += seconds;
-        if (network_dhcp_fault(bed->host, 1) && network_up(bed->host, &bed->nat, &bed->err) == 0)
+        if (fault_of(bed, 1) && network_up(bed->host, &bed->nat, &bed->err) == 0)
             restarts++;
     }
     return restarts;
@@ -215,7 +268,7 @@ static void check_doubt(struct bed *bed)
 
 static void check_dnsmasq_hang(struct bed *bed)
 {
-    int pid = pid_of(network_dhcp_pidfd(bed->host, 1));
+    int pid = dnsmasq_of(bed, 1);
     struct dhcp_answer answer;
     int restarts = 0;
 
@@ -231,7 +284,7 @@ static void check_dnsmasq_hang(struct bed *bed)
     kill(pid, SIGSTOP);
     check(bed, tend(bed, 12, 60) == 0, "so is one where the agent itself was held up");
     check(bed, tend(bed, 7, 5) == 1, "one that hangs is started again");
-    check(bed, pid_of(network_dhcp_pidfd(bed->host, 1)) != pid, "as another process");
+    check(bed, dnsmasq_of(bed, 1) != pid, "as another process");
     answer = guest_asks_dhcp(&bed->b, 1, 0);
     check(bed, answer.address == bed->b.nic.ipv4, "and knows its guests");
     check(bed, tend(bed, 1, 5) == 0, "once is enough");
@@ -240,16 +293,15 @@ static void check_dnsmasq_hang(struct bed *bed)
 static void check_dnsmasq_failure(struct bed *bed)
 {
     const char *run_dir = bed->options.run_dir;
-    int pidfd = network_dhcp_pidfd(bed->host, 1);
+    auto_close int pidfd = open_dnsmasq(bed, 1);
     char command[400];
 
     snprintf(command, sizeof command,
              "cd %s/net/1 && mv leases aside && mkdir leases && kill -9 %d", run_dir,
-             pid_of(pidfd));
+             dnsmasq_of(bed, 1));
     if (!shell(command) || !has_ended(pidfd))
         check(bed, false, "(dnsmasq cannot start)");
-    check(bed,
-          network_dhcp_fault(bed->host, 1) && network_up(bed->host, &bed->nat, &bed->err) == -EIO,
+    check(bed, fault_of(bed, 1) && network_up(bed->host, &bed->nat, &bed->err) == -EIO,
           "one that does not start is told");
     snprintf(command, sizeof command, "cd %s/net/1 && rmdir leases && mv aside leases", run_dir);
     if (!shell(command))
@@ -458,7 +510,7 @@ static void check_end(struct bed *bed)
     check(bed, sysctl_read("net/ipv4/ip_forward", &forward, NULL) == 0 && forward == 1,
           "ip_forward is 1 while there is a nat network");
     for (int i = 0; i < 3; i++)
-        pidfds[i] = fcntl(network_dhcp_pidfd(bed->host, networks[i]->instance), F_DUPFD_CLOEXEC, 0);
+        pidfds[i] = open_dnsmasq(bed, networks[i]->instance);
     for (int i = 0; i < 2; i++) /* the others' networks go under them */
         good = nic_down(bed->host, &guests[i]->nic, &bed->err) == 0 && good;
     for (int round = 0; round < 2; round++)
@@ -478,6 +530,7 @@ static void check_end(struct bed *bed)
 void run_lifecycle(struct bed *bed)
 {
     check_restart(bed);
+    check_sabotage(bed);
     check_lost_bridge(bed);
     check_repair(bed);
     check_dnsmasq_death(bed);

@@ -41,20 +41,29 @@ bool shell(const char *command)
     return system(command) == 0; /* NOLINT(cert-env33-c): text of this test only */
 }
 
-int pid_of(int pidfd)
+/* "[d]hcp" is not found in the shell's own command line. */
+int dnsmasq_of(const struct bed *bed, uint32_t network_instance)
 {
-    char line[100];
-    FILE *info;
+    char text[400];
+    FILE *pipe;
     int pid = 0;
 
-    snprintf(line, sizeof line, "/proc/self/fdinfo/%d", pidfd);
-    info = fopen(line, "re");
-    while (info && fgets(line, sizeof line, info))
-        if (strncmp(line, "Pid:", 4) == 0)
-            pid = (int)strtol(line + 4, NULL, 10);
-    if (info)
-        fclose(info);
+    snprintf(text, sizeof text, "pgrep -o -f -- '--[d]hcp-leasefile=%s/net/%x/leases'",
+             bed->options.run_dir, network_instance);
+    pipe = popen(text, "re"); /* NOLINT(cert-env33-c): text of this test only */
+    if (pipe && fgets(text, sizeof text, pipe))
+        pid = (int)strtol(text, NULL, 10);
+    if (pipe)
+        pclose(pipe);
     return pid;
+}
+
+const char *fault_of(struct bed *bed, uint32_t network_instance)
+{
+    struct network_fault fault = { .instance = network_instance };
+
+    (void)net_host_tend(bed->host, &fault, 1, &bed->err);
+    return fault.text;
 }
 
 bool shell_prints(const char *command, const char *text)

@@ -52,8 +52,10 @@ bool outside_answers(const struct guest *guest, uint32_t address, const char *te
 
 /* A command line of the test itself; true if it exits with 0. */
 bool shell(const char *command);
-/* Of the process; 0 if it has ended. */
-int pid_of(int pidfd);
+/* Of the network's dnsmasq; 0 if there is none. */
+int dnsmasq_of(const struct bed *bed, uint32_t network_instance);
+/* As the agent looks after it once a second: what is not as it was made; NULL = nothing. */
+const char *fault_of(struct bed *bed, uint32_t network_instance);
 /* Does its output hold the text? */
 bool shell_prints(const char *command, const char *text);
 

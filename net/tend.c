@@ -1,0 +1,111 @@
+/* tend.c - net_host_tend and net_host_findings of network.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "net/defects.h"
+#include "net/findings.h"
+#include "net/firewall.h"
+#include "net/nftables.h"
+
+/* Are both tables there? */
+static bool has_tables(struct net_host *host)
+{
+    char table[FIREWALL_TABLE_NAME];
+    char text[96];
+    auto_free char *bridge = NULL;
+    auto_free char *inet = NULL;
+
+    firewall_table_name(host->prefix, table);
+    snprintf(text, sizeof text, "list set bridge %s gateways", table);
+    if (nftables_query(host->nftables, text, &bridge, NULL) < 0)
+        return false;
+    snprintf(text, sizeof text, "list set inet %s gateways", table);
+    return nftables_query(host->nftables, text, &inet, NULL) == 0;
+}
+
+/* sight: NULL if it could not be taken. */
+static struct network_fault look_at(struct net_host *host, uint32_t instance,
+                                    const struct net_sight *sight)
+{
+    const struct network *network = net_host_find_network(host, instance);
+    struct network_fault fault = { .instance = instance };
+
+    if (network && sight)
+        fault = network_defect(host, network, sight);
+    if (!fault.text) {
+        fault.part = "dnsmasq";
+        fault.text = network && network->dhcp ? dhcp_server_fault(network->dhcp) : "does not run";
+    }
+    return fault;
+}
+
+int net_host_tend(struct net_host *host, struct network_fault *faults, size_t count,
+                  struct error *err)
+{
+    bool gone = host->network_count > 0 && !has_tables(host);
+    __attribute__((cleanup(net_sight_free))) struct net_sight sight = { 0 };
+    int result = gone ? net_host_apply_rules(host, err) : 0;
+    int seen = net_sight_take(host->netlink, &sight, result < 0 ? NULL : err);
+
+    result = result < 0 ? result : seen;
+    for (size_t i = 0; i < host->network_count && result == 0; i++)
+        result = dhcp_server_follow_resolver(host->networks[i].dhcp, err);
+    for (size_t i = 0; i < count; i++)
+        faults[i] = look_at(host, faults[i].instance, seen < 0 ? NULL : &sight);
+    return result < 0 ? result : gone;
+}
+
+static void look_at_networks(const struct net_host *host, const struct net_sight *sight,
+                             struct findings *findings)
+{
+    char name[IFNAMSIZ];
+
+    for (size_t i = 0; i < host->network_count; i++) {
+        const struct network *network = &host->networks[i];
+
+        network_bridge_name(host->prefix, network->config.instance, name);
+        if (!net_sight_find(sight, name))
+            findings_add(findings, "bridge-missing", true,
+                         "network %s has no bridge %s, its guests are cut off: its status.reason "
+                         "says why; it is tried again",
+                         network->config.id, name);
+        if (!network->dhcp || !dhcp_server_runs(network->dhcp))
+            findings_add(findings, "dhcp-down", true,
+                         "network %s has no dnsmasq, its guests get no address: its status.reason "
+                         "says why; it is tried again",
+                         network->config.id);
+    }
+}
+
+/* A tap, unlike all else, cannot be put back: the VMM has the other end of the one that is gone. */
+static void look_at_taps(const struct net_host *host, const struct net_sight *sight,
+                         struct findings *findings)
+{
+    char name[IFNAMSIZ];
+
+    for (size_t i = 0; i < host->nic_count; i++) {
+        const struct nic_config *nic = &host->nics[i];
+
+        nic_tap_name(host->prefix, nic->instance, nic->index, name);
+        if (!net_sight_find(sight, name))
+            findings_add(findings, "tap-missing", true,
+                         "somebody removed %s, the tap of VM %s, which is cut off until it is "
+                         "stopped and started",
+                         name, nic->hostname);
+    }
+}
+
+size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[NET_FINDINGS_MAX])
+{
+    struct findings findings = { .items = ret_findings };
+    __attribute__((cleanup(net_sight_free))) struct net_sight sight = { 0 };
+
+    findings_collect(&findings, host->nftables, host->prefix, host->network_count > 0,
+                     host->net_dir_fd);
+    if (net_sight_take(host->netlink, &sight, NULL) == 0) {
+        look_at_networks(host, &sight, &findings);
+        look_at_taps(host, &sight, &findings);
+    }
+    return findings.count;
+}
