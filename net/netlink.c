@@ -23,6 +23,7 @@
 
 struct netlink {
     struct mnl_socket *socket; /* owned */
+    struct mnl_socket *watch;  /* owned; hears of changes; NULL = not asked for any yet */
     uint32_t port;
     uint32_t sequence;
     char buffer[BUFFER_BYTES];
@@ -51,8 +52,46 @@ struct netlink *netlink_free(struct netlink *netlink)
         return NULL;
     if (netlink->socket)
         mnl_socket_close(netlink->socket);
+    if (netlink->watch)
+        mnl_socket_close(netlink->watch);
     free(netlink);
     return NULL;
+}
+
+static void watch(struct netlink *netlink)
+{
+    static const int groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR };
+    struct mnl_socket *made;
+
+    if (netlink_socket_open(NETLINK_ROUTE, "netlink", &made, NULL) < 0)
+        return;
+    for (size_t i = 0; i < ARRAY_LENGTH(groups); i++) {
+        int group = groups[i];
+
+        if (mnl_socket_setsockopt(made, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0) {
+            mnl_socket_close(made);
+            return;
+        }
+    }
+    netlink->watch = made;
+}
+
+/* Also what was told but not remembered (ENOBUFS) is a change.  Without a watch all may be. */
+bool netlink_has_changed(struct netlink *netlink)
+{
+    bool changed = false;
+    ssize_t got;
+
+    if (!netlink->watch) {
+        watch(netlink);
+        return true;
+    }
+    do {
+        got = recv(mnl_socket_get_fd(netlink->watch), netlink->buffer, sizeof netlink->buffer,
+                   MSG_DONTWAIT);
+        changed = changed || got >= 0 || errno != EAGAIN;
+    } while (got >= 0 || errno == ENOBUFS || errno == EINTR);
+    return changed;
 }
 
 /* A request in the making, and its answer's receiver. */

@@ -47,6 +47,9 @@ struct netlink *netlink_free(struct netlink *netlink); /* accepts NULL, returns 
 /* -ENODEV if there is no such link. */
 int netlink_link_find(struct netlink *netlink, const char *name, struct netlink_link *ret_link,
                       struct error *err);
+/* May links or their IPv4 addresses be other than when this was asked last?  true the first time.
+ */
+bool netlink_has_changed(struct netlink *netlink);
 /* Each: *ret_items is malloc'ed (NULL when there are none). */
 int netlink_link_list(struct netlink *netlink, struct netlink_link **ret_items, size_t *ret_count,
                       struct error *err);

@@ -79,8 +79,9 @@ struct network_fault {
 };
 /* To be called once a second, or so.  If our tables were removed behind our back ("nft flush
  * ruleset"), puts them back: 1 if it did, 0 if there was no need.  DNS follows the host's
- * resolv.conf.  Tells of `count` networks, whose instances are given, what others have changed, or
- * why its dnsmasq does not serve (one that hangs is ended): network_up mends that. */
+ * resolv.conf.  Tells of `count` networks, of which the instances are given and all else is NULL,
+ * what others have changed, or why its dnsmasq does not serve (one that hangs is ended): network_up
+ * mends that. */
 int net_host_tend(struct net_host *host, struct network_fault *faults, size_t count,
                   struct error *err);
 

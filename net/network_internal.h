@@ -26,6 +26,7 @@ struct net_host {
     struct nic_config *nics; /* owned; those that are up */
     size_t nic_count;
     size_t nic_room;
+    bool links_due; /* are to be looked at, though nothing may have changed */
 };
 
 /* Borrowed, NULL if it is not up; moves when networks come or go. */

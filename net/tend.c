@@ -6,6 +6,7 @@
 #include "net/defects.h"
 #include "net/findings.h"
 #include "net/firewall.h"
+#include "net/netlink.h"
 #include "net/nftables.h"
 
 /* Are both tables there? */
@@ -24,35 +25,47 @@ static bool has_tables(struct net_host *host)
     return nftables_query(host->nftables, text, &inet, NULL) == 0;
 }
 
-/* sight: NULL if it could not be taken. */
-static struct network_fault look_at(struct net_host *host, uint32_t instance,
-                                    const struct net_sight *sight)
+/* What others have changed.  Listing links is 8 us each, so only when there was a change; until
+ * there is no fault, and with each look for findings, in any case. */
+static int look_at_links(struct net_host *host, struct network_fault *faults, size_t count,
+                         struct error *err)
 {
-    const struct network *network = net_host_find_network(host, instance);
-    struct network_fault fault = { .instance = instance };
+    __attribute__((cleanup(net_sight_free))) struct net_sight sight = { 0 };
+    bool due = netlink_has_changed(host->netlink) || host->links_due;
+    int result = due ? net_sight_take(host->netlink, &sight, err) : 0;
 
-    if (network && sight)
-        fault = network_defect(host, network, sight);
-    if (!fault.text) {
-        fault.part = "dnsmasq";
-        fault.text = network && network->dhcp ? dhcp_server_fault(network->dhcp) : "does not run";
+    host->links_due = result < 0;
+    for (size_t i = 0; i < count && due && result == 0; i++) {
+        const struct network *network = net_host_find_network(host, faults[i].instance);
+
+        if (network)
+            faults[i] = network_defect(host, network, &sight);
+        host->links_due = host->links_due || faults[i].text;
     }
-    return fault;
+    return result;
+}
+
+static void look_at_dhcp(struct net_host *host, struct network_fault *fault)
+{
+    const struct network *network = net_host_find_network(host, fault->instance);
+
+    fault->part = "dnsmasq";
+    fault->text = network && network->dhcp ? dhcp_server_fault(network->dhcp) : "does not run";
 }
 
 int net_host_tend(struct net_host *host, struct network_fault *faults, size_t count,
                   struct error *err)
 {
     bool gone = host->network_count > 0 && !has_tables(host);
-    __attribute__((cleanup(net_sight_free))) struct net_sight sight = { 0 };
     int result = gone ? net_host_apply_rules(host, err) : 0;
-    int seen = net_sight_take(host->netlink, &sight, result < 0 ? NULL : err);
+    int seen = look_at_links(host, faults, count, result < 0 ? NULL : err);
 
     result = result < 0 ? result : seen;
     for (size_t i = 0; i < host->network_count && result == 0; i++)
         result = dhcp_server_follow_resolver(host->networks[i].dhcp, err);
     for (size_t i = 0; i < count; i++)
-        faults[i] = look_at(host, faults[i].instance, seen < 0 ? NULL : &sight);
+        if (!faults[i].text)
+            look_at_dhcp(host, &faults[i]);
     return result < 0 ? result : gone;
 }
 
@@ -103,6 +116,7 @@ size_t net_host_findings(struct net_host *host, struct net_finding ret_findings[
 
     findings_collect(&findings, host->nftables, host->prefix, host->network_count > 0,
                      host->net_dir_fd);
+    host->links_due = true;
     if (net_sight_take(host->netlink, &sight, NULL) == 0) {
         look_at_networks(host, &sight, &findings);
         look_at_taps(host, &sight, &findings);
