@@ -59,7 +59,8 @@ int change_commit_vm(struct change *change, struct error *err)
     char full = vm->full[0];
     int result;
 
-    change->new_json = vm_spec_json(&change->new_spec);
+    if (!change->new_json) /* a PATCH has compared it */
+        change->new_json = vm_spec_json(&change->new_spec);
     if (!change->new_json)
         return error_set(err, EAGAIN, "memory is short; try again");
     change->old_generation = generation;
@@ -205,7 +206,6 @@ int change_patch_vm(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
     json_t *merged = merge_patch(change);
-    json_t *canonical = NULL;
     char busy[64];
     int result;
 
@@ -216,11 +216,10 @@ int change_patch_vm(struct change *change, struct error *err)
     if (result < 0)
         return result;
     vm_spec_keep_places(&change->new_spec, &vm->spec);
-    canonical = vm_spec_json(&change->new_spec);
-    if (!canonical)
+    change->new_json = vm_spec_json(&change->new_spec);
+    if (!change->new_json)
         return error_set(err, EAGAIN, "memory is short; try again");
-    result = change_check_spec(change, canonical, busy_with(vm, busy), err);
-    json_decref(canonical);
+    result = change_check_spec(change, change->new_json, busy_with(vm, busy), err);
     if (result > 0 && admit_patch(change, err) < 0)
         result = -err->code;
     if (result <= 0)
