@@ -160,11 +160,27 @@ json_t *resource_json(const struct node *node, const struct resource *resource)
                      (json_int_t)resource->revision, "spec", resource->spec, "status", status);
 }
 
-json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
+int node_get(struct node *node, enum resource_kind kind, const char *id, json_t **ret_json,
+             struct error *err)
 {
-    struct resource *resource = node_find(node, kind, id);
+    const struct resource *resource = node_find(node, kind, id);
+    json_t *json = resource ? resource_json(node, resource) : NULL;
 
-    return resource ? resource_json(node, resource) : NULL;
+    if (!resource)
+        return resource_not_found(kind, id, err);
+    if (!json)
+        return error_set(err, EAGAIN, "memory is short; try again");
+    *ret_json = json;
+    return 0;
+}
+
+int node_check_condition(const struct node *node, enum resource_kind kind, const char *id,
+                         const struct node_condition *condition, struct error *err)
+{
+    const struct resource *resource = node_find(node, kind, id);
+
+    return resource ? resource_check_condition(condition, resource->generation, resource->uid, err)
+                    : resource_not_found(kind, id, err);
 }
 
 int node_failure(const struct node *node, enum resource_kind kind, const char *id)

@@ -53,8 +53,13 @@ struct node_condition {
     const struct label_selector *limits; /* the same; what has not these labels is not there */
 };
 
-/* {"id","uid","generation","revision","spec","status"}; NULL if there is none. */
-json_t *node_get(struct node *node, enum resource_kind kind, const char *id);
+/* {"id","uid","generation","revision","spec","status"}.  -ENOENT; -EAGAIN: memory is short, which
+ * must not look as if there were none. */
+int node_get(struct node *node, enum resource_kind kind, const char *id, json_t **ret_json,
+             struct error *err);
+/* Does the condition hold of what has this id now?  -ENOENT: nothing has; -ESTALE. */
+int node_check_condition(const struct node *node, enum resource_kind kind, const char *id,
+                         const struct node_condition *condition, struct error *err);
 /* The errno for which its making failed, while this agent ran; else 0. */
 int node_failure(const struct node *node, enum resource_kind kind, const char *id);
 struct node_list_query {

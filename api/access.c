@@ -157,11 +157,13 @@ static int refuse_labels(const char *what, struct error *err)
 static int check_origin(const struct request *request, const char *id, const char *uid,
                         struct error *err)
 {
-    json_t *vm = id ? node_get(request->node, RESOURCE_VM, id) : NULL;
-    bool allowed = vm &&
-                   (!uid || strcmp(uid, json_string_value(json_object_get(vm, "uid"))) == 0) &&
-                   caller_sees_vm(&request->caller, vm);
+    json_t *vm = NULL;
+    bool allowed;
 
+    if (id && node_get(request->node, RESOURCE_VM, id, &vm, err) == -EAGAIN)
+        return -EAGAIN;
+    allowed = vm && (!uid || strcmp(uid, json_text(vm, "uid")) == 0) &&
+              caller_sees_vm(&request->caller, vm);
     json_decref(vm);
     return allowed ? 0 : refuse_labels("what it is to be made of", err);
 }
@@ -170,14 +172,18 @@ static int check_boot(const struct request *request, const json_t *boot, struct 
 {
     const char *snapshot_id = json_string_value(json_object_get(boot, "snapshot"));
     const char *fork = json_string_value(json_object_get(boot, "fork"));
-    json_t *snapshot = snapshot_id ? node_get(request->node, RESOURCE_SNAPSHOT, snapshot_id) : NULL;
-    const json_t *spec = json_object_get(snapshot, "spec");
-    const json_t *status = json_object_get(snapshot, "status");
+    json_t *snapshot = NULL;
     int r = fork ? check_origin(request, fork, NULL, err) : 0;
 
-    if (r == 0 && snapshot_id) /* one that is not there may be another's when the VM is made */
-        r = check_origin(request, json_string_value(json_object_get(spec, "vm")),
-                         json_string_value(json_object_get(status, "vm_uid")), err);
+    if (r < 0)
+        return r;
+    if (snapshot_id &&
+        node_get(request->node, RESOURCE_SNAPSHOT, snapshot_id, &snapshot, err) == -EAGAIN)
+        return -EAGAIN;
+    if (snapshot_id) /* one that is not there may be another's when the VM is made */
+        r = check_origin(
+            request, json_string_value(json_object_get(json_object_get(snapshot, "spec"), "vm")),
+            json_string_value(json_object_get(json_object_get(snapshot, "status"), "vm_uid")), err);
     json_decref(snapshot);
     return r;
 }
@@ -199,8 +205,11 @@ static int check_body(const struct request *request, const json_t *vm, struct er
     json_t *body = NULL, *labels = NULL;
     int r = 0;
 
-    if (!request->body || json_parse(request->body, request->body_size, &body, NULL) < 0)
+    if (!request->body)
         return 0;
+    r = json_parse(request->body, request->body_size, &body, err);
+    if (r < 0)
+        return r == -EINVAL ? 0 : r;
     if (is_put) {
         if (!label_selector_matches(request->caller.limits, json_object_get(body, "labels")))
             r = refuse_labels("the new VM", err);
@@ -223,10 +232,13 @@ static int check_vm(const struct request *request, struct error *err)
 {
     bool is_put = request->route->handler == resource_put;
     bool is_wait = request->route->handler == vm_wait;
-    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
-    bool is_hidden = vm && !caller_sees_vm(&request->caller, vm);
+    json_t *vm = NULL;
+    bool is_hidden;
     int r = 0;
 
+    if (node_get(request->node, RESOURCE_VM, request->parameter, &vm, err) == -EAGAIN)
+        return -EAGAIN;
+    is_hidden = vm && !caller_sees_vm(&request->caller, vm);
     if (is_put && is_hidden)
         r = refuse_labels("the VM", err);
     else if (!is_put && !is_wait && (is_hidden || (!vm && !request->idempotency_key)))

@@ -29,15 +29,16 @@ struct forks {
 
 static json_t *forks_json(const struct forks *forks)
 {
-    json_t *items = json_array();
+    json_t *items = json_array(), *vm;
+    int result = 0;
 
     for (size_t i = 0; i < forks->count; i++) {
-        json_t *vm = node_get(forks->request->node, RESOURCE_VM, forks->items[i].id);
+        int r = node_get(forks->request->node, RESOURCE_VM, forks->items[i].id, &vm, NULL);
 
-        if (vm)
-            json_array_append_new(items, vm);
+        if (r != -ENOENT)
+            result |= r < 0 ? r : json_array_append_new(items, vm);
     }
-    return json_pack("{s:o}", "items", items);
+    return json_pack("{s:o}", "items", json_whole(items, result));
 }
 
 /* Of the one that there is; NULL where there are several, each of which says its own. */
@@ -158,27 +159,28 @@ static int fork_volumes(json_t *spec, const char *id, struct error *err)
                                "ids: %s is too long: %s, the volume of its disk, would have more "
                                "than %d characters",
                                id, volume, ID_MAX);
-        json_object_set_new(disk, "volume", json_string(volume));
+        if (json_object_set_new(disk, "volume", json_string(volume)) < 0)
+            return error_set(err, EAGAIN, "memory is short; try again");
     }
     return 0;
 }
 
-/* The parent's spec, but for what each VM has for itself. */
+/* The parent's spec, but for what each VM has for itself.  NULL if memory is short. */
 static json_t *fork_spec(const json_t *parent, const char *parent_id)
 {
-    json_t *spec = json_deep_copy(json_object_get(parent, "spec"));
+    json_t *spec = json_whole_copy(json_object_get(parent, "spec"));
     json_t *nic;
     size_t index;
+    int result = json_set_text(json_object_get(spec, "boot"), "fork", parent_id) |
+                 json_set_text(spec, "desired_state", "running") |
+                 json_object_set_new(spec, "delete_protection", json_false());
 
-    json_object_set_new(json_object_get(spec, "boot"), "fork", json_string(parent_id));
-    json_object_set_new(spec, "desired_state", json_string("running"));
-    json_object_set_new(spec, "delete_protection", json_false());
     json_array_foreach(json_object_get(spec, "nics"), index, nic)
     {
         json_object_del(nic, "mac");
         json_object_del(nic, "ipv4");
     }
-    return spec;
+    return json_whole(spec, result);
 }
 
 static int forks_read(struct request *request, struct forks **ret_forks, struct error *err)
@@ -222,7 +224,7 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
 /* All that can be refused before the first is put. */
 static int forks_check(const struct forks *forks, const json_t *spec, struct error *err)
 {
-    json_t *copy = json_deep_copy(spec);
+    json_t *copy = json_whole_copy(spec);
     int result = copy ? 0 : error_set(err, EAGAIN, "memory is short; try again");
 
     for (size_t i = 0; result == 0 && i < forks->count; i++)
@@ -235,9 +237,10 @@ static void forks_put(struct forks *forks, json_t *spec)
 {
     for (size_t i = 0; i < forks->count; i++) {
         struct fork *fork = &forks->items[i];
-        json_t *own = json_deep_copy(spec); /* NULL is refused like any other that is no object */
+        json_t *own = json_whole_copy(spec);
 
-        fork_volumes(own, fork->id, NULL);
+        own = json_whole(own, fork_volumes(own, fork->id, NULL));
+        /* NULL is refused like any other that is no object. */
         node_submit(forks->request->node, &(struct node_change){ .verb = CHANGE_PUT,
                                                                  .kind = RESOURCE_VM,
                                                                  .id = fork->id,
@@ -261,9 +264,7 @@ void vm_fork(struct request *request)
         request_reply_error(request, &err);
         return;
     }
-    parent = node_get(request->node, RESOURCE_VM, request->parameter);
-    if (!parent) {
-        resource_not_found(RESOURCE_VM, request->parameter, &err);
+    if (node_get(request->node, RESOURCE_VM, request->parameter, &parent, &err) < 0) {
         request_reply_error(request, &err);
         free(forks);
         return;

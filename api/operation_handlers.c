@@ -4,6 +4,7 @@
 #include "api/handlers.h"
 #include "api/problem.h"
 #include "api/request.h"
+#include "base/json.h"
 
 static void waited(struct request *request, bool reached)
 {
@@ -27,17 +28,20 @@ void operation_get(struct request *request)
 /* Images are admin's, and so are their imports. */
 static int read_cancel(struct request *request, struct node_change *change, struct error *err)
 {
-    json_t *operation = node_get(request->node, RESOURCE_OPERATION, request->parameter);
-    const json_t *target = json_object_get(json_object_get(operation, "spec"), "target");
-    const char *kind = json_string_value(json_object_get(target, "kind"));
-    bool is_import = kind && strcmp(kind, "image") == 0;
+    json_t *operation;
+    bool is_import;
 
+    if (node_get(request->node, RESOURCE_OPERATION, request->parameter, &operation, err) < 0)
+        return -err->code;
+    is_import =
+        strcmp(json_text(json_object_get(json_object_get(operation, "spec"), "target"), "kind"),
+               "image") == 0;
     json_decref(operation);
     if (is_import && request->caller.scope < SCOPE_ADMIN)
         return error_set(err, PROBLEM_FORBIDDEN, "to cancel an import needs the scope %s",
                          scope_name(SCOPE_ADMIN));
     change->body = json_pack("{s:b}", "cancel", 1);
-    return 0;
+    return change->body ? 0 : error_set(err, EAGAIN, "memory is short; try again");
 }
 
 void operation_cancel_one(struct request *request)

@@ -265,25 +265,20 @@ static int read_condition(const struct request *request, bool exists, bool may_c
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err)
 {
-    json_t *current = request->if_match ? node_get(request->node, kind, request->parameter) : NULL;
-    bool exists = current != NULL;
+    static const struct node_condition none = { 0 };
+    bool exists = node_check_condition(request->node, kind, request->parameter, &none, NULL) == 0;
 
-    json_decref(current);
     return read_condition(request, exists, may_create, ret_condition, err);
 }
 
 int request_check_match(struct request *request, enum resource_kind kind, bool may_create,
                         struct node_condition *ret_condition, struct error *err)
 {
-    json_t *current = request->if_match ? node_get(request->node, kind, request->parameter) : NULL;
-    struct node_condition condition = { 0 };
-    int result = read_condition(request, current != NULL, may_create, &condition, err);
+    struct node_condition condition;
+    int result = request_condition(request, kind, may_create, &condition, err);
 
-    if (result == 0 && current)
-        result = resource_check_condition(
-            &condition, json_integer_value(json_object_get(current, "generation")),
-            json_string_value(json_object_get(current, "uid")), err);
-    json_decref(current);
+    if (result == 0 && request->if_match)
+        result = node_check_condition(request->node, kind, request->parameter, &condition, err);
     if (result == 0)
         *ret_condition =
             (struct node_condition){ .if_absent = condition.if_absent, .key = condition.key };

@@ -9,6 +9,7 @@
 #include "api/request.h"
 #include "api/router.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 
 #define LIST_LIMIT_DEFAULT 100
 #define LIST_LIMIT_MAX     1000
@@ -29,14 +30,6 @@ static enum resource_kind kind_of(const struct request *request)
                : (enum resource_kind)request->route->argument;
 }
 
-static void not_found(struct request *request)
-{
-    struct error err;
-
-    resource_not_found(kind_of(request), request->parameter, &err);
-    request_reply_error(request, &err);
-}
-
 int resource_read_wait(struct request *request, struct error *err)
 {
     int64_t seconds = -1;
@@ -50,12 +43,13 @@ int resource_read_wait(struct request *request, struct error *err)
 
 void resource_get(struct request *request)
 {
-    json_t *resource = node_get(request->node, kind_of(request), request->parameter);
     char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };
+    struct error err = { 0 };
+    json_t *resource;
 
-    if (!resource) {
-        not_found(request);
+    if (node_get(request->node, kind_of(request), request->parameter, &resource, &err) < 0) {
+        request_reply_error(request, &err);
         return;
     }
     etag_of(resource, etag);
@@ -149,12 +143,18 @@ static bool is_another(const struct request *request, const json_t *resource)
 
 void resource_finish(struct request *request)
 {
-    json_t *resource = node_get(request->node, kind_of(request), request->parameter);
+    struct error err = { 0 };
+    json_t *resource = NULL;
+    int r = node_get(request->node, kind_of(request), request->parameter, &resource, &err);
     auto_free char *location = NULL;
     char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };
 
-    if (!resource || is_another(request, resource)) {
+    if (r == -EAGAIN) {
+        request_reply_error(request, &err);
+        return;
+    }
+    if (r < 0 || is_another(request, resource)) {
         json_decref(resource);
         /* deleted: DELETE's aim, or by somebody else in the meantime */
         request_reply_json(request, 200,
@@ -177,19 +177,19 @@ static bool refuse_for_space(struct request *request)
     int code = makes ? node_failure(request->node, kind_of(request), request->parameter) : 0;
     json_t *resource;
     struct error err = { 0 };
+    bool refused;
 
-    if (code != ENOSPC && code != EDQUOT)
+    if ((code != ENOSPC && code != EDQUOT) ||
+        node_get(request->node, kind_of(request), request->parameter, &resource, NULL) < 0)
         return false;
-    resource = node_get(request->node, kind_of(request), request->parameter);
     error_set(&err, ENOSPC, "%.150s; %s %s stays as failed: delete it before the next try",
-              json_string_value(json_object_get(json_object_get(resource, "status"), "reason")),
+              json_text(json_object_get(resource, "status"), "reason"),
               resource_kind_name(kind_of(request)), request->parameter);
-    if (resource && !is_another(request, resource))
-        request_reply_error(request, &err);
-    else
-        resource_finish(request);
+    refused = !is_another(request, resource);
     json_decref(resource);
-    return true;
+    if (refused)
+        request_reply_error(request, &err);
+    return refused;
 }
 
 static void waited(struct request *request, bool reached)
@@ -210,21 +210,17 @@ static void changed(struct request *request)
     json_t *resource;
     int64_t generation;
 
-    if (request->step.wait_ms < 0 || request->abandoned) {
+    if (request->step.wait_ms < 0 || request->abandoned ||
+        node_get(request->node, kind, request->parameter, &resource, NULL) < 0) {
         resource_finish(request);
         return;
     }
-    resource = node_get(request->node, kind, request->parameter);
     remember_uid(request, resource);
     /* a deleted one never observes its last generation */
     generation = request->step.wait_for == NODE_WAIT_DELETED
                      ? 0
                      : json_integer_value(json_object_get(resource, "generation"));
     json_decref(resource);
-    if (!resource) {
-        resource_finish(request);
-        return;
-    }
     request_wait(request, kind, request->parameter, request->step.wait_for, generation,
                  request->step.wait_ms, waited);
 }
@@ -311,11 +307,11 @@ void resource_patch(struct request *request)
 void resource_delete(struct request *request)
 {
     struct node_change change = { .verb = CHANGE_DELETE, .done = resource_change_done };
-    json_t *resource;
+    json_t *resource = NULL;
 
     if (!resource_read_change(request, read_force, &change))
         return;
-    resource = node_get(request->node, change.kind, change.id);
+    (void)node_get(request->node, change.kind, change.id, &resource, NULL);
     remember_uid(request, resource);
     json_decref(resource);
     request->step.wait_for = NODE_WAIT_DELETED;

@@ -41,11 +41,13 @@ void vm_action(struct request *request)
 static void part_changed(void *context, int result, const struct error *err)
 {
     struct request *request = context;
-    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
-    int64_t generation = json_integer_value(json_object_get(vm, "generation"));
-    int64_t observed =
-        json_integer_value(json_object_get(json_object_get(vm, "status"), "observed_generation"));
+    json_t *vm = NULL;
+    int64_t generation, observed;
 
+    (void)node_get(request->node, RESOURCE_VM, request->parameter, &vm, NULL);
+    generation = json_integer_value(json_object_get(vm, "generation"));
+    observed =
+        json_integer_value(json_object_get(json_object_get(vm, "status"), "observed_generation"));
     json_decref(vm);
     if (request->step.wait_ms < 0 && observed < generation &&
         (result > 0 || request->route->handler == vm_part_delete))
@@ -98,7 +100,8 @@ static int snapshot_read(struct request *request, struct node_change *change, st
         return error_field(err, EINVAL, "id", "id: the snapshot's: " ID_RULE);
     if (json_object_get(change->body, "vm"))
         return error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
-    json_object_set_new(change->body, "vm", json_string(request->parameter));
+    if (json_object_set_new(change->body, "vm", json_string(request->parameter)) < 0)
+        return error_set(err, EAGAIN, "memory is short; try again");
     snprintf(request->parameter, sizeof request->parameter, "%s", id);
     json_object_del(change->body, "id");
     return 0;
@@ -151,21 +154,31 @@ static int wait_read_for(struct request *request, struct error *err)
                        "for must be running, stopped, paused, settled or deleted");
 }
 
-/* NULL for one that the caller must not see, as for one that is not there. */
-static json_t *wait_see(const struct request *request)
+/* -ENOENT for one that the caller must not see, as for one that is not there. */
+static int wait_see(const struct request *request, json_t **ret_vm, struct error *err)
 {
-    json_t *vm = node_get(request->node, RESOURCE_VM, request->parameter);
+    json_t *vm;
+    int r = node_get(request->node, RESOURCE_VM, request->parameter, &vm, err);
 
-    if (vm && caller_sees_vm(&request->caller, vm))
-        return vm;
-    json_decref(vm);
-    return NULL;
+    if (r < 0)
+        return r;
+    if (!caller_sees_vm(&request->caller, vm)) {
+        json_decref(vm);
+        return -ENOENT;
+    }
+    *ret_vm = vm;
+    return 0;
 }
 
 static void wait_reply(struct request *request, bool reached)
 {
-    json_t *vm = wait_see(request);
+    struct error err = { 0 };
+    json_t *vm = NULL;
 
+    if (wait_see(request, &vm, &err) == -EAGAIN) {
+        request_reply_error(request, &err);
+        return;
+    }
     request_reply_json(request, 200,
                        json_pack("{s:b, s:o}", "reached", reached, "vm", vm ? vm : json_null()),
                        NULL);
@@ -175,7 +188,7 @@ void vm_wait(struct request *request)
 {
     struct error err = { 0 };
     int64_t generation = 0, seconds = 0;
-    json_t *vm;
+    json_t *vm = NULL;
 
     if (wait_read_for(request, &err) < 0 ||
         query_integer(&request->query, "generation", 1, INT64_MAX, 0, &generation, &err) < 0 ||
@@ -184,13 +197,12 @@ void vm_wait(struct request *request)
         request_reply_error(request, &err);
         return;
     }
-    vm = wait_see(request);
-    json_decref(vm);
-    if (!vm) {
+    if (wait_see(request, &vm, &err) == -ENOENT) {
         /* an unknown id is "deleted", and can be nothing else */
         wait_reply(request, request->step.wait_for == NODE_WAIT_DELETED);
         return;
     }
+    json_decref(vm);
     request_wait(request, RESOURCE_VM, request->parameter, request->step.wait_for, generation,
                  seconds * 1000, wait_reply);
 }

@@ -12,6 +12,7 @@
 #include "agent/key_table.h"
 #include "agent/label_selector.h"
 #include "agent/node.h"
+#include "agent/resource.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "storage/keyed_digest.h"
@@ -31,7 +32,8 @@ struct node {
     int uids;
     int outstanding; /* changes and waits not yet answered */
     bool not_ready, is_damaged;
-    int patched; /* changes of its own spec */
+    bool is_short; /* of memory, for what it has */
+    int patched;   /* changes of its own spec */
     struct key_table keys;
     int followed;    /* the node's end of the last stream; 0 = none */
     char typed[128]; /* the last console input */
@@ -83,11 +85,16 @@ static struct fake_resource *fake_add(struct node *node, enum resource_kind kind
     abort();
 }
 
+static void fake_uid(const struct fake_resource *r, char ret_uid[37])
+{
+    snprintf(ret_uid, 37, "00000000-0000-4000-8000-%012d", r->uid);
+}
+
 static json_t *fake_json(const struct fake_resource *r)
 {
     char uid[37];
 
-    snprintf(uid, sizeof(uid), "00000000-0000-4000-8000-%012d", r->uid);
+    fake_uid(r, uid);
     return json_pack("{s:s, s:s, s:i, s:i, s:O, s:{s:s, s:s?, s:i}}", "id", r->id, "uid", uid,
                      "generation", r->generation, "revision", 1, "spec", r->spec, "status", "state",
                      "ready", "operation", r->kind == RESOURCE_IMAGE ? "op-1" : NULL,
@@ -115,11 +122,29 @@ static struct fake_change *fake_change(struct node *node, node_done_fn *done, vo
     return change;
 }
 
-json_t *node_get(struct node *node, enum resource_kind kind, const char *id)
+int node_get(struct node *node, enum resource_kind kind, const char *id, json_t **ret_json,
+             struct error *err)
 {
     struct fake_resource *r = fake_find(node, kind, id);
 
-    return r ? fake_json(r) : NULL;
+    if (!r)
+        return resource_not_found(kind, id, err);
+    if (node->is_short)
+        return error_set(err, EAGAIN, "memory is short; try again");
+    *ret_json = fake_json(r);
+    return 0;
+}
+
+int node_check_condition(const struct node *node, enum resource_kind kind, const char *id,
+                         const struct node_condition *condition, struct error *err)
+{
+    struct fake_resource *r = fake_find((struct node *)node, kind, id);
+    char uid[37];
+
+    if (!r)
+        return resource_not_found(kind, id, err);
+    fake_uid(r, uid);
+    return resource_check_condition(condition, r->generation, uid, err);
 }
 
 static int fake_compare(const void *a, const void *b)

@@ -233,6 +233,8 @@ static void bodies_are_json_objects_of_the_right_type(void **state)
         ASK(f, "PUT", "/v1/vms/a", "{}", .content_type = "Application/JSON; charset=utf-8"), 201);
 }
 
+#define BOOT "{\"boot\":{}}" /* which a fork takes over */
+
 static void conditions_hold_or_412(void **state)
 {
     static const char *const nonsense[] = {
@@ -241,18 +243,18 @@ static void conditions_hold_or_412(void **state)
     };
     struct fixture *f = *state;
 
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "*"), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "*"), 201);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "*"), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1\""), 200);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"2\""), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "W/\"1\""), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "1"), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1.00000000\""), 200);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "*"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_none_match = "*"), 201);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_none_match = "*"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "\"1\""), 200);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "\"2\""), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "W/\"1\""), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "1"), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "\"1.00000000\""), 200);
     for (size_t i = 0; i < ARRAY_LENGTH(nonsense); i++)
-        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = nonsense[i]), 412);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_match = "\"1\", \"2\""), 400);
-    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}", .if_none_match = "\"1\""), 400);
+        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = nonsense[i]), 412);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_match = "\"1\", \"2\""), 400);
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", BOOT, .if_none_match = "\"1\""), 400);
     assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{\"labels\":{}}", .if_match = "\"1\""), 200);
     assert_string_equal(f->etag, "\"2.00000000\"");
     assert_int_equal(ASK(f, "PATCH", "/v1/vms/a", "{}", .if_match = "\"1\""), 412);
@@ -511,9 +513,33 @@ static void a_damaged_database_is_read_of_only(void **state)
     assert_int_equal(ASK(f, "PUT", "/v1/vms/b", "{}"), 201);
 }
 
+/* Who hears that a VM is gone may make another. */
+static void want_of_memory_is_no_absence(void **state)
+{
+    static const struct {
+        const char *method, *target, *body;
+    } asks[] = {
+        { "GET", "/v1/vms/a", NULL },
+        { "GET", "/v1/vms/a/wait?for=deleted&timeout=0", NULL },
+        { "PATCH", "/v1/vms/a", "{\"labels\":{}}" },
+        { "POST", "/v1/vms/a/start", NULL },
+        { "POST", "/v1/vms/a/fork", "{\"ids\":[\"b\"]}" },
+    };
+    struct fixture *f = *state;
+
+    assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+    f->node->is_short = true;
+    for (size_t i = 0; i < ARRAY_LENGTH(asks); i++)
+        if (ASK(f, asks[i].method, asks[i].target, asks[i].body) != 503)
+            fail_msg("%s %s", asks[i].method, asks[i].target);
+    f->node->is_short = false;
+    assert_int_equal(ASK(f, "GET", "/v1/vms/a"), 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(want_of_memory_is_no_absence),
         cmocka_unit_test(every_operation_is_a_route_and_the_reverse),
         cmocka_unit_test(every_problem_is_in_the_contract),
         cmocka_unit_test(an_internal_error_is_not_shown),
