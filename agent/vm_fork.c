@@ -20,7 +20,7 @@
 #include "base/json.h"
 #include "base/log.h"
 
-#define OTHER_DEVICES "its parent has other disks or nics by now"
+#define OTHER_MACHINE "its parent is another machine by now"
 
 /* What forks begin with.  Shared by those of one moment: who waited when the VMM was asked. */
 struct fork_source {
@@ -147,20 +147,28 @@ int vm_fork_check(const struct node *node, const struct vm *vm, struct error *er
 static bool is_same_disk(const struct vm_disk_spec *disk, const struct vm_disk_spec *was)
 {
     return strcmp(disk->name, was->name) == 0 && disk->read_only == was->read_only &&
+           disk->queues == was->queues &&
            (!disk->read_only || strcmp(disk->volume, was->volume) == 0);
 }
 
-/* A machine goes on with the disks and nics that it has; the parent's may have changed since the
- * fork was asked for. */
-static bool has_same_devices(const struct vm *vm, const struct vm *parent)
+/* A machine goes on as what it is; the parent may have been changed since the fork was asked for.
+ */
+static bool is_same_machine(const struct vm *vm, const struct vm *parent)
 {
+    const struct vm_spec *spec = &vm->spec, *was = &parent->spec;
+
+    if (spec->vcpus != was->vcpus || spec->cpu != was->cpu || spec->memory_mib != was->memory_mib ||
+        spec->memory_max_mib != was->memory_max_mib ||
+        spec->memory_backing != was->memory_backing || !spec->vsock.cid != !was->vsock.cid)
+        return false;
     for (unsigned place = 0; place < VM_PLACES; place++) {
         const struct vm_disk_spec *disk = vm_disk_at(vm, place),
                                   *disk_was = vm_disk_at(parent, place);
         const struct vm_nic_spec *nic = vm_nic_at(vm, place), *nic_was = vm_nic_at(parent, place);
 
         if (!disk != !disk_was || (disk && !is_same_disk(disk, disk_was)) || !nic != !nic_was ||
-            (nic && strcmp(nic->network, nic_was->network) != 0))
+            (nic &&
+             (strcmp(nic->network, nic_was->network) != 0 || nic->queues != nic_was->queues)))
             return false;
     }
     return true;
@@ -193,9 +201,9 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
         snprintf(ret_what, size, "%s", err.message);
         return;
     }
-    *ret_never = !has_same_devices(vm, parent);
+    *ret_never = !is_same_machine(vm, parent);
     if (*ret_never) {
-        snprintf(ret_what, size, "%s: vm %s", OTHER_DEVICES, vm->spec.fork);
+        snprintf(ret_what, size, "%s: vm %s", OTHER_MACHINE, vm->spec.fork);
         return;
     }
     parent->forking = source_new();
@@ -245,9 +253,9 @@ static void give_source(struct node *node, const struct vm *parent, struct fork_
         if (vm == parent || vm->head.hidden || !vm->start_due || !vm_fork_is_due(vm) || vm->fork ||
             strcmp(vm->spec.fork, parent->head.id) != 0 || !vm_fork_volumes_wait(node, vm))
             continue;
-        if (!has_same_devices(vm, parent)) {
+        if (!is_same_machine(vm, parent)) {
             vm->start_due = false;
-            vm_set_state(node, vm, VM_FAILED, OTHER_DEVICES);
+            vm_set_state(node, vm, VM_FAILED, OTHER_MACHINE);
             continue;
         }
         source->users++;
