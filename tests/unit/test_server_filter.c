@@ -1,5 +1,5 @@
-/* test_server_filter.c - what a warren-api that was taken over could do to the others, which have its
- * user and are in the host's pid namespace with it. */
+/* test_server_filter.c - what a warren-api that was taken over could do to the others, which have
+ * its user and are in the host's pid namespace with it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,7 +54,8 @@ static void it_reaches_no_other_process(void **state)
             signal(SIGABRT, SIG_DFL);
             if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || server_filter_load(NULL) < 0)
                 _exit(1);
-            _exit(syscall(cases[i].call, argument_of(i, 0, other), argument_of(i, 1, other), argument_of(i, 2, other)) < 0);
+            _exit(syscall(cases[i].call, argument_of(i, 0, other), argument_of(i, 1, other),
+                          argument_of(i, 2, other)) < 0);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         if ((WIFSIGNALED(status) ? WTERMSIG(status) : 0) != cases[i].ends_by ||
