@@ -33,7 +33,7 @@ static json_t *forks_json(const struct forks *forks)
     int result = 0;
 
     for (size_t i = 0; i < forks->count; i++) {
-        int r = node_get(forks->request->node, RESOURCE_VM, forks->items[i].id, &vm, NULL);
+        int r = request_see(forks->request, RESOURCE_VM, forks->items[i].id, &vm, NULL);
 
         if (r != -ENOENT)
             result |= r < 0 ? r : json_array_append_new(items, vm);

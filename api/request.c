@@ -119,6 +119,22 @@ void request_abandon(struct request *request)
     waited(request, false);
 }
 
+int request_see(const struct request *request, enum resource_kind kind, const char *id,
+                json_t **ret_resource, struct error *err)
+{
+    json_t *resource = NULL;
+    int r = node_get(request->node, kind, id, &resource, err);
+
+    if (r < 0)
+        return r;
+    if (kind == RESOURCE_VM && !caller_sees_vm(&request->caller, resource)) {
+        json_decref(resource);
+        return resource_not_found(kind, id, err);
+    }
+    *ret_resource = resource;
+    return 0;
+}
+
 /* Compares up to the parameters: "application/json; charset=utf-8" is application/json. */
 static bool media_type_is(const char *value, const char *type)
 {

@@ -98,6 +98,9 @@ void request_wait(struct request *request, enum resource_kind kind, const char *
  * `types` (NULL ended). */
 int request_json(struct request *request, const char *const *types, json_t **ret_json,
                  struct error *err);
+/* As node_get, but VMs that the caller must not see, perhaps since a moment ago, are not there. */
+int request_see(const struct request *request, enum resource_kind kind, const char *id,
+                json_t **ret_resource, struct error *err);
 /* Is the body of one of these content types, and has it 1 to max bytes?  -EMEDIUMTYPE (415),
  * -EINVAL, -E2BIG (413). */
 int request_check_bytes(const struct request *request, const char *const *types, size_t max,

@@ -145,7 +145,7 @@ void resource_finish(struct request *request)
 {
     struct error err = { 0 };
     json_t *resource = NULL;
-    int r = node_get(request->node, kind_of(request), request->parameter, &resource, &err);
+    int r = request_see(request, kind_of(request), request->parameter, &resource, &err);
     auto_free char *location = NULL;
     char etag[ETAG_TEXT];
     struct reply_headers headers = { .etag = etag };

@@ -154,28 +154,12 @@ static int wait_read_for(struct request *request, struct error *err)
                        "for must be running, stopped, paused, settled or deleted");
 }
 
-/* -ENOENT for one that the caller must not see, as for one that is not there. */
-static int wait_see(const struct request *request, json_t **ret_vm, struct error *err)
-{
-    json_t *vm;
-    int r = node_get(request->node, RESOURCE_VM, request->parameter, &vm, err);
-
-    if (r < 0)
-        return r;
-    if (!caller_sees_vm(&request->caller, vm)) {
-        json_decref(vm);
-        return -ENOENT;
-    }
-    *ret_vm = vm;
-    return 0;
-}
-
 static void wait_reply(struct request *request, bool reached)
 {
     struct error err = { 0 };
     json_t *vm = NULL;
 
-    if (wait_see(request, &vm, &err) == -EAGAIN) {
+    if (request_see(request, RESOURCE_VM, request->parameter, &vm, &err) == -EAGAIN) {
         request_reply_error(request, &err);
         return;
     }
@@ -197,7 +181,7 @@ void vm_wait(struct request *request)
         request_reply_error(request, &err);
         return;
     }
-    if (wait_see(request, &vm, &err) == -ENOENT) {
+    if (request_see(request, RESOURCE_VM, request->parameter, &vm, &err) == -ENOENT) {
         /* an unknown id is "deleted", and can be nothing else */
         wait_reply(request, request->step.wait_for == NODE_WAIT_DELETED);
         return;

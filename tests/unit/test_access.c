@@ -127,6 +127,38 @@ static void a_hidden_vm_is_like_none(void **state)
     assert_true(json_is_false(json_object_get(f->body, "reached")));
 }
 
+static void give_away(void *context)
+{
+    struct fixture *f = context;
+    struct fake_resource *copy = fake_find(f->node, RESOURCE_VM, "copy");
+
+    json_object_set_new(json_object_get(copy->spec, "labels"), "env", json_string("prod"));
+}
+
+/* While its request waits, its VM gets other labels; or it goes, and others make one of its name.
+ */
+static void an_answer_shows_no_vm_that_is_anothers_by_then(void **state)
+{
+    struct fixture *f = *state;
+    struct label_selector limits;
+    struct caller caller = {
+        .listener = LISTENER_TLS, .kind = CALLER_TOKEN, .scope = SCOPE_ADMIN, .limits = &limits
+    };
+
+    assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
+    assert_int_equal(
+        ask_as(f, NULL, "PUT", "/v1/vms/a", "{\"labels\":{\"env\":\"test\"},\"boot\":{}}"), 201);
+    assert_non_null(loop_after(f->loop, 0, give_away, f));
+    assert_int_equal(ask_as(f, &caller, "POST", "/v1/vms/a/fork?wait=10", "{\"ids\":[\"copy\"]}"),
+                     200);
+    assert_int_equal(json_array_size(json_object_get(f->body, "items")), 0);
+    assert_int_equal(ask_as(f, NULL, "DELETE", "/v1/vms/copy", NULL), 200);
+    assert_non_null(loop_after(f->loop, 0, give_away, f));
+    assert_int_equal(
+        ask_as(f, &caller, "PUT", "/v1/vms/copy?wait=10", "{\"labels\":{\"env\":\"test\"}}"), 200);
+    assert_null(json_object_get(f->body, "spec"));
+}
+
 static bool holds(const char *file, const struct caller *caller, enum scope scope)
 {
     struct route route = { .scope = scope };
@@ -194,6 +226,7 @@ int main(void)
         CASE(each_route_needs_its_scope),
         CASE(labels_limit_what_is_seen_and_made),
         CASE(a_hidden_vm_is_like_none),
+        CASE(an_answer_shows_no_vm_that_is_anothers_by_then),
         cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
         cmocka_unit_test(callers_are_told_apart),
     };
