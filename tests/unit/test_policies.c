@@ -331,6 +331,9 @@ static void mom_goes_by_means(void **state)
         /* What was used, and 10 % as the host has, in steps of 5 %. */
         assert_near(limit_of(sim, 0), fmax(950, 100 + 800 + 200.0 / sample));
     }
+    sim->free = 300; /* of which the mean is 12 % */
+    policy_mom.decide(sim, 15000);
+    assert_near(limit_of(sim, 0), 950);
     host_free(sim);
 }
 

@@ -112,6 +112,21 @@ static void a_guest_with_less_than_a_call_free_reports_nothing(void **state)
     assert_near(resident_after(1000, 980, 930, 60), 930);
 }
 
+/* 600 MiB, of which it does not miss 144 soon. */
+static void a_guest_waits_for_what_the_host_took(void **state)
+{
+    struct guest guest = guest_of(600, 0);
+
+    (void)state;
+    run(&guest, 0, 5);
+    assert_true(guest.stalled_s == 0);
+    guest.swapped = 600;
+    run(&guest, 5, 15);
+    assert_near(guest.swapped, 144);
+    assert_float_equal(guest.stalled_s, 456 / RATE_SWAP_IN, 0.1);
+    trace_free(&guest.trace);
+}
+
 /* --- guests that do not behave --- */
 
 static void a_balloon_that_stalls_goes_on_minutes_later(void **state)
@@ -455,6 +470,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_grows_takes_from_its_balloon_or_dies),
         cmocka_unit_test(freed_blocks_are_reported_each_two_seconds),
         cmocka_unit_test(a_guest_with_less_than_a_call_free_reports_nothing),
+        cmocka_unit_test(a_guest_waits_for_what_the_host_took),
         cmocka_unit_test(a_balloon_that_stalls_goes_on_minutes_later),
         cmocka_unit_test(a_balloon_that_refuses_gives_nothing_and_says_so),
         cmocka_unit_test(a_liar_uses_all_and_gave_all_by_its_words),
