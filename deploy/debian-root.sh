@@ -2,6 +2,7 @@
 # debian-root.sh - makes Debian 12 root directories and disk images.  To be sourced by bash scripts.
 
 debian_codename=bookworm
+debian_more_suites='' # to be read, too; say, bookworm-backports
 
 # Prints this machine's own Debian package sources, one a line, and none of anybody else's.  apt's
 # index knows the origin of each, whichever file and format it stands in.
@@ -24,9 +25,12 @@ debian_sources()
 # what they need: no recommended packages, no documentation, no apt.  Details go to LOG.
 debian_root()
 {
-    local dir=$1 log=$2 packages=$3 sources
+    local dir=$1 log=$2 packages=$3 sources suite
     shift 3
     sources=$(debian_sources) || return
+    for suite in $debian_more_suites; do
+        sources+=$'\n'$(sed -n "s/ $debian_codename main$/ $suite main/p" <<<"$sources")
+    done
     # usr-is-merged: else usrmerge comes in its place, and brings 50 MB of Perl.
     # In namespaces of its own, so that all of its children and what it mounts in DIR end with it, even if it
     # is killed.

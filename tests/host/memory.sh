@@ -22,11 +22,13 @@ tell_figures()
     ((${#figures[@]} == 0)) || printf '# %s\n' "${figures[@]}"
 }
 
+# disk_swap_is_there SIZE
+disk_swap_is_there() { fallocate -l "$1" /var/swap && chmod 600 /var/swap && mkswap /var/swap && swapon -p 1 /var/swap; }
 # Both kinds: what zram does not take goes to the disk.
 swap_is_there()
 {
     modprobe zram && echo 512M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon -p 10 /dev/zram0 &&
-        fallocate -l 1G /var/swap && chmod 600 /var/swap && mkswap /var/swap && swapon -p 1 /var/swap
+        disk_swap_is_there 1G
 }
 
 # By its units, as the package has it.
@@ -46,8 +48,9 @@ agent_starts()
 
 memory() { api GET /v1/node/memory | jq -r "$1"; }
 of_vm() { memory ".vms[] | select(.id == \"$1\") | .$2"; }
-# The file of a VM's control group, by the VMM's process.
-cgroup_of() { cat "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$(vm_get "$1" .status.pid)/cgroup")/$2"; }
+# A VM's control group, by the VMM's process, and a file of it.
+group_of() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$(vm_get "$1" .status.pid)/cgroup")"; }
+cgroup_of() { cat "$(group_of "$1")/$2"; }
 
 promised_twice()
 {
