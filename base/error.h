@@ -20,7 +20,7 @@ int error_set(struct error *err, int code, const char *format, ...)
 int error_field(struct error *err, int code, const char *field, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Puts "context: " before the message, keeps code and field; returns -err->code. */
+/* Puts "context: " before the message, keeps code and field; returns -err->code, -1 for NULL. */
 int error_wrap(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #ifdef __clang_analyzer__
