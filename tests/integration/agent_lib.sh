@@ -210,6 +210,12 @@ metric_is() { api GET /metrics && grep -qFx "$1 $2" <<<"$body"; }
 finds() { api GET /v1/node && status_is 200 "[.findings[] | select(.name == \"$1\" and .problem)] | length" "${2:-1}"; }
 log_counts() { is "$(grep -c "$1" "$work/$agent/log")" "$2"; }
 vm_pid() { api GET "/v1/vms/$1" && field .status.pid; }
+is_gone() { api GET "/v1/$1" && status_is 404; }
+disk_of() { echo "{\"disks\":[{\"name\":\"root\",\"volume\":\"$1\"}]}"; }
+# Of a metric, with its labels as they are printed.
+metric() { curl -s --unix-socket "$(socket)" http://warren/metrics | sed -n "s/^$1 //p"; }
+metric_is() { found=$(metric "$1") && [ "$found" = "$2" ]; }
+fds() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
 # Of all its rings together; as many of them as its disks and a few more.
 ring_completions() {
     local pid fd total=0
