@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +26,9 @@
 #include "net/dhcp.h"
 #include "net/dhcp_directory.h"
 
-#define KILL_MS  2000
-#define PAUSE_MS 5
+#define KILL_MS    2000
+#define PAUSE_MS   5
+#define STRAYS_MAX NETWORK_LIMIT /* more are waited for one after the other */
 
 /* "--dhcp-leasefile=<net dir>/<hex>/leases" among the NUL-separated arguments. */
 static bool names_our_lease_file(const char *arguments, size_t size, const char *net_dir)
@@ -65,26 +67,39 @@ static bool is_ours(const char *pid, const struct dhcp_options *options)
     return names_our_lease_file(arguments, (size_t)got, options->net_dir);
 }
 
+struct strays {
+    const struct dhcp_options *options;
+    int pidfds[STRAYS_MAX]; /* owned */
+    size_t count;
+};
+
+/* They end beside each other. */
 static int kill_stray(void *context, int dir_fd, const char *pid)
 {
-    const struct dhcp_options *options = context;
+    struct strays *strays = context;
     auto_close int pidfd = -1;
 
     (void)dir_fd;
-    if (!isdigit((unsigned char)pid[0]) || !is_ours(pid, options))
+    if (!isdigit((unsigned char)pid[0]) || !is_ours(pid, strays->options))
         return 0; /* nearly all of them: without a pidfd */
     pidfd = (int)syscall(SYS_pidfd_open, (pid_t)strtol(pid, NULL, 10), 0);
-    if (pidfd < 0 || !is_ours(pid, options))
+    if (pidfd < 0 || !is_ours(pid, strays->options))
         return 0;
-    process_end(&pidfd);
+    (void)process_kill(pidfd, SIGKILL);
+    if (strays->count < STRAYS_MAX)
+        strays->pidfds[strays->count++] = take_fd(&pidfd);
+    else
+        process_end(&pidfd);
     return 0;
 }
 
 static int kill_strays(const struct dhcp_options *options, struct error *err)
 {
-    struct dhcp_options ours = *options;
-    int result = directory_each(AT_FDCWD, "/proc", kill_stray, &ours);
+    struct strays strays = { .options = options };
+    int result = directory_each(AT_FDCWD, "/proc", kill_stray, &strays);
 
+    for (size_t i = 0; i < strays.count; i++)
+        process_end(&strays.pidfds[i]);
     return result < 0 ? error_set(err, result, "look for dnsmasq processes: %s", strerror(-result))
                       : 0;
 }

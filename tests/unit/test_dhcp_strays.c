@@ -2,6 +2,7 @@
  * processes are real; what they run is a shell with dnsmasq's arguments.  Needs root. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -125,6 +127,56 @@ static void one_that_is_about_to_run_is_ended(void **state)
     assert_true(has_ended(f));
 }
 
+/* Who waits for the end of a process comes by here: at the first time both are to end by
+ * themselves. */
+static pid_t together[2];
+static bool ended_together;
+
+static bool ends(pid_t pid)
+{
+    siginfo_t info = { 0 };
+
+    for (int i = 0; i < 1000 && info.si_pid == 0; i++) {
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+            return errno == ECHILD;
+        usleep(10000);
+    }
+    return info.si_pid == pid;
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+{
+    struct timespec timeout = { .tv_sec = timeout_ms / 1000,
+                                .tv_nsec = timeout_ms % 1000 * 1000000L };
+
+    if (together[0]) {
+        ended_together = ends(together[0]) && ends(together[1]);
+        together[0] = 0;
+    }
+    return ppoll(fds, count, timeout_ms < 0 ? NULL : &timeout, NULL);
+}
+
+static void many_end_beside_each_other(void **state)
+{
+    struct fixture *f = *state;
+    pid_t first;
+
+    if (geteuid() != 0)
+        skip();
+    start(f, f->argument, 0);
+    await_exec(f);
+    first = f->pid;
+    start(f, f->argument, 0);
+    await_exec(f);
+    together[0] = first;
+    together[1] = f->pid;
+    assert_int_equal(dhcp_remove_all(&f->options, &f->err), 0);
+    assert_int_equal(together[0], 0);
+    assert_true(ended_together);
+    assert_true(has_ended(f));
+    assert_int_equal(waitpid(first, NULL, WNOHANG), -1); /* it was reaped */
+}
+
 static void those_of_others_go_on(void **state)
 {
     struct fixture *f = *state;
@@ -147,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_that_runs_is_ended),
         TEST(one_that_is_about_to_run_is_ended),
+        TEST(many_end_beside_each_other),
         TEST(those_of_others_go_on),
     };
 
