@@ -69,6 +69,8 @@ void dhcp_arguments_fill(struct dhcp_arguments *arguments, const char *prefix, c
     add(arguments, "--domain=%s.internal", network->id);
     add(arguments, "--local=/%s.internal/", network->id);
     add(arguments, "--domain-needed");
+    /* Unanswered ones are kept for 10 s: more than one guest may ask in that time (firewall.c). */
+    add(arguments, "--dns-forward-max=4096");
     add(arguments, "--bogus-priv");
     add_mode(arguments, dir, network);
 }

@@ -12,11 +12,16 @@
 /* Sets of the two tables.  "clients" holds iifname . Ethernet source . the hardware address inside
  * a DHCP request (BOOTP chaddr: 8 bytes UDP + 28, RFC 2131 section 2), so that a guest cannot ask
  * for, release or decline a neighbour's address.  "bridges" holds pairs (b, b): with br_netfilter
- * (bridge-nf-call-iptables) frames between two guests of one bridge pass the inet table as well. */
+ * (bridge-nf-call-iptables) frames between two guests of one bridge pass the inet table as well.
+ * "..._askers" are taps that lately asked the network's one dnsmasq, each for its share of it. */
 static const char bridge_sets[] = "  set sources { type ifname . ether_addr . ipv4_addr; }\n"
                                   "  set clients { typeof iifname . ether saddr . @th,288,48; }\n"
                                   "  set gateways { type ipv4_addr; }\n"
-                                  "  set subnets { type ipv4_addr; flags interval; }\n";
+                                  "  set subnets { type ipv4_addr; flags interval; }\n"
+                                  "  set dhcp_askers { type ifname; size 65536;"
+                                  " flags dynamic,timeout; timeout 1m; }\n"
+                                  "  set dns_askers { type ifname; size 65536;"
+                                  " flags dynamic,timeout; timeout 1m; }\n";
 
 /* prerouting sees what guests send before the bridge learns from it or forwards it.  The type is
  * read from the frame, where a VLAN tag still shows.  Some DHCP clients believe an answer from
@@ -40,10 +45,13 @@ static const char bridge_chains[] =
     "    udp sport 67 drop\n"
     "    udp dport 68 drop\n"
     "    udp dport 67 goto guest_dhcp\n"
+    "    ip daddr @gateways udp dport 53"
+    " add @dns_askers { iifname limit rate over 256/second burst 256 packets } drop\n"
     "    iifname . ether saddr . ip saddr @sources accept\n"
     "    drop\n"
     "  }\n"
     "  chain guest_dhcp {\n"
+    "    add @dhcp_askers { iifname limit rate over 10/second burst 20 packets } drop\n"
     "    ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68"
     " iifname . ether saddr . @th,288,48 @clients accept\n"
     "    iifname . ether saddr . ip saddr @sources"
@@ -66,15 +74,17 @@ static const char bridge_chains[] =
     "    ip daddr @subnets drop\n"
     "  }\n";
 
-static const char inet_sets[] = "  set gateways { type ifname . ipv4_addr; }\n"
-                                "  set outgoing { type ifname; }\n"
-                                "  set bridges { type ifname . ifname; }\n"
-                                "  set openers { type ipv4_addr; size 65536; flags dynamic; }\n";
+static const char inet_sets[] =
+    "  set gateways { type ifname . ipv4_addr; }\n"
+    "  set outgoing { type ifname; }\n"
+    "  set bridges { type ifname . ifname; }\n"
+    "  set openers { type ipv4_addr; size 65536; flags dynamic; }\n"
+    "  set dns_openers { type ipv4_addr; size 65536; flags dynamic; }\n";
 
 /* Guests answer the host's connections, and reach of it only DHCP and DNS.  169.254/16 outside is
  * the cloud's metadata service, with the host's credentials.  Of related ICMP only errors pass: a
  * redirect would change the host's routes.  What is tracked takes a place in the host's table, so
- * each guest has a share of that.
+ * each guest has a share of that, and of the 20 connections that dnsmasq serves.
  *
  * "<prefix>-*" names taps as well as bridges, and has to: frames to 01:80:c2:00:00:0e (802.1D's
  * reserved group addresses) pass by all of the bridge's hooks and reach the host's IP as if the tap
@@ -87,6 +97,7 @@ static const char inet_chains[] =
     "  chain guest_to_host {\n"
     "    ct state established accept\n"
     "    ct state new jump share\n"
+    "    tcp dport 53 ct state new add @dns_openers { ip saddr ct count over 5 } drop\n"
     "    ct state related"
     " icmp type { destination-unreachable, time-exceeded, parameter-problem } accept\n"
     "    iifname . ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept\n"

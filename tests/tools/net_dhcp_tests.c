@@ -10,9 +10,12 @@
 
 #include "tests/tools/net_tool.h"
 
-#define ANSWER_MS 1000
-#define TRIES     20
-#define UPSTREAM  0x7f000035 /* 127.0.0.53 */
+#define ANSWER_MS  1000
+#define TRIES      20
+#define UPSTREAM   0x7f000035 /* 127.0.0.53 */
+#define FEW_TRIES  5          /* less than the 10 s after which dnsmasq gives a question up */
+#define DNS_FLOOD  600
+#define DHCP_FLOOD 100
 
 /* A file of /proc/PID, cut to its bound. */
 static const char *read_proc(int pid, const char *name)
@@ -152,19 +155,37 @@ static void check_tcp(struct bed *bed)
 }
 
 /* Asked until it is heard: dnsmasq reads the file when it sees that it has changed. */
-static bool reaches_upstream(struct bed *bed, int upstream)
+static bool reaches_upstream(const struct guest *guest, int upstream, int tries)
 {
-    int fd = connect_dns(&bed->a, SOCK_DGRAM);
+    int fd = connect_dns(guest, SOCK_DGRAM);
     uint8_t question[512];
     bool came = false;
 
-    for (int i = 0; i < TRIES && !came; i++) {
+    for (int i = 0; i < tries && !came; i++) {
         if (send(fd, query_outside + 2, sizeof query_outside - 3, 0) < 0)
             perror("ask DNS");
         came = memmem(question, hear(upstream, question, sizeof question), "example", 7) != NULL;
     }
     close(fd);
     return came;
+}
+
+/* A question that is not answered upstream takes one of dnsmasq's places until it is given up. */
+static void check_dns_flood(struct bed *bed, int upstream)
+{
+    uint8_t bytes[512];
+    char name[32];
+
+    for (int i = 0; i < DNS_FLOOD; i++) {
+        snprintf(name, sizeof name, "q%d.silent.test", i);
+        (void)guest_asks_dns(&bed->d, name);
+    }
+    for (int i = 0; i < TRIES && !guest_resolves(&bed->e, "vm-e"); i++)
+        ; /* what came before is read before */
+    while (recv(upstream, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        ;
+    check(bed, reaches_upstream(&bed->e, upstream, FEW_TRIES),
+          "a guest's flood leaves DNS to others");
 }
 
 static void check_upstream(struct bed *bed)
@@ -182,9 +203,37 @@ static void check_upstream(struct bed *bed)
           bind(upstream, (struct sockaddr *)&at, sizeof at) == 0 && file &&
               fputs("nameserver 127.0.0.53\n", file) >= 0 && fclose(file) == 0,
           "(the host gets another name server)");
-    check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 0 && reaches_upstream(bed, upstream),
+    check(bed,
+          net_host_tend(bed->host, NULL, 0, &bed->err) == 0 &&
+              reaches_upstream(&bed->a, upstream, TRIES),
           "dnsmasq asks it");
+    check_dns_flood(bed, upstream);
     close(upstream);
+}
+
+/* More than dnsmasq has processes for (20), each of which one who says nothing holds for minutes.
+ */
+static void check_tcp_flood(struct bed *bed)
+{
+    unsigned served = guest_connects(&bed->d, 53, 40);
+
+    check(bed, served > 0 && served < 10, "a guest has so many connections to DNS and no more");
+    check(bed, guest_connects(&bed->e, 53, 1) == 1, "its neighbour is served");
+}
+
+/* For an address that is another's, of which dnsmasq would say so in its log each time. */
+static void check_dhcp_flood(struct bed *bed)
+{
+    char mark[] = { (char)0xab, (char)0xcd, (char)0xef, 1, 0 }; /* the request's xid */
+    struct dhcp_answer answer;
+    struct frame frame;
+    int came;
+
+    guest_dhcp(&bed->d, &frame, 3, bed->d.nic.mac, bed->e.nic.ipv4);
+    came = count_at_bridge(bed, &bed->d, &frame, mark, DHCP_FLOOD);
+    check(bed, came > 0 && came < DHCP_FLOOD / 2, "a guest's flood of DHCP requests is held back");
+    answer = guest_asks_dhcp(&bed->e, 1, 0);
+    check(bed, answer.address == bed->e.nic.ipv4, "its neighbour gets its address");
 }
 
 void run_dhcp(struct bed *bed)
@@ -192,4 +241,6 @@ void run_dhcp(struct bed *bed)
     check_confinement(bed);
     check_tcp(bed);
     check_upstream(bed);
+    check_tcp_flood(bed);
+    check_dhcp_flood(bed);
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "net/firewall.h"
+#include "net/sysctl.h"
 #include "tests/tools/net_tool.h"
 
 #define OUTSIDE_PORT 7000
@@ -226,9 +227,9 @@ void run_host(struct bed *bed)
     int udp = bind_udp(0, 8081);
     struct frame frame;
 
-    check(bed, guest_connects(a, 53), "DNS by TCP is reached");
-    check(bed, !guest_connects(a, 8080), "the host's TCP services are not");
-    check(bed, !guest_connects(a, 1), "nor closed ports: no reset");
+    check(bed, guest_connects(a, 53, 1), "DNS by TCP is reached");
+    check(bed, !guest_connects(a, 8080, 1), "the host's TCP services are not");
+    check(bed, !guest_connects(a, 1, 1), "nor closed ports: no reset");
     guest_udp(a, &frame, a->gateway_mac, a->gateway, 8081, "udp-service");
     guest_send(a, &frame);
     check(bed, !socket_hears(udp, 100), "the host's UDP services are not reached");
@@ -368,7 +369,10 @@ static void check_share(struct bed *bed)
     struct guest *a = &bed->a;
     struct frame frame;
 
-    check(bed, outside_answers(a, OUTSIDE, "hello", "seen 192.0.2.1"), "(a connection is open)");
+    check(bed,
+          sysctl_write("net/netfilter/nf_conntrack_udp_timeout", 600, &bed->err) == 0 &&
+              outside_answers(a, OUTSIDE, "hello", "seen 192.0.2.1"),
+          "(a connection is open)");
     for (unsigned i = 0; i <= FIREWALL_CONNECTIONS; i++) {
         frame_start(&frame, a->gateway_mac, a->nic.mac, 0x0800);
         frame_udp(&frame, a->nic.ipv4, (uint16_t)(10000 + i), OUTSIDE, 9, "opens", 5);

@@ -63,7 +63,7 @@ static void check_basics(struct bed *bed, struct guest *fork, const char *name)
     check(bed, guest_resolves_arp(fork, bed->b.ipv4, 300), "and in a neighbour's name");
     check(bed, !guest_resolves_arp(fork, fork->ipv4, 200), "but not in the guest's own");
     check(bed, guest_resolves(fork, "vm-a.front.internal") == bed->a.ipv4, "DNS answers");
-    check(bed, guest_connects(fork, 53), "by TCP too");
+    check(bed, guest_connects(fork, 53, 1), "by TCP too");
     check(bed, guest_resolves(&bed->b, fork->nic.hostname) == fork->nic.ipv4,
           "and names its outside address to neighbours");
     guest_drain(fork);
@@ -73,7 +73,7 @@ static void check_basics(struct bed *bed, struct guest *fork, const char *name)
     check(bed, outside_answers(fork, OUTSIDE, "hello", "seen 192.0.2.1"), "it reaches the outside");
     check(bed, !outside_answers(fork, 0xa9fea9fe, "hello", "seen"),
           "but not the metadata service of a cloud");
-    check(bed, !guest_connects(fork, 8080), "nor the host's services");
+    check(bed, !guest_connects(fork, 8080, 1), "nor the host's services");
 }
 
 static void check_dhcp(struct bed *bed, struct guest *fork)

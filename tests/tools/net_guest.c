@@ -11,6 +11,7 @@
 #define ETHERNET_BYTES 14
 #define IPV4_BYTES     20
 #define ANSWER_MS      1000
+#define FIRST_PORT     40000
 #define SILENCE_MS     150
 #define ARP_MS         100
 
@@ -94,7 +95,8 @@ void frame_udp(struct frame *frame, uint32_t from, uint16_t from_port, uint32_t 
     frame_put(frame, bytes, size);
 }
 
-void frame_tcp_syn(struct frame *frame, uint32_t from, uint32_t to, uint16_t to_port)
+void frame_tcp_syn(struct frame *frame, uint32_t from, uint16_t from_port, uint32_t to,
+                   uint16_t to_port)
 {
     uint8_t *header;
     uint32_t sum;
@@ -102,7 +104,7 @@ void frame_tcp_syn(struct frame *frame, uint32_t from, uint32_t to, uint16_t to_
 
     frame_ipv4(frame, from, to, IPPROTO_TCP, 20);
     header = frame->bytes + frame->size;
-    put16(frame, 40000);
+    put16(frame, from_port);
     put16(frame, to_port);
     put32(frame, 1000);
     put32(frame, 0);
@@ -295,9 +297,8 @@ static size_t put_name(uint8_t *to, const char *name)
     return (size_t)(at - to);
 }
 
-uint32_t guest_resolves(const struct guest *guest, const char *name)
+size_t guest_asks_dns(const struct guest *guest, const char *name)
 {
-    const size_t dns = ETHERNET_BYTES + IPV4_BYTES + 8;
     uint8_t query[300] = { 0x77, 0x55, 1, 0, 0, 1 };
     static const uint8_t a_in[] = { 0, 1, 0, 1 };
     size_t size = 12 + put_name(query + 12, name);
@@ -305,10 +306,20 @@ uint32_t guest_resolves(const struct guest *guest, const char *name)
 
     memcpy(query + size, a_in, sizeof a_in);
     size += sizeof a_in;
-    guest_drain(guest);
     frame_start(&frame, guest->gateway_mac, guest->mac, 0x0800);
     frame_udp(&frame, guest->ipv4, 5353, guest->gateway, 53, query, size);
     guest_send(guest, &frame);
+    return size;
+}
+
+uint32_t guest_resolves(const struct guest *guest, const char *name)
+{
+    const size_t dns = ETHERNET_BYTES + IPV4_BYTES + 8;
+    struct frame frame;
+    size_t size;
+
+    guest_drain(guest);
+    size = guest_asks_dns(guest, name);
     while (guest_receive(guest, &frame, SILENCE_MS)) {
         const uint8_t *answer = frame.bytes + dns;
 
@@ -321,19 +332,27 @@ uint32_t guest_resolves(const struct guest *guest, const char *name)
     return 0;
 }
 
-bool guest_connects(const struct guest *guest, uint16_t port)
+unsigned guest_connects(const struct guest *guest, uint16_t port, unsigned times)
 {
+    uint64_t answered = 0;
     struct frame frame;
 
     guest_drain(guest);
-    frame_start(&frame, guest->gateway_mac, guest->mac, 0x0800);
-    frame_tcp_syn(&frame, guest->ipv4, guest->gateway, port);
-    guest_send(guest, &frame);
-    while (guest_receive(guest, &frame, SILENCE_MS))
+    for (unsigned i = 0; i < times; i++) {
+        frame_start(&frame, guest->gateway_mac, guest->mac, 0x0800);
+        frame_tcp_syn(&frame, guest->ipv4, (uint16_t)(FIRST_PORT + i), guest->gateway, port);
+        guest_send(guest, &frame);
+    }
+    while (guest_receive(guest, &frame, SILENCE_MS)) {
+        unsigned to = (unsigned)(frame.bytes[36] << 8 | frame.bytes[37]) - FIRST_PORT;
+
         if (frame.size >= 54 && frame.bytes[12] == 8 && frame.bytes[23] == IPPROTO_TCP &&
-            frame.bytes[34] == port >> 8 && frame.bytes[35] == (port & 255))
-            return true;
-    return false;
+            frame.bytes[34] == port >> 8 && frame.bytes[35] == (port & 255) && to < times)
+            answered |= 1ull << to;
+        if (times == 1 && answered)
+            break;
+    }
+    return (unsigned)__builtin_popcountll(answered);
 }
 
 /* Asked again and again: a port that has just come up may lose frames for a moment. */

@@ -30,7 +30,8 @@ void frame_put(struct frame *frame, const void *bytes, size_t size);
 void frame_ipv4(struct frame *frame, uint32_t from, uint32_t to, uint8_t protocol, size_t payload);
 void frame_udp(struct frame *frame, uint32_t from, uint16_t from_port, uint32_t to,
                uint16_t to_port, const void *bytes, size_t size);
-void frame_tcp_syn(struct frame *frame, uint32_t from, uint32_t to, uint16_t to_port);
+void frame_tcp_syn(struct frame *frame, uint32_t from, uint16_t from_port, uint32_t to,
+                   uint16_t to_port);
 void frame_ping(struct frame *frame, uint32_t from, uint32_t to);
 void frame_arp(struct frame *frame, uint16_t operation, const uint8_t sender_mac[MAC_BYTES],
                uint32_t sender, uint32_t target);
@@ -59,9 +60,12 @@ struct dhcp_answer {
 };
 /* Sends and waits for the answer with our hardware address. */
 struct dhcp_answer guest_asks_dhcp(const struct guest *guest, uint8_t type, uint32_t requested);
+/* Asks the gateway's DNS for the name's address; bytes of the question. */
+size_t guest_asks_dns(const struct guest *guest, const char *name);
 /* Address of the name by the gateway's DNS; 0 if there is no answer or no such name. */
 uint32_t guest_resolves(const struct guest *guest, const char *name);
 /* Does somebody answer ARP for the address, with the gateway's MAC? */
 bool guest_resolves_arp(const struct guest *guest, uint32_t target, int timeout_ms);
-/* Did a TCP SYN to this port of the gateway get any answer? */
-bool guest_connects(const struct guest *guest, uint16_t port);
+/* How many of so many TCP SYNs (at most 64) to this port of the gateway, each from another port,
+ * got any answer? */
+unsigned guest_connects(const struct guest *guest, uint16_t port, unsigned times);

@@ -185,8 +185,8 @@ bool passes(struct bed *bed, const struct guest *from, const struct frame *frame
     return true; /* neither way proven: fails tests of dropping; tests of passing check more */
 }
 
-bool reaches_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
-                    const char *text)
+int count_at_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
+                    const char *text, int times)
 {
     char name[IFNAMSIZ];
     uint8_t bytes[FRAME_MAX];
@@ -195,26 +195,33 @@ bool reaches_bridge(struct bed *bed, const struct guest *from, const struct fram
     int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL));
     struct sockaddr_ll where = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
     struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
-    bool came = false;
+    int came = 0;
     bool ended = false;
 
     network_bridge_name(PREFIX, from->nic.network_instance, name);
     where.sll_ifindex = (int)if_nametoindex(name);
     if (bind(fd, (struct sockaddr *)&where, sizeof where) < 0)
         perror("bind to bridge");
-    guest_send(from, frame);
+    for (int i = 0; i < times; i++)
+        guest_send(from, frame);
     guest_udp(from, &last, from->gateway_mac, from->gateway, 9, fence);
     guest_send(from, &last);
     while (!ended && poll(&poll_fd, 1, FENCE_MS) > 0) {
         ssize_t got = recv(fd, bytes, sizeof bytes, 0);
 
-        came = came || (got > 0 && memmem(bytes, (size_t)got, text, strlen(text)));
+        came += got > 0 && memmem(bytes, (size_t)got, text, strlen(text));
         ended = got > 0 && memmem(bytes, (size_t)got, fence, strlen(fence));
     }
     close(fd);
     if (!ended)
         printf("# no fence at the bridge\n");
-    return came || !ended;
+    return ended ? came : -1;
+}
+
+bool reaches_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
+                    const char *text)
+{
+    return count_at_bridge(bed, from, frame, text, 1) != 0;
 }
 
 static void bring_up(struct bed *bed)

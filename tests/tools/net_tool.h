@@ -42,6 +42,9 @@ bool passes(struct bed *bed, const struct guest *from, const struct frame *frame
 /* The same from guest to host: does an AF_PACKET socket on the bridge see it? */
 bool reaches_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
                     const char *text);
+/* How many of so many; -1 if it cannot be told. */
+int count_at_bridge(struct bed *bed, const struct guest *from, const struct frame *frame,
+                    const char *text, int times);
 /* A UDP datagram from the host to the guest. */
 void host_sends(const struct guest *guest, const char *text);
 
