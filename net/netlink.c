@@ -60,18 +60,11 @@ struct netlink *netlink_free(struct netlink *netlink)
 
 static void watch(struct netlink *netlink)
 {
-    static const int groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR };
-    struct mnl_socket *made;
+    struct mnl_socket *made = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 
-    if (netlink_socket_open(NETLINK_ROUTE, "netlink", &made, NULL) < 0)
-        return;
-    for (size_t i = 0; i < ARRAY_LENGTH(groups); i++) {
-        int group = groups[i];
-
-        if (mnl_socket_setsockopt(made, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0) {
-            mnl_socket_close(made);
-            return;
-        }
+    if (made && mnl_socket_bind(made, RTMGRP_LINK | RTMGRP_IPV4_IFADDR, MNL_SOCKET_AUTOPID) < 0) {
+        mnl_socket_close(made);
+        made = NULL;
     }
     netlink->watch = made;
 }
