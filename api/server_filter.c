@@ -86,7 +86,6 @@ static int add_checked(scmp_filter_ctx filter)
 
 static int add_rules(scmp_filter_ctx filter)
 {
-
     for (size_t i = 0; i < ARRAY_LENGTH(allowed); i++) {
         int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
 
