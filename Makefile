@@ -105,6 +105,7 @@ FAULT_TESTS := $(foreach t,attach block control device snapshot vsock,$(BUILD)/t
 $(FAULT_TESTS): LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise mmap mremap munmap fallocate epoll_ctl \
     recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_block_faults: LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
+$(BUILD)/tests/test_dhcp_strays: LDFLAGS += -Wl,--wrap=poll
 $(BUILD)/tests/test_directory: LDFLAGS += -Wl,--wrap=readdir
 $(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
