@@ -103,10 +103,11 @@ int jail_open_page(const struct jail *jail, uint32_t instance);
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
 /* Sets its memory.low, which counts as far as that of JAIL_ALL_VMS together has room for it;
- * 0 = none.  Without the controller this and the next two do nothing.  Any thread. */
+ * 0 = none.  At once: it is a number.  Without the controller this and the next two do nothing.
+ * Any thread. */
 void jail_set_memory_low(const struct jail *jail, uint32_t instance, uint64_t low_mib);
 #define JAIL_ALL_VMS 0 /* instances begin at 1 */
-/* Sets its memory.high; 0 = none.  Takes up to a second, as the next does. */
+/* Sets its memory.high; 0 = none.  Takes seconds where memory is short, as the next does. */
 void jail_set_memory_high(const struct jail *jail, uint32_t instance, uint32_t high_mib);
 /* Takes so much of its memory, as far as the kernel finds it. */
 void jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib);

@@ -24,13 +24,12 @@
 /* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
 enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
 
-/* What the worker writes. */
+/* What the worker writes, for the kernel may reclaim for long before such a write is over. */
 struct limits_job {
     struct node_memory *memory;
-    uint64_t low_mib; /* of all together */
     size_t count;
     struct limits {
-        uint32_t instance, reclaim_mib, low_mib, high_mib;
+        uint32_t instance, reclaim_mib, high_mib;
         bool set_high;
     } vms[];
 };
@@ -224,9 +223,6 @@ static int run_limits(void *context, struct error *err)
     const struct jail *jail = job->memory->node->jail;
 
     (void)err;
-    jail_set_memory_low(jail, JAIL_ALL_VMS, job->low_mib);
-    for (size_t i = 0; i < job->count; i++)
-        jail_set_memory_low(jail, job->vms[i].instance, job->vms[i].low_mib);
     for (size_t i = 0; i < job->count; i++) {
         const struct limits *vm = &job->vms[i];
 
@@ -264,25 +260,44 @@ static void submit_limits(struct node_memory *memory)
         const struct vm *vm = memory->owners[i];
         bool moves_high = plan->high_mib != vm->high_mib;
 
-        job->low_mib += plan->low_mib + VM_OVERHEAD_MIB;
-        if (plan->reclaim_mib == 0 && !moves_high && plan->low_mib == vm->low_mib)
+        if (plan->reclaim_mib == 0 && !moves_high)
             continue;
         job->vms[job->count++] = (struct limits){ .instance = vm->head.instance,
                                                   .reclaim_mib = plan->reclaim_mib,
-                                                  .low_mib = plan->low_mib + VM_OVERHEAD_MIB,
                                                   .high_mib = plan->high_mib,
                                                   .set_high = moves_high };
     }
-    /* Though nothing changes: systemd takes memory.low of all away whenever it is reloaded. */
+    if (job->count == 0) {
+        free(job);
+        return;
+    }
     if (worker_submit(memory->worker, run_limits, limits_done, job, NULL) < 0) {
         free(job);
         return;
     }
     memory->reclaiming = true;
-    for (size_t i = 0; i < memory->count; i++) {
+    for (size_t i = 0; i < memory->count; i++)
         memory->owners[i]->high_mib = memory->vms[i].plan.high_mib;
-        memory->owners[i]->low_mib = memory->vms[i].plan.low_mib;
+}
+
+/* What VMs are guaranteed is kept at once, whatever the worker still reclaims: such a write only
+ * sets a number.  That of all together is written though nothing changes: systemd takes it away
+ * whenever it is reloaded. */
+static void keep_guarantees(const struct node_memory *memory)
+{
+    const struct jail *jail = memory->node->jail;
+    uint64_t all_mib = 0;
+
+    for (size_t i = 0; i < memory->count; i++) {
+        uint32_t low_mib = memory->vms[i].plan.low_mib;
+        struct vm *vm = memory->owners[i];
+
+        all_mib += low_mib + VM_OVERHEAD_MIB;
+        if (low_mib != vm->low_mib)
+            jail_set_memory_low(jail, vm->head.instance, low_mib + VM_OVERHEAD_MIB);
+        vm->low_mib = low_mib;
     }
+    jail_set_memory_low(jail, JAIL_ALL_VMS, all_mib);
 }
 
 bool node_memory_paused(const struct vm *vm)
@@ -349,8 +364,10 @@ static void carry_out(struct node_memory *memory)
 {
     struct node *node = memory->node;
 
-    if (!is_dry(node))
+    if (!is_dry(node)) {
+        keep_guarantees(memory);
         submit_limits(memory);
+    }
     for (size_t i = 0; i < memory->count; i++) {
         struct balancer_plan plan = memory->vms[i].plan;
         struct vm *vm = memory->owners[i];
@@ -447,6 +464,7 @@ static void let_go(struct node_memory *memory)
         if (vm->pid <= 0)
             continue;
         vm->high_mib = vm->low_mib = 0;
+        jail_set_memory_low(memory->node->jail, vm->head.instance, 0);
         if (job)
             job->vms[job->count++] =
                 (struct limits){ .instance = vm->head.instance, .set_high = true };
@@ -456,6 +474,7 @@ static void let_go(struct node_memory *memory)
         pause_or_resume(memory, vm, keep);
         node_memory_tell_vm(memory, vm, &vm->plan);
     }
+    jail_set_memory_low(memory->node->jail, JAIL_ALL_VMS, 0);
     if (!job)
         return; /* memory is short: the next plan sets what it changes */
     job->memory = memory;
