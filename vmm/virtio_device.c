@@ -139,13 +139,26 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
         virtio_device_fault(device);
 }
 
-void virtio_device_process(struct virtio_device *device, unsigned queue)
+/* What KVM had still to deliver is in no saved APIC.  A driver that finds nothing new ignores the
+ * interrupt, also if it had asked for none. */
+static void device_wake(struct virtio_device *device)
 {
-    if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
+    if (!device->wakes || !(device->status & VIRTIO_STATUS_DRIVER_OK))
         return;
+    for (unsigned i = 0; i < device->ops->queue_count; i++) {
+        if (device->queues[i].enabled)
+            device->transport_ops->interrupt(device->transport, (int)i);
+    }
     if (device->restored)
         virtio_device_config_changed(device);
-    device->restored = false;
+    device->wakes = device->restored = false;
+}
+
+void virtio_device_process(struct virtio_device *device, unsigned queue)
+{
+    device_wake(device);
+    if (!virtio_device_is_live(device) || !device->queues[queue].enabled)
+        return;
     if (device->ops->serve)
         virtio_device_serve(device, queue, NULL, TURN_CHAINS);
     else
@@ -223,7 +236,8 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
         device_start(device);
 }
 
-/* Queues are looked at: kicks of before the snapshot are not in it. */
+/* Queues are looked at: kicks of before the snapshot are not in it.  Also those of the machine that
+ * goes on, so that nothing that was on its way when it was held can silence it. */
 void virtio_device_transfer(struct virtio_device *device, struct transfer *transfer)
 {
     transfer_value(transfer, "device status", device->status);
@@ -240,8 +254,9 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
         virtqueue_transfer(&device->queues[i], transfer);
     if (device->ops->transfer)
         device->ops->transfer(device->owner, transfer);
-    device->restored = transfer->loading;
-    for (unsigned i = 0; transfer->loading && i < device->ops->queue_count; i++)
+    device->restored |= transfer->loading;
+    device->wakes = true;
+    for (unsigned i = 0; i < device->ops->queue_count; i++)
         virtio_device_kick(device, i);
 }
 

@@ -1,6 +1,7 @@
-/* test_virtio_device.c - what is the same for every device: that a queue is served a bounded time.
- */
+/* test_virtio_device.c - what is the same for every device: that a queue is served a bounded time,
+ * and that no interrupt is lost in a snapshot. */
 #include "tests/unit/virtio_harness.h"
+#include "vmm/transfer.h"
 
 static unsigned toggle_calls;
 static struct virtio_device *toggle_device;
@@ -55,10 +56,165 @@ static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **stat
     harness_close(h);
 }
 
+/* --- snapshots --- */
+
+#define OF_QUEUES (1u << 1 | 1u << 3) /* the pending bits of those that are enabled */
+#define OF_CONFIG 1u
+
+static void ignore_queue(void *owner, unsigned queue)
+{
+    (void)owner;
+    (void)queue;
+}
+
+static const struct virtio_device_ops quiet_ops = {
+    .name = "quiet",
+    .device_id = 4,
+    .pci_class = 0x00ff00,
+    .queue_count = 3,
+    .queue_size = 16,
+    .process_queue = ignore_queue,
+    .free = toggle_free,
+};
+
+static struct virtio_device *quiet_open(struct harness *h)
+{
+    struct virtio_device *device;
+
+    harness_open(h);
+    assert_int_equal(virtio_pci_add(h->root, PCI_SLOT_ANY, &quiet_ops, NULL, &device, &h->err), 0);
+    return device;
+}
+
+/* All three queues but the second, each of a driver that wants no interrupt. */
+static void quiet_start(struct harness *h)
+{
+    driver_start(h, VIRTIO_FEATURE_RING_RESET, 16);
+    reg_put(h, REG_QUEUE_SELECT, 2, 1);
+    reg_put(h, REG_QUEUE_RESET, 2, 1);
+    guest_put16(h, ring_avail(0), 1);
+    guest_put16(h, ring_avail(2), 1);
+    (void)interrupts_take(h);
+}
+
+static struct transfer quiet_save(struct harness *h)
+{
+    struct transfer transfer = { .err = &h->err };
+
+    pci_root_transfer(h->root, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    return transfer;
+}
+
+static void quiet_load(struct harness *h, struct transfer *transfer)
+{
+    transfer->loading = true;
+    transfer->at = 0;
+    pci_root_transfer(h->root, transfer);
+    assert_true(transfer_is_good(transfer));
+}
+
+/* What was on its way to an APIC when that was saved is there in neither machine. */
+static void each_queue_is_heard_of_again_after_a_snapshot(void **state)
+{
+    struct harness from, to;
+    struct transfer transfer;
+
+    (void)state;
+    quiet_open(&from);
+    quiet_start(&from);
+    transfer = quiet_save(&from);
+    assert_int_equal(interrupts_take(&from), 0); /* not while it is held */
+    harness_run(&from);
+    assert_int_equal(interrupts_take(&from), OF_QUEUES);
+    harness_run(&from);
+    ring_kick(&from, 0);
+    assert_int_equal(interrupts_take(&from), 0); /* once */
+
+    quiet_open(&to);
+    quiet_load(&to, &transfer);
+    assert_int_equal(interrupts_take(&to), 0); /* its APICs come after it */
+    harness_run(&to);
+    assert_int_equal(interrupts_take(&to), OF_QUEUES | OF_CONFIG);
+    harness_run(&to);
+    ring_kick(&to, 0);
+    assert_int_equal(interrupts_take(&to), 0);
+    free(transfer.bytes);
+    harness_close(&from);
+    harness_close(&to);
+}
+
+/* Held again before it could say what it had to. */
+static void a_snapshot_of_one_just_restored_costs_it_nothing(void **state)
+{
+    struct harness from, to;
+    struct transfer transfer, again;
+
+    (void)state;
+    quiet_open(&from);
+    quiet_start(&from);
+    transfer = quiet_save(&from);
+    quiet_open(&to);
+    quiet_load(&to, &transfer);
+    again = quiet_save(&to);
+    harness_run(&to);
+    assert_int_equal(interrupts_take(&to), OF_QUEUES | OF_CONFIG);
+    free(transfer.bytes);
+    free(again.bytes);
+    harness_close(&from);
+    harness_close(&to);
+}
+
+/* It waits for nothing but that it is told to reset the device. */
+static void a_fault_is_heard_of_again_after_a_snapshot(void **state)
+{
+    struct virtio_device *device;
+    struct harness from, to;
+    struct transfer transfer;
+
+    (void)state;
+    device = quiet_open(&from);
+    quiet_start(&from);
+    virtio_device_fault(device);
+    (void)interrupts_take(&from);
+    transfer = quiet_save(&from);
+    quiet_open(&to);
+    quiet_load(&to, &transfer);
+    harness_run(&to);
+    assert_needs_reset(&to);
+    assert_int_equal(interrupts_take(&to) & OF_CONFIG, OF_CONFIG);
+    free(transfer.bytes);
+    harness_close(&from);
+    harness_close(&to);
+}
+
+/* There is no driver to tell. */
+static void a_device_without_a_driver_is_silent_after_a_snapshot(void **state)
+{
+    struct harness from, to;
+    struct transfer transfer;
+
+    (void)state;
+    quiet_open(&from);
+    driver_attach(&from);
+    transfer = quiet_save(&from);
+    quiet_open(&to);
+    quiet_load(&to, &transfer);
+    harness_run(&to);
+    assert_int_equal(interrupts_take(&to), 0);
+    free(transfer.bytes);
+    harness_close(&from);
+    harness_close(&to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_driver_that_toggles_its_index_is_served_a_bounded_time),
+        cmocka_unit_test(each_queue_is_heard_of_again_after_a_snapshot),
+        cmocka_unit_test(a_snapshot_of_one_just_restored_costs_it_nothing),
+        cmocka_unit_test(a_fault_is_heard_of_again_after_a_snapshot),
+        cmocka_unit_test(a_device_without_a_driver_is_silent_after_a_snapshot),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
