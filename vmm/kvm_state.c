@@ -86,15 +86,17 @@ static const struct part_kind parts_after_msrs[] = {
 };
 
 /* Those that a guest may have changed.  The TSC comes first, its deadline last (it is compared with
- * the TSC when it is set); of those that this KVM lacks nothing is saved.  Variable MTRRs are left
- * out: KVM heeds them where a device is passed through only, and Linux, which has the PAT, writes
- * none by itself.  CET's are left out, as no guest has it (cpuid.c). */
+ * the TSC when it is set), but for those that older states do not have; of those that this KVM
+ * lacks nothing is saved.  Variable MTRRs are left out: KVM heeds them where a device is passed
+ * through only, and Linux, which has the PAT, writes none by itself.  CET's are left out, as no
+ * guest has it (cpuid.c). */
+#define OLDER_MSRS 36
 static const uint32_t msrs[] = {
     0x10,       0x3b,       0x174,      0x175,      0x176,      0x1a0,      0x277,      0x2ff,
     0x250,      0x258,      0x259,      0x268,      0x269,      0x26a,      0x26b,      0x26c,
     0x26d,      0x26e,      0x26f,      0x48,       0xda0,      0x17a,      0xc0000081, 0xc0000082,
     0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03,
-    0x4b564d04, 0x4b564d05, 0x4b564d06, 0x6e0,
+    0x4b564d04, 0x4b564d05, 0x4b564d06, 0x6e0,      0xe1,       0x122,      0x140,      0xc001011f,
 };
 
 struct one_msr {
@@ -137,7 +139,7 @@ static void load_msrs(int fd, struct transfer *transfer)
 {
     struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
 
-    transfer_value(transfer, "MSRs", entries);
+    transfer_grown(transfer, "MSRs", entries, sizeof entries, OLDER_MSRS * sizeof entries[0]);
     for (size_t i = 0; i < ARRAY_LENGTH(msrs) && transfer_is_good(transfer); i++) {
         struct one_msr msr = { .header.nmsrs = 1, .entry = entries[i] };
 

@@ -63,6 +63,12 @@ static bool make_room(struct transfer *transfer, size_t size)
 
 void transfer_item(struct transfer *transfer, const char *name, void *data, size_t size)
 {
+    transfer_grown(transfer, name, data, size, size);
+}
+
+void transfer_grown(struct transfer *transfer, const char *name, void *data, size_t size,
+                    size_t older)
+{
     struct item_header header = { hash(name), (uint32_t)size }, found;
 
     if (transfer->result != 0)
@@ -75,16 +81,17 @@ void transfer_item(struct transfer *transfer, const char *name, void *data, size
         transfer->size += sizeof header + size;
         return;
     }
-    if (transfer->size - transfer->at < sizeof found ||
-        transfer->size - transfer->at - sizeof found < size) {
+    if (transfer->size - transfer->at < sizeof found + older) {
         transfer_refuse(transfer, EINVAL, "ends before \"%s\"", name);
         return;
     }
     memcpy(&found, transfer->bytes + transfer->at, sizeof found);
-    if (found.name != header.name || found.size != header.size) {
+    transfer->at += sizeof found;
+    if (found.name != header.name || (found.size != size && found.size != older) ||
+        found.size > transfer->size - transfer->at) {
         transfer_refuse(transfer, EINVAL, "no \"%s\" of %zu bytes where it is due", name, size);
         return;
     }
-    memcpy(data, transfer->bytes + transfer->at + sizeof found, size);
-    transfer->at += sizeof found + size;
+    memcpy(data, transfer->bytes + transfer->at, found.size);
+    transfer->at += found.size;
 }

@@ -23,6 +23,9 @@ struct transfer {
 };
 
 void transfer_item(struct transfer *transfer, const char *name, void *data, size_t size);
+/* Of one that has only `older` bytes in states of before: what they lack stays as it is. */
+void transfer_grown(struct transfer *transfer, const char *name, void *data, size_t size,
+                    size_t older);
 /* A whole variable or array. */
 #define transfer_value(transfer, name, value) transfer_item(transfer, name, &(value), sizeof(value))
 /* Loading only: the state makes no sense, or not on this host. */

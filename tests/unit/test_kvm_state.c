@@ -115,16 +115,25 @@ static void a_start_that_is_due_is_not_lost(void **state)
 #define SOON         (1ull << 37)      /* nor that, from a line to the next */
 #define HOUR_NS      3600000000000ull
 
-static uint64_t msr_do(const struct machine *m, unsigned long request, uint32_t index,
-                       uint64_t value)
+/* False if this KVM has not that one, or not that value of it. */
+static bool msr_try(const struct machine *m, unsigned long request, uint32_t index, uint64_t *value)
 {
     uint64_t room[(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)) / 8] = { 0 };
     struct kvm_msrs *msr = (void *)room;
+    bool good;
 
     msr->nmsrs = 1;
-    msr->entries[0] = (struct kvm_msr_entry){ .index = index, .data = value };
-    assert_int_equal(ioctl(m->vcpus[0].fd, request, msr), 1);
-    return msr->entries[0].data;
+    msr->entries[0] = (struct kvm_msr_entry){ .index = index, .data = *value };
+    good = ioctl(m->vcpus[0].fd, request, msr) == 1;
+    *value = msr->entries[0].data;
+    return good;
+}
+
+static uint64_t msr_do(const struct machine *m, unsigned long request, uint32_t index,
+                       uint64_t value)
+{
+    assert_true(msr_try(m, request, index, &value));
+    return value;
 }
 
 static uint64_t msr_get(const struct machine *m, uint32_t index)
@@ -392,6 +401,68 @@ static void other_msrs_are_refused(void **state)
     machine_close(&m);
 }
 
+#define OLDER_MSRS     36 /* that the first states had */
+#define CPUID_FAULTS   0x140u
+#define SPEC_CTRL_SSBD 4
+
+/* How a guest defends itself, or watches its processes: UMWAIT_CONTROL, TSX_CTRL,
+ * MISC_FEATURES_ENABLES, VIRT_SPEC_CTRL.  What this host's KVM has of them. */
+static void what_a_guest_set_of_its_processor_comes_along(void **state)
+{
+    static const struct kvm_msr_entry set[] = { { .index = 0xe1, .data = 100000 },
+                                                { .index = 0x122, .data = 3 },
+                                                { .index = CPUID_FAULTS, .data = 1 },
+                                                { .index = 0xc001011f, .data = SPEC_CTRL_SSBD } };
+    struct machine from = { 0 }, to = { 0 };
+    bool is_set[ARRAY_LENGTH(set)];
+    uint64_t value;
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    for (size_t i = 0; i < ARRAY_LENGTH(set); i++) {
+        value = set[i].data;
+        is_set[i] = msr_try(&from, KVM_SET_MSRS, set[i].index, &value) &&
+                    msr_try(&from, KVM_GET_MSRS, set[i].index, &value) && value == set[i].data;
+    }
+    assert_true(is_set[2]); /* which KVM emulates everywhere */
+    transfer_vcpu(&from, &to, 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(set); i++)
+        if (is_set[i])
+            assert_int_equal(msr_get(&to, set[i].index), set[i].data);
+    machine_close(&from);
+    machine_close(&to);
+}
+
+static void a_state_of_before_those_is_read(void **state)
+{
+    struct machine from = { 0 }, to = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+    uint8_t *item;
+    uint32_t size, older = OLDER_MSRS * sizeof(struct kvm_msr_entry);
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    (void)arm_deadline(&from);
+    (void)msr_do(&from, KVM_SET_MSRS, CPUID_FAULTS, 1);
+    transfer = saved_by(&from, &err);
+    item = item_of(&transfer, TSC, false);
+    memcpy(&size, item - 4, sizeof size);
+    assert_true(size > older);
+    memcpy(item - 4, &older, sizeof older);
+    memmove(item + older, item + size, (size_t)(transfer.bytes + transfer.size - (item + size)));
+    transfer.size -= size - older;
+    assert_int_equal(loaded_by(&to, &transfer), 0);
+    assert_int_equal(transfer.at, transfer.size);
+    assert_true(msr_get(&to, TSC_DEADLINE) > 0);
+    assert_int_equal(msr_get(&to, CPUID_FAULTS), 0);
+    free(transfer.bytes);
+    machine_close(&from);
+    machine_close(&to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +475,8 @@ int main(void)
         cmocka_unit_test(a_host_that_does_not_take_a_part_is_told),
         cmocka_unit_test(a_tsc_of_another_rate_needs_scaling),
         cmocka_unit_test(other_msrs_are_refused),
+        cmocka_unit_test(what_a_guest_set_of_its_processor_comes_along),
+        cmocka_unit_test(a_state_of_before_those_is_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

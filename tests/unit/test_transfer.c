@@ -87,6 +87,36 @@ static void refuses_what_is_cut_off_or_another_thing(void **state)
     free(out.bytes);
 }
 
+/* Saved by a VMM of before, or by this one; of no other size, and not cut off. */
+static void what_has_grown_is_read_of_older_states(void **state)
+{
+    static const size_t sizes[] = { 8, 12, 0, 4, 7, 11, 13, 16 };
+    struct error err = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
+        struct transfer out = { .err = &err }, in;
+        uint32_t many[4] = { 1, 2, 3, 4 }, back[4] = { 7, 7, 7, 7 }, one = 5;
+
+        transfer_item(&out, "many", many, sizes[i]);
+        transfer_item(&out, "one", &one, sizeof one);
+        one = 0;
+        in = reading(&out, out.size, &err);
+        transfer_grown(&in, "many", back, 12, 8);
+        transfer_item(&in, "one", &one, sizeof one);
+        assert_int_equal(in.result, i < 2 ? 0 : -EINVAL);
+        assert_int_equal(one, i < 2 ? 5 : 0);
+        for (size_t k = 0; k < ARRAY_LENGTH(back); k++)
+            assert_int_equal(back[k], i < 2 && k < 2 + i ? k + 1 : 7);
+        in = reading(&out, 8 + sizes[i] - 1, &err);
+        back[0] = 7;
+        transfer_grown(&in, "many", back, 12, 8);
+        assert_int_equal(in.result, -EINVAL);
+        assert_int_equal(back[0], 7);
+        free(out.bytes);
+    }
+}
+
 static void a_queue_whose_rings_are_not_ram_is_refused(void **state)
 {
     struct guest_memory *memory = NULL;
@@ -220,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_as_it_was),
         cmocka_unit_test(refuses_what_is_cut_off_or_another_thing),
+        cmocka_unit_test(what_has_grown_is_read_of_older_states),
         cmocka_unit_test(a_queue_whose_rings_are_not_ram_is_refused),
         cmocka_unit_test(a_processor_needs_all_features),
         cmocka_unit_test(memory_is_mapped_back_and_shared),
