@@ -87,15 +87,17 @@ static void hear_guest(struct vm *vm, const struct stats_page *page, struct bala
     ret_vm->refaults = vm->refaults < UINT32_MAX ? (uint32_t)vm->refaults : UINT32_MAX;
 }
 
-/* A VM that was forked shares a file with its copies, and has mapped only what it touched since:
- * what it had filled before is still its own. */
+/* Pages of files are counted once: an image's or a snapshot's are the host's cache, a fork's are
+ * its parent's.  That one has mapped only what it touched since: what it had filled before is still
+ * its own, and its group knows. */
 static uint32_t resident_mib(const struct node *node, const struct vm *vm)
 {
-    uint32_t mapped = memory_resident_mib(vm->pid), held;
+    bool shared = vm->spec.memory_backing == VMM_MEMORY_SHARED;
+    bool own_file = shared && !vm->forked && !vm->memory_base[0];
+    uint32_t mapped = memory_resident_mib(vm->pid, own_file), held = 0;
 
-    if (vm->spec.memory_backing != VMM_MEMORY_SHARED)
-        return mapped;
-    held = bounded_mib(jail_cgroup_held_bytes(jail_cgroups(node->jail), vm->head.instance));
+    if (shared)
+        held = bounded_mib(jail_cgroup_held_bytes(jail_cgroups(node->jail), vm->head.instance));
     return held > mapped ? held : mapped;
 }
 

@@ -83,14 +83,16 @@ int memory_pressure_trigger(void)
     return -errno;
 }
 
-uint32_t memory_resident_mib(pid_t pid)
+uint32_t memory_resident_mib(pid_t pid, bool with_files)
 {
-    unsigned long long size, resident;
+    unsigned long long size, resident, files;
     char path[40], text[128];
 
     snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
     if (pid <= 0 || read_text(path, text, sizeof text) < 0 ||
-        sscanf(text, "%llu %llu", &size, &resident) != 2)
+        sscanf(text, "%llu %llu %llu", &size, &resident, &files) != 3)
         return 0;
+    if (!with_files)
+        resident -= files;
     return (uint32_t)(resident * (unsigned long long)sysconf(_SC_PAGESIZE) >> 20);
 }

@@ -1,5 +1,6 @@
 /* memory_pressure.h - how the host's memory stands, from /proc.  Any thread; a call needs 30 us. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,5 +20,6 @@ uint32_t memory_pressure_permille(const char *text);
 /* An fd that has EPOLLPRI when tasks waited for memory 15 % of a second, or of two (PSI trigger):
  * owned, or -errno where there is no PSI. */
 int memory_pressure_trigger(void);
-/* Of a process, what is in memory (not swapped), in MiB; 0 if it is gone. */
-uint32_t memory_resident_mib(pid_t pid);
+/* Of a process, what is in memory (not swapped), in MiB; 0 if it is gone.  With or without pages of
+ * files, which others may have mapped, too. */
+uint32_t memory_resident_mib(pid_t pid, bool with_files);

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -60,10 +62,53 @@ static void a_trigger_is_set_where_there_is_pressure_to_tell_of(void **state)
 static void of_a_process_what_is_in_memory_counts(void **state)
 {
     (void)state;
-    assert_true(memory_resident_mib(getpid()) > 0);
-    assert_int_equal(memory_resident_mib(0), 0);
-    assert_int_equal(memory_resident_mib(-1), 0);
-    assert_int_equal(memory_resident_mib(INT32_MAX), 0);
+    assert_true(memory_resident_mib(getpid(), true) > 0);
+    for (int with_files = 0; with_files < 2; with_files++) {
+        assert_int_equal(memory_resident_mib(0, with_files), 0);
+        assert_int_equal(memory_resident_mib(-1, with_files), 0);
+        assert_int_equal(memory_resident_mib(INT32_MAX, with_files), 0);
+    }
+}
+
+#define FILE_MIB 64
+#define SOME_MIB 16 /* of this process, that comes and goes */
+
+static uint8_t *map_of(int fd, int flags)
+{
+    uint8_t *bytes = mmap(NULL, FILE_MIB << 20, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+    assert_true(bytes != MAP_FAILED);
+    return bytes;
+}
+
+static void read_all(const volatile uint8_t *bytes)
+{
+    for (size_t at = 0; at < FILE_MIB << 20; at += 4096)
+        (void)bytes[at];
+}
+
+/* As a VM's memory, and as that of its fork, which reads it and then writes to it. */
+static void what_others_map_too_is_counted_where_it_is_wanted(void **state)
+{
+    auto_close int fd = memfd_create("memory", MFD_CLOEXEC);
+    uint32_t own = memory_resident_mib(getpid(), false), all = memory_resident_mib(getpid(), true);
+    uint8_t *bytes;
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, FILE_MIB << 20), 0);
+    bytes = map_of(fd, MAP_SHARED);
+    memset(bytes, 1, FILE_MIB << 20);
+    assert_in_range(memory_resident_mib(getpid(), false), 0, own + SOME_MIB);
+    assert_in_range(memory_resident_mib(getpid(), true), all + FILE_MIB - SOME_MIB,
+                    all + FILE_MIB + SOME_MIB);
+    munmap(bytes, FILE_MIB << 20);
+    bytes = map_of(fd, MAP_PRIVATE);
+    read_all(bytes);
+    assert_in_range(memory_resident_mib(getpid(), false), 0, own + SOME_MIB);
+    memset(bytes, 2, FILE_MIB << 20);
+    assert_in_range(memory_resident_mib(getpid(), false), own + FILE_MIB - SOME_MIB,
+                    own + FILE_MIB + SOME_MIB);
+    munmap(bytes, FILE_MIB << 20);
 }
 
 int main(void)
@@ -73,6 +118,7 @@ int main(void)
         cmocka_unit_test(this_host_has_memory),
         cmocka_unit_test(a_trigger_is_set_where_there_is_pressure_to_tell_of),
         cmocka_unit_test(of_a_process_what_is_in_memory_counts),
+        cmocka_unit_test(what_others_map_too_is_counted_where_it_is_wanted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

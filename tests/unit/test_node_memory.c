@@ -1,10 +1,13 @@
-/* test_node_memory.c - what the balancer plans gets to the worker, or is asked for again.  The
- * linker puts the test's jail_set_memory_* in the place of jail.c's (Makefile). */
+/* test_node_memory.c - what the balancer is told of VMs, and that what it plans gets to the worker,
+ * or is asked for again.  The linker puts the test's functions in the place of jail.c's and
+ * jail_cgroup.c's (Makefile). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "agent/node_change.h"
 #include "agent/node_memory.c"
 
@@ -26,6 +29,23 @@ void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint
     (void)jail;
     assert_true(instance == 7 || instance == JAIL_ALL_VMS);
     *(instance == JAIL_ALL_VMS ? &low_of_all : &set_low) = low_mib;
+}
+
+static uint64_t held_mib; /* by the group of VM 7 */
+
+const struct jail_cgroup *__wrap_jail_cgroups(const struct jail *jail);
+const struct jail_cgroup *__wrap_jail_cgroups(const struct jail *jail)
+{
+    (void)jail;
+    return NULL;
+}
+
+uint64_t __wrap_jail_cgroup_held_bytes(const struct jail_cgroup *cgroup, uint32_t instance);
+uint64_t __wrap_jail_cgroup_held_bytes(const struct jail_cgroup *cgroup, uint32_t instance)
+{
+    (void)cgroup;
+    assert_int_equal(instance, 7);
+    return held_mib << 20;
 }
 
 /* A worker that is not there takes no job, as one for which memory is short. */
@@ -237,9 +257,54 @@ static void a_pause_that_was_asked_for_outlasts_the_shortage(void **state)
     json_decref(vm.head.spec);
 }
 
+/* This process has mapped a file of 256 MiB, and what VM 7's group holds is more, or nothing is
+ * known of it. */
+static void a_page_of_a_file_is_counted_for_one_vm_only(void **state)
+{
+    static const struct {
+        enum vmm_memory_backing backing;
+        bool forked, restored;
+        uint32_t held_mib, least_mib, most_mib;
+    } cases[] = {
+        { VMM_MEMORY_ANONYMOUS, false, false, 300, 0, 100 }, /* a kernel's image */
+        { VMM_MEMORY_ANONYMOUS, false, true, 0, 0, 100 },    /* a snapshot's memory */
+        { VMM_MEMORY_SHARED, false, false, 0, 256, 356 },
+        { VMM_MEMORY_SHARED, false, false, 400, 400, 400 }, /* it has forks */
+        { VMM_MEMORY_SHARED, true, false, 0, 0, 100 },      /* it is one */
+        { VMM_MEMORY_SHARED, true, false, 150, 150, 150 },
+        { VMM_MEMORY_SHARED, false, true, 0, 0, 100 },
+    };
+    const size_t bytes = 256 << 20;
+    struct node node = { 0 };
+    int fd = memfd_create("memory", MFD_CLOEXEC);
+    void *memory;
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(memory != MAP_FAILED);
+    memset(memory, 1, bytes);
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct vm vm = { .head.instance = 7,
+                         .pid = getpid(),
+                         .spec.memory_backing = cases[i].backing,
+                         .forked = cases[i].forked,
+                         .memory_base = { cases[i].restored ? 'x' : '\0' } };
+        uint32_t found;
+
+        held_mib = cases[i].held_mib;
+        found = resident_mib(&node, &vm);
+        if (found < cases[i].least_mib || found > cases[i].most_mib)
+            fail_msg("case %u: %u MiB", i, found);
+    }
+    munmap(memory, bytes);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_page_of_a_file_is_counted_for_one_vm_only),
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(guarantees_are_kept_while_the_worker_reclaims),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
