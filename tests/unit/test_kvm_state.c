@@ -406,12 +406,14 @@ static void other_msrs_are_refused(void **state)
 #define SPEC_CTRL_SSBD 4
 
 /* How a guest defends itself, or watches its processes: UMWAIT_CONTROL, TSX_CTRL,
- * MISC_FEATURES_ENABLES, VIRT_SPEC_CTRL.  What this host's KVM has of them. */
+ * MISC_FEATURES_ENABLES, DEBUGCTL (BTF, bus locks), VIRT_SPEC_CTRL.  What this host's KVM has of
+ * them. */
 static void what_a_guest_set_of_its_processor_comes_along(void **state)
 {
     static const struct kvm_msr_entry set[] = { { .index = 0xe1, .data = 100000 },
                                                 { .index = 0x122, .data = 3 },
                                                 { .index = CPUID_FAULTS, .data = 1 },
+                                                { .index = 0x1d9, .data = 2 },
                                                 { .index = 0xc001011f, .data = SPEC_CTRL_SSBD } };
     struct machine from = { 0 }, to = { 0 };
     bool is_set[ARRAY_LENGTH(set)];
@@ -432,6 +434,30 @@ static void what_a_guest_set_of_its_processor_comes_along(void **state)
             assert_int_equal(msr_get(&to, set[i].index), set[i].data);
     machine_close(&from);
     machine_close(&to);
+}
+
+/* Also where this host's KVM has them not, it is asked for them. */
+static void what_a_guest_may_set_is_asked_for(void **state)
+{
+    static const char *const asked[] = { "MSR 0xe1", "MSR 0x122", "MSR 0x140", "MSR 0x1d9",
+                                         "MSR 0xc001011f" };
+    struct machine m = { 0 };
+    size_t found = 0;
+
+    (void)state;
+    machine_open(&m);
+    for (unsigned skipped = 0; found < ARRAY_LENGTH(asked); skipped++) {
+        struct error err = { 0 };
+        struct transfer transfer;
+
+        fault_set(IOCTL, EIO, KVM_GET_MSRS, skipped, 1);
+        transfer = saved_by(&m, &err);
+        free(transfer.bytes);
+        if (fault_end() == 0)
+            fail_msg("%s is not", asked[found]);
+        found += strcmp(strstr(err.message, "MSR"), asked[found]) == 0;
+    }
+    machine_close(&m);
 }
 
 static void a_state_of_before_those_is_read(void **state)
@@ -476,6 +502,7 @@ int main(void)
         cmocka_unit_test(a_tsc_of_another_rate_needs_scaling),
         cmocka_unit_test(other_msrs_are_refused),
         cmocka_unit_test(what_a_guest_set_of_its_processor_comes_along),
+        cmocka_unit_test(what_a_guest_may_set_is_asked_for),
         cmocka_unit_test(a_state_of_before_those_is_read),
     };
 
