@@ -16,6 +16,7 @@ _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, en
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
+#define LEAF7_EBX_TRACE        (1u << 25)
 #define LEAF7_ECX_SHADOW_STACK (1u << 7)
 #define LEAF7_EDX_IBT          (1u << 20)
 #define LEAFD1_ECX_CET         (3u << 11)
@@ -47,7 +48,7 @@ static const struct feature_leaf {
     uint32_t function, index, eax, ebx, ecx, edx;
 } feature_leaves[] = {
     { 1, 0, 0, 0, ~LEAF1_ECX_VMX, ~0u },
-    { 7, 0, 0, ~0u, ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
+    { 7, 0, 0, ~LEAF7_EBX_TRACE, ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
     { 7, 1, ~0u, 0, 0, ~0u },
     { 0xd, 0, ~0u, 0, 0, 0 },
     { 0xd, 1, ~0u, 0, 0, 0 },
@@ -145,8 +146,10 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
     case 0x8000001d:
         adapt_cache(entry, place);
         break;
-    case 7: /* no CET (KVM's since Linux 6.18): no snapshot has its registers, one is no MSR */
+    case 7: /* no CET (KVM's since Linux 6.18): no snapshot has its registers, one is no MSR; nor
+             * Processor Trace, which KVM has where kvm_intel.pt_mode says so */
         if (entry->index == 0) {
+            entry->ebx &= ~LEAF7_EBX_TRACE;
             entry->ecx &= ~LEAF7_ECX_SHADOW_STACK;
             entry->edx &= ~LEAF7_EDX_IBT;
         }
@@ -155,7 +158,8 @@ static void adapt_entry(struct kvm_cpuid_entry2 *entry, const struct vcpu_place 
         if (entry->index == 1)
             entry->ecx &= ~LEAFD1_ECX_CET;
         break;
-    case 0xa: /* no performance counters (kvm_hide_counters) */
+    case 0xa:  /* no performance counters (kvm_hide_counters) */
+    case 0x14: /* what Processor Trace has */
     case 0x80000022:
     case 0x80000026: /* AMD's other extended topology: 0xb says the same */
     case 0x8000000a: /* what SVM has */

@@ -16,10 +16,12 @@ static const struct kvm_cpuid_entry2 host[] = {
     { .function = 4, .index = 0, .eax = 0x1c004121 },
     { .function = 4, .index = 1, .eax = 0x1c03c163 },
     { .function = 4, .index = 2, .eax = 0 },
-    { .function = 7, .index = 0, .ecx = 1u << 7 | 1u << 2, .edx = 1u << 20 | 1u << 4 },
+    { .function = 7, .ebx = 1u << 25 | 1u, .ecx = 1u << 7 | 1u << 2, .edx = 1u << 20 | 1u << 4 },
     { .function = 0xa, .eax = 0x07300404 },
     { .function = 0xb, .index = 0, .eax = 1, .ebx = 2, .ecx = 0x100, .edx = 7 },
     { .function = 0xd, .index = 1, .eax = 0xf, .ecx = 3u << 11 | 1u << 8 },
+    { .function = 0x14, .index = 0, .eax = 1, .ebx = 0xf, .ecx = 7 },
+    { .function = 0x14, .index = 1, .eax = 2, .ebx = 0x3fff },
     { .function = 0x80000001, .ecx = 6 | 1u << 23 },
     { .function = 0x80000008, .ecx = 0x700f, .eax = 0x3030 },
     { .function = 0x8000000a, .eax = 1, .ebx = 8, .edx = 0x19 },
@@ -123,6 +125,21 @@ static void guests_see_no_shadow_stacks(void **state)
     assert_int_equal(find(&cpuid, 0xd, 1)->eax, 0xf);
 }
 
+static void guests_see_no_processor_trace(void **state)
+{
+    struct cpuid cpuid;
+
+    (void)state;
+    make(&cpuid);
+    cpuid_adapt(&cpuid, 0, 1, true);
+    assert_int_equal(find(&cpuid, 7, 0)->ebx, 1);
+    for (uint32_t index = 0; index < 2; index++) {
+        const struct kvm_cpuid_entry2 *trace = find(&cpuid, 0x14, index);
+
+        assert_int_equal(trace->eax | trace->ebx | trace->ecx | trace->edx, 0);
+    }
+}
+
 /* So a host may have it switched off, and what ran on one that has it is restored there. */
 static void no_host_needs_it_for_a_guest(void **state)
 {
@@ -138,7 +155,8 @@ static void no_host_needs_it_for_a_guest(void **state)
         if (without.entries[i].function == 0x80000001)
             without.entries[i].ecx &= ~(1u << 2); /* SVM */
         if (without.entries[i].function == 7)
-            without.entries[i].ecx &= ~(1u << 7), without.entries[i].edx &= ~(1u << 20);
+            without.entries[i].ebx = 1, without.entries[i].ecx = 1u << 2,
+            without.entries[i].edx = 1u << 4;
     }
     assert_true(cpuid_is_within(&with, &without, what, sizeof what));
     with.entries[1].ecx |= 1; /* SSE3 */
@@ -153,6 +171,7 @@ int main(void)
         cmocka_unit_test(one_vcpu_is_alone),
         cmocka_unit_test(guests_see_no_virtualization),
         cmocka_unit_test(guests_see_no_shadow_stacks),
+        cmocka_unit_test(guests_see_no_processor_trace),
         cmocka_unit_test(no_host_needs_it_for_a_guest),
     };
 
