@@ -2,19 +2,11 @@
  * a packet socket on the tap is the host's end.  Skipped where neither root nor user namespaces
  * allow that. */
 #include "tests/unit/virtio_harness.h"
-#include <arpa/inet.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <sched.h>
-#include <sys/socket.h>
-#include <time.h>
+#include "tests/unit/tap_harness.h"
 #include "vmm/stats_page.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
-#define TYPE      0x88b5 /* for local experiments: the host's stack leaves it alone */
 #define RX        0
 #define TX        1
 #define BUFFER(n) (DATA_BASE + (n)*0x10000ull)
@@ -22,40 +14,11 @@
 
 struct fixture {
     struct harness h;
+    struct tap_harness tap;
     struct stats_nic stats;
-    int tap_fd, host_fd;
 };
 
 static const uint8_t guest_mac[6] = { 2, 0, 0, 0, 0, 1 };
-
-static int tap_open(int header_bytes)
-{
-    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC), control = socket(AF_INET, SOCK_DGRAM, 0);
-
-    assert_true(fd >= 0 && control >= 0);
-    strcpy(request.ifr_name, "t0");
-    assert_int_equal(ioctl(fd, TUNSETIFF, &request), 0);
-    assert_int_equal(ioctl(fd, TUNSETVNETHDRSZ, &header_bytes), 0);
-    request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_NOARP;
-    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
-    request.ifr_mtu = 9000;
-    assert_int_equal(ioctl(control, SIOCSIFMTU, &request), 0);
-    close(control);
-    return fd;
-}
-
-static int host_open(void)
-{
-    struct sockaddr_ll address = { .sll_family = AF_PACKET,
-                                   .sll_protocol = htons(TYPE),
-                                   .sll_ifindex = (int)if_nametoindex("t0") };
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(TYPE));
-
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    return fd;
-}
 
 static int set_up_spec(void **state, struct virtio_net_spec spec)
 {
@@ -64,11 +27,10 @@ static int set_up_spec(void **state, struct virtio_net_spec spec)
     assert_non_null(f);
     spec.mtu = 9000;
     harness_open(&f->h);
-    f->tap_fd = tap_open(VIRTIO_NET_HEADER_BYTES);
-    f->host_fd = host_open();
+    assert_true(tap_harness_open(&f->tap));
     memcpy(spec.mac, guest_mac, 6);
     spec.queues = 1;
-    spec.tap_fds = &f->tap_fd;
+    spec.tap_fds = f->tap.fds;
     spec.stats = &f->stats;
     assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), 0);
     *state = f;
@@ -93,9 +55,7 @@ static int tear_down(void **state)
     struct fixture *f = *state;
 
     harness_close(&f->h);
-    close(f->host_fd);
-    if (f->tap_fd >= 0)
-        close(f->tap_fd);
+    tap_harness_close(&f->tap);
     free(f);
     return 0;
 }
@@ -106,8 +66,8 @@ static size_t make_frame(uint8_t *frame, size_t payload, unsigned seed)
 {
     memset(frame, 0xff, 6);
     memcpy(frame + 6, guest_mac, 6);
-    frame[12] = TYPE >> 8;
-    frame[13] = TYPE & 0xff;
+    frame[12] = TAP_TYPE >> 8;
+    frame[13] = TAP_TYPE & 0xff;
     for (size_t i = 0; i < payload; i++)
         frame[14 + i] = (uint8_t)(i * 3 + seed);
     return 14 + payload;
@@ -115,16 +75,10 @@ static size_t make_frame(uint8_t *frame, size_t payload, unsigned seed)
 
 static void host_send(struct fixture *f, size_t payload, unsigned seed)
 {
-    uint8_t frame[9014];
+    uint8_t frame[TAP_FRAME_MAX];
     size_t size = make_frame(frame, payload, seed);
 
-    assert_int_equal(send(f->host_fd, frame, size, 0), size);
-}
-
-/* Size of the next frame that came out of the tap, or -1. */
-static ssize_t host_receive(struct fixture *f, uint8_t *frame, size_t size)
-{
-    return recv(f->host_fd, frame, size, 0);
+    assert_int_equal(send(f->tap.host_fd, frame, size, 0), size);
 }
 
 static void offer_receive(struct fixture *f, unsigned buffer, uint32_t size)
@@ -153,7 +107,7 @@ static void guest_send(struct fixture *f, const struct net_header *header, const
 
 static void assert_frame(struct fixture *f, uint64_t address, size_t payload, unsigned seed)
 {
-    uint8_t want[9014], got[9014];
+    uint8_t want[TAP_FRAME_MAX], got[TAP_FRAME_MAX];
     size_t size = make_frame(want, payload, seed);
 
     guest_get(&f->h, address, got, size);
@@ -190,12 +144,12 @@ static void the_configuration_describes_the_nic(void **state)
 static void a_frame_reaches_the_host(void **state)
 {
     struct fixture *f = *state;
-    uint8_t frame[9014], got[9100];
+    uint8_t frame[TAP_FRAME_MAX], got[9100];
     size_t size = make_frame(frame, 1000, 1);
 
     driver_start(&f->h, 0, 16);
     guest_send(f, &(struct net_header){ 0 }, frame, size);
-    assert_int_equal(host_receive(f, got, sizeof(got)), size);
+    assert_int_equal(recv(f->tap.host_fd, got, sizeof(got), 0), size);
     assert_memory_equal(got, frame, size);
     assert_int_equal(f->stats.tx_frames, 1);
     assert_int_equal(f->stats.tx_bytes, size);
@@ -255,7 +209,7 @@ static void a_frame_is_spread_over_small_buffers(void **state)
 {
     struct fixture *f = *state;
     uint32_t head, used;
-    uint8_t want[9014], got[9014];
+    uint8_t want[TAP_FRAME_MAX], got[TAP_FRAME_MAX];
     size_t size = make_frame(want, 2500, 4), at = 0;
 
     driver_start(&f->h, NET_FEATURE_MERGE | VIRTIO_FEATURE_EVENT_INDEX, 16);
@@ -337,7 +291,7 @@ static void segmentation_is_done_if_it_was_agreed(void **state)
                                  .gso_size = 1000,
                                  .csum_start = 34,
                                  .csum_offset = 16 };
-    uint8_t frame[9014];
+    uint8_t frame[TAP_FRAME_MAX];
 
     tcp4_headers(frame, 5000);
     driver_start(&f->h, ALL, 16);
@@ -486,12 +440,12 @@ static void a_rate_limit_holds_frames_each_way(void **state)
 static void only_a_tap_with_our_header_is_taken(void **state)
 {
     struct fixture *f = *state;
-    struct virtio_net_spec spec = { .queues = 1, .tap_fds = &f->host_fd, .stats = &f->stats };
+    struct virtio_net_spec spec = { .queues = 1, .tap_fds = &f->tap.host_fd, .stats = &f->stats };
     int ten = 10;
 
     assert_true(virtio_net_add(f->h.root, &spec, &f->h.err) < 0);
-    assert_int_equal(ioctl(f->tap_fd, TUNSETVNETHDRSZ, &ten), 0);
-    spec.tap_fds = &f->tap_fd;
+    assert_int_equal(ioctl(f->tap.tap_fd, TUNSETVNETHDRSZ, &ten), 0);
+    spec.tap_fds = f->tap.fds;
     assert_int_equal(virtio_net_add(f->h.root, &spec, &f->h.err), -EINVAL);
 }
 
@@ -504,7 +458,7 @@ static void a_deleted_tap_does_not_spin(void **state)
     driver_start(&f->h, 0, 16);
     offer_receive(f, 0, 2048);
     ring_kick(&f->h, RX);
-    assert_int_equal(system("ip link delete t0"), 0);
+    assert_int_equal(system("ip link delete " TAP_NAME), 0);
     harness_run(&f->h);
     int64_t before = loop_now_ms();
     assert_int_equal(loop_turn(f->h.loop, 60, &f->h.err), 0);
@@ -512,23 +466,6 @@ static void a_deleted_tap_does_not_spin(void **state)
     make_frame(frame, 50, 0);
     guest_send(f, &(struct net_header){ 0 }, frame, 64);
     assert_int_equal(f->stats.tx_dropped, 1);
-}
-
-/* The host's stack would talk to its neighbours over the tap by itself. */
-static void silence_ipv6(void)
-{
-    int fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        (void)!write(fd, "1", 1);
-        close(fd);
-    }
-}
-
-static void without_a_tap(void **state)
-{
-    (void)state;
-    skip();
 }
 
 int main(void)
@@ -553,12 +490,5 @@ int main(void)
         TEST(a_deleted_tap_does_not_spin),
     };
 
-    if ((unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) ||
-        access("/dev/net/tun", R_OK | W_OK) < 0) {
-        const struct CMUnitTest none[] = { cmocka_unit_test(without_a_tap) };
-
-        return cmocka_run_group_tests(none, NULL, NULL);
-    }
-    silence_ipv6();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tap_harness_enter() ? cmocka_run_group_tests(tests, NULL, NULL) : skip_all();
 }
