@@ -10,17 +10,17 @@
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
-#define RX(pair)  (2 * (pair))
-#define TX(pair)  (2 * (pair) + 1)
-#define RING      64
-#define PAIRS_MAX 2
-#define CONTROL   (2 * PAIRS_MAX)
-#define COMMAND   DATA_BASE
-#define ANSWER    (DATA_BASE + 0x100)
-#define FRAME     (DATA_BASE + 0x1000)
-#define BUFFER(n) (DATA_BASE + 0x10000 + ((n) % 256) * 0x800ull)
-#define SIZE      60
-#define HEADER    VIRTIO_NET_HEADER_BYTES
+#define RX(pair)    (2 * (pair))
+#define TX(pair)    (2 * (pair) + 1)
+#define RING        64
+#define PAIRS_MAX   2
+#define CONTROL     (2 * PAIRS_MAX)
+#define COMMAND     DATA_BASE
+#define ANSWER      (DATA_BASE + 0x100)
+#define FRAME       (DATA_BASE + 0x1000)
+#define SPACE(pair) (DATA_BASE + 0x10000 + (pair)*RING * 2048ull)
+#define SIZE        60
+#define HEADER      VIRTIO_NET_HEADER_BYTES
 #define ALL                                                                             \
     (VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | VIRTIO_FEATURE_RING_RESET | \
      NET_FEATURE_MERGE)
@@ -34,7 +34,6 @@ struct fixture {
     struct virtio_net *net; /* borrowed */
     unsigned pairs;
     int fds[2 * PAIRS_MAX];
-    unsigned buffers; /* offered ever */
 };
 
 static void sleep_ms(long ms)
@@ -103,16 +102,6 @@ static int tear_down(void **state)
 }
 
 /* --- frames --- */
-
-static void offer_receive(struct fixture *f, unsigned pair, unsigned count)
-{
-    while (count-- > 0) {
-        const struct ring_buffer buffer = { BUFFER(f->buffers++), 2048, RING_WRITE };
-
-        ring_offer(&f->h, RX(pair), &buffer, 1);
-    }
-    ring_kick(&f->h, RX(pair));
-}
 
 /* Whether the used index of a queue came to be what the driver has not seen yet. */
 static bool has_used(struct fixture *f, unsigned queue, long patience_ms)
@@ -198,7 +187,7 @@ static void start(struct fixture *f, uint64_t features)
 {
     tap_drain(&f->tap);
     driver_start(&f->h, features, RING);
-    offer_receive(f, 0, RING / 2);
+    ring_offer_space(&f->h, RX(0), SPACE(0), RING / 2);
 }
 
 /* --- tests --- */
@@ -217,7 +206,7 @@ static void frames_pass_and_interrupt(void **state)
         if (!(features[i] & VIRTIO_FEATURE_EVENT_INDEX))
             assert_true(interrupt_comes(f, 1 + TX(0)));
         for (unsigned k = 0; k < 3 * RING; k++) {
-            offer_receive(f, 0, 1);
+            ring_offer_space(&f->h, RX(0), SPACE(0), 1);
             assert_serves(f);
         }
         assert_int_equal(status_get(&f->h), 15);
@@ -278,7 +267,7 @@ static void one_queue_is_reset(void **state)
     assert_sends(f, 0); /* the other one goes on, where it was */
     tap_drain(&f->tap);
     driver_set_ring(&f->h, RX(0), RING);
-    offer_receive(f, 0, RING / 2);
+    ring_offer_space(&f->h, RX(0), SPACE(0), RING / 2);
     assert_serves(f);
 }
 
@@ -463,7 +452,7 @@ static void discarded_memory_stays_good(void **state)
 
     start(f, ALL);
     for (unsigned i = 0; i < 5; i++) {
-        guest_memory_discard(f->h.memory, BUFFER(0), 512 << 10);
+        guest_memory_discard(f->h.memory, SPACE(0), RING * 2048);
         assert_serves(f);
     }
 }
@@ -490,7 +479,7 @@ static void serves_while_all_pairs_are_used(void **state)
     uint64_t counted;
 
     start(f, ALL | NET_FEATURE_MULTI_QUEUE | NET_FEATURE_CONTROL);
-    offer_receive(f, 1, RING / 2);
+    ring_offer_space(&f->h, RX(1), SPACE(1), RING / 2);
     for (unsigned turn = 0; turn < 3; turn++) {
         assert_receives_on(f, 1);
         assert_sends(f, 0);

@@ -9,23 +9,22 @@
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
 
-#define PAIRS     4
-#define CONTROL   (2 * PAIRS)
-#define RX(pair)  (2 * (pair))
-#define TX(pair)  (2 * (pair) + 1)
-#define RING      64
-#define FLOWS     48
-#define COMMAND   DATA_BASE
-#define ANSWER    (DATA_BASE + 0x100)
-#define FRAME     (DATA_BASE + 0x1000)
-#define BUFFER(n) (DATA_BASE + 0x10000 + (n)*0x800ull)
-#define FEATURES  (NET_FEATURE_MULTI_QUEUE | NET_FEATURE_CONTROL)
+#define PAIRS       4
+#define CONTROL     (2 * PAIRS)
+#define RX(pair)    (2 * (pair))
+#define TX(pair)    (2 * (pair) + 1)
+#define RING        64
+#define FLOWS       48
+#define COMMAND     DATA_BASE
+#define ANSWER      (DATA_BASE + 0x100)
+#define FRAME       (DATA_BASE + 0x1000)
+#define SPACE(pair) (DATA_BASE + 0x10000 + (pair)*RING * 2048ull)
+#define FEATURES    (NET_FEATURE_MULTI_QUEUE | NET_FEATURE_CONTROL)
 
 struct fixture {
     struct harness h;
     struct tap_harness tap;
     struct stats_nic stats;
-    unsigned buffers; /* offered ever */
 };
 
 static void net_add(struct fixture *f)
@@ -86,16 +85,6 @@ static int set_pairs(struct fixture *f, uint16_t pairs)
 {
     put_command(f, 4, 0, pairs);
     return command_in(f, CONTROL, 4);
-}
-
-static void offer_receive(struct fixture *f, unsigned pair, unsigned count)
-{
-    while (count-- > 0) {
-        const struct ring_buffer buffer = { BUFFER(f->buffers++ % 256), 2048, RING_WRITE };
-
-        ring_offer(&f->h, RX(pair), &buffer, 1);
-    }
-    ring_kick(&f->h, RX(pair));
 }
 
 /* UDP, so that the host's steering tells flows apart by their ports. */
@@ -159,7 +148,7 @@ static void one_pair_until_the_driver_asks_for_more(void **state)
 
     driver_start(&f->h, FEATURES, RING);
     for (unsigned pair = 0; pair < PAIRS; pair++)
-        offer_receive(f, pair, RING - 1);
+        ring_offer_space(&f->h, RX(pair), SPACE(pair), RING - 1);
     for (unsigned i = 0; i < FLOWS; i++)
         host_send_flow(f, (uint8_t)i, 0);
     harness_run(&f->h);
@@ -179,7 +168,7 @@ static void flows_spread_over_the_pairs(void **state)
         driver_start(&f->h, FEATURES, RING);
         assert_int_equal(set_pairs(f, pairs), 0);
         for (unsigned pair = 0; pair < PAIRS; pair++)
-            offer_receive(f, pair, RING - 1);
+            ring_offer_space(&f->h, RX(pair), SPACE(pair), RING - 1);
         for (uint8_t round = 0; round < 2; round++) {
             for (unsigned i = 0; i < FLOWS / 2; i++)
                 host_send_flow(f, (uint8_t)i, round);
@@ -207,7 +196,7 @@ static void what_waits_for_a_pair_goes_to_another_when_it_is_gone(void **state)
 
     driver_start(&f->h, FEATURES, RING);
     assert_int_equal(set_pairs(f, PAIRS), 0);
-    offer_receive(f, 0, RING - 1);
+    ring_offer_space(&f->h, RX(0), SPACE(0), RING - 1);
     for (unsigned i = 0; i < FLOWS; i++)
         host_send_flow(f, (uint8_t)i, 0);
     harness_run(&f->h);
@@ -231,7 +220,7 @@ static void kicks_are_wanted_while_a_frame_waits(void **state)
         host_send_flow(f, (uint8_t)i, 0);
         ring_kick(&f->h, RX(0)); /* all queues of the tap are looked at */
         assert_int_equal(guest_get16(&f->h, ring_used(RX(0))), 0);
-        offer_receive(f, 0, 1);
+        ring_offer_space(&f->h, RX(0), SPACE(0), 1);
         assert_int_equal(take_frames(f, 0, next), 1);
     }
 }

@@ -414,6 +414,19 @@ static inline void ring_kick(struct harness *h, unsigned queue)
     harness_run(h);
 }
 
+/* So many buffers of 2 KiB for the device to write, each descriptor's own, from `base` on. */
+static inline void ring_offer_space(struct harness *h, unsigned queue, uint64_t base,
+                                    unsigned count)
+{
+    while (count-- > 0) {
+        const struct ring_buffer buffer = { base + h->rings[queue].next_descriptor * 2048u, 2048,
+                                            RING_WRITE };
+
+        ring_offer(h, queue, &buffer, 1);
+    }
+    ring_kick(h, queue);
+}
+
 /* The next used entry; false if there is none. */
 static inline bool ring_take(struct harness *h, unsigned queue, uint32_t *ret_head,
                              uint32_t *ret_length)
