@@ -2,9 +2,9 @@
 #pragma once
 
 #include <stdbool.h>
+#include "agent/node.h"
 
 struct error;
-struct node_change;
 struct request;
 
 /* Content types, NULL ended: of bodies in general, and of PATCH's. */
@@ -64,5 +64,7 @@ int resource_read_patch(struct request *request, struct node_change *change, str
  * preconditions; body: the caller's.  Else answers what is wrong: false. */
 bool resource_read_change(struct request *request, resource_read_fn *read,
                           struct node_change *change);
+/* A committed change goes on to this, which ?wait= waits for: 202 without. */
+void resource_go_on_to(struct request *request, enum node_wait_for what);
 /* A node_done_fn with the request as context: what each change ends in. */
 void resource_change_done(void *context, int result, const struct error *err);

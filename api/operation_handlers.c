@@ -50,8 +50,7 @@ void operation_cancel_one(struct request *request)
 
     if (!resource_read_change(request, read_cancel, &change))
         return;
-    request->step.wait_for = NODE_WAIT_SETTLED;
-    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    resource_go_on_to(request, NODE_WAIT_SETTLED);
     node_submit(request->node, &change);
     json_decref(change.body);
 }

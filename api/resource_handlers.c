@@ -281,6 +281,12 @@ bool resource_read_change(struct request *request, resource_read_fn *read,
     return true;
 }
 
+void resource_go_on_to(struct request *request, enum node_wait_for what)
+{
+    request->step.wait_for = what;
+    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+}
+
 void resource_put(struct request *request)
 {
     struct node_change change = { .verb = CHANGE_PUT, .done = resource_change_done };
@@ -314,7 +320,6 @@ void resource_delete(struct request *request)
     (void)node_get(request->node, change.kind, change.id, &resource, NULL);
     remember_uid(request, resource);
     json_decref(resource);
-    request->step.wait_for = NODE_WAIT_DELETED;
-    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    resource_go_on_to(request, NODE_WAIT_DELETED);
     node_submit(request->node, &change);
 }

@@ -32,8 +32,7 @@ void vm_action(struct request *request)
 
     if (!resource_read_change(request, NULL, &change))
         return;
-    request->step.wait_for = action_waits[change.action];
-    request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+    resource_go_on_to(request, action_waits[change.action]);
     node_submit(request->node, &change);
 }
 
@@ -128,8 +127,7 @@ void vm_snapshot(struct request *request)
         request->step.status = 202;
         resource_finish(request);
     } else {
-        request->step.wait_for = NODE_WAIT_SETTLED;
-        request->step.status = request->step.wait_ms < 0 ? 202 : 200;
+        resource_go_on_to(request, NODE_WAIT_SETTLED);
         node_submit(request->node, &change);
     }
     json_decref(change.body);
