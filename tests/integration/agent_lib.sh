@@ -205,8 +205,6 @@ type_line() {
 vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
 ready_is() { api GET "/v1/$1" && status_is 200 .status.state ready; }
 state_of() { api GET "/v1/$1" && status_is 200 .status.state "$2"; }
-# metric_is NAME VALUE, NAME with its labels as they are printed
-metric_is() { api GET /metrics && grep -qFx "$1 $2" <<<"$body"; }
 finds() { api GET /v1/node && status_is 200 "[.findings[] | select(.name == \"$1\" and .problem)] | length" "${2:-1}"; }
 log_counts() { is "$(grep -c "$1" "$work/$agent/log")" "$2"; }
 vm_pid() { api GET "/v1/vms/$1" && field .status.pid; }
