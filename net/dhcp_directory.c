@@ -42,13 +42,6 @@ static int open_shared(int at, const char *name, gid_t gid, struct error *err)
     return take_fd(&fd);
 }
 
-static int unlink_entry(void *context, int dir_fd, const char *name)
-{
-    (void)context;
-    (void)unlinkat(dir_fd, name, 0);
-    return 0;
-}
-
 /* Whole or not at all: dnsmasq ignores names that begin with a dot. */
 static int write_entry(int fd, const char *name, const char *line, gid_t gid, struct error *err)
 {
@@ -182,6 +175,20 @@ void dhcp_directory_drop_lease(const struct dhcp_directory *directory, uint32_t 
     (void)rewrite_leases(directory, address, NULL);
 }
 
+void dhcp_directory_remove(int net_dir_fd, uint32_t instance)
+{
+    auto_close int fd = -1;
+    char name[16];
+
+    snprintf(name, sizeof name, "%x", instance);
+    fd = openat(net_dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)directory_remove(fd, "hosts");
+    (void)directory_remove(fd, "names");
+    (void)directory_remove(net_dir_fd, name);
+}
+
 int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_options *options,
                         const struct network_config *network, const struct nic_config *nics,
                         size_t nic_count, struct error *err)
@@ -193,6 +200,7 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
     directory->gid = options->gid;
     snprintf(directory->prefix, sizeof directory->prefix, "%s", options->prefix);
     snprintf(name, sizeof name, "%x", network->instance);
+    dhcp_directory_remove(options->net_dir_fd, network->instance);
     directory->fd = open_shared(options->net_dir_fd, name, options->gid, err);
     if (directory->fd < 0)
         return directory->fd;
@@ -202,8 +210,6 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
     directory->names_fd = open_shared(directory->fd, "names", options->gid, err);
     if (directory->names_fd < 0)
         return directory->names_fd;
-    (void)directory_each(directory->hosts_fd, ".", unlink_entry, NULL);
-    (void)directory_each(directory->names_fd, ".", unlink_entry, NULL);
     result =
         write_entry(directory->hosts_fd, DHCP_RELOAD_FILE, "# see dhcp.c\n", options->gid, err);
     if (result == 0 && network->nat)
@@ -212,24 +218,6 @@ int dhcp_directory_make(struct dhcp_directory *directory, const struct dhcp_opti
         if (nics[i].network_instance == network->instance)
             result = dhcp_directory_add(directory, network, &nics[i], err);
     return result < 0 ? result : rewrite_leases(directory, 0, err);
-}
-
-void dhcp_directory_remove(int net_dir_fd, uint32_t instance)
-{
-    static const char *const inner[] = { "hosts", "names" };
-    auto_close int fd = -1;
-    char name[16];
-
-    snprintf(name, sizeof name, "%x", instance);
-    fd = openat(net_dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    for (size_t i = 0; i < ARRAY_LENGTH(inner); i++) {
-        (void)directory_each(fd, inner[i], unlink_entry, NULL);
-        (void)unlinkat(fd, inner[i], AT_REMOVEDIR);
-    }
-    (void)directory_each(fd, ".", unlink_entry, NULL);
-    (void)unlinkat(net_dir_fd, name, AT_REMOVEDIR);
 }
 
 int dhcp_directory_open_log(const struct dhcp_directory *directory, struct error *err)
