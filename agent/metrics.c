@@ -19,6 +19,7 @@
 #include "agent/version.h"
 #include "base/cleanup.h"
 #include "base/histogram.h"
+#include "base/text.h"
 #include "storage/database.h"
 #include "storage/space.h"
 
@@ -552,16 +553,14 @@ char *node_metrics(struct node *node, size_t *ret_size)
     struct vm_sample *samples = calloc(node->tables[RESOURCE_VM].count + 1, sizeof *samples);
     const struct vm *vm;
     size_t count = 0;
-    char *text = NULL;
-    FILE *out = open_memstream(&text, ret_size);
+    struct text text;
+    FILE *out;
 
-    if (!samples || !out) {
+    if (!samples || !text_open(&text)) {
         free(samples);
-        if (out)
-            fclose(out);
-        free(text);
         return NULL;
     }
+    out = text.out;
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
         if (!vm->head.hidden)
             sample_vm(node, vm, &samples[count++]);
@@ -573,7 +572,6 @@ char *node_metrics(struct node *node, size_t *ret_size)
     print_disks(out, samples, count);
     print_nics(out, samples, count);
     print_vsocks(out, samples, count);
-    fclose(out);
     free(samples);
-    return text;
+    return text_close(&text, ret_size);
 }

@@ -21,6 +21,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/text.h"
 #include "storage/database.h"
 
 #define STREAMS_MAX 64
@@ -199,23 +200,22 @@ static void stream_pump(struct event_stream *stream)
 /* Nothing waits to be sent.  False if memory is short: then nothing has changed. */
 static bool put_events(struct event_stream *stream, const struct event_page *page)
 {
-    char *bytes = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&bytes, &size);
+    struct text text;
+    char *bytes;
+    size_t size;
 
-    if (!out)
+    if (!text_open(&text))
         return false;
     for (size_t i = 0; i < page->count; i++) {
         const struct event *event = &page->events[i];
 
         if (event_filter_passes(&stream->filter, event))
-            fprintf(out, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type,
+            fprintf(text.out, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type,
                     event->document);
     }
-    if (fclose(out) != 0) {
-        free(bytes);
+    bytes = text_close(&text, &size);
+    if (!bytes)
         return false;
-    }
     stream->bytes = bytes;
     stream->size = size;
     stream->cursor = page->count == STREAM_PAGE ? page->events[page->count - 1].id : page->revision;

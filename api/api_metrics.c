@@ -6,6 +6,7 @@
 #include "api/router.h"
 #include "base/cleanup.h"
 #include "base/histogram.h"
+#include "base/text.h"
 
 static const int statuses[] = { 101, 200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 410,
                                 412, 413, 415, 422, 426, 428, 429, 500, 502, 503, 504, 507 };
@@ -101,21 +102,19 @@ static void print_operations(FILE *out, const struct api_metrics *metrics,
 
 char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
+    struct text text;
 
-    if (!out)
+    if (!text_open(&text))
         return NULL;
     fputs("# HELP warren_api_requests_total Requests answered.\n"
           "# TYPE warren_api_requests_total counter\n",
-          out);
-    print_operations(out, metrics, print_requests);
+          text.out);
+    print_operations(text.out, metrics, print_requests);
     fputs("# HELP warren_api_request_seconds Time from a request's arrival to its reply.\n"
           "# TYPE warren_api_request_seconds histogram\n",
-          out);
-    print_operations(out, metrics, print_seconds);
-    fprintf(out,
+          text.out);
+    print_operations(text.out, metrics, print_seconds);
+    fprintf(text.out,
             "# HELP warren_api_requests_outstanding Requests not yet answered.\n"
             "# TYPE warren_api_requests_outstanding gauge\n"
             "warren_api_requests_outstanding %zu\n"
@@ -124,15 +123,10 @@ char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
             "warren_api_restarts_total %" PRIu64 "\n",
             metrics->outstanding, metrics->restarts);
     if (metrics->certificate_end)
-        fprintf(out,
+        fprintf(text.out,
                 "# HELP warren_tls_certificate_expiry_timestamp_seconds When tls-cert ends.\n"
                 "# TYPE warren_tls_certificate_expiry_timestamp_seconds gauge\n"
                 "warren_tls_certificate_expiry_timestamp_seconds %" PRIu64 "\n",
                 metrics->certificate_end);
-    if (fclose(out) != 0) {
-        free(text);
-        return NULL;
-    }
-    *ret_size = size;
-    return text;
+    return text_close(&text, ret_size);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "net/interface_name.h"
 
 #define TABLE FIREWALL_TABLE_PREFIX "%2$s"
@@ -127,31 +128,6 @@ static const char inet_chains[] =
     "    iifname @outgoing oifname != \"%1$s-*\" masquerade\n"
     "  }\n";
 
-/* A buffer that grows; its stream. */
-struct text {
-    char *bytes;
-    size_t size;
-    FILE *stream;
-};
-
-static bool text_open(struct text *text)
-{
-    text->bytes = NULL;
-    text->stream = open_memstream(&text->bytes, &text->size);
-    return text->stream != NULL;
-}
-
-static char *text_close(struct text *text)
-{
-    bool failed = ferror(text->stream) != 0;
-
-    if (fclose(text->stream) != 0 || failed) {
-        free(text->bytes);
-        return NULL;
-    }
-    return text->bytes;
-}
-
 /* Removing what may not be there: added first, in the same transaction. */
 static void put_table_removal(FILE *to, const char *family, const char *prefix)
 {
@@ -243,21 +219,20 @@ char *firewall_ruleset(const char *prefix, const struct network_config *networks
 
     if (!text_open(&text))
         return NULL;
-    put_table_removal(text.stream, "bridge", prefix);
-    put_table_removal(text.stream, "inet", prefix);
-    fprintf(text.stream, "table bridge " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, bridge_sets);
-    fprintf(text.stream, bridge_chains, prefix);
-    fprintf(text.stream, "}\ntable inet " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, inet_sets);
-    fprintf(text.stream, inet_chains, prefix);
-    fprintf(text.stream,
-            "  chain share {\n    add @openers { ip saddr ct count over %d } drop\n  }\n",
+    put_table_removal(text.out, "bridge", prefix);
+    put_table_removal(text.out, "inet", prefix);
+    fprintf(text.out, "table bridge " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, bridge_sets);
+    fprintf(text.out, bridge_chains, prefix);
+    fprintf(text.out, "}\ntable inet " FIREWALL_TABLE_PREFIX "%s {\n%s", prefix, inet_sets);
+    fprintf(text.out, inet_chains, prefix);
+    fprintf(text.out, "  chain share {\n    add @openers { ip saddr ct count over %d } drop\n  }\n",
             FIREWALL_CONNECTIONS);
-    fputs("}\n", text.stream);
+    fputs("}\n", text.out);
     for (size_t i = 0; i < network_count; i++)
-        put_network(text.stream, FIREWALL_ADD, prefix, &networks[i]);
+        put_network(text.out, FIREWALL_ADD, prefix, &networks[i]);
     for (size_t i = 0; i < nic_count; i++)
-        put_nic(text.stream, prefix, &nics[i]);
-    return text_close(&text);
+        put_nic(text.out, prefix, &nics[i]);
+    return text_close(&text, NULL);
 }
 
 char *firewall_removal(const char *prefix)
@@ -266,9 +241,9 @@ char *firewall_removal(const char *prefix)
 
     if (!text_open(&text))
         return NULL;
-    put_table_removal(text.stream, "bridge", prefix);
-    put_table_removal(text.stream, "inet", prefix);
-    return text_close(&text);
+    put_table_removal(text.out, "bridge", prefix);
+    put_table_removal(text.out, "inet", prefix);
+    return text_close(&text, NULL);
 }
 
 char *firewall_network_change(const char *prefix, enum firewall_change change,
@@ -278,6 +253,6 @@ char *firewall_network_change(const char *prefix, enum firewall_change change,
 
     if (!text_open(&text))
         return NULL;
-    put_network(text.stream, change, prefix, network);
-    return text_close(&text);
+    put_network(text.out, change, prefix, network);
+    return text_close(&text, NULL);
 }
