@@ -19,6 +19,7 @@
 #include "agent/version.h"
 #include "base/cleanup.h"
 #include "base/histogram.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "storage/database.h"
 #include "storage/space.h"
@@ -477,13 +478,12 @@ static void print_work(FILE *out, const struct node *node)
                 node->adopted);
 }
 
-/* Several of one name are one line. */
-static void print_findings(FILE *out, const struct node *node)
+/* By name, how many problems GET /v1/node tells.  NULL if memory is short. */
+static json_t *count_problems(const struct node *node)
 {
-    json_t *findings = node_findings(node);
-    json_t *counts = json_object();
+    json_t *findings = node_findings(node), *counts = json_object();
+    int result = findings ? 0 : -1;
     const json_t *item;
-    json_t *count;
     const char *name;
     size_t index;
 
@@ -491,17 +491,24 @@ static void print_findings(FILE *out, const struct node *node)
     {
         if (!json_is_true(json_object_get(item, "problem")))
             continue;
-        name = json_string_value(json_object_get(item, "name"));
-        json_object_set_new(counts, name,
-                            json_integer(json_integer_value(json_object_get(counts, name)) + 1));
+        name = json_text(item, "name");
+        result |= json_object_set_new(
+            counts, name, json_integer(json_integer_value(json_object_get(counts, name)) + 1));
     }
+    json_decref(findings);
+    return json_whole(counts, result);
+}
+
+static void print_problems(FILE *out, json_t *counts)
+{
+    const char *name;
+    json_t *count;
+
     head(out, "warren_node_findings", "gauge", "Problems that GET /v1/node tells, by name");
     json_object_foreach(counts, name, count)
     {
         fprintf(out, "warren_node_findings{name=\"%s\"} %lld\n", name, json_integer_value(count));
     }
-    json_decref(counts);
-    json_decref(findings);
 }
 
 static void print_disk(FILE *out, const struct node *node)
@@ -515,13 +522,13 @@ static void print_disk(FILE *out, const struct node *node)
                 node_promised_disk(node));
 }
 
-static void print_node(FILE *out, const struct node *node)
+static void print_node(FILE *out, const struct node *node, json_t *problems)
 {
     static const struct histogram none; /* while the database cannot even be opened */
     struct memory_capacity capacity = node_memory_capacity(node);
 
     print_counts(out, node);
-    print_findings(out, node);
+    print_problems(out, problems);
     print_disk(out, node);
     print_snapshots(out, node);
     print_networks(out, node);
@@ -552,19 +559,21 @@ char *node_metrics(struct node *node, size_t *ret_size)
 {
     struct vm_sample *samples = calloc(node->tables[RESOURCE_VM].count + 1, sizeof *samples);
     const struct vm *vm;
+    json_t *problems = count_problems(node);
     size_t count = 0;
     struct text text;
     FILE *out;
 
-    if (!samples || !text_open(&text)) {
+    if (!samples || !problems || !text_open(&text)) {
         free(samples);
+        json_decref(problems);
         return NULL;
     }
     out = text.out;
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
         if (!vm->head.hidden)
             sample_vm(node, vm, &samples[count++]);
-    print_node(out, node);
+    print_node(out, node, problems);
     print_vms(out, samples, count);
     if (node_memory_is_balanced(node))
         print_families(out, plan_families, ARRAY_LENGTH(plan_families), samples, count);
@@ -573,5 +582,6 @@ char *node_metrics(struct node *node, size_t *ret_size)
     print_nics(out, samples, count);
     print_vsocks(out, samples, count);
     free(samples);
+    json_decref(problems);
     return text_close(&text, ret_size);
 }

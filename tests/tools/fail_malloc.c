@@ -1,5 +1,5 @@
-/* fail_malloc.c - preloaded into warrend by tests/integration/agent: of the allocations of its
- * first thread, the one that a counter says fails.
+/* fail_malloc.c - preloaded into warrend by tests/integration/agent_faults: of the allocations of
+ * its first thread, the one that a counter says fails.
  *
  * FAIL_MALLOC names a file of 4 bytes, a number in the host's order: while it is not 0 each
  * allocation takes one off, and the one that makes it 0 fails. */
