@@ -289,7 +289,7 @@ static void write_row(struct node *node, struct resource *resource)
 {
     json_t *status = resource_ops_of(resource->kind)->status(node, resource, /* stored= */ true);
     char *spec_text = json_canonical(resource->spec);
-    char *status_text = status ? json_canonical(status) : NULL;
+    char *status_text = json_canonical(status);
     struct error err = { .code = ENOMEM, .message = "memory is short" };
     int result = -ENOMEM;
 

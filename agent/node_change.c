@@ -117,7 +117,7 @@ int change_commit(struct change *change, struct error *err)
     struct resource *resource = change->target;
     json_t *status = resource_ops_of(change->kind)->status(node, resource, /* stored= */ true);
     char *spec_text = json_canonical(resource->spec);
-    char *status_text = status ? json_canonical(status) : NULL;
+    char *status_text = json_canonical(status);
     struct key_record key;
     int result = -ENOMEM;
 

@@ -239,8 +239,8 @@ static int put_row(struct node *node, const struct node_spec *spec, int64_t gene
 {
     json_t *spec_json = node_spec_json(spec, /* stored= */ true);
     json_t *status_json = node_status_json(&node->status);
-    auto_free char *spec_text = spec_json ? json_canonical(spec_json) : NULL;
-    auto_free char *status_text = status_json ? json_canonical(status_json) : NULL;
+    auto_free char *spec_text = json_canonical(spec_json);
+    auto_free char *status_text = json_canonical(status_json);
     struct record record = { .kind = NODE_ROW,
                              .id = NODE_ROW,
                              .uid = NODE_ROW,

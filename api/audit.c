@@ -13,6 +13,7 @@
 #include "api/request.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/worker.h"
 
@@ -204,7 +205,7 @@ static char *entry_line(struct audit *audit, const struct request *request, int 
                       path, "status", status, "request_id", request->uuid);
     if (entry && audit->suppressed > 0)
         json_object_set_new(entry, "suppressed", json_integer(audit->suppressed));
-    line = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
+    line = json_compact(entry);
     if (line)
         audit->suppressed = 0;
     json_decref(entry);

@@ -352,7 +352,7 @@ static void request_reply(struct request *request, struct wire_message *reply,
 static void request_reply_document(struct request *request, int status, const char *content_type,
                                    const json_t *body, const struct reply_headers *headers)
 {
-    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    char *text = json_compact(body);
     struct wire_message reply = { .status = (uint16_t)status };
 
     if (text) {

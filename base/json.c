@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/id.h"
+#include "base/text.h"
 
 /* Nesting and number of values of the text before it is parsed: jansson's own limit of depth is
  * 2048, its dump has none, and a MiB of "[[],[],..." would become 50. */
@@ -60,9 +62,31 @@ int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *
     return 0;
 }
 
+/* Not json_dumps, whose text may lack a key where memory is short (jansson 2.14). */
+static char *print(const json_t *json, size_t flags)
+{
+    struct text text;
+    char *bytes;
+    int result;
+
+    if (!json || !text_open(&text))
+        return NULL;
+    result = json_dumpf(json, text.out, flags | JSON_COMPACT | JSON_ENCODE_ANY);
+    bytes = text_close(&text, NULL);
+    if (result == 0)
+        return bytes;
+    free(bytes);
+    return NULL;
+}
+
 char *json_canonical(const json_t *json)
 {
-    return json_dumps(json, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
+    return print(json, JSON_SORT_KEYS);
+}
+
+char *json_compact(const json_t *json)
+{
+    return print(json, 0);
 }
 
 const char *json_text(const json_t *object, const char *key)

@@ -23,8 +23,10 @@ struct error;
 /* Parses bytes: UTF-8, no duplicate keys, depth and number of values bounded.  -EINVAL with line
  * and column. */
 int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *err);
-/* Canonical text (sorted keys, compact); malloc'ed; NULL if memory is short. */
+/* Its text, malloc'ed; NULL if memory is short, also for the JSON (NULL).  Canonical: by sorted
+ * keys, else as they were set. */
 char *json_canonical(const json_t *json);
+char *json_compact(const json_t *json);
 /* Of rows and other objects of our own making, which need no reader.  A member's text, borrowed; ""
  * if it has none. */
 const char *json_text(const json_t *object, const char *key);

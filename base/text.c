@@ -1,5 +1,6 @@
 /* text.c - see text.h. */
 #include "base/text.h"
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
@@ -30,9 +31,12 @@ bool text_open(struct text *text)
     *text = (struct text){ .bytes = malloc(ROOM_FIRST), .room = ROOM_FIRST };
     if (text->bytes)
         text->out = fopencookie(text, "w", (cookie_io_functions_t){ .write = append });
-    if (!text->out)
+    if (!text->out) {
         free(text->bytes);
-    return text->out;
+        return false;
+    }
+    (void)__fsetlocking(text->out, FSETLOCKING_BYCALLER); /* JSON is many small writes */
+    return true;
 }
 
 char *text_close(struct text *text, size_t *ret_size)

@@ -1,4 +1,4 @@
-/* text.h - text that grows as stdio writes it.  Any thread.
+/* text.h - text that grows as stdio writes it.  Any thread, one at a time.
  *
  * Not open_memstream: where memory was short its text has a gap, of which neither ferror nor fclose
  * tells (glibc). */

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-static unsigned until_short; /* allocations; 0 = never */
+static _Thread_local unsigned until_short; /* allocations; 0 = never */
 
 static void *short_malloc(size_t size)
 {
@@ -12,7 +12,7 @@ static void *short_malloc(size_t size)
 }
 
 /* What make gives is all of what it gives with memory, or nothing, whichever allocation fails. */
-static void assert_whole(json_t *make(const void *from), const void *from)
+static inline void assert_whole(json_t *make(const void *from), const void *from)
 {
     json_t *whole = make(from);
     unsigned rounds = 0;

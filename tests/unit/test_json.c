@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "tests/unit/short_memory.h"
 
 static int parse(const char *text, json_t **ret_json)
 {
@@ -116,6 +117,39 @@ static void canonical_text_is_sorted_and_compact(void **state)
     assert_string_equal(text, "{\"a\":{\"c\":null,\"d\":[1,2]},\"b\":1}");
     free(text);
     json_decref(json);
+}
+
+static void text_is_whole_or_is_not(void **state)
+{
+    char *(*const makers[])(const json_t *json) = { json_canonical, json_compact };
+    json_t *json = json_object();
+
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        char key[16];
+
+        snprintf(key, sizeof key, "key-%d", i);
+        json_object_set_new(json, key, json_pack("{s:s, s:i}", "name", key, "number", i));
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(makers); i++) {
+        char *whole = makers[i](json), *text;
+        bool fell_short;
+
+        json_set_alloc_funcs(short_malloc, free);
+        for (unsigned round = 1; round == 1 || fell_short; round++) {
+            until_short = round;
+            text = makers[i](json);
+            fell_short = until_short == 0;
+            until_short = 0;
+            if (text)
+                assert_string_equal(text, whole);
+            free(text);
+        }
+        json_set_alloc_funcs(malloc, free);
+        free(whole);
+    }
+    json_decref(json);
+    assert_null(json_compact(NULL));
 }
 
 /* --- readers --- */
@@ -272,6 +306,7 @@ int main(void)
         cmocka_unit_test(width_is_bounded),
         cmocka_unit_test(nul_bytes_end_nothing),
         cmocka_unit_test(canonical_text_is_sorted_and_compact),
+        cmocka_unit_test(text_is_whole_or_is_not),
         cmocka_unit_test(integers_have_bounds),
         cmocka_unit_test(strings_and_ids_have_bounds),
         cmocka_unit_test(booleans_and_enums),
