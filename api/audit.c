@@ -21,7 +21,6 @@
 #define LINE_BYTES 8192 /* more than any line has */
 
 struct audit {
-    struct loop *loop;
     const struct log *log;
     struct worker *worker;
     int dir_fd;
@@ -190,12 +189,13 @@ static bool is_suppressed(struct audit *audit, const struct request *request)
     return true;
 }
 
-static char *entry_line(struct audit *audit, const struct request *request, int status)
+static char *entry_line(const struct audit *audit, const struct request *request, int status)
 {
     bool is_unix = request->caller.listener == LISTENER_UNIX;
     char when[TIMESTAMP_TEXT], who[160], path[PATH_SHOWN + 1];
     json_t *entry;
     char *line;
+    int result = 0;
 
     timestamp_format(timestamp_now_ms(), when);
     snprintf(path, sizeof(path), "%s", request->path);
@@ -203,11 +203,10 @@ static char *entry_line(struct audit *audit, const struct request *request, int 
                       caller_text(&request->caller, who, sizeof(who)), "address",
                       is_unix ? "unix" : request->caller.peer, "method", request->method, "path",
                       path, "status", status, "request_id", request->uuid);
-    if (entry && audit->suppressed > 0)
-        json_object_set_new(entry, "suppressed", json_integer(audit->suppressed));
+    if (audit->suppressed > 0)
+        result = json_object_set_new(entry, "suppressed", json_integer(audit->suppressed));
+    entry = json_whole(entry, result);
     line = json_compact(entry);
-    if (line)
-        audit->suppressed = 0;
     json_decref(entry);
     return line;
 }
@@ -216,20 +215,24 @@ void audit_write(struct audit *audit, const struct request *request, int status,
                  void *context)
 {
     struct audit_job *job = calloc(1, sizeof(*job));
-    bool suppressed = is_suppressed(audit, request);
+    bool wanted = !is_suppressed(audit, request);
+    bool queued;
 
     if (job) {
         *job = (struct audit_job){ .audit = audit, .done = done, .context = context };
-        job->line = suppressed ? NULL : entry_line(audit, request, status);
+        job->line = wanted ? entry_line(audit, request, status) : NULL;
         if (job->line) {
             job->size = strlen(job->line);
             job->line[job->size++] = '\n'; /* in place of the NUL */
         }
     }
-    if ((!suppressed && !(job && job->line)))
+    queued = job && worker_submit(audit->worker, write_line, written, job, NULL) == 0;
+    if (wanted && queued && job->line)
+        audit->suppressed = 0;
+    else if (wanted)
         log_error(audit->log, "memory is short: %s %s is not in the audit log", request->method,
                   request->path);
-    if (job && worker_submit(audit->worker, write_line, written, job, NULL) == 0)
+    if (queued)
         return;
     free(job ? job->line : NULL);
     free(job);
@@ -255,7 +258,7 @@ int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit
 
     if (!audit)
         return error_set(err, ENOMEM, "no memory for the audit log");
-    *audit = (struct audit){ .loop = loop, .log = log, .dir_fd = dir_fd, .fd = -1 };
+    *audit = (struct audit){ .log = log, .dir_fd = dir_fd, .fd = -1 };
     r = open_file(audit, err);
     if (r == 0)
         r = worker_new(loop, "audit", &ops, &audit->worker, err);

@@ -1,0 +1,163 @@
+/* test_audit.c - every change has its entry, or a word in the log; and strangers are counted. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "api/access.h"
+#include "api/audit.h"
+#include "api/request.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "tests/unit/scratch.h"
+#include "tests/unit/short_memory.h"
+
+#define STRANGERS 25
+#define FOUND_MAX (1u << 20)
+
+struct fixture {
+    char path[SCRATCH_PATH];
+    struct loop *loop;
+    struct log log;
+    struct audit *audit;
+    int dir_fd;
+    unsigned answered;
+    struct {
+        unsigned entries, strangers, suppressed, not_there;
+    } found;
+};
+
+/* The linker puts it in the place of calloc (Makefile). */
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return until_short > 0 && --until_short == 0 ? NULL : __real_calloc(count, size);
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_true(scratch_make(f->path, "audit"));
+    f->dir_fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    f->log = (struct log){ .fd = memfd_create("log", MFD_CLOEXEC), .name = "test" };
+    assert_int_equal(loop_new(&f->loop, NULL), 0);
+    assert_int_equal(audit_new(f->loop, &f->log, f->dir_fd, &f->audit, NULL), 0);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    audit_free(f->audit);
+    loop_free(f->loop);
+    close(f->log.fd);
+    close(f->dir_fd);
+    scratch_remove(f->path);
+    free(f);
+    return 0;
+}
+
+static void answer(void *context)
+{
+    ((struct fixture *)context)->answered++;
+}
+
+static void change(struct fixture *f, enum caller_kind kind)
+{
+    char method[] = "PUT", path[] = "/v1/vms/web";
+    struct request request = { .caller = { .kind = kind, .name = "" },
+                               .method = method,
+                               .path = path };
+
+    audit_write(f->audit, &request, 201, answer, f);
+}
+
+/* Ends the audit log, and counts what is in it and in the log. */
+static void look(struct fixture *f)
+{
+    char *text = __real_calloc(1, FOUND_MAX), *rest = text, *line;
+    auto_close int fd = openat(f->dir_fd, AUDIT_NAME, O_RDONLY | O_CLOEXEC);
+
+    f->audit = audit_free(f->audit);
+    assert_true(read(fd, text, FOUND_MAX - 1) > 0);
+    while ((line = strsep(&rest, "\n")) && *line) {
+        json_t *entry = json_loads(line, 0, NULL);
+
+        if (!entry)
+            fail_msg("no JSON: %s", line);
+        f->found.entries++;
+        f->found.strangers +=
+            strcmp(json_string_value(json_object_get(entry, "who")), "nobody") == 0;
+        f->found.suppressed +=
+            (unsigned)json_integer_value(json_object_get(entry, "suppressed"));
+        json_decref(entry);
+    }
+    memset(text, 0, FOUND_MAX);
+    assert_true(pread(f->log.fd, text, FOUND_MAX - 1, 0) >= 0);
+    for (rest = text; (rest = strstr(rest, "is not in the audit log")); rest++)
+        f->found.not_there++;
+    free(text);
+}
+
+/* Perhaps over the end of a second. */
+static void strangers_are_counted(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < STRANGERS; i++)
+        change(f, CALLER_NOBODY);
+    change(f, CALLER_TOKEN);
+    change(f, CALLER_TOKEN);
+    look(f);
+    assert_int_equal(f->answered, STRANGERS + 2);
+    assert_in_range(f->found.strangers, AUDIT_STRANGERS, 2 * AUDIT_STRANGERS);
+    assert_int_equal(f->found.strangers + f->found.suppressed, STRANGERS);
+    assert_int_equal(f->found.entries, f->found.strangers + 2);
+    assert_int_equal(f->found.not_there, 0);
+}
+
+static void nothing_is_lost_where_memory_is_short(void **state)
+{
+    struct fixture *f = *state;
+    unsigned rounds = 0;
+    bool fell_short;
+
+    json_set_alloc_funcs(short_malloc, free);
+    do {
+        for (unsigned i = 0; i < STRANGERS; i++)
+            change(f, CALLER_NOBODY);
+        until_short = ++rounds;
+        change(f, CALLER_TOKEN);
+        fell_short = until_short == 0;
+        until_short = 0;
+    } while (fell_short);
+    change(f, CALLER_TOKEN);
+    json_set_alloc_funcs(malloc, free);
+    look(f);
+    assert_true(rounds > 10);
+    assert_int_equal(f->answered, rounds * (STRANGERS + 1) + 1);
+    assert_int_equal(f->found.not_there, rounds - 1);
+    assert_int_equal(f->found.entries, f->found.strangers + 2);
+    assert_int_equal(f->found.strangers + f->found.suppressed, rounds * STRANGERS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(strangers_are_counted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nothing_is_lost_where_memory_is_short, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
