@@ -21,7 +21,6 @@
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "base/seqpacket.h"
 #include "storage/instance_name.h"
 #include "vmm/control_protocol.h"
@@ -33,7 +32,6 @@
 
 struct jail {
     const struct config *config;
-    const struct log *log;
     int run_dir_fd, vms_fd; /* <run-dir>, <run-dir>/vms */
     int libexec_fd, vmm_exec_fd;
     int root_namespace; /* what every VMM's root is a copy of */
@@ -124,8 +122,7 @@ static void ask_cpuid(struct vmm_cpuid *cpuid)
         cpuid->count = 0;
 }
 
-int jail_new(const struct config *config, const struct log *log, struct jail **ret_jail,
-             struct error *err)
+int jail_new(const struct config *config, struct jail **ret_jail, struct error *err)
 {
     struct jail *jail = calloc(1, sizeof *jail);
     int result;
@@ -133,7 +130,6 @@ int jail_new(const struct config *config, const struct log *log, struct jail **r
     if (!jail)
         return error_set(err, ENOMEM, "create the jail");
     *jail = (struct jail){ .config = config,
-                           .log = log,
                            .run_dir_fd = -1,
                            .vms_fd = -1,
                            .libexec_fd = -1,

@@ -3,9 +3,9 @@
  * jail_start, which only the launch worker does; what else waits runs there, too.
  *
  *   <run-dir>/empty              the empty directory that becomes every VMM's root
- *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), process (its identity),
- * log: a pipe while the VMM lives, then a file of what was in it <cgroup>/<instance>/         the
- * leaf, where cgroup v2 is there */
+ *   <run-dir>/vms/<instance>/    control.sock, page (vmm/stats_page.h), process (its identity), and
+ *                                log, a pipe while the VMM lives, then a file of what was in it
+ *   <cgroup>/<instance>/         the leaf, where cgroup v2 is there */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,13 +18,12 @@
 struct config;
 struct error;
 struct jail;
-struct log;
 
 /* Users of the agent's range below those of VMs. */
 enum jail_user { JAIL_USER_API, JAIL_USER_FETCH, JAIL_USER_DNSMASQ, JAIL_USER_VMS = 16 };
 
-int jail_new(const struct config *config, const struct log *log, struct jail **ret_jail,
-             struct error *err);
+/* config: borrowed. */
+int jail_new(const struct config *config, struct jail **ret_jail, struct error *err);
 struct jail *jail_free(struct jail *jail); /* accepts NULL */
 
 int jail_run_dir_fd(const struct jail *jail);         /* borrowed */

@@ -230,7 +230,7 @@ static int start(struct warrend *warrend, struct error *err)
     if (result == 0)
         result = catch_signals(warrend, err);
     if (result == 0)
-        result = jail_new(&warrend->config, &warrend->log, &warrend->jail, err);
+        result = jail_new(&warrend->config, &warrend->jail, err);
     if (result == 0)
         result = node_new(warrend->loop, &warrend->log, &warrend->config, warrend->jail,
                           &warrend->node, err);

@@ -27,7 +27,6 @@ struct wire_link {
     struct queued_message *first, **last;
     size_t queued;
     bool *freed; /* where a callback's caller wants to know of wire_link_free */
-    bool reading;
     char buffer[SEQPACKET_MESSAGE_MAX]; /* received or being packed */
 };
 

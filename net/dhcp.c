@@ -257,11 +257,6 @@ struct dhcp_server *dhcp_server_free(struct dhcp_server *server)
     return NULL;
 }
 
-int dhcp_server_pidfd(const struct dhcp_server *server)
-{
-    return server ? server->pidfd : -1;
-}
-
 /* From the host to itself, but bound to the bridge: dnsmasq sees it come from there. */
 static void send_release(const struct dhcp_server *server, uint32_t address,
                          const uint8_t mac[MAC_BYTES])

@@ -42,7 +42,6 @@ const char *dhcp_server_fault(struct dhcp_server *server);
 /* Where it does not, or to be rid of a lease: kills what is left and starts it with the same files.
  */
 int dhcp_server_restart(struct dhcp_server *server, struct error *err);
-int dhcp_server_pidfd(const struct dhcp_server *server); /* borrowed; -1 = none */
 
 /* When it returns, dnsmasq sees the entry before any request that comes later. */
 int dhcp_server_add(struct dhcp_server *server, const struct nic_config *nic, struct error *err);

@@ -54,7 +54,7 @@ static inline int set_up(void **state)
         return -1;
     if (geteuid() != 0 || !find_programs(f->config.libexec_dir))
         return 0;
-    return jail_new(&f->config, NULL, &f->jail, &f->err);
+    return jail_new(&f->config, &f->jail, &f->err);
 }
 
 static inline int tear_down(void **state)

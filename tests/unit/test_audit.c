@@ -99,8 +99,7 @@ static void look(struct fixture *f)
         f->found.entries++;
         f->found.strangers +=
             strcmp(json_string_value(json_object_get(entry, "who")), "nobody") == 0;
-        f->found.suppressed +=
-            (unsigned)json_integer_value(json_object_get(entry, "suppressed"));
+        f->found.suppressed += (unsigned)json_integer_value(json_object_get(entry, "suppressed"));
         json_decref(entry);
     }
     memset(text, 0, FOUND_MAX);

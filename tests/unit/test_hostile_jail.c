@@ -66,7 +66,7 @@ static int place_set_up(void **state)
     if (geteuid() != 0 || !find_programs(p->config.libexec_dir))
         return 0;
     write_secret(p);
-    return jail_new(&p->config, NULL, &p->jail, NULL);
+    return jail_new(&p->config, &p->jail, NULL);
 }
 
 static int place_tear_down(void **state)
