@@ -541,7 +541,7 @@ static void print_node(FILE *out, const struct node *node, json_t *problems)
     print_gauge(out, "warren_memory_allocatable_bytes", "Memory that can be promised to VMs",
                 admission_allocatable_mib(&capacity) << 20);
     print_gauge(out, "warren_memory_promised_bytes", "Memory promised to VMs, with overhead",
-                node_promised_mib(node, NULL) << 20);
+                node_promised(node, NULL).max_mib << 20);
     print_memory(out, node);
     print_gauge(out, "warren_database_healthy", "0 after a commit failed, and while it is damaged",
                 node->database_error == 0 && !node->damage[0]);

@@ -420,11 +420,6 @@ struct memory_promise node_promised(const struct node *node, const struct vm *ex
     return promised;
 }
 
-uint64_t node_promised_mib(const struct node *node, const struct vm *except)
-{
-    return node_promised(node, except).max_mib;
-}
-
 uint64_t node_promised_disk(const struct node *node)
 {
     const struct volume *volume;

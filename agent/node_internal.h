@@ -402,7 +402,6 @@ struct memory_capacity node_memory_capacity(const struct node *node);
 /* Memory of the VMs that run or are to run, overhead included, without `except` (may be NULL); if
  * that waits for autostart, also without the others that do. */
 struct memory_promise node_promised(const struct node *node, const struct vm *except);
-uint64_t node_promised_mib(const struct node *node, const struct vm *except);
 /* Bytes of disk that volumes and snapshots may take. */
 uint64_t node_promised_disk(const struct node *node);
 /* May so many more be?  -ENOSPC with the numbers and `field` to blame. */

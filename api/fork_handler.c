@@ -259,7 +259,7 @@ void vm_fork(struct request *request)
     json_t *parent, *spec;
 
     if (resource_read_wait(request, &err) < 0 ||
-        request_check_match(request, RESOURCE_VM, false, &condition, &err) < 0 ||
+        request_check_match(request, false, &condition, &err) < 0 ||
         forks_read(request, &forks, &err) < 0) {
         request_reply_error(request, &err);
         return;

@@ -158,7 +158,7 @@ static void backed_up(void *context, const void *bytes, size_t size, const struc
                   size >> 20);
         request_reply_error(request, &too_large);
     } else {
-        request_reply_text(request, 200, "application/vnd.sqlite3", bytes, size);
+        request_reply_text(request, "application/vnd.sqlite3", bytes, size);
     }
 }
 
@@ -182,13 +182,13 @@ void node_show_metrics(struct request *request)
     }
     memcpy(all, of_node, node_size);
     memcpy(all + node_size, of_api, api_size);
-    request_reply_text(request, 200, "text/plain; version=0.0.4; charset=utf-8", all,
+    request_reply_text(request, "text/plain; version=0.0.4; charset=utf-8", all,
                        node_size + api_size);
 }
 
 void node_show_health(struct request *request)
 {
-    request_reply_text(request, 200, "text/plain; charset=utf-8", "ok\n", strlen("ok\n"));
+    request_reply_text(request, "text/plain; charset=utf-8", "ok\n", strlen("ok\n"));
 }
 
 void node_show_readiness(struct request *request)
@@ -198,7 +198,7 @@ void node_show_readiness(struct request *request)
     if (node_ready(request->node, &err) < 0)
         request_reply_error(request, &err);
     else
-        request_reply_text(request, 200, "text/plain; charset=utf-8", "ready\n", strlen("ready\n"));
+        request_reply_text(request, "text/plain; charset=utf-8", "ready\n", strlen("ready\n"));
 }
 
 void node_show_openapi(struct request *request)
@@ -206,5 +206,5 @@ void node_show_openapi(struct request *request)
     size_t size;
     const char *text = openapi_text(&size);
 
-    request_reply_text(request, 200, "application/yaml", text, size);
+    request_reply_text(request, "application/yaml", text, size);
 }

@@ -287,14 +287,15 @@ int request_condition(struct request *request, enum resource_kind kind, bool may
     return read_condition(request, exists, may_create, ret_condition, err);
 }
 
-int request_check_match(struct request *request, enum resource_kind kind, bool may_create,
+int request_check_match(struct request *request, bool may_create,
                         struct node_condition *ret_condition, struct error *err)
 {
     struct node_condition condition;
-    int result = request_condition(request, kind, may_create, &condition, err);
+    int result = request_condition(request, RESOURCE_VM, may_create, &condition, err);
 
     if (result == 0 && request->if_match)
-        result = node_check_condition(request->node, kind, request->parameter, &condition, err);
+        result =
+            node_check_condition(request->node, RESOURCE_VM, request->parameter, &condition, err);
     if (result == 0)
         *ret_condition =
             (struct node_condition){ .if_absent = condition.if_absent, .key = condition.key };
@@ -377,12 +378,10 @@ void request_reply_json(struct request *request, int status, json_t *body,
     json_decref(body);
 }
 
-void request_reply_text(struct request *request, int status, const char *content_type,
-                        const char *bytes, size_t size)
+void request_reply_text(struct request *request, const char *content_type, const char *bytes,
+                        size_t size)
 {
-    struct wire_message reply = { .status = (uint16_t)status,
-                                  .body = (char *)bytes,
-                                  .body_size = size };
+    struct wire_message reply = { .status = 200, .body = (char *)bytes, .body_size = size };
 
     reply.strings[WIRE_CONTENT_TYPE] = content_type;
     request_reply(request, &reply, NULL);

@@ -116,9 +116,9 @@ int request_admit_stream(struct request *request, const struct stream_share *sha
 /* If-Match and If-None-Match.  -EINVAL, or -ESTALE if they can be seen not to hold. */
 int request_condition(struct request *request, enum resource_kind kind, bool may_create,
                       struct node_condition *ret_condition, struct error *err);
-/* The same, with If-Match checked now: for what does not change the resource itself. *ret_condition
- * is what else is made of it must keep to. */
-int request_check_match(struct request *request, enum resource_kind kind, bool may_create,
+/* The same of a VM, with If-Match checked now: for what does not change the VM itself.
+ * *ret_condition is what else is made of it must keep to. */
+int request_check_match(struct request *request, bool may_create,
                         struct node_condition *ret_condition, struct error *err);
 /* The same, of a change of the node's own spec. */
 int request_node_condition(struct request *request, struct node_condition *ret_condition,
@@ -142,9 +142,9 @@ void request_send(struct request *request, struct wire_message *reply);
 /* Each frees the request.  body: taken; NULL (memory is short) is answered as 503. */
 void request_reply_json(struct request *request, int status, json_t *body,
                         const struct reply_headers *headers);
-/* bytes: borrowed. */
-void request_reply_text(struct request *request, int status, const char *content_type,
-                        const char *bytes, size_t size);
+/* 200; bytes: borrowed. */
+void request_reply_text(struct request *request, const char *content_type, const char *bytes,
+                        size_t size);
 /* Without a body: 204. */
 void request_reply_empty(struct request *request);
 /* 200: the client gets what can be read from the stream socket fd, which is taken, until its end.

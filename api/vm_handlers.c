@@ -116,8 +116,7 @@ void vm_snapshot(struct request *request)
                                   .context = request };
 
     if (resource_read_wait(request, &err) < 0 ||
-        request_check_match(request, RESOURCE_VM, /* may_create= */ true, &change.condition, &err) <
-            0 ||
+        request_check_match(request, /* may_create= */ true, &change.condition, &err) < 0 ||
         snapshot_read(request, &change, &err) < 0) {
         json_decref(change.body);
         request_reply_error(request, &err);
@@ -213,7 +212,7 @@ static void console_show(struct request *request, size_t tail)
     if (node_console(request->node, request->parameter, tail, &bytes, &size, &err) < 0)
         request_reply_error(request, &err);
     else
-        request_reply_text(request, 200, CONSOLE_TYPE, bytes, size);
+        request_reply_text(request, CONSOLE_TYPE, bytes, size);
 }
 
 void vm_console(struct request *request)
@@ -248,7 +247,7 @@ void vm_console_input(struct request *request)
     struct error err = { 0 };
 
     if (request_check_bytes(request, types, NODE_INPUT_MAX, &err) < 0 ||
-        request_check_match(request, RESOURCE_VM, false, &condition, &err) < 0)
+        request_check_match(request, false, &condition, &err) < 0)
         request_reply_error(request, &err);
     else
         node_console_input(request->node, request->parameter, request->body, request->body_size,

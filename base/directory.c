@@ -47,7 +47,7 @@ int directory_remove(int at_fd, const char *name)
     return result == -ENOENT ? 0 : result;
 }
 
-int directory_unlink(int dir_fd, const char *name, int flags)
+int directory_unlink(int dir_fd, const char *name)
 {
-    return unlinkat(dir_fd, name, flags) < 0 && errno != ENOENT ? -errno : 0;
+    return unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }

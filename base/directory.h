@@ -8,5 +8,5 @@ int directory_each(int at_fd, const char *name,
                    int (*each)(void *context, int dir_fd, const char *name), void *context);
 /* A directory and the files in it; 0 if it is not there, too; -errno. */
 int directory_remove(int at_fd, const char *name);
-/* unlinkat, but 0 if it is not there, too; -errno. */
-int directory_unlink(int dir_fd, const char *name, int flags);
+/* unlinkat of a file, but 0 if it is not there, too; -errno. */
+int directory_unlink(int dir_fd, const char *name);

@@ -172,7 +172,7 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
         return 0;
     if (!instance_set_has(keep, instance))
         return directory_remove(dir_fd, name);
-    return directory_unlink(dir_fd, instance_name(instance, "/" IMAGE_UNDONE).text, 0);
+    return directory_unlink(dir_fd, instance_name(instance, "/" IMAGE_UNDONE).text);
 }
 
 int image_sweep(const struct image_store *store, const uint32_t *keep, size_t count,

@@ -202,11 +202,11 @@ int volume_find(const struct volume_store *store, uint32_t instance, enum volume
 int volume_remove(const struct volume_store *store, uint32_t instance, struct error *err)
 {
     struct instance_name undone = instance_name(instance, UNDONE);
-    int result = directory_unlink(store->dir_fd, undone.text, 0);
+    int result = directory_unlink(store->dir_fd, undone.text);
 
     for (int format = 0; result == 0 && format < VOLUME_FORMAT_COUNT; format++)
-        result = directory_unlink(store->dir_fd,
-                                  ready_name(instance, (enum volume_format)format).text, 0);
+        result =
+            directory_unlink(store->dir_fd, ready_name(instance, (enum volume_format)format).text);
     if (result == 0 && fsync(store->dir_fd) < 0)
         result = -errno;
     return result < 0 ? error_set(err, result, "remove the volume: %s", strerror(-result)) : 0;
@@ -219,11 +219,11 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     bool is_ready = false;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return directory_unlink(dir_fd, name, 0);
+        return directory_unlink(dir_fd, name);
     for (int format = 0; !is_ready && format < VOLUME_FORMAT_COUNT; format++)
         is_ready = instance_name_parse(name, ready_suffixes[format], &instance) == 0;
     /* What we did not name is not ours. */
-    return !is_ready || instance_set_has(keep, instance) ? 0 : directory_unlink(dir_fd, name, 0);
+    return !is_ready || instance_set_has(keep, instance) ? 0 : directory_unlink(dir_fd, name);
 }
 
 int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,

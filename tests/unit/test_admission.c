@@ -123,9 +123,9 @@ static void memory_is_promised_until_the_process_has_ended(void **state)
 
     (void)state;
     vm.spec.memory_max_mib = vm.spec.memory_min_mib = 100;
-    assert_int_equal(node_promised_mib(&node, NULL), 100 + VM_OVERHEAD_MIB);
+    assert_int_equal(node_promised(&node, NULL).max_mib, 100 + VM_OVERHEAD_MIB);
     vm.pidfd = -1;
-    assert_int_equal(node_promised_mib(&node, NULL), 0);
+    assert_int_equal(node_promised(&node, NULL).max_mib, 0);
 }
 
 /* Between its admission and its commit nobody else gets what it is promised; stopped, it has
