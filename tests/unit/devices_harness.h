@@ -19,6 +19,7 @@ struct machine {
 };
 struct control {
     int gone_kind, gone_place, gone;
+    struct vmm_vsock asked; /* by the guest */
 };
 
 struct devices_harness {
@@ -52,12 +53,12 @@ static inline void tell_device(struct control *control, enum vmm_device_kind kin
     control->gone_place = (int)place;
 }
 
-static inline struct devices_harness *devices_harness_new(bool with_kvm)
+/* `spec` has what is called; the rest is filled in here. */
+static inline struct devices_harness *
+devices_harness_make(bool with_kvm, const struct vmm_configure *configure, struct devices_spec spec)
 {
     struct devices_harness *f = calloc(1, sizeof *f);
-    const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
     const struct config_fds fds = { 0 };
-    struct devices_spec spec = { .hold = hold, .release = release, .tell_device = tell_device };
 
     assert_non_null(f);
     if (with_kvm)
@@ -74,9 +75,18 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
     spec.page = &f->page;
     spec.machine = &f->machine;
     spec.control = &f->control;
-    assert_int_equal(devices_init(&f->devices, &spec, &configure, &fds, &f->h.err), 0);
+    assert_int_equal(devices_init(&f->devices, &spec, configure, &fds, &f->h.err), 0);
     f->h.slot = DISK_SLOT;
     return f;
+}
+
+static inline struct devices_harness *devices_harness_new(bool with_kvm)
+{
+    const struct vmm_configure configure = { .memory_bytes = HARNESS_MEMORY };
+
+    return devices_harness_make(
+        with_kvm, &configure,
+        (struct devices_spec){ .hold = hold, .release = release, .tell_device = tell_device });
 }
 
 /* The VMM leaves it to its process' end. */

@@ -20,15 +20,20 @@ static inline struct uring *ring_new(void)
     return NULL;
 }
 
+/* But for the struct itself. */
+static inline void ring_release(struct uring *ring)
+{
+    struct disk_ring made = { ring->fd, ring->event_fd, ring->layout };
+
+    munmap(ring->rings, disk_ring_bytes(&ring->layout));
+    munmap(ring->entries, URING_ENTRIES_BYTES);
+    disk_ring_close(&made);
+}
+
 static inline struct uring *ring_free(struct uring *ring) /* accepts NULL */
 {
-    if (ring) {
-        struct disk_ring made = { ring->fd, ring->event_fd, ring->layout };
-
-        munmap(ring->rings, disk_ring_bytes(&ring->layout));
-        munmap(ring->entries, URING_ENTRIES_BYTES);
-        disk_ring_close(&made);
-        free(ring);
-    }
+    if (ring)
+        ring_release(ring);
+    free(ring);
     return NULL;
 }
