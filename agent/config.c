@@ -260,6 +260,7 @@ static int parse_file(struct config *config, const char *path, bool required, st
     char line[1024];
     int number = 0;
     int result = 0;
+    int unread;
 
     if (!file && errno == ENOENT && !required)
         return 0;
@@ -270,7 +271,10 @@ static int parse_file(struct config *config, const char *path, bool required, st
         result = strlen(line) < sizeof line - 1 ? parse_line(config, line, err)
                                                 : error_set(err, EINVAL, "the line is too long");
     }
+    unread = ferror(file) ? errno : 0; /* a directory can be opened, too */
     fclose(file);
+    if (result == 0 && unread)
+        return error_set(err, unread, "read %s: %s", path, strerror(unread));
     return result < 0 ? error_wrap(err, "%s line %d", path, number) : 0;
 }
 

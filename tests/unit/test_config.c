@@ -210,6 +210,16 @@ static void a_bad_line_is_named_by_number(void **state)
     free(text);
 }
 
+static void a_file_that_cannot_be_read_is_none_of_defaults(void **state)
+{
+    struct parsed p;
+
+    (void)state;
+    assert_int_equal(parse("--config /none-such", &p), -ENOENT);
+    assert_int_equal(parse("--config /tmp", &p), -EISDIR);
+    assert_non_null(strstr(p.err.message, "/tmp"));
+}
+
 static void help_and_version_ask_for_nothing_else(void **state)
 {
     struct parsed p;
@@ -231,6 +241,7 @@ int main(void)
         cmocka_unit_test(a_file_says_the_same_as_flags),
         cmocka_unit_test(flags_win_over_the_file),
         cmocka_unit_test(a_bad_line_is_named_by_number),
+        cmocka_unit_test(a_file_that_cannot_be_read_is_none_of_defaults),
         cmocka_unit_test(help_and_version_ask_for_nothing_else),
     };
 
