@@ -67,8 +67,10 @@ static int open_cgroup(struct jail *jail, const struct config *config, struct er
 {
     const char *setting = config->cgroup[0] ? "cgroup" : "prefix";
     const char *value = config->cgroup[0] ? config->cgroup : config->prefix;
-    int result;
+    int result = config->cgroup[0] ? jail_cgroup_check(config->cgroup, err) : 0;
 
+    if (result < 0)
+        return result;
     do {
         cleanup_close(&jail->cgroup.fd);
         result = jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);

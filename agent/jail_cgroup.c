@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "agent/jail_files.h"
@@ -111,6 +113,22 @@ static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
 static void keep_zswap(int fd)
 {
     jail_write_text(fd, "memory.zswap.writeback", "0");
+}
+
+/* A directory elsewhere can be made, too, but would be no cgroup.  What is not there is left to who
+ * makes it. */
+int jail_cgroup_check(const char *path, struct error *err)
+{
+    char parent[512];
+    struct statfs at;
+    int length = (int)(strrchr(path, '/') - path);
+
+    snprintf(parent, sizeof parent, "%.*s/", length, path);
+    if ((statfs(path, &at) < 0 && statfs(parent, &at) < 0) || at.f_type == CGROUP2_SUPER_MAGIC)
+        return 0;
+    return error_field(
+        err, EINVAL, "cgroup",
+        "cgroup: %s is not in a cgroup v2 hierarchy, as /sys/fs/cgroup mostly is one", path);
 }
 
 int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,

@@ -22,6 +22,8 @@ struct jail_cgroup {
     char io_device[JAIL_IO_DEVICE_TEXT]; /* that io.max limits; "" = none */
 };
 
+/* What an operator set: -EINVAL if it is no cgroup. */
+int jail_cgroup_check(const char *path, struct error *err);
 /* path: "" = <prefix>-vms in the root of the hierarchy. */
 int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *prefix,
                      struct error *err);

@@ -356,6 +356,23 @@ static void the_cgroups_parent_goes_when_it_is_empty(void **state)
     assert_int_equal(rmdir(cgroup.own), 0);
 }
 
+/* Where else the agent would make it again and again, as one that others always remove. */
+static void a_cgroup_is_in_the_hierarchy(void **state)
+{
+    struct fixture *f = need_jail(state);
+    char *path = f->config.cgroup;
+
+    f->jail = jail_free(f->jail);
+    assert_in_range(snprintf(path, sizeof f->config.cgroup, "%s/group", f->config.run_dir), 1,
+                    sizeof f->config.cgroup - 1);
+    assert_int_equal(jail_new(&f->config, &f->jail, &f->err), -EINVAL);
+    assert_string_equal(f->err.field, "cgroup");
+    assert_non_null(strstr(f->err.message, path));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(jail_cgroup_check("/none-such", &f->err), -EINVAL);
+    assert_int_equal(access("/none-such", F_OK), -1);
+}
+
 static void users_do_not_overlap(void **state)
 {
     struct fixture *f = need_jail(state);
@@ -526,6 +543,7 @@ int main(void)
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),
         TEST(the_cgroups_parent_goes_when_it_is_empty),
+        TEST(a_cgroup_is_in_the_hierarchy),
         TEST(users_do_not_overlap),
         TEST(the_console_is_a_ring),
         TEST(of_a_page_of_another_layout_the_head_is_read),
