@@ -178,7 +178,9 @@ struct vm {
     bool start_due;              /* start as soon as nothing stands against it */
     bool start_was_due;          /* for the agent that wrote its row */
     bool autostart_waits;        /* but not before its turn (node_autostart.c) */
-    bool stop_sent;              /* the power button was pressed */
+    bool stop_sent;              /* the power button was pressed, by this agent */
+    int64_t stop_by_ms;          /* CLOCK_MONOTONIC, in the row: its process lives no longer than
+                                  * the host; 0 = it need not stop */
     bool kill_sent;              /* the process got SIGKILL from us */
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */

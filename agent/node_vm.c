@@ -468,6 +468,7 @@ static int add_stored(const struct vm *vm, json_t *status)
     return json_object_set_new(status, "since_ms", json_integer(vm->since_ms)) |
            json_object_set_new(status, "exit_ms", json_integer(vm->exit.at_ms)) |
            json_object_set_new(status, "failures", json_integer(vm->failures)) |
+           json_object_set_new(status, "stop_by_ms", json_integer(vm->stop_by_ms)) |
            json_object_set_new(status, "boot_id", json_string(vm->boot_id)) |
            json_object_set_new(status, "intent", json_string(intent_names[vm->intent])) |
            json_object_set_new(status, "full", json_string(vm->full)) |
@@ -542,6 +543,7 @@ static int vm_restore(struct resource *resource, const json_t *status, struct er
     vm->restarts = (unsigned)json_integer_value(json_object_get(status, "restarts"));
     vm->failures = (unsigned)json_integer_value(json_object_get(status, "failures"));
     vm->since_ms = json_integer_value(json_object_get(status, "since_ms"));
+    vm->stop_by_ms = json_integer_value(json_object_get(status, "stop_by_ms"));
     snprintf(vm->boot_id, sizeof vm->boot_id, "%s", json_text(status, "boot_id"));
     vm->head.deleting = json_is_true(json_object_get(status, "deleting"));
     intent = json_index(status, "intent", intent_names, VM_INTENT_COUNT);

@@ -32,6 +32,7 @@ void vm_forget_process(struct vm *vm)
     cleanup_close(&vm->status_fd);
     vm->pid = 0;
     vm->stop_sent = false;
+    vm->stop_by_ms = 0;
     vm->kill_sent = false;
     vm->sacrificed[0] = '\0';
     vm->balance = (struct balancer_memory){ 0 };

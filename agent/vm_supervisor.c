@@ -66,16 +66,30 @@ static void on_stop_timeout(void *context)
     kill_process(closure->node, vm);
 }
 
-static void press_power_button(struct node *node, struct vm *vm)
+/* The guest has so long from when it was first asked, however often the agent begins anew. */
+static int64_t stop_within_ms(struct vm *vm)
+{
+    int64_t most_ms = (int64_t)vm->spec.stop_timeout_s * 1000;
+    int64_t left_ms = vm->stop_by_ms - loop_now_ms();
+
+    if (vm->stop_by_ms == 0 || left_ms > most_ms) {
+        vm->stop_by_ms = loop_now_ms() + most_ms;
+        left_ms = most_ms;
+    }
+    return left_ms > 0 ? left_ms : 0;
+}
+
+static void stop(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
+    int64_t within_ms = stop_within_ms(vm);
 
+    vm_set_state(node, vm, VM_STOPPING, vm->spec.desired_running ? "reboot" : "stop");
     if (vm->stop_sent || vm->kill_sent)
         return;
     vm->stop_sent = true;
     loop_cancel(vm->timer);
-    vm->timer = loop_after(node->loop, (int64_t)vm->spec.stop_timeout_s * 1000, on_stop_timeout,
-                           &vm->closure);
+    vm->timer = loop_after(node->loop, within_ms, on_stop_timeout, &vm->closure);
     if (!vm->client || !vm->timer || vmm_client_power_button(vm->client, &err) < 0)
         kill_process(node, vm); /* it cannot be asked */
 }
@@ -258,8 +272,7 @@ static void step_live(struct node *node, struct vm *vm)
          * gone half of the way. */
         if ((vm->state == VM_PAUSED || vm->state == VM_PAUSING) && vm->told != VM_TOLD_RESUME)
             tell_pause(node, vm, false);
-        vm_set_state(node, vm, VM_STOPPING, vm->spec.desired_running ? "reboot" : "stop");
-        press_power_button(node, vm);
+        stop(node, vm);
     } else if (vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) {
         pause_or_resume(node, vm);
         vm_hotplug_step(node, vm);
