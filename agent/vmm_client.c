@@ -68,18 +68,18 @@ static unsigned places_of(unsigned kind)
 }
 
 /* The guest has let it go.  If it was just asked once more, the answer to that says so, too, and
- * comes later: only then its place is one that nothing more is said about. */
-static bool take_gone(struct vmm_client *client, const struct vmm_device *device)
+ * comes later: only then its place is one that nothing more is said about.  If an earlier agent had
+ * it asked, this one is still to ask. */
+static void take_gone(struct vmm_client *client, const struct vmm_device *device)
 {
     bool *asked = &client->devices_asked[device->kind][device->place];
 
     if (!*asked)
-        return false;
-    *asked = false;
-    if (!client->devices_owed[device->kind][device->place])
+        count_unasked(client);
+    else if (!client->devices_owed[device->kind][device->place])
         client->ops->device(client->context, (enum vmm_device_kind)device->kind, device->place,
                             /* present= */ false, 0);
-    return true;
+    *asked = false;
 }
 
 static bool take_device(struct vmm_client *client, const struct vmm_device *device)
@@ -92,8 +92,10 @@ static bool take_device(struct vmm_client *client, const struct vmm_device *devi
         return take_full(client, device);
     if (device->state > VMM_DEVICE_PRESENT)
         return false;
-    if (!present && device->result == 0)
-        return take_gone(client, device);
+    if (!present && device->result == 0) {
+        take_gone(client, device);
+        return true;
+    }
     if (!client->devices_owed[device->kind][device->place])
         return false;
     client->devices_owed[device->kind][device->place] = false;

@@ -29,10 +29,11 @@
  *                                      PRESENT only asks whether it is there.  Answer: DEVICE,
  *                                      state PRESENT, or ABSENT with -ENOENT: none is there
  *   VMM -> agent   DEVICE              unasked, state ABSENT: the guest has let go what it was
- *                                      asked for; its fds are closed.  State FULL: there is no
- *                                      space for a request of a disk that has pause_when_full.
- *                                      Such requests wait until RESUME, which tries them again;
- *                                      the page (stats_page.h) says it, too
+ *                                      asked for, by this agent or the one before; its fds are
+ *                                      closed.  State FULL: there is no space for a request of a
+ *                                      disk that has pause_when_full.  Such requests wait until
+ *                                      RESUME, which tries them again; the page (stats_page.h)
+ *                                      says it, too
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
  *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
  *   agent -> VMM   MEMORY              struct vmm_memory_change.  No answer; see stats_page.h

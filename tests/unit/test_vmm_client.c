@@ -341,8 +341,7 @@ static void what_was_not_asked_about_ends_it(void **state)
         int result;
     } cases[] = {
         { false, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_PRESENT, 0 },
-        { false, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0 },
-        { true, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0 }, /* it was not asked to go */
+        { false, false, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, -ENOENT },
         { true, false, VMM_DEVICE_DISK, 1, VMM_DEVICE_PRESENT, 0 },
         { true, false, VMM_DEVICE_NIC, 0, VMM_DEVICE_PRESENT, 0 },
         { true, true, VMM_DEVICE_KIND_COUNT, 0, VMM_DEVICE_PRESENT, 0 },
@@ -378,10 +377,31 @@ static void one_answer_for_each_question(void **state)
     assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 0, true, NULL), 0);
     tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_PRESENT, 0);
     tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0);
-    assert_int_equal(f->closed, 0);
     tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(f->devices, 2);
+    assert_int_equal(f->closed, 0);
+    tell(f, VMM_DEVICE_DISK, 0, VMM_DEVICE_ABSENT, -ENOENT);
     assert_int_equal(f->closed, 1);
     assert_int_equal(f->devices, 2);
+}
+
+/* An earlier agent had it asked, and it goes as this one comes: what this one asks is answered. */
+static void what_an_earlier_agent_asked_is_no_answer(void **state)
+{
+    for (int asks = 0; asks < 2; asks++) { /* a look, or to go */
+        struct fixture *f = *state;
+        unsigned devices = f->devices;
+
+        say_version(f);
+        tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_ABSENT, 0);
+        assert_int_equal(f->devices, devices);
+        assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_NIC, 7, asks, NULL), 0);
+        tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_ABSENT, 0);
+        assert_int_equal(f->devices, devices);
+        tell(f, VMM_DEVICE_NIC, 7, VMM_DEVICE_ABSENT, -ENOENT);
+        assert_true(f->devices == devices + 1 && !f->present && f->place == 7);
+        assert_int_equal(f->closed, 0);
+    }
 }
 
 /* FLOOD messages are there, and counted in *told: a part of them in the first turn, all in the end.
@@ -487,6 +507,7 @@ int main(void)
         TEST(two_answers_are_one),
         cmocka_unit_test(what_was_not_asked_about_ends_it),
         TEST(one_answer_for_each_question),
+        TEST(what_an_earlier_agent_asked_is_no_answer),
         TEST(full_disks_are_told_in_parts_too),
         TEST(answers_to_nothing_are_read_in_parts_too),
         TEST(a_full_nic_ends_it),
