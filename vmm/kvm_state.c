@@ -118,10 +118,8 @@ static void transfer_parts(int fd, struct transfer *transfer, const struct part_
     }
 }
 
-static void save_msrs(int fd, struct transfer *transfer)
+static void read_msrs(int fd, struct transfer *transfer, struct kvm_msr_entry *ret_entries)
 {
-    struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
-
     for (size_t i = 0; i < ARRAY_LENGTH(msrs); i++) {
         struct one_msr msr = { .header.nmsrs = 1, .entry.index = msrs[i] };
         int count = ioctl(fd, KVM_GET_MSRS, &msr);
@@ -129,18 +127,14 @@ static void save_msrs(int fd, struct transfer *transfer)
         if (count < 0)
             transfer_refuse(transfer, errno, "read MSR %#x", msrs[i]);
         if (count == 1)
-            entries[i] = msr.entry; /* else its index stays 0 */
+            ret_entries[i] = msr.entry; /* else its index stays 0 */
     }
-    transfer_value(transfer, "MSRs", entries);
 }
 
 /* Only those of the list: a state that names others is not ours.  Some may be read but not set;
  * that matters if they are in use. */
-static void load_msrs(int fd, struct transfer *transfer)
+static void set_msrs(int fd, struct transfer *transfer, const struct kvm_msr_entry *entries)
 {
-    struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
-
-    transfer_grown(transfer, "MSRs", entries, sizeof entries, OLDER_MSRS * sizeof entries[0]);
     for (size_t i = 0; i < ARRAY_LENGTH(msrs) && transfer_is_good(transfer); i++) {
         struct one_msr msr = { .header.nmsrs = 1, .entry = entries[i] };
 
@@ -167,17 +161,21 @@ static void transfer_tsc_rate(int fd, struct transfer *transfer)
 }
 
 /* Asking for the run state first lets KVM take an INIT or SIPI that is due: that changes the rest.
+ * The timer's deadline is read before the APIC: KVM may raise its interrupt and forget the deadline
+ * with any call, and a timer that is in neither would silence its guest; in both it does no harm.
  */
 void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer)
 {
+    struct kvm_msr_entry entries[ARRAY_LENGTH(msrs)] = { 0 };
     struct kvm_mp_state state;
 
     read_part(vcpu->fd, transfer, &parts_after_msrs[1], &state);
     transfer_tsc_rate(vcpu->fd, transfer);
+    if (!transfer->loading)
+        read_msrs(vcpu->fd, transfer, entries);
     transfer_parts(vcpu->fd, transfer, parts_before_msrs, ARRAY_LENGTH(parts_before_msrs));
+    transfer_grown(transfer, "MSRs", entries, sizeof entries, OLDER_MSRS * sizeof entries[0]);
     if (transfer->loading)
-        load_msrs(vcpu->fd, transfer);
-    else
-        save_msrs(vcpu->fd, transfer);
+        set_msrs(vcpu->fd, transfer, entries);
     transfer_parts(vcpu->fd, transfer, parts_after_msrs, ARRAY_LENGTH(parts_after_msrs));
 }

@@ -174,6 +174,43 @@ static void a_deadline_comes_along(void **state)
     machine_close(&to);
 }
 
+static const struct machine *expiring;
+static bool apic_is_read;
+
+/* In the first call behind the APIC's, as KVM does where the processor counts for it and the thread
+ * has come to another CPU: the interrupt is raised, and the deadline is forgotten. */
+static void expire(enum fault_call call, unsigned long what)
+{
+    if (call != IOCTL || !expiring)
+        return;
+    if (apic_is_read) {
+        const struct machine *m = expiring;
+
+        expiring = NULL;
+        (void)msr_do(m, KVM_SET_MSRS, TSC_DEADLINE, 0);
+    }
+    apic_is_read |= what == KVM_GET_LAPIC;
+}
+
+static void a_timer_that_expires_meanwhile_is_not_lost(void **state)
+{
+    struct machine from = { 0 }, to = { 0 };
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    (void)arm_deadline(&from);
+    expiring = &from;
+    fault_before = expire;
+    transfer_vcpu(&from, &to, 0);
+    fault_before = NULL;
+    assert_null(expiring);
+    assert_int_equal(msr_get(&from, TSC_DEADLINE), 0);
+    assert_true(msr_get(&to, TSC_DEADLINE) > 0);
+    machine_close(&from);
+    machine_close(&to);
+}
+
 static void the_clock_goes_on_where_it_was(void **state)
 {
     struct machine from = { 0 }, to = { 0 };
@@ -495,6 +532,7 @@ int main(void)
         cmocka_unit_test(a_start_that_is_due_is_not_lost),
         cmocka_unit_test(a_deadline_comes_along),
         cmocka_unit_test(the_tsc_is_set_first_and_its_deadline_last),
+        cmocka_unit_test(a_timer_that_expires_meanwhile_is_not_lost),
         cmocka_unit_test(the_clock_goes_on_where_it_was),
         cmocka_unit_test(a_part_that_cannot_be_read_is_refused),
         cmocka_unit_test(want_of_memory_refuses),
