@@ -131,20 +131,30 @@ static void read_msrs(int fd, struct transfer *transfer, struct kvm_msr_entry *r
     }
 }
 
-/* Only those of the list: a state that names others is not ours.  Some may be read but not set;
- * that matters if they are in use. */
-static void set_msrs(int fd, struct transfer *transfer, const struct kvm_msr_entry *entries)
+/* Some may be read but not set; that matters if they are in use. */
+static void set_msr(int fd, struct transfer *transfer, const struct kvm_msr_entry *entry)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(msrs) && transfer_is_good(transfer); i++) {
-        struct one_msr msr = { .header.nmsrs = 1, .entry = entries[i] };
+    struct one_msr msr = { .header.nmsrs = 1, .entry = *entry };
 
-        if (entries[i].index == 0)
-            continue;
-        if (entries[i].index != msrs[i])
+    if (transfer_is_good(transfer) && ioctl(fd, KVM_SET_MSRS, &msr) != 1 && entry->data != 0)
+        transfer_refuse(transfer, ENOTSUP, "this host's KVM does not take MSR %#x", entry->index);
+}
+
+/* Only those of the list: a state that names others is not ours.  Linux before 6.7 takes a TSC that
+ * is within a second of what it expects for a wish to be synchronized, and stays at that.  The
+ * first vCPU's is nobody's to follow, also if its guest is so young: so it comes from far. */
+static void set_msrs(const struct vcpu *vcpu, struct transfer *transfer,
+                     const struct kvm_msr_entry *entries)
+{
+    const struct kvm_msr_entry far = { .index = msrs[0], .data = 1ull << 62 };
+
+    if (vcpu->index == 0)
+        set_msr(vcpu->fd, transfer, &far);
+    for (size_t i = 0; i < ARRAY_LENGTH(msrs); i++) {
+        if (entries[i].index != 0 && entries[i].index != msrs[i])
             transfer_refuse(transfer, EINVAL, "MSR %#x is not expected", entries[i].index);
-        else if (ioctl(fd, KVM_SET_MSRS, &msr) != 1 && entries[i].data != 0)
-            transfer_refuse(transfer, ENOTSUP, "this host's KVM does not take MSR %#x",
-                            entries[i].index);
+        if (entries[i].index != 0)
+            set_msr(vcpu->fd, transfer, &entries[i]);
     }
 }
 
@@ -176,6 +186,6 @@ void vcpu_transfer(const struct vcpu *vcpu, struct transfer *transfer)
     transfer_parts(vcpu->fd, transfer, parts_before_msrs, ARRAY_LENGTH(parts_before_msrs));
     transfer_grown(transfer, "MSRs", entries, sizeof entries, OLDER_MSRS * sizeof entries[0]);
     if (transfer->loading)
-        set_msrs(vcpu->fd, transfer, entries);
+        set_msrs(vcpu, transfer, entries);
     transfer_parts(vcpu->fd, transfer, parts_after_msrs, ARRAY_LENGTH(parts_after_msrs));
 }

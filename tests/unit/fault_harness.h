@@ -68,6 +68,7 @@ static unsigned fault_pretended; /* ioctls of this type do well without being ma
 
 /* Before each call, as another vCPU may be; NULL = nothing. */
 static void (*fault_before)(enum fault_call call, unsigned long what);
+static const void *fault_argument; /* of an ioctl then */
 
 static inline void fault_set(enum fault_call call, int code, unsigned long what, unsigned skip,
                              unsigned times)
@@ -140,6 +141,7 @@ FAULT_REAL(int, ioctl, int fd, unsigned long request, ...)
     va_start(list, request);
     argument = va_arg(list, void *);
     va_end(list);
+    fault_argument = argument;
     if (fault_hits(IOCTL, request))
         return -1;
     return fault_pretended && _IOC_TYPE(request) == fault_pretended

@@ -1,79 +1,12 @@
 /* test_kvm_state.c - what KVM keeps of a machine, from one machine of the host's KVM into another,
  * into one whose KVM is another, and with calls that fail. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-#include "tests/unit/fault_harness.h"
-#include "base/cleanup.h"
-#include "base/error.h"
-#include "vmm/cpuid.h"
-#include "vmm/guest_memory.h"
-#include "vmm/kvm.h"
-#include "vmm/transfer.h"
-#include "vmm/vcpu.h"
+#include "tests/unit/kvm_harness.h"
 
-#define VCPUS      2
 #define MSI_TO_1   0xfee01000u /* physical destination 1 */
 #define MSI_INIT   0x500u      /* delivery modes of the LAPIC */
 #define MSI_SIPI   0x600u
 #define SIPI_PAGE  0x12u
 #define PAGE_SHIFT 12
-#define TSC        0x10u /* the first of the MSRs */
-
-struct machine {
-    int kvm_fd;
-    struct guest_memory *memory;
-    struct kvm kvm;
-    struct vcpu vcpus[VCPUS];
-};
-
-static void machine_open(struct machine *m)
-{
-    const struct guest_memory_spec spec = { .bytes = 2 << 20 };
-    static struct cpuid cpuid;
-
-    m->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (m->kvm_fd < 0)
-        skip();
-    assert_int_equal(guest_memory_make(&spec, &m->memory, NULL), 0);
-    assert_int_equal(kvm_open(m->kvm_fd, m->memory, &m->kvm, NULL), 0);
-    assert_int_equal(cpuid_supported(m->kvm_fd, &cpuid, NULL), 0);
-    for (unsigned i = 0; i < VCPUS; i++) {
-        m->vcpus[i].index = i;
-        cpuid_adapt(&cpuid, i, VCPUS, m->kvm.has_tsc_deadline);
-        assert_int_equal(vcpu_new(&m->vcpus[i], &m->kvm, &cpuid, NULL), 0);
-    }
-}
-
-static void machine_close(struct machine *m)
-{
-    for (unsigned i = 0; i < VCPUS; i++) {
-        munmap(m->vcpus[i].run, m->kvm.run_bytes);
-        close(m->vcpus[i].fd);
-    }
-    close(m->kvm.vm_fd);
-    guest_memory_free(m->memory);
-    close(m->kvm_fd);
-}
-
-static void transfer_vcpu(const struct machine *from, const struct machine *to, unsigned index)
-{
-    struct error err = { 0 };
-    struct transfer transfer = { .err = &err };
-
-    vcpu_transfer(&from->vcpus[index], &transfer);
-    transfer.loading = true;
-    vcpu_transfer(&to->vcpus[index], &transfer);
-    if (!transfer_is_good(&transfer))
-        fail_msg("%s", err.message);
-    free(transfer.bytes);
-}
 
 /* The first vCPU started the second when that was held already, so it has done nothing about it. */
 static void a_start_that_is_due_is_not_lost(void **state)
@@ -105,188 +38,7 @@ static void a_start_that_is_due_is_not_lost(void **state)
     machine_close(&to);
 }
 
-/* --- clocks --- */
-
-#define TSC_DEADLINE 0x6e0u
-#define LVT_TIMER    0x320
-#define SPURIOUS     0xf0
-#define BY_DEADLINE  (2u << 17 | 0x40) /* the timer's mode, and its vector */
-#define FAR          (1ull << 40)      /* cycles: no test takes so long */
-#define SOON         (1ull << 37)      /* nor that, from a line to the next */
-#define HOUR_NS      3600000000000ull
-
-/* False if this KVM has not that one, or not that value of it. */
-static bool msr_try(const struct machine *m, unsigned long request, uint32_t index, uint64_t *value)
-{
-    uint64_t room[(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)) / 8] = { 0 };
-    struct kvm_msrs *msr = (void *)room;
-    bool good;
-
-    msr->nmsrs = 1;
-    msr->entries[0] = (struct kvm_msr_entry){ .index = index, .data = *value };
-    good = ioctl(m->vcpus[0].fd, request, msr) == 1;
-    *value = msr->entries[0].data;
-    return good;
-}
-
-static uint64_t msr_do(const struct machine *m, unsigned long request, uint32_t index,
-                       uint64_t value)
-{
-    assert_true(msr_try(m, request, index, &value));
-    return value;
-}
-
-static uint64_t msr_get(const struct machine *m, uint32_t index)
-{
-    return msr_do(m, KVM_GET_MSRS, index, 0);
-}
-
-/* Returns the deadline, of which a KVM without hardware may have made another. */
-static uint64_t arm_deadline(const struct machine *m)
-{
-    struct kvm_lapic_state apic;
-    uint32_t timer = BY_DEADLINE, enabled = 0x1ff;
-
-    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_GET_LAPIC, &apic), 0);
-    memcpy(apic.regs + SPURIOUS, &enabled, sizeof enabled);
-    memcpy(apic.regs + LVT_TIMER, &timer, sizeof timer);
-    assert_int_equal(ioctl(m->vcpus[0].fd, KVM_SET_LAPIC, &apic), 0);
-    (void)msr_do(m, KVM_SET_MSRS, TSC_DEADLINE, msr_get(m, TSC) + FAR);
-    return msr_get(m, TSC_DEADLINE);
-}
-
-/* It counts for a timer that is in that mode only, so the local APIC comes before it. */
-static void a_deadline_comes_along(void **state)
-{
-    struct machine from = { 0 }, to = { 0 };
-    uint64_t due;
-
-    (void)state;
-    machine_open(&from);
-    machine_open(&to);
-    due = arm_deadline(&from);
-    assert_true(due > FAR);
-    assert_int_equal(msr_get(&to, TSC_DEADLINE), 0);
-    transfer_vcpu(&from, &to, 0);
-    assert_in_range(msr_get(&to, TSC_DEADLINE), due, due + SOON);
-    assert_in_range(msr_get(&to, TSC), due - FAR, due);
-    machine_close(&from);
-    machine_close(&to);
-}
-
-static const struct machine *expiring;
-static bool apic_is_read;
-
-/* In the first call behind the APIC's, as KVM does where the processor counts for it and the thread
- * has come to another CPU: the interrupt is raised, and the deadline is forgotten. */
-static void expire(enum fault_call call, unsigned long what)
-{
-    if (call != IOCTL || !expiring)
-        return;
-    if (apic_is_read) {
-        const struct machine *m = expiring;
-
-        expiring = NULL;
-        (void)msr_do(m, KVM_SET_MSRS, TSC_DEADLINE, 0);
-    }
-    apic_is_read |= what == KVM_GET_LAPIC;
-}
-
-static void a_timer_that_expires_meanwhile_is_not_lost(void **state)
-{
-    struct machine from = { 0 }, to = { 0 };
-
-    (void)state;
-    machine_open(&from);
-    machine_open(&to);
-    (void)arm_deadline(&from);
-    expiring = &from;
-    fault_before = expire;
-    transfer_vcpu(&from, &to, 0);
-    fault_before = NULL;
-    assert_null(expiring);
-    assert_int_equal(msr_get(&from, TSC_DEADLINE), 0);
-    assert_true(msr_get(&to, TSC_DEADLINE) > 0);
-    machine_close(&from);
-    machine_close(&to);
-}
-
-static void the_clock_goes_on_where_it_was(void **state)
-{
-    struct machine from = { 0 }, to = { 0 };
-    struct kvm_clock_data clock = { .clock = HOUR_NS };
-    struct error err = { 0 };
-    struct transfer transfer = { .err = &err };
-
-    (void)state;
-    machine_open(&from);
-    machine_open(&to);
-    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_SET_CLOCK, &clock), 0);
-    kvm_transfer_clock(&from.kvm, &transfer);
-    transfer.loading = true;
-    kvm_transfer_clock(&to.kvm, &transfer);
-    assert_true(transfer_is_good(&transfer));
-    assert_int_equal(ioctl(to.kvm.vm_fd, KVM_GET_CLOCK, &clock), 0);
-    assert_in_range(clock.clock, HOUR_NS, 2 * HOUR_NS);
-    free(transfer.bytes);
-    machine_close(&from);
-    machine_close(&to);
-}
-
-/* By which of them is refused when only that one fails. */
-static void the_tsc_is_set_first_and_its_deadline_last(void **state)
-{
-    struct machine m = { 0 };
-    struct error err = { 0 };
-    struct transfer transfer = { .err = &err };
-    bool first = true;
-
-    (void)state;
-    machine_open(&m);
-    (void)arm_deadline(&m);
-    vcpu_transfer(&m.vcpus[0], &transfer);
-    transfer.loading = true;
-    for (unsigned skipped = 0; first || fault_end() > 0; skipped++) {
-        transfer.at = 0;
-        transfer.result = 0;
-        fault_set(IOCTL, EIO, KVM_SET_MSRS, skipped, 1);
-        vcpu_transfer(&m.vcpus[0], &transfer);
-        if (first)
-            assert_non_null(strstr(err.message, "MSR 0x10"));
-        first = false;
-    }
-    assert_non_null(strstr(err.message, "MSR 0x6e0"));
-    free(transfer.bytes);
-    machine_close(&m);
-}
-
 /* --- calls that fail, and hosts that are unlike --- */
-
-/* All that is saved of the first vCPU and of what it shares. */
-static void transfer_all(const struct machine *m, struct transfer *transfer)
-{
-    kvm_transfer(&m->kvm, transfer);
-    vcpu_transfer(&m->vcpus[0], transfer);
-    kvm_transfer_clock(&m->kvm, transfer);
-}
-
-static struct transfer saved_by(const struct machine *m, struct error *err)
-{
-    struct transfer transfer = { .err = err };
-
-    transfer_all(m, &transfer);
-    return transfer;
-}
-
-/* The result of loading it again, with whatever fails then. */
-static int loaded_by(const struct machine *m, struct transfer *transfer)
-{
-    transfer->loading = true;
-    transfer->at = 0;
-    transfer->result = 0;
-    transfer_all(m, transfer);
-    return transfer->result;
-}
 
 struct call {
     unsigned long request;
@@ -383,20 +135,6 @@ static void a_host_that_does_not_take_a_part_is_told(void **state)
     assert_int_equal(loaded_by(&m, &transfer), 0);
     free(transfer.bytes);
     machine_close(&m);
-}
-
-/* The contents of the item that begins so: transfer.h, a name, a size, and that much. */
-static void *item_of(const struct transfer *transfer, uint32_t first, bool only)
-{
-    uint32_t item[3];
-
-    for (size_t at = 0; at < transfer->size; at += 8 + item[1]) {
-        memcpy(item, transfer->bytes + at, sizeof item);
-        if (item[2] == first && (item[1] == sizeof first) == only)
-            return transfer->bytes + at + 8;
-    }
-    fail_msg("no item begins with %#x", first);
-    return NULL;
 }
 
 static void a_tsc_of_another_rate_needs_scaling(void **state)
@@ -530,10 +268,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_that_is_due_is_not_lost),
-        cmocka_unit_test(a_deadline_comes_along),
-        cmocka_unit_test(the_tsc_is_set_first_and_its_deadline_last),
-        cmocka_unit_test(a_timer_that_expires_meanwhile_is_not_lost),
-        cmocka_unit_test(the_clock_goes_on_where_it_was),
         cmocka_unit_test(a_part_that_cannot_be_read_is_refused),
         cmocka_unit_test(want_of_memory_refuses),
         cmocka_unit_test(a_host_that_does_not_take_a_part_is_told),
