@@ -13,7 +13,6 @@
 #include "tests/tools/net_tool.h"
 
 #define ETHERNET_BYTES 14
-#define MANY           50
 
 struct forks {
     struct guest a1, a2; /* of a, which runs on */
@@ -333,8 +332,7 @@ static void check_restore(struct bed *bed, struct forks *f)
     check(bed, reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "new-agent"),
           "forks talk on");
     check(bed, is_gone(PREFIX "-84-0", 0), "one that no row names is cut off");
-    if (!shell("ip link del " PREFIX "-b1"))
-        check(bed, false, "(a bridge is lost)");
+    arrange(bed, "ip link del " PREFIX "-b1", "(a bridge is lost)");
     check(bed,
           net_host_restore(bed->host, networks, 3, nics, 9, &bed->err) == 0 &&
               reaches(&f->a1, f->a2.nic.ipv4, &f->a2, f->a1.nic.ipv4, "new-bridge"),
@@ -362,13 +360,11 @@ static void check_removal(struct bed *bed, struct forks *f)
     check(bed, !shell_prints("ip neigh show nud permanent", "10.77.0.8"), "nor a neighbour");
 }
 
-static int restore_without_forks(struct bed *bed)
+static int start_without_forks(struct bed *bed)
 {
-    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
-    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic };
     int result = net_host_new(&bed->options, &bed->host, &bed->err);
 
-    return result < 0 ? result : net_host_restore(bed->host, networks, 3, nics, 5, &bed->err);
+    return result < 0 ? result : restore(bed);
 }
 
 /* An agent that is killed while it makes a fork; it says when it begins and when it has done. */
@@ -380,7 +376,7 @@ static pid_t start_doomed(struct bed *bed, const struct nic_config *nic, int sai
 
     if (pid == 0) {
         close(said[0]);
-        if (restore_without_forks(bed) < 0 || write(said[1], "b", 1) != 1)
+        if (start_without_forks(bed) < 0 || write(said[1], "b", 1) != 1)
             _exit(1);
         if (nic_up(bed->host, nic, &fd, &bed->err) == 0 && write(said[1], "d", 1) == 1)
             pause();
@@ -425,7 +421,7 @@ static void check_kills(struct bed *bed, const struct guest *parent)
             halfway++;
         close(said[0]);
         gone = is_gone(PREFIX "-88-0", 5000) && gone;
-        swept = restore_without_forks(bed) == 0 && swept;
+        swept = start_without_forks(bed) == 0 && swept;
         swept = !shell_prints("nft list ruleset; ip -br link; ip neigh show nud permanent",
                               PREFIX "-88-0") &&
                 swept;
@@ -435,7 +431,7 @@ static void check_kills(struct bed *bed, const struct guest *parent)
     printf("# killed %d times on the way, %d times after it\n", halfway, done);
     check(bed, gone, "an agent is killed while it forks: the pair goes by itself");
     check(bed, swept, "and the rest when the next one starts");
-    check(bed, restore_without_forks(bed) == 0, "(an agent starts)");
+    check(bed, start_without_forks(bed) == 0, "(an agent starts)");
 }
 
 /* The namespace lives as long as any of them. */
@@ -474,47 +470,26 @@ static void check_refusals(struct bed *bed, const struct guest *fork)
     nic.inside_ipv4 = fork->ipv4;
     memcpy(nic.inside_mac, fork->gateway_mac, MAC_BYTES);
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "so is the gateway's MAC");
-    if (!shell("ip link add " PREFIX "-8f-0 type bridge"))
-        check(bed, false, "(somebody has the name)");
+    arrange(bed, "ip link add " PREFIX "-8f-0 type bridge", "(somebody has the name)");
     memcpy(nic.inside_mac, fork->mac, MAC_BYTES);
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EBUSY && !is_gone(PREFIX "-8f-0", 0),
           "and a name that somebody has");
-    if (!shell("ip link del " PREFIX "-8f-0"))
-        check(bed, false, "(nobody has the name)");
+    arrange(bed, "ip link del " PREFIX "-8f-0", "(nobody has the name)");
     check(bed, fd == -1, "no fd comes of all that");
     check_queues(bed, &nic);
 }
 
-static void measure(struct bed *bed)
+static void measure_forks(struct bed *bed)
 {
-    static struct guest many[MANY];
-    bool good = true;
-    double start = now_ms();
-    double up, closed;
-    int count = 0;
+    struct nic_config nic = bed->a.nic;
 
-    for (int i = 0; i < MANY && good; i++) {
-        many[i] = (struct guest){ .fd = -1, .nic = bed->a.nic };
-        many[i].nic.instance = 0x2000 + (uint32_t)i;
-        many[i].nic.ipv4 = bed->nat.cidr.address + 100 + (uint32_t)i;
-        many[i].nic.forked = true;
-        many[i].nic.inside_ipv4 = bed->a.ipv4;
-        memcpy(many[i].nic.inside_mac, bed->a.mac, MAC_BYTES);
-        mac_derive(many[i].nic.instance, 0, many[i].nic.mac);
-        snprintf(many[i].nic.hostname, sizeof many[i].nic.hostname, "fork-%d", i);
-        good = nic_up(bed->host, &many[i].nic, &many[i].fd, &bed->err) == 0;
-        count += good;
-    }
-    up = now_ms();
-    check(bed, good, "fifty forks come up");
-    for (int i = 0; i < count; i++)
-        close(many[i].fd);
-    closed = now_ms();
-    for (int i = 0; i < count; i++)
-        good = nic_down(bed->host, &many[i].nic, &bed->err) == 0 && good;
-    check(bed, good && !shell_prints("ip -br link", PREFIX "-20"), "and go down");
-    printf("# per forked nic: up %.2f ms, close %.2f ms, down %.2f ms\n", (up - start) / MANY,
-           (closed - up) / MANY, (now_ms() - closed) / MANY);
+    nic.instance = 0x2000;
+    nic.ipv4 = bed->nat.cidr.address + 100;
+    nic.forked = true;
+    nic.inside_ipv4 = bed->a.ipv4;
+    memcpy(nic.inside_mac, bed->a.mac, MAC_BYTES);
+    measure(bed, &nic, 50, "forked nic");
+    check(bed, !shell_prints("ip -br link", PREFIX "-20"), "no interface is left");
 }
 
 void run_fork(struct bed *bed)
@@ -541,5 +516,5 @@ void run_fork(struct bed *bed)
     check_restore(bed, &f);
     check_removal(bed, &f);
     check_kills(bed, &bed->a);
-    measure(bed);
+    measure_forks(bed);
 }

@@ -17,8 +17,6 @@
 #include "tests/tools/net_tool.h"
 #include "tests/unit/passing_time.h"
 
-#define MANY 100
-
 static bool neighbours_talk(struct bed *bed)
 {
     struct frame frame;
@@ -54,14 +52,6 @@ static bool exists(const char *interface)
     return if_nametoindex(interface) != 0;
 }
 
-static int restore(struct bed *bed)
-{
-    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
-    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic };
-
-    return net_host_restore(bed->host, networks, 3, nics, 5, &bed->err);
-}
-
 /* The agent is killed and starts again, with less and with more in the kernel than in its rows. */
 static void check_restart(struct bed *bed)
 {
@@ -70,12 +60,12 @@ static void check_restart(struct bed *bed)
 
     bed->host = net_host_free(bed->host);
     check(bed, neighbours_talk(bed), "without an agent guests talk on");
-    if (!shell("ip link add " PREFIX "-b99 type bridge && ip tuntap add " PREFIX
-               "-99-0 mode tap && "
-               "ip link add " PREFIX "x-b1 type bridge && ip link add " PREFIX "-zz type bridge && "
-               "nft add element bridge warren_" PREFIX " sources '{ \"" PREFIX
-               "-10-0\" . 02:00:00:00:10:00 . 10.77.0.11 }'"))
-        check(bed, false, "(strays are made)");
+    arrange(bed,
+            "ip link add " PREFIX "-b99 type bridge && ip tuntap add " PREFIX "-99-0 mode tap && "
+            "ip link add " PREFIX "x-b1 type bridge && ip link add " PREFIX "-zz type bridge && "
+            "nft add element bridge warren_" PREFIX " sources '{ \"" PREFIX
+            "-10-0\" . 02:00:00:00:10:00 . 10.77.0.11 }'",
+            "(strays are made)");
     check(bed, spoofing_passes(bed), "(a stray rule lets a forged address pass)");
     check(bed, net_host_new(&bed->options, &bed->host, &bed->err) == 0, "the agent starts again");
     check(bed, restore(bed) == 0, "and restores");
@@ -88,8 +78,7 @@ static void check_restart(struct bed *bed)
     check(bed, answer.type == 5 && answer.address == bed->a.nic.ipv4, "a lease is renewed");
     check(bed, restore(bed) == 0 && neighbours_talk(bed), "restoring twice is the same");
     close(old_dnsmasq);
-    if (!shell("ip link del " PREFIX "x-b1; ip link del " PREFIX "-zz"))
-        check(bed, false, "(strays are unmade)");
+    arrange(bed, "ip link del " PREFIX "x-b1; ip link del " PREFIX "-zz", "(strays are unmade)");
 }
 
 static bool finds(struct bed *bed, const char *name, const char *message)
@@ -142,8 +131,8 @@ static void check_sabotage(struct bed *bed)
                   shell_prints("ip neigh show dev " PREFIX "-b1 nud permanent", "10.77.0.3 "),
               name);
     }
-    if (!shell("ip link set " PREFIX "-13-0 type bridge_slave isolated off"))
-        check(bed, false, "(a peer is let out)");
+    arrange(bed, "ip link set " PREFIX "-13-0 type bridge_slave isolated off",
+            "(a peer is let out)");
     check(bed,
           fault_of(bed, 0x1a3) && network_up(bed->host, &bed->peers, &bed->err) == 0 &&
               shell_prints("ip -d link show " PREFIX "-13-0", "isolated on") &&
@@ -155,12 +144,11 @@ static void check_lost_bridge(struct bed *bed)
 {
     check(bed, !finds(bed, "bridge-missing", "") && !finds(bed, "tap-missing", ""),
           "all bridges and taps are found");
-    if (!shell("ip link set " PREFIX "-10-0 name " PREFIX "x-0 && ip link del " PREFIX "-b1"))
-        check(bed, false, "(a bridge is lost, and a tap)");
+    arrange(bed, "ip link set " PREFIX "-10-0 name " PREFIX "x-0 && ip link del " PREFIX "-b1",
+            "(a bridge is lost, and a tap)");
     check(bed, finds(bed, "bridge-missing", bed->nat.id), "a lost bridge is found");
     check(bed, finds(bed, "tap-missing", bed->a.nic.hostname), "a lost tap is found");
-    if (!shell("ip link set " PREFIX "x-0 name " PREFIX "-10-0"))
-        check(bed, false, "(the tap is back)");
+    arrange(bed, "ip link set " PREFIX "x-0 name " PREFIX "-10-0", "(the tap is back)");
     check(bed, restore(bed) == 0 && neighbours_talk(bed),
           "a lost bridge comes back with its ports");
 }
@@ -170,14 +158,12 @@ static void check_repair(struct bed *bed)
     struct guest g;
 
     check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 0, "nothing to repair");
-    if (!shell("nft flush ruleset"))
-        check(bed, false, "(the ruleset is flushed)");
+    arrange(bed, "nft flush ruleset", "(the ruleset is flushed)");
     check(bed, spoofing_passes(bed), "(without tables a forged address passes)");
     check(bed, finds(bed, "firewall-missing", ""), "missing tables are found");
     check(bed, net_host_tend(bed->host, NULL, 0, &bed->err) == 1 && !spoofing_passes(bed),
           "repair puts the tables back");
-    if (!shell("nft flush ruleset"))
-        check(bed, false, "(the ruleset is flushed)");
+    arrange(bed, "nft flush ruleset", "(the ruleset is flushed)");
     join(bed, &g, &bed->nat, 0x30, 30, "late");
     check(bed, !spoofing_passes(bed), "so does the next change");
     close(g.fd);
@@ -256,14 +242,14 @@ static void check_doubt(struct bed *bed)
         await_answers(bed);
     }
     check(bed, !doubted, "a dnsmasq that answers is not doubted");
-    if (!shell("nft 'add table inet deaf; add chain inet deaf input { type filter hook input "
-               "priority 0; }; "
-               "add rule inet deaf input iif lo udp dport 53 drop'"))
-        check(bed, false, "(somebody drops the questions)");
+    arrange(bed,
+            "nft 'add table inet deaf; add chain inet deaf input { type filter hook input "
+            "priority 0; }; "
+            "add rule inet deaf input iif lo udp dport 53 drop'",
+            "(somebody drops the questions)");
     check(bed, tend(bed, 12, 5) == 0 && read(watch, events, sizeof events) > 0,
           "one that no question reaches is asked otherwise, and left alone");
-    if (!shell("nft delete table inet deaf"))
-        check(bed, false, "(nobody drops the questions)");
+    arrange(bed, "nft delete table inet deaf", "(nobody drops the questions)");
 }
 
 static void check_dnsmasq_hang(struct bed *bed)
@@ -304,8 +290,7 @@ static void check_dnsmasq_failure(struct bed *bed)
     check(bed, fault_of(bed, 1) && network_up(bed->host, &bed->nat, &bed->err) == -EIO,
           "one that does not start is told");
     snprintf(command, sizeof command, "cd %s/net/1 && rmdir leases && mv aside leases", run_dir);
-    if (!shell(command))
-        check(bed, false, "(it can)");
+    arrange(bed, command, "(it can)");
     check(bed, tend(bed, 1, 5) == 1, "it is tried again");
 }
 
@@ -370,8 +355,8 @@ static void check_failures(struct bed *bed)
     struct nic_config nic = bed->a.nic;
     int fd = -1;
 
-    if (!shell("ip link add lan type veth peer name lan-far && ip addr add 172.31.7.7/24 dev lan"))
-        check(bed, false, "(the host has a LAN)");
+    arrange(bed, "ip link add lan type veth peer name lan-far && ip addr add 172.31.7.7/24 dev lan",
+            "(the host has a LAN)");
     check(bed, network_up(bed->host, &overlap, &bed->err) == -EADDRINUSE && !exists(PREFIX "-b9"),
           "a network over the host's own is refused, and nothing is left");
     check(bed, network_up(bed->host, &same, &bed->err) == -EADDRINUSE, "so is one over another");
@@ -385,8 +370,8 @@ static void check_failures(struct bed *bed)
     nic.ipv4 = bed->a.gateway;
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) == -EINVAL, "the gateway's address too");
     nic.ipv4 = bed->nat.cidr.address + 60;
-    if (!shell("ip link set " PREFIX "-b2 down && ip link del " PREFIX "-b2"))
-        check(bed, false, "(a bridge is lost)");
+    arrange(bed, "ip link set " PREFIX "-b2 down && ip link del " PREFIX "-b2",
+            "(a bridge is lost)");
     nic.network_instance = 2;
     nic.ipv4 = bed->isolated.cidr.address + 60;
     check(bed, nic_up(bed->host, &nic, &fd, &bed->err) < 0 && !exists(PREFIX "-60-0") && fd == -1,
@@ -433,9 +418,10 @@ static void check_findings(struct bed *bed)
     bool forward = false;
     bool own = false;
 
-    if (!shell("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward "
-               "priority 0; policy drop; }'"))
-        check(bed, false, "(somebody drops)");
+    arrange(bed,
+            "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward "
+            "priority 0; policy drop; }'",
+            "(somebody drops)");
     count = net_host_findings(bed->host, findings);
     for (size_t i = 0; i < count; i++) {
         printf("# finding %s%s: %s\n", findings[i].name, findings[i].problem ? " (problem)" : "",
@@ -445,42 +431,18 @@ static void check_findings(struct bed *bed)
     }
     check(bed, forward, "a FORWARD policy of drop is found");
     check(bed, own, "ip_forward is told");
-    if (!shell("nft delete table ip filter"))
-        check(bed, false, "(nobody drops)");
+    arrange(bed, "nft delete table ip filter", "(nobody drops)");
 }
 
-static void measure(struct bed *bed)
+static void measure_nics(struct bed *bed)
 {
-    static struct guest many[MANY];
-    bool good = true;
-    double start = now_ms();
-    double up, closed;
-    int up_count = 0;
+    struct nic_config nic = { .instance = 0x1000,
+                              .network_instance = 1,
+                              .ipv4 = bed->nat.cidr.address + 100,
+                              .owner = 64056,
+                              .queues = 1 };
 
-    for (int i = 0; i < MANY; i++) {
-        struct guest *g = &many[i];
-
-        *g = (struct guest){ .fd = -1,
-                             .nic = { .instance = 0x1000 + (uint32_t)i,
-                                      .network_instance = 1,
-                                      .ipv4 = bed->nat.cidr.address + 100 + (uint32_t)i,
-                                      .owner = 64056,
-                                      .queues = 1 } };
-        mac_derive(g->nic.instance, 0, g->nic.mac);
-        snprintf(g->nic.hostname, sizeof g->nic.hostname, "many-%d", i);
-        good = good && nic_up(bed->host, &g->nic, &g->fd, &bed->err) == 0;
-        up_count += good;
-    }
-    up = now_ms();
-    check(bed, good, "a hundred nics come up");
-    for (int i = 0; i < up_count; i++)
-        close(many[i].fd);
-    closed = now_ms();
-    for (int i = 0; i < MANY; i++)
-        good = nic_down(bed->host, &many[i].nic, &bed->err) == 0 && good;
-    check(bed, good, "and go down");
-    printf("# per nic: up %.2f ms, close %.2f ms, down %.2f ms\n", (up - start) / MANY,
-           (closed - up) / MANY, (now_ms() - closed) / MANY);
+    measure(bed, &nic, MEASURED_MAX, "nic");
 }
 
 static bool directory_is_empty(const char *run_dir)
@@ -541,6 +503,6 @@ void run_lifecycle(struct bed *bed)
     check_failures(bed);
     check_queues(bed);
     check_findings(bed);
-    measure(bed);
+    measure_nics(bed);
     check_end(bed);
 }

@@ -100,6 +100,50 @@ struct network_config make_network(uint32_t instance, const char *id, const char
     return network;
 }
 
+void arrange(struct bed *bed, const char *command, const char *name)
+{
+    if (!shell(command))
+        check(bed, false, name);
+}
+
+int restore(struct bed *bed)
+{
+    struct network_config networks[] = { bed->nat, bed->isolated, bed->peers };
+    struct nic_config nics[] = { bed->a.nic, bed->b.nic, bed->c.nic, bed->d.nic, bed->e.nic };
+
+    return net_host_restore(bed->host, networks, 3, nics, 5, &bed->err);
+}
+
+void measure(struct bed *bed, const struct nic_config *first, unsigned count, const char *what)
+{
+    struct nic_config nics[MEASURED_MAX];
+    int fds[MEASURED_MAX];
+    bool good = true;
+    double start = now_ms();
+    double up, closed;
+    unsigned up_count = 0;
+
+    for (unsigned i = 0; i < count && good; i++) {
+        nics[i] = *first;
+        nics[i].instance += i;
+        nics[i].ipv4 += i;
+        mac_derive(nics[i].instance, 0, nics[i].mac);
+        snprintf(nics[i].hostname, sizeof nics[i].hostname, "many-%u", i);
+        good = nic_up(bed->host, &nics[i], &fds[i], &bed->err) == 0;
+        up_count += good;
+    }
+    up = now_ms();
+    check(bed, good, "many nics come up");
+    for (unsigned i = 0; i < up_count; i++)
+        close(fds[i]);
+    closed = now_ms();
+    for (unsigned i = 0; i < up_count; i++)
+        good = nic_down(bed->host, &nics[i], &bed->err) == 0 && good;
+    check(bed, good, "and go down");
+    printf("# per %s: up %.2f ms, close %.2f ms, down %.2f ms\n", what, (up - start) / count,
+           (closed - up) / count, (now_ms() - closed) / count);
+}
+
 static void come_up(struct bed *bed, struct guest *guest)
 {
     char name[128];

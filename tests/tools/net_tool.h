@@ -55,12 +55,21 @@ bool outside_answers(const struct guest *guest, uint32_t address, const char *te
 
 /* A command line of the test itself; true if it exits with 0. */
 bool shell(const char *command);
+/* What a test needs first, checked only if it does not come about. */
+void arrange(struct bed *bed, const char *command, const char *name);
 /* Of the network's dnsmasq; 0 if there is none. */
 int dnsmasq_of(const struct bed *bed, uint32_t network_instance);
 /* As the agent looks after it once a second: what is not as it was made; NULL = nothing. */
 const char *fault_of(struct bed *bed, uint32_t network_instance);
 /* Does its output hold the text? */
 bool shell_prints(const char *command, const char *text);
+
+/* As an agent that starts, with the bed's own networks and nics. */
+int restore(struct bed *bed);
+/* Prints what each of so many nics costs: the first, and others whose instances and addresses count
+ * on from there. */
+#define MEASURED_MAX 100
+void measure(struct bed *bed, const struct nic_config *first, unsigned count, const char *what);
 
 void run_spoofing(struct bed *bed);
 void run_dhcp(struct bed *bed);
