@@ -284,8 +284,8 @@ int main(int argc, char **argv)
     }
     if (warrend.config.debug)
         warrend.log.level = LOG_LEVEL_DEBUG;
-    umask(022); /* modes are given where files are made; dnsmasq must pass through the run directory
-                 */
+    /* Modes are given where files are made; dnsmasq must pass through the run directory. */
+    umask(022);
     raise_file_limit();
     result = start(&warrend, &err);
     if (result == 0) {

@@ -119,7 +119,7 @@ int change_commit(struct change *change, struct error *err)
     char *spec_text = json_canonical(resource->spec);
     char *status_text = json_canonical(status);
     struct key_record key;
-    int result = -ENOMEM;
+    int result;
 
     resource->revision = ++node->revision;
     if (change->condition.key)
@@ -131,7 +131,7 @@ int change_commit(struct change *change, struct error *err)
         result = database_put(node->database, &record, change_committed, change, err);
         resource->committing = result >= 0;
     } else {
-        error_set(err, EAGAIN, "memory is short; try again");
+        result = error_set(err, EAGAIN, "memory is short; try again");
     }
     free(spec_text);
     free(status_text);

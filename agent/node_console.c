@@ -24,11 +24,9 @@
 #include "base/error.h"
 #include "base/loop.h"
 
-#define FOLLOW_MS    20
-#define FOLLOW_PIECE 16384
-#define FOLLOW_SOCKET                                                          \
-    32768 /* bytes that may wait in a follower's socket; the kernel doubles it \
-           */
+#define FOLLOW_MS          20
+#define FOLLOW_PIECE       16384
+#define FOLLOW_SOCKET      32768 /* bytes that may wait in one's socket; the kernel doubles it */
 #define FOLLOWERS_MAX      256
 #define FOLLOWERS_OF_A_VM  32
 #define INPUTS_WAITING_MAX 16   /* of a VM */

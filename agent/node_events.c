@@ -24,13 +24,11 @@
 #include "base/text.h"
 #include "storage/database.h"
 
-#define STREAMS_MAX 64
-#define STREAM_PAGE 128 /* events that are read at a time */
-#define STREAM_SOCKET                                                                       \
-    32768              /* bytes that may wait in a listener's socket; the kernel doubles it \
-                        */
-#define PAGE_SCAN 1000 /* events that are looked at for one page */
-#define RETRY_MS  1000 /* after which a listener comes again */
+#define STREAMS_MAX   64
+#define STREAM_PAGE   128   /* events that are read at a time */
+#define STREAM_SOCKET 32768 /* bytes that may wait in one's socket; the kernel doubles it */
+#define PAGE_SCAN     1000  /* events that are looked at for one page */
+#define RETRY_MS      1000  /* after which a listener comes again */
 
 /* Can all that came after `after` be told? */
 static int check_place(const struct event_page *page, int64_t after, struct error *err)

@@ -128,8 +128,7 @@ static bool start_was_due(const struct vm *vm)
     switch (vm->state) {
     case VM_CREATING:
         return true;
-    case VM_STOPPED: /* restarted by policy or by verb; but a host's reboot leaves it to autostart
-                      */
+    case VM_STOPPED: /* by policy or verb; but a host's reboot leaves it to autostart */
         return vm->autostart_waits || !(vm->exit.set && vm->exit.cause == VM_CAUSE_HOST_REBOOT);
     case VM_FAILED:
         return vm->spec.restart != VM_RESTART_NEVER;

@@ -27,9 +27,7 @@
 #include "base/seqpacket.h"
 #include "base/watchdog.h"
 
-#define OUTSTANDING_MAX                                                      \
-    16384 /* more than warren-api's connections: a sane one never gets there \
-           */
+#define OUTSTANDING_MAX   16384 /* a sane warren-api has fewer connections than that */
 #define CHANGES_MAX       2048
 #define REPLY_QUEUE_PAUSE 256
 #define RESTART_MAX_MS    5000

@@ -44,8 +44,7 @@ enum wire_string {
     WIRE_LOCATION,
     WIRE_ALLOW,
     WIRE_RETRY_AFTER,
-    WIRE_UPGRADE, /* the protocol asked for; in a reply the one that follows, or must be asked for
-                   */
+    WIRE_UPGRADE, /* the protocol asked for; of a reply: that follows, or must be asked for */
     WIRE_IDEMPOTENCY_KEY,
     WIRE_IDEMPOTENCY_REPLAYED,
     WIRE_AUTHORIZATION,
