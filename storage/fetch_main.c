@@ -38,7 +38,6 @@ struct options {
     const char *ca_file;
     uint64_t max_bytes;
     uint64_t speed_limit, speed_time; /* as in struct fetch_url_spec */
-    bool allow_http;
     bool allow_private;
     struct fetch_sandbox_spec sandbox;
 };
@@ -81,7 +80,6 @@ enum option_id {
     OPTION_GID,
     OPTION_ROOT,
     OPTION_CA_FILE,
-    OPTION_ALLOW_HTTP,
     OPTION_ALLOW_PRIVATE,
     OPTION_SPEED_LIMIT,
     OPTION_SPEED_TIME
@@ -95,7 +93,6 @@ static const struct option long_options[] = {
     { "gid", required_argument, NULL, OPTION_GID },
     { "root", required_argument, NULL, OPTION_ROOT },
     { "ca-file", required_argument, NULL, OPTION_CA_FILE },
-    { "allow-http", no_argument, NULL, OPTION_ALLOW_HTTP },
     { "allow-private", no_argument, NULL, OPTION_ALLOW_PRIVATE },
     { "speed-limit", required_argument, NULL, OPTION_SPEED_LIMIT },
     { "speed-time", required_argument, NULL, OPTION_SPEED_TIME },
@@ -128,9 +125,6 @@ static int parse_option(struct options *options, int id, const char *value, stru
         return 0;
     case OPTION_CA_FILE:
         options->ca_file = value;
-        return 0;
-    case OPTION_ALLOW_HTTP:
-        options->allow_http = true;
         return 0;
     case OPTION_ALLOW_PRIVATE:
         options->allow_private = true;
@@ -267,7 +261,6 @@ static int run(int argc, char **argv, struct fetch_report *report, struct fetch_
         return result;
     url.url = options.url;
     url.authorities = authorities;
-    url.allow_http = options.allow_http;
     url.allow_private = options.allow_private;
     url.speed_limit = options.speed_limit;
     url.speed_time = options.speed_time;

@@ -2,7 +2,7 @@
  *
  *   warren-fetch --kind kernel|initrd|disk [--sha256 HEX] --max-bytes N
  *                --uid N --gid N --root EMPTY-DIRECTORY
- *                [--ca-file FILE] [--allow-http] [--allow-private]
+ *                [--ca-file FILE] [--allow-private]
  *                [--speed-limit BYTES-A-SECOND --speed-time SECONDS]
  *
  * The environment holds FETCH_URL_VARIABLE, or nothing: arguments can be read by all users of the

@@ -111,14 +111,13 @@ static CURLcode set_limits(CURL *curl, const struct transfer *transfer)
 
 static CURLcode set_source(CURL *curl, const struct fetch_url_spec *spec)
 {
-    const char *protocols = spec->allow_http ? "http,https" : "https";
     struct curl_blob authorities = { .data = (void *)(uintptr_t)spec->authorities,
                                      .len = spec->authorities_size,
                                      .flags = CURL_BLOB_NOCOPY };
     CURLcode code = curl_easy_setopt(curl, CURLOPT_URL, spec->url);
 
-    code |= curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, protocols);
-    code |= curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
+    code |= curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https");
+    code |= curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "https");
     code |= curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (spec->authorities_size > 0) {
         code |= curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &authorities);
@@ -160,8 +159,7 @@ static int explain(const struct transfer *transfer, CURLcode code, const char *d
     case CURLE_HTTP_RETURNED_ERROR:
         return error_field(err, EINVAL, FIELD, "the source's server answered %ld", status);
     case CURLE_UNSUPPORTED_PROTOCOL:
-        return error_field(err, EINVAL, FIELD, "the URL, or where it redirects to, is not %s",
-                           transfer->spec->allow_http ? "https or http" : "https");
+        return error_field(err, EINVAL, FIELD, "the URL, or where it redirects to, is not https");
     case CURLE_TOO_MANY_REDIRECTS:
         return error_field(err, EINVAL, FIELD, "the URL redirects more than %d times",
                            FETCH_REDIRECTS_MAX);

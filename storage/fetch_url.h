@@ -12,7 +12,6 @@ struct fetch_url_spec {
     const char *url;         /* borrowed */
     const char *authorities; /* borrowed; PEM bundle, read before the sandbox was entered */
     size_t authorities_size;
-    bool allow_http;
     bool allow_private;
     uint64_t speed_limit; /* bytes a second, at least, from the server; 0 = it is waited for */
     uint64_t speed_time;  /* s; for so long, on average */
@@ -21,8 +20,8 @@ struct fetch_url_spec {
 #define FETCH_REDIRECTS_MAX   5
 #define FETCH_CONNECT_SECONDS 20
 
-/* Takes the whole resource into `output`.  Only https (and http where allowed), at most
- * FETCH_REDIRECTS_MAX redirects; every address connected to, those of redirects too, must be public
+/* Takes the whole resource into `output`.  Only https, at most FETCH_REDIRECTS_MAX
+ * redirects; every address connected to, those of redirects too, must be public
  * unless allow_private.  Proxies and credentials in URLs are not used.  -EAGAIN also if the server
  * is slower than the limit. */
 int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,

@@ -57,7 +57,6 @@ int image_store_new(const struct image_store_config *config, struct image_store 
     store->dir_fd = config->images_dir_fd;
     store->uid = config->uid;
     store->gid = config->gid;
-    store->allow_http = config->allow_http;
     store->allow_private = config->allow_private;
     store->speed_limit = config->speed_limit;
     store->speed_time = config->speed_time;

@@ -26,7 +26,6 @@ struct image_store_config {
     uid_t uid;              /* of warren-fetch */
     gid_t gid;
     const char *ca_file; /* borrowed; PEM; NULL = the system's */
-    bool allow_http;
     bool allow_private;
     uint64_t speed_limit; /* bytes a second that a server must send at least; 0 = none */
     uint64_t speed_time;  /* s, for so long */

@@ -74,11 +74,11 @@ static const uint64_t max_bytes[IMAGE_KIND_COUNT] = {
 
 /* --- what is asked for --- */
 
-static int check_url(const struct image_store *store, const char *url, struct error *err)
+static int check_url(const char *url, struct error *err)
 {
     size_t length = strlen(url);
 
-    if (strncmp(url, "https://", 8) != 0 && !(store->allow_http && strncmp(url, "http://", 7) == 0))
+    if (strncmp(url, "https://", 8) != 0)
         return error_field(err, EINVAL, "spec.source", "a URL must begin with https://");
     if (length > IMAGE_URL_MAX)
         return error_field(err, EINVAL, "spec.source", "a URL has at most %d characters",
@@ -110,7 +110,7 @@ static int check_spec(const struct image_store *store, const struct image_import
     if (!spec->is_url)
         return image_source_open(store, spec->source, ret_fd, err);
     *ret_fd = -1;
-    return check_url(store, spec->source, err);
+    return check_url(spec->source, err);
 }
 
 int image_import_check(const struct image_store *store, const struct image_import_spec *spec,
@@ -381,8 +381,6 @@ static void make_arguments(const struct image_import *import, struct arguments *
     }
     if (import->url && store->ca_file)
         add(arguments, "--ca-file", store->ca_file);
-    if (import->url && store->allow_http)
-        add(arguments, "--allow-http", NULL);
     if (import->url && store->allow_private)
         add(arguments, "--allow-private", NULL);
     if (import->url && store->speed_limit > 0) {

@@ -11,7 +11,6 @@ struct image_store {
     char *ca_file;    /* owned; NULL = the system's */
     uid_t uid;
     gid_t gid;
-    bool allow_http;
     bool allow_private;
     uint64_t speed_limit, speed_time;
     int log_fd;                   /* borrowed */

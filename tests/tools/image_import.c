@@ -2,7 +2,7 @@
  * one line of JSON-like words, and removes it again unless --keep.
  *
  *   image_import FETCH-PROGRAM IMAGES-DIR EMPTY-DIR IMPORT-DIR KIND SOURCE [OPTION...]
- *     --sha256 HEX  --ca-file FILE  --allow-private  --allow-http  --keep  --speed KIB
+ *     --sha256 HEX  --ca-file FILE  --allow-private  --keep  --speed KIB
  *     --cancel-ms N (after so long)  --show-jail (Uid, CapEff... of warren-fetch, while it runs)
  *     --count N (so many at once, instances 1 to N)
  *
@@ -131,8 +131,6 @@ static void parse(struct run *run, struct image_store_config *config, int argc, 
 
         if (strcmp(argv[i], "--allow-private") == 0)
             config->allow_private = true;
-        else if (strcmp(argv[i], "--allow-http") == 0)
-            config->allow_http = true;
         else if (strcmp(argv[i], "--keep") == 0)
             run->keep = true;
         else if (strcmp(argv[i], "--show-jail") == 0)
