@@ -19,6 +19,10 @@
 #define ASIDE_STEP (16u << 20)  /* at a time: 0.5 ms */
 #define FILES_MAX  24           /* a kernel's segments (boot_elf.h), an initrd */
 
+/* What the process may still map once discards have used up its mappings (vm.max_map_count): else
+ * it could allocate nothing any more, for a snapshot, say, as long as it lives. */
+#define SPARE_MAPPINGS 128u
+
 struct guest_memory {
     uint8_t *host; /* owned: one mapping, the regions one behind the other */
     uint64_t bytes;
@@ -32,6 +36,7 @@ struct guest_memory {
     uint8_t *discarded; /* owned; of each page: not 0 once it was taken away from a layer's */
     uint8_t *aside;     /* owned; what `host` was mapped by before guest_memory_part */
     uint64_t aside_bytes;
+    uint8_t *spare; /* owned; SPARE_MAPPINGS of one page while holes in files can be made */
     size_t count;
     struct guest_memory_region regions[GUEST_REGIONS_MAX];
     size_t file_count;
@@ -154,6 +159,7 @@ struct guest_memory *guest_memory_free(struct guest_memory *memory)
         if (memory->host)
             munmap(memory->host, memory->bytes);
         munmap(memory->aside, memory->aside_bytes); /* refuses 0 */
+        munmap(memory->spare, memory->spare ? SPARE_MAPPINGS * PAGE_BYTES : 0);
         cleanup_close(&memory->base_fd);
         free(memory->discarded);
         free(memory);
@@ -393,11 +399,38 @@ bool guest_memory_unmap_aside(struct guest_memory *memory)
     return size > 0 && munmap(memory->aside + memory->aside_bytes, size) == 0;
 }
 
+static bool map_anonymous(void *start, size_t size)
+{
+    return mmap(start, size, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
+/* Every other page is mapped differently, or all were one mapping.  False if there is no room. */
+static bool hold_spare(struct guest_memory *memory)
+{
+    void *start = mmap(NULL, SPARE_MAPPINGS * PAGE_BYTES, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bool good = start != MAP_FAILED;
+
+    memory->spare = good ? start : NULL;
+    for (unsigned i = 1; good && i < SPARE_MAPPINGS; i += 2)
+        good = map_anonymous(memory->spare + i * PAGE_BYTES, PAGE_BYTES);
+    return good;
+}
+
+static void give_up_spare(struct guest_memory *memory)
+{
+    munmap(memory->spare, memory->spare ? SPARE_MAPPINGS * PAGE_BYTES : 0);
+    memory->spare = NULL;
+}
+
 /* From `start` to the end of the file or anonymous range there, at most `end`; where it stopped, or
  * NULL if the kernel refuses. */
-static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, uint8_t *end)
+static uint8_t *discard_part(struct guest_memory *memory, uint8_t *start, uint8_t *end)
 {
     bool in_file = false;
+    uint8_t *discarded;
+    size_t pages;
 
     for (size_t i = 0; i < memory->file_count; i++) {
         const struct file_range *file = &memory->files[i];
@@ -408,19 +441,22 @@ static uint8_t *discard_part(const struct guest_memory *memory, uint8_t *start, 
         if (edge > start && edge < end)
             end = edge;
     }
-    /* MADV_DONTNEED would bring the file's content back.  Each hole in it is a mapping more; at
-     * vm.max_map_count of them the kernel refuses. */
-    if (!in_file)
+    /* MADV_DONTNEED would bring the file's content back, but where it is hidden already. */
+    discarded = memory->discarded + (start - memory->host) / PAGE_BYTES;
+    pages = (size_t)(end - start) / PAGE_BYTES;
+    if (!in_file || !memchr(discarded, 0, pages))
         return madvise(start, (size_t)(end - start), MADV_DONTNEED) < 0 ? NULL : end;
-    if (mmap(start, (size_t)(end - start), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+    /* Each hole in it is a mapping more; at vm.max_map_count of them the kernel refuses, the next
+     * time when the spare ones are to be held again. */
+    if ((!memory->spare && !hold_spare(memory)) || !map_anonymous(start, (size_t)(end - start))) {
+        give_up_spare(memory);
         return NULL;
-    memset(memory->discarded + (start - memory->host) / PAGE_BYTES, 1,
-           (size_t)(end - start) / PAGE_BYTES);
+    }
+    memset(discarded, 1, pages);
     return end;
 }
 
-bool guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size)
+bool guest_memory_discard_mapped(struct guest_memory *memory, void *host, uint64_t size)
 {
     uint8_t *end = (uint8_t *)host + size - ((uintptr_t)host + size) % memory->page_bytes;
     uint8_t *start = (uint8_t *)host + -(uintptr_t)host % memory->page_bytes;
@@ -433,7 +469,7 @@ bool guest_memory_discard_mapped(const struct guest_memory *memory, void *host, 
     return start != NULL;
 }
 
-bool guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size)
+bool guest_memory_discard(struct guest_memory *memory, uint64_t guest, uint64_t size)
 {
     void *host = guest_memory_map(memory, guest, size);
 

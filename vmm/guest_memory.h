@@ -88,10 +88,11 @@ int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err);
 
 /* Gives the host back the whole pages (of 2 MiB, where the backing has such) inside
  * [host, host+size), which guest_memory_map gave: they read as zeroes; false if the kernel refused,
- * and some stay as they are.  Loop thread. */
-bool guest_memory_discard_mapped(const struct guest_memory *memory, void *host, uint64_t size);
+ * and some stay as they are: of a file's, those that were never discarded, once there are too many
+ * holes in it.  Loop thread. */
+bool guest_memory_discard_mapped(struct guest_memory *memory, void *host, uint64_t size);
 /* The same for a range that is wholly RAM; for any other, nothing, and false. */
-bool guest_memory_discard(const struct guest_memory *memory, uint64_t guest, uint64_t size);
+bool guest_memory_discard(struct guest_memory *memory, uint64_t guest, uint64_t size);
 
 /* Can it take pages back that it discarded?  Not surely where others may have reserved them
  * meanwhile; so a guest's own reports of free memory are not asked for there. */

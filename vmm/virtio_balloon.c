@@ -30,9 +30,9 @@
 enum { QUEUE_INFLATE, QUEUE_DEFLATE, QUEUE_STATS, QUEUE_REPORTING, QUEUE_COUNT };
 
 struct virtio_balloon {
-    struct virtio_device *device;      /* borrowed */
-    const struct guest_memory *memory; /* borrowed */
-    struct stats_balloon *stats;       /* borrowed */
+    struct virtio_device *device; /* borrowed */
+    struct guest_memory *memory;  /* borrowed */
+    struct stats_balloon *stats;  /* borrowed */
     struct vmm_balloon config;
     uint32_t actual;          /* pages, as the driver says */
     struct loop_timer *timer; /* until the guest is asked for statistics; loop's thread */

@@ -19,9 +19,9 @@
 #define BLOCK_BYTES VMM_MEMORY_BLOCK
 
 struct virtio_mem {
-    struct virtio_device *device;      /* borrowed */
-    const struct guest_memory *memory; /* borrowed */
-    struct stats_memory *stats;        /* borrowed */
+    struct virtio_device *device; /* borrowed */
+    struct guest_memory *memory;  /* borrowed */
+    struct stats_memory *stats;   /* borrowed */
     struct guest_memory_region region;
     uint64_t requested;   /* bytes */
     uint64_t plugged;     /* blocks */
@@ -174,7 +174,7 @@ static const struct virtio_device_ops mem_ops = {
 int virtio_mem_add(struct pci_root *root, uint64_t requested, struct stats_memory *stats,
                    struct virtio_mem **ret_mem, struct error *err)
 {
-    const struct guest_memory *memory = pci_root_host(root)->memory;
+    struct guest_memory *memory = pci_root_host(root)->memory;
     struct guest_memory_region region =
         guest_memory_region(memory, guest_memory_region_count(memory) - 1);
     uint64_t blocks = region.size / BLOCK_BYTES;
