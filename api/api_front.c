@@ -138,7 +138,8 @@ static int watch_directory_of(const struct api_front *front, const char *path, s
         return error_set(err, directory ? EINVAL : ENOMEM, "watch %s", path);
     slash[slash == directory] = '\0';
     if (inotify_add_watch(front->inotify_fd, directory,
-                          IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM) < 0)
+                          IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_TO | IN_CREATE | IN_DELETE |
+                              IN_MOVED_FROM) < 0)
         return error_set(err, errno, "watch %s: %s", directory, strerror(errno));
     return 0;
 }
