@@ -221,8 +221,10 @@ static int open_audit(struct warrend *warrend, struct error *err)
 
 static int start(struct warrend *warrend, struct error *err)
 {
-    int result = merge_nothing(err);
+    int result = geteuid() == 0 ? 0 : error_set(err, EPERM, "only root can run warrend");
 
+    if (result == 0)
+        result = merge_nothing(err);
     if (result == 0)
         result = find_libexec(&warrend->config, err);
     if (result == 0)
@@ -251,6 +253,17 @@ static void end(struct warrend *warrend)
     cleanup_close(&warrend->api_exec_fd);
     loop_free(warrend->loop);
     cleanup_close(&warrend->signal_fd);
+}
+
+/* Also where no VM can start: who looks for the reason looks here. */
+static void tell_ready(const struct warrend *warrend)
+{
+    struct error why = { 0 };
+
+    log_info(&warrend->log, "ready on %s/warren.sock", warrend->config.run_dir);
+    if (node_ready(warrend->node, &why) < 0)
+        log_warning(&warrend->log, "/readyz is 503: %s", why.message);
+    notify_ready(warrend->loop);
 }
 
 /* 2: trying again is of no use, a person has to mend the settings, or to run the version that the
@@ -289,8 +302,7 @@ int main(int argc, char **argv)
     raise_file_limit();
     result = start(&warrend, &err);
     if (result == 0) {
-        log_info(&warrend.log, "ready on %s/warren.sock", warrend.config.run_dir);
-        notify_ready(warrend.loop);
+        tell_ready(&warrend);
         result = loop_run(warrend.loop, &err);
     }
     if (result < 0)

@@ -145,6 +145,11 @@ const char *vm_cause_name(enum vm_cause cause)
     return causes[cause].name;
 }
 
+bool vm_cause_is_failure(enum vm_cause cause)
+{
+    return causes[cause].row == ROW_CRASH;
+}
+
 enum vm_cause vm_cause_parse(const char *name)
 {
     int cause = 0;

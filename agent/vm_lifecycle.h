@@ -68,6 +68,7 @@ enum vm_cause {
     VM_CAUSE_COUNT,
 };
 const char *vm_cause_name(enum vm_cause cause);
+bool vm_cause_is_failure(enum vm_cause cause);  /* neither its guest nor anybody asked for that */
 enum vm_cause vm_cause_parse(const char *name); /* VM_CAUSE_COUNT if there is no such */
 
 struct vm_exit_context {

@@ -353,8 +353,8 @@ static void record_exit(struct node *node, struct vm *vm, enum vm_cause cause, i
     };
     snprintf(vm->exit.text, sizeof vm->exit.text, "%s", text);
     node->exits[cause]++;
-    log_info(node->log, "vm %s: ended: %s%s%s", vm->head.id, vm_cause_name(cause),
-             text[0] ? ": " : "", text);
+    log_write(node->log, vm_cause_is_failure(cause) ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+              "vm %s: ended: %s%s%s", vm->head.id, vm_cause_name(cause), text[0] ? ": " : "", text);
 }
 
 /* How long its process lived; one of an earlier agent counts as old. */
