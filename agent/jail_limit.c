@@ -53,6 +53,7 @@ int jail_limit_raise(pid_t pid, uint64_t bytes, struct error *err)
         return 0;
     return error_set(err, errno,
                      "its files may have %" PRIu64 " MiB, and not %" PRIu64
-                     ", while it runs, which this agent cannot change: %s",
+                     ", until the VM is stopped and started: to raise that while it runs, this "
+                     "agent needs CAP_SYS_RESOURCE: %s",
                      current >> 20, bytes >> 20, strerror(errno));
 }

@@ -74,8 +74,8 @@ struct node_list_query {
  * and a next one.  NULL if memory is short. */
 json_t *node_list(struct node *node, enum resource_kind kind, const struct node_list_query *query,
                   char ret_next[ID_MAX + 1]);
-/* Can one of this kind be in this state? */
-bool node_state_is_known(enum resource_kind kind, const char *name);
+/* Can one of this kind be in this state?  Else -EINVAL, and those in which it can be. */
+int node_check_state(enum resource_kind kind, const char *name, struct error *err);
 /* Newest committed change of all that reads show: events after it tell what comes. */
 int64_t node_revision(const struct node *node);
 

@@ -1,4 +1,6 @@
 /* Lists of resources: a page at a time, of those that a filter lets through. */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/label_selector.h"
@@ -12,20 +14,31 @@
 static const char *const states_of_images[] = { "importing", "ready", "failed", "deleting", NULL };
 static const char *const states_of_others[] = { "creating", "ready", "failed", "deleting", NULL };
 
-bool node_state_is_known(enum resource_kind kind, const char *name)
+/* NULL behind the last. */
+static const char *state_at(enum resource_kind kind, int i)
 {
-    const char *const *names = kind == RESOURCE_IMAGE ? states_of_images : states_of_others;
-
-    for (int state = 0; kind == RESOURCE_OPERATION && state < OPERATION_STATE_COUNT; state++)
-        if (strcmp(operation_state_name((enum operation_state)state), name) == 0)
-            return true;
     if (kind == RESOURCE_OPERATION)
-        return false;
+        return i < OPERATION_STATE_COUNT ? operation_state_name((enum operation_state)i) : NULL;
     if (kind == RESOURCE_VM)
-        return vm_state_parse(name) != VM_NONE;
-    while (*names && strcmp(*names, name) != 0)
-        names++;
-    return *names != NULL;
+        return VM_NONE + 1 + i < VM_STATE_COUNT ? vm_state_name((enum vm_state)(VM_NONE + 1 + i))
+                                                : NULL;
+    return kind == RESOURCE_IMAGE ? states_of_images[i] : states_of_others[i];
+}
+
+int node_check_state(enum resource_kind kind, const char *name, struct error *err)
+{
+    char known[128] = "";
+    size_t used = 0;
+
+    for (int i = 0; state_at(kind, i); i++) {
+        if (strcmp(state_at(kind, i), name) == 0)
+            return 0;
+        if (used < sizeof known)
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "",
+                                     state_at(kind, i));
+    }
+    return error_field(err, EINVAL, "state", "%ss are never in the state %.40s, but in %s",
+                       resource_kind_name(kind), name, known);
 }
 
 static bool matches(const struct resource *resource, const struct node_list_query *query)

@@ -256,8 +256,9 @@ int change_begin_action(struct change *change, struct error *err)
     bool revoked = event == VM_EVENT_STOP && vm->state == VM_STOPPED && vm->spec.desired_running;
 
     if (!revoked && vm_lifecycle_next(state, event) == VM_NONE)
-        return error_set(err, EBUSY, "%s is not possible while vm %s is %s", vm_event_name(event),
-                         vm->head.id, vm_state_name(vm->state));
+        return error_set(err, EBUSY, "%s is not possible while vm %s is %s%s", vm_event_name(event),
+                         vm->head.id, vm_state_name(vm->state),
+                         state == VM_PAUSED ? ": resume it first" : "");
     if (event == VM_EVENT_START && vm_admit(change->node, vm, &vm->spec, err) < 0)
         return -err->code;
     if (vm_spec_parse(vm->head.spec, &change->new_spec, err) < 0)

@@ -79,10 +79,7 @@ static int list_read_query(struct request *request, struct node_list_query *quer
     query->labels = selector;
     query->limits = kind_of(request) == RESOURCE_VM ? request->caller.limits : NULL;
     query->state = query_get(&request->query, "state");
-    if (query->state && !node_state_is_known(kind_of(request), query->state))
-        return error_field(err, EINVAL, "state", "%ss are never in the state %.40s",
-                           resource_kind_name(kind_of(request)), query->state);
-    return 0;
+    return query->state ? node_check_state(kind_of(request), query->state, err) : 0;
 }
 
 void resource_list(struct request *request)

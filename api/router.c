@@ -221,6 +221,13 @@ static char *allowed_methods(const char *path)
     return used ? strdup(allow) : NULL;
 }
 
+static bool ends_in_slash(const char *path)
+{
+    size_t length = strlen(path);
+
+    return length > 1 && path[length - 1] == '/';
+}
+
 int router_match(struct request *request, struct error *err)
 {
     const struct route *route = NULL;
@@ -236,7 +243,8 @@ int router_match(struct request *request, struct error *err)
         request->allow = allowed_methods(request->path);
         if (request->allow)
             return error_set(err, PROBLEM_METHOD_NOT_ALLOWED, "only %s work here", request->allow);
-        return error_set(err, ENOENT, "no such path; see /openapi.yaml");
+        return error_set(err, ENOENT, "no such path%s; see /openapi.yaml",
+                         ends_in_slash(request->path) ? " (none ends in a slash)" : "");
     }
     request->route = route;
     r = set_id(request->parameter, parts.at[0].text, parts.at[0].length, "id", err);

@@ -238,10 +238,10 @@ void node_drain(struct node *node, struct node_condition condition, node_done_fn
     fake_node_change(node, condition, done, context);
 }
 
-bool node_state_is_known(enum resource_kind kind, const char *name)
+int node_check_state(enum resource_kind kind, const char *name, struct error *err)
 {
     (void)kind;
-    return strcmp(name, "ready") == 0;
+    return strcmp(name, "ready") == 0 ? 0 : error_field(err, EINVAL, "state", "never %s", name);
 }
 
 int node_check_damage(struct node *node, struct error *err)
