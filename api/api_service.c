@@ -320,6 +320,7 @@ static int service_spawn(struct api_service *service, int child_fd, struct error
         .cgroup_fd = -1,
         .fds = fds,
         .fd_count = ARRAY_LENGTH(fds),
+        .new_session = true, /* a terminal's ^C is for warrend, which still needs it */
     };
     pid_t pid;
 
