@@ -255,13 +255,14 @@ static void end(struct warrend *warrend)
     cleanup_close(&warrend->signal_fd);
 }
 
-/* Also where no VM can start: who looks for the reason looks here. */
+/* Also where no VM can start: who looks for the reason looks here.  Damage was told when it was
+ * seen. */
 static void tell_ready(const struct warrend *warrend)
 {
     struct error why = { 0 };
 
     log_info(&warrend->log, "ready on %s/warren.sock", warrend->config.run_dir);
-    if (node_ready(warrend->node, &why) < 0)
+    if (node_ready(warrend->node, &why) < 0 && why.code != EUCLEAN)
         log_warning(&warrend->log, "/readyz is 503: %s", why.message);
     notify_ready(warrend->loop);
 }
