@@ -31,6 +31,8 @@ void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const c
         vm->since_ms = timestamp_now_ms();
     vm->state = state;
     snprintf(vm->reason, sizeof vm->reason, "%s", reason);
+    if (!same && state == VM_FAILED && vm_cause_parse(reason) == VM_CAUSE_COUNT) /* else it ended */
+        log_warning(node->log, "vm %s: failed: %s", vm->head.id, reason);
     if (!same)
         node_save(node, &vm->head);
 }
