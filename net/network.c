@@ -279,7 +279,6 @@ static void take_nics_down(struct net_host *host, uint32_t network_instance)
 int network_down(struct net_host *host, const struct network_config *config, struct error *err)
 {
     struct network *network;
-    struct error ignored;
     int result = 0;
     int forwarding;
 
@@ -296,7 +295,7 @@ int network_down(struct net_host *host, const struct network_config *config, str
     else
         result =
             change_rules(host, firewall_network_change(host->prefix, FIREWALL_REMOVE, config), err);
-    forwarding = net_host_set_forwarding(host, result < 0 ? &ignored : err);
+    forwarding = net_host_set_forwarding(host, result < 0 ? NULL : err);
     if (network && host->log)
         log_info(host->log, "network %s down", config->id);
     return result < 0 ? result : forwarding;

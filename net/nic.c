@@ -243,19 +243,18 @@ int nic_down(struct net_host *host, const struct nic_config *config, struct erro
 {
     struct nic_config nic = as_set_up(host, config);
     struct network *network = net_host_find_network(host, nic.network_instance);
-    struct error later;
     int result = remove_tap(host, &nic, err);
     int step;
 
     remove_nic(host, nic.instance, nic.index);
     if (!network)
         return result;
-    step = change_rules(host, &nic, FIREWALL_REMOVE, result < 0 ? &later : err);
+    step = change_rules(host, &nic, FIREWALL_REMOVE, result < 0 ? NULL : err);
     result = result < 0 ? result : step;
     if (network->dhcp) {
-        step = dhcp_server_remove(network->dhcp, &nic, result < 0 ? &later : err);
+        step = dhcp_server_remove(network->dhcp, &nic, result < 0 ? NULL : err);
         result = result < 0 ? result : step;
     }
-    step = remove_neighbour(host, network, nic.ipv4, result < 0 ? &later : err);
+    step = remove_neighbour(host, network, nic.ipv4, result < 0 ? NULL : err);
     return result < 0 ? result : step;
 }
