@@ -106,6 +106,7 @@ $(FAULT_TESTS): LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise
     recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_block_faults: LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
 $(BUILD)/tests/test_dhcp_strays: LDFLAGS += -Wl,--wrap=poll
+$(BUILD)/tests/test_api_service: LDFLAGS += -Wl,--wrap=loop_after
 $(BUILD)/tests/test_audit: LDFLAGS += -Wl,--wrap=calloc
 $(BUILD)/tests/test_directory: LDFLAGS += -Wl,--wrap=readdir
 $(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_cgroups \

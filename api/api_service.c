@@ -221,6 +221,7 @@ static void service_message(void *context, struct wire_message *message)
 /* --- the process --- */
 
 static void service_start_later(struct api_service *service);
+static void service_restart(void *context);
 static int service_send_tls(struct api_service *service, const struct tls_bytes *tls);
 
 static void service_link_ended(void *context, const struct error *err)
@@ -232,7 +233,8 @@ static void service_link_ended(void *context, const struct error *err)
     service_kill_api(service, err->message);
 }
 
-/* One that hangs is ended, and so started again: clients wait in the socket's backlog meanwhile. */
+/* One that hangs is ended, and so started again: clients wait in the socket's backlog meanwhile.
+ * One that there was no memory for a timer to start again is started now. */
 static void service_watch(void *context)
 {
     struct api_service *service = context;
@@ -240,6 +242,8 @@ static void service_watch(void *context)
     enum watchdog_verdict verdict =
         service->link ? watchdog_turn(&service->watchdog, loop_now_ms()) : WATCHDOG_WAIT;
 
+    if (service->pidfd < 0 && !service->restart_timer && !service->drained)
+        service_restart(service);
     if (verdict == WATCHDOG_ASK)
         service_send(service, &probe);
     else if (verdict == WATCHDOG_HUNG)
@@ -385,9 +389,8 @@ static void service_start_later(struct api_service *service)
     } else {
         service->delay_ms = 0;
     }
+    /* Without memory for that, service_watch will. */
     service->restart_timer = loop_after(service->options.loop, delay_ms, service_restart, service);
-    if (!service->restart_timer)
-        log_error(service->options.log, "no memory to start warren-api again; it stays down");
 }
 
 /* --- TLS --- */

@@ -257,6 +257,29 @@ static void a_killed_process_is_replaced(void **state)
     assert_non_null(strstr(f->answer, "\nwarren_api_restarts_total 3\n"));
 }
 
+/* The linker puts it in the place of loop_after (Makefile). */
+static bool no_timers;
+struct loop_timer *__real_loop_after(struct loop *loop, int64_t ms, loop_fn *callback,
+                                     void *context);
+struct loop_timer *__wrap_loop_after(struct loop *loop, int64_t ms, loop_fn *callback,
+                                     void *context);
+struct loop_timer *__wrap_loop_after(struct loop *loop, int64_t ms, loop_fn *callback,
+                                     void *context)
+{
+    return no_timers ? NULL : __real_loop_after(loop, ms, callback, context);
+}
+
+static void it_is_replaced_when_memory_is_short_too(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(ask(f, REQUEST("GET /healthz", "")), 200);
+    no_timers = true;
+    assert_int_equal(kill(api_pid(), SIGKILL), 0);
+    assert_int_equal(ask(f, REQUEST("GET /healthz", "")), 200);
+    no_timers = false;
+}
+
 static int fail_add_in; /* > 0: so many more additions until one fails */
 
 /* In place of the C library's. */
@@ -361,6 +384,7 @@ int main(void)
         CASE(a_client_that_leaves_is_noticed),
         CASE(a_half_closed_client_gets_its_answer),
         CASE(a_killed_process_is_replaced),
+        CASE(it_is_replaced_when_memory_is_short_too),
         CASE(draining_answers_what_is_under_way),
         CASE(it_gives_up_every_privilege),
         CASE(a_child_that_cannot_be_watched_is_reaped),
