@@ -21,12 +21,19 @@ static struct vm *target_vm(const struct change *change)
     return (struct vm *)change->target;
 }
 
-/* Does it make the VM start? */
+/* Does it make the VM start?  One that failed is wanted all the same, and does if its policy says
+ * so from now on: else the next agent would find it, and start it. */
 static bool change_starts(const struct change *change)
 {
+    const struct vm *vm = target_vm(change);
+    const struct vm_spec *spec = &change->new_spec;
+
     if (change->verb == CHANGE_ACTION)
         return change->action == VM_ACTION_START || change->action == VM_ACTION_REBOOT;
-    return change->new_spec.desired_running && !target_vm(change)->spec.desired_running;
+    return spec->desired_running &&
+           (!vm->spec.desired_running ||
+            (vm->state == VM_FAILED && vm->spec.restart == VM_RESTART_NEVER &&
+             spec->restart != VM_RESTART_NEVER));
 }
 
 /* It was paused for want of space or memory, and is to go on, or to be paused because it was asked
