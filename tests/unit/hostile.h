@@ -35,18 +35,23 @@ struct hostile {
     int fd;
 };
 
-static inline void hostile_add(struct hostile *f, bool read_only)
+static inline void hostile_add_of(struct hostile *f, uint64_t size_bytes, bool read_only)
 {
     struct virtio_block_spec spec = { .queues = 1,
                                       .fd = f->fd,
                                       .read_only = read_only,
-                                      .size_bytes = DISK_BYTES,
+                                      .size_bytes = size_bytes,
                                       .serial = "hostile",
                                       .ring = NULL, /* done when kicked */
                                       .stats = &f->stats };
 
     assert_int_equal(virtio_block_add(f->h.root, &spec, &f->h.err), 0);
     assert_int_equal(virtio_rng_add(f->h.root, &f->rng_bytes, &f->h.err), 0);
+}
+
+static inline void hostile_add(struct hostile *f, bool read_only)
+{
+    hostile_add_of(f, DISK_BYTES, read_only);
 }
 
 static inline struct hostile *hostile_new(bool read_only)

@@ -384,6 +384,40 @@ static void case_19_sectors_and_lengths(void **state)
     assert_serves(f);
 }
 
+/* On a disk that has room for them: what would keep the loop's thread too long fails. */
+static void case_19_requests_that_take_too_long(void **state)
+{
+    enum { MIB_OF_REQUEST = 33, CHAIN = MIB_OF_REQUEST + 2, SECTORS_OF_RANGE = 1 << 21 };
+    struct hostile *f = *state;
+    struct ring_buffer buffers[CHAIN] = { { HEADER, 16, 0 } };
+    uint32_t head, used;
+
+    harness_close(&f->h);
+    harness_open(&f->h);
+    assert_int_equal(ftruncate(f->fd, 4ll << 30), 0);
+    hostile_add_of(f, 4ull << 30, false);
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t type = i & 1 ? OUT : IN;
+        unsigned last = CHAIN - 2 + i / 2;
+
+        f->h.slot = DISK_SLOT;
+        driver_start(&f->h, BLOCK_FEATURES, 64);
+        for (unsigned at = 1; at < last; at++) /* the same memory again and again */
+            buffers[at] =
+                (struct ring_buffer){ 2 * DATA_BASE, 1u << 20, type == IN ? RING_WRITE : 0 };
+        buffers[last] = (struct ring_buffer){ STATUS, 1, RING_WRITE };
+        block_put_header(&f->h, HEADER, type, 0);
+        ring_offer(&f->h, 0, buffers, last + 1);
+        ring_kick(&f->h, 0);
+        assert_true(ring_await(&f->h, 0, &head, &used));
+        assert_int_equal(guest_get8(&f->h, STATUS), i < 2 ? OK : IO_ERROR);
+        assert_int_equal(used, i == 0 ? (32u << 20) + 1 : 1);
+    }
+    assert_int_equal(disk_range(f, DISCARD, 0, SECTORS_OF_RANGE, 0), OK);
+    assert_int_equal(disk_range(f, DISCARD, 0, SECTORS_OF_RANGE + 1, 0), IO_ERROR);
+    assert_int_equal(disk_range(f, WRITE_ZEROES, 8, SECTORS_OF_RANGE + 1, 1), IO_ERROR);
+}
+
 static void case_19_writes_to_a_read_only_disk(void **state)
 {
     struct hostile *f = *state;
@@ -464,6 +498,7 @@ int main(void)
         HOSTILE_TEST(case_14_errors_in_mid_request),
         HOSTILE_TEST(case_17_flipped_after_validation),
         HOSTILE_TEST(case_19_sectors_and_lengths),
+        HOSTILE_TEST(case_19_requests_that_take_too_long),
         cmocka_unit_test_setup_teardown(case_19_writes_to_a_read_only_disk, read_only_set_up,
                                         hostile_tear_down),
         HOSTILE_TEST(case_21_a_raw_disk_stays_raw),

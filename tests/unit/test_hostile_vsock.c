@@ -146,6 +146,36 @@ static void connections_are_bounded(void **state)
     close(vsock_connect_host(f, 1, HOST_PORT));
 }
 
+/* A guest that has room for less than is under way is sent nothing until there is more. */
+static void a_window_that_shrinks_is_kept_to(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct virtio_vsock_hdr window =
+        vsock_packet(GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+    char bytes[BUFFER_BYTES];
+    int fd;
+
+    vsock_start(f);
+    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
+    assert_int_equal(write(fd, "0123456789", 10), 10);
+    assert_true(vsock_take(f, &(struct virtio_vsock_hdr){ 0 }, bytes));
+    for (uint32_t room = 0; room <= 10; room += 5) {
+        window.buf_alloc = room;
+        assert_true(vsock_send(f, &window, NULL, 0));
+        assert_int_equal(write(fd, "more", 4), 4);
+        assert_no_packet(f);
+    }
+    window.fwd_cnt = 11; /* more than it was ever sent */
+    assert_true(vsock_send(f, &window, NULL, 0));
+    assert_no_packet(f);
+    window.fwd_cnt = 10;
+    assert_true(vsock_send(f, &window, NULL, 0));
+    assert_true(vsock_take(f, &window, bytes));
+    assert_int_equal(window.len, 10);
+    assert_memory_equal(bytes, "moremoremo", 10);
+    close(fd);
+}
+
 /* Case 15: the loop is told of the dead once, however often they die before it looks. */
 static void a_flood_of_resets_is_one(void **state)
 {
@@ -170,6 +200,7 @@ int main(void)
         TEST(bad_chains_stop_the_device),
         TEST(answers_that_nobody_takes_are_bounded),
         TEST(connections_are_bounded),
+        TEST(a_window_that_shrinks_is_kept_to),
         TEST(a_flood_of_resets_is_one),
     };
 

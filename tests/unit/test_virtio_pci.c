@@ -314,6 +314,17 @@ static void features_are_checked_and_frozen(void **state)
     reg_put(h, REG_OFFERED_SELECT, 4, 0xffffffff);
     assert_int_equal(reg_get(h, REG_OFFERED, 4), 0);
     status_put(h, 0);
+    status_put(h, 3);
+    for (uint32_t select = 2; select != 0; select *= 2) { /* words that are not there */
+        reg_put(h, REG_ACCEPTED_SELECT, 4, select);
+        reg_put(h, REG_ACCEPTED, 4, UINT32_MAX);
+        assert_int_equal(reg_get(h, REG_ACCEPTED, 4), 0);
+    }
+    for (unsigned select = 0; select < 2; select++) {
+        reg_put(h, REG_ACCEPTED_SELECT, 4, select);
+        assert_int_equal(reg_get(h, REG_ACCEPTED, 4), 0);
+    }
+    status_put(h, 0);
     features_accept(h, ALL_FEATURES); /* before DRIVER: dropped */
     reg_put(h, REG_ACCEPTED_SELECT, 4, 0);
     assert_int_equal(reg_get(h, REG_ACCEPTED, 4), 0);
