@@ -22,7 +22,7 @@ struct fixture {
     struct loop *loop;
     struct vmm_client *client;
     int vmm; /* the VMM's end */
-    unsigned states, vsocks, closed, devices, full, inputs;
+    unsigned readies, states, snapshots, vsocks, closed, devices, full, inputs;
     int kind, place, result; /* of the last device */
     bool present;
     struct vmm_vsock last;
@@ -30,7 +30,9 @@ struct fixture {
 
 static void on_ready(void *context)
 {
-    (void)context;
+    struct fixture *f = context;
+
+    f->readies++;
 }
 
 static void on_state(void *context, bool running, bool paused)
@@ -68,6 +70,16 @@ static void on_device(void *context, enum vmm_device_kind kind, unsigned place, 
     f->result = result;
 }
 
+static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
+{
+    struct fixture *f = context;
+
+    (void)result;
+    (void)fds;
+    (void)fd_count;
+    f->snapshots++;
+}
+
 static void on_closed(void *context)
 {
     struct fixture *f = context;
@@ -90,6 +102,7 @@ static const struct vmm_client_ops ops = {
     .vsock = on_vsock,
     .device = on_device,
     .full = on_full,
+    .snapshot = on_snapshot,
     .closed = on_closed,
 };
 
@@ -468,6 +481,39 @@ static void disks_and_nics_are_told_what_changed(void **state)
     assert_memory_equal(&got.nic, &nic.nic, sizeof got.nic);
 }
 
+static void answer(struct fixture *f, uint32_t type)
+{
+    struct vmm_state answer = { .header = { type, VMM_PROTOCOL_VERSION, sizeof answer, 0 },
+                                .running = 1 };
+
+    assert_int_equal(seqpacket_send(f->vmm, &answer, sizeof answer, NULL, 0, NULL), 0);
+    turn(f);
+}
+
+/* It is ready once; a state and a snapshot are as many as were asked for. */
+static void an_answer_too_many_ends_it(void **state)
+{
+    static const uint32_t types[] = { VMM_MESSAGE_READY, VMM_MESSAGE_STATE,
+                                      VMM_MESSAGE_SNAPSHOT_DONE };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        void *fixture = NULL;
+        struct fixture *f;
+
+        assert_int_equal(set_up(&fixture), 0);
+        f = fixture;
+        assert_int_equal(vmm_client_ping(f->client, NULL), 0);
+        assert_int_equal(vmm_client_snapshot(f->client, f->vmm, f->vmm, -1, NULL), 0);
+        answer(f, types[i]);
+        assert_int_equal(f->closed, 0);
+        answer(f, types[i]);
+        assert_int_equal(f->closed, 1);
+        assert_int_equal(f->readies + f->states + f->snapshots, 1);
+        tear_down(&fixture);
+    }
+}
+
 static void other_messages_end_it(void **state)
 {
     struct fixture *f = *state;
@@ -512,6 +558,7 @@ int main(void)
         TEST(answers_to_nothing_are_read_in_parts_too),
         TEST(a_full_nic_ends_it),
         TEST(disks_and_nics_are_told_what_changed),
+        cmocka_unit_test(an_answer_too_many_ends_it),
         TEST(other_messages_end_it),
         TEST(files_that_come_with_nothing_are_closed),
     };
