@@ -106,7 +106,7 @@ static const struct option options[] = {
       "is waited for) ..." },
     { "import-speed-time", TYPE_NUMBER, AT(import_speed_time), 1, 86400, "S",
       "... for so many seconds, on average (default 60)" },
-    { "debug", TYPE_FLAG, AT(debug), 0, 0, NULL, "log more" },
+    { "debug", TYPE_FLAG, AT(debug), 0, 0, NULL, "log requests and VMs' states, too" },
 };
 
 static int set_path(char *to, const struct option *option, const char *value, struct error *err)

@@ -33,8 +33,11 @@ void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const c
     snprintf(vm->reason, sizeof vm->reason, "%s", reason);
     if (!same && state == VM_FAILED && vm_cause_parse(reason) == VM_CAUSE_COUNT) /* else it ended */
         log_warning(node->log, "vm %s: failed: %s", vm->head.id, reason);
-    if (!same)
-        node_save(node, &vm->head);
+    if (same)
+        return;
+    log_debug(node->log, "vm %s: %s%s%s", vm->head.id, vm_state_name(state), reason[0] ? ": " : "",
+              reason);
+    node_save(node, &vm->head);
 }
 
 /* Nothing is under way, so what was asked for up to now has been dealt with. */

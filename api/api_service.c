@@ -86,6 +86,7 @@ static void service_send(void *context, struct wire_message *reply)
 static void service_reply(void *context, struct request *request, struct wire_message *reply)
 {
     struct api_service *service = context;
+    int64_t took_us;
 
     service_settled(service, request);
     request->is_open = reply->has_stream && service->link;
@@ -93,8 +94,10 @@ static void service_reply(void *context, struct request *request, struct wire_me
         request_table_remove(&service->requests, request);
     if (!service->link)
         return;
-    api_metrics_count(service->metrics, request->route, reply->status,
-                      (loop_now_ns() - request->started_ns) / 1000);
+    took_us = (loop_now_ns() - request->started_ns) / 1000;
+    api_metrics_count(service->metrics, request->route, reply->status, took_us);
+    log_debug(service->options.log, "%s %.256s: %u in %lld us (%s)", request->method, request->path,
+              (unsigned)reply->status, (long long)took_us, request->uuid);
     reply->kind = WIRE_REPLY;
     reply->id = request->id;
     if (service->options.audit && request_is_change(request))
