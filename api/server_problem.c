@@ -11,7 +11,8 @@ static const struct refusal_text {
     const char *retry_after; /* seconds; NULL = no such header */
 } texts[SERVER_REFUSAL_COUNT] = {
     [SERVER_BAD_REQUEST] = { 400, "invalid", "The request is invalid",
-                             "the request line or a header is malformed, repeated or missing",
+                             "the request line or a header is malformed, repeated, missing or too "
+                             "long",
                              NULL },
     [SERVER_BAD_TARGET] = { 400, "invalid", "The request is invalid",
                             "the request target must be a path, without # and spaces", NULL },
