@@ -88,15 +88,15 @@ static void hear_guest(struct vm *vm, const struct stats_page *page, struct bala
 }
 
 /* Pages of files are counted once: an image's or a snapshot's are the host's cache, a fork's are
- * its parent's.  That one has mapped only what it touched since: what it had filled before is still
- * its own, and its group knows. */
+ * its parent's.  That one has mapped only what it touched since, and of what it gave later forks
+ * nothing: it is its own all the same, and its group knows. */
 static uint32_t resident_mib(const struct node *node, const struct vm *vm)
 {
     bool shared = vm->spec.memory_backing == VMM_MEMORY_SHARED;
-    bool own_file = shared && !vm->forked && !vm->memory_base[0];
-    uint32_t mapped = memory_resident_mib(vm->pid, own_file), held = 0;
+    bool layered = vm->forked || vm->memory_base[0];
+    uint32_t mapped = memory_resident_mib(vm->pid, shared && !layered), held = 0;
 
-    if (shared)
+    if (shared || layered) /* those that may have forks */
         held = bounded_mib(jail_cgroup_held_bytes(jail_cgroups(node->jail), vm->head.instance));
     return held > mapped ? held : mapped;
 }

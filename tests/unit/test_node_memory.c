@@ -268,6 +268,7 @@ static void a_page_of_a_file_is_counted_for_one_vm_only(void **state)
     } cases[] = {
         { VMM_MEMORY_ANONYMOUS, false, false, 300, 0, 100 }, /* a kernel's image */
         { VMM_MEMORY_ANONYMOUS, false, true, 0, 0, 100 },    /* a snapshot's memory */
+        { VMM_MEMORY_ANONYMOUS, false, true, 150, 150, 150 },
         { VMM_MEMORY_SHARED, false, false, 0, 256, 356 },
         { VMM_MEMORY_SHARED, false, false, 400, 400, 400 }, /* it has forks */
         { VMM_MEMORY_SHARED, true, false, 0, 0, 100 },      /* it is one */
