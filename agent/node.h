@@ -123,9 +123,8 @@ struct node_change {
 void node_submit(struct node *node, const struct node_change *asked);
 
 /* What can be waited for.  VM: RUNNING, STOPPED (also failed counts as it: nothing runs), PAUSED,
- * SETTLED
- * (observed_generation is current and no transition under way), DELETED.  The other kinds: SETTLED
- * (image, snapshot: ready or failed) and DELETED. */
+ * SETTLED (observed_generation is current and no transition under way), DELETED.  The other kinds:
+ * SETTLED (image, snapshot: ready or failed) and DELETED. */
 enum node_wait_for {
     NODE_WAIT_RUNNING,
     NODE_WAIT_STOPPED,

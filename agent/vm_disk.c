@@ -45,8 +45,8 @@ static int tell_nic(const struct node *node, struct vm *vm, unsigned index, stru
     return vmm_client_change(vm->client, &change, err);
 }
 
-void vm_tell_rates(const struct node *node, struct vm *vm, enum vmm_device_kind kind,
-                   unsigned index)
+static void tell_device(const struct node *node, struct vm *vm, enum vmm_device_kind kind,
+                        unsigned index)
 {
     struct error err = { 0 };
     int result;
@@ -68,10 +68,10 @@ void vm_tell_devices(const struct node *node, struct vm *vm)
         const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
 
         if (changed || (volume && volume->head.generation > 1))
-            vm_tell_rates(node, vm, VMM_DEVICE_DISK, i);
+            tell_device(node, vm, VMM_DEVICE_DISK, i);
     }
     for (unsigned i = 0; changed && i < vm->spec.nic_count; i++)
-        vm_tell_rates(node, vm, VMM_DEVICE_NIC, i);
+        tell_device(node, vm, VMM_DEVICE_NIC, i);
 }
 
 /* --- volumes that grow --- */
@@ -104,7 +104,7 @@ void vm_disk_has_grown(const struct node *node, const struct volume *volume)
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         for (unsigned d = 0; d < vm->spec.disk_count; d++)
             if (has_volume(vm, d, volume))
-                vm_tell_rates(node, vm, VMM_DEVICE_DISK, d);
+                tell_device(node, vm, VMM_DEVICE_DISK, d);
     }
 }
 

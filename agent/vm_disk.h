@@ -2,18 +2,14 @@
  * them.  Loop thread. */
 #pragma once
 #include <stdint.h>
-#include "vmm/control_protocol.h"
 
 struct error;
 struct node;
 struct vm;
 struct volume;
 
-/* Tells its VMM, if it has one, the rate limits of the disk or nic at that index of its spec, and
- * of a disk the size of its volume. */
-void vm_tell_rates(const struct node *node, struct vm *vm, enum vmm_device_kind kind,
-                   unsigned index);
-/* The same of all of which something was ever changed: it may have been since CONFIGURE, or told by
+/* Tells its VMM, if it has one, the rate limits of its disks and nics, and the sizes of the disks'
+ * volumes, of all of which something was ever changed: it may have been since CONFIGURE, or told by
  * an agent that ended before it could. */
 void vm_tell_devices(const struct node *node, struct vm *vm);
 

@@ -38,9 +38,8 @@ struct sandbox_spec {
     size_t filter_length;
 };
 
-/* Root, hostname, rlimits, no core dumps, groups, ids, capabilities
- * (bounding set too), no_new_privs, non-dumpable, filter.  0, or -errno with *ret_step naming what
- * failed
+/* Root, hostname, rlimits, no core dumps, groups, ids, capabilities (bounding set too),
+ * no_new_privs, non-dumpable, filter.  0, or -errno with *ret_step naming what failed
  * ("pivot_root"). */
 int sandbox_enter(const struct sandbox_spec *spec, const char **ret_step);
 

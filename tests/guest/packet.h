@@ -14,7 +14,6 @@
 #define ICMP_REQUEST   8
 #define TCP_SYN        0x02
 #define TCP_RESET      0x04
-#define TCP_ACK        0x10
 #define PORT_ECHO      7
 #define PORT_BOOTPS    67
 #define PORT_BOOTPC    68
