@@ -126,7 +126,7 @@ TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/
               $(BUILD)/tests/vmm_control $(BUILD)/tests/filter_rules
 test-tools: $(TEST_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
-    $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/libbase.a
+    $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/storage/trash.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_BASE)

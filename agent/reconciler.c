@@ -24,8 +24,10 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/process.h"
+#include "base/worker.h"
 #include "storage/image.h"
 #include "storage/snapshot_store.h"
+#include "storage/trash.h"
 #include "storage/volume.h"
 
 /* --- processes --- */
@@ -224,12 +226,33 @@ static int sweep_kind(const struct node *node, enum resource_kind kind, struct e
                                      : snapshot_store_sweep(node->snapshots, keep, count, err);
 }
 
+static int empty_trash(void *argument, struct error *err)
+{
+    const struct node *node = argument;
+    const int fds[] = { node->images_dir_fd, node->volumes_dir_fd, node->snapshots_dir_fd };
+    int result = 0;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+        if (trash_empty(fds[i], err) < 0)
+            result = -err->code;
+    return result;
+}
+
+static void trash_is_empty(void *argument, int result, const struct error *err)
+{
+    const struct node *node = argument;
+
+    if (result < 0)
+        log_error(node->log, "%s; the next agent tries again", err->message);
+}
+
 /* What cannot be removed keeps no agent from starting: no number is given twice, so it is in
- * nobody's way, and what is begun again clears its own. */
-static void sweep_files(const struct node *node)
+ * nobody's way, and what is begun again clears its own.  Nor does what is large. */
+static void sweep_files(struct node *node)
 {
     static const enum resource_kind kinds[] = { RESOURCE_IMAGE, RESOURCE_VOLUME,
                                                 RESOURCE_SNAPSHOT };
+    struct error later = { 0 };
 
     for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
         struct error err = { 0 };
@@ -237,6 +260,8 @@ static void sweep_files(const struct node *node)
         if (sweep_kind(node, kinds[i], &err) < 0)
             log_error(node->log, "%s; the next agent tries again", err.message);
     }
+    if (worker_submit(node->copy_worker, empty_trash, trash_is_empty, node, &later) < 0)
+        trash_is_empty(node, -later.code, &later);
 }
 
 /* Unfinished creations are begun again, unfinished deletions go on. */

@@ -14,6 +14,7 @@
 #include "base/path.h"
 #include "storage/image_internal.h"
 #include "storage/instance_name.h"
+#include "storage/trash.h"
 
 #define FIELD "spec.source"
 
@@ -170,7 +171,7 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     if (instance_name_parse(name, "", &instance) < 0)
         return 0;
     if (!instance_set_has(keep, instance))
-        return directory_remove(dir_fd, name);
+        return trash_move(dir_fd, name);
     return directory_unlink(dir_fd, instance_name(instance, "/" IMAGE_UNDONE).text);
 }
 

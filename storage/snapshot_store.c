@@ -14,6 +14,7 @@
 #include "base/file_io.h"
 #include "base/path.h"
 #include "storage/instance_name.h"
+#include "storage/trash.h"
 
 #define UNDONE     ".tmp"
 #define HOLES      "holes"
@@ -304,11 +305,11 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     uint32_t instance;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return directory_remove(dir_fd, name);
+        return trash_move(dir_fd, name);
     /* What we did not name is not ours. */
     if (instance_name_parse(name, "", &instance) < 0 || instance_set_has(keep, instance))
         return 0;
-    return directory_remove(dir_fd, name);
+    return trash_move(dir_fd, name);
 }
 
 int snapshot_store_sweep(const struct snapshot_store *store, const uint32_t *keep, size_t count,

@@ -15,6 +15,7 @@
 #include "base/path.h"
 #include "storage/delta_file.h"
 #include "storage/instance_name.h"
+#include "storage/trash.h"
 
 #define UNDONE ".raw.tmp"
 #define FIELD  "spec.size_mib"
@@ -219,11 +220,11 @@ static int sweep_entry(void *context, int dir_fd, const char *name)
     bool is_ready = false;
 
     if (instance_name_parse(name, UNDONE, &instance) == 0)
-        return directory_unlink(dir_fd, name);
+        return trash_move(dir_fd, name);
     for (int format = 0; !is_ready && format < VOLUME_FORMAT_COUNT; format++)
         is_ready = instance_name_parse(name, ready_suffixes[format], &instance) == 0;
     /* What we did not name is not ours. */
-    return !is_ready || instance_set_has(keep, instance) ? 0 : directory_unlink(dir_fd, name);
+    return !is_ready || instance_set_has(keep, instance) ? 0 : trash_move(dir_fd, name);
 }
 
 int volume_sweep(const struct volume_store *store, const uint32_t *keep, size_t count,

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/snapshot_store.h"
+#include "storage/trash.h"
 
 #define MIB (1ull << 20)
 
@@ -47,6 +48,8 @@ static int tear_down(void **state)
     struct fixture *f = *state;
     int result = snapshot_store_sweep(f->store, NULL, 0, &f->err);
 
+    if (result == 0)
+        result = trash_empty(f->dir_fd, &f->err);
     close(f->dir_fd);
     snapshot_store_free(f->store);
     if (result < 0 || rmdir(f->path) < 0) /* a test cleans up what is not the store's */
@@ -184,6 +187,7 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     assert_true(there_is(f, "1"));
     assert_false(there_is(f, "2"));
     assert_false(there_is(f, "3.tmp"));
+    assert_true(there_is(f, "trash/2/memory") && there_is(f, "trash/3.tmp/memory")); /* for later */
     assert_true(there_is(f, "04") && there_is(f, "5.bak"));
     assert_int_equal(unlinkat(f->dir_fd, "04", AT_REMOVEDIR), 0);
     assert_int_equal(unlinkat(f->dir_fd, "5.bak", AT_REMOVEDIR), 0);

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "storage/instance_name.h"
+#include "storage/trash.h"
 #include "storage/volume.h"
 #include "tests/unit/scratch.h"
 
@@ -350,6 +351,9 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     for (size_t i = 0; i < ARRAY_LENGTH(left); i++)
         make_file(f, left[i]);
     assert_int_equal(volume_sweep(f->store, keep, 2, &f->err), 0);
+    assert_int_equal(faccessat(f->dir_fd, "trash/7.raw.tmp", F_OK, 0), 0); /* for later */
+    assert_int_equal(faccessat(f->dir_fd, "trash/2.raw", F_OK, 0), 0);
+    assert_int_equal(trash_empty(f->dir_fd, &f->err), 0);
     assert_int_equal(count_files(f), ARRAY_LENGTH(left));
     for (size_t i = 0; i < ARRAY_LENGTH(left); i++)
         assert_int_equal(faccessat(f->dir_fd, left[i], F_OK, 0), 0);
@@ -406,6 +410,7 @@ static void a_delta_costs_nothing_and_needs_its_image(void **state)
     assert_int_equal(clone_as(f, 2, image, VOLUME_CLONE_DELTA, &format), 0);
     assert_int_equal(volume_sweep(f->store, NULL, 0, &f->err), 0);
     assert_int_equal(volume_find(f->store, 2, &format, &f->err), -ENOENT);
+    assert_int_equal(trash_empty(f->dir_fd, &f->err), 0);
     assert_int_equal(count_files(f), 1);
 }
 
