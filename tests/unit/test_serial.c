@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/control_protocol.h"
 #include "vmm/mmio_bus.h"
@@ -259,6 +260,40 @@ static void a_restored_port_raises_its_interrupt_again(void **state)
     free(transfer.bytes);
 }
 
+/* The number `which` among those that say where input waits, and how much, in what was saved. */
+static void put_number(struct transfer *transfer, unsigned which, uint32_t value)
+{
+    struct {
+        uint32_t name, size;
+    } item;
+
+    for (size_t at = 0; at < transfer->size; at += sizeof item + item.size) {
+        memcpy(&item, transfer->bytes + at, sizeof item);
+        if (item.size == sizeof value && which-- == 0)
+            memcpy(transfer->bytes + at + sizeof item, &value, sizeof value);
+    }
+}
+
+/* Of a state that nobody saved so: input that waits outside of its queue. */
+static void input_that_cannot_be_is_refused(void **state)
+{
+    static const uint32_t most[] = { 15, 16, VMM_INPUT_MAX - 1, VMM_INPUT_MAX };
+    struct fixture *f = *state, *to;
+
+    for (unsigned i = 0; i < 2 * ARRAY_LENGTH(most); i++) {
+        struct transfer transfer = { 0 };
+
+        assert_int_equal(set_up((void **)&to), 0);
+        serial_transfer(f->serial, &transfer);
+        put_number(&transfer, i / 2, most[i / 2] + i % 2);
+        transfer.loading = true;
+        serial_transfer(to->serial, &transfer);
+        assert_int_equal(transfer_is_good(&transfer), i % 2 == 0);
+        assert_int_equal(tear_down((void **)&to), 0);
+        free(transfer.bytes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +310,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(wide_accesses_are_harmless, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_restored_port_raises_its_interrupt_again, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(input_that_cannot_be_is_refused, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
