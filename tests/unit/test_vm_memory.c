@@ -4,8 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "agent/node_internal.h"
 #include "agent/vm_memory.h"
@@ -57,10 +59,40 @@ static void a_pagemap_does_not_tell_where_pages_are(void **state)
     assert_int_equal(capabilities(), before);
 }
 
+/* What forks are to share: whoever has mapped it goes on with that, nobody changes it anew. */
+static void what_is_sealed_is_not_written_to(void **state)
+{
+    enum { BYTES = 2 << 20 };
+    struct error err = { 0 };
+    auto_close int fd = vm_memory_open(VMM_MEMORY_SHARED, BYTES, &err), file = -1;
+    char *before, *private;
+
+    (void)state;
+    assert_true(fd >= 0);
+    before = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(before, MAP_FAILED);
+    for (int i = 0; i < 2; i++) /* again changes nothing */
+        assert_int_equal(vm_memory_seal(fd), 0);
+    assert_true(pwrite(fd, "x", 1, 0) < 0);
+    assert_true(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0);
+    assert_true(ftruncate(fd, 4096) < 0);
+    assert_ptr_equal(mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    private = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    assert_ptr_not_equal(private, MAP_FAILED);
+    before[0] = 'a';
+    private[0] = 'b';
+    assert_int_equal(before[0], 'a');
+    munmap(before, BYTES);
+    munmap(private, BYTES);
+    file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(vm_memory_seal(file), 0); /* a snapshot's is one, too */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pagemap_does_not_tell_where_pages_are),
+        cmocka_unit_test(what_is_sealed_is_not_written_to),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
