@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include "api/query.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 
@@ -41,19 +42,21 @@ static int resolve(const char *address, struct addrinfo **ret_info, struct error
     static const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
                                            .ai_socktype = SOCK_STREAM };
     const char *colon = strrchr(address, ':');
+    const char *from = address;
     size_t length = colon ? (size_t)(colon - address) : 0;
     char host[64] = "";
+    int64_t port; /* getaddrinfo takes larger ones modulo 65536 */
 
     if (length > 2 && address[0] == '[' && address[length - 1] == ']') {
-        address++;
+        from++;
         length -= 2;
     } else if (length > 0 && memchr(address, ':', length)) {
         length = 0; /* an IPv6 address without brackets */
     }
     if (length > 0 && length < sizeof(host))
-        memcpy(host, address, length);
-    if (!host[0] || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
-        strlen(colon + 1) > 5 || getaddrinfo(host, colon + 1, &hints, ret_info) != 0)
+        memcpy(host, from, length);
+    if (!host[0] || !digits_parse(colon + 1, strlen(colon + 1), &port) || port > UINT16_MAX ||
+        getaddrinfo(host, colon + 1, &hints, ret_info) != 0)
         return error_field(err, EINVAL, "listen",
                            "listen, metrics-listen: %s: give ADDRESS:PORT in numbers, as "
                            "192.0.2.1:9443 or [2001:db8::1]:9443",
