@@ -119,9 +119,11 @@ static void canonical_text_is_sorted_and_compact(void **state)
     json_decref(json);
 }
 
+typedef char *print_fn(const json_t *json);
+
 static void text_is_whole_or_is_not(void **state)
 {
-    char *(*const makers[])(const json_t *json) = { json_canonical, json_compact };
+    static print_fn *const makers[] = { json_canonical, json_compact };
     json_t *json = json_object();
 
     (void)state;
