@@ -29,7 +29,7 @@ struct limits_job {
     struct node_memory *memory;
     size_t count;
     struct limits {
-        uint32_t instance, reclaim_mib, high_mib;
+        uint32_t instance, reclaim_mib, keep_mib, high_mib;
         bool set_high;
     } vms[];
 };
@@ -219,6 +219,17 @@ static int see_host(struct node_memory *memory, struct error *err)
 
 /* --- what is done --- */
 
+/* The kernel may have taken it since the plan was made, and in what a group gives up of its own it
+ * heeds no memory.low. */
+static void reclaim(const struct jail *jail, const struct limits *vm)
+{
+    uint32_t held = bounded_mib(jail_cgroup_held_bytes(jail_cgroups(jail), vm->instance));
+    uint32_t over = held > vm->keep_mib ? held - vm->keep_mib : 0;
+
+    if (over > 0)
+        jail_reclaim_memory(jail, vm->instance, over < vm->reclaim_mib ? over : vm->reclaim_mib);
+}
+
 static int run_limits(void *context, struct error *err)
 {
     const struct limits_job *job = context;
@@ -231,7 +242,7 @@ static int run_limits(void *context, struct error *err)
         if (vm->set_high)
             jail_set_memory_high(jail, vm->instance, vm->high_mib);
         if (vm->reclaim_mib > 0)
-            jail_reclaim_memory(jail, vm->instance, vm->reclaim_mib);
+            reclaim(jail, vm);
     }
     return 0;
 }
@@ -266,6 +277,7 @@ static void submit_limits(struct node_memory *memory)
             continue;
         job->vms[job->count++] = (struct limits){ .instance = vm->head.instance,
                                                   .reclaim_mib = plan->reclaim_mib,
+                                                  .keep_mib = plan->low_mib,
                                                   .high_mib = plan->high_mib,
                                                   .set_high = moves_high };
     }

@@ -33,6 +33,17 @@ void __wrap_jail_set_memory_low(const struct jail *jail, uint32_t instance, uint
 
 static uint64_t held_mib; /* by the group of VM 7 */
 
+static uint32_t reclaimed_mib;
+
+void __wrap_jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib);
+void __wrap_jail_reclaim_memory(const struct jail *jail, uint32_t instance, uint32_t mib)
+{
+    (void)jail;
+    assert_int_equal(instance, 7);
+    assert_true(mib > 0);
+    reclaimed_mib = mib;
+}
+
 const struct jail_cgroup *__wrap_jail_cgroups(const struct jail *jail);
 const struct jail_cgroup *__wrap_jail_cgroups(const struct jail *jail)
 {
@@ -97,6 +108,32 @@ static void guarantees_are_kept_while_the_worker_reclaims(void **state)
     carry_out(&memory);
     assert_int_equal(set_low, 0); /* nobody takes that */
     assert_int_equal(low_of_all, 16 + VM_OVERHEAD_MIB);
+}
+
+/* The plan saw 300 MiB; when its turn comes the kernel has taken some by itself. */
+static void what_is_guaranteed_is_not_reclaimed_by_an_old_plan(void **state)
+{
+    static const struct {
+        uint32_t held_mib, reclaimed_mib;
+    } cases[] = { { 300, 37 }, { 290, 34 }, { 257, 1 }, { 256, 0 }, { 219, 0 }, { 0, 0 } };
+    struct vm vm = { .head = { .instance = 7 } };
+    struct vm *owners[] = { &vm };
+    struct balancer_vm vms[] = { { .plan = { .low_mib = 256, .reclaim_mib = 37 } } };
+    struct node node = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct node_memory memory = { .node = &node, .vms = vms, .owners = owners, .count = 1 };
+
+        held_mib = cases[i].held_mib;
+        reclaimed_mib = 0;
+        assert_int_equal(loop_new(&node.loop, NULL), 0);
+        assert_int_equal(worker_new(node.loop, "memory", NULL, &memory.worker, NULL), 0);
+        submit_limits(&memory);
+        worker_free(memory.worker); /* does it */
+        assert_int_equal(reclaimed_mib, cases[i].reclaimed_mib);
+        loop_free(node.loop);
+    }
 }
 
 static void whose_driver_keeps_its_balloon_is_heard(void **state)
@@ -308,6 +345,7 @@ int main(void)
         cmocka_unit_test(a_page_of_a_file_is_counted_for_one_vm_only),
         cmocka_unit_test(a_limit_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(guarantees_are_kept_while_the_worker_reclaims),
+        cmocka_unit_test(what_is_guaranteed_is_not_reclaimed_by_an_old_plan),
         cmocka_unit_test(whose_driver_keeps_its_balloon_is_heard),
         cmocka_unit_test(what_a_guest_says_of_its_memory_is_bounded),
         cmocka_unit_test(what_a_guest_reads_back_is_a_rate),
