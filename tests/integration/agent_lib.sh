@@ -308,8 +308,9 @@ generations_differ() {
 }
 ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
 has_ticked() { [ -n "$(last_tick "$1")" ]; }
-# An agent that has just started may not show its console yet.
-ticks_on() { wait_for 10 has_ticked "$1" && wait_for 10 ticks_beyond "$1" "$(last_tick "$1")"; }
+# Where it is: a console was seen empty for a moment, beside a snapshot and behind an agent's start.
+tick_of() { wait_for 10 has_ticked "$1" && last_tick "$1"; }
+ticks_on() { wait_for 10 ticks_beyond "$1" "$(tick_of "$1")"; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 with_network='{"nics":[{"name":"eth0","network":"net"}]}'
