@@ -308,7 +308,7 @@ generations_differ() {
 }
 ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
 has_ticked() { [ -n "$(last_tick "$1")" ]; }
-# Where it is: a console was seen empty for a moment, beside a snapshot and behind an agent's start.
+# Where it is: once in a while no tick could be read of a console that had some, and why is not known.
 tick_of() { wait_for 10 has_ticked "$1" && last_tick "$1"; }
 ticks_on() { wait_for 10 ticks_beyond "$1" "$(tick_of "$1")"; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
