@@ -111,6 +111,7 @@ $(BUILD)/tests/test_audit: LDFLAGS += -Wl,--wrap=calloc
 $(BUILD)/tests/test_directory: LDFLAGS += -Wl,--wrap=readdir
 $(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_reclaim_memory \
     jail_cgroups jail_cgroup_held_bytes,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_path: LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/tests/test_text: LDFLAGS += -Wl,--wrap=malloc -Wl,--wrap=realloc
 $(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \

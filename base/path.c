@@ -11,6 +11,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
+#define TRIES 1000
+
 const char *path_below(const char *path, const char *dir)
 {
     size_t length = strlen(dir);
@@ -47,10 +49,12 @@ int path_open_below(const char *dir, const char *path, int flags)
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
     auto_close int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    long fd;
+    long fd = -1;
 
     if (dir_fd < 0)
         return -errno;
-    fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+    /* While anything on this host is renamed or mounted, ".." may be -EAGAIN: openat2(2). */
+    for (unsigned tries = 0; tries < TRIES && fd < 0 && (tries == 0 || errno == EAGAIN); tries++)
+        fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
     return fd < 0 ? -errno : (int)fd;
 }

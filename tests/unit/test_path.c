@@ -1,0 +1,67 @@
+/* test_path.c - files below a directory, while others rename theirs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/cleanup.h"
+#include "base/path.h"
+#include "tests/unit/scratch.h"
+
+static unsigned renames, calls; /* so many opens are met by one; so many opens were made */
+
+/* The linker puts it in the place of syscall (Makefile). */
+long __real_syscall(long number, int dir, const char *path, void *how, size_t size);
+long __wrap_syscall(long number, int dir, const char *path, void *how, size_t size);
+long __wrap_syscall(long number, int dir, const char *path, void *how, size_t size)
+{
+    assert_int_equal(number, SYS_openat2);
+    calls++;
+    if (renames > 0) {
+        renames--;
+        errno = EAGAIN;
+        return -1;
+    }
+    return __real_syscall(number, dir, path, how, size);
+}
+
+static int open_in(const char *dir, const char *path, unsigned renames_meanwhile)
+{
+    calls = 0;
+    renames = renames_meanwhile;
+    return path_open_below(dir, path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The kernel cannot tell then where ".." leads, and has it asked again. */
+static void renames_of_others_are_no_error(void **state)
+{
+    char dir[SCRATCH_PATH], sub[SCRATCH_PATH + 8];
+    auto_close int fd = -1;
+
+    (void)state;
+    assert_true(scratch_make(dir, "path"));
+    snprintf(sub, sizeof sub, "%s/sub", dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    fd = open_in(dir, "sub/../sub", 20);
+    assert_true(fd >= 0);
+    assert_int_equal(calls, 21);
+    assert_int_equal(open_in(dir, "sub/../../sub", 1), -EXDEV);
+    assert_int_equal(open_in(dir, "none", 0), -ENOENT);
+    assert_int_equal(calls, 1);
+    assert_int_equal(open_in(dir, "sub", 1000000), -EAGAIN); /* not for ever */
+    assert_int_equal(scratch_remove(dir), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(renames_of_others_are_no_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
