@@ -2,7 +2,7 @@
  * guest's console and says why it ended.
  *
  *   build/tests/run_vmm --kernel build/guest.elf [--disk FILE] [--timeout 10]
- *   build/tests/run_vmm --kernel build/guest.elf --snapshot PREFIX --snapshot-after MS
+ *   build/tests/run_vmm --kernel build/guest.elf --when 'tick 3' --snapshot PREFIX
  *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
@@ -31,36 +31,12 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/seqpacket.h"
+#include "tests/tools/run_vmm_options.h"
 #include "vmm/control_protocol.h"
 
-#define EXIT_TIMEOUT     124
-#define EXIT_NOT_STARTED 125
-#define JAIL_UID         64999
-#define TICK_MS          5
-#define FORKS_MAX        16
-#define FDS_MAX          (4 + VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_NICS_MAX)
-
-struct run {
-    const char *vmm, *kernel;
-    const char *disks[VMM_DISKS_MAX];
-    const char *taps[VMM_NICS_MAX];
-    bool measure, quiet;
-    int power_after_s, timeout_s;   /* -1 = never */
-    const char *snapshot, *restore; /* path prefixes of the files .state and .memory */
-    int snapshot_after_ms, cpu;     /* cpu: enum cpu_baseline */
-    const char *fork;               /* path prefix of the forks' consoles */
-    int fork_after_ms[FORKS_MAX];
-    unsigned fork_count, forked;
-    struct vmm_configure configure;
-
-    char directory[32], jail[40];
-    int directory_fd, listener, connection, pidfd;
-    pid_t pid;
-    int fds[FDS_MAX];
-    size_t fd_count;
-    struct stats_page *page;
-    uint64_t console_shown, spawn_ns, configure_ns;
-};
+#define EXIT_TIMEOUT 124
+#define JAIL_UID     64999
+#define TICK_MS      5
 
 static uint64_t now_ns(void)
 {
@@ -87,112 +63,6 @@ static void must(int result, const struct error *err)
         return;
     fprintf(stderr, "run_vmm: %s%s%s\n", err->field, err->field[0] ? ": " : "", err->message);
     exit(EXIT_NOT_STARTED);
-}
-
-static void usage(void)
-{
-    fputs(
-        "usage: run_vmm --kernel FILE [--vmm FILE] [--cmdline TEXT]\n"
-        "         [--memory MIB] [--vcpus N] [--disk FILE]... [--tap NAME]...\n"
-        "         [--hotplug MIB [--plug MIB]] [--memory-backing N]   enum vmm_memory_backing of "
-        "control_protocol.h\n"
-        "         [--vsock CID] [--cpu N]   enum cpu_baseline of cpu_baseline.h\n"
-        "         [--power-after S] [--timeout S] [--measure] [--quiet]\n"
-        "         [--snapshot PREFIX --snapshot-after MS]   and ends then\n"
-        "       run_vmm --restore PREFIX ...              instead of --kernel\n"
-        "         [--fork PREFIX --fork-after MS...]   a fork each time, its console to PREFIX.0, "
-        "...\n",
-        stderr);
-    exit(EXIT_NOT_STARTED);
-}
-
-static void add_disk(struct run *run, const char *path)
-{
-    if (run->configure.disk_count == VMM_DISKS_MAX)
-        usage();
-    run->configure.disks[run->configure.disk_count].format = VMM_DISK_RAW;
-    run->configure.disks[run->configure.disk_count].queues = 1;
-    run->configure.disks[run->configure.disk_count].place = run->configure.disk_count;
-    run->disks[run->configure.disk_count++] = path;
-}
-
-static void add_tap(struct run *run, const char *name)
-{
-    struct vmm_nic *nic = &run->configure.nics[run->configure.nic_count];
-
-    if (run->configure.nic_count == VMM_NICS_MAX)
-        usage();
-    memcpy(nic->mac, (uint8_t[]){ 2, 0, 0, 0, 0, (uint8_t)(1 + run->configure.nic_count) }, 6);
-    nic->queues = 1, nic->place = run->configure.nic_count;
-    run->taps[run->configure.nic_count++] = name;
-}
-
-/* Options that are nothing but a text, a number or a switch of struct run; how many words it took.
- */
-static int set_field(struct run *run, const char *name, const char *value)
-{
-    const struct {
-        const char *name, **text;
-        int *number;
-        bool *on;
-    } fields[] = {
-        { "--vmm", &run->vmm, NULL, NULL },
-        { "--kernel", &run->kernel, NULL, NULL },
-        { "--snapshot", &run->snapshot, NULL, NULL },
-        { "--restore", &run->restore, NULL, NULL },
-        { "--fork", &run->fork, NULL, NULL },
-        { "--cpu", NULL, &run->cpu, NULL },
-        { "--power-after", NULL, &run->power_after_s, NULL },
-        { "--timeout", NULL, &run->timeout_s, NULL },
-        { "--snapshot-after", NULL, &run->snapshot_after_ms, NULL },
-        { "--measure", NULL, NULL, &run->measure },
-        { "--quiet", NULL, NULL, &run->quiet },
-    };
-
-    for (size_t i = 0; i < ARRAY_LENGTH(fields); i++) {
-        if (strcmp(name, fields[i].name) != 0)
-            continue;
-        if (fields[i].on)
-            *fields[i].on = true;
-        else if (!value)
-            usage();
-        else if (fields[i].text)
-            *fields[i].text = value;
-        else
-            *fields[i].number = atoi(value);
-        return fields[i].on ? 1 : 2;
-    }
-    return 0;
-}
-
-static void add_field(struct run *run, const char *name, const char *value)
-{
-    struct vmm_configure *configure = &run->configure;
-
-    if (!value)
-        usage();
-    else if (strcmp(name, "--cmdline") == 0)
-        snprintf(configure->cmdline, sizeof configure->cmdline, "%s", value);
-    else if (strcmp(name, "--memory") == 0)
-        configure->memory_bytes = strtoull(value, NULL, 10) << 20;
-    else if (strcmp(name, "--hotplug") == 0)
-        configure->hotplug_bytes = strtoull(value, NULL, 10) << 20;
-    else if (strcmp(name, "--plug") == 0)
-        configure->requested_bytes = strtoull(value, NULL, 10) << 20;
-    else if (strcmp(name, "--memory-backing") == 0)
-        configure->memory_backing = (uint8_t)atoi(value);
-    else if (strcmp(name, "--vsock") == 0)
-        configure->vsock_cid = strtoull(value, NULL, 10);
-    else if (strcmp(name, "--vcpus") == 0)
-        configure->vcpus = (uint32_t)atoi(value);
-    else if (strcmp(name, "--disk") == 0)
-        add_disk(run, value);
-    else if (strcmp(name, "--tap") == 0)
-        add_tap(run, value);
-    else if (strcmp(name, "--fork-after") == 0 && run->fork_count < FORKS_MAX)
-        run->fork_after_ms[run->fork_count++] = atoi(value);
-    else
-        usage();
 }
 
 static void make_page(struct run *run)
@@ -461,8 +331,7 @@ static void take_snapshot(struct run *run)
     process_kill(run->pidfd, 9);
 }
 
-static bool follow(struct run *run);
-static int report(const struct run *run, bool ended);
+static int run_to_the_end(struct run *run);
 
 /* The child process: one more VMM, whose memory is the parent's. */
 static void run_fork(struct run *run, int state, const int *layers, size_t count)
@@ -474,7 +343,7 @@ static void run_fork(struct run *run, int state, const int *layers, size_t count
         perror(path);
         exit(EXIT_NOT_STARTED);
     }
-    run->fork_count = run->fd_count = run->console_shown = 0;
+    run->fork_count = run->fd_count = run->console_shown = run->begin_ns = 0;
     run->configure.memory_backing = VMM_MEMORY_ANONYMOUS;
     run->configure.restore = (uint8_t)count;
     make_directory(run);
@@ -485,12 +354,7 @@ static void run_fork(struct run *run, int state, const int *layers, size_t count
         run->fds[run->fd_count++] = layers[i];
     for (int i = 0; i < run->configure.disk_count; i++)
         open_disk(run, i);
-    spawn(run);
-    if (run->measure)
-        measure(run);
-    state = report(run, follow(run));
-    remove_directory(run);
-    exit(state);
+    exit(run_to_the_end(run));
 }
 
 static void make_fork(struct run *run)
@@ -518,9 +382,17 @@ static void make_fork(struct run *run)
         close(layers[i]);
 }
 
-static bool is_due(const struct run *run, int seconds)
+static bool is_due(uint64_t since_ns, int ms)
 {
-    return seconds >= 0 && now_ns() - run->spawn_ns >= (uint64_t)seconds * 1000000000u;
+    return ms >= 0 && since_ns != 0 && now_ns() - since_ns >= (uint64_t)ms * 1000000u;
+}
+
+/* Of what was shown; "" always is. */
+static bool has_said(const struct run *run, const char *text)
+{
+    size_t size = run->console_shown < CONSOLE_RING_BYTES ? run->console_shown : CONSOLE_RING_BYTES;
+
+    return memmem((const char *)run->page + CONSOLE_OFFSET, size, text, strlen(text));
 }
 
 /* Shows the console until the VMM ends; false if the time was over first. */
@@ -534,19 +406,20 @@ static bool follow(struct run *run)
         show_console(run);
         if (ready > 0)
             return true;
-        if (is_due(run, run->power_after_s) && run->page->start_ns != 0) {
+        if (run->begin_ns == 0 && has_said(run, run->when))
+            run->begin_ns = now_ns();
+        if (is_due(run->begin_ns, 1000 * run->power_after_s) && run->page->start_ns != 0) {
             press_power_button(run);
             run->power_after_s = -1;
         }
-        if (run->snapshot &&
-            now_ns() - run->spawn_ns >= (uint64_t)run->snapshot_after_ms * 1000000u) {
+        if (run->snapshot && is_due(run->begin_ns, run->snapshot_after_ms)) {
             take_snapshot(run);
             run->snapshot = NULL;
         }
-        if (run->forked < run->fork_count &&
-            now_ns() - run->spawn_ns >= (uint64_t)run->fork_after_ms[run->forked] * 1000000u)
+        if (run->forked < run->fork_count && is_due(run->begin_ns, run->fork_after_ms[run->forked]))
             make_fork(run);
-        if (is_due(run, run->timeout_s)) {
+        if ((run->until && has_said(run, run->until)) ||
+            is_due(run->spawn_ns, 1000 * run->timeout_s)) {
             process_kill(run->pidfd, 9);
             return false;
         }
@@ -568,32 +441,33 @@ static int report(const struct run *run, bool ended)
     return run->page->exit_reason ? (int)run->page->exit_reason : 128 + WTERMSIG(status);
 }
 
+static int run_to_the_end(struct run *run)
+{
+    int status;
+
+    spawn(run);
+    if (run->measure)
+        measure(run);
+    status = report(run, follow(run));
+    remove_directory(run);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     struct run run = {
         .vmm = "build/warren-vmm",
         .power_after_s = -1,
         .timeout_s = -1,
+        .when = "",
         .configure = { .vcpus = 1, .memory_bytes = 128ull << 20 },
     };
     int status;
 
-    for (int i = 1, taken; i < argc; i += taken) { /* argv ends with a NULL */
-        taken = set_field(&run, argv[i], argv[i + 1]);
-        if (taken == 0) {
-            add_field(&run, argv[i], argv[i + 1]);
-            taken = 2;
-        }
-    }
-    if (!run.kernel && !run.restore)
-        usage();
+    read_options(&run, argc, argv);
     make_directory(&run);
     open_all(&run);
-    spawn(&run);
-    if (run.measure)
-        measure(&run);
-    status = report(&run, follow(&run));
-    remove_directory(&run);
+    status = run_to_the_end(&run);
     while (wait(NULL) > 0) /* forks */
         ;
     return status;
