@@ -78,14 +78,13 @@ void apic_route_pin(unsigned pin, unsigned vector)
     ioapic_write(IOAPIC_ENTRY + 2 * pin, vector);
 }
 
-/* Goes on until the readings of the two clocks, between which we may have been off the processor,
- * are near enough to each other. */
-static void clock_calibrate(void)
+/* In cycles a millisecond.  Goes on until the readings of the two clocks, between which we may have
+ * been off the processor, are near enough to each other. */
+static uint64_t clock_measure(void)
 {
     uint64_t before_start, start, before, end;
     uint64_t passed;
 
-    apic_enable();
     *apic_register(APIC_LVT_TIMER) = LVT_MASKED | VECTOR_DEVICE;
     before_start = cpu_cycles();
     *apic_register(APIC_TIMER_INITIAL) = UINT32_MAX;
@@ -95,11 +94,24 @@ static void clock_calibrate(void)
         passed = UINT32_MAX - *apic_register(APIC_TIMER_CURRENT);
         end = cpu_cycles();
     } while (passed < CALIBRATION_NS || (end - before + start - before_start) * 16 > end - start);
-    cycles_per_ms = (end - start) * MILLISECOND / passed;
     *apic_register(APIC_TIMER_INITIAL) = 0;
     *apic_register(APIC_LVT_TIMER) = VECTOR_DEVICE;
-    if (cycles_per_ms == 0)
-        cycles_per_ms = 1;
+    return (end - start) * MILLISECOND / passed;
+}
+
+/* Until two measurements agree: between the readings of one we may have been copied, and go on
+ * where the TSC is another (a KVM in software gives every guest its host's) and the timer is not.
+ */
+static void clock_calibrate(void)
+{
+    uint64_t last, now = 0;
+
+    apic_enable();
+    do {
+        last = now;
+        now = clock_measure();
+    } while (now > last + last / 8 || last > now + now / 8);
+    cycles_per_ms = now != 0 ? now : 1;
 }
 
 uint64_t clock_cycles_to_ns(uint64_t cycles)
