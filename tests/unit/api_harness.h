@@ -23,6 +23,7 @@
 #include "base/log.h"
 
 #define ANSWER_MAX (3 << 20)
+#define TURNS      20000 /* of a ms, or less: for what a busy machine does late */
 
 struct fixture {
     struct loop *loop;
@@ -39,7 +40,7 @@ struct fixture {
 /* So many changes and waits are under way in the node; who asked looks whether they are. */
 static inline void await_outstanding(struct fixture *f, int count)
 {
-    for (int turns = 0; f->node->outstanding != count && turns < 2000; turns++)
+    for (int turns = 0; f->node->outstanding != count && turns < TURNS; turns++)
         assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
 }
 
@@ -125,7 +126,7 @@ static int client_connect(struct fixture *f)
 /* As much as the other side takes; it may close before it has read all. */
 static void client_send(struct fixture *f, int fd, const char *bytes, size_t size)
 {
-    for (int turns = 0; size > 0 && turns < 5000; turns++) {
+    for (int turns = 0; size > 0 && turns < TURNS; turns++) {
         ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
 
         if (n < 0 && errno != EAGAIN)
@@ -152,7 +153,7 @@ static bool client_receive(struct fixture *f, int fd, bool until_end)
 {
     f->answer_size = 0;
     f->answer[0] = '\0';
-    for (int turns = 0; turns < 5000; turns++) {
+    for (int turns = 0; turns < TURNS; turns++) {
         ssize_t n = recv(fd, f->answer + f->answer_size, ANSWER_MAX - f->answer_size, 0);
 
         if (n == 0 || (n < 0 && errno != EAGAIN))

@@ -149,7 +149,7 @@ static void follow_until(struct fixture *f, int fd, const char *end)
     size_t used = 0;
     char byte;
 
-    for (int turns = 0; turns < 5000; turns++) {
+    for (int turns = 0; turns < TURNS; turns++) {
         ssize_t n = recv(fd, f->answer + used, ANSWER_MAX - used, 0);
 
         used += n > 0 ? (size_t)n : 0;
@@ -340,7 +340,7 @@ static void draining_answers_what_is_under_way(void **state)
     assert_non_null(strstr(f->answer, "Connection: close\r\n"));
     assert_true(client_receive(f, idle, true));
     assert_int_equal(f->answer_size, 0);
-    for (int turns = 0; !drained && turns < 5000; turns++)
+    for (int turns = 0; !drained && turns < TURNS; turns++)
         assert_int_equal(loop_turn(f->loop, 1, NULL), 0);
     assert_int_equal(drained, 1);
 }

@@ -263,7 +263,7 @@ static void removal_ends_what_is_left_in_the_cgroup(void **state)
     assert_int_equal(
         jail_start(f->jail, 9, &(struct jail_spec){ .hostname = "a" }, &process, &f->err), 0);
     assert_int_equal(jail_remove(f->jail, 9, &f->err), 0);
-    assert_int_equal(process_await(process.pidfd, 5000), 0);
+    assert_int_equal(process_await(process.pidfd, 10000), 0);
     end(&process);
 }
 

@@ -179,6 +179,7 @@ static void tick(struct fixture *f)
 
     while (loop_now_ms() < end)
         assert_int_equal(loop_turn(f->node.loop, 5, NULL), 0);
+    assert_int_equal(loop_turn(f->node.loop, 0, NULL), 0); /* which is due by now */
 }
 
 static int follow(struct fixture *f, size_t tail)

@@ -164,7 +164,8 @@ static void pressure_has_it_balanced_between_ticks(void **state)
     on_trigger(&memory, 0);
     assert_int_equal(memory.figures.wakeups, 1);
     assert_true(memory.last_ms >= before + BALANCER_TICK_MS);
-    memory.last_ms = before = loop_now_ms();
+    memory.last_ms = before =
+        loop_now_ms() + 60000; /* however long a busy machine takes to the next line */
     on_trigger(&memory, 0);
     assert_int_equal(memory.figures.wakeups, 2);
     assert_int_equal(memory.last_ms, before);
@@ -179,7 +180,7 @@ static void what_a_vm_that_starts_will_fill_is_kept_for_it(void **state)
                   { 0, 500, 12 },
                   { 0, 512, 0 },
                   { 0, 600, 0 },
-                  { STARTING_MS - 1000, 0, 512 },
+                  { STARTING_MS / 2, 0, 512 },
                   { STARTING_MS, 0, 0 } };
 
     (void)state;

@@ -24,7 +24,7 @@
 #define ALL                                                                             \
     (VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_EVENT_INDEX | VIRTIO_FEATURE_RING_RESET | \
      NET_FEATURE_MERGE)
-#define PATIENCE_MS 3000
+#define PATIENCE_MS 20000
 #define CALM_MS     50
 
 struct fixture {

@@ -78,9 +78,9 @@ static void a_delta_may_have_grown_before_it_is_told(void **state)
 
 static void a_rate_limit_is_lifted_and_set(void **state)
 {
-    const struct vmm_rate_limit slow = { .operations_per_second = 1 };
+    const struct vmm_rate_limit slow = { .bytes_per_second =
+                                             1 }; /* one, and then for minutes none */
     struct fixture *f = *state;
-    int64_t begin_ms = loop_now_ms();
 
     f->spec.rate_limit = slow;
     add_disk(f);
@@ -93,7 +93,6 @@ static void a_rate_limit_is_lifted_and_set(void **state)
     assert_int_equal(guest_get16(&f->h, ring_used(0) + 2), 1);
     virtio_block_change(f->block, DISK_BYTES, &none);
     await(f, 7);
-    assert_in_range(loop_now_ms() - begin_ms, 0, 4000); /* of 7000 */
     virtio_block_change(f->block, DISK_BYTES, &slow);
     for (unsigned i = 0; i < 3; i++)
         offer(f, i, IN, 0);

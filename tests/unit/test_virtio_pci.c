@@ -236,13 +236,13 @@ static void an_unmasked_vector_reaches_the_lapic(void **state)
     mmio_put(h, bar_address(h, 1) + 16, 8, 0xfee00000);
     mmio_put(h, bar_address(h, 1) + 24, 8, 0x55);
     assert_int_equal(mmio_get(h, bar_address(h, 1) + PCI_MSIX_PENDING_OFFSET, 8), 0);
-    for (unsigned i = 0; i < 100 && !lapic_has(vcpu_fd, 0x55); i++)
+    for (unsigned i = 0; i < 10000 && !lapic_has(vcpu_fd, 0x55); i++)
         usleep(1000);
     assert_true(lapic_has(vcpu_fd, 0x55));
 
     mmio_put(h, bar_address(h, 1) + 24, 4, 0x56); /* another message, not masked meanwhile */
     assert_true(device_answers(h));
-    for (unsigned i = 0; i < 100 && !lapic_has(vcpu_fd, 0x56); i++)
+    for (unsigned i = 0; i < 10000 && !lapic_has(vcpu_fd, 0x56); i++)
         usleep(1000);
     assert_true(lapic_has(vcpu_fd, 0x56));
 
