@@ -80,6 +80,9 @@ static void button_check(struct guest *guest)
     if (events == EVENT_NO_DEVICE)
         return;
     if ((events & EVENT_GENERATION) != 0) {
+        /* It waits for us to take interrupts, if we were copied on the way from a wait to here. */
+        for (int i = 0; power_interrupts == 0 && i < 5; i++)
+            apic_wait(MILLISECOND);
         console_print("generation event interrupts %u\n", power_interrupts);
         power_generation(guest, 0, NULL, 0);
     }
