@@ -288,8 +288,8 @@ forget() { for path in "$@"; do api DELETE "/v1/$path?force=true&wait=20"; check
 header() { sed -n "s/^$1: //Ip" "$work/headers" | tr -d '\r'; }
 answers_ping() { in_namespace ping -c1 -W2 -q "$1" >"$work/ping"; }
 snapshot_files() { find "$(state_dir)/snapshots" -mindepth 1; }
-# Of a guest with `tick`.
-tick_numbers() { console "$1" && grep -o '^tick [0-9]*' <<<"$body" | cut -d' ' -f2; }
+# Of a guest with `tick`, which may be in the midst of one.
+tick_numbers() { console "$1" && grep -o '^tick [0-9]*$' <<<"${body}cut" | cut -d' ' -f2; }
 first_tick() { tick_numbers "$1" | head -n 1; }
 last_tick() { tick_numbers "$1" | tail -n 1; }
 # is_direct PID: a volume that it has open goes past the page cache.
