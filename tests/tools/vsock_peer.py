@@ -4,6 +4,7 @@
   vsock_peer.py echo SOCKET             a service that sends back what comes, until it is killed
   vsock_peer.py ask SOCKET COMMANDS     a service for one connection: a line of the FIFO COMMANDS is
                                         sent, and what comes back printed; `end` ends
+  vsock_peer.py talk API VM PORT COMMANDS   the same as a client, which upgrades
   vsock_peer.py connect API VM PORT [BYTES [TIMES]]
                                         upgrades, sends BYTES (20), half-closes, wants them back;
                                         prints `ok N`, or the status and problem it was answered
@@ -51,8 +52,7 @@ def receive(connection, count):
     return data
 
 
-def ask(path, commands):
-    connection, _ = listen(path).accept()
+def converse(connection, commands):
     connection.settimeout(20)
     print("accepted", flush=True)
     with open(commands, encoding="ascii") as lines:
@@ -65,6 +65,11 @@ def ask(path, commands):
                 print(receive(connection, len(text)).decode() or "closed", flush=True)
             except OSError as error:
                 print(error, flush=True)
+
+
+def ask(path, commands):
+    connection, _ = listen(path).accept()
+    converse(connection, commands)
 
 
 def read_head(connection):
@@ -97,6 +102,15 @@ def upgrade(connection, headers, vm, port):
     head = read_head(connection)
     status = head.split(" ")[1] if " " in head else "none"
     return None if status == "101" else status + " " + connection.recv(4096).decode("latin-1")
+
+
+def talk(api, vm, port, commands):
+    connection, headers = open_api(api)
+    refusal = upgrade(connection, headers, vm, port)
+    if refusal:
+        print(refusal)
+    else:
+        converse(connection, commands)
 
 
 def hold(api, vms, port, uid="0", times="1"):
@@ -141,4 +155,4 @@ def connect(api, vm, port, count="20", times="1"):
     print(result)
 
 
-{"echo": echo, "ask": ask, "connect": connect, "hold": hold}[sys.argv[1]](*sys.argv[2:])
+{"echo": echo, "ask": ask, "talk": talk, "connect": connect, "hold": hold}[sys.argv[1]](*sys.argv[2:])
