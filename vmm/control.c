@@ -48,8 +48,11 @@ static void control_send(struct control *control, const void *message, size_t si
                          size_t fd_count)
 {
     struct error err = { 0 };
+    int result =
+        control->fd < 0 ? 0 : seqpacket_send(control->fd, message, size, fds, fd_count, &err);
 
-    if (control->fd < 0 || seqpacket_send(control->fd, message, size, fds, fd_count, &err) >= 0)
+    /* What an agent said before it left is heard: a resume, perhaps. */
+    if (result >= 0 || result == -EPIPE || result == -ECONNRESET)
         return;
     log_warning(control->log, "control: %s", err.message);
     control_disconnect(control);
@@ -340,7 +343,7 @@ static bool control_receive(struct control *control)
     if (size <= 0) {
         control->fd_count = 0;
         control->abandoned = waiting && size == 0;
-        return size == -EAGAIN;
+        return size == -EAGAIN || size == -ECONNRESET; /* it left answers unread */
     }
     stays = control_handle(control, to, (size_t)size);
     if (!waiting || !control->configured) {

@@ -28,6 +28,28 @@ static void a_paused_vmm_serves_control_only(void **state)
     expect_state(newer, false);
 }
 
+/* It may have left answers unread, too: then the socket says that before it gives what was said. */
+static void what_an_agent_said_before_it_left_is_heard(void **state)
+{
+    struct machine *f = *state;
+    auto_close int first = dial(f);
+
+    make_ready(f, first);
+    for (int i = 1; i <= 2; i++) {
+        int fd = seqpacket_connect(f->directory, "control", NULL);
+
+        assert_true(fd >= 0);
+        if (i == 2)
+            send_header(f, fd, VMM_MESSAGE_PING);
+        post(fd, VMM_MESSAGE_PAUSE);
+        post(fd, VMM_MESSAGE_RESUME);
+        close(fd);
+        turn(f);
+        assert_int_equal(f->pauses, i);
+        assert_int_equal(f->resumes, i);
+    }
+}
+
 static void a_configured_vmm_answers(void **state)
 {
     struct machine *f = *state;
@@ -215,6 +237,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_paused_vmm_serves_control_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_an_agent_said_before_it_left_is_heard, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
