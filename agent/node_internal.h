@@ -446,6 +446,8 @@ void vm_inherit_nics(struct vm *vm, const struct vm *parent);
 const char *vm_pause_reason(const struct vm *vm);
 /* A snapshot or fork holds it no more: it goes on as was asked. */
 void vm_release(struct node *node, struct vm *vm);
+/* Whoever holds it: it goes on, unless it was asked to pause. */
+void vm_let_go(struct node *node, struct vm *vm);
 /* The process ended, or could not be made. */
 void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);
 

@@ -244,15 +244,13 @@ int node_new(struct loop *loop, const struct log *log, const struct config *conf
     return 0;
 }
 
-/* Nobody would resume what is held for a snapshot before the next agent starts. */
+/* Nobody would resume what is held for a copy before the next agent starts. */
 static void let_vms_go(struct node *node)
 {
     struct vm *vm;
 
-    for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
-        if (snapshot_holds(vm->snapshot))
-            vm_release(node, vm);
-    }
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        vm_let_go(node, vm);
 }
 
 /* The next agent begins them again. */

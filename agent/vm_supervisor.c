@@ -159,13 +159,18 @@ static void limit_hold(struct node *node, struct vm *vm)
         vm->hold_timer = loop_after(node->loop, hold_limit_ms(vm), on_hold_timeout, &vm->closure);
 }
 
+void vm_let_go(struct node *node, struct vm *vm)
+{
+    if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->client)
+        tell_pause(node, vm, false);
+}
+
 /* Whatever else was asked meanwhile, a stop, say, needs a guest that runs. */
 void vm_release(struct node *node, struct vm *vm)
 {
     vm->hold_timer = loop_cancel(vm->hold_timer);
-    if (vm->told == VM_TOLD_PAUSE && vm->intent != VM_INTENT_PAUSE && vm->client &&
-        !snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
-        tell_pause(node, vm, false);
+    if (!snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
+        vm_let_go(node, vm);
     vm_step(node, vm);
 }
 
