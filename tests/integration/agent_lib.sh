@@ -115,7 +115,7 @@ start_agent() {
         --prefix "$prefix" --uid-base "$uid_base" --uid-count 1000 "$@" >>"$work/$agent/log" 2>&1 &
     agent_pid=$!
     agent_pids[$agent]=$agent_pid
-    wait_for 10 agent_answers || echo "     agent: $(tail -3 "$work/$agent/log")"
+    wait_for 30 agent_answers || echo "     agent: $(tail -3 "$work/$agent/log")"
 }
 
 agent_answers() {
@@ -286,7 +286,7 @@ delete_vm() { api DELETE "/v1/vms/$1?force=true&wait=20"; }
 forget() { for path in "$@"; do api DELETE "/v1/$path?force=true&wait=20"; check "DELETE $path" status_is 200; done; }
 # header NAME: of the last answer.
 header() { sed -n "s/^$1: //Ip" "$work/headers" | tr -d '\r'; }
-answers_ping() { in_namespace ping -c1 -W2 -q "$1" >"$work/ping"; }
+answers_ping() { in_namespace ping -c1 -W"${2:-2}" -q "$1" >"$work/ping"; } # ADDRESS [SECONDS]
 snapshot_files() { find "$(state_dir)/snapshots" -mindepth 1; }
 # Of a guest with `tick`, which may be in the midst of one.
 tick_numbers() { console "$1" && grep -o '^tick [0-9]*$' <<<"${body}cut" | cut -d' ' -f2; }
@@ -358,7 +358,7 @@ run_sections() {
         api DELETE "/v1/$path?wait=20"
         check "DELETE $path" status_is 200
     done
-    check "nothing is left of it" wait_for 5 no_leftovers
+    check "nothing is left of it" wait_for 20 no_leftovers
     stop_agent TERM
     check "the agent ends with 0" [ "$agent_status" = 0 ]
     check "and its cgroup with it" eval "! ls -d /sys/fs/cgroup{,/unified}/$prefix-vms 2>/dev/null"
