@@ -2,7 +2,7 @@
  * one line of JSON-like words, and removes it again unless --keep.
  *
  *   image_import FETCH-PROGRAM IMAGES-DIR EMPTY-DIR IMPORT-DIR KIND SOURCE [OPTION...]
- *     --sha256 HEX  --ca-file FILE  --allow-private  --keep  --speed KIB
+ *     --sha256 HEX  --ca-file FILE  --allow-private  --keep  --speed KIB[:SECONDS]
  *     --cancel-ms N (after so long)  --show-jail (Uid, CapEff... of warren-fetch, while it runs)
  *     --count N (so many at once, instances 1 to N)
  *
@@ -124,6 +124,15 @@ static int start_all(struct run *run, struct error *err)
     return 0;
 }
 
+/* KiB a second, for so many seconds. */
+static void parse_speed(struct image_store_config *config, const char *text)
+{
+    char *end;
+
+    config->speed_limit = strtoull(text, &end, 10) << 10;
+    config->speed_time = *end == ':' ? strtoull(end + 1, NULL, 10) : 1;
+}
+
 static void parse(struct run *run, struct image_store_config *config, int argc, char **argv)
 {
     for (int i = 7; i < argc; i++) {
@@ -139,8 +148,8 @@ static void parse(struct run *run, struct image_store_config *config, int argc, 
             run->spec.sha256 = argv[++i];
         else if (strcmp(argv[i], "--ca-file") == 0)
             config->ca_file = argv[++i];
-        else if (strcmp(argv[i], "--speed") == 0) /* KiB a second, for a second */
-            config->speed_limit = strtoull(value, NULL, 10) << 10, config->speed_time = 1, i++;
+        else if (strcmp(argv[i], "--speed") == 0)
+            parse_speed(config, value), i++;
         else if (strcmp(argv[i], "--cancel-ms") == 0)
             run->cancel_ms = strtol(value, NULL, 10), i++;
         else if (strcmp(argv[i], "--count") == 0)
