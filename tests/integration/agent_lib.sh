@@ -199,7 +199,7 @@ wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
 type_line() {
-    curl -sS -o /dev/null --max-time 5 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
+    curl -sS -o /dev/null --max-time 20 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
         --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input"
 }
 vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
