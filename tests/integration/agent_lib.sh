@@ -198,9 +198,13 @@ vm_spec() {
 wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
-type_line() {
-    curl -sS -o /dev/null --max-time 20 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
-        --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input"
+# Again while nothing is taken: the VM is held for a moment, or what is done could not be traced.
+type_line() { wait_for 20 types "$1" "$2"; }
+types() {
+    local code
+    code=$(curl -sS -o /dev/null -w '%{http_code}' --max-time 20 --unix-socket "$(socket)" -X POST -H 'Content-Type: text/plain' \
+        --data-binary "$2"$'\n' "http://warren/v1/vms/$1/console/input")
+    [ "$code" != 409 ] && [ "$code" != 507 ]
 }
 vm_is() { api GET "/v1/vms/$1" && status_is 200 .status.state "$2"; }
 ready_is() { api GET "/v1/$1" && status_is 200 .status.state ready; }
