@@ -313,7 +313,7 @@ generations_differ() {
 }
 ticks_beyond() { local now; now=$(last_tick "$1"); [ "${now:-0}" -gt "$2" ]; }
 has_ticked() { [ -n "$(last_tick "$1")" ]; }
-# Where it is: once in a while no tick could be read of a console that had some, and why is not known.
+# Where it is; one that was just started, or restored, has not said it yet.
 tick_of() { wait_for 10 has_ticked "$1" && last_tick "$1"; }
 ticks_on() { wait_for 10 ticks_beyond "$1" "$(tick_of "$1")"; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
