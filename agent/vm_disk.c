@@ -51,7 +51,7 @@ static void tell_device(const struct node *node, struct vm *vm, enum vmm_device_
     struct error err = { 0 };
     int result;
 
-    if (!vm->client)
+    if (!vm->client || !vmm_client_is_known(vm->client)) /* who comes to be known is told all */
         return;
     result = kind == VMM_DEVICE_DISK ? tell_disk(node, vm, index, &err)
                                      : tell_nic(node, vm, index, &err);

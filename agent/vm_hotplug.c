@@ -285,8 +285,12 @@ static bool take_step(struct node *node, struct vm *vm, enum vmm_device_kind kin
     return false;
 }
 
+/* Not before an adopted VMM, which may be busy, has said what it can do: that is followed by
+ * another step. */
 void vm_hotplug_step(struct node *node, struct vm *vm)
 {
+    if (vm->client && !vmm_client_is_known(vm->client))
+        return;
     for (int kind = 0; kind < VMM_DEVICE_KIND_COUNT; kind++)
         for (unsigned place = 0; place < VM_PLACES; place++)
             while (vm->client && take_step(node, vm, (enum vmm_device_kind)kind, place))

@@ -23,7 +23,7 @@ struct vmm_client {
     struct loop_source *source;
     const struct vmm_client_ops *ops;
     void *context;
-    uint32_t version; /* of the protocol, that both ends speak; 1 until the VMM has said its own */
+    uint32_t version; /* of the protocol, that both ends speak; 0 until the VMM has said its own */
     bool ready_told;  /* once per connection, no more */
     unsigned unasked; /* messages since the last pause */
     struct loop_timer *pause;
@@ -190,9 +190,7 @@ int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_op
         close(control_fd);
         return error_set(err, ENOMEM, "talk to a VMM");
     }
-    *client = (struct vmm_client){
-        .loop = loop, .fd = control_fd, .version = 1, .ops = ops, .context = context
-    };
+    *client = (struct vmm_client){ .loop = loop, .fd = control_fd, .ops = ops, .context = context };
     result = loop_add(loop, control_fd, EPOLLIN, receive, client, &client->source, err);
     if (result < 0) {
         vmm_client_free(client);
@@ -211,6 +209,11 @@ struct vmm_client *vmm_client_free(struct vmm_client *client)
         free(client);
     }
     return NULL;
+}
+
+bool vmm_client_is_known(const struct vmm_client *client)
+{
+    return client->version > 0;
 }
 
 int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,

@@ -33,6 +33,8 @@ int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_op
                    void *context, struct vmm_client **ret_client, struct error *err);
 struct vmm_client *vmm_client_free(struct vmm_client *client); /* accepts NULL */
 
+/* Has the VMM said which version of the protocol it speaks? */
+bool vmm_client_is_known(const struct vmm_client *client);
 /* fds in the order of the protocol, borrowed. */
 int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
                          const int *fds, size_t fd_count, struct error *err);
@@ -57,8 +59,8 @@ int vmm_client_vsock(struct vmm_client *client, enum vmm_message_type type, uint
 /* Valid: whole blocks, of what can be plugged. */
 int vmm_client_memory(struct vmm_client *client, uint64_t requested_bytes, struct error *err);
 /* Of both, `device` needs no header.  Valid, but only place, size and rate limits count.
- * -EOPNOTSUPP for a VMM that is too old, or has not said how old it is: after `ready` or `state` it
- * is time to tell it. */
+ * -EOPNOTSUPP for a VMM that is too old, or is not known yet: after `ready` or `state` it is time
+ * to tell it. */
 int vmm_client_change(struct vmm_client *client, const struct vmm_attach *device,
                       struct error *err);
 /* fds as CONFIGURE has for one, borrowed.  One question at a time about what is at a place. */

@@ -238,6 +238,7 @@ static void the_lower_version_is_spoken(void **state)
         if (cases[i].version > 0)
             say_state(f, cases[i].version);
         assert_int_equal(f->states, cases[i].version > 0);
+        assert_true(vmm_client_is_known(f->client) == (cases[i].version > 0));
         assert_int_equal(vmm_client_change(f->client, &disk, &err), cases[i].result);
         assert_int_equal(vmm_client_attach(f->client, &disk, NULL, 0, &err), cases[i].result);
         assert_int_equal(vmm_client_detach(f->client, VMM_DEVICE_DISK, 3, true, &err),
