@@ -10,10 +10,12 @@
 
 #include "tests/tools/net_tool.h"
 
-#define ANSWER_MS  1000
+#define ANSWER_MS  10000 /* of a process, which the host may not run for a while */
+#define TRY_MS     1000
 #define TRIES      20
 #define UPSTREAM   0x7f000035 /* 127.0.0.53 */
-#define FEW_TRIES  5          /* less than the 10 s after which dnsmasq gives a question up */
+#define FLOOD_MS   150
+#define FEW_TRIES  5 /* less than the 10 s after which dnsmasq gives a question up */
 #define DNS_FLOOD  600
 #define DHCP_FLOOD 100
 
@@ -129,10 +131,10 @@ static int connect_dns(const struct guest *guest, int type)
 }
 
 /* How many bytes came; 0 = none. */
-static size_t hear(int fd, void *bytes, size_t size)
+static size_t hear(int fd, void *bytes, size_t size, int timeout_ms)
 {
     struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
-    ssize_t got = poll(&poll_fd, 1, ANSWER_MS) > 0 ? recv(fd, bytes, size, 0) : 0;
+    ssize_t got = poll(&poll_fd, 1, timeout_ms) > 0 ? recv(fd, bytes, size, 0) : 0;
 
     return got > 0 ? (size_t)got : 0;
 }
@@ -148,7 +150,7 @@ static void check_tcp(struct bed *bed)
 
         if (send(fd, query_inside, sizeof query_inside - 1, 0) < 0)
             perror("ask DNS");
-        got = hear(fd, answer, sizeof answer);
+        got = hear(fd, answer, sizeof answer, ANSWER_MS);
         check(bed, got > 20 && memmem(answer, got, &address, 4), "DNS answers by TCP");
         close(fd);
     }
@@ -164,7 +166,8 @@ static bool reaches_upstream(const struct guest *guest, int upstream, int tries)
     for (int i = 0; i < tries && !came; i++) {
         if (send(fd, query_outside + 2, sizeof query_outside - 3, 0) < 0)
             perror("ask DNS");
-        came = memmem(question, hear(upstream, question, sizeof question), "example", 7) != NULL;
+        came = memmem(question, hear(upstream, question, sizeof question, TRY_MS), "example", 7) !=
+               NULL;
     }
     close(fd);
     return came;
@@ -180,7 +183,7 @@ static void check_dns_flood(struct bed *bed, int upstream)
         snprintf(name, sizeof name, "q%d.silent.test", i);
         (void)guest_asks_dns(&bed->d, name);
     }
-    for (int i = 0; i < TRIES && !guest_resolves(&bed->e, "vm-e"); i++)
+    for (int i = 0; i < TRIES && !guest_resolves_within(&bed->e, "vm-e", FLOOD_MS); i++)
         ; /* what came before is read before */
     while (recv(upstream, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
         ;

@@ -69,9 +69,8 @@ static void check_basics(struct bed *bed, struct guest *fork, const char *name)
     host_sends(fork, "host-to-fork");
     check(bed, guest_hears(fork, "host-to-fork", &frame, 500) && target_of(&frame) == fork->ipv4,
           "the host reaches it by its outside address");
-    check(bed, outside_answers(fork, OUTSIDE, "hello", "seen 192.0.2.1"), "it reaches the outside");
-    check(bed, !outside_answers(fork, 0xa9fea9fe, "hello", "seen"),
-          "but not the metadata service of a cloud");
+    check(bed, outside_answers(fork, OUTSIDE, "seen 192.0.2.1"), "it reaches the outside");
+    check(bed, outside_is_silent(fork, 0xa9fea9fe), "but not the metadata service of a cloud");
     check(bed, !guest_connects(fork, 8080, 1), "nor the host's services");
 }
 
@@ -99,7 +98,7 @@ static void check_dhcp(struct bed *bed, struct guest *fork)
     guest_drain(fork);
     guest_send(fork, &frame);
     check(bed,
-          guest_hears(fork, dhcp_mark, &frame, 500) && frame.bytes[42] == 2 &&
+          guest_hears(fork, dhcp_mark, &frame, 10000) && frame.bytes[42] == 2 &&
               memcmp(frame.bytes + 42 + 240, "\x35\1\5", 3) == 0 &&
               target_of(&frame) == fork->ipv4 && source_of(&frame) == fork->gateway &&
               memcmp(frame.bytes, fork->mac, MAC_BYTES) == 0 &&
@@ -110,7 +109,7 @@ static void check_dhcp(struct bed *bed, struct guest *fork)
     guest_drain(fork);
     guest_send(fork, &frame);
     check(bed,
-          guest_hears(fork, dhcp_mark, &frame, 500) && target_of(&frame) == 0xffffffff &&
+          guest_hears(fork, dhcp_mark, &frame, 10000) && target_of(&frame) == 0xffffffff &&
               memcmp(frame.bytes, broadcast_mac, MAC_BYTES) == 0,
           "by broadcast if it asks for that");
     guest_dhcp(fork, &frame, 1, other, 0);
@@ -297,13 +296,13 @@ static void check_modes(struct bed *bed, struct forks *f)
 
     check(bed, answer.address == f->c1.ipv4 && answer.router == 0,
           "isolated: DHCP without a router");
-    check(bed, !outside_answers(&f->c1, OUTSIDE, "hello", "seen"), "the outside is not reached");
+    check(bed, outside_is_silent(&f->c1, OUTSIDE), "the outside is not reached");
     check(bed, guest_resolves(&f->c1, "ignore") == bed->c.ipv4, "DNS answers");
     check(bed, reaches(&f->c1, f->c2.nic.ipv4, &f->c2, f->c1.nic.ipv4, "isolated-forks"),
           "forks reach each other");
     check(bed, !reaches(&f->c1, bed->a.ipv4, &bed->a, f->c1.nic.ipv4, "c-to-a"),
           "another network is not reached");
-    check(bed, outside_answers(&f->d1, OUTSIDE, "hello", "seen 192.0.2.1"),
+    check(bed, outside_answers(&f->d1, OUTSIDE, "seen 192.0.2.1"),
           "peer isolation: the outside is reached");
     check(bed, !reaches(&f->d1, bed->e.ipv4, &bed->e, f->d1.nic.ipv4, "d1-to-e"), "a peer is not");
     check(bed, !reaches(&f->d1, f->d1.nic.ipv4, &bed->d, f->d1.nic.ipv4, "d1-to-d"),

@@ -10,7 +10,7 @@
 
 #define ETHERNET_BYTES 14
 #define IPV4_BYTES     20
-#define ANSWER_MS      1000
+#define ANSWER_MS      10000 /* of a process, which the host may not run for a while */
 #define FIRST_PORT     40000
 #define SILENCE_MS     150
 #define ARP_MS         100
@@ -314,13 +314,18 @@ size_t guest_asks_dns(const struct guest *guest, const char *name)
 
 uint32_t guest_resolves(const struct guest *guest, const char *name)
 {
+    return guest_resolves_within(guest, name, ANSWER_MS);
+}
+
+uint32_t guest_resolves_within(const struct guest *guest, const char *name, int timeout_ms)
+{
     const size_t dns = ETHERNET_BYTES + IPV4_BYTES + 8;
     struct frame frame;
     size_t size;
 
     guest_drain(guest);
     size = guest_asks_dns(guest, name);
-    while (guest_receive(guest, &frame, SILENCE_MS)) {
+    while (guest_receive(guest, &frame, timeout_ms)) {
         const uint8_t *answer = frame.bytes + dns;
 
         /* the answer repeats the question; the record behind it: pointer, type, class, ttl, length

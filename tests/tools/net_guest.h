@@ -64,6 +64,7 @@ struct dhcp_answer guest_asks_dhcp(const struct guest *guest, uint8_t type, uint
 size_t guest_asks_dns(const struct guest *guest, const char *name);
 /* Address of the name by the gateway's DNS; 0 if there is no answer or no such name. */
 uint32_t guest_resolves(const struct guest *guest, const char *name);
+uint32_t guest_resolves_within(const struct guest *guest, const char *name, int timeout_ms);
 /* Does somebody answer ARP for the address, with the gateway's MAC? */
 bool guest_resolves_arp(const struct guest *guest, uint32_t target, int timeout_ms);
 /* How many of so many TCP SYNs (at most 64) to this port of the gateway, each from another port,

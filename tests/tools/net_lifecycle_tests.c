@@ -38,7 +38,7 @@ static bool has_ended(int pidfd)
 {
     struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
 
-    return poll(&poll_fd, 1, 1000) > 0;
+    return poll(&poll_fd, 1, 10000) > 0;
 }
 
 /* Owned pidfd. */
