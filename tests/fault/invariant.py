@@ -102,6 +102,13 @@ def text_of(path):
         return ""
 
 
+def link_of(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def names_in(path):
     try:
         return sorted(os.listdir(path))
@@ -278,10 +285,7 @@ class Invariant:
                 self.say(f"snapshots/{instance} has only {sorted(files)}")
         for vm in self.live.values():
             for fd in glob.glob(f"/proc/{vm['status']['pid']}/fd/*"):
-                try:
-                    target = os.readlink(fd)
-                except OSError:
-                    continue
+                target = link_of(fd)
                 if target.startswith(f"{state}/volumes/") and target.endswith(" (deleted)"):
                     self.say(f"VM {vm['id']} has {target} open")
 
