@@ -537,6 +537,8 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
 
     if (!ring || !bytes)
         return error_set(err, EAGAIN, "memory is short; try again");
+    if (fd < 0 && fd != -ENOENT)
+        return error_set(err, EIO, "open what the VM's console wrote: %s", strerror(-fd));
     if (jail_read_open_page(fd, &page) < 0 ||
         pread(fd, ring, CONSOLE_RING_BYTES, CONSOLE_OFFSET) != CONSOLE_RING_BYTES)
         page.console_bytes = 0;

@@ -98,7 +98,8 @@ int jail_list(const struct jail *jail, uint32_t **ret_instances, size_t *ret_cou
 int jail_read_page(const struct jail *jail, uint32_t instance, struct stats_page *ret_page);
 /* Owned fd of the page, to read from; -errno (-ENOENT before the first start). */
 int jail_open_page(const struct jail *jail, uint32_t instance);
-/* The last `tail` bytes of the console, malloc'ed. */
+/* The last `tail` bytes of the console, malloc'ed: none before the first start, or of a page that
+ * is damaged.  -EIO: it cannot be opened. */
 int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, char **ret_bytes,
                       size_t *ret_size, struct error *err);
 /* Sets its memory.low, which counts as far as that of JAIL_ALL_VMS together has room for it;

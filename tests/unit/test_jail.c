@@ -504,6 +504,10 @@ static void a_page_that_lies_is_harmless(void **state)
     assert_int_equal(got.exit_reason, 0);
     close(fd);
     assert_true(jail_read_page(f->jail, 999, &got) < 0);
+    bytes = NULL;
+    assert_int_equal(jail_read_console(f->jail, 999, 100, &bytes, &size, NULL), 0);
+    assert_int_equal(size, 0);
+    free(bytes);
 }
 
 static void a_damaged_identity_is_an_error(void **state)
