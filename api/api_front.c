@@ -95,15 +95,32 @@ static void files_read(void *context, int result, const struct error *err)
     free(job);
 }
 
+static void settled(void *context);
+
+/* False where memory is short. */
+static bool read_later(struct api_front *front)
+{
+    if (!front->settle)
+        front->settle = loop_after(front->options.service.loop, SETTLE_MS, settled, front);
+    return front->settle;
+}
+
 void api_front_reload(struct api_front *front)
 {
-    struct read_job *job = front->worker ? calloc(1, sizeof(*job)) : NULL;
+    struct read_job *job;
 
-    if (!job)
+    if (!front->worker)
         return;
-    *job = (struct read_job){ .front = front, .paths = paths_of(front) };
-    if (worker_submit(front->worker, read_files, files_read, job, NULL) < 0)
+    job = calloc(1, sizeof(*job));
+    if (job) {
+        *job = (struct read_job){ .front = front, .paths = paths_of(front) };
+        if (worker_submit(front->worker, read_files, files_read, job, NULL) == 0)
+            return;
         free(job);
+    }
+    if (!read_later(front))
+        log_error(front->options.service.log,
+                  "memory is short: tokens and certificates are not read again; send SIGHUP");
 }
 
 static void settled(void *context)
@@ -120,10 +137,10 @@ static void something_changed(void *context, uint32_t events)
     char buffer[4096];
 
     (void)events;
+    if (!read_later(front))
+        return; /* it is told again: what was revoked may not count until the next change */
     while (read(front->inotify_fd, buffer, sizeof(buffer)) > 0)
         ;
-    if (!front->settle)
-        front->settle = loop_after(front->options.service.loop, SETTLE_MS, settled, front);
 }
 
 /* The directories, because files are replaced by renaming. */
