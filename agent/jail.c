@@ -536,7 +536,7 @@ int jail_read_console(const struct jail *jail, uint32_t instance, size_t tail, c
     size_t start;
 
     if (!ring || !bytes)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     if (fd < 0 && fd != -ENOENT)
         return error_set(err, EIO, "open what the VM's console wrote: %s", strerror(-fd));
     if (jail_read_open_page(fd, &page) < 0 ||

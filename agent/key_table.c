@@ -133,7 +133,7 @@ int key_begin(struct key_table *table, const char *scope, const char *key, const
     }
     snprintf(fresh.digest, sizeof fresh.digest, "%s", digest);
     if (insert(table, &fresh, ret_key) < 0)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     return 0;
 }
 

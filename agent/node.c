@@ -40,7 +40,7 @@ int resource_parse(enum resource_kind kind, const json_t *spec, struct resource 
         return result;
     if (!fresh->spec) {
         ops->free(fresh);
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     }
     *ret_resource = fresh;
     return 0;
@@ -169,7 +169,7 @@ int node_get(struct node *node, enum resource_kind kind, const char *id, json_t 
     if (!resource)
         return resource_not_found(kind, id, err);
     if (!json)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     *ret_json = json;
     return 0;
 }

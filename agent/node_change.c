@@ -131,7 +131,7 @@ int change_commit(struct change *change, struct error *err)
         result = database_put(node->database, &record, change_committed, change, err);
         resource->committing = result >= 0;
     } else {
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     }
     free(spec_text);
     free(status_text);
@@ -209,7 +209,7 @@ static int create(struct change *change, struct resource *fresh, struct error *e
     if (result == 0)
         result = ops->reserve(node, fresh, err);
     if (result == 0 && resource_insert(&node->tables[change->kind], fresh) < 0)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     if (result < 0) {
         ops->free(fresh);
         return result;
@@ -389,7 +389,7 @@ void node_submit(struct node *node, const struct node_change *asked)
     bool wait = false;
 
     if (!change) {
-        error_set(&err, EAGAIN, "memory is short; try again");
+        error_no_memory(&err);
         asked->done(asked->context, -EAGAIN, &err);
         return;
     }

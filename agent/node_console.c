@@ -230,7 +230,7 @@ static int follower_new(struct node *node, const struct vm *vm, int fd, int page
     if (!follower) {
         close(fd);
         cleanup_close(&page_fd);
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     }
     follower->node = node;
     follower->fd = fd;
@@ -244,7 +244,7 @@ static int follower_new(struct node *node, const struct vm *vm, int fd, int page
     if (result == 0 && !node->follow_timer) {
         node->follow_timer = loop_after(node->loop, 0, follow, node);
         if (!node->follow_timer)
-            result = error_set(err, EAGAIN, "memory is short; try again");
+            result = error_no_memory(err);
     }
     if (result < 0)
         follower_free(follower);
@@ -389,11 +389,11 @@ static int submit_input(struct node *node, struct vm *vm, const void *bytes, siz
         return error_set(err, EAGAIN, "the VM's process does not answer");
     input = calloc(1, sizeof *input);
     if (!input)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     *input = (struct console_input){ .done = done, .context = context };
     input->timer = loop_after(node->loop, INPUT_TIMEOUT_MS, on_input_timeout, input);
     result = input->timer ? vmm_client_console_input(vm->client, bytes, size, err)
-                          : error_set(err, EAGAIN, "memory is short; try again");
+                          : error_no_memory(err);
     if (result < 0) {
         loop_cancel(input->timer);
         free(input);

@@ -62,7 +62,7 @@ static int append_item(json_t *items, const struct event *event, struct error *e
     int result = json_parse(event->document, strlen(event->document), &item, err);
 
     if (result == 0 && json_array_append_new(items, item) < 0)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     return result;
 }
 
@@ -72,7 +72,7 @@ static json_t *page_json(const struct page_request *request, const struct event_
     json_t *items = json_array();
     bool more = page->count == PAGE_SCAN;
     int64_t last = page->count > 0 ? page->events[page->count - 1].id : 0;
-    int result = items ? 0 : error_set(err, EAGAIN, "memory is short; try again");
+    int result = items ? 0 : error_no_memory(err);
 
     for (size_t i = 0; result == 0 && i < page->count; i++) {
         if (!event_filter_passes(&request->filter, &page->events[i]))
@@ -307,7 +307,7 @@ static int stream_new(struct node *node, int64_t after, const struct event_filte
 
     if (!stream) {
         close(fd);
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     }
     *stream = (struct event_stream){ .node = node, .filter = *filter, .fd = fd, .cursor = after };
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -315,7 +315,7 @@ static int stream_new(struct node *node, int64_t after, const struct event_filte
     put_sign(stream, sign);
     stream->timer = loop_every(node->loop, heartbeat_ms, on_heartbeat, stream);
     if (!stream->timer || !stream->bytes)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     if (result == 0) /* edges: that it can be written to now is the first, and begins it */
         result = loop_add(node->loop, fd, EPOLLOUT | EPOLLRDHUP | EPOLLET, on_socket, stream,
                           &stream->source, err);

@@ -62,7 +62,7 @@ static int image_parse(const json_t *spec, struct resource **ret_resource, struc
         return reader.result;
     image = calloc(1, sizeof *image);
     if (!image)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     image->kind = kind;
     json = json_pack("{s:s, s:s, s:o}", "kind", image_kind_names[kind], "source", source, "labels",
                      labels_copy(labels));

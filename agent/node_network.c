@@ -53,7 +53,7 @@ static int network_parse(const json_t *spec, struct resource **ret_resource, str
     int result;
 
     if (!network)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     result = read_spec(spec, &network->config, &labels, err);
     if (result < 0) {
         free(network);

@@ -28,7 +28,7 @@ int change_merge_spec(struct change *change, struct error *err)
     int result;
 
     if (!merged)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     result = resource_parse(change->kind, merged, &fresh, err);
     json_decref(merged);
     if (result < 0)

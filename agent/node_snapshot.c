@@ -103,7 +103,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
                            "and will");
     snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     snapshot->state_fd = -1;
     snapshot->memory_fd = -1;
     snapshot->is_fork = mode == MODE_FORK;
@@ -132,7 +132,7 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     memcpy(spec.cmdline, boot->cmdline, sizeof spec.cmdline);
     snapshot->vm_json = vm_spec_json(&spec);
     if (!snapshot->vm_json)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     memcpy(snapshot->vm_uid, vm->head.uid, sizeof snapshot->vm_uid);
     memcpy(snapshot->nics, vm->nics, sizeof snapshot->nics);
     snapshot->created_ms = timestamp_now_ms();
@@ -249,7 +249,7 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
     if (snapshot->is_fork && !vm_fork_wants(vm, resource->id))
         return error_field(err, EINVAL, "mode", "mode: fork is for what a fork begins itself");
     if (describe_vm(node, vm, snapshot, err) < 0)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     if (check_volumes(node, vm, err) < 0)
         return -err->code;
     describe_disks(node, snapshot, &disk_bytes);

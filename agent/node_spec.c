@@ -255,7 +255,7 @@ static int put_row(struct node *node, const struct node_spec *spec, int64_t gene
     if (spec_text && status_text)
         result = database_put(node->database, &record, done, context, err);
     else
-        error_set(err, EAGAIN, "memory is short; try again");
+        error_no_memory(err);
     node->row.writing = result >= 0;
     if (result >= 0)
         node->row.stale = false;
@@ -348,7 +348,7 @@ static int wish_begin(struct node_wish *wish)
     next = now && wish->patch ? json_patched(now, wish->patch) : NULL;
     if (!next) {
         json_decref(now);
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     }
     result = node_spec_parse(next, &wish->spec, err);
     json_decref(next);
@@ -356,8 +356,7 @@ static int wish_begin(struct node_wish *wish)
         result = node_memory_check(node, &wish->spec.memory, err);
     if (result == 0) {
         next = node_spec_json(&wish->spec, /* stored= */ true);
-        result =
-            next ? !json_equal(now, next) : error_set(err, EAGAIN, "memory is short; try again");
+        result = next ? !json_equal(now, next) : error_no_memory(err);
         json_decref(next);
     }
     json_decref(now);

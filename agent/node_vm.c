@@ -70,7 +70,7 @@ static int vm_parse(const json_t *spec, struct resource **ret_resource, struct e
     int result;
 
     if (!vm)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     result = vm_spec_parse(spec, &vm->spec, err);
     if (result < 0) {
         vm_free(&vm->head);
@@ -273,7 +273,7 @@ int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struc
     }
     used = used_addresses(node, vm, index, nic.network, &used_count);
     if (!used)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     return take_address(vm, index, &nic, network, used, used_count, err);
 }
 

@@ -69,7 +69,7 @@ int change_commit_vm(struct change *change, struct error *err)
     if (!change->new_json) /* a PATCH has compared it */
         change->new_json = vm_spec_json(&change->new_spec);
     if (!change->new_json)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     change->old_generation = generation;
     swap_spec(vm, change);
     vm->head.generation = change->new_generation;
@@ -217,7 +217,7 @@ int change_patch_vm(struct change *change, struct error *err)
     int result;
 
     if (!merged)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     result = vm_spec_parse(merged, &change->new_spec, err);
     json_decref(merged);
     if (result < 0)
@@ -225,7 +225,7 @@ int change_patch_vm(struct change *change, struct error *err)
     vm_spec_keep_places(&change->new_spec, &vm->spec);
     change->new_json = vm_spec_json(&change->new_spec);
     if (!change->new_json)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     result = change_check_spec(change, change->new_json, busy_with(vm, busy), err);
     if (result > 0 && admit_patch(change, err) < 0)
         result = -err->code;

@@ -162,7 +162,7 @@ static int compare(struct change *change, size_t index, struct error *err)
     int result = 0;
 
     if (!spec)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     else if (spec_differs(old, json_array_get(json_object_get(spec, array), index), NULL, field,
                           sizeof field))
         result = error_field(err, EEXIST, field, "%s %s of vm %s exists with another %s",
@@ -218,9 +218,9 @@ static int put_part(struct change *change, json_t *spec, json_t *array, size_t i
         result = error_set(err, EBUSY, "%s %s of vm %s is still being detached",
                            parts[change->part].name, change->part_name, change->id);
     else if (json_object_set_new(item, "name", json_string(change->part_name)) < 0)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     else if ((is_new ? json_array_append(array, item) : json_array_set(array, index, item)) < 0)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     else
         result = parse(change, spec, err);
     json_decref(item);
@@ -247,7 +247,7 @@ static int patch_part(struct change *change, json_t *array, size_t index, struct
     if (json_merge_patch(json_array_get(array, index), change->body) == 0)
         patch = json_pack("{s:O}", parts[change->part].array, array);
     if (!patch)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     json_decref(change->body);
     change->body = patch;
     change->verb = CHANGE_PATCH;
@@ -288,7 +288,7 @@ int change_begin_part(struct change *change, struct error *err)
     int result;
 
     if (!array)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     else if (change->merge)
         result = patch_part(change, array, index, err);
     else if (change->body)

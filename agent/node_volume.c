@@ -86,7 +86,7 @@ static int volume_parse(const json_t *spec, struct resource **ret_resource, stru
     int clone;
 
     if (!volume)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     json_reader_init(&reader, spec, "", err);
     parse_source(&reader, volume);
     size_mib = json_read_integer(&reader, "size_mib", 1, VOLUME_SIZE_MIB_MAX,

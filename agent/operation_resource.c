@@ -100,7 +100,7 @@ static int operation_parse(const json_t *spec, struct resource **ret_resource, s
     const char *id, *uid;
 
     if (!operation)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     json_reader_init(&reader, spec, "", err);
     operation->verb = (enum operation_verb)json_read_enum(&reader, "verb", verb_names,
                                                           OPERATION_VERB_COUNT, JSON_REQUIRED, 0);

@@ -99,7 +99,7 @@ static int check_same(const struct vm *parent, const struct vm *vm, struct error
     bool differs;
 
     if (!spec)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     differs = spec_differs(parent->head.spec, spec, own, field, sizeof field);
     json_decref(spec);
     if (differs)

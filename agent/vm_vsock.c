@@ -180,7 +180,7 @@ static int ask_guest(struct node *node, struct vm *vm, struct vsock_request *req
 
     request->timer = loop_after(node->loop, REQUEST_TIMEOUT_MS, on_timeout, request);
     if (!request->timer)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     if (vmm_client_vsock(vm->client, VMM_MESSAGE_VSOCK_CONNECT, request->id, request->port, owned,
                          err) < 0)
         return error_set(err, EAGAIN, "the VM's process does not take anything now");
@@ -214,7 +214,7 @@ static int submit(struct node *node, struct vm *vm, uint32_t port, node_vsock_fn
         return result;
     request = calloc(1, sizeof *request);
     if (!request)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
         free(request);
         return error_set(err, errno, "make a stream");

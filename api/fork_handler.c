@@ -160,7 +160,7 @@ static int fork_volumes(json_t *spec, const char *id, struct error *err)
                                "than %d characters",
                                id, volume, ID_MAX);
         if (json_object_set_new(disk, "volume", json_string(volume)) < 0)
-            return error_set(err, EAGAIN, "memory is short; try again");
+            return error_no_memory(err);
     }
     return 0;
 }
@@ -206,7 +206,7 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
     if (result == 0)
         forks = calloc(1, sizeof *forks + json_array_size(ids) * sizeof forks->items[0]);
     if (result == 0 && !forks)
-        result = error_set(err, EAGAIN, "memory is short; try again");
+        result = error_no_memory(err);
     if (forks) {
         forks->request = request;
         forks->count = json_array_size(ids);
@@ -225,7 +225,7 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
 static int forks_check(const struct forks *forks, const json_t *spec, struct error *err)
 {
     json_t *copy = json_whole_copy(spec);
-    int result = copy ? 0 : error_set(err, EAGAIN, "memory is short; try again");
+    int result = copy ? 0 : error_no_memory(err);
 
     for (size_t i = 0; result == 0 && i < forks->count; i++)
         result = fork_volumes(copy, forks->items[i].id, err);

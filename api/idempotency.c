@@ -39,7 +39,7 @@ bool idempotency_begin(struct request *request)
     if (asprintf(&scope, "%d:%s %s %s", (int)request->caller.kind, request->caller.name,
                  request->method, request->path) < 0) {
         scope = NULL;
-        r = error_set(&err, EAGAIN, "memory is short; try again");
+        r = error_no_memory(&err);
     } else {
         r = node_key_begin(request->node, scope, request->idempotency_key,
                            request->body ? request->body : "", request->body_size, &key, &err);

@@ -41,7 +41,7 @@ static int read_cancel(struct request *request, struct node_change *change, stru
         return error_set(err, PROBLEM_FORBIDDEN, "to cancel an import needs the scope %s",
                          scope_name(SCOPE_ADMIN));
     change->body = json_pack("{s:b}", "cancel", 1);
-    return change->body ? 0 : error_set(err, EAGAIN, "memory is short; try again");
+    return change->body ? 0 : error_no_memory(err);
 }
 
 void operation_cancel_one(struct request *request)

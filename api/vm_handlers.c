@@ -100,7 +100,7 @@ static int snapshot_read(struct request *request, struct node_change *change, st
     if (json_object_get(change->body, "vm"))
         return error_field(err, EINVAL, "vm", "vm: is not a field here: the path names it");
     if (json_object_set_new(change->body, "vm", json_string(request->parameter)) < 0)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     snprintf(request->parameter, sizeof request->parameter, "%s", id);
     json_object_del(change->body, "id");
     return 0;

@@ -1,8 +1,10 @@
 #include "base/error.h"
 #undef error_set
 #undef error_field
+#undef error_no_memory
 #undef error_wrap
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,11 @@ int error_field(struct error *err, int code, const char *field, const char *form
     result = fill(err, code, field, format, args);
     va_end(args);
     return result;
+}
+
+int error_no_memory(struct error *err)
+{
+    return error_set(err, EAGAIN, "memory is short; try again");
 }
 
 int error_wrap(struct error *err, const char *format, ...)

@@ -20,12 +20,16 @@ int error_set(struct error *err, int code, const char *format, ...)
 int error_field(struct error *err, int code, const char *field, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* What was asked for may succeed later: -EAGAIN. */
+int error_no_memory(struct error *err);
+
 /* Puts "context: " before the message, keeps code and field; returns -err->code, -1 for NULL. */
 int error_wrap(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #ifdef __clang_analyzer__
 /* clang-tidy looks at one file at a time and must be told that these are negative. */
-#define error_set(...)   (error_set(__VA_ARGS__), -1)
-#define error_field(...) (error_field(__VA_ARGS__), -1)
-#define error_wrap(...)  (error_wrap(__VA_ARGS__), -1)
+#define error_set(...)       (error_set(__VA_ARGS__), -1)
+#define error_field(...)     (error_field(__VA_ARGS__), -1)
+#define error_no_memory(err) (error_no_memory(err), -1)
+#define error_wrap(...)      (error_wrap(__VA_ARGS__), -1)
 #endif

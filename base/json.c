@@ -54,7 +54,7 @@ int json_parse(const char *bytes, size_t size, json_t **ret_json, struct error *
     errno = 0; /* all that tells want of memory from a wrong document, for jansson does not */
     json = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &where);
     if (!json && errno == ENOMEM)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     if (!json)
         return error_set(err, EINVAL, "not JSON: line %d column %d: %s", where.line, where.column,
                          where.text);

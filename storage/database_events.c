@@ -53,7 +53,7 @@ struct events_job {
 
 static int no_memory(struct error *err)
 {
-    return error_set(err, EAGAIN, "memory is short; try again");
+    return error_no_memory(err);
 }
 
 /* The strings in one piece, which event.kind begins. */

@@ -130,7 +130,7 @@ int node_get(struct node *node, enum resource_kind kind, const char *id, json_t 
     if (!r)
         return resource_not_found(kind, id, err);
     if (node->is_short)
-        return error_set(err, EAGAIN, "memory is short; try again");
+        return error_no_memory(err);
     *ret_json = fake_json(r);
     return 0;
 }
