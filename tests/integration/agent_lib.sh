@@ -199,6 +199,11 @@ wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
 # Again while nothing is taken: the VM is held for a moment, or what is done could not be traced.
+# told_since REVISION FILTER VALUE: of networks one event since then, of a change; a status is seen before its event is kept.
+told_since() {
+    api GET "/v1/events?kind=network&after=$1" '' -H 'Accept: application/json'
+    status_is 200 '.items | length' 1 '.items[0].type' changed "${@:2}"
+}
 type_line() { wait_for 20 types "$1" "$2"; }
 types() {
     local code
