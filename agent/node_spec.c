@@ -399,13 +399,13 @@ static void go_on(struct node *node)
 void node_spec_change(struct node *node, json_t *patch, struct node_condition condition,
                       node_done_fn *done, void *context)
 {
-    struct error err = { .code = EAGAIN, .message = "memory is short; try again" };
+    struct error err;
     struct node_wish *wish = patch ? malloc(sizeof *wish) : NULL;
     struct node_wish **last = &node->row.wishes;
 
     if (!wish) {
         json_decref(patch);
-        done(context, -EAGAIN, &err);
+        done(context, error_no_memory(&err), &err);
         return;
     }
     *wish = (struct node_wish){
