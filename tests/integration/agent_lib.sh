@@ -198,12 +198,12 @@ vm_spec() {
 wait_vm() { api GET "/v1/vms/$1/wait?for=$2&timeout=${3:-20}"; }
 console() { api GET "/v1/vms/$1/console?tail=65536"; }
 console_has() { console "$1" && [[ $body =~ $2 ]]; }
-# Again while nothing is taken: the VM is held for a moment, or what is done could not be traced.
 # told_since REVISION FILTER VALUE: of networks one event since then, of a change; a status is seen before its event is kept.
 told_since() {
     api GET "/v1/events?kind=network&after=$1" '' -H 'Accept: application/json'
     status_is 200 '.items | length' 1 '.items[0].type' changed "${@:2}"
 }
+# Again while nothing is taken: the VM is held for a moment, or what is done could not be traced.
 type_line() { wait_for 20 types "$1" "$2"; }
 types() {
     local code
@@ -239,6 +239,46 @@ ring_completions() {
 traced() { ! grep -L '^TracerPid:.*[1-9]' "/proc/$1"/task/*/status 2>/dev/null | grep -q .; }
 thread_of() { grep -lx "$1" /proc/"$agent_pid"/task/*/comm | head -1 | cut -d/ -f5; }
 thread_traced() { grep -q '^TracerPid:.*[1-9]' "/proc/$agent_pid/task/$1/status"; }
+# inject_calls TID CALLS WHAT: into these calls of that thread of the agent, as strace takes it, until end_injection;
+# sets $tracer.
+inject_calls() {
+    strace -qq -o /dev/null -e "trace=$2" -e "inject=$2:$3" -p "$1" 2>/dev/null &
+    tracer=$!
+    wait_for 20 thread_traced "$1"
+}
+end_injection() {
+    kill "$tracer"
+    wait "$tracer" 2>/dev/null
+}
+# can_delay_copies NAME: else it is skipped.
+can_delay_copies() {
+    command -v strace >/dev/null && ! cp --reflink=always "$work/import/guest.elf" "$work/import/reflink" 2>/dev/null && return
+    skip "$1" "needs strace, and a file system without reflinks"
+    return 1
+}
+
+# An agent whose allocations can fail: one of its first thread, told by `arm` (tests/tools/fail_malloc.c).
+# can_fail_malloc NAME: else it failed, or is skipped.
+can_fail_malloc() {
+    if ! make -s BUILD="$build" "$build/tests/fail_malloc.so" >&2; then
+        fail "$1" "the preloaded library cannot be built"
+        return 1
+    fi
+    if is_sanitized; then
+        skip "$1" "the sanitizer has malloc"
+        return 1
+    fi
+}
+start_short() {
+    head -c 4 /dev/zero >"$work/fail"
+    LD_PRELOAD=$build/tests/fail_malloc.so FAIL_MALLOC=$work/fail start_agent "$@"
+}
+# arm N: the agent's Nth allocation from now on fails; 0 = none.
+arm() {
+    # shellcheck disable=SC2059  # the format is the bytes
+    printf "\\x$(printf %02x $(($1 & 255)))\\x$(printf %02x $(($1 >> 8)))" | dd of="$work/fail" conv=notrunc status=none
+}
+armed() { od -An -tu4 "$work/fail" | tr -d ' '; }
 
 # strike CALL:N PATH BODY: the agent is killed when it makes CALL for the Nth time after POST PATH BODY, and another
 # is started.  $answered: curl's status, 0 if there was an answer first ($work/answer); $struck: the steps that were met.
