@@ -69,13 +69,16 @@ static void place_fds(const struct process_spec *spec, int *exec_fd, int *root_f
         fail(*report_fd, errno, "close_range");
 }
 
-/* CLONE_CLEAR_SIGHAND resets handlers; what is ignored stays ignored but for this. */
+/* CLONE_CLEAR_SIGHAND resets handlers; what we ignore, or whoever started us did, stays ignored but
+ * for this.  By the kernel's call, because the C library keeps two signals to itself, and ignores
+ * them in what its own posix_spawn starts. */
 static void reset_signals(void)
 {
+    const uint64_t by_default[4] = { 0 }; /* its struct sigaction: SIG_DFL, no flags, no mask */
     sigset_t none;
 
-    signal(SIGPIPE, SIG_DFL);
-    signal(SIGXFSZ, SIG_DFL);
+    for (int number = 1; number < _NSIG; number++)
+        (void)syscall(SYS_rt_sigaction, number, by_default, NULL, sizeof(uint64_t));
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

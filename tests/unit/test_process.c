@@ -140,6 +140,7 @@ static void signals_are_reset(void **state)
     (void)state;
     signal(SIGPIPE, SIG_IGN); /* what warrend ignores */
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* nohup does */
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, &old);
@@ -147,6 +148,7 @@ static void signals_are_reset(void **state)
     sigprocmask(SIG_SETMASK, &old, NULL);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     assert_string_equal(child.output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
