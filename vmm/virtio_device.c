@@ -122,17 +122,18 @@ static int serve_chain(struct virtio_device *device, unsigned queue)
 void virtio_device_serve(struct virtio_device *device, unsigned queue,
                          int (*serve)(void *owner, unsigned queue), unsigned turn)
 {
-    unsigned calls = 0;
+    unsigned served = 0;
     int result;
 
     do {
         virtqueue_disable_kicks(&device->queues[queue]);
         do {
-            if (calls++ == turn) {
+            if (served >= turn) {
                 virtio_device_kick(device, queue);
                 return;
             }
             result = serve ? serve(device->owner, queue) : serve_chain(device, queue);
+            served += result > 0 ? (unsigned)result : 1;
         } while (result > 0);
     } while (result == 0 && virtqueue_enable_kicks(&device->queues[queue], 0));
     if (result < 0 && result != -EAGAIN)

@@ -223,17 +223,17 @@ int virtqueue_pop(struct virtqueue *queue, struct iovec *vectors, unsigned vecto
         return queue_break(queue);
 
     uint16_t slot = queue->next_avail % queue->size;
-    struct virtqueue_chain chain = {
+    int result;
+
+    *ret_chain = (struct virtqueue_chain){
         .head = __atomic_load_n(&queue->avail->ring[slot], __ATOMIC_RELAXED),
         .vectors = vectors,
     };
-    int result = read_chain(queue, vectors_max, &chain);
-
+    result = read_chain(queue, vectors_max, ret_chain);
     if (result < 0)
         return result;
     queue->next_avail++;
     queue->in_flight++;
-    *ret_chain = chain;
     return 1;
 }
 

@@ -1,4 +1,4 @@
-/* test_hostile_net.c - hostile guests, cases 3, 4, 6, 10, 11, 18 and 25 of tests/HOSTILE.md against
+/* test_hostile_net.c - hostile guests, cases 3 to 6, 10, 11, 18 and 25 of tests/HOSTILE.md against
  * the network device, over a real tap in a network namespace of its own. */
 #include "tests/unit/virtio_harness.h"
 #include <malloc.h>
@@ -133,6 +133,29 @@ static void case_03_to_06_bad_chains_both_ways(void **state)
         ring_kick(&f->h, queue);
         assert_breaks_and_recovers(f);
     }
+}
+
+/* They share their descriptors, so that all together are longer than the ring. */
+static void case_04_chains_that_share_their_buffers(void **state)
+{
+    static const uint16_t heads[] = { 0, 2, 3 };
+    struct fixture *f = *state;
+
+    driver_start(&f->h, 0, 256);
+    for (uint16_t i = 0; i < 256; i++)
+        ring_put_descriptor(&f->h, TX, i, BUFFER + 10u * i, 10, i < 255 ? RING_NEXT : 0, i + 1);
+    for (size_t i = 0; i < ARRAY_LENGTH(heads); i++)
+        ring_offer_head(&f->h, TX, heads[i]);
+    ring_kick(&f->h, TX);
+    for (size_t i = 0; i < ARRAY_LENGTH(heads); i++) {
+        uint32_t head, used;
+
+        assert_true(ring_take(&f->h, TX, &head, &used));
+        assert_int_equal(head, heads[i]);
+    }
+    assert_int_equal(f->stats.tx_frames, ARRAY_LENGTH(heads));
+    f->h.rings[TX].next_descriptor = 0;
+    assert_serves(f);
 }
 
 static void case_11_frames_shorter_than_their_header(void **state)
@@ -299,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(case_03_to_06_bad_chains_both_ways),
+        TEST(case_04_chains_that_share_their_buffers),
         TEST(case_11_frames_shorter_than_their_header),
         TEST(case_18_header_size_under_all_features),
         TEST(case_18_headers_that_lie),

@@ -303,6 +303,65 @@ static void segmentation_is_done_if_it_was_agreed(void **state)
     assert_int_equal(f->stats.tx_dropped, 1);
 }
 
+/* Header and frame in one buffer; the kick comes later. */
+static void guest_offer(struct fixture *f, unsigned n, size_t size, uint16_t flags, unsigned seed)
+{
+    const struct ring_buffer buffer = { BUFFER(n), (uint32_t)(VIRTIO_NET_HEADER_BYTES + size),
+                                        flags };
+    uint8_t frame[TAP_FRAME_MAX];
+
+    make_frame(frame, sizeof(frame) - 14, seed);
+    guest_put(&f->h, BUFFER(n) + VIRTIO_NET_HEADER_BYTES, frame, size);
+    ring_offer(&f->h, TX, &buffer, 1);
+}
+
+static void assert_host_gets(struct fixture *f, size_t size, unsigned seed)
+{
+    uint8_t want[TAP_FRAME_MAX], got[9100];
+
+    make_frame(want, sizeof(want) - 14, seed);
+    assert_int_equal(recv(f->tap.host_fd, got, sizeof(got), MSG_DONTWAIT), size);
+    assert_memory_equal(got, want, size);
+}
+
+static void what_waits_is_sent_in_order_but_for_what_is_bad(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, used;
+
+    driver_start(&f->h, 0, 16);
+    guest_offer(f, 0, 300, 0, 1);
+    guest_offer(f, 1, 5, 0, 2);
+    guest_offer(f, 2, 5000, 0, 3);
+    guest_offer(f, 3, 400, 0, 4);
+    ring_kick(&f->h, TX);
+    assert_host_gets(f, 300, 1);
+    assert_host_gets(f, 5000, 3);
+    assert_host_gets(f, 400, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(ring_take(&f->h, TX, &head, &used));
+        assert_int_equal(head, i);
+        assert_int_equal(used, 0);
+    }
+    assert_int_equal(f->stats.tx_frames, 3);
+    assert_int_equal(f->stats.tx_bytes, 300 + 5000 + 400);
+    assert_int_equal(f->stats.tx_dropped, 1);
+}
+
+static void what_stands_before_a_bad_chain_is_sent(void **state)
+{
+    struct fixture *f = *state;
+
+    driver_start(&f->h, 0, 16);
+    guest_offer(f, 0, 300, 0, 1);
+    guest_offer(f, 1, 300, RING_WRITE, 2);
+    guest_offer(f, 2, 300, 0, 3);
+    ring_kick(&f->h, TX);
+    assert_needs_reset(&f->h);
+    assert_host_gets(f, 300, 1);
+    assert_int_equal(f->stats.tx_frames, 1);
+}
+
 static void bad_transmit_chains_need_reset(void **state)
 {
     static const struct ring_buffer cases[] = {
@@ -478,6 +537,8 @@ int main(void)
         TEST(a_frame_is_spread_over_small_buffers),
         TEST(what_fits_nowhere_is_dropped),
         TEST(segmentation_is_done_if_it_was_agreed),
+        TEST(what_waits_is_sent_in_order_but_for_what_is_bad),
+        TEST(what_stands_before_a_bad_chain_is_sent),
         TEST(bad_transmit_chains_need_reset),
         TEST(bad_receive_buffers_need_reset),
         TEST(short_and_empty_frames_are_dropped),
