@@ -3,18 +3,6 @@
 
 #define HOLD_MS 100
 
-static struct rate_bucket bucket_make(uint64_t per_second, uint64_t burst, int64_t now_ms)
-{
-    return (struct rate_bucket){ (int64_t)per_second, (int64_t)burst * 1000,
-                                 (int64_t)per_second * HOLD_MS, 0, now_ms };
-}
-
-void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
-{
-    limit->bytes = bucket_make(spec->bytes_per_second, spec->bytes_burst, now_ms);
-    limit->operations = bucket_make(spec->operations_per_second, spec->operations_burst, now_ms);
-}
-
 static int64_t bucket_wait(struct rate_bucket *bucket, int64_t now_ms)
 {
     int64_t rate = bucket->per_second, full = rate * HOLD_MS;
@@ -30,23 +18,23 @@ static int64_t bucket_wait(struct rate_bucket *bucket, int64_t now_ms)
     return bucket->burst > 0 || bucket->level > 0 ? 0 : -bucket->level / rate + 1;
 }
 
-static void bucket_change(struct rate_bucket *bucket, uint64_t per_second, uint64_t burst,
-                          int64_t now_ms)
+static void bucket_set(struct rate_bucket *bucket, uint64_t per_second, uint64_t burst,
+                       int64_t now_ms)
 {
-    struct rate_bucket fresh = bucket_make(per_second, burst, now_ms);
+    struct rate_bucket fresh = { (int64_t)per_second, (int64_t)burst * 1000,
+                                 (int64_t)per_second * HOLD_MS, bucket->burst_spent, now_ms };
 
     (void)bucket_wait(bucket, now_ms); /* up to now it fills at the old rate */
     if (bucket->per_second > 0 && bucket->level < fresh.level)
         fresh.level = bucket->level;
-    fresh.burst_spent = bucket->burst_spent;
     fresh.burst -= fresh.burst < fresh.burst_spent ? fresh.burst : fresh.burst_spent;
     *bucket = fresh;
 }
 
-void rate_limit_change(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
+void rate_limit_set(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms)
 {
-    bucket_change(&limit->bytes, spec->bytes_per_second, spec->bytes_burst, now_ms);
-    bucket_change(&limit->operations, spec->operations_per_second, spec->operations_burst, now_ms);
+    bucket_set(&limit->bytes, spec->bytes_per_second, spec->bytes_burst, now_ms);
+    bucket_set(&limit->operations, spec->operations_per_second, spec->operations_burst, now_ms);
 }
 
 int64_t rate_limit_wait(struct rate_limit *limit, int64_t now_ms)

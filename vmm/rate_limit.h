@@ -15,15 +15,15 @@ struct rate_bucket {
     int64_t filled_ms;
 };
 
+/* One that is all zero limits nothing. */
 struct rate_limit {
     struct rate_bucket bytes, operations;
 };
 
-/* No field of `spec` is above VMM_RATE_MAX.  While the clock goes back, nothing is added. */
-void rate_limit_init(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms);
-/* Other limits for what it was initialised for: what is in debt stays so, and what is spent of the
- * burst stays spent.  The same limits change nothing. */
-void rate_limit_change(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms);
+/* The limits from now on: what is in debt stays so, and what is spent of the burst stays spent. The
+ * same limits change nothing.  No field of `spec` is above VMM_RATE_MAX.  While the clock goes
+ * back, nothing is added. */
+void rate_limit_set(struct rate_limit *limit, const struct vmm_rate_limit *spec, int64_t now_ms);
 /* False: nothing ever has to wait. */
 static inline bool rate_limit_is_set(const struct rate_limit *limit)
 {

@@ -527,7 +527,7 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
         return result;
     if (spec->ret_block)
         *spec->ret_block = block;
-    virtio_throttle_init(&block->throttle, &spec->rate_limit, block->device);
+    virtio_throttle_set(&block->throttle, &spec->rate_limit, block->device);
     /* A reset cancels what is in flight (disk.h), by whichever queue it came. */
     if (spec->queues > 1)
         block->device->offered_features &= ~VIRTIO_FEATURE_RING_RESET;
@@ -538,7 +538,7 @@ void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
                          const struct vmm_rate_limit *limit)
 {
     virtio_device_lock(block->device);
-    virtio_throttle_change(&block->throttle, limit);
+    virtio_throttle_set(&block->throttle, limit, block->device);
     if (size_bytes / SECTOR > block->sectors && size_bytes <= block->disk->bytes_max) {
         block->sectors = size_bytes / SECTOR;
         virtio_device_config_changed(block->device);

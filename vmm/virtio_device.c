@@ -55,13 +55,6 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
     device->transport_ops->kick(device->transport, queue);
 }
 
-void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
-                          struct virtio_device *device)
-{
-    *throttle = (struct virtio_throttle){ .device = device };
-    rate_limit_init(&throttle->limit, spec, loop_now_ms());
-}
-
 static void throttle_opens(void *context)
 {
     struct virtio_throttle *throttle = context;
@@ -71,9 +64,11 @@ static void throttle_opens(void *context)
         virtio_device_kick(throttle->device, i);
 }
 
-void virtio_throttle_change(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec)
+void virtio_throttle_set(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
+                         struct virtio_device *device)
 {
-    rate_limit_change(&throttle->limit, spec, loop_now_ms());
+    throttle->device = device;
+    rate_limit_set(&throttle->limit, spec, loop_now_ms());
     if (throttle->timer) { /* what it holds may have to wait less */
         loop_cancel(throttle->timer);
         throttle_opens(throttle);

@@ -137,16 +137,16 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
 /* What read_config fills in has changed: tells the driver. */
 void virtio_device_config_changed(struct virtio_device *device);
 
-/* A rate limit in front of a device's queues; loop thread; loop_cancel its timer in the end. */
+/* A rate limit in front of a device's queues, all zero = none; loop thread; loop_cancel its timer
+ * in the end. */
 struct virtio_throttle {
     struct rate_limit limit;
     struct virtio_device *device; /* borrowed */
     struct loop_timer *timer;     /* owned */
 };
-void virtio_throttle_init(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
-                          struct virtio_device *device);
-/* Other limits from now on (rate_limit_change). */
-void virtio_throttle_change(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec);
+/* The limits from now on (rate_limit_set). */
+void virtio_throttle_set(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
+                         struct virtio_device *device);
 /* True if all has to wait now: the device's queues will be kicked. */
 bool virtio_throttle_holds(struct virtio_throttle *throttle);
 

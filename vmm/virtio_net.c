@@ -575,8 +575,8 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
     if (spec->vhost)
         net->vhost = vhost_net_new(net->device, spec->tap_fds, spec->queues);
     net->stats->vhost = net->vhost != NULL;
-    virtio_throttle_init(&net->rx_throttle, &spec->rx_rate_limit, net->device);
-    virtio_throttle_init(&net->tx_throttle, &spec->tx_rate_limit, net->device);
+    virtio_throttle_set(&net->rx_throttle, &spec->rx_rate_limit, net->device);
+    virtio_throttle_set(&net->tx_throttle, &spec->tx_rate_limit, net->device);
     if (spec->ret_net)
         *spec->ret_net = net;
     return 0;
@@ -585,8 +585,8 @@ int virtio_net_add(struct pci_root *root, const struct virtio_net_spec *spec, st
 void virtio_net_change(struct virtio_net *net, const struct vmm_rate_limit *rx,
                        const struct vmm_rate_limit *tx)
 {
-    virtio_throttle_change(&net->rx_throttle, rx);
-    virtio_throttle_change(&net->tx_throttle, tx);
+    virtio_throttle_set(&net->rx_throttle, rx, net->device);
+    virtio_throttle_set(&net->tx_throttle, tx, net->device);
 }
 
 void virtio_net_finish(struct virtio_net *net)
