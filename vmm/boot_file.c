@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "base/error.h"
+#include "base/file_io.h"
 #include "vmm/guest_memory.h"
 
 int boot_file_size(int fd, const char *what, uint64_t *ret_bytes, struct error *err)
@@ -22,22 +22,9 @@ int boot_file_size(int fd, const char *what, uint64_t *ret_bytes, struct error *
 int boot_file_read(int fd, uint64_t offset, void *to, uint64_t size, const char *what,
                    struct error *err)
 {
-    uint8_t *bytes = to;
+    int result = file_read_all(fd, to, size, offset);
 
-    while (size > 0) {
-        ssize_t got = pread(fd, bytes, size, (off_t)offset);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return error_field(err, errno, what, "cannot be read");
-        if (got == 0)
-            return error_field(err, EINVAL, what, "ends at byte %" PRIu64 ", too early", offset);
-        bytes += got;
-        offset += (uint64_t)got;
-        size -= (uint64_t)got;
-    }
-    return 0;
+    return result < 0 ? error_field(err, result, what, "cannot be read, or ends too early") : 0;
 }
 
 /* Reads where mapping cannot: [offset, offset+size) into guest memory. */

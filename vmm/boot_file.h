@@ -9,7 +9,7 @@ struct guest_memory;
 
 /* Size of a regular, not empty file. */
 int boot_file_size(int fd, const char *what, uint64_t *ret_bytes, struct error *err);
-/* Exactly `size` bytes from `offset`; -EINVAL if the file ends before. */
+/* Exactly `size` bytes from `offset`; -EIO if the file ends before. */
 int boot_file_read(int fd, uint64_t offset, void *to, uint64_t size, const char *what,
                    struct error *err);
 /* The file's range [offset, offset+size) to `guest`: in anonymous memory whole pages are mapped

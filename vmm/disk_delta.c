@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "base/delta_format.h"
 #include "base/error.h"
+#include "base/file_io.h"
 #include "vmm/disk.h"
 #include "vmm/disk_raw.h"
 #include "vmm/io_vector.h"
@@ -107,20 +108,18 @@ static int copy_up(const struct disk_delta *delta, const struct disk_request *re
     uint8_t *bytes = delta->bits + delta->pages * BLOCK;
     uint64_t start = block * BLOCK,
              left = delta->base_bytes > start ? delta->base_bytes - start : 0;
-    struct iovec whole = { bytes, BLOCK }, old = { bytes, left < BLOCK ? left : BLOCK };
-    int result = 0;
+    int result;
 
     memset(bytes, 0, BLOCK);
-    if (old.iov_len > 0)
-        result = disk_raw_transfer(delta->files[IN_BASE].fd, DISK_READ, &old, 1, start);
+    result = file_read_all(delta->files[IN_BASE].fd, bytes, left < BLOCK ? left : BLOCK, start);
     if (request->operation == DISK_WRITE)
         io_vector_read(request->vectors, request->vector_count, at - request->offset,
                        bytes + (at - start), end - at);
     else
         memset(bytes + (at - start), 0, end - at);
     if (result == 0)
-        result = disk_raw_transfer(delta->files[IN_DELTA].fd, DISK_WRITE, &whole, 1,
-                                   delta->files[IN_DELTA].offset + start);
+        result = file_write_all(delta->files[IN_DELTA].fd, bytes, BLOCK,
+                                delta->files[IN_DELTA].offset + start);
     return result;
 }
 
@@ -161,11 +160,9 @@ static int delta_flush(struct disk_delta *delta)
     int result = delta_sync(delta);
 
     for (uint64_t page = 0; page < delta->pages && result == 0; page++) {
-        struct iovec bits = { delta->bits + page * BLOCK, BLOCK };
-
         if (delta->dirty[page])
-            result = disk_raw_transfer(delta->files[IN_DELTA].fd, DISK_WRITE, &bits, 1,
-                                       DELTA_BITMAP_OFFSET + page * BLOCK);
+            result = file_write_all(delta->files[IN_DELTA].fd, delta->bits + page * BLOCK, BLOCK,
+                                    DELTA_BITMAP_OFFSET + page * BLOCK);
         delta->dirty[page] = delta->dirty[page] && result < 0;
     }
     result = result < 0 ? result : delta_sync(delta);

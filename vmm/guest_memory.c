@@ -6,12 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/file_io.h"
 #include "base/sparse_file.h"
-#include "vmm/disk_raw.h"
 
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20)
@@ -270,14 +269,12 @@ static int map_over(struct guest_memory *memory, int fd)
     int result;
 
     while ((result = sparse_next_data(fd, end, memory->bytes, &start, &end)) > 0) {
-        struct iovec part = { memory->host + start, end - start };
-
         if ((start | end) % PAGE_BYTES != 0)
             return -EINVAL;
         if (end - start >= COPY_BYTES && memory->part_count++ < PARTS_MAX)
             result = map_private(memory, fd, start, end);
         else
-            result = disk_raw_transfer(fd, DISK_READ, &part, 1, start);
+            result = file_read_all(fd, memory->host + start, end - start, start);
         if (result < 0)
             return result;
     }
@@ -314,12 +311,11 @@ static int save_private(const struct guest_memory *memory, const uint64_t *entri
     int result = 0;
 
     for (size_t i = 0, end; i < count && result == 0; i = end + 1) {
-        struct iovec part = { .iov_base = memory->host + at + i * PAGE_BYTES };
+        uint64_t start = at + i * PAGE_BYTES;
 
         for (end = i; end < count && is_changed(memory, at / PAGE_BYTES + end, entries[end]); end++)
-            part.iov_len += PAGE_BYTES;
-        if (end > i)
-            result = disk_raw_transfer(fd, DISK_WRITE, &part, 1, at + i * PAGE_BYTES);
+            continue;
+        result = file_write_all(fd, memory->host + start, (end - i) * PAGE_BYTES, start);
     }
     return result;
 }
@@ -332,10 +328,9 @@ static int save_changes(const struct guest_memory *memory, int pagemap_fd, int f
     for (uint64_t at = 0; at < memory->bytes && result == 0; at += PAGEMAP_STEP * PAGE_BYTES) {
         uint64_t left = (memory->bytes - at) / PAGE_BYTES;
         size_t count = left < PAGEMAP_STEP ? (size_t)left : PAGEMAP_STEP;
-        struct iovec part = { entries, count * sizeof *entries };
 
-        result = disk_raw_transfer(pagemap_fd, DISK_READ, &part, 1,
-                                   ((uintptr_t)memory->host + at) / PAGE_BYTES * sizeof *entries);
+        result = file_read_all(pagemap_fd, entries, count * sizeof *entries,
+                               ((uintptr_t)memory->host + at) / PAGE_BYTES * sizeof *entries);
         if (result == 0)
             result = save_private(memory, entries, at, count, fd);
     }
@@ -493,9 +488,7 @@ int guest_memory_save(const struct guest_memory *memory, int fd)
         return -ENOMEM;
     for (uint64_t at = 0, size; at < memory->bytes && result == 0; at += size) {
         size = memory->bytes - at < SAVE_BYTES ? memory->bytes - at : SAVE_BYTES;
-        struct iovec part = { buffer, size };
-
-        result = disk_raw_transfer(memory->fd, DISK_READ, &part, 1, at);
+        result = file_read_all(memory->fd, buffer, size, at);
         if (result == 0)
             result = sparse_write(fd, buffer, size, at);
     }
