@@ -103,7 +103,7 @@ $(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
 FAULT_TESTS := $(foreach t,attach block control device snapshot vsock,$(BUILD)/tests/test_$(t)_faults) \
                $(BUILD)/tests/test_kvm_clock $(BUILD)/tests/test_kvm_state
 $(FAULT_TESTS): LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise mmap mremap munmap fallocate epoll_ctl \
-    recvmsg sendmsg accept4 getsockopt shutdown eventfd fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
+    recvmsg sendmsg accept4 getsockopt shutdown eventfd eventfd_read eventfd_write fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_block_faults: LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
 $(BUILD)/tests/test_dhcp_strays: LDFLAGS += -Wl,--wrap=poll
 $(BUILD)/tests/test_api_service: LDFLAGS += -Wl,--wrap=loop_after

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "vmm/disk.h"
@@ -145,15 +146,14 @@ static void raw_run(struct disk *disk)
     } while (raw->ring->queued > 0);
 }
 
-/* While cancelling nothing is queued, and so nothing but read is called. */
+/* While cancelling nothing is queued, and so nothing but read(2) is called. */
 static void raw_drain(struct disk *disk)
 {
     struct disk_raw *raw = (struct disk_raw *)disk;
-    uint64_t count;
+    eventfd_t count;
 
     for (raw_run(disk); raw->ring && raw->ring->in_flight > 0; raw_run(disk))
-        if (read(raw->ring->event_fd, &count, sizeof count) < 0)
-            continue; /* a signal: look, and wait again */
+        (void)eventfd_read(raw->ring->event_fd, &count); /* a signal: look, and wait again */
 }
 
 /* --- the disk --- */

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <linux/pci_regs.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/eventfd.h>
 #include "base/error.h"
 #include "vmm/irq.h"
 #include "vmm/transfer.h"
@@ -71,12 +71,10 @@ static bool vector_is_open(const struct pci_msix *msix, const struct msix_vector
 
 static void vector_send(const struct pci_msix *msix, struct msix_vector *vector)
 {
-    const uint64_t one = 1;
-
     if (!vector->pending || !vector->routed || !vector_is_open(msix, vector))
         return;
     /* An eventfd of 8 bytes: full only after 2^64-2 raises that nobody took. */
-    if (write(vector->eventfd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+    if (eventfd_write(vector->eventfd, 1) == 0)
         vector->pending = false;
 }
 
@@ -130,10 +128,10 @@ int pci_msix_lend(struct pci_msix *msix, unsigned vector)
 
 static bool vector_is_pending(struct msix_vector *vector)
 {
-    uint64_t count;
+    eventfd_t count;
 
     if (vector->lent && !vector->routed)
-        vector->pending |= read(vector->eventfd, &count, sizeof(count)) > 0;
+        vector->pending |= eventfd_read(vector->eventfd, &count) == 0;
     return vector->pending;
 }
 

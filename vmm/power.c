@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/eventfd.h>
 #include "base/error.h"
 #include "vmm/exit_record.h"
 #include "vmm/mmio_bus.h"
@@ -109,9 +109,7 @@ void power_transfer(struct power *power, struct transfer *transfer)
 
 void power_notify(struct power *power, unsigned event)
 {
-    uint64_t one = 1;
-
     atomic_fetch_or(&power->ged_events, event);
     /* Can only fail when the counter is full, and then a pulse is on its way already. */
-    (void)!write(power->ged_interrupt, &one, sizeof one);
+    (void)eventfd_write(power->ged_interrupt, 1);
 }

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/eventfd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "vmm/control_protocol.h"
@@ -58,7 +58,6 @@ static bool serial_receive(struct serial *serial, uint8_t byte)
  * mode nothing comes in from outside. */
 static void serial_update(struct serial *serial)
 {
-    uint64_t one = 1;
     bool level;
 
     while (!(serial->mcr & UART_MCR_LOOP) && serial->queue_count > 0 &&
@@ -68,7 +67,7 @@ static void serial_update(struct serial *serial)
     }
     level = serial_pending(serial) != UART_IIR_NO_INT;
     if (level && !serial->asserted) /* fails if the counter is full: a pulse is on its way then */
-        (void)!write(serial->interrupt, &one, sizeof one);
+        (void)eventfd_write(serial->interrupt, 1);
     serial->asserted = level;
 }
 

@@ -5,7 +5,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 #include "base/cleanup.h"
 #include "base/loop.h"
 #include "vmm/guest_memory.h"
@@ -31,11 +30,11 @@ static void woken(void *context, uint32_t events)
 {
     struct vhost_net *vhost = context;
     struct virtio_device *device = vhost->device;
-    uint64_t count;
+    eventfd_t count;
 
     (void)events;
     virtio_device_lock(device);
-    (void)!read(vhost->wake_fd, &count, sizeof count);
+    (void)eventfd_read(vhost->wake_fd, &count);
     if (!vhost->stopped) {
         virtio_device_fault(device);
         vhost_net_stop(vhost);
@@ -86,8 +85,6 @@ bool vhost_net_serves(struct vhost_net *vhost, unsigned number)
 
 void vhost_net_stop(struct vhost_net *vhost)
 {
-    const uint64_t one = 1;
-
     for (unsigned i = 0; vhost && i < 2 * vhost->pairs; i++) {
         struct vhost_vring_file none = { i % 2, -1 };
         struct vhost_vring_state base = { i % 2, 0 };
@@ -101,7 +98,7 @@ void vhost_net_stop(struct vhost_net *vhost)
         virtqueue_resume(virtio_device_queue(vhost->device, i), (uint16_t)base.num);
         vhost->lent[i] = false;
         vhost->stopped = true;
-        (void)!write(vhost->wake_fd, &one, sizeof one);
+        (void)eventfd_write(vhost->wake_fd, 1);
     }
 }
 

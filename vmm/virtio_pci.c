@@ -72,11 +72,10 @@ static void virtio_pci_interrupt(void *transport, int queue)
 
 static void virtio_pci_kick(void *transport, unsigned queue)
 {
-    const uint64_t one = 1;
     struct virtio_pci *pci = transport;
 
     /* Can only fail when the counter is full, and then a kick is waiting already. */
-    (void)!write(pci->queues[queue].kick_fd, &one, sizeof(one));
+    (void)eventfd_write(pci->queues[queue].kick_fd, 1);
 }
 
 static int virtio_pci_lend(void *transport, unsigned queue, int *ret_interrupt_fd)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -124,6 +125,16 @@ FAULT_REAL(ssize_t, write, int fd, const void *bytes, size_t size)
     if (!fault_hits(WRITE, (unsigned long)fd))
         return __real_write(fd, bytes, size);
     return fault.code == FAULT_SHORT ? (ssize_t)fault_less(size) : -1;
+}
+
+FAULT_REAL(int, eventfd_read, int fd, eventfd_t *value)
+{
+    return fault_hits(READ, (unsigned long)fd) ? -1 : __real_eventfd_read(fd, value);
+}
+
+FAULT_REAL(int, eventfd_write, int fd, eventfd_t value)
+{
+    return fault_hits(WRITE, (unsigned long)fd) ? -1 : __real_eventfd_write(fd, value);
 }
 
 FAULT_REAL(ssize_t, writev, int fd, const struct iovec *vectors, int count)
