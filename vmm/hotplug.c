@@ -64,7 +64,6 @@ int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
                 struct error *err)
 {
     struct hotplug *hotplug = calloc(1, sizeof *hotplug);
-    int result;
 
     if (!hotplug)
         return error_set(err, ENOMEM, "hotplug registers");
@@ -72,18 +71,9 @@ int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
     hotplug->loop = loop;
     hotplug->ejected_fn = ejected;
     hotplug->context = context;
-    result = bus_add(ports, PLATFORM_PORT_HOTPLUG, PLATFORM_PORT_HOTPLUG_SIZE, hotplug_access,
-                     hotplug, err);
-    if (result < 0)
-        return hotplug_free(hotplug), result;
+    bus_add(ports, PLATFORM_PORT_HOTPLUG, PLATFORM_PORT_HOTPLUG_SIZE, hotplug_access, hotplug);
     *ret_hotplug = hotplug;
     return 0;
-}
-
-struct hotplug *hotplug_free(struct hotplug *hotplug)
-{
-    free(hotplug);
-    return NULL;
 }
 
 void hotplug_filled(struct hotplug *hotplug, unsigned slot)

@@ -13,11 +13,10 @@ struct transfer;
 /* The guest has let go of the device in this slot, as it was asked to; in a turn of the loop. */
 typedef void hotplug_ejected_fn(void *context, unsigned slot);
 
-/* Adds itself to the ports.  All are borrowed. */
+/* Adds itself to the ports; free(3) ends it.  All are borrowed. */
 int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
                 hotplug_ejected_fn *ejected, void *context, struct hotplug **ret_hotplug,
                 struct error *err);
-struct hotplug *hotplug_free(struct hotplug *hotplug); /* accepts NULL */
 
 void hotplug_filled(struct hotplug *hotplug, unsigned slot);
 /* May be asked again: a guest need not answer. */

@@ -7,8 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct error;
-
 /* One access of `width` bytes, 1, 2, 4 or 8, at `offset` from the range's start, never across its
  * end.  `written` is NULL for a read, which returns the answer: all ones where it makes no sense. A
  * write that makes none is dropped; what it returns is not looked at. */
@@ -27,9 +25,9 @@ struct bus {
     } ranges[BUS_RANGES_MAX];
 };
 
-/* -EEXIST if it overlaps another. */
-int bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device,
-            struct error *err);
+/* Which ranges there are is told by constants (platform.h): they do not overlap, and are no more
+ * than BUS_RANGES_MAX. */
+void bus_add(struct bus *bus, uint64_t start, uint64_t size, bus_access_fn *access, void *device);
 
 /* Little-endian bytes, any length 1-8, as KVM gives them.  Nobody there: reads are all ones. */
 void bus_read(const struct bus *bus, uint64_t address, void *data, unsigned length);

@@ -393,7 +393,8 @@ static void host_bridge_free(void *owner)
     pci_function_destroy(owner); /* embedded in the root */
 }
 
-static int root_add_host_bridge(struct pci_root *root, struct error *err)
+/* Nothing can be wanting: an empty root has a slot for it, and it has no BARs and no interrupts. */
+static void root_add_host_bridge(struct pci_root *root)
 {
     static const struct pci_function_ops ops = { .free = host_bridge_free };
     static const struct pci_function_spec spec = {
@@ -401,36 +402,23 @@ static int root_add_host_bridge(struct pci_root *root, struct error *err)
         .device = HOST_BRIDGE_DEVICE,
         .class_code = HOST_BRIDGE_CLASS,
     };
-    int result = pci_function_init(&root->host_bridge, root, PCI_SLOT_ANY, &spec, &ops,
-                                   &root->host_bridge, err);
 
-    if (result == 0)
-        pci_function_add(&root->host_bridge);
-    return result;
+    (void)pci_function_init(&root->host_bridge, root, PCI_SLOT_ANY, &spec, &ops, &root->host_bridge,
+                            NULL);
+    pci_function_add(&root->host_bridge);
 }
 
 int pci_root_new(const struct pci_host *host, struct pci_root **ret_root, struct error *err)
 {
     struct pci_root *root = calloc(1, sizeof(*root));
-    int result;
 
     if (!root)
         return error_set(err, ENOMEM, "PCI root");
     root->host = *host;
-    result = root_add_host_bridge(root, err);
-    if (result == 0)
-        result = bus_add(host->ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE,
-                         port_access, root, err);
-    if (result == 0)
-        result =
-            bus_add(host->mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, ecam_access, root, err);
-    if (result == 0)
-        result = bus_add(host->mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, window_access, root,
-                         err);
-    if (result < 0) {
-        pci_root_free(root);
-        return result;
-    }
+    root_add_host_bridge(root);
+    bus_add(host->ports, PLATFORM_PORT_PCI_ADDRESS, PLATFORM_PORT_PCI_SIZE, port_access, root);
+    bus_add(host->mmio, PLATFORM_ECAM_START, PLATFORM_ECAM_SIZE, ecam_access, root);
+    bus_add(host->mmio, PLATFORM_PCI32_START, PLATFORM_PCI32_SIZE, window_access, root);
     *ret_root = root;
     return 0;
 }

@@ -74,29 +74,17 @@ int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
               struct power **ret_power, struct error *err)
 {
     struct power *power = calloc(1, sizeof *power);
-    int result;
 
     if (!power)
         return error_set(err, ENOMEM, "power registers");
     power->record = record;
     power->ged_interrupt = ged_interrupt;
     /* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
-    result = bus_add(ports, PLATFORM_PORT_I8042_COMMAND, 1, i8042_access, power, err);
-    if (result == 0)
-        result = bus_add(ports, PLATFORM_PORT_PVPANIC, 1, pvpanic_access, power, err);
-    if (result == 0)
-        result = bus_add(ports, PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, registers_access,
-                         power, err);
-    if (result < 0)
-        return power_free(power), result;
+    bus_add(ports, PLATFORM_PORT_I8042_COMMAND, 1, i8042_access, power);
+    bus_add(ports, PLATFORM_PORT_PVPANIC, 1, pvpanic_access, power);
+    bus_add(ports, PLATFORM_PORT_GED, PLATFORM_PORT_POWER_SIZE, registers_access, power);
     *ret_power = power;
     return 0;
-}
-
-struct power *power_free(struct power *power)
-{
-    free(power);
-    return NULL;
 }
 
 void power_transfer(struct power *power, struct transfer *transfer)

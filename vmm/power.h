@@ -9,11 +9,10 @@ struct exit_record;
 struct power;
 struct transfer;
 
-/* Adds itself to the ports.  ged_interrupt: an eventfd that pulses the event device's pin; it and
- * record are borrowed. */
+/* Adds itself to the ports; free(3) ends it.  ged_interrupt: an eventfd that pulses the event
+ * device's pin; it and record are borrowed. */
 int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
               struct power **ret_power, struct error *err);
-struct power *power_free(struct power *power);
 
 void power_transfer(struct power *power, struct transfer *transfer);
 /* event: GED_EVENT_* of platform.h.  Any thread. */

@@ -210,30 +210,15 @@ int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
                struct serial **ret_serial, struct error *err)
 {
     struct serial *serial = calloc(1, sizeof *serial);
-    int result;
 
     if (!serial)
         return error_set(err, ENOMEM, "serial port");
     serial->page = page;
     pthread_mutex_init(&serial->lock, NULL);
     serial->interrupt = interrupt;
-    result =
-        bus_add(ports, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1_SIZE, serial_access, serial, err);
-    if (result < 0) {
-        serial_free(serial);
-        return result;
-    }
+    bus_add(ports, PLATFORM_PORT_COM1, PLATFORM_PORT_COM1_SIZE, serial_access, serial);
     *ret_serial = serial;
     return 0;
-}
-
-struct serial *serial_free(struct serial *serial)
-{
-    if (serial) {
-        pthread_mutex_destroy(&serial->lock);
-        free(serial);
-    }
-    return NULL;
 }
 
 void serial_transfer(struct serial *serial, struct transfer *transfer)

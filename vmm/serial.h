@@ -10,11 +10,10 @@ struct serial;
 struct stats_page;
 struct transfer;
 
-/* Adds itself to the ports.  interrupt: an eventfd that pulses its pin; it and page are borrowed.
- */
+/* Adds itself to the ports; free(3) ends it.  interrupt: an eventfd that pulses its pin; it and
+ * page are borrowed. */
 int serial_new(struct bus *ports, int interrupt, struct stats_page *page,
                struct serial **ret_serial, struct error *err);
-struct serial *serial_free(struct serial *serial);
 
 void serial_transfer(struct serial *serial, struct transfer *transfer);
 

@@ -97,7 +97,7 @@ FUZZ_TARGET(buses)
         FUZZ_REQUIRE(config_get(&h, 0, 4) == 0x10441af4 && config_get(&h, 0x34, 1) == 0x40);
     for (unsigned i = 0; i < 64; i++)
         FUZZ_REQUIRE(((uint8_t *)page)[VMM_PAGE_BYTES + i] == 0);
-    serial_free(serial);
+    free(serial);
     harness_close(&h);
     close(interrupt);
     free(page);

@@ -106,9 +106,9 @@ static void board_open(struct board *board)
 static void board_close(struct board *board)
 {
     harness_close(&board->m.h);
-    hotplug_free(board->hotplug);
-    power_free(board->power);
-    serial_free(board->serial);
+    free(board->hotplug);
+    free(board->power);
+    free(board->serial);
     close(board->disk_fd);
     close(board->interrupt);
 }

@@ -93,7 +93,7 @@ static inline struct devices_harness *devices_harness_new(bool with_kvm)
 static inline void devices_harness_free(struct devices_harness *f)
 {
     pci_root_free(f->devices.pci);
-    hotplug_free(f->devices.hotplug);
+    free(f->devices.hotplug);
     for (int kind = 0; kind < VMM_DEVICE_KIND_COUNT; kind++) {
         for (int i = 0; i < DEVICES_OF_A_KIND_MAX; i++) {
             const struct devices_place *place = &f->devices.places[kind][i];
@@ -102,7 +102,7 @@ static inline void devices_harness_free(struct devices_harness *f)
                 close(place->fds[n]);
         }
     }
-    power_free(f->power);
+    free(f->power);
     close(f->ged);
     harness_close(&f->h);
     free(f);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include "tests/unit/ring_harness.h"
 #include "tests/unit/tap_harness.h"
+#include "vmm/serial.h"
 #include "vmm/transfer.h"
 
 #define BLOCK_ID 0x10421af4u
@@ -329,6 +330,32 @@ static void places_are_bounded(void **state)
     assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_NIC, 0, true, NULL), -ENOENT);
 }
 
+static void expect_apart(const struct bus *bus)
+{
+    assert_in_range(bus->count, 1, BUS_RANGES_MAX);
+    for (size_t i = 0; i < bus->count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            const struct bus_range *a = &bus->ranges[i], *b = &bus->ranges[j];
+
+            assert_true(a->start + a->size <= b->start || b->start + b->size <= a->start);
+        }
+    }
+}
+
+/* bus_add takes them as they are. */
+static void a_boards_ranges_do_not_overlap(void **state)
+{
+    struct devices_harness *f = *state;
+    struct serial *serial;
+
+    assert_int_equal(serial_new(&f->h.ports, f->ged, &f->page, &serial, NULL), 0);
+    assert_int_equal(f->h.ports.count, 6);
+    expect_apart(&f->h.ports);
+    assert_int_equal(f->h.mmio.count, 2);
+    expect_apart(&f->h.mmio);
+    free(serial);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +374,7 @@ int main(void)
         TEST(a_snapshot_keeps_what_is_to_be_told),
         TEST(a_look_asks_nothing_of_the_guest),
         TEST(places_are_bounded),
+        TEST(a_boards_ranges_do_not_overlap),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

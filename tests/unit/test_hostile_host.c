@@ -230,7 +230,7 @@ static void case_25_serial_flood(void **state)
     assert_true(status.st_blocks * 512 <= VMM_PAGE_BYTES);
     assert_int_equal(page->magic, 0); /* the counters before the ring */
     assert_int_equal(page->vcpu_exits[31][STATS_EXIT_OTHER], 0);
-    serial_free(serial);
+    free(serial);
     munmap(page, VMM_PAGE_BYTES);
     close(interrupt);
     close(fd);

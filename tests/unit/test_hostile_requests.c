@@ -62,8 +62,8 @@ static void case_09_accesses_of_any_width_and_place(void **state)
                 bus_write(&f->h.ports, port, &value, width);
         }
     }
-    power_free(power);
-    serial_free(serial);
+    free(power);
+    free(serial);
     close(interrupt);
     free(page);
 }

@@ -43,7 +43,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
-    serial_free(f->serial);
+    free(f->serial);
     close(f->interrupt);
     free(f->page);
     free(f);
