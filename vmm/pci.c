@@ -380,12 +380,6 @@ void pci_root_remove(struct pci_root *root, unsigned slot)
         function->ops->free(function->owner);
 }
 
-void pci_function_interrupt(struct pci_function *function, unsigned vector)
-{
-    if (function->msix)
-        pci_msix_raise(function->msix, vector);
-}
-
 /* --- the root --- */
 
 static void host_bridge_free(void *owner)

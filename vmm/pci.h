@@ -109,6 +109,3 @@ void pci_function_destroy(struct pci_function *function);
 
 /* The address in the BAR register, decoded or not. */
 uint64_t pci_function_bar(const struct pci_function *function, unsigned bar);
-/* Sends MSI-X vector `vector`, or keeps it pending while masked; nothing if it does not exist or
- * MSI-X is off.  With the lock held. */
-void pci_function_interrupt(struct pci_function *function, unsigned vector);

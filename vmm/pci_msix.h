@@ -28,6 +28,7 @@ uint64_t pci_msix_access(struct pci_msix *msix, uint64_t offset, unsigned width,
                          const uint64_t *written);
 /* Table and pending bits; what is loaded is routed by the next pci_msix_control. */
 void pci_msix_transfer(struct pci_msix *msix, struct transfer *transfer);
+/* Sends it, or keeps it pending while masked; nothing if it does not exist or MSI-X is off. */
 void pci_msix_raise(struct pci_msix *msix, unsigned vector);
 /* The eventfd (borrowed) by which others raise it; -1 if it does not exist. */
 int pci_msix_lend(struct pci_msix *msix, unsigned vector);

@@ -67,7 +67,7 @@ static void virtio_pci_interrupt(void *transport, int queue)
         queue == VIRTIO_CONFIG_INTERRUPT ? pci->config_vector : pci->queues[queue].vector;
 
     pci->isr |= queue == VIRTIO_CONFIG_INTERRUPT ? ISR_CONFIG : ISR_QUEUE;
-    pci_function_interrupt(&pci->function, vector); /* NO_VECTOR is none that exists */
+    pci_msix_raise(pci->function.msix, vector); /* NO_VECTOR is none that exists */
 }
 
 static void virtio_pci_kick(void *transport, unsigned queue)

@@ -322,7 +322,8 @@ static void vsock_free(void *owner)
 {
     struct virtio_vsock *vsock = owner;
 
-    vsock_table_clear(&vsock->table);
+    (void)vsock_table_kill(&vsock->table);
+    vsock_table_free_dead(&vsock->table);
     free(vsock);
 }
 

@@ -151,15 +151,6 @@ void vsock_table_free_dead(struct vsock_table *table)
     }
 }
 
-void vsock_table_clear(struct vsock_table *table)
-{
-    for (struct vsock_connection *connection = table->connections; connection < end_of(table);
-         connection++) {
-        if (connection->state != VSOCK_FREE)
-            close_socket(connection);
-    }
-}
-
 /* --- sockets --- */
 
 /* The host's end is closed: nothing comes from there any more, or can be sent there. */

@@ -90,5 +90,3 @@ void vsock_forget_agent(struct vsock_table *table);
  */
 bool vsock_table_kill(struct vsock_table *table);
 void vsock_table_free_dead(struct vsock_table *table);
-/* Frees all, silently. */
-void vsock_table_clear(struct vsock_table *table);
