@@ -90,6 +90,7 @@ static int find_place(struct boot_bzimage *image, uint64_t memory_end, struct er
         return error_field(err, EINVAL, FIELD,
                            "needs %" PRIu64 " MiB at %#" PRIx64 ": give the guest more memory",
                            bytes >> 20, image->load);
+    image->entry = image->load + ENTRY_64;
     image->end = image->load + bytes;
     return 0;
 }
@@ -110,16 +111,4 @@ int boot_bzimage_read(int fd, uint64_t memory_end, struct boot_bzimage *ret_imag
     if (result == 0)
         *ret_image = image;
     return result;
-}
-
-int boot_bzimage_load(const struct boot_bzimage *image, int fd, struct guest_memory *memory,
-                      struct error *err)
-{
-    return boot_file_load(fd, image->payload_offset, image->payload_bytes, memory, image->load,
-                          FIELD, err);
-}
-
-uint64_t boot_bzimage_entry(const struct boot_bzimage *image)
-{
-    return image->load + ENTRY_64;
 }

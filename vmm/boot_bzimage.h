@@ -6,18 +6,14 @@
 #include <stdint.h>
 
 struct error;
-struct guest_memory;
 
 struct boot_bzimage {
     struct setup_header header; /* as in the file; fields beyond its own length are zero */
     uint64_t payload_offset, payload_bytes;
-    uint64_t load; /* guest-physical */
-    uint64_t end;  /* behind what it uses while it unpacks itself */
+    uint64_t load;  /* guest-physical, as the two below: the payload's place */
+    uint64_t entry; /* to jump to in long mode */
+    uint64_t end;   /* behind what it uses while it unpacks itself */
 };
 
 int boot_bzimage_read(int fd, uint64_t memory_end, struct boot_bzimage *ret_image,
                       struct error *err);
-int boot_bzimage_load(const struct boot_bzimage *image, int fd, struct guest_memory *memory,
-                      struct error *err);
-/* Guest-physical address to jump to in long mode. */
-uint64_t boot_bzimage_entry(const struct boot_bzimage *image);

@@ -106,18 +106,6 @@ static int put(struct guest_memory *memory, uint64_t guest, const void *from, ui
     return 0;
 }
 
-static int put_gdt(struct guest_memory *memory, enum vcpu_mode mode, struct vcpu_entry *entry,
-                   struct error *err)
-{
-    uint64_t gdt[VCPU_GDT_ENTRIES];
-
-    vcpu_gdt(mode, gdt);
-    entry->mode = mode;
-    entry->gdt = BOOT_GDT_START;
-    entry->gdt_bytes = sizeof gdt;
-    return put(memory, BOOT_GDT_START, gdt, sizeof gdt, err);
-}
-
 /* One PML4, one PDPT and four page directories of 2 MiB pages: the first 4 GiB where they are. */
 static int put_paging(struct guest_memory *memory, struct error *err)
 {
@@ -136,14 +124,13 @@ static int put_paging(struct guest_memory *memory, struct error *err)
     return 0;
 }
 
-/* At the top of memory below `end`, above the kernel. */
+/* At the top of memory below `end`, above the kernel; none (fd -1) leaves *ret_initrd as it is. */
 static int load_initrd(struct guest_memory *memory, int fd, uint64_t kernel_end, uint64_t end,
                        struct initrd *ret_initrd, struct error *err)
 {
     struct initrd initrd = { 0 };
     int result;
 
-    *ret_initrd = initrd;
     if (fd < 0)
         return 0;
     result = boot_file_size(fd, "initrd", &initrd.size, err);
@@ -192,20 +179,20 @@ static int load_elf(struct guest_memory *memory, const struct boot_spec *spec,
         .module_count = initrd.size ? 1 : 0,
         .modules = initrd.size ? BOOT_PARAMS_START + offsetof(struct start_page, module) : 0,
         .cmdline = BOOT_CMDLINE_START,
-        .rsdp = spec->rsdp,
+        .rsdp = BOOT_ACPI_START,
         .memory_map = BOOT_PARAMS_START + offsetof(struct start_page, memory_map),
         .memory_map_count = map.count,
     };
-    *entry = (struct vcpu_entry){ .rip = elf.entry, .rbx = BOOT_PARAMS_START };
-    result = put(memory, BOOT_PARAMS_START, &page, sizeof page, err);
-    if (result == 0)
-        result = put_gdt(memory, VCPU_MODE_PROTECTED_32, entry, err);
-    return result;
+    *entry = (struct vcpu_entry){
+        .mode = VCPU_MODE_PROTECTED_32,
+        .rip = elf.entry,
+        .rbx = BOOT_PARAMS_START,
+    };
+    return put(memory, BOOT_PARAMS_START, &page, sizeof page, err);
 }
 
-static int put_zero_page(struct guest_memory *memory, const struct boot_spec *spec,
-                         const struct boot_bzimage *image, const struct initrd *initrd,
-                         struct error *err)
+static int put_zero_page(struct guest_memory *memory, const struct boot_bzimage *image,
+                         const struct initrd *initrd, struct error *err)
 {
     struct boot_params params = { 0 };
     struct memory_map map;
@@ -217,7 +204,7 @@ static int put_zero_page(struct guest_memory *memory, const struct boot_spec *sp
     params.hdr.code32_start = (uint32_t)image->load;
     params.hdr.ramdisk_image = (uint32_t)initrd->start;
     params.hdr.ramdisk_size = (uint32_t)initrd->size;
-    params.acpi_rsdp_addr = spec->rsdp;
+    params.acpi_rsdp_addr = BOOT_ACPI_START;
     params.e820_entries = (uint8_t)map.count;
     for (uint32_t i = 0; i < map.count; i++)
         params.e820_table[i] = (struct boot_e820_entry){
@@ -244,27 +231,30 @@ static int load_bzimage(struct guest_memory *memory, const struct boot_spec *spe
     initrd_end = (uint64_t)image.header.initrd_addr_max + 1;
     if (initrd_end > low_memory_end(memory))
         initrd_end = low_memory_end(memory);
-    result = boot_bzimage_load(&image, spec->kernel_fd, memory, err);
+    result = boot_file_load(spec->kernel_fd, image.payload_offset, image.payload_bytes, memory,
+                            image.load, "kernel", err);
     if (result == 0)
         result = load_initrd(memory, spec->initrd_fd, image.end, initrd_end, &initrd, err);
     if (result == 0)
-        result = put_zero_page(memory, spec, &image, &initrd, err);
+        result = put_zero_page(memory, &image, &initrd, err);
     if (result == 0)
         result = put_paging(memory, err);
     if (result < 0)
         return result;
     *entry = (struct vcpu_entry){
-        .rip = boot_bzimage_entry(&image),
+        .mode = VCPU_MODE_LONG_64,
+        .rip = image.entry,
         .rsi = BOOT_PARAMS_START,
         .rsp = BOOT_PARAMS_START,
         .cr3 = BOOT_PAGING_START,
     };
-    return put_gdt(memory, VCPU_MODE_LONG_64, entry, err);
+    return 0;
 }
 
 int boot_linux_load(struct guest_memory *memory, const struct boot_spec *spec,
                     struct vcpu_entry *ret_entry, struct error *err)
 {
+    uint64_t gdt[VCPU_GDT_ENTRIES];
     struct vcpu_entry entry;
     int result = put(memory, BOOT_CMDLINE_START, spec->cmdline, strlen(spec->cmdline) + 1, err);
 
@@ -273,6 +263,11 @@ int boot_linux_load(struct guest_memory *memory, const struct boot_spec *spec,
     if (result == 0)
         result = spec->format == VMM_KERNEL_ELF ? load_elf(memory, spec, &entry, err)
                                                 : load_bzimage(memory, spec, &entry, err);
+    if (result < 0)
+        return result;
+    vcpu_gdt(entry.mode, gdt);
+    entry.gdt = BOOT_GDT_START;
+    result = put(memory, BOOT_GDT_START, gdt, sizeof gdt, err);
     if (result == 0)
         *ret_entry = entry;
     return result;

@@ -18,7 +18,7 @@ struct vcpu_entry;
 #define BOOT_PAGING_START  0x9000ull /* six pages: the first 4 GiB, one to one */
 #define BOOT_CMDLINE_START 0x20000ull
 #define BOOT_LOW_RAM_END   0xa0000ull
-#define BOOT_ACPI_START    0xe0000ull
+#define BOOT_ACPI_START    0xe0000ull /* the tables' root, and what it leads to (acpi.h) */
 #define BOOT_ACPI_BYTES    0x20000ull
 #define BOOT_RESET_VECTOR  0xffff0ull /* where a PC's firmware is entered in real mode */
 #define BOOT_KERNEL_MIN    0x100000ull
@@ -28,7 +28,6 @@ struct boot_spec {
     int kernel_fd;       /* borrowed, a regular file */
     int initrd_fd;       /* borrowed; -1 = none */
     const char *cmdline; /* borrowed; at most VMM_CMDLINE_MAX characters */
-    uint64_t rsdp;       /* guest-physical address of the ACPI tables' root */
 };
 
 int boot_linux_load(struct guest_memory *memory, const struct boot_spec *spec,

@@ -68,7 +68,6 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
         .kernel_fd = fds->kernel,
         .initrd_fd = fds->initrd,
         .cmdline = configure->cmdline,
-        .rsdp = BOOT_ACPI_START,
     };
     const struct guest_memory_spec memory = {
         .bytes = configure->memory_bytes,

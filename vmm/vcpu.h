@@ -1,7 +1,6 @@
 /* vcpu.h - one virtual CPU: created by the main thread, then run by a thread of its own until the
  * process ends. */
 #pragma once
-#include <stddef.h>
 #include <stdint.h>
 
 struct bus;
@@ -24,7 +23,6 @@ struct vcpu_entry {
     uint64_t rip, rbx, rsi, rsp;
     uint64_t cr3; /* long mode only */
     uint64_t gdt; /* guest-physical; VCPU_GDT is there */
-    uint16_t gdt_bytes;
 };
 
 struct vcpu {

@@ -53,7 +53,7 @@ static int set_special(int fd, const struct vcpu_entry *entry, struct error *err
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = load_segment(gdt, GDT_DATA);
     sregs.tr = load_segment(gdt, GDT_TASK);
     sregs.gdt.base = entry->gdt;
-    sregs.gdt.limit = (uint16_t)(entry->gdt_bytes - 1);
+    sregs.gdt.limit = sizeof gdt - 1;
     sregs.idt.base = 0;
     sregs.idt.limit = 0;
     sregs.cr0 = X86_CR0_PE | X86_CR0_ET;

@@ -214,7 +214,7 @@ static void a_valid_bzimage_is_read(void **state)
     assert_int_equal(image.payload_bytes, CODE_BYTES);
     assert_int_equal(image.load, 16 * MIB);
     assert_int_equal(image.end, 24 * MIB);
-    assert_int_equal(boot_bzimage_entry(&image), 16 * MIB + 0x200);
+    assert_int_equal(image.entry, 16 * MIB + 0x200);
     /* where it would rather be does not fit: it moves, if it can */
     assert_int_equal(boot_bzimage_read(fd, 12 * MIB, &image, NULL), 0);
     assert_int_equal(image.load, 2 * MIB);
@@ -284,7 +284,6 @@ static int load(struct fixture *f, enum vmm_kernel_format format, off_t initrd_b
         .kernel_fd = f->kernel,
         .initrd_fd = f->initrd,
         .cmdline = "console=ttyS0",
-        .rsdp = BOOT_ACPI_START,
     };
 
     if (f->initrd >= 0)
