@@ -168,6 +168,7 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         { "rings", configure->rings.count, 0, VMM_DISKS_MAX },
         { "nic_count", configure->nic_count, 0, VMM_NICS_MAX },
         { "cpuid", configure->cpuid.count, 0, VMM_CPUID_MAX },
+        { "vsock_cid", configure->vsock_cid, configure->vsock_cid ? VMM_CID_MIN : 0, VMM_CID_MAX },
     };
     int result = validate_header(configure, size, err);
 
@@ -182,10 +183,6 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         return result;
     if (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout))
         return error_field(err, EINVAL, "rings", "are not inside their mapping");
-    if (configure->vsock_cid != 0 &&
-        (configure->vsock_cid < VMM_CID_MIN || configure->vsock_cid > VMM_CID_MAX))
-        return error_field(err, EINVAL, "vsock_cid", "%" PRIu64 " is not %d to %u",
-                           configure->vsock_cid, VMM_CID_MIN, VMM_CID_MAX);
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
         return error_field(err, EINVAL, "cmdline", "is too long or not printable");
     for (unsigned i = 0; i < configure->disk_count && result == 0; i++)
