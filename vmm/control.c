@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,14 +22,13 @@ struct control {
     int fd;          /* owned; the connection, or -1 */
     struct loop_source *connection;
 
-    bool configured, running, paused;
+    bool configured, paused;
     bool abandoned;                 /* its agent ended before it had configured us */
     struct vmm_configure configure; /* of any message received, too: it is the largest */
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
 
-    const char *id; /* borrowed, as the two below */
-    const struct control_ops *ops;
+    const struct control_ops *ops; /* borrowed, as the machine; NULL until that runs */
     struct machine *machine;
 };
 
@@ -63,13 +61,13 @@ static void control_answer(struct control *control, enum vmm_message_type type, 
 {
     struct vmm_state state = {
         .header = vmm_header(type, sizeof state),
-        .running = control->running,
+        .running = control->ops != NULL,
         .paused = control->paused,
         .result = result,
     };
 
-    if (control->id)
-        snprintf(state.id, sizeof state.id, "%s", control->id);
+    if (control->ops)
+        memcpy(state.id, control->configure.id, sizeof state.id);
     control_send(control, &state, sizeof state, fds, fd_count);
 }
 
@@ -468,12 +466,9 @@ int control_wait_configure(struct control *control, int timeout_ms,
     return 0;
 }
 
-void control_ready(struct control *control, const char *id, const struct control_ops *ops,
-                   struct machine *machine)
+void control_ready(struct control *control, const struct control_ops *ops, struct machine *machine)
 {
-    control->id = id;
     control->ops = ops;
     control->machine = machine;
-    control->running = true;
     control_send_state(control, VMM_MESSAGE_READY, 0);
 }

@@ -61,7 +61,7 @@ bool control_send_vsock(struct control *control, const struct vmm_vsock *message
 void control_send_device(struct control *control, enum vmm_device_kind kind, unsigned place,
                          enum vmm_device_state state, int result);
 
-/* The guest runs: sends READY, and from now on answers PING and calls ops.  While the guest is
- * paused, no other source of the loop is served.  All three are borrowed. */
-void control_ready(struct control *control, const char *id, const struct control_ops *ops,
-                   struct machine *machine);
+/* The configuration that came was valid, and the guest runs: sends READY, and from now on answers
+ * PING by its id and calls ops.  While the guest is paused, no other source of the loop is served.
+ * Both are borrowed. */
+void control_ready(struct control *control, const struct control_ops *ops, struct machine *machine);

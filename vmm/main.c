@@ -1,12 +1,10 @@
 /* main.c - one virtual machine, one process.  Started jailed by the agent with three fds of its own
  * (control_protocol.h), it waits for its configuration, builds the machine, confines itself and
  * then serves devices and control until the guest ends.  It opens nothing. */
-#include <errno.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "base/cleanup.h"
@@ -99,7 +97,7 @@ int main(void)
     vmm.record.log = &vmm.log;
     if (wait_configure(&vmm, fds, &fd_count, &err) < 0 || build(&vmm, fds, fd_count, &err) < 0)
         exit_record_fail(&vmm.record, EXIT_REASON_CONFIG, &err);
-    control_ready(vmm.control, vmm.configure.id, &machine_control_ops, vmm.machine);
+    control_ready(vmm.control, &machine_control_ops, vmm.machine);
     (void)loop_run(vmm.loop, &err);
     exit_record_fail(&vmm.record, EXIT_REASON_VMM_ERROR, &err);
 }

@@ -327,7 +327,7 @@ FUZZ_TARGET(vmm_control)
         validate(&configure, configure.header.size, fd_count);
         for (size_t k = 0; k < fd_count; k++)
             close(fds[k]);
-        control_ready(f.control, "fuzz", &ops, &f);
+        control_ready(f.control, &ops, &f);
     }
     FUZZ_REQUIRE(f.pauses == 0);
     control_end(&f);

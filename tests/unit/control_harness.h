@@ -256,7 +256,7 @@ static inline void make_ready(struct machine *f, int fd)
     assert_int_equal(fd_count, 2);
     close(fds[0]);
     close(fds[1]);
-    control_ready(f->control, "one", &ops, f);
+    control_ready(f->control, &ops, f);
 }
 
 static inline void post_with(int fd, uint32_t type, size_t fd_count)
