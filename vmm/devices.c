@@ -1,7 +1,6 @@
 #include "vmm/devices.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -22,18 +21,16 @@ _Static_assert(VMM_SLOT_NICS >= VMM_SLOT_DISKS + VMM_DISKS_MAX &&
                    PLATFORM_SLOTS_LAST == VMM_SLOT_NICS + VMM_NICS_MAX - 1,
                "a slot for each place");
 
-static const struct {
-    unsigned slot, count; /* of place 0; of places */
-} kinds[VMM_DEVICE_KIND_COUNT] = {
-    [VMM_DEVICE_DISK] = { VMM_SLOT_DISKS, VMM_DISKS_MAX },
-    [VMM_DEVICE_NIC] = { VMM_SLOT_NICS, VMM_NICS_MAX },
+/* Of place 0. */
+static const unsigned slots[VMM_DEVICE_KIND_COUNT] = {
+    [VMM_DEVICE_DISK] = VMM_SLOT_DISKS,
+    [VMM_DEVICE_NIC] = VMM_SLOT_NICS,
 };
 
 /* --- making them --- */
 
 static void fill(struct devices_place *place, const int *fds, size_t fd_count)
 {
-    place->used = true;
     place->fd_count = fd_count;
     memcpy(place->fds, fds, fd_count * sizeof fds[0]);
 }
@@ -150,7 +147,7 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
     struct devices_place *place = &devices->places[attach->kind][index];
     int result;
 
-    if (place->used)
+    if (place->fd_count > 0)
         return error_set(err, EEXIST, "place %u is taken", index);
     devices->spec.hold(devices->spec.machine);
     if (attach->kind == VMM_DEVICE_DISK) {
@@ -162,7 +159,7 @@ int devices_attach(struct devices *devices, const struct vmm_attach *attach, con
     }
     devices->spec.release(devices->spec.machine);
     if (result == 0)
-        hotplug_filled(devices->hotplug, kinds[attach->kind].slot + index);
+        hotplug_filled(devices->hotplug, slots[attach->kind] + index);
     else
         *place = (struct devices_place){ 0 }; /* the fds stay the caller's */
     return result;
@@ -181,10 +178,10 @@ void devices_change(struct devices *devices, const struct vmm_attach *change)
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err)
 {
-    if (place >= kinds[kind].count || !devices->places[kind][place].used)
+    if (place >= DEVICES_OF_A_KIND_MAX || devices->places[kind][place].fd_count == 0)
         return error_set(err, ENOENT, "nothing is at place %u", place);
     if (ask)
-        hotplug_ask(devices->hotplug, kinds[kind].slot + place);
+        hotplug_ask(devices->hotplug, slots[kind] + place);
     return 0;
 }
 
@@ -192,10 +189,10 @@ static void on_ejected(void *context, unsigned slot)
 {
     struct devices *devices = context;
     enum vmm_device_kind kind = slot < VMM_SLOT_NICS ? VMM_DEVICE_DISK : VMM_DEVICE_NIC;
-    unsigned index = slot - kinds[kind].slot;
+    unsigned index = slot - slots[kind];
     struct devices_place *place = &devices->places[kind][index];
 
-    if (!place->used)
+    if (place->fd_count == 0)
         return; /* asked twice, it answered twice */
     devices->spec.hold(devices->spec.machine);
     pci_root_remove(devices->pci, slot);

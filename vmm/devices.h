@@ -43,10 +43,9 @@ struct devices {
     struct virtio_vsock *vsock;     /* NULL = none */
     struct virtio_mem *mem;         /* NULL = none */
     struct devices_place {
-        bool used;
-        struct virtio_block *block; /* borrowed; NULL = not a disk */
-        struct virtio_net *net;     /* the same */
-        size_t fd_count;
+        struct virtio_block *block;  /* borrowed; NULL = not a disk */
+        struct virtio_net *net;      /* the same */
+        size_t fd_count;             /* 0 = nothing is there */
         int fds[2 * VMM_QUEUES_MAX]; /* owned */
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
     struct vmm_rings inherited;
