@@ -1,10 +1,8 @@
 #include "vmm/machine.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"

@@ -41,7 +41,6 @@
 #define PLATFORM_PORT_HOTPLUG_EJECT  0x610 /* write: the guest has let these go */
 #define PLATFORM_PORT_HOTPLUG_SIZE   12
 #define PLATFORM_PORT_PCI_ADDRESS    0xcf8
-#define PLATFORM_PORT_PCI_DATA       0xcfc
 #define PLATFORM_PORT_PCI_SIZE       8
 
 /* PCI slots of disks and nics follow from their places (VMM_SLOT_DISKS, VMM_SLOT_NICS); the others

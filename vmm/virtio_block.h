@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include "vmm/control_protocol.h"
 
-struct disk;
 struct error;
 struct pci_root;
 struct stats_disk;

@@ -34,7 +34,6 @@ struct net_header {
 };
 
 #define NET_HEADER_NEEDS_CSUM 1
-#define NET_HEADER_DATA_VALID 2
 #define NET_GSO_NONE          0
 #define NET_GSO_TCP4          1
 #define NET_GSO_TCP6          4

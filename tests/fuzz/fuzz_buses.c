@@ -47,7 +47,7 @@ static void access_memory(struct fuzz_input *input, struct harness *h)
 static void access_port(struct fuzz_input *input, struct harness *h)
 {
     static const uint16_t bases[] = { PLATFORM_PORT_COM1, PLATFORM_PORT_PCI_ADDRESS,
-                                      PLATFORM_PORT_PCI_DATA, 0 };
+                                      PLATFORM_PORT_PCI_ADDRESS + 4, 0 };
     uint8_t how = (uint8_t)fuzz_take(input, 1);
     unsigned width = 1 + (how >> 5 & 3);
     uint16_t port = (uint16_t)(bases[how & 3] + (how >> 2 & 7));
