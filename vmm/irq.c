@@ -77,20 +77,16 @@ static int irq_bind(struct irq_router *router, uint32_t gsi, bool bind, struct e
 
 int irq_pin(struct irq_router *router, unsigned pin, int *ret_eventfd, struct error *err)
 {
+    struct irq_line *line = &router->lines[pin];
     int result;
 
-    if (pin >= PLATFORM_PINS || router->lines[pin].eventfd >= 0)
-        return error_set(err, EINVAL, "interrupt pin %u is not free", pin);
-    router->lines[pin].eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (router->lines[pin].eventfd < 0)
+    line->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (line->eventfd < 0)
         return error_set(err, errno, "eventfd for pin %u", pin);
     result = irq_bind(router, pin, true, err);
-    if (result < 0) {
-        cleanup_close(&router->lines[pin].eventfd);
-        return result;
-    }
-    *ret_eventfd = router->lines[pin].eventfd;
-    return 0;
+    if (result == 0)
+        *ret_eventfd = line->eventfd;
+    return result;
 }
 
 int irq_msi_new(struct irq_router *router, int *ret_eventfd, uint32_t *ret_gsi, struct error *err)

@@ -15,7 +15,7 @@ struct irq_router;
 int irq_router_new(int vm_fd, struct irq_router **ret_router, struct error *err);
 struct irq_router *irq_router_free(struct irq_router *router);
 
-/* An eventfd (owned by the router) that pulses IOAPIC pin `pin` (edge). */
+/* An eventfd (owned by the router) that pulses IOAPIC pin `pin` (edge), for its one user. */
 int irq_pin(struct irq_router *router, unsigned pin, int *ret_eventfd, struct error *err);
 
 /* Reserves one MSI vector: an eventfd (owned by the router) and a handle for the calls below. */
