@@ -1,9 +1,7 @@
 #include "vmm/acpi.h"
 
-#include <errno.h>
 #include <string.h>
 #include "base/cleanup.h"
-#include "base/error.h"
 #include "vmm/control_protocol.h"
 #include "vmm/platform.h"
 
@@ -157,13 +155,11 @@ static uint64_t append_mcfg(struct builder *builder)
     return append_table(builder, "MCFG", 1, MCFG_BYTES, fields, ARRAY_LENGTH(fields));
 }
 
-int acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX], struct error *err)
+size_t acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX])
 {
     struct builder builder = { .bytes = ret_bytes, .size = RSDP_BYTES, .base = base };
     uint64_t fadt, madt, mcfg, xsdt;
 
-    if (vcpus > VMM_VCPUS_MAX)
-        return error_set(err, ENOSPC, "ACPI tables for %u CPUs", vcpus);
     memset(ret_bytes, 0, ACPI_BYTES_MAX);
     fadt = append_fadt(&builder, append_dsdt(&builder));
     madt = append_madt(&builder, vcpus);
@@ -180,5 +176,5 @@ int acpi_build(unsigned vcpus, uint64_t base, uint8_t ret_bytes[ACPI_BYTES_MAX],
     memcpy(ret_bytes + 9, oem, 6);
     ret_bytes[8] = checksum(ret_bytes, RSDP_BYTES_ACPI1);
     ret_bytes[32] = checksum(ret_bytes, RSDP_BYTES);
-    return (int)builder.size;
+    return builder.size;
 }

@@ -74,17 +74,15 @@ static int load_guest(struct machine *machine, const struct vmm_configure *confi
         .fd = fds->ram,
     };
     uint8_t tables[ACPI_BYTES_MAX];
-    int size;
+    size_t size;
     int result = guest_memory_make(&memory, &machine->memory, err);
 
     if (result < 0)
         return result;
     if (configure->restore)
         return snapshot_map(fds->layers, configure->restore, machine->memory, err);
-    size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables, err);
-    if (size < 0)
-        return size;
-    if (!guest_memory_write(machine->memory, BOOT_ACPI_START, tables, (uint64_t)size) ||
+    size = acpi_build(configure->vcpus, BOOT_ACPI_START, tables);
+    if (!guest_memory_write(machine->memory, BOOT_ACPI_START, tables, size) ||
         !put_generation_id(machine, configure))
         return error_set(err, EINVAL, "no guest memory for the ACPI tables");
     return boot_linux_load(machine->memory, &spec, &machine->entry, err);
