@@ -61,7 +61,7 @@ vsock_echoes_both_ways()
     rm -f "$run_dir/vsock/echo.sock"
     "$peer" echo "$run_dir/vsock/echo.sock" &>/run/vsock-echo.log &
     echo=$!
-    wait_until 5 test -S "$run_dir/vsock/echo.sock" &&
+    wait_until 60 test -S "$run_dir/vsock/echo.sock" &&
         guest "$1" 'ls /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio*/features' >/dev/null &&
         guest "$1" "perl -e '
             socket(S, 40, 1, 0) && connect(S, pack(\"SSLLx4\", 40, 0, 5000, 2)) or die \"connect: \$!\";
