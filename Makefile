@@ -99,21 +99,21 @@ tests: $(TESTS)
 $(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail $(BUILD)/tests/test_node_orphans: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service $(BUILD)/tests/test_api_hang: | $(BUILD)/warren-api
 $(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
-# Faults come in the place of what the devices call.
+# Faults come in the place of what the devices call.  Private: a program that a test needs is linked without them.
 FAULT_TESTS := $(foreach t,attach block control device snapshot vsock,$(BUILD)/tests/test_$(t)_faults) \
                $(BUILD)/tests/test_kvm_clock $(BUILD)/tests/test_kvm_state
-$(FAULT_TESTS): LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise mmap mremap munmap fallocate epoll_ctl \
+$(FAULT_TESTS): private LDFLAGS += $(foreach f,read write writev ioctl getrandom madvise mmap mremap munmap fallocate epoll_ctl \
     recvmsg sendmsg accept4 getsockopt shutdown eventfd eventfd_read eventfd_write fcntl lseek preadv pwritev fdatasync malloc calloc realloc,-Wl,--wrap=$(f))
-$(BUILD)/tests/test_block_faults: LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
-$(BUILD)/tests/test_dhcp_strays: LDFLAGS += -Wl,--wrap=poll
-$(BUILD)/tests/test_api_service: LDFLAGS += -Wl,--wrap=loop_after
-$(BUILD)/tests/test_audit: LDFLAGS += -Wl,--wrap=calloc
-$(BUILD)/tests/test_directory: LDFLAGS += -Wl,--wrap=readdir
-$(BUILD)/tests/test_node_memory: LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_reclaim_memory \
+$(BUILD)/tests/test_block_faults: private LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
+$(BUILD)/tests/test_dhcp_strays: private LDFLAGS += -Wl,--wrap=poll
+$(BUILD)/tests/test_api_service: private LDFLAGS += -Wl,--wrap=loop_after
+$(BUILD)/tests/test_audit: private LDFLAGS += -Wl,--wrap=calloc
+$(BUILD)/tests/test_directory: private LDFLAGS += -Wl,--wrap=readdir
+$(BUILD)/tests/test_node_memory: private LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_reclaim_memory \
     jail_cgroups jail_cgroup_held_bytes,-Wl,--wrap=$(f))
-$(BUILD)/tests/test_path: LDFLAGS += -Wl,--wrap=syscall
-$(BUILD)/tests/test_text: LDFLAGS += -Wl,--wrap=malloc -Wl,--wrap=realloc
-$(BUILD)/tests/test_virtio_block_full: LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_path: private LDFLAGS += -Wl,--wrap=syscall
+$(BUILD)/tests/test_text: private LDFLAGS += -Wl,--wrap=malloc -Wl,--wrap=realloc
+$(BUILD)/tests/test_virtio_block_full: private LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
