@@ -55,13 +55,18 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
     device->transport_ops->kick(device->transport, queue);
 }
 
+static void device_kick_all(struct virtio_device *device)
+{
+    for (unsigned i = 0; i < device->ops->queue_count; i++)
+        virtio_device_kick(device, i);
+}
+
 static void throttle_opens(void *context)
 {
     struct virtio_throttle *throttle = context;
 
     throttle->timer = NULL;
-    for (unsigned i = 0; i < throttle->device->ops->queue_count; i++)
-        virtio_device_kick(throttle->device, i);
+    device_kick_all(throttle->device);
 }
 
 void virtio_throttle_set(struct virtio_throttle *throttle, const struct vmm_rate_limit *spec,
@@ -187,15 +192,6 @@ static bool features_are_acceptable(const struct virtio_device *device)
     return !device->ops->accept_features || device->ops->accept_features(device->owner, features);
 }
 
-static void device_start(struct virtio_device *device)
-{
-    device->status |= VIRTIO_STATUS_DRIVER_OK;
-    for (unsigned i = 0; i < device->ops->queue_count; i++) {
-        if (device->queues[i].enabled)
-            virtio_device_kick(device, i);
-    }
-}
-
 void virtio_device_set_status(struct virtio_device *device, uint8_t status)
 {
     /* 3.1.1: each bit needs all those before it. */
@@ -228,8 +224,16 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
         device->status |= VIRTIO_STATUS_FAILED;
     if ((added & VIRTIO_STATUS_FEATURES_OK) && features_are_acceptable(device))
         device->status |= VIRTIO_STATUS_FEATURES_OK;
-    if ((added & VIRTIO_STATUS_DRIVER_OK) && (device->status & VIRTIO_STATUS_FEATURES_OK))
-        device_start(device);
+    if ((added & VIRTIO_STATUS_DRIVER_OK) && (device->status & VIRTIO_STATUS_FEATURES_OK)) {
+        device->status |= VIRTIO_STATUS_DRIVER_OK;
+        device_kick_all(device);
+    }
+}
+
+void virtio_device_halt(struct virtio_device *device)
+{
+    device_drain(device);
+    device->status &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
 }
 
 /* Queues are looked at: kicks of before the snapshot are not in it.  Also those of the machine that
@@ -252,8 +256,7 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
         device->ops->transfer(device->owner, transfer);
     device->restored |= transfer->loading;
     device->wakes = true;
-    for (unsigned i = 0; i < device->ops->queue_count; i++)
-        virtio_device_kick(device, i);
+    device_kick_all(device);
 }
 
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits)

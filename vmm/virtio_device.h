@@ -159,6 +159,8 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
 /* A write of the status register.  Bits that are cleared one by one, skipped or out of order
  * (3.1.1) change nothing; 0 resets. */
 void virtio_device_set_status(struct virtio_device *device, uint8_t status);
+/* It may reach the guest's memory no more; until it is reset, or started again. */
+void virtio_device_halt(struct virtio_device *device);
 /* 32 bits of features; `index` selects which. */
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits);
 /* The queue if it exists and its size and addresses may be changed now, else NULL. */

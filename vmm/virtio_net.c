@@ -472,11 +472,10 @@ static void net_read_config(void *owner, void *config)
 static void net_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_net *net = owner;
-    uint64_t features = virtio_device_features(net->device);
 
     transfer_item(transfer, "net pairs", &net->pairs, sizeof(net->pairs));
     if (net->pairs == 0 || net->pairs > net->tap_count ||
-        (net->pairs > 1 && !(features & NET_FEATURE_MULTI_QUEUE))) {
+        (net->pairs > 1 && !(virtio_device_features(net->device) & NET_FEATURE_MULTI_QUEUE))) {
         transfer_refuse(transfer, EPROTO, "a nic with %u queue pairs", net->pairs);
         net->pairs = 1;
     }

@@ -303,12 +303,16 @@ static void config_window_read(void *owner, unsigned offset, unsigned width)
            &window.extra, sizeof(window.extra));
 }
 
-static void config_window_written(void *owner, unsigned offset, unsigned width)
+/* PCI 3.0, 6.2.2: a function that is no bus master writes nothing.  A kernel that another one
+ * replaces (kexec) leaves its devices so, with its buffers in their rings. */
+static void config_written(void *owner, unsigned offset, unsigned width)
 {
     struct virtio_pci *pci = owner;
     struct virtio_pci_capability window;
     uint64_t value;
 
+    if (offset == PCI_COMMAND && !(pci->function.config[PCI_COMMAND] & PCI_COMMAND_MASTER))
+        virtio_device_halt(&pci->device);
     if (!config_window(pci, offset, width, &window))
         return;
     value = window.size == 4 ? window.extra : window.extra & ((1u << 8 * window.size) - 1);
@@ -381,7 +385,7 @@ static void virtio_pci_free(void *owner)
 static const struct pci_function_ops function_ops = {
     .bar_access = registers_access,
     .config_read = config_window_read,
-    .config_written = config_window_written,
+    .config_written = config_written,
     .bar_moved = registers_moved,
     .transfer = virtio_pci_transfer,
     .free = virtio_pci_free,

@@ -465,6 +465,29 @@ static void failed_stops_the_device(void **state)
     assert_int_equal(status_get(h), 3 | VIRTIO_STATUS_FAILED);
 }
 
+/* What Linux does before another kernel takes over (kexec): the rings' memory is that one's then.
+ */
+static void a_device_that_may_not_be_master_leaves_memory_alone(void **state)
+{
+    const struct ring_buffer buffer = { DATA_BASE, 16, RING_WRITE };
+    struct harness *h = &((struct fixture *)*state)->h;
+
+    driver_start(h, 0, 8);
+    ring_offer(h, 0, &buffer, 1);
+    ring_notify(h, 0);
+    config_put(h, 0x04, 2, 0x2);
+    harness_run(h);
+    assert_false(device_answers(h));
+    assert_int_equal(guest_get16(h, ring_used(0) + 2), 0);
+    config_put(h, 0x04, 2, 0x6);
+    assert_false(device_answers(h));
+    driver_start(h, 0, 8);
+    assert_true(device_answers(h));
+    config_put(h, 0x3c, 1, 0xb); /* no other register matters */
+    config_put(h, 0x04, 2, 0x406);
+    assert_true(device_answers(h));
+}
+
 static void the_config_window_reaches_the_registers(void **state)
 {
     struct harness *h = &((struct fixture *)*state)->h;
@@ -557,6 +580,7 @@ int main(void)
         TEST(a_broken_rule_stops_the_device_until_reset),
         TEST(a_queue_can_be_reset_alone),
         TEST(failed_stops_the_device),
+        TEST(a_device_that_may_not_be_master_leaves_memory_alone),
         TEST(the_config_window_reaches_the_registers),
         TEST(capabilities_name_the_four_pages),
         TEST(a_full_bus_refuses_the_next_device),
