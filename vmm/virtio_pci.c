@@ -81,7 +81,10 @@ static void virtio_pci_kick(void *transport, unsigned queue)
 static int virtio_pci_lend(void *transport, unsigned queue, int *ret_interrupt_fd)
 {
     struct virtio_pci *pci = transport;
+    uint64_t count;
 
+    if (!ret_interrupt_fd) /* else those of before would be heard of once more, and so on */
+        (void)!read(pci->queues[queue].kick_fd, &count, sizeof(count));
     (void)loop_change(pci->queues[queue].source, ret_interrupt_fd ? 0 : EACH_KICK, NULL);
     if (ret_interrupt_fd)
         *ret_interrupt_fd = pci_msix_lend(pci->function.msix, pci->queues[queue].vector);

@@ -257,6 +257,7 @@ static void a_nic_that_vhost_does_not_take_is_served(void **state)
         VHOST_SET_VRING_BASE, VHOST_SET_VRING_ADDR,  VHOST_SET_VRING_CALL, VHOST_SET_VRING_ERR,
         VHOST_SET_VRING_KICK, VHOST_NET_SET_BACKEND,
     };
+    unsigned asked;
     struct nic n;
 
     (void)state;
@@ -265,6 +266,10 @@ static void a_nic_that_vhost_does_not_take_is_served(void **state)
         nic_open_by(&n, true);
         assert_nic_serves(&n);
         assert_int_equal(n.stats.vhost, 0);
+        harness_run(&n.h);
+        asked = fault_made[IOCTL];
+        harness_run(&n.h);
+        assert_int_equal(fault_made[IOCTL], asked); /* nor asked again and again */
         assert_true(fault_end() > 0);
         nic_close(&n);
     }
