@@ -42,7 +42,7 @@
 /* After so much the other devices get their turn. */
 #define TURN_REQUESTS 64
 #define TURN_BYTES    (16u << 20)
-/* Punching a hole takes time by its extents: 1 GiB each. */
+/* Punching a hole takes time by its extents: 1 GiB each, and the others' turn then. */
 #define RANGE_SECTORS_MAX (1u << 21)
 #define TOPOLOGY_EXPONENT 3 /* 4096-byte blocks underneath */
 
@@ -204,6 +204,7 @@ static enum block_status request_submit(struct block_request *request, uint64_t 
     request->disk.offset = sector * SECTOR;
     request->disk.size = size;
     request->disk.done = request_done;
+    request->block->turn_bytes += size;
     rate_limit_spend(&request->block->throttle.limit, request->disk.vector_count > 0 ? size : 0);
     disk_submit(request->block->disk, &request->disk);
     return STATUS_PENDING;
@@ -221,7 +222,6 @@ static enum block_status request_transfer(struct block_request *request,
         return STATUS_IO_ERROR;
     request->disk.vectors = vectors;
     request->disk.vector_count = io_vector_slice(vectors, count, skip, size);
-    block->turn_bytes += size;
     return request_submit(request, header->sector, size);
 }
 

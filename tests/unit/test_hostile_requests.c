@@ -418,6 +418,33 @@ static void case_19_requests_that_take_too_long(void **state)
     assert_int_equal(disk_range(f, WRITE_ZEROES, 8, SECTORS_OF_RANGE + 1, 1), IO_ERROR);
 }
 
+/* How long one takes depends on the extents there: each is followed by the others' turn. */
+static void case_19_ranges_have_a_turn_each(void **state)
+{
+    enum { SECTORS_OF_RANGE = 1 << 21 };
+    const struct ring_buffer buffers[] = { { HEADER, 16, 0 },
+                                           { DATA, 16, 0 },
+                                           { STATUS, 1, RING_WRITE } };
+    struct hostile *f = *state;
+    uint16_t before;
+
+    harness_close(&f->h);
+    harness_open(&f->h);
+    assert_int_equal(ftruncate(f->fd, 4ll << 30), 0);
+    hostile_add_of(f, 4ull << 30, false);
+    f->h.slot = DISK_SLOT;
+    driver_start(&f->h, BLOCK_FEATURES, 64);
+    block_put_header(&f->h, HEADER, DISCARD, 0);
+    block_put_range(&f->h, DATA, 0, SECTORS_OF_RANGE, 0);
+    for (unsigned i = 0; i < 16; i++)
+        ring_offer(&f->h, 0, buffers, ARRAY_LENGTH(buffers));
+    ring_notify(&f->h, 0);
+    for (before = 0; before < 16; before = guest_get16(&f->h, ring_used(0) + 2)) {
+        assert_int_equal(loop_turn(f->h.loop, 1000, &f->h.err), 0);
+        assert_in_range(guest_get16(&f->h, ring_used(0) + 2) - before, 0, 2);
+    }
+}
+
 static void case_19_writes_to_a_read_only_disk(void **state)
 {
     struct hostile *f = *state;
@@ -499,6 +526,7 @@ int main(void)
         HOSTILE_TEST(case_17_flipped_after_validation),
         HOSTILE_TEST(case_19_sectors_and_lengths),
         HOSTILE_TEST(case_19_requests_that_take_too_long),
+        HOSTILE_TEST(case_19_ranges_have_a_turn_each),
         cmocka_unit_test_setup_teardown(case_19_writes_to_a_read_only_disk, read_only_set_up,
                                         hostile_tear_down),
         HOSTILE_TEST(case_21_a_raw_disk_stays_raw),
