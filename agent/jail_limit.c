@@ -52,8 +52,8 @@ int jail_limit_raise(pid_t pid, uint64_t bytes, struct error *err)
     if (current >= bytes || prlimit(pid, RLIMIT_FSIZE, &limit, NULL) == 0)
         return 0;
     return error_set(err, errno,
-                     "its files may have %" PRIu64 " MiB, and not %" PRIu64
-                     ", until the VM is stopped and started: to raise that while it runs, this "
-                     "agent needs CAP_SYS_RESOURCE: %s",
+                     "its files may have %" PRIu64 " MiB, not %" PRIu64
+                     " while it runs, for this agent lacks CAP_SYS_RESOURCE: stop and start the "
+                     "VM: %s",
                      current >> 20, bytes >> 20, strerror(errno));
 }

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "agent/jail_limit.h"
+#include "agent/vm_devices.h"
 #include "base/error.h"
 
 #define LIMIT (1u << 20)
@@ -63,12 +64,25 @@ static void it_is_raised_by_who_may(void **state)
 
     (void)state;
     assert_int_equal(prlimit(pid, RLIMIT_FSIZE, NULL, &limit), 0);
+    end(pid);
     assert_int_equal(result, jail_limit_can_raise() ? 0 : -EPERM);
     assert_int_equal(limit.rlim_max, jail_limit_can_raise() ? 4 * LIMIT : LIMIT);
     assert_int_equal(limit.rlim_cur, limit.rlim_max);
     if (result < 0)
-        assert_non_null(strstr(err.message, "may have 1 MiB, and not 4"));
+        assert_non_null(strstr(err.message, "may have 1 MiB, not 4"));
+}
+
+/* A volume has at most 64 TiB. */
+static void why_not_fits_into_a_reason(void **state)
+{
+    struct error err = { 0 };
+    pid_t pid = child_with(1ull << 45);
+    int result = jail_limit_raise(pid, 1ull << 46, &err);
+
+    (void)state;
     end(pid);
+    if (result < 0)
+        assert_true(strlen(err.message) < sizeof((struct vm_device *)NULL)->reason);
 }
 
 static void asking_changes_nothing(void **state)
@@ -97,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_large_enough_stays),
         cmocka_unit_test(it_is_raised_by_who_may),
+        cmocka_unit_test(why_not_fits_into_a_reason),
         cmocka_unit_test(asking_changes_nothing),
         cmocka_unit_test(a_process_that_is_gone_is_an_error),
     };
