@@ -97,10 +97,11 @@ int access_check(const struct request *request, struct error *err)
     if (route && route->scope == SCOPE_OPEN)
         return 0;
     if (caller->kind == CALLER_NOBODY)
-        return error_set(err, PROBLEM_UNAUTHENTICATED,
-                         caller->refused
-                             ? "this token or certificate is not, or no longer, known here"
-                             : "send a token (Authorization: Bearer ...) or a client certificate");
+        return error_set(
+            err, PROBLEM_UNAUTHENTICATED,
+            caller->refused ? "this token or certificate is not, or no longer, known here"
+                            : "send a token (Authorization: Bearer ...), or a client certificate "
+                              "that an authority of tls-client-ca signed for clients (clientAuth)");
     if (caller->listener == LISTENER_METRICS && (!route || route->scope > SCOPE_METRICS))
         return error_set(err, PROBLEM_FORBIDDEN, "this listener has nothing but /metrics");
     if (route && caller->scope < route->scope)
