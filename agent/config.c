@@ -56,7 +56,8 @@ static const struct option options[] = {
     { "libexec-dir", TYPE_PATH, AT(libexec_dir), 0, 0, "DIR",
       "where warren-vmm, warren-api and warren-fetch are (default: where warrend is)" },
     { "prefix", TYPE_PREFIX, AT(prefix), 0, 0, "NAME",
-      "start of the names of taps, bridges, nftables and cgroups, 1 to 4 letters (default wrn)" },
+      "start of the names of taps, bridges, nftables and cgroups: 1 to 4 letters and digits "
+      "(default wrn)" },
     { "uid-base", TYPE_NUMBER, AT(uid_base), 1000, 4000000000, "UID",
       "first user id given to helper processes and VMs (default 700000)" },
     { "uid-count", TYPE_NUMBER, AT(uid_count), 64, 1000000, "N",
