@@ -101,7 +101,8 @@ static int build_board(struct machine *machine, struct error *err)
     if (result == 0)
         result = serial_new(&machine->ports, com1, machine->record->page, &machine->serial, err);
     if (result == 0)
-        result = power_new(&machine->ports, ged, machine->record, &machine->power, err);
+        result =
+            power_new(&machine->ports, ged, machine->loop, machine->record, &machine->power, err);
     return result;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include "base/error.h"
+#include "base/loop.h"
 #include "vmm/exit_record.h"
 #include "vmm/mmio_bus.h"
 #include "vmm/platform.h"
@@ -13,6 +14,11 @@
 
 #define SLEEP_ENABLE      0x20 /* SLP_EN */
 #define SLEEP_TYPE(value) ((value) >> 2 & 7)
+
+/* How often what the guest has not read is told once more: while it boots, its interrupt controller
+ * forgets what comes to a pin that its driver has not taken yet. */
+#define TELL_MS    1000
+#define TELL_TIMES 600
 
 #define I8042_RESET 0xfe /* pulse output line 0 */
 
@@ -23,6 +29,9 @@ struct power {
     struct exit_record *record; /* borrowed */
     int ged_interrupt;          /* borrowed */
     atomic_uint ged_events;     /* GED_EVENT_*; read and clear */
+    struct loop *loop;          /* borrowed */
+    struct loop_timer *timer;   /* owned; of the next telling */
+    unsigned told;              /* since the last event */
 };
 
 static uint64_t registers_access(void *device, uint64_t offset, unsigned width,
@@ -70,7 +79,7 @@ static uint64_t pvpanic_access(void *device, uint64_t offset, unsigned width,
     return PVPANIC_PANICKED;
 }
 
-int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
+int power_new(struct bus *ports, int ged_interrupt, struct loop *loop, struct exit_record *record,
               struct power **ret_power, struct error *err)
 {
     struct power *power = calloc(1, sizeof *power);
@@ -79,6 +88,7 @@ int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
         return error_set(err, ENOMEM, "power registers");
     power->record = record;
     power->ged_interrupt = ged_interrupt;
+    power->loop = loop;
     /* Port 0x60 is not there: its writes are the keyboard's business, its reads all ones. */
     bus_add(ports, PLATFORM_PORT_I8042_COMMAND, 1, i8042_access, power);
     bus_add(ports, PLATFORM_PORT_PVPANIC, 1, pvpanic_access, power);
@@ -95,9 +105,23 @@ void power_transfer(struct power *power, struct transfer *transfer)
     atomic_store(&power->ged_events, events);
 }
 
+static void tell(void *context)
+{
+    struct power *power = context;
+
+    power->timer = NULL;
+    if (atomic_load(&power->ged_events) == 0)
+        return;
+    /* Can only fail when the counter is full, and then a pulse is on its way already. */
+    (void)eventfd_write(power->ged_interrupt, 1);
+    if (power->told++ < TELL_TIMES)
+        power->timer = loop_after(power->loop, TELL_MS, tell, power);
+}
+
 void power_notify(struct power *power, unsigned event)
 {
     atomic_fetch_or(&power->ged_events, event);
-    /* Can only fail when the counter is full, and then a pulse is on its way already. */
-    (void)eventfd_write(power->ged_interrupt, 1);
+    loop_cancel(power->timer);
+    power->told = 0;
+    tell(power);
 }

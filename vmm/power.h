@@ -6,14 +6,16 @@
 struct bus;
 struct error;
 struct exit_record;
+struct loop;
 struct power;
 struct transfer;
 
 /* Adds itself to the ports; free(3) ends it.  ged_interrupt: an eventfd that pulses the event
- * device's pin; it and record are borrowed. */
-int power_new(struct bus *ports, int ged_interrupt, struct exit_record *record,
+ * device's pin; it, loop and record are borrowed. */
+int power_new(struct bus *ports, int ged_interrupt, struct loop *loop, struct exit_record *record,
               struct power **ret_power, struct error *err);
 
 void power_transfer(struct power *power, struct transfer *transfer);
-/* event: GED_EVENT_* of platform.h.  Any thread. */
+/* event: GED_EVENT_* of platform.h.  The guest is told, and again once a second until it has read
+ * what happened, for ten minutes.  Loop thread. */
 void power_notify(struct power *power, unsigned event);

@@ -97,7 +97,8 @@ static void board_open(struct board *board)
     board->cpuid.count = 1;
     FUZZ_REQUIRE(serial_new(&h->ports, board->interrupt, &shared.page, &board->serial, &h->err) ==
                  0);
-    FUZZ_REQUIRE(power_new(&h->ports, board->interrupt, NULL, &board->power, &h->err) == 0);
+    FUZZ_REQUIRE(power_new(&h->ports, board->interrupt, h->loop, NULL, &board->power, &h->err) ==
+                 0);
     FUZZ_REQUIRE(hotplug_new(&h->ports, board->power, h->loop, eject_nothing, NULL, &board->hotplug,
                              &h->err) == 0);
     board_add_devices(board);

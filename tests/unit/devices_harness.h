@@ -70,7 +70,7 @@ devices_harness_make(bool with_kvm, const struct vmm_configure *configure, struc
     f->h.ports = f->h.mmio = (struct bus){ 0 };
     f->ged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->record.page = &f->page;
-    assert_int_equal(power_new(&f->h.ports, f->ged, &f->record, &f->power, NULL), 0);
+    assert_int_equal(power_new(&f->h.ports, f->ged, f->h.loop, &f->record, &f->power, NULL), 0);
     spec.power = f->power;
     spec.page = &f->page;
     spec.machine = &f->machine;

@@ -3,6 +3,7 @@
 #include "tests/unit/devices_harness.h"
 #include "tests/unit/block_driver.h"
 #include <pthread.h>
+#include "tests/unit/passing_time.h"
 #include "tests/unit/ring_harness.h"
 #include "tests/unit/tap_harness.h"
 #include "vmm/serial.h"
@@ -62,6 +63,39 @@ static void an_attached_disk_is_told_and_works(void **state)
     assert_int_equal(pread(fd, text, sizeof text, 5 * 512), sizeof text);
     assert_string_equal(text, "plugged");
     assert_int_equal(f->page.disks[3].write_ops, 1);
+}
+
+static unsigned pulses_after(struct devices_harness *f, time_t seconds)
+{
+    uint64_t pulses = 0;
+
+    passed_s += seconds;
+    assert_true(loop_turn(f->h.loop, 0, NULL) >= 0);
+    return read(f->ged, &pulses, sizeof pulses) < 0 ? 0 : (unsigned)pulses;
+}
+
+/* It boots: its interrupt controller has forgotten the first one. */
+static void what_the_guest_has_not_read_is_told_again(void **state)
+{
+    struct devices_harness *f = *state;
+
+    assert_true(attach(f) >= 0);
+    assert_int_equal(pulses_after(f, 0), 1);
+    assert_int_equal(pulses_after(f, 0), 0);
+    assert_int_equal(pulses_after(f, 2), 1);
+    assert_int_equal(pulses_after(f, 2), 1);
+    assert_int_equal(port_get(f, PLATFORM_PORT_GED), GED_EVENT_PCI_HOTPLUG);
+    assert_int_equal(pulses_after(f, 2), 0);
+    assert_int_equal(pulses_after(f, 2), 0);
+    /* A guest that never reads it is not told for ever. */
+    power_notify(f->power, GED_EVENT_POWER_BUTTON);
+    assert_int_equal(pulses_after(f, 0), 1);
+    for (int i = 0; i < 600; i++)
+        assert_int_equal(pulses_after(f, 2), 1);
+    assert_int_equal(pulses_after(f, 2), 0);
+    power_notify(f->power, GED_EVENT_POWER_BUTTON);
+    assert_int_equal(pulses_after(f, 0), 1);
+    assert_int_equal(pulses_after(f, 2), 1);
 }
 
 static void a_place_is_taken_once(void **state)
@@ -362,6 +396,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         cmocka_unit_test(what_a_ring_has_in_flight_ends_first),
         TEST(an_attached_disk_is_told_and_works),
+        TEST(what_the_guest_has_not_read_is_told_again),
         TEST(a_place_is_taken_once),
         TEST(what_cannot_be_leaves_the_place_free),
         TEST(a_guest_lets_go_what_it_was_asked_for),

@@ -25,7 +25,7 @@ static void case_09_accesses_of_any_width_and_place(void **state)
     uint64_t value = 0x0101010101010101;
 
     assert_int_equal(serial_new(&f->h.ports, interrupt, page, &serial, NULL), 0);
-    assert_int_equal(power_new(&f->h.ports, interrupt, NULL, &power, NULL), 0);
+    assert_int_equal(power_new(&f->h.ports, interrupt, f->h.loop, NULL, &power, NULL), 0);
     FOR_EACH_SLOT(slot)
     {
         hostile_start(f, slot, 0);
