@@ -191,6 +191,7 @@ struct vm {
     struct process_job *launch; /* owned; what the process's job brought, until all jobs are back */
     int launch_error;           /* first failure of the launch's jobs; 0 = none */
     char launch_message[160];   /* what it was */
+    unsigned put_offs;          /* of its start in a row, because another process has a volume */
     struct error clean_error;   /* first failure of the clean-up's jobs; code 0 = none */
     /* By place and queue; owned between nic_up and CONFIGURE; else -1. */
     int tap_fds[VMM_NICS_MAX][VMM_QUEUES_MAX];
@@ -450,6 +451,8 @@ void vm_release(struct node *node, struct vm *vm);
 void vm_let_go(struct node *node, struct vm *vm);
 /* The process ended, or could not be made. */
 void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail, const char *text);
+/* It could not be started yet, and is soon tried again: that is no failure. */
+void vm_put_off(struct node *node, struct vm *vm, const char *what);
 
 /* vm_control.c: control connections of VMs; the context is &vm->closure. */
 extern const struct vmm_client_ops vm_client_ops;

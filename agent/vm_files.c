@@ -17,8 +17,8 @@
 #include "storage/snapshot_store.h"
 #include "storage/volume.h"
 
-/* Of a volume that another process seems to hold. */
-#define VOLUME_WAIT_MS  2000
+/* Of a volume that another process seems to hold; other starts wait as long. */
+#define VOLUME_WAIT_MS  200
 #define VOLUME_PAUSE_MS 2
 
 #define GROW_FACTOR 4
@@ -172,7 +172,8 @@ int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk,
         *count += result == 0;
     }
     /* The kernel takes a VMM's rings down some milliseconds after its process has ended, and until
-     * then what they have under way holds its volumes. */
+     * then what they have under way holds its volumes.  A sync may take seconds: that is not waited
+     * for here. */
     for (int waited_ms = 0; result == 0; waited_ms += VOLUME_PAUSE_MS) {
         result = volume_open(node->volumes, disk->volume, disk->read_only, disk->direct,
                              disk->is_delta ? &base : NULL, &ret_fds[*count], err);
@@ -215,8 +216,10 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
         result = open_image(node, files->kernel, files, err);
     if (result == 0 && files->initrd && !files->restore)
         result = open_image(node, files->initrd, files, err);
-    for (unsigned i = 0; result == 0 && i < files->disk_count; i++)
+    for (unsigned i = 0; result == 0 && i < files->disk_count; i++) {
         result = vm_files_open_disk(node, &files->disks[i], files->fds, &files->count, err);
+        files->busy_volume = result == -EBUSY ? files->disks[i].volume : 0;
+    }
     for (unsigned i = 0; result == 0 && i < VMM_NICS_MAX; i++)
         vm_files_open_vhost(files->vhost_queues[i], files->vhost_fds[i]);
     return result;

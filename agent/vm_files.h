@@ -37,6 +37,7 @@ struct vm_files {
     } disks[VMM_DISKS_MAX];
     unsigned vhost_queues[VMM_NICS_MAX]; /* of the nics that want vhost */
     uint64_t max_file_bytes; /* of the largest that may be written to: a disk, or a snapshot */
+    uint32_t busy_volume;    /* that another process still has: why they could not be opened */
 
     int fds[VM_FILES_MAX]; /* owned, in the order of the protocol */
     unsigned count;
@@ -54,7 +55,8 @@ void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_fil
 void vm_files_choose_disk(const struct node *node, const struct vm_disk_spec *spec,
                           struct vm_file_disk *ret_disk);
 /* Launch worker.  At most two: its base, if it is a delta, and its file.  On failure, too, there
- * may be one in ret_fds; *count grows. */
+ * may be one in ret_fds; *count grows.  -EBUSY: another process has it, for example a VMM that
+ * ended while a sync was under way; to be tried again later. */
 int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk, int *ret_fds,
                        unsigned *count, struct error *err);
 /* Launch worker.  All but the page, whose place is left at -1.  On failure some are open:

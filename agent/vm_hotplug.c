@@ -126,6 +126,20 @@ static void job_free(struct device_job *job)
     free(job);
 }
 
+/* A VMM that ended, say, has a sync under way: that is no failure. */
+static void await_volume(struct node *node, struct vm *vm, struct vm_device *device,
+                         const struct error *err)
+{
+    char reason[sizeof device->reason];
+
+    again_later(device);
+    snprintf(reason, sizeof reason, "%.*s", (int)sizeof reason - 1, err->message);
+    if (strcmp(device->reason, reason) == 0)
+        return;
+    memcpy(device->reason, reason, sizeof reason);
+    node_save(node, &vm->head);
+}
+
 /* Wanted no more, or by a VM that ends: its fds are closed, and what it had goes as it would have
  * gone otherwise. */
 static void is_opened(void *argument, int result, const struct error *err)
@@ -137,6 +151,13 @@ static void is_opened(void *argument, int result, const struct error *err)
     struct error inner = { 0 };
 
     job_back(job);
+    if (result == -EBUSY && job->kind == VMM_DEVICE_DISK) {
+        await_volume(node, vm, device, err);
+        job_free(job);
+        vm_step(node, vm);
+        return;
+    }
+    device->reason[0] = '\0';
     if (result < 0) {
         device->up = false;
         failed(node, vm, device, err);
@@ -226,7 +247,7 @@ static bool open_it(struct node *node, struct vm *vm, enum vmm_device_kind kind,
         node_save(node, &vm->head);
         return true;
     }
-    if (strcmp(device->reason, what) != 0) {
+    if (what[0] && strcmp(device->reason, what) != 0) {
         memcpy(device->reason, what, sizeof device->reason);
         node_save(node, &vm->head);
     }

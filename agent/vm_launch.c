@@ -282,11 +282,30 @@ static void free_process_job(struct process_job *job)
     free(job);
 }
 
+/* There is no process. */
+static void not_launched(struct node *node, struct vm *vm, bool wanted, uint32_t busy_volume)
+{
+    char what[ID_MAX + 64] = "";
+
+    for (unsigned i = 0; wanted && busy_volume && i < vm->spec.disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
+
+        if (volume && volume->head.instance == busy_volume)
+            snprintf(what, sizeof what, "volume %s is still open in another process",
+                     volume->head.id);
+    }
+    if (what[0])
+        vm_put_off(node, vm, what);
+    else
+        vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
+}
+
 /* The last of the launch's jobs is back. */
 static void launched(struct node *node, struct vm *vm)
 {
     struct process_job *job = take_pointer(vm->launch);
     struct error err = { 0 };
+    uint32_t busy_volume = job ? job->files.busy_volume : 0;
     bool wanted = vm->spec.desired_running && !vm->head.deleting && vm->intent == VM_INTENT_NONE;
 
     if (job && job->process.pidfd >= 0) {
@@ -305,9 +324,10 @@ static void launched(struct node *node, struct vm *vm)
     if (vm->launch_error == 0 && wanted)
         close_taps(vm->tap_fds); /* the VMM has them; else nics_down closes them */
     if (vm->pidfd < 0) {
-        vm_ended(node, vm, VM_CAUSE_START_FAILED, vm->launch_error, vm->launch_message);
+        not_launched(node, vm, wanted, busy_volume);
         return;
     }
+    vm->put_offs = 0;
     vm_watch_process(node, vm);
     if (vm->pidfd < 0)
         return;

@@ -20,6 +20,7 @@
 #define STEADY_MS             (10 * 60 * 1000) /* after such a life, a crash is the first again */
 #define SHORT_MS              (10 * 1000)
 #define REBOOTS_AT_ONCE       5 /* of guests that reboot within SHORT_MS */
+#define PUT_OFFS_MAX          5 /* starts that are put off: 16 s between two tries at most */
 #define HOLD_LIMIT_MS         (30 * 1000)
 #define HOLD_BYTES_PER_SECOND (100ull << 20) /* more of it, for memory that is written */
 
@@ -319,6 +320,7 @@ static void step_down(struct node *node, struct vm *vm)
         vm->timer = loop_cancel(vm->timer);
         vm_fork_drop(vm);
         vm->start_due = vm->autostart_waits = false;
+        vm->put_offs = 0;
         if (vm->state != VM_STOPPED)
             vm_set_state(node, vm, VM_STOPPED, "stop");
         observe(node, vm);
@@ -353,6 +355,24 @@ static void on_backoff_over(void *context)
     closure->vm->timer = NULL;
     closure->vm->start_due = true;
     vm_step(closure->node, closure->vm);
+}
+
+void vm_put_off(struct node *node, struct vm *vm, const char *what)
+{
+    unsigned tries = ++vm->put_offs;
+    int delay_ms = vm_lifecycle_backoff_ms(tries < PUT_OFFS_MAX ? tries : PUT_OFFS_MAX);
+    char why[sizeof vm->reason];
+
+    snprintf(why, sizeof why, "%s; tried again in %d s", what, delay_ms / 1000);
+    if (tries == 1)
+        log_warning(node->log, "vm %s: not started yet: %s", vm->head.id, why);
+    vm_restore_ended(node, vm, /* host_rebooted= */ false);
+    vm_forget_process(vm);
+    loop_cancel(vm->timer);
+    vm->timer = loop_after(node->loop, delay_ms, on_backoff_over, &vm->closure);
+    vm->start_due = vm->timer == NULL;
+    vm_set_state(node, vm, VM_CREATING, why);
+    vm_step(node, vm);
 }
 
 static void record_exit(struct node *node, struct vm *vm, enum vm_cause cause, int detail,

@@ -308,7 +308,7 @@ int volume_open(const struct volume_store *store, uint32_t instance, bool read_o
     /* flock belongs to the open file description: copies of the fd in a VMM hold it, too. */
     if (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
         if (errno == EWOULDBLOCK)
-            return error_set(err, EBUSY, "the volume is open in another VM");
+            return error_set(err, EBUSY, "the volume is still open in another process");
         return error_set(err, errno, "lock the volume: %s", strerror(errno));
     }
     if (base)
