@@ -122,13 +122,27 @@ static void forks_undo(struct forks *forks)
         forks_reply(forks, 0);
 }
 
+/* As it was asked: by a parent and ids, of which PUTs were made with fields that nobody sent. */
+static void fork_refused(const struct fork *fork, const struct error *err, struct error *ret_err)
+{
+    size_t length = strlen(err->field);
+    const char *message = err->message;
+
+    if (length > 0 && strncmp(message, err->field, length) == 0 && message[length] == ':')
+        message += length + 1 + strspn(message + length + 1, " ");
+    if (length == 0 || strcmp(err->field, "boot.fork") == 0) /* the parent, by its name */
+        error_set(ret_err, err->code, "%.255s", message);
+    else
+        error_field(ret_err, err->code, "ids", "ids: %s: %.180s", fork->id, message);
+}
+
 static void fork_made(void *context, int result, const struct error *err)
 {
     struct fork *fork = context;
     struct forks *forks = fork->forks;
 
     if (result < 0 && !forks->err.code)
-        forks->err = *err;
+        fork_refused(fork, err, &forks->err);
     fork->is_new = result > 0;
     if (--forks->left > 0)
         return;
