@@ -45,22 +45,37 @@ int node_find_process(const struct node *node, uint32_t instance, pid_t *ret_pid
     return pidfd;
 }
 
-/* Connects to the VMM; one that does not take connections is watched all the same. */
+/* -ESRCH: it has just ended. */
+static int ask(struct node *node, struct vm *vm, struct error *err)
+{
+    int control_fd = jail_connect(node->jail, vm->head.instance, err);
+
+    if (control_fd >= 0 &&
+        vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, err) ==
+            0 &&
+        vmm_client_ping(vm->client, err) == 0)
+        return 0;
+    return process_await(vm->pidfd, 0) == 0 ? -ESRCH : -err->code;
+}
+
+/* Connects to the VMM; one that does not take connections is watched all the same.  One that ends
+ * meanwhile is as if it had not been found. */
 static void adopt(struct node *node, struct vm *vm)
 {
     struct error err = { 0 };
     struct stats_page page;
-    int control_fd = jail_connect(node->jail, vm->head.instance, &err);
+    int result = ask(node, vm, &err);
 
     vm->placed = true;
     vm->log_fd = jail_open_log(node->jail, vm->head.instance);
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
+    if (result == -ESRCH) {
+        vm_forget_process(vm);
+        return;
+    }
     if (vm->head.generation > 1) /* else it has what it was started with */
         vm_share_tell(node, vm);
-    if (control_fd < 0 ||
-        vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, &err) <
-            0 ||
-        vmm_client_ping(vm->client, &err) < 0) {
+    if (result < 0) {
         log_warning(node->log, "vm %s: adopted, but its VMM cannot be asked: %s", vm->head.id,
                     err.message);
         vm->silent = true; /* its status says so */
