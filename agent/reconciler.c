@@ -58,6 +58,15 @@ static int ask(struct node *node, struct vm *vm, struct error *err)
     return process_await(vm->pidfd, 0) == 0 ? -ESRCH : -err->code;
 }
 
+static int64_t process_age(const struct node *node, const struct vm *vm)
+{
+    struct process_identity identity;
+
+    return jail_identity(node->jail, vm->head.instance, &identity, NULL) < 0
+               ? 0
+               : process_age_ms(&identity);
+}
+
 /* Connects to the VMM; one that does not take connections is watched all the same.  One that ends
  * meanwhile is as if it had not been found. */
 static void adopt(struct node *node, struct vm *vm)
@@ -93,7 +102,7 @@ static void adopt(struct node *node, struct vm *vm)
     if (vm->state == VM_STARTING && page.start_ns != 0)
         vm_set_state(node, vm, VM_RUNNING, ""); /* even if it cannot be asked: it is not killed */
     else if (vm->state == VM_STARTING)
-        vm_await_ready(node, vm);
+        vm_await_ready(node, vm, process_age(node, vm)); /* however often the agent begins anew */
     vm_watch_process(node, vm);
 }
 

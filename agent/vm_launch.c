@@ -30,6 +30,7 @@ _Static_assert(NIC_QUEUES_MAX == VMM_QUEUES_MAX, "a tap has as many queues as it
 
 /* From spawn to READY; loading a kernel from a slow disk included. */
 #define START_TIMEOUT_MS 30000
+#define START_LEAST_MS   1000 /* for what an adopted one may have said already */
 
 struct nic_job {
     struct node *node;
@@ -160,9 +161,12 @@ static void on_start_timeout(void *context)
         process_kill(vm->pidfd, SIGKILL);
 }
 
-void vm_await_ready(struct node *node, struct vm *vm)
+void vm_await_ready(struct node *node, struct vm *vm, int64_t age_ms)
 {
-    vm->timer = loop_after(node->loop, START_TIMEOUT_MS, on_start_timeout, &vm->closure);
+    int64_t left_ms = START_TIMEOUT_MS - age_ms;
+
+    vm->timer = loop_after(node->loop, left_ms > START_LEAST_MS ? left_ms : START_LEAST_MS,
+                           on_start_timeout, &vm->closure);
 }
 
 void vm_fill_disk(const struct node *node, const struct vm_disk_spec *spec,
@@ -268,7 +272,7 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     result = cpu_baseline_apply(vm->spec.cpu, &configure.cpuid, err);
     if (result < 0)
         return result;
-    vm_await_ready(node, vm);
+    vm_await_ready(node, vm, 0);
     return vmm_client_configure(vm->client, &configure, fds, count, err);
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -238,6 +239,19 @@ int process_identify(pid_t pid, struct process_identity *ret_identity, struct er
     memcpy(identity.boot_id, boot_id, sizeof identity.boot_id - 1);
     *ret_identity = identity;
     return 0;
+}
+
+int64_t process_age_ms(const struct process_identity *identity)
+{
+    struct timespec now;
+    int64_t started_ms =
+        (int64_t)(identity->start_ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK)); /* proc(5) */
+    int64_t age_ms;
+
+    if (clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+        return 0;
+    age_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - started_ms;
+    return age_ms > 0 ? age_ms : 0;
 }
 
 int process_open(const struct process_identity *identity, struct error *err)

@@ -39,6 +39,8 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidf
                   struct error *err);
 
 int process_identify(pid_t pid, struct process_identity *ret_identity, struct error *err);
+/* How long ago it was started; the host's sleep counts. */
+int64_t process_age_ms(const struct process_identity *identity);
 /* A pidfd of the very same process, or -ESRCH. */
 int process_open(const struct process_identity *identity, struct error *err);
 

@@ -8,6 +8,7 @@
  *   writes                      writes to its log and its page file as much as it can, then waits
  *   logs                        writes only to its log, 64 MiB if they are taken, then waits
  *   lies                        fills its page with nonsense, then exits with 9
+ *   unready                     does not even say that it runs
  *   deaf                        waits, and does nothing that it is asked for
  *   mute                        pauses and goes on, and says nothing to all else
  *   late                        the same, but answers what it owes when it is to go on
@@ -168,8 +169,11 @@ int main(void)
     int page = -1;
     int connection = accept(VMM_LISTENER_FD, NULL, NULL);
 
-    if (connection < 0 || receive(connection, &configure, &page) < 0 ||
-        send(connection, &state, sizeof state, MSG_NOSIGNAL) < 0)
+    if (connection < 0 || receive(connection, &configure, &page) < 0)
+        return 1;
+    while (strcmp(configure.cmdline, "unready") == 0)
+        pause();
+    if (send(connection, &state, sizeof state, MSG_NOSIGNAL) < 0)
         return 1;
     if (strcmp(configure.cmdline, "flood-ready") == 0)
         flood(connection, &state, sizeof state);

@@ -217,6 +217,7 @@ static pid_t spawn_sleeper(int *ret_pidfd)
 
 static void a_process_is_recognised_and_another_is_not(void **state)
 {
+    uint64_t ticks = (uint64_t)sysconf(_SC_CLK_TCK);
     struct process_identity identity, wrong;
     int pidfd, again, status;
     pid_t pid = spawn_sleeper(&pidfd);
@@ -225,6 +226,12 @@ static void a_process_is_recognised_and_another_is_not(void **state)
     assert_int_equal(process_identify(pid, &identity, NULL), 0);
     assert_int_equal(identity.pid, pid);
     assert_int_equal(strlen(identity.boot_id), 36);
+    assert_true(process_age_ms(&identity) >= 0);
+    wrong = identity;
+    wrong.start_ticks = 0; /* with the host, before which nothing was started */
+    assert_true(process_age_ms(&wrong) >= (int64_t)(identity.start_ticks * 1000 / ticks));
+    wrong.start_ticks = identity.start_ticks + 3600 * ticks;
+    assert_int_equal(process_age_ms(&wrong), 0);
     again = process_open(&identity, NULL);
     assert_true(again >= 0);
     wrong = identity;
