@@ -360,13 +360,14 @@ static void print_gauge(FILE *out, const char *name, const char *help, uint64_t 
 static void print_counts(FILE *out, const struct node *node)
 {
     uint64_t states[VM_STATE_COUNT] = { 0 };
-    uint64_t full = 0, unkillable = 0;
+    uint64_t full = 0, unkillable = 0, cut_off = 0;
     const struct vm *vm;
 
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         states[vm->state]++;
         full += vm->full[0] != '\0';
         unkillable += vm->kill_sent && vm->pidfd >= 0;
+        cut_off += vm->silent || vm_is_cut_off(vm);
     }
     head(out, "warren_vms", "gauge", "VMs by state");
     for (int state = VM_NONE + 1; state < VM_STATE_COUNT; state++)
@@ -374,6 +375,8 @@ static void print_counts(FILE *out, const struct node *node)
     print_gauge(out, "warren_vms_disk_full", "VMs paused until the host's disk has space", full);
     print_gauge(out, "warren_vms_kill_pending", "VMs that were killed, and have not ended yet",
                 unkillable);
+    print_gauge(out, "warren_vms_cut_off", "VMs whose VMM does not answer, or is not connected",
+                cut_off);
     head(out, "warren_vm_ends_total", "counter", "Ends of VMs by reason, since the agent started");
     for (int cause = 0; cause < VM_CAUSE_COUNT; cause++)
         fprintf(out, "warren_vm_ends_total{reason=\"%s\"} %" PRIu64 "\n", vm_cause_name(cause),

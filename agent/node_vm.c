@@ -484,8 +484,10 @@ static json_t *vm_status(const struct node *node, const struct resource *resourc
 {
     const struct vm *vm = (const struct vm *)resource;
     const struct snapshot *base = snapshot_of_memory(node, vm);
-    const char *reason = stored       ? vm->reason
-                         : vm->silent ? "its VMM does not answer"
+    const char *reason = stored              ? vm->reason
+                         : vm_is_cut_off(vm) ? "its VMM has no connection until warrend is "
+                                               "restarted: it runs on, and can only be killed"
+                         : vm->silent        ? "its VMM does not answer"
                          : vm->autostart_waits
                              ? "host-reboot: waits for its turn, or for memory, to start"
                              : vm->reason;

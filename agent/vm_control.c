@@ -13,6 +13,7 @@
 #include "agent/vm_memory.h"
 #include "agent/vm_vsock.h"
 #include "agent/vmm_client.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/process.h"
 
@@ -86,11 +87,23 @@ static void on_state(void *context, bool running, bool paused)
     vm_step(closure->node, vm);
 }
 
-/* The process itself will follow, or it is sick: the start or stop time-out ends it. */
-static void on_closed(void *context)
+bool vm_is_cut_off(const struct vm *vm)
+{
+    return vm->pidfd >= 0 && !vm->client && !vm->kill_sent;
+}
+
+/* The process itself will follow, or it is sick: the start or stop time-out ends it.  Not connected
+ * again by this agent: who sends what is forbidden would do so again. */
+static void on_closed(void *context, bool forbidden)
 {
     struct vm_closure *closure = context;
 
+    if (forbidden) {
+        log_warning(closure->node->log,
+                    "vm %s: its VMM sent what it may not: no connection until warrend is restarted",
+                    closure->vm->head.id);
+        node_save(closure->node, &closure->vm->head);
+    }
     closure->vm->client = vmm_client_free(closure->vm->client);
     vm_console_forget(closure->vm);
     vm_vsock_forget(closure->vm);

@@ -111,7 +111,7 @@ static int64_t hold_limit_ms(const struct vm *vm)
 
 static void tell_pause(struct node *node, struct vm *vm, bool pause)
 {
-    struct error err = { 0 };
+    struct error err = { .message = "there is no connection" };
 
     vm->told = pause ? VM_TOLD_PAUSE : VM_TOLD_RESUME;
     if (!vm->client || vmm_client_pause(vm->client, pause, &err) < 0)

@@ -174,7 +174,7 @@ static void receive(void *context, uint32_t events)
     if (got <= 0 || !take_message(client, &message, (size_t)got, fds, count)) {
         client->source = loop_remove(client->source);
         client->pause = loop_cancel(client->pause);
-        client->ops->closed(client->context);
+        client->ops->closed(client->context, got > 0 || got == -EMSGSIZE);
     }
     for (size_t i = 0; got >= 0 && i < count; i++)
         cleanup_close(&fds[i]); /* what nobody took */

@@ -25,7 +25,8 @@ struct vmm_client_ops {
     /* The answer to attach, detach and look; or the guest has let it go. */
     void (*device)(void *context, enum vmm_device_kind kind, unsigned place, bool present,
                    int result);
-    void (*closed)(void *context); /* no more will come; free the client */
+    /* No more will come; free the client.  forbidden: not its end, but what it sent. */
+    void (*closed)(void *context, bool forbidden);
 };
 
 /* Takes control_fd over in every case. */

@@ -5,6 +5,7 @@
  *   flood-vsock                 the same, of its guest's wish to connect; reads no answer
  *   garbage                     messages of no known kind or size, the same
  *   fds                         messages with fds, the same
+ *   babbles                     one such message, then waits
  *   writes                      writes to its log and its page file as much as it can, then waits
  *   logs                        writes only to its log, 64 MiB if they are taken, then waits
  *   lies                        fills its page with nonsense, then exits with 9
@@ -182,6 +183,8 @@ int main(void)
         flood(connection, &state, sizeof state);
     if (strcmp(configure.cmdline, "flood-vsock") == 0)
         flood(connection, &vsock, sizeof vsock);
+    if (strcmp(configure.cmdline, "babbles") == 0)
+        (void)!send(connection, &configure, sizeof configure, MSG_NOSIGNAL);
     if (strcmp(configure.cmdline, "garbage") == 0)
         flood(connection, &configure, sizeof configure);
     state.header.type = 12345;

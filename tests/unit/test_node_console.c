@@ -123,10 +123,11 @@ static void on_input(void *context, bool taken)
     vm_console_answered(context, taken);
 }
 
-static void on_closed(void *context)
+static void on_closed(void *context, bool forbidden)
 {
     struct vm *vm = context;
 
+    (void)forbidden;
     vm->client = vmm_client_free(vm->client);
     vm_console_forget(vm);
 }

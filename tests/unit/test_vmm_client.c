@@ -21,7 +21,8 @@
 struct fixture {
     struct loop *loop;
     struct vmm_client *client;
-    int vmm; /* the VMM's end */
+    int vmm;        /* the VMM's end */
+    bool forbidden; /* why it was closed */
     unsigned readies, states, snapshots, vsocks, closed, devices, full, inputs;
     int kind, place, result; /* of the last device */
     bool present;
@@ -80,11 +81,12 @@ static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
     f->snapshots++;
 }
 
-static void on_closed(void *context)
+static void on_closed(void *context, bool forbidden)
 {
     struct fixture *f = context;
 
     f->closed++;
+    f->forbidden = forbidden;
 }
 
 static void on_full(void *context, unsigned place)
@@ -522,7 +524,29 @@ static void other_messages_end_it(void **state)
     say(f, VMM_MESSAGE_VSOCK_CONNECT, 1); /* is the agent's to say */
     turn(f);
     assert_int_equal(f->closed, 1);
+    assert_true(f->forbidden);
     assert_int_equal(f->vsocks, 0);
+}
+
+static void so_does_one_that_is_too_long(void **state)
+{
+    struct fixture *f = *state;
+    static const struct vmm_configure longer;
+
+    assert_int_equal(seqpacket_send(f->vmm, &longer, sizeof longer, NULL, 0, NULL), 0);
+    turn(f);
+    assert_int_equal(f->closed, 1);
+    assert_true(f->forbidden);
+}
+
+static void its_own_end_is_not_forbidden(void **state)
+{
+    struct fixture *f = *state;
+
+    shutdown(f->vmm, SHUT_RDWR);
+    turn(f);
+    assert_int_equal(f->closed, 1);
+    assert_false(f->forbidden);
 }
 
 /* A file that is kept would keep a volume's lock, or a tap, when its VM has ended. */
@@ -561,6 +585,8 @@ int main(void)
         TEST(disks_and_nics_are_told_what_changed),
         cmocka_unit_test(an_answer_too_many_ends_it),
         TEST(other_messages_end_it),
+        TEST(so_does_one_that_is_too_long),
+        TEST(its_own_end_is_not_forbidden),
         TEST(files_that_come_with_nothing_are_closed),
     };
 
