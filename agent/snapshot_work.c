@@ -377,7 +377,9 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)
 {
     struct error err = { 0 };
 
-    if (snapshot->step != SNAPSHOT_HOLD)
+    /* A fork that was asked for first is answered first: one question at a time, or an answer would
+     * be taken for the other's. */
+    if (snapshot->step != SNAPSHOT_HOLD || snapshot->source->fork_asked)
         return;
     snapshot->step = SNAPSHOT_WRITE;
     operation_look(node, &snapshot->head);
