@@ -160,10 +160,21 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     return false;
 }
 
+/* Its files found no room here.  The question has an answer all the same, and the connection stays:
+ * nobody else could let its VM go on. */
+static ssize_t answer_without_files(struct vmm_state *message)
+{
+    if (message->header.type != VMM_MESSAGE_SNAPSHOT_DONE ||
+        message->header.size != sizeof *message)
+        return -EMFILE;
+    message->result = -EMFILE;
+    return sizeof *message;
+}
+
 static void receive(void *context, uint32_t events)
 {
     struct vmm_client *client = context;
-    struct vmm_state message;
+    struct vmm_state message = { 0 };
     int fds[VMM_LAYERS_MAX];
     size_t count = VMM_LAYERS_MAX;
     ssize_t got = seqpacket_receive(client->fd, &message, sizeof message, fds, &count, NULL);
@@ -171,6 +182,10 @@ static void receive(void *context, uint32_t events)
     (void)events;
     if (got == -EAGAIN)
         return;
+    if (got == -EMFILE) {
+        got = answer_without_files(&message);
+        count = 0;
+    }
     if (got <= 0 || !take_message(client, &message, (size_t)got, fds, count)) {
         client->source = loop_remove(client->source);
         client->pause = loop_cancel(client->pause);

@@ -148,6 +148,8 @@ ssize_t seqpacket_receive(int fd, void *message, size_t size, int *ret_fds, size
     if ((header.msg_flags & MSG_TRUNC) || (!fits && ret_fds)) {
         while (ret_fds && count > 0)
             close(ret_fds[--count]);
+        if (!(header.msg_flags & MSG_TRUNC) && (header.msg_flags & MSG_CTRUNC))
+            return error_set(err, EMFILE, "no room for the fds of a message");
         return error_set(err, EMSGSIZE, "a message is longer, or has more fds, than agreed");
     }
     if (fd_count)

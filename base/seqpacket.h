@@ -21,7 +21,7 @@ int seqpacket_send(int fd, const void *message, size_t size, const int *fds, siz
 /* Size of the message (at most `size`; a longer one is -EMSGSIZE and dropped), 0 at the end,
  * -EAGAIN if none waits.  Up to *fd_count fds are put into ret_fds (owned, close-on-exec), their
  * number into *fd_count; more than fit: -EMSGSIZE, all closed.  fds may be NULL (any are closed).
- */
+ * -EMFILE: the process has no room for all of them; they are closed, but the message is there. */
 ssize_t seqpacket_receive(int fd, void *message, size_t size, int *ret_fds, size_t *fd_count,
                           struct error *err);
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -136,6 +137,37 @@ static void unwanted_fds_are_closed(void **state)
     close(pair[1]);
 }
 
+/* The message is there all the same: it may be an answer that somebody waits for. */
+static void fds_without_room_are_an_error_of_their_own(void **state)
+{
+    int fds[2], received[2], pair[2];
+    size_t count = 2;
+    struct rlimit limit, none;
+    unsigned before;
+    char byte = 0;
+    ssize_t got;
+
+    (void)state;
+    seqpacket_pair(pair, NULL);
+    for (int i = 0; i < 2; i++)
+        fds[i] = memfd_create("test", 0);
+    before = open_fds();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    seqpacket_send(pair[0], "x", 1, fds, 2, NULL);
+    none = limit;
+    none.rlim_cur = (rlim_t)fds[1] + 2; /* room for one */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    got = seqpacket_receive(pair[1], &byte, 1, received, &count, NULL);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(got, -EMFILE);
+    assert_int_equal(byte, 'x');
+    assert_int_equal(open_fds(), before);
+    for (int i = 0; i < 2; i++) {
+        close(fds[i]);
+        close(pair[i]);
+    }
+}
+
 static void a_listener_in_a_deep_directory(void **state)
 {
     char path[400] = "/tmp/warren-seqpacket-XXXXXX";
@@ -230,6 +262,7 @@ int main(void)
         cmocka_unit_test(a_full_socket_is_eagain_and_a_gone_peer_epipe),
         cmocka_unit_test(fds_arrive_close_on_exec),
         cmocka_unit_test(unwanted_fds_are_closed),
+        cmocka_unit_test(fds_without_room_are_an_error_of_their_own),
         cmocka_unit_test(a_listener_in_a_deep_directory),
         cmocka_unit_test(a_sealed_memfd_cannot_change),
         cmocka_unit_test(what_is_not_sealed_is_refused),
