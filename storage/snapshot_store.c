@@ -336,16 +336,16 @@ static int open_file(const struct snapshot_store *store, uint32_t instance, cons
 static int check_holes(const struct snapshot_store *store, uint32_t instance, int memory_fd,
                        struct error *err)
 {
-    auto_close int fd = open_file(store, instance, HOLES, NULL);
+    auto_close int fd = open_file(store, instance, HOLES, err);
     char noted[DIGEST_TEXT] = "", found[DIGEST_TEXT];
     int result;
 
-    if (fd == -ENOENT)
-        return 0; /* it is full, where holes are zeroes; or an older version's */
+    if (fd < 0) /* not there: it is full, where holes are zeroes; or an older version's */
+        return fd == -ENOENT ? 0 : fd;
     result = keyed_digest_holes(&store->key, memory_fd, found, err);
     if (result < 0)
         return result;
-    if (fd < 0 || file_read_all(fd, noted, DIGEST_TEXT - 1, 0) < 0 || !digest_equal(found, noted))
+    if (file_read_all(fd, noted, DIGEST_TEXT - 1, 0) < 0 || !digest_equal(found, noted))
         return error_set(err, EBADMSG,
                          "the memory of a differential snapshot has not the holes that it was "
                          "written with: copy it again, with tar --sparse");

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -265,6 +266,29 @@ static void holes_that_are_others_are_found_out(void **state)
     assert_int_equal(open_memory(f, 2), -EBADMSG);
 }
 
+/* What keeps the holes from being looked at says nothing of them. */
+static void a_want_of_descriptors_is_no_damage(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int lowest = -1;
+    struct snapshot_seal seal;
+    struct rlimit limit, few;
+    int result;
+
+    make(f, 1, &seal);
+    begin(f, 2);
+    assert_int_equal(snapshot_store_thin(f->store, 2, (const uint32_t[]){ 1 }, 1, &f->err), 0);
+    assert_int_equal(snapshot_store_seal(f->store, 2, &seal, &f->err), 0);
+    lowest = open("/", O_PATH | O_CLOEXEC);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = limit;
+    few.rlim_cur = (rlim_t)lowest + 3; /* the memory, its directory */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    result = open_memory(f, 2);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(result, -EMFILE);
+}
+
 /* ramfs has no holes to be told from zeroes. */
 static void a_file_system_without_holes_is_found_out(void **state)
 {
@@ -305,6 +329,7 @@ int main(void)
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
         ON_A_STORE(thinning_keeps_zeroes_over_data),
         ON_A_STORE(holes_that_are_others_are_found_out),
+        ON_A_STORE(a_want_of_descriptors_is_no_damage),
         ON_A_STORE(a_file_system_without_holes_is_found_out),
         ON_A_STORE(removal_can_be_repeated),
     };
