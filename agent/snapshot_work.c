@@ -93,10 +93,11 @@ static int run_prepare(void *argument, struct error *err)
     if (result < 0 || job->chain_count < 2)
         return result;
     result = sparse_check_exact(job->memory_fd); /* a hole is the parent's page, zeroes are not */
-    return result < 0 ? error_set(err, result,
-                                  "the file system of the state directory does not know holes of "
-                                  "a page: take a full snapshot")
-                      : 0;
+    if (result == -EOPNOTSUPP)
+        return error_set(err, EOPNOTSUPP,
+                         "the file system of the state directory does not know holes of a page: "
+                         "take a full snapshot");
+    return result < 0 ? error_set(err, result, "try the memory's file: %s", strerror(-result)) : 0;
 }
 
 static int copy_progress(void *context, uint64_t done, uint64_t size)
