@@ -475,6 +475,8 @@ void vm_watch_process(struct node *node, struct vm *vm);
 int vm_read_page(const struct node *node, const struct vm *vm, struct stats_page *ret_page);
 /* Of a process that was to restore it: has its guest run? */
 void vm_restore_ended(const struct node *node, struct vm *vm, bool host_rebooted);
+/* It does, for the first time. */
+void vm_is_restored(const struct node *node, struct vm *vm);
 /* Ends it if it is not ready in time; its process has had so much of that. */
 void vm_await_ready(struct node *node, struct vm *vm, int64_t age_ms);
 /* As the VMM is told of them. */

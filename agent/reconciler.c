@@ -98,7 +98,7 @@ static void adopt(struct node *node, struct vm *vm)
         vm->forked = vm->spec.fork[0] != '\0';
     }
     if (vm->restore == VM_RESTORE_UNDER_WAY && page.start_ns != 0)
-        vm->restore = VM_RESTORE_DONE;
+        vm_is_restored(node, vm);
     if (vm->state == VM_STARTING && page.start_ns != 0)
         vm_set_state(node, vm, VM_RUNNING, ""); /* even if it cannot be asked: it is not killed */
     else if (vm->state == VM_STARTING)

@@ -28,7 +28,7 @@ static void heard(struct vm_closure *closure)
 }
 
 /* What a snapshot's memory was mapped into is changes of it; into other memory it was read. */
-static void is_restored(const struct node *node, struct vm *vm)
+void vm_is_restored(const struct node *node, struct vm *vm)
 {
     const struct snapshot *snapshot = node_find_snapshot(node, vm->spec.snapshot);
 
@@ -46,7 +46,7 @@ static void on_ready(void *context)
     bool restored = vm->restore == VM_RESTORE_UNDER_WAY;
 
     if (restored)
-        is_restored(node, vm);
+        vm_is_restored(node, vm);
     if (next == VM_NONE)
         return;
     if (next == VM_RUNNING) {
