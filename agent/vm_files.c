@@ -23,6 +23,8 @@
 
 #define GROW_FACTOR 4
 
+#define START_LIMIT_MS 30000 /* loading a kernel from a slow disk included */
+
 static uint32_t instance_of(const struct image *image)
 {
     return image ? image->head.instance : 0;
@@ -34,6 +36,14 @@ enum vmm_memory_backing vm_files_backing(const struct vm *vm)
     return vm->restore == VM_RESTORE_UNDER_WAY && vm->spec.memory_backing == VMM_MEMORY_SHARED
                ? VMM_MEMORY_ANONYMOUS
                : vm->spec.memory_backing;
+}
+
+int vm_files_limit_ms(const struct vm *vm)
+{
+    bool reads =
+        vm->restore == VM_RESTORE_UNDER_WAY && vm_files_backing(vm) != VMM_MEMORY_ANONYMOUS;
+
+    return START_LIMIT_MS + (reads ? vm_memory_file_ms(vm) : 0);
 }
 
 static void raise_to(uint64_t *bytes, uint64_t least)

@@ -51,6 +51,8 @@ int vm_files_admit(struct error *err);
 
 /* What the memory of the process is, at its next start.  Loop thread, as the next. */
 enum vmm_memory_backing vm_files_backing(const struct vm *vm);
+/* From spawn to READY. */
+int vm_files_limit_ms(const struct vm *vm);
 void vm_files_choose(const struct node *node, const struct vm *vm, struct vm_files *ret_files);
 void vm_files_choose_disk(const struct node *node, const struct vm_disk_spec *spec,
                           struct vm_file_disk *ret_disk);

@@ -28,9 +28,7 @@
 
 _Static_assert(NIC_QUEUES_MAX == VMM_QUEUES_MAX, "a tap has as many queues as its nic");
 
-/* From spawn to READY; loading a kernel from a slow disk included. */
-#define START_TIMEOUT_MS 30000
-#define START_LEAST_MS   1000 /* for what an adopted one may have said already */
+#define START_LEAST_MS 1000 /* for what an adopted one may have said already */
 
 struct nic_job {
     struct node *node;
@@ -156,14 +154,14 @@ static void on_start_timeout(void *context)
     vm->timer = NULL;
     vm->launch_error = ETIMEDOUT;
     snprintf(vm->launch_message, sizeof vm->launch_message, "its VMM was not ready within %d s",
-             START_TIMEOUT_MS / 1000);
+             vm_files_limit_ms(vm) / 1000);
     if (vm->pidfd >= 0)
         process_kill(vm->pidfd, SIGKILL);
 }
 
 void vm_await_ready(struct node *node, struct vm *vm, int64_t age_ms)
 {
-    int64_t left_ms = START_TIMEOUT_MS - age_ms;
+    int64_t left_ms = vm_files_limit_ms(vm) - age_ms;
 
     vm->timer = loop_after(node->loop, left_ms > START_LEAST_MS ? left_ms : START_LEAST_MS,
                            on_start_timeout, &vm->closure);

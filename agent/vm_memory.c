@@ -111,6 +111,14 @@ int vm_memory_open_pagemap(const struct vm *vm, struct error *err)
     return fd < 0 ? error_set(err, errno, "look at its pages: %s", strerror(errno)) : fd;
 }
 
+/* 100 MiB a second are slow even for a spinning disk. */
+#define FILE_BYTES_PER_SECOND (100ull << 20)
+
+int vm_memory_file_ms(const struct vm *vm)
+{
+    return (int)(vm_spec_memory_bytes(&vm->spec) / FILE_BYTES_PER_SECOND) * 1000;
+}
+
 void vm_memory_tell(const struct node *node, struct vm *vm)
 {
     struct error err = { 0 };

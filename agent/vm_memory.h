@@ -26,6 +26,8 @@ int vm_memory_seal(int fd);
 /* Of its process's pages, which are changed: /proc/PID/pagemap, an owned fd.  Loop thread. */
 int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
 
+/* At most what a VMM needs to read all of it from a file, or to write it there. */
+int vm_memory_file_ms(const struct vm *vm);
 /* Tells a running VMM what the spec says; called when it may have missed a change.  Loop thread. */
 void vm_memory_tell(const struct node *node, struct vm *vm);
 /* Adds `memory_current_mib` to a status; null while the VM does not run (page: NULL).  Loop thread.

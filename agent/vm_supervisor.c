@@ -11,18 +11,18 @@
 #include "agent/node_snapshot.h"
 #include "agent/vm_fork.h"
 #include "agent/vm_hotplug.h"
+#include "agent/vm_memory.h"
 #include "agent/vmm_client.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/process.h"
 
-#define STEADY_MS             (10 * 60 * 1000) /* after such a life, a crash is the first again */
-#define SHORT_MS              (10 * 1000)
-#define REBOOTS_AT_ONCE       5 /* of guests that reboot within SHORT_MS */
-#define PUT_OFFS_MAX          5 /* starts that are put off: 16 s between two tries at most */
-#define HOLD_LIMIT_MS         (30 * 1000)
-#define HOLD_BYTES_PER_SECOND (100ull << 20) /* more of it, for memory that is written */
+#define STEADY_MS       (10 * 60 * 1000) /* after such a life, a crash is the first again */
+#define SHORT_MS        (10 * 1000)
+#define REBOOTS_AT_ONCE 5 /* of guests that reboot within SHORT_MS */
+#define PUT_OFFS_MAX    5 /* starts that are put off: 16 s between two tries at most */
+#define HOLD_LIMIT_MS   (30 * 1000)
 
 void vm_set_state(struct node *node, struct vm *vm, enum vm_state state, const char *reason)
 {
@@ -102,11 +102,9 @@ static void stop(struct node *node, struct vm *vm)
 
 /* --- pausing --- */
 
-/* 100 MiB a second are slow even for a spinning disk. */
 static int64_t hold_limit_ms(const struct vm *vm)
 {
-    return HOLD_LIMIT_MS +
-           (int64_t)(vm_spec_memory_bytes(&vm->spec) / HOLD_BYTES_PER_SECOND) * 1000;
+    return HOLD_LIMIT_MS + vm_memory_file_ms(vm);
 }
 
 static void tell_pause(struct node *node, struct vm *vm, bool pause)

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "agent/node_internal.h"
+#include "agent/vm_files.h"
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -88,11 +89,29 @@ static void what_is_sealed_is_not_written_to(void **state)
     assert_int_equal(vm_memory_seal(file), 0); /* a snapshot's is one, too */
 }
 
+/* What a snapshot's memory cannot be mapped into it is read into, and a large one takes its time.
+ */
+static void what_is_read_at_a_start_has_time_for_it(void **state)
+{
+    struct vm vm = { .spec = { .memory_mib = 20000, .memory_max_mib = 20000 } };
+
+    (void)state;
+    vm.spec.memory_backing = VMM_MEMORY_HUGE_2M;
+    assert_int_equal(vm_files_limit_ms(&vm), 30000); /* booted */
+    vm.restore = VM_RESTORE_UNDER_WAY;
+    assert_int_equal(vm_files_limit_ms(&vm), 230000);
+    vm.spec.memory_backing = VMM_MEMORY_TRANSPARENT_HUGE;
+    assert_int_equal(vm_files_limit_ms(&vm), 230000);
+    vm.spec.memory_backing = VMM_MEMORY_SHARED; /* mapped, as anonymous */
+    assert_int_equal(vm_files_limit_ms(&vm), 30000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pagemap_does_not_tell_where_pages_are),
         cmocka_unit_test(what_is_sealed_is_not_written_to),
+        cmocka_unit_test(what_is_read_at_a_start_has_time_for_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
