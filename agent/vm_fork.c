@@ -402,6 +402,20 @@ static bool are_memory(const struct vm *vm, const int *fds, size_t count)
     return count > 0;
 }
 
+static const char *why_not(int result)
+{
+    switch (result) {
+    case -EOPNOTSUPP:
+        return "memfds have huge pages here: set shmem_enabled to advise";
+    case -E2BIG:
+        return "its memory stands on 8 files, the most there may be: fork what it was made of";
+    default:
+        return strerror(-result);
+    }
+}
+
+_Static_assert(VMM_LAYERS_MAX == 8, "as why_not says");
+
 void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, size_t fd_count)
 {
     struct snapshot *snapshot = vm->snapshot;
@@ -418,8 +432,7 @@ void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, siz
         result = -ECANCELED; /* it was deleted meanwhile, or all forks were */
     if (result < 0) {
         snprintf(reason, sizeof reason, "vm %s could not be forked: %s", vm->head.id,
-                 result == -EOPNOTSUPP ? "memfds have huge pages here: set shmem_enabled to advise"
-                                       : strerror(-result));
+                 why_not(result));
         log_warning(node->log, "%s", reason);
         if (snapshot && vm_fork_wants(vm, snapshot->head.id))
             snapshot_is_written(node, snapshot, result, NULL, 0);
