@@ -353,6 +353,9 @@ static int check_disk(const struct node *node, const struct snapshot *snapshot, 
     if (disk->read_only != was->read_only)
         return error_field(err, EINVAL, field, "%s: must be %s, as in the snapshot", field,
                            was->read_only ? "true" : "false");
+    snprintf(field, sizeof field, "disks[%u].queues", index);
+    if (check_number(disk->queues, snapshot->vm_spec.disks[index].queues, field, err) < 0)
+        return -err->code;
     snprintf(field, sizeof field, "disks[%u].volume", index);
     if (volume && volume->size_bytes != was->size_bytes)
         return error_field(err, EINVAL, field,
@@ -388,6 +391,12 @@ int snapshot_check_vm(const struct node *node, const struct snapshot *snapshot, 
                              was->balloon.deflate_on_oom ? "true" : "false");
     for (unsigned i = 0; result == 0 && i < spec->disk_count; i++)
         result = check_disk(node, snapshot, vm, i, err);
+    for (unsigned i = 0; result == 0 && i < spec->nic_count; i++) {
+        char field[32];
+
+        snprintf(field, sizeof field, "nics[%u].queues", i);
+        result = check_number(spec->nics[i].queues, was->nics[i].queues, field, err);
+    }
     return result;
 }
 
