@@ -126,18 +126,17 @@ static void job_free(struct device_job *job)
     free(job);
 }
 
-/* A VMM that ended, say, has a sync under way: that is no failure. */
-static void await_volume(struct node *node, struct vm *vm, struct vm_device *device,
-                         const struct error *err)
+/* What is waited for is no failure, and told once. */
+static void wait_for(struct node *node, struct vm *vm, struct vm_device *device, const char *what)
 {
     char reason[sizeof device->reason];
 
+    snprintf(reason, sizeof reason, "%.*s", (int)sizeof reason - 1, what);
+    if (strcmp(device->reason, reason) != 0) {
+        memcpy(device->reason, reason, sizeof reason);
+        node_save(node, &vm->head);
+    }
     again_later(device);
-    snprintf(reason, sizeof reason, "%.*s", (int)sizeof reason - 1, err->message);
-    if (strcmp(device->reason, reason) == 0)
-        return;
-    memcpy(device->reason, reason, sizeof reason);
-    node_save(node, &vm->head);
 }
 
 /* Wanted no more, or by a VM that ends: its fds are closed, and what it had goes as it would have
@@ -151,8 +150,8 @@ static void is_opened(void *argument, int result, const struct error *err)
     struct error inner = { 0 };
 
     job_back(job);
-    if (result == -EBUSY && job->kind == VMM_DEVICE_DISK) {
-        await_volume(node, vm, device, err);
+    if (result == -EBUSY && job->kind == VMM_DEVICE_DISK) { /* a VMM that ended, say, syncs it */
+        wait_for(node, vm, device, err->message);
         job_free(job);
         vm_step(node, vm);
         return;
@@ -247,12 +246,8 @@ static bool open_it(struct node *node, struct vm *vm, enum vmm_device_kind kind,
         node_save(node, &vm->head);
         return true;
     }
-    if (what[0] && strcmp(device->reason, what) != 0) {
-        memcpy(device->reason, what, sizeof device->reason);
-        node_save(node, &vm->head);
-    }
     if (what[0])
-        again_later(device);
+        wait_for(node, vm, device, what);
     else
         submit(node, vm, kind, place, /* down= */ false);
     return false;
