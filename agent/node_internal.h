@@ -455,9 +455,9 @@ void vm_ended(struct node *node, struct vm *vm, enum vm_cause cause, int detail,
 void vm_put_off(struct node *node, struct vm *vm, const char *what);
 
 /* vm_control.c: control connections of VMs; the context is &vm->closure. */
+extern const struct vmm_client_ops vm_client_ops;
 /* Its process cannot be asked for anything by this agent: there is no connection. */
 bool vm_is_cut_off(const struct vm *vm);
-extern const struct vmm_client_ops vm_client_ops;
 
 /* vm_launch.c: the jobs.  Each ends in vm_step or vm_ended.  vm_exit.c: the process's end. */
 void vm_launch(struct node *node, struct vm *vm);

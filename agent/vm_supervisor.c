@@ -355,6 +355,13 @@ static void on_backoff_over(void *context)
     vm_step(closure->node, closure->vm);
 }
 
+/* At once if there is no memory for the timer. */
+static void start_later(struct node *node, struct vm *vm, int delay_ms)
+{
+    vm->timer = loop_after(node->loop, delay_ms, on_backoff_over, &vm->closure);
+    vm->start_due = vm->timer == NULL;
+}
+
 void vm_put_off(struct node *node, struct vm *vm, const char *what)
 {
     unsigned tries = ++vm->put_offs;
@@ -367,8 +374,7 @@ void vm_put_off(struct node *node, struct vm *vm, const char *what)
     vm_restore_ended(node, vm, /* host_rebooted= */ false);
     vm_forget_process(vm);
     loop_cancel(vm->timer);
-    vm->timer = loop_after(node->loop, delay_ms, on_backoff_over, &vm->closure);
-    vm->start_due = vm->timer == NULL;
+    start_later(node, vm, delay_ms);
     vm_set_state(node, vm, VM_CREATING, why);
     vm_step(node, vm);
 }
@@ -432,8 +438,7 @@ static void apply_verdict(struct node *node, struct vm *vm, const struct vm_verd
         int delay_ms = vm_lifecycle_backoff_ms(vm->failures);
 
         log_info(node->log, "vm %s: is started again in %d s", vm->head.id, delay_ms / 1000);
-        vm->timer = loop_after(node->loop, delay_ms, on_backoff_over, &vm->closure);
-        vm->start_due = vm->timer == NULL;
+        start_later(node, vm, delay_ms);
     }
 }
 
