@@ -74,11 +74,8 @@ static void the_lower_version_is_spoken(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        void *fixture = NULL;
-        struct fixture *f;
+        struct fixture *f = fixture_new();
 
-        assert_int_equal(set_up(&fixture), 0);
-        f = fixture;
         if (cases[i].version > 0)
             say_state(f, cases[i].version);
         assert_int_equal(f->states, cases[i].version > 0);
@@ -89,7 +86,7 @@ static void the_lower_version_is_spoken(void **state)
                          cases[i].result);
         assert_int_equal(vmm_client_pause(f->client, true, NULL), 0);
         assert_int_equal(f->closed, 0);
-        tear_down(&fixture);
+        fixture_free(f);
     }
 }
 
@@ -130,11 +127,8 @@ static void an_answer_too_many_ends_it(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        void *fixture = NULL;
-        struct fixture *f;
+        struct fixture *f = fixture_new();
 
-        assert_int_equal(set_up(&fixture), 0);
-        f = fixture;
         assert_int_equal(vmm_client_ping(f->client, NULL), 0);
         assert_int_equal(vmm_client_snapshot(f->client, f->vmm, f->vmm, -1, NULL), 0);
         answer(f, types[i]);
@@ -142,7 +136,7 @@ static void an_answer_too_many_ends_it(void **state)
         answer(f, types[i]);
         assert_int_equal(f->closed, 1);
         assert_int_equal(f->readies + f->states + f->snapshots, 1);
-        tear_down(&fixture);
+        fixture_free(f);
     }
 }
 

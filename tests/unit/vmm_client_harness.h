@@ -105,27 +105,36 @@ static const struct vmm_client_ops ops = {
     .closed = on_closed,
 };
 
-static inline int set_up(void **state)
+static inline struct fixture *fixture_new(void)
 {
     struct fixture *f = calloc(1, sizeof *f);
     int pair[2];
 
-    if (seqpacket_pair(pair, NULL) < 0 || loop_new(&f->loop, NULL) < 0 ||
-        vmm_client_new(f->loop, pair[0], &ops, f, &f->client, NULL) < 0)
-        return -1;
+    assert_non_null(f);
+    assert_int_equal(seqpacket_pair(pair, NULL), 0);
+    assert_int_equal(loop_new(&f->loop, NULL), 0);
+    assert_int_equal(vmm_client_new(f->loop, pair[0], &ops, f, &f->client, NULL), 0);
     f->vmm = pair[1];
-    *state = f;
+    return f;
+}
+
+static inline void fixture_free(struct fixture *f)
+{
+    vmm_client_free(f->client);
+    loop_free(f->loop);
+    close(f->vmm);
+    free(f);
+}
+
+static inline int set_up(void **state)
+{
+    *state = fixture_new();
     return 0;
 }
 
 static inline int tear_down(void **state)
 {
-    struct fixture *f = *state;
-
-    vmm_client_free(f->client);
-    loop_free(f->loop);
-    close(f->vmm);
-    free(f);
+    fixture_free(*state);
     return 0;
 }
 
