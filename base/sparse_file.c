@@ -112,6 +112,13 @@ int sparse_clone(int from, int to)
     }
 }
 
+bool sparse_can_clone(int from, int to)
+{
+    const struct file_clone_range first = { .src_fd = from, .src_length = SPARSE_BLOCK_BYTES };
+
+    return ioctl(to, FICLONERANGE, &first) == 0 && ftruncate(to, 0) == 0;
+}
+
 /* One stretch by pread and pwrite. */
 static int copy_by_hand(int from, int to, uint64_t offset, uint64_t size)
 {
@@ -173,9 +180,9 @@ static int report(const struct copy *copy, uint64_t done)
     return copy->progress ? copy->progress(copy->context, done, copy->size) : 0;
 }
 
-static int copy_extents(const struct copy *copy)
+/* From `offset` on. */
+static int copy_extents(const struct copy *copy, uint64_t offset)
 {
-    uint64_t offset = 0;
     uint64_t start = 0;
     uint64_t end = 0;
 
@@ -204,11 +211,22 @@ int sparse_copy(int from, int to, uint64_t size, sparse_progress_fn *progress, v
     int result = sparse_clone(from, to);
 
     if (result == -EOPNOTSUPP)
-        result = copy_extents(&copy);
+        result = copy_extents(&copy, 0);
     if (result < 0)
         return error_set(err, result, "copy: %s", strerror(-result));
     if (ftruncate(to, (off_t)size) < 0)
         return error_set(err, errno, "set the length of the copy: %s", strerror(errno));
     result = report(&copy, size);
     return result < 0 ? error_set(err, result, "copy stopped") : 0;
+}
+
+int sparse_copy_anew(int from, int to, uint64_t start, uint64_t end, sparse_progress_fn *progress,
+                     void *context)
+{
+    struct copy copy = { from, to, end, progress, context };
+
+    if (fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
+                  (off_t)(end - start)) < 0)
+        return -errno;
+    return copy_extents(&copy, start);
 }

@@ -31,7 +31,15 @@ int sparse_clone(int from, int to);
 /* done: bytes of `size` copied or skipped so far.  A negative return stops the copy with it. */
 typedef int sparse_progress_fn(void *context, uint64_t done, uint64_t size);
 
+/* Could the empty file `to` share the blocks of `from` (as sparse_clone)?  `to` stays empty. */
+bool sparse_can_clone(int from, int to);
+
 /* Makes `to`, an empty file, equal to the first `size` bytes of `from`: shared blocks where they
  * can be, else a copy of the data only.  progress may be NULL.  -EIO if `from` shrinks under us. */
 int sparse_copy(int from, int to, uint64_t size, sparse_progress_fn *progress, void *context,
                 struct error *err);
+
+/* Makes [start, end), whole blocks or up to the end of `from`, of `to` equal to that of `from`.
+ * -EOPNOTSUPP, and nothing is done, where the file system cannot punch holes. */
+int sparse_copy_anew(int from, int to, uint64_t start, uint64_t end, sparse_progress_fn *progress,
+                     void *context);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/seqpacket.h"
+#include "base/write_marks.h"
 #include "vmm/config.h"
 
 struct control {
@@ -295,6 +296,23 @@ static bool on_detach(struct control *control, const void *message)
     return true;
 }
 
+static bool on_mark_writes(struct control *control, const void *message)
+{
+    const struct vmm_mark_writes *mark = message;
+    struct error err = { 0 };
+    int result;
+
+    if (!control->ops || control->fd_count > 1 || mark->shift < WRITE_MARK_SHIFT_MIN ||
+        mark->shift > WRITE_MARK_SHIFT_MAX)
+        return false;
+    result = control->ops->mark_writes(
+        control->machine, control->fd_count == 1 ? control->fds[0] : -1, mark->shift, &err);
+    if (result < 0)
+        log_warning(control->log, "%s", err.message);
+    control_send_state(control, VMM_MESSAGE_MARKING, result);
+    return true;
+}
+
 static const struct {
     size_t size;
     bool (*handle)(struct control *control, const void *message);
@@ -314,6 +332,7 @@ static const struct {
     [VMM_MESSAGE_ATTACH] = { sizeof(struct vmm_attach), on_attach },
     [VMM_MESSAGE_DETACH] = { sizeof(struct vmm_device), on_detach },
     [VMM_MESSAGE_CHANGE] = { sizeof(struct vmm_attach), on_change },
+    [VMM_MESSAGE_MARK_WRITES] = { sizeof(struct vmm_mark_writes), on_mark_writes },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

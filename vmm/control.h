@@ -52,6 +52,8 @@ struct control_ops {
     /* ask: the guest; else only says whether it is there. */
     int (*detach)(struct machine *machine, enum vmm_device_kind kind, unsigned place, bool ask,
                   struct error *err);
+    /* As devices.h says. */
+    int (*mark_writes)(struct machine *machine, int fd, unsigned shift, struct error *err);
 };
 
 /* At once, or false: there is no agent, or it does not read. */

@@ -34,12 +34,16 @@
  *                                      disk that has pause_when_full.  Such requests wait until
  *                                      RESUME, which tries them again; the page (stats_page.h)
  *                                      says it, too
+ *   agent -> VMM   MARK_WRITES + 1 fd  a memfd of VMM_DISKS_MAX * WRITE_MARKS_OF_DISK bytes: what
+ *                                      is written to the disks is marked there from now on
+ *                                      (base/write_marks.h), until the connection ends or this is
+ *                                      said anew; without an fd: no more.  Answer: MARKING
  *   agent -> VMM   PING                Answer: STATE (re-adoption, liveness)
  *   agent -> VMM   BALLOON             struct vmm_balloon_change.  No answer; see stats_page.h
  *   agent -> VMM   MEMORY              struct vmm_memory_change.  No answer; see stats_page.h
  *   agent -> VMM   CONSOLE_INPUT       for the guest's serial port.  Answer: INPUT_TAKEN, in
  *                                      order: 0 = all of it, -EAGAIN = nothing, there is no room
- *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN    all are struct vmm_state
+ *   VMM -> agent   READY, STATE, SNAPSHOT_DONE, INPUT_TAKEN, MARKING    all are struct vmm_state
  *
  * A connection of the guest's vsock is a stream socket that the agent passes, struct vmm_vsock:
  *   agent -> VMM   VSOCK_CONNECT + fd  to a port of the guest; to hang up is to give up.  Answer:
@@ -57,7 +61,7 @@
  * lower one.  VMMs outlive their agent's upgrades, so a version only adds types: what one says, and
  * how long it is, never changes, and who has not said its version yet speaks the first.  Version 1
  * has all that is not named here; 2 has ATTACH, DETACH and CHANGE (1 had others, under other
- * numbers).  Integers are the host's. */
+ * numbers); 3 has MARK_WRITES.  Integers are the host's. */
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
@@ -66,8 +70,9 @@
 #include "base/disk_ring.h"
 #include "vmm/stats_page.h"
 
-#define VMM_PROTOCOL_VERSION 2
+#define VMM_PROTOCOL_VERSION 3
 #define VMM_PROTOCOL_DEVICES 2 /* the first version with ATTACH, DETACH, CHANGE as they are */
+#define VMM_PROTOCOL_MARKS   3 /* the first with MARK_WRITES */
 #define VMM_LISTENER_FD      3
 #define VMM_RINGS_FD         4 /* the first of them: struct vmm_rings */
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
@@ -103,6 +108,7 @@ enum vmm_message_type {
     VMM_MESSAGE_ATTACH,
     VMM_MESSAGE_DETACH,
     VMM_MESSAGE_CHANGE,
+    VMM_MESSAGE_MARK_WRITES,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,
@@ -110,6 +116,7 @@ enum vmm_message_type {
     VMM_MESSAGE_VSOCK_REQUEST,
     VMM_MESSAGE_VSOCK_CONNECTED,
     VMM_MESSAGE_DEVICE,
+    VMM_MESSAGE_MARKING,
 };
 
 enum vmm_kernel_format { VMM_KERNEL_ELF = 1, VMM_KERNEL_BZIMAGE };
@@ -254,6 +261,12 @@ struct vmm_vsock {
 struct vmm_memory_change {
     struct vmm_message_header header;
     uint64_t requested_bytes; /* as in CONFIGURE */
+};
+
+struct vmm_mark_writes {
+    struct vmm_message_header header;
+    uint32_t shift; /* WRITE_MARK_SHIFT_MIN to _MAX: of the bytes that a mark stands for */
+    uint32_t reserved;
 };
 
 enum vmm_device_kind { VMM_DEVICE_DISK, VMM_DEVICE_NIC, VMM_DEVICE_KIND_COUNT };

@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/write_marks.h"
 #include "vmm/config.h"
 #include "vmm/hotplug.h"
 #include "vmm/platform.h"
@@ -218,6 +221,27 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
         result = hotplug_new(spec->host.ports, spec->power, spec->host.loop, on_ejected, devices,
                              &devices->hotplug, err);
     return result < 0 ? result : add_all(devices, configure, fds, err);
+}
+
+int devices_mark_writes(struct devices *devices, int fd, unsigned shift, struct error *err)
+{
+    const size_t bytes = (size_t)VMM_DISKS_MAX * WRITE_MARKS_OF_DISK;
+    uint8_t *marks = NULL;
+
+    if (fd >= 0 && lseek(fd, 0, SEEK_END) != (off_t)bytes)
+        return error_set(err, EINVAL, "marks of writes: not a file of %zu bytes", bytes);
+    if (fd >= 0)
+        marks = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (marks == MAP_FAILED)
+        return error_set(err, errno, "marks of writes: %s", strerror(errno));
+    for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
+        if (devices->places[VMM_DEVICE_DISK][i].block)
+            virtio_block_mark_writes(devices->places[VMM_DEVICE_DISK][i].block,
+                                     marks ? marks + i * WRITE_MARKS_OF_DISK : NULL, shift);
+    if (devices->marks)
+        (void)munmap(devices->marks, bytes);
+    devices->marks = marks;
+    return 0;
 }
 
 void devices_finish(struct devices *devices)

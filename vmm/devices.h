@@ -50,6 +50,7 @@ struct devices {
     } places[VMM_DEVICE_KIND_COUNT][DEVICES_OF_A_KIND_MAX];
     struct vmm_rings inherited;
     struct uring rings[VMM_DISKS_MAX]; /* by the disks' places; each may have several, in turn */
+    uint8_t *marks;                    /* of what is written to them; owned, mapped; NULL = none */
 };
 
 /* What is configured, vCPUs not yet there.  The fds of disks and nics are taken over, and closed
@@ -66,6 +67,10 @@ void devices_change(struct devices *devices, const struct vmm_attach *change);
 /* Asks the guest to let it go; the agent is told when it has.  Without `ask` only: -ENOENT. */
 int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned place, bool ask,
                    struct error *err);
+
+/* Marks what is written to the disks that are there (base/write_marks.h) in the file, which may be
+ * closed then; instead of in another.  -1: no more, and it succeeds. */
+int devices_mark_writes(struct devices *devices, int fd, unsigned shift, struct error *err);
 
 /* No disk has anything in flight afterwards, and no vhost a queue; vCPUs are held. */
 void devices_finish(struct devices *devices);

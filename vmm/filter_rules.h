@@ -85,7 +85,8 @@ static const struct filter_rule device_rules[] = {
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
     { SCMP_SYS(mremap), 1,
       { { 3, 0xffffffff, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP } } },
-    /* an attached disk's ring: no more than files that are open here, and not executable */
+    /* an attached disk's ring, and marks of what is written: no more than files that are open here,
+     * and not executable */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, { 3, 0xffffffff, MAP_SHARED | MAP_POPULATE } } },
     /* malloc, and the bitmap of a delta that is attached */
     ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), ANONYMOUS_MMAP(MAP_NORESERVE), FREE_MADVISE,

@@ -403,6 +403,12 @@ static void agent_left(struct machine *machine)
 {
     if (machine->devices.vsock)
         virtio_vsock_forget(machine->devices.vsock);
+    (void)devices_mark_writes(&machine->devices, -1, 0, NULL);
+}
+
+static int mark_writes(struct machine *machine, int fd, unsigned shift, struct error *err)
+{
+    return devices_mark_writes(&machine->devices, fd, shift, err);
 }
 
 static void change_memory(struct machine *machine, uint64_t requested)
@@ -443,4 +449,5 @@ const struct control_ops machine_control_ops = {
     .attach = attach_device,
     .change = change_device,
     .detach = detach_device,
+    .mark_writes = mark_writes,
 };

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/loop.h"
+#include "base/write_marks.h"
 #include "vmm/disk.h"
 #include "vmm/disk_delta.h"
 #include "vmm/io_vector.h"
@@ -90,6 +91,7 @@ struct block_request {
     struct virtqueue_chain chain;
     uint8_t *status;  /* in guest RAM */
     unsigned queue;   /* that it came by */
+    uint64_t offset;  /* in the disk, of what it changes */
     uint32_t written; /* bytes of the writable part, without the status */
     bool flushing;    /* a write-through driver's write, now being flushed */
     struct iovec vectors[VIRTQUEUE_SIZE_MAX];
@@ -106,6 +108,8 @@ struct virtio_block {
     uint64_t sectors;
     char serial[VIRTIO_BLOCK_SERIAL_BYTES];
     uint64_t turn_bytes;
+    uint8_t *marks; /* of what is written; borrowed; NULL = nobody asks */
+    unsigned mark_shift;
     void (*tell_full)(void *context, unsigned place, bool full); /* NULL = none waits for space */
     void *context;
     unsigned place;
@@ -152,6 +156,15 @@ static void request_count(const struct block_request *request)
               request->disk.size); /* 0 of a flush */
 }
 
+/* Also of what failed: part of it may be there. */
+static void request_mark(const struct block_request *request)
+{
+    const struct virtio_block *block = request->block;
+
+    if (block->marks && request->disk.operation != DISK_READ && request->disk.size > 0)
+        write_marks_set(block->marks, block->mark_shift, request->offset, request->disk.size);
+}
+
 /* Nobody wants what a drain cancels. */
 static bool request_keep(struct block_request *request, int result)
 {
@@ -170,6 +183,7 @@ static void request_done(struct disk_request *disk, int result)
     struct block_request *request = (struct block_request *)disk;
     uint64_t features = virtio_device_features(request->block->device);
 
+    request_mark(request);
     if (request_keep(request, result))
         return;
     if (result < 0) {
@@ -201,7 +215,7 @@ static bool range_is_inside(const struct virtio_block *block, uint64_t sector, u
 static enum block_status request_submit(struct block_request *request, uint64_t sector,
                                         uint64_t size)
 {
-    request->disk.offset = sector * SECTOR;
+    request->offset = request->disk.offset = sector * SECTOR;
     request->disk.size = size;
     request->disk.done = request_done;
     request->block->turn_bytes += size;
@@ -543,6 +557,14 @@ void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
         block->sectors = size_bytes / SECTOR;
         virtio_device_config_changed(block->device);
     }
+    virtio_device_unlock(block->device);
+}
+
+void virtio_block_mark_writes(struct virtio_block *block, uint8_t *marks, unsigned shift)
+{
+    virtio_device_lock(block->device);
+    block->marks = marks;
+    block->mark_shift = shift;
     virtio_device_unlock(block->device);
 }
 

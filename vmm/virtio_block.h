@@ -42,5 +42,8 @@ void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
                          const struct vmm_rate_limit *limit);
 /* Nothing is in flight afterwards; vCPUs are held. */
 void virtio_block_finish(struct virtio_block *block);
+/* From now on what is written, zeroed or discarded is marked when it has ended
+ * (base/write_marks.h); marks: the disk's, borrowed; NULL = no more. */
+void virtio_block_mark_writes(struct virtio_block *block, uint8_t *marks, unsigned shift);
 /* What waits for space is tried again. */
 void virtio_block_retry(struct virtio_block *block);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/write_marks.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
 
@@ -134,6 +135,13 @@ static int detach_device(struct machine *f, enum vmm_device_kind kind, unsigned 
     return place % 2 > 0 ? 0 : error_set(err, ENOENT, "none");
 }
 
+static int mark_writes(struct machine *f, int fd, unsigned shift, struct error *err)
+{
+    (void)f;
+    FUZZ_REQUIRE(shift >= WRITE_MARK_SHIFT_MIN && shift <= WRITE_MARK_SHIFT_MAX);
+    return fd < 0 ? 0 : error_set(err, EINVAL, "not such a file");
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = pause_machine,
@@ -149,6 +157,7 @@ static const struct control_ops ops = {
     .attach = attach_device,
     .change = change_device,
     .detach = detach_device,
+    .mark_writes = mark_writes,
 };
 
 /* An address that the kernel picks: no file is left. */
@@ -244,6 +253,16 @@ static void put_device(struct fuzz_input *input, struct vmm_attach *attach)
     patch(input, attach, sizeof(*attach));
 }
 
+/* The same of one that asks for marks. */
+static void put_marks(struct fuzz_input *input, struct vmm_mark_writes *marks)
+{
+    *marks = (struct vmm_mark_writes){
+        .header = { VMM_MESSAGE_MARK_WRITES, 1, sizeof(*marks), 0 },
+        .shift = (uint32_t)fuzz_take(input, 1),
+    };
+    patch(input, marks, sizeof(*marks));
+}
+
 /* Of a valid one, everything has its bounds. */
 static void validate(const struct vmm_configure *configure, size_t size, size_t fd_count)
 {
@@ -278,6 +297,11 @@ static void one_message(struct machine *f, struct fuzz_input *input)
 
         put_device(input, &attach);
         send_message(f, &attach, sizeof(attach), fd_count);
+    } else if (how & 16) {
+        struct vmm_mark_writes marks;
+
+        put_marks(input, &marks);
+        send_message(f, &marks, sizeof(marks), fd_count);
     } else {
         struct vmm_message_header header = { (uint32_t)fuzz_take(input, 1), 1, sizeof(header), 0 };
 

@@ -49,6 +49,9 @@ struct machine {
     struct vmm_disk disk; /* of the last CHANGE of one */
     struct vmm_nic nic;
     int changes;
+    int markings; /* with a file; and without, of the other */
+    int unmarkings;
+    unsigned mark_shift;
     struct loop *loop;
     struct control *control;
 };
@@ -226,6 +229,18 @@ static inline void change_device(struct machine *f, const struct vmm_attach *cha
     f->changes++;
 }
 
+static inline int mark_writes(struct machine *f, int fd, unsigned shift, struct error *err)
+{
+    f->mark_shift = shift;
+    if (fd < 0)
+        f->unmarkings++;
+    else if (shift == 21)
+        return error_set(err, EINVAL, "not such a file");
+    else
+        f->markings++;
+    return 0;
+}
+
 static const struct control_ops ops = {
     .press_power_button = press,
     .pause = hold,
@@ -241,6 +256,7 @@ static const struct control_ops ops = {
     .attach = attach_device,
     .detach = detach,
     .change = change_device,
+    .mark_writes = mark_writes,
 };
 
 static inline void make_ready(struct machine *f, int fd)

@@ -327,6 +327,52 @@ static void disks_and_nics_are_told_their_limits(void **state)
     }
 }
 
+static int ask_for_marks(struct machine *f, int fd, unsigned shift, size_t fd_count)
+{
+    const struct vmm_mark_writes message = {
+        .header = { VMM_MESSAGE_MARK_WRITES, VMM_PROTOCOL_VERSION, sizeof message, 0 },
+        .shift = shift,
+    };
+    struct vmm_state got;
+    ssize_t size;
+
+    assert_int_equal(
+        seqpacket_send(fd, &message, sizeof message, (int[]){ fd, fd }, fd_count, NULL), 0);
+    turn(f);
+    size = seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL);
+    if (size <= 0)
+        return -EPIPE;
+    assert_int_equal(got.header.type, VMM_MESSAGE_MARKING);
+    return got.result;
+}
+
+static void writes_are_marked_in_one_file_or_none(void **state)
+{
+    struct machine *f = *state;
+    auto_close int fd = dial(f);
+    int fds_before;
+
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    fds_before = open_fds();
+    assert_int_equal(ask_for_marks(f, fd, 20, 1), 0);
+    assert_int_equal(ask_for_marks(f, fd, 48, 1), 0);
+    assert_int_equal(f->mark_shift, 48);
+    assert_int_equal(ask_for_marks(f, fd, 20, 0), 0);
+    assert_int_equal(ask_for_marks(f, fd, 21, 1), -EINVAL);
+    assert_int_equal(f->markings, 2);
+    assert_int_equal(f->unmarkings, 1);
+    assert_int_equal(open_fds(), fds_before);
+    for (unsigned bad = 0; bad < 4; bad++) {
+        auto_close int again = dial(f);
+
+        assert_int_equal(
+            ask_for_marks(f, again, (const unsigned[]){ 0, 19, 49, 20 }[bad], bad < 3 ? 1 : 2),
+            -EPIPE);
+    }
+    assert_int_equal(f->markings, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +388,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_device_is_asked_to_go_and_its_going_is_told, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(disks_and_nics_are_told_their_limits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(writes_are_marked_in_one_file_or_none, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
-/* test_virtio_block_changes.c - a disk that grows, and whose rate limit changes, while it is used.
- */
+/* test_virtio_block_changes.c - a disk that grows, whose rate limit changes, and of which is marked
+ * what is written, while it is used. */
 #include "tests/unit/block_harness.h"
+#include "base/write_marks.h"
 
 /* --- size --- */
 
@@ -102,6 +103,92 @@ static void a_rate_limit_is_lifted_and_set(void **state)
     assert_int_equal(guest_get16(&f->h, ring_used(0) + 2), 9);
 }
 
+/* --- marks of what is written --- */
+
+static uint8_t marks[WRITE_MARKS_OF_DISK];
+
+/* Those that were set since the last time, as bits. */
+static unsigned marked(void)
+{
+    unsigned bits = 0;
+
+    for (size_t mark = 0; mark < sizeof(marks); mark++)
+        if (write_mark_take(marks, mark))
+            bits |= 1u << (mark < 31 ? mark : 31);
+    return bits;
+}
+
+static int zero(struct fixture *f, uint64_t sector, uint32_t sectors)
+{
+    const struct {
+        uint64_t sector;
+        uint32_t sectors, flags;
+    } range = { sector, sectors, 1 }; /* may be unmapped */
+
+    guest_put(&f->h, DATA(0), &range, sizeof(range));
+    return request(f, WRITE_ZEROES, 0);
+}
+
+static void what_is_written_is_marked(void **state)
+{
+    struct fixture *f = *state;
+
+    add_disk(f);
+    grow(f, 8 * DISK_BYTES);
+    virtio_block_mark_writes(f->block, marks, WRITE_MARK_SHIFT_MIN);
+    assert_int_equal(request(f, IN, 0), OK);
+    assert_int_equal(request(f, FLUSH, 0), OK);
+    assert_int_equal(request(f, OUT, 8 * SECTORS), IO_ERROR);
+    assert_int_equal(marked(), 0);
+    assert_int_equal(request(f, OUT, 2 * SECTORS), OK);
+    assert_int_equal(marked(), 1u << 2);
+    assert_int_equal(request(f, OUT, 2 * SECTORS + 1), OK); /* here by now, if it is a delta's */
+    assert_int_equal(marked(), 1u << 2);
+    assert_int_equal(request(f, OUT, 4 * SECTORS - 4), OK);
+    assert_int_equal(marked(), 1u << 3 | 1u << 4);
+    assert_int_equal(zero(f, SECTORS - 1, 5 * SECTORS), OK);
+    assert_int_equal(marked(), 0x3f);
+    virtio_block_mark_writes(f->block, marks, WRITE_MARK_SHIFT_MIN + 1);
+    assert_int_equal(request(f, OUT, 7 * SECTORS), OK);
+    assert_int_equal(marked(), 1u << 3);
+    virtio_block_mark_writes(f->block, NULL, 0);
+    assert_int_equal(request(f, OUT, 0), OK);
+    assert_int_equal(marked(), 0);
+}
+
+/* Who takes a mark away before the write is there would miss it. */
+static void not_before_it_is_there(void **state)
+{
+    const struct vmm_rate_limit slow = { .bytes_per_second = 1 };
+    struct fixture *f = *state;
+
+    f->spec.rate_limit = slow;
+    add_disk(f);
+    virtio_block_mark_writes(f->block, marks, WRITE_MARK_SHIFT_MIN);
+    for (unsigned i = 0; i < 2; i++)
+        offer(f, i, OUT, 0);
+    ring_kick(&f->h, 0);
+    await(f, 1);
+    assert_int_equal(marked(), 1);
+    harness_run(&f->h); /* the second waits */
+    assert_int_equal(marked(), 0);
+    virtio_block_change(f->block, DISK_BYTES, &none);
+    await(f, 1);
+    assert_int_equal(marked(), 1);
+}
+
+static void behind_the_last_mark_all_is_its(void **state)
+{
+    (void)state;
+    assert_int_equal(write_mark_shift(0), WRITE_MARK_SHIFT_MIN);
+    assert_int_equal(write_mark_shift(64ull << 30), WRITE_MARK_SHIFT_MIN);
+    assert_int_equal(write_mark_shift((64ull << 30) + (1 << 20)), WRITE_MARK_SHIFT_MIN + 1);
+    assert_int_equal(write_mark_shift(64ull << 40), 30);
+    assert_int_equal(write_mark_at((64ull << 30) - 1, 20), WRITE_MARKS_OF_DISK - 1);
+    write_marks_set(marks, 20, 1ull << 50, 1ull << 40);
+    assert_int_equal(marked(), 1u << 31);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -110,6 +197,9 @@ int main(void)
         TEST(it_never_shrinks_and_is_told_once),
         TEST(a_delta_may_have_grown_before_it_is_told),
         TEST(a_rate_limit_is_lifted_and_set),
+        TEST(what_is_written_is_marked),
+        TEST(not_before_it_is_there),
+        TEST(behind_the_last_mark_all_is_its),
     };
 
     return run_with_each_kind(tests);
