@@ -55,6 +55,7 @@ static void snapshot_free(struct resource *resource)
 {
     struct snapshot *snapshot = (struct snapshot *)resource;
 
+    snapshot_marks_free(&snapshot->marks);
     cleanup_close(&snapshot->state_fd);
     cleanup_close(&snapshot->memory_fd);
     fork_source_release(snapshot->fork);
@@ -104,7 +105,7 @@ static int snapshot_parse(const json_t *spec, struct resource **ret_resource, st
     snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot)
         return error_no_memory(err);
-    snapshot->state_fd = -1;
+    snapshot->state_fd = snapshot->marks.fd = -1;
     snapshot->memory_fd = -1;
     snapshot->is_fork = mode == MODE_FORK;
     snprintf(snapshot->vm, sizeof snapshot->vm, "%s", vm);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include "agent/disk_base.h"
 #include "agent/node_internal.h"
+#include "agent/snapshot_disks.h"
 #include "base/digest.h"
 
 struct snapshot_job;
@@ -22,9 +23,11 @@ enum snapshot_step {
     SNAPSHOT_FOUND, /* in its row only: an earlier agent began it */
     SNAPSHOT_NEW,
     SNAPSHOT_PREPARE, /* its files are being made */
+    SNAPSHOT_MARK,    /* the VMM is to mark what it writes to the disks */
+    SNAPSHOT_AHEAD,   /* they are being copied, and the VM runs */
     SNAPSHOT_HOLD,    /* waits for its VM to be held */
     SNAPSHOT_WRITE,   /* the VMM writes */
-    SNAPSHOT_COPY,    /* the disks are being copied */
+    SNAPSHOT_COPY,    /* the disks are being copied, or what was written since */
     SNAPSHOT_SEAL,    /* the VM goes on; files are synced */
     SNAPSHOT_UNDO,
 };
@@ -47,12 +50,14 @@ struct snapshot {
     char digest[DIGEST_TEXT];
 
     enum snapshot_step step;
-    struct vm *source;        /* while it has to be there; its `snapshot` points back */
-    struct snapshot_job *job; /* on a worker; owned by it */
-    struct error error;       /* why it is undone; code 0 = it is not */
-    int state_fd, memory_fd;  /* owned until the VMM has them; else -1 */
-    struct fork_source *fork; /* owned: for whose forks it is, once their memory is there */
-    size_t layer_count;       /* of those before it */
+    struct vm *source;           /* while it has to be there; its `snapshot` points back */
+    struct snapshot_job *job;    /* on a worker; owned by it */
+    struct error error;          /* why it is undone; code 0 = it is not */
+    int state_fd, memory_fd;     /* owned until the VMM has them; else -1 */
+    struct snapshot_marks marks; /* of its VM's disks; owned */
+    bool copied_ahead;           /* its disks, but for what is marked */
+    struct fork_source *fork;    /* owned: for whose forks it is, once their memory is there */
+    size_t layer_count;          /* of those before it */
     struct stat layers[VMM_LAYERS_MAX];
 };
 
@@ -90,6 +95,8 @@ void snapshot_begin(struct node *node, struct resource *resource);
 void snapshot_remove(struct node *node, struct resource *resource);
 /* Undoes it; it has failed then. */
 void snapshot_cancel(struct node *node, struct snapshot *snapshot);
+/* Of its disks, by the job that is on. */
+uint64_t snapshot_copied_bytes(const struct snapshot *snapshot);
 /* The agent ends: returns when no thread of its own copies for it any more. */
 void snapshot_await_copy(struct snapshot *snapshot);
 /* Its VM is held; called whenever that is looked at. */
@@ -97,9 +104,15 @@ void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot);
 /* The VMM has answered: 0 or -errno, and with which files. */
 void snapshot_is_written(struct node *node, struct snapshot *snapshot, int result, const int *fds,
                          size_t fd_count);
+/* The VMM marks what is written to the disks, or cannot: -errno. */
+void snapshot_is_marked(struct node *node, struct snapshot *snapshot, int result);
 /* It did not in time. */
 void snapshot_vm_is_late(struct node *node, struct snapshot *snapshot, const char *why);
 /* Its VM ends, or cannot be asked any more. */
 void snapshot_vm_is_lost(struct node *node, struct snapshot *snapshot, const char *why);
+/* Its VMM owes it an answer, or is about to; accepts NULL. */
+bool snapshot_awaits_vmm(const struct snapshot *snapshot);
+/* What stops its VM is done after it; accepts NULL. */
+bool snapshot_comes_first(const struct snapshot *snapshot);
 /* Its VM is to be held for it now. */
 bool snapshot_holds(const struct snapshot *snapshot); /* accepts NULL */

@@ -63,16 +63,26 @@ static struct operation_view view_of_snapshot(const struct snapshot *snapshot)
 {
     static const enum operation_step steps[] = {
         [SNAPSHOT_FOUND] = STEP_FIND,      [SNAPSHOT_NEW] = STEP_WAIT,
-        [SNAPSHOT_PREPARE] = STEP_PREPARE, [SNAPSHOT_HOLD] = STEP_HOLD,
+        [SNAPSHOT_PREPARE] = STEP_PREPARE, [SNAPSHOT_MARK] = STEP_PREPARE,
+        [SNAPSHOT_AHEAD] = STEP_COPY,      [SNAPSHOT_HOLD] = STEP_HOLD,
         [SNAPSHOT_WRITE] = STEP_WRITE,     [SNAPSHOT_COPY] = STEP_COPY,
         [SNAPSHOT_SEAL] = STEP_SEAL,       [SNAPSHOT_UNDO] = STEP_UNDO,
     };
 
-    return (struct operation_view){
+    struct operation_view view = {
         .state = snapshot->step == SNAPSHOT_NEW ? OPERATION_PENDING : OPERATION_RUNNING,
         .step = steps[snapshot->step],
         .reason = snapshot->reason,
     };
+
+    if (view.step != STEP_COPY || snapshot->copied_ahead)
+        return view;
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++)
+        view.total_bytes += snapshot->disks[i].read_only ? 0 : snapshot->disks[i].size_bytes;
+    view.done_bytes = snapshot_copied_bytes(snapshot);
+    if (view.done_bytes > view.total_bytes) /* a delta's file is longer than its disk */
+        view.done_bytes = view.total_bytes;
+    return view;
 }
 
 /* Done when its guest has run; a start that failed is tried again as its VM's spec says. */

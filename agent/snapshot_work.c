@@ -1,5 +1,6 @@
-/* The way of a snapshot: files are made, its VM is held, its VMM writes, the disks are copied, the
- * VM goes on, the files are synced and summed up.  A failure anywhere leads to the last step, which
+/* The way of a snapshot: files are made, its disks are copied while its VM runs, the VM is held,
+ * its VMM writes, what was written to the disks meanwhile is copied, the VM goes on, the files are
+ * synced and summed up.  A failure anywhere leads to the last step, which
  * undoes it; what the agent's end interrupts is found in its row, and undone by the next one, or
  * finished if nothing but the row is missing. */
 #include <errno.h>
@@ -31,14 +32,8 @@ struct snapshot_job {
     uint64_t memory_bytes;
     uint32_t chain[VMM_LAYERS_MAX]; /* snapshots on which it stands, and itself */
     size_t chain_count;
-    bool cancelled;            /* set by the loop, seen by the worker */
-    struct worker *own_worker; /* owned; of a copy: the VM is held, and waits for nobody else's */
-    unsigned disk_count;
-    struct {
-        unsigned index;
-        uint32_t volume; /* instance */
-        enum volume_format format;
-    } disks[VMM_DISKS_MAX]; /* to be copied */
+    struct worker *own_worker;   /* owned; of a copy: a held VM waits for nobody else's */
+    struct snapshot_disks disks; /* to be copied */
 
     int state_fd, memory_fd; /* results; owned; else -1 */
     struct stat layers[VMM_LAYERS_MAX];
@@ -54,31 +49,15 @@ static void fail(struct node *node, struct snapshot *snapshot, const struct erro
     if (!snapshot->job)
         go_to(node, snapshot, SNAPSHOT_UNDO);
     else
-        __atomic_store_n(&snapshot->job->cancelled, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&snapshot->job->disks.cancelled, true, __ATOMIC_RELAXED);
 }
 
 /* --- jobs, on the disk worker; while the VM is held, on one of their own --- */
 
-/* What is on its way to the disks goes now, and not while the VM is held. */
-static int sync_disks(const struct snapshot_job *job, struct error *err)
-{
-    int result = 0;
-
-    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
-        auto_close int fd = -1;
-
-        result = volume_open_held(job->node->volumes, job->disks[i].volume, job->disks[i].format,
-                                  &fd, err);
-        if (result == 0 && fdatasync(fd) < 0)
-            result = error_set(err, errno, "sync a disk: %s", strerror(errno));
-    }
-    return result;
-}
-
 static int run_prepare(void *argument, struct error *err)
 {
     struct snapshot_job *job = argument;
-    int result = sync_disks(job, err);
+    int result = 0;
 
     for (size_t i = 0; result == 0 && i + 1 < job->chain_count; i++) {
         auto_close int fd = -1;
@@ -90,6 +69,8 @@ static int run_prepare(void *argument, struct error *err)
     if (result == 0)
         result = snapshot_store_begin(job->node->snapshots, job->instance, job->memory_bytes,
                                       &job->state_fd, &job->memory_fd, err);
+    if (result == 0)
+        result = snapshot_disks_prepare(&job->disks, err);
     if (result < 0 || job->chain_count < 2)
         return result;
     result = sparse_check_exact(job->memory_fd); /* a hole is the parent's page, zeroes are not */
@@ -100,31 +81,18 @@ static int run_prepare(void *argument, struct error *err)
     return result < 0 ? error_set(err, result, "try the memory's file: %s", strerror(-result)) : 0;
 }
 
-static int copy_progress(void *context, uint64_t done, uint64_t size)
+static int run_ahead(void *argument, struct error *err)
 {
-    const struct snapshot_job *job = context;
+    struct snapshot_job *job = argument;
 
-    (void)done;
-    (void)size;
-    return __atomic_load_n(&job->cancelled, __ATOMIC_RELAXED) ? -ECANCELED : 0;
+    return snapshot_disks_copy_ahead(&job->disks, err);
 }
 
 static int run_copy(void *argument, struct error *err)
 {
     struct snapshot_job *job = argument;
-    int result = 0;
 
-    for (unsigned i = 0; result == 0 && i < job->disk_count; i++) {
-        auto_close int fd = -1;
-
-        result = volume_open_held(job->node->volumes, job->disks[i].volume, job->disks[i].format,
-                                  &fd, err);
-        if (result == 0)
-            result =
-                snapshot_store_add_disk(job->node->snapshots, job->instance, job->disks[i].index,
-                                        job->disks[i].format, fd, copy_progress, job, err);
-    }
-    return result;
+    return snapshot_disks_copy(&job->disks, err);
 }
 
 static int run_seal(void *argument, struct error *err)
@@ -207,6 +175,8 @@ static void job_end(struct snapshot_job *job)
 {
     job->snapshot->state_fd = take_fd(&job->state_fd);
     job->snapshot->memory_fd = take_fd(&job->memory_fd);
+    job->snapshot->marks = snapshot_marks_take(&job->disks.marks);
+    job->snapshot->copied_ahead = job->disks.copied_ahead;
     worker_free(job->own_worker);
     free(job);
 }
@@ -238,17 +208,18 @@ static void job_is_done(void *argument, int result, const struct error *err)
 }
 
 static void choose_disks(const struct node *node, const struct snapshot *snapshot,
-                         struct snapshot_job *job)
+                         struct snapshot_disks *disks)
 {
     for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
         const struct volume *volume = node_find_volume(node, snapshot->vm_spec.disks[i].volume);
 
         if (snapshot->disks[i].read_only || !volume)
             continue;
-        job->disks[job->disk_count].index = i;
-        job->disks[job->disk_count].volume = volume->head.instance;
-        job->disks[job->disk_count].format = (enum volume_format)snapshot->disks[i].format;
-        job->disk_count++;
+        disks->list[disks->count].index = i;
+        disks->list[disks->count].place = snapshot->vm_spec.disks[i].place;
+        disks->list[disks->count].volume = volume->head.instance;
+        disks->list[disks->count].format = (enum volume_format)snapshot->disks[i].format;
+        disks->count++;
     }
 }
 
@@ -266,10 +237,15 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
             .memory_bytes = snapshot->is_fork ? 0 : vm_spec_memory_bytes(&snapshot->vm_spec),
             .state_fd = take_fd(&snapshot->state_fd),
             .memory_fd = take_fd(&snapshot->memory_fd),
+            .disks = { .store = node->snapshots,
+                       .volumes = node->volumes,
+                       .instance = snapshot->head.instance,
+                       .marks = snapshot_marks_take(&snapshot->marks),
+                       .copied_ahead = snapshot->copied_ahead },
         };
         job->chain_count = snapshot_chain(node, snapshot, job->chain);
-        choose_disks(node, snapshot, job);
-        if (run == run_copy)
+        choose_disks(node, snapshot, &job->disks);
+        if (run == run_copy || run == run_ahead)
             result = worker_new(node->loop, "hold", NULL, &job->own_worker, &err);
         if (result == 0)
             result = worker_submit(job->own_worker ? job->own_worker : node->disk_worker, run,
@@ -287,6 +263,17 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
 }
 
 /* --- the VM --- */
+
+bool snapshot_awaits_vmm(const struct snapshot *snapshot)
+{
+    return snapshot && (snapshot->step == SNAPSHOT_MARK || snapshot->step == SNAPSHOT_HOLD ||
+                        snapshot->step == SNAPSHOT_WRITE);
+}
+
+bool snapshot_comes_first(const struct snapshot *snapshot)
+{
+    return snapshot && snapshot->step >= SNAPSHOT_PREPARE && snapshot->step <= SNAPSHOT_COPY;
+}
 
 bool snapshot_holds(const struct snapshot *snapshot)
 {
@@ -320,10 +307,34 @@ static void release_vm(struct node *node, struct snapshot *snapshot)
 
     cleanup_close(&snapshot->state_fd);
     cleanup_close(&snapshot->memory_fd);
+    if (snapshot->marks.fd >= 0 && vm && vm->client)
+        (void)vmm_client_mark_writes(vm->client, -1, snapshot->marks.shift, NULL);
+    snapshot_marks_free(&snapshot->marks);
     if (!vm)
         return;
     vm->snapshot = NULL;
     vm_release(node, vm);
+}
+
+/* Where that is worth it, and the VMM can. */
+static void ask_for_marks(struct node *node, struct snapshot *snapshot)
+{
+    struct vm *vm = snapshot->source;
+
+    if (snapshot->marks.fd >= 0 && vm->client &&
+        vmm_client_mark_writes(vm->client, snapshot->marks.fd, snapshot->marks.shift, NULL) == 0)
+        vm_limit_hold(node, vm);
+    else
+        go_to(node, snapshot, SNAPSHOT_HOLD);
+}
+
+/* Its log says why it could not. */
+void snapshot_is_marked(struct node *node, struct snapshot *snapshot, int result)
+{
+    if (snapshot->step != SNAPSHOT_MARK)
+        return;
+    snapshot->source->hold_timer = loop_cancel(snapshot->source->hold_timer);
+    go_to(node, snapshot, result < 0 ? SNAPSHOT_HOLD : SNAPSHOT_AHEAD);
 }
 
 static void hold_vm(struct node *node, struct snapshot *snapshot)
@@ -471,6 +482,12 @@ static void go_to(struct node *node, struct snapshot *snapshot, enum snapshot_st
         else
             submit(node, snapshot, run_prepare);
         break;
+    case SNAPSHOT_MARK:
+        ask_for_marks(node, snapshot);
+        break;
+    case SNAPSHOT_AHEAD:
+        submit(node, snapshot, run_ahead);
+        break;
     case SNAPSHOT_HOLD:
         hold_vm(node, snapshot);
         break;
@@ -514,6 +531,11 @@ void snapshot_cancel(struct node *node, struct snapshot *snapshot)
 
     error_set(&err, ECANCELED, "it was cancelled");
     fail(node, snapshot, &err);
+}
+
+uint64_t snapshot_copied_bytes(const struct snapshot *snapshot)
+{
+    return snapshot->job ? __atomic_load_n(&snapshot->job->disks.done, __ATOMIC_RELAXED) : 0;
 }
 
 void snapshot_await_copy(struct snapshot *snapshot)

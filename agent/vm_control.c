@@ -126,6 +126,15 @@ static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
         snapshot_is_written(closure->node, closure->vm->snapshot, result, fds, fd_count);
 }
 
+static void on_marking(void *context, int result)
+{
+    struct vm_closure *closure = context;
+
+    heard(closure);
+    if (closure->vm->snapshot)
+        snapshot_is_marked(closure->node, closure->vm->snapshot, result);
+}
+
 static void on_input(void *context, bool taken)
 {
     struct vm_closure *closure = context;
@@ -159,6 +168,7 @@ const struct vmm_client_ops vm_client_ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
+    .marking = on_marking,
     .vsock = on_vsock,
     .full = on_full,
     .device = on_device,

@@ -139,20 +139,19 @@ static void on_hold_timeout(void *context)
     char why[64];
 
     vm->hold_timer = NULL;
-    if (!snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
+    if (!snapshot_awaits_vmm(vm->snapshot) && !vm_fork_holds(vm))
         return;
     vm->silent = true; /* slow or dead: it may still answer, and is not killed */
     node_save(closure->node, &vm->head);
     snprintf(why, sizeof why, "its VMM did not answer within %lld s",
              (long long)hold_limit_ms(vm) / 1000);
-    if (snapshot_holds(vm->snapshot))
+    if (snapshot_awaits_vmm(vm->snapshot))
         snapshot_vm_is_late(closure->node, vm->snapshot, why);
     if (vm->fork_asked || vm_fork_holds(vm)) /* also the fork that the snapshot was for */
         vm_fork_is_late(closure->node, vm, why);
 }
 
-/* A VMM has only so long to pause and then to do what it is held for. */
-static void limit_hold(struct node *node, struct vm *vm)
+void vm_limit_hold(struct node *node, struct vm *vm)
 {
     if (!vm->hold_timer && (!vm->snapshot || vm->snapshot->step <= SNAPSHOT_WRITE))
         vm->hold_timer = loop_after(node->loop, hold_limit_ms(vm), on_hold_timeout, &vm->closure);
@@ -259,6 +258,11 @@ static void try_start(struct node *node, struct vm *vm)
 
 /* --- the step --- */
 
+static bool wants_stop(const struct vm *vm)
+{
+    return !vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT;
+}
+
 static void step_live(struct node *node, struct vm *vm)
 {
     if (vm->head.deleting || vm->intent == VM_INTENT_KILL) {
@@ -266,17 +270,18 @@ static void step_live(struct node *node, struct vm *vm)
             vm_set_state(node, vm, VM_STOPPING, "kill");
         kill_process(node, vm);
     } else if (snapshot_holds(vm->snapshot)) {
-        limit_hold(node, vm);
+        vm_limit_hold(node, vm);
         pause_or_resume(node, vm);
         if (vm->state == VM_PAUSED)
             snapshot_vm_is_held(node, vm->snapshot);
     } else if (vm_fork_holds(vm)) {
-        limit_hold(node, vm);
+        vm_limit_hold(node, vm);
         pause_or_resume(node, vm);
         if (vm->state == VM_PAUSED)
             vm_fork_is_held(node, vm);
-    } else if (!vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT ||
-               vm->state == VM_STOPPING) {
+    } else if (wants_stop(vm) && snapshot_comes_first(vm->snapshot)) {
+        return;
+    } else if (wants_stop(vm) || vm->state == VM_STOPPING) {
         /* A stop that was begun is finished, also if the VM is wanted again: the guest may have
          * gone half of the way. */
         if ((vm->state == VM_PAUSED || vm->state == VM_PAUSING) && vm->told != VM_TOLD_RESUME)

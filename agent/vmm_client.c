@@ -29,6 +29,7 @@ struct vmm_client {
     struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
     unsigned snapshots_owed;
+    unsigned markings_owed;
     unsigned inputs_owed;
     /* By kind and place: an answer is owed; it was asked to go. */
     bool devices_owed[VMM_DEVICE_KIND_COUNT][VM_PLACES];
@@ -147,6 +148,11 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
         if (--client->snapshots_owed == 0) /* else it is of one that was given up */
             client->ops->snapshot(client->context, state->result < 0 ? state->result : 0, fds,
                                   fd_count);
+        return true;
+    }
+    if (state->header.type == VMM_MESSAGE_MARKING && client->markings_owed > 0) {
+        if (--client->markings_owed == 0)
+            client->ops->marking(client->context, state->result < 0 ? state->result : 0);
         return true;
     }
     if (state->header.type == VMM_MESSAGE_INPUT_TAKEN) {
@@ -343,6 +349,20 @@ static int speaks(const struct vmm_client *client, uint32_t version, struct erro
         return error_set(err, EOPNOTSUPP,
                          "its VMM is older than this warrend: it has it when it is started anew");
     return 0;
+}
+
+int vmm_client_mark_writes(struct vmm_client *client, int fd, unsigned shift, struct error *err)
+{
+    struct vmm_mark_writes message = {
+        .header = vmm_header(VMM_MESSAGE_MARK_WRITES, sizeof message),
+        .shift = shift,
+    };
+    int result = speaks(client, VMM_PROTOCOL_MARKS, err);
+
+    if (result == 0)
+        result = seqpacket_send(client->fd, &message, sizeof message, &fd, fd >= 0, err);
+    client->markings_owed += result == 0;
+    return result;
 }
 
 static int send_device(struct vmm_client *client, uint32_t type, const struct vmm_attach *device,

@@ -20,6 +20,7 @@ struct vmm_client_ops {
     void (*input)(void *context, bool taken); /* the answer to console input, in order */
     /* The answer to the last snapshot that was asked for: 0 or -errno. */
     void (*snapshot)(void *context, int result, int *fds, size_t fd_count);
+    void (*marking)(void *context, int result); /* the answer to the last mark_writes */
     void (*vsock)(void *context, const struct vmm_vsock *message); /* REQUEST or CONNECTED */
     void (*full)(void *context, unsigned place); /* requests of that disk wait for space */
     /* The answer to attach, detach and look; or the guest has let it go. */
@@ -70,4 +71,7 @@ int vmm_client_attach(struct vmm_client *client, const struct vmm_attach *device
 /* ask: that the guest lets it go; else only whether it is there. */
 int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsigned place,
                       bool ask, struct error *err);
+/* fd: as control_protocol.h says, borrowed; -1 = no more.  shift: of base/write_marks.h.
+ * -EOPNOTSUPP as above. */
+int vmm_client_mark_writes(struct vmm_client *client, int fd, unsigned shift, struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

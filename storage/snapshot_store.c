@@ -9,10 +9,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/delta_format.h"
 #include "base/directory.h"
 #include "base/error.h"
 #include "base/file_io.h"
 #include "base/path.h"
+#include "base/write_marks.h"
 #include "storage/instance_name.h"
 #include "storage/trash.h"
 
@@ -105,6 +107,95 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
     if (fd < 0 || fstat(from_fd, &status) < 0)
         return error_set(err, errno, "copy a disk: %s", strerror(errno));
     return sparse_copy(from_fd, fd, (uint64_t)status.st_size, progress, context, err);
+}
+
+uint64_t snapshot_store_weigh_disk(const struct snapshot_store *store, uint32_t instance,
+                                   int from_fd)
+{
+    auto_close int dir_fd = open_undone(store, instance, NULL);
+    auto_close int fd = dir_fd < 0 ? -1 : openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    struct stat status;
+
+    if (fd < 0 || fstat(from_fd, &status) < 0 || sparse_can_clone(from_fd, fd) ||
+        fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SPARSE_BLOCK_BYTES) < 0)
+        return 0;
+    return (uint64_t)status.st_blocks * 512;
+}
+
+static int open_added(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                      enum volume_format format, struct error *err)
+{
+    auto_close int dir_fd = open_undone(store, instance, err);
+    int fd;
+
+    if (dir_fd < 0)
+        return dir_fd;
+    fd = openat(dir_fd, disk_name(index, format).text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? error_set(err, errno, "open a disk's copy: %s", strerror(errno)) : fd;
+}
+
+int snapshot_store_sync_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                             enum volume_format format, struct error *err)
+{
+    auto_close int fd = open_added(store, instance, index, format, err);
+
+    if (fd < 0)
+        return fd;
+    return fdatasync(fd) < 0 ? error_set(err, errno, "sync a disk's copy: %s", strerror(errno)) : 0;
+}
+
+/* Where the disk begins in its file.  What stands before it in a delta is small, and not marked. */
+static int find_start(int fd, enum volume_format format, uint64_t size, uint64_t *ret_start,
+                      struct error *err)
+{
+    unsigned char bytes[sizeof(struct delta_header)];
+    struct delta_header header;
+    int result;
+
+    *ret_start = 0;
+    if (format != VOLUME_DELTA)
+        return 0;
+    result = file_read_all(fd, bytes, sizeof bytes, 0);
+    if (result < 0)
+        return error_set(err, result, "read a delta: %s", strerror(-result));
+    result = delta_header_parse(bytes, sizeof bytes, size, &header, err);
+    if (result == 0)
+        *ret_start = delta_data_offset(&header);
+    return result;
+}
+
+int snapshot_store_renew_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                              enum volume_format format, int from_fd, uint8_t *marks,
+                              unsigned shift, sparse_progress_fn *progress, void *context,
+                              uint64_t *bytes, struct error *err)
+{
+    auto_close int fd = open_added(store, instance, index, format, err);
+    uint64_t size, first, start, end;
+    struct stat status;
+    int result;
+
+    if (fd < 0)
+        return fd;
+    if (fstat(from_fd, &status) < 0)
+        return error_set(err, errno, "look at a disk: %s", strerror(errno));
+    size = (uint64_t)status.st_size;
+    result = find_start(from_fd, format, size, &first, err);
+    if (result < 0)
+        return result;
+    if (first > 0)
+        result = sparse_copy_anew(from_fd, fd, 0, first, progress, context);
+    for (size_t mark = 0; mark < WRITE_MARKS_OF_DISK && result == 0; mark++) {
+        start = first + ((uint64_t)mark << shift);
+        end = mark + 1 == WRITE_MARKS_OF_DISK ? size : first + ((uint64_t)(mark + 1) << shift);
+        end = end < size ? end : size;
+        if (start >= end || !write_mark_take(marks, mark))
+            continue;
+        result = sparse_copy_anew(from_fd, fd, start, end, progress, context);
+        *bytes += end - start;
+    }
+    if (result == 0 && ftruncate(fd, (off_t)size) < 0)
+        result = -errno;
+    return result < 0 ? error_set(err, result, "copy a disk anew: %s", strerror(-result)) : 0;
 }
 
 /* --- thinning --- */

@@ -34,6 +34,21 @@ int snapshot_store_add_disk(const struct snapshot_store *store, uint32_t instanc
                             enum volume_format format, int from_fd, sparse_progress_fn *progress,
                             void *context, struct error *err);
 
+/* Bytes of a disk's file that would have to be copied: 0 if blocks can be shared, or if what was
+ * copied could not be copied anew. */
+uint64_t snapshot_store_weigh_disk(const struct snapshot_store *store, uint32_t instance,
+                                   int from_fd);
+/* Of one that was added: copies what is marked anew (marks: the disk's; base/write_marks.h), and
+ * takes those marks away; so, and after the last write, it equals the disk's file.  Adds the bytes
+ * looked at to *bytes. */
+int snapshot_store_renew_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                              enum volume_format format, int from_fd, uint8_t *marks,
+                              unsigned shift, sparse_progress_fn *progress, void *context,
+                              uint64_t *bytes, struct error *err);
+/* What was added is on the disk: then less is left for when all of it has to be. */
+int snapshot_store_sync_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
+                             enum volume_format format, struct error *err);
+
 /* Of the one that was begun, whose memory is changes of that of parents[]: makes holes again of
  * zeroes where all of them have holes, and notes where there are any then. */
 int snapshot_store_thin(const struct snapshot_store *store, uint32_t instance,

@@ -250,6 +250,12 @@ end_injection() {
     kill "$tracer"
     wait "$tracer" 2>/dev/null
 }
+# hold_copies: no copy between files goes on before end_injection; sets $tracer.
+hold_copies() {
+    strace -f -qq -o /dev/null -e trace=copy_file_range -e inject=copy_file_range:delay_enter=600000000 -p "$agent_pid" 2>/dev/null &
+    tracer=$!
+    wait_for 20 traced "$agent_pid"
+}
 # can_delay_copies NAME: else it is skipped.
 can_delay_copies() {
     command -v strace >/dev/null && ! cp --reflink=always "$work/import/guest.elf" "$work/import/reflink" 2>/dev/null && return

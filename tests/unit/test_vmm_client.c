@@ -140,6 +140,27 @@ static void an_answer_too_many_ends_it(void **state)
     }
 }
 
+static void the_last_answer_about_marks_counts(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, 20, NULL), -EOPNOTSUPP);
+    assert_int_equal(vmm_client_ping(f->client, NULL), 0);
+    answer(f, VMM_MESSAGE_STATE); /* its version, too */
+    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, 20, NULL), 0);
+    assert_int_equal(vmm_client_mark_writes(f->client, -1, 20, NULL), 0);
+    answer(f, VMM_MESSAGE_MARKING);
+    assert_int_equal(f->markings, 0);
+    answer(f, VMM_MESSAGE_MARKING);
+    assert_int_equal(f->markings, 1);
+    assert_int_equal(f->result, 0);
+    assert_int_equal(f->closed, 0);
+    answer(f, VMM_MESSAGE_MARKING);
+    assert_int_equal(f->markings, 1);
+    assert_int_equal(f->closed, 1);
+    assert_true(f->forbidden);
+}
+
 static void other_messages_end_it(void **state)
 {
     struct fixture *f = *state;
@@ -218,6 +239,7 @@ int main(void)
         TEST(no_version_is_none),
         TEST(answers_to_nothing_are_read_in_parts_too),
         cmocka_unit_test(an_answer_too_many_ends_it),
+        TEST(the_last_answer_about_marks_counts),
         TEST(other_messages_end_it),
         TEST(so_does_one_that_is_too_long),
         TEST(its_own_end_is_not_forbidden),

@@ -20,7 +20,7 @@ struct fixture {
     struct vmm_client *client;
     int vmm;        /* the VMM's end */
     bool forbidden; /* why it was closed */
-    unsigned readies, states, snapshots, vsocks, closed, devices, full, inputs;
+    unsigned readies, states, snapshots, vsocks, closed, devices, full, inputs, markings;
     int kind, place, result; /* of the last device; or of the last snapshot */
     bool present;
     struct vmm_vsock last;
@@ -94,10 +94,19 @@ static inline void on_full(void *context, unsigned place)
     f->full++;
 }
 
+static inline void on_marking(void *context, int result)
+{
+    struct fixture *f = context;
+
+    f->result = result;
+    f->markings++;
+}
+
 static const struct vmm_client_ops ops = {
     .ready = on_ready,
     .state = on_state,
     .input = on_input,
+    .marking = on_marking,
     .vsock = on_vsock,
     .device = on_device,
     .full = on_full,
