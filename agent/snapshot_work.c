@@ -32,7 +32,7 @@ struct snapshot_job {
     uint64_t memory_bytes;
     uint32_t chain[VMM_LAYERS_MAX]; /* snapshots on which it stands, and itself */
     size_t chain_count;
-    struct worker *own_worker;   /* owned; of a copy: a held VM waits for nobody else's */
+    struct worker *own_worker;   /* owned; of what takes long */
     struct snapshot_disks disks; /* to be copied */
 
     int state_fd, memory_fd; /* results; owned; else -1 */
@@ -223,6 +223,12 @@ static void choose_disks(const struct node *node, const struct snapshot *snapsho
     }
 }
 
+/* Copies and syncs: neither a held VM waits for anybody else's, nor does anybody for these. */
+static bool takes_long(worker_run_fn *run)
+{
+    return run == run_ahead || run == run_copy || run == run_seal || run == run_thin;
+}
+
 static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *run)
 {
     struct snapshot_job *job = malloc(sizeof *job);
@@ -245,8 +251,8 @@ static void submit(struct node *node, struct snapshot *snapshot, worker_run_fn *
         };
         job->chain_count = snapshot_chain(node, snapshot, job->chain);
         choose_disks(node, snapshot, &job->disks);
-        if (run == run_copy || run == run_ahead)
-            result = worker_new(node->loop, "hold", NULL, &job->own_worker, &err);
+        if (takes_long(run))
+            result = worker_new(node->loop, "snapshot", NULL, &job->own_worker, &err);
         if (result == 0)
             result = worker_submit(job->own_worker ? job->own_worker : node->disk_worker, run,
                                    job_is_done, job, &err);

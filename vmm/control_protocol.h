@@ -11,8 +11,9 @@
  *   agent -> VMM   PAUSE, RESUME       Answer: STATE, once it is so.  While paused nothing but this
  *                                      socket is served
  *   agent -> VMM   SNAPSHOT + 2 fds    while paused; state and memory file (snapshot.h).  Answer:
- *                                      SNAPSHOT_DONE, when both are on their disk, or with an
- * error. A third, the memory file for reading: the memory becomes changes of that, its only layer
+ *                                      SNAPSHOT_DONE, when both are written, or with an error; to
+ *                                      sync them is the agent's.  A third, the memory file for
+ *                                      reading: the memory becomes changes of that, its only layer
  *   agent -> VMM   FORK + 3 fds        while paused; where its state goes, its /proc/PID/pagemap,
  *                                      and an empty file of the RAM's size for what changed since
  *                                      the memory's layers.  Answer: SNAPSHOT_DONE, with the layers

@@ -339,8 +339,13 @@ static int save_changes(const struct guest_memory *memory, int pagemap_fd, int f
 
 int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err)
 {
-    int result = memory->maps_files ? map_first(memory, fd) : -ENOTSUP;
+    int result = memory->maps_files ? 0 : -ENOTSUP;
 
+    /* What could not be written later would be lost from the page cache, and to the guest. */
+    if (result == 0 && fdatasync(fd) < 0)
+        result = -errno;
+    if (result == 0)
+        result = map_first(memory, fd);
     if (result < 0)
         return error_set(err, result, "map the memory anew: %s", strerror(-result));
     memset(memory->discarded, 0, memory->bytes / PAGE_BYTES);

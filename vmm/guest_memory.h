@@ -82,8 +82,8 @@ int guest_memory_part(struct guest_memory *memory, struct error *err);
  * thread. */
 bool guest_memory_unmap_aside(struct guest_memory *memory);
 /* With the guest paused and all of it just written to that file: lays the memory over it alone, so
- * that changes are known from then on.  fd: for reading; owned if it succeeds.  Anonymous memory
- * only. */
+ * that changes are known from then on, once it is on the disk.  fd: for reading; owned if it
+ * succeeds.  Anonymous memory only. */
 int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err);
 
 /* Gives the host back the whole pages (of 2 MiB, where the backing has such) inside

@@ -37,8 +37,6 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
 
     if (result == 0)
         result = disk_raw_transfer(state_fd, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
-    if (result == 0 && memory_fd >= 0 && (fdatasync(memory_fd) < 0 || fdatasync(state_fd) < 0))
-        result = -errno;
     return result < 0 ? error_set(err, result, "write a snapshot: %s", strerror(-result)) : 0;
 }
 

@@ -16,7 +16,7 @@ struct transfer;
 #define SNAPSHOT_STATE_MAX (4u << 20) /* bytes */
 
 /* Both files are empty, `memory_fd` already of the RAM's size.  Pages of zeroes become holes.
- * memory_fd -1: the state alone. */
+ * memory_fd -1: the state alone.  Not synced: a guest is held meanwhile. */
 int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
                    const struct transfer *transfer, struct error *err);
 /* Reads and checks the state: ret_transfer's bytes are malloc'ed. */
