@@ -539,6 +539,8 @@ static void print_node(FILE *out, const struct node *node, json_t *problems)
                     &node->starts);
     print_histogram(out, "warren_vm_restore_seconds",
                     "From the decision to start from a snapshot to running", &node->restores);
+    print_histogram(out, "warren_vm_hold_seconds",
+                    "How long running VMs were held for a snapshot or fork", &node->holds);
     head(out, "warren_build_info", "gauge", "What this agent is");
     fprintf(out, "warren_build_info{version=\"%s\"} 1\n", WARREN_VERSION);
     print_gauge(out, "warren_memory_allocatable_bytes", "Memory that can be promised to VMs",

@@ -185,6 +185,8 @@ struct vm {
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */
     struct loop_timer *hold_timer; /* until it does */
+    int64_t
+        held_ns; /* since when it is held for a snapshot or fork, and would run; 0 = it is not */
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
     unsigned jobs;              /* on workers now; no step is taken before they are back */
@@ -273,6 +275,7 @@ struct node {
     struct node_memory *memory; /* owned; who gives memory back */
     uint64_t exits[VM_CAUSE_COUNT];
     struct histogram starts, restores;    /* launch to ready */
+    struct histogram holds;               /* for snapshots and forks */
     uint64_t retries[RESOURCE_OPERATION]; /* node_retry_later, by kind */
     int64_t reconcile_us;                 /* how long the start's took */
     uint64_t adopted;                     /* VMs found running by it */

@@ -81,6 +81,10 @@ static void on_state(void *context, bool running, bool paused)
     next = vm_lifecycle_next(vm->state, paused ? VM_EVENT_HELD : VM_EVENT_RELEASED);
     if (next != VM_NONE)
         vm_set_state(closure->node, vm, next, next == VM_PAUSED ? vm_pause_reason(vm) : "");
+    if (next == VM_RUNNING && vm->held_ns > 0) {
+        histogram_observe(&closure->node->holds, (loop_now_ns() - vm->held_ns) / 1000);
+        vm->held_ns = 0;
+    }
     vm_balloon_tell(closure->node, vm); /* or before its adoption */
     vm_memory_tell(closure->node, vm);
     vm_tell_devices(closure->node, vm);

@@ -479,6 +479,7 @@ void vm_launch(struct node *node, struct vm *vm)
         vm->restore = VM_RESTORE_UNDER_WAY;
     vm->forked = vm->fork != NULL;
     vm->launch_ns = loop_now_ns();
+    vm->held_ns = 0;
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");
     if (submit_process(node, vm, start_process, process_is_started, &err) < 0) {

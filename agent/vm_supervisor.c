@@ -167,6 +167,8 @@ void vm_let_go(struct node *node, struct vm *vm)
 void vm_release(struct node *node, struct vm *vm)
 {
     vm->hold_timer = loop_cancel(vm->hold_timer);
+    if (vm->intent == VM_INTENT_PAUSE)
+        vm->held_ns = 0;
     if (!snapshot_holds(vm->snapshot) && !vm_fork_holds(vm))
         vm_let_go(node, vm);
     vm_step(node, vm);
@@ -258,6 +260,14 @@ static void try_start(struct node *node, struct vm *vm)
 
 /* --- the step --- */
 
+static void hold(struct node *node, struct vm *vm)
+{
+    if (vm->state == VM_RUNNING)
+        vm->held_ns = loop_now_ns();
+    vm_limit_hold(node, vm);
+    pause_or_resume(node, vm);
+}
+
 static bool wants_stop(const struct vm *vm)
 {
     return !vm->spec.desired_running || vm->intent == VM_INTENT_REBOOT;
@@ -270,13 +280,11 @@ static void step_live(struct node *node, struct vm *vm)
             vm_set_state(node, vm, VM_STOPPING, "kill");
         kill_process(node, vm);
     } else if (snapshot_holds(vm->snapshot)) {
-        vm_limit_hold(node, vm);
-        pause_or_resume(node, vm);
+        hold(node, vm);
         if (vm->state == VM_PAUSED)
             snapshot_vm_is_held(node, vm->snapshot);
     } else if (vm_fork_holds(vm)) {
-        vm_limit_hold(node, vm);
-        pause_or_resume(node, vm);
+        hold(node, vm);
         if (vm->state == VM_PAUSED)
             vm_fork_is_held(node, vm);
     } else if (wants_stop(vm) && snapshot_comes_first(vm->snapshot)) {

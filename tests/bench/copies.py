@@ -64,6 +64,43 @@ def forks(client, touched_mib):
     return [statistics.median(times) for times in (first, later, goes_on)]
 
 
+def held(client):
+    """Milliseconds for which VMs were held since the agent began."""
+    return float(re.search(rb"^warren_vm_hold_seconds_sum ([0-9.e+-]+)$", client.request("fork", "GET", "/metrics"),
+                           re.MULTILINE)[1]) * 1000
+
+
+def holds(client, name, spec, ready):
+    """Milliseconds for which a VM is held for a snapshot, once its guest has said that it is ready."""
+    took = []
+    client.request("fork", "PUT", f"/v1/vms/{name}?wait=10", spec)
+    deadline = time.monotonic() + 60
+    while ready not in client.request("fork", "GET", f"/v1/vms/{name}/console?tail=200"):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: the guest of {name} does not come to {ready}")
+        time.sleep(0.05)
+    for _ in range(ROUNDS):
+        before = held(client)
+        client.request("fork", "POST", f"/v1/vms/{name}/snapshot?wait=60", {"id": "held"})
+        client.request("fork", "GET", f"/v1/vms/{name}/wait?for=running&timeout=10")
+        took.append(held(client) - before)
+        client.request("fork", "DELETE", "/v1/snapshots/held?wait=20")
+    remove(client, [name])
+    return statistics.median(took)
+
+
+def snapshots(client, report):
+    memory = holds(client, "memory", {"memory_mib": MORE_MIB + 16, "boot": {
+        "kernel": "guest", "cmdline": f"touch:{MORE_MIB}:7 tick:1000"}}, b"tick")
+    report.add("snapshot_hold_with_1_gib_touched", memory, "ms")
+    client.request("fork", "PUT", "/v1/volumes/held?wait=10", {"size_mib": TOUCHED_MIB + 8})
+    disk = holds(client, "disk", {"memory_mib": 16, "disks": [{"name": "root", "volume": "held"}], "boot": {
+        "kernel": "guest", "cmdline": f"blk:write:0:0x5a:{TOUCHED_MIB * 2048} blk:count:{TOUCHED_MIB * 2048}:100000000"}},
+                 b"count at")
+    report.add("snapshot_hold_with_64_mib_on_disk", disk, "ms")
+    client.request("fork", "DELETE", "/v1/volumes/held?wait=20")
+
+
 def fleet(client, mem_available_kib):
     """KiB that each of many forks takes while it does next to nothing."""
     parent(client, "parent", TOUCHED_MIB)
@@ -88,6 +125,7 @@ def bench(build, client, report, mem_available_kib):
     more, _, more_goes_on = forks(client, TOUCHED_MIB + MORE_MIB)
     report.add("fork_per_further_gib", (more - first) * 1024 / MORE_MIB, "ms", 15)
     report.add("fork_parent_goes_on_per_further_gib", (more_goes_on - goes_on) * 1024 / MORE_MIB, "ms")
+    snapshots(client, report)
     used, took = fleet(client, mem_available_kib)
     report.add("memory_per_fork_of_100", used, "KiB")
     report.add("forks_100", took * 1000, "ms")
