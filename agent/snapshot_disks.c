@@ -96,6 +96,7 @@ static int copy_progress(void *context, uint64_t done, uint64_t size)
     __atomic_store_n(&disks->done, disks->before + done, __ATOMIC_RELAXED);
     return look_for_cancel(disks, done, size);
 }
+
 static int copy_whole(struct snapshot_disks *disks, struct error *err)
 {
     int result = 0;
