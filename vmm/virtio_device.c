@@ -255,6 +255,7 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
     if (device->ops->transfer)
         device->ops->transfer(device->owner, transfer);
     device->restored |= transfer->loading;
+    device->config_generation += transfer->loading; /* also for who reads before it is told */
     device->wakes = true;
     device_kick_all(device);
 }

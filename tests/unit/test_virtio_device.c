@@ -207,6 +207,35 @@ static void a_device_without_a_driver_is_silent_after_a_snapshot(void **state)
     harness_close(&to);
 }
 
+/* 4.1.4.3.1: what a driver reads next may be another machine's, and it does not wait for the loop;
+ * nor is one told that is only just reading. */
+static void a_configuration_read_across_a_snapshot_is_read_again(void **state)
+{
+    struct harness from, to;
+    struct transfer transfer;
+    uint64_t before;
+
+    (void)state;
+    quiet_open(&from);
+    for (unsigned started = 0; started < 2; started++) {
+        if (started)
+            quiet_start(&from);
+        else
+            driver_attach(&from);
+        before = reg_get(&from, REG_GENERATION, 1);
+        transfer = quiet_save(&from);
+        assert_int_equal(reg_get(&from, REG_GENERATION, 1), before); /* it has what it had */
+        quiet_open(&to);
+        quiet_load(&to, &transfer);
+        assert_int_not_equal(reg_get(&to, REG_GENERATION, 1), before);
+        harness_run(&to);
+        assert_int_not_equal(reg_get(&to, REG_GENERATION, 1), before);
+        free(transfer.bytes);
+        harness_close(&to);
+    }
+    harness_close(&from);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +244,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_of_one_just_restored_costs_it_nothing),
         cmocka_unit_test(a_fault_is_heard_of_again_after_a_snapshot),
         cmocka_unit_test(a_device_without_a_driver_is_silent_after_a_snapshot),
+        cmocka_unit_test(a_configuration_read_across_a_snapshot_is_read_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
