@@ -250,25 +250,26 @@ static void transmit(struct virtio_vsock *vsock)
 
 /* --- the device --- */
 
-static void tell_event(struct virtio_vsock *vsock)
+/* virtio_device_serve */
+static int tell_event(void *owner, unsigned index)
 {
     const struct virtio_vsock_event event = { VIRTIO_VSOCK_EVENT_TRANSPORT_RESET }; /* 5.10.6.7 */
-    struct virtqueue *queue = virtio_device_queue(vsock->device, QUEUE_EVENT);
+    struct virtio_vsock *vsock = owner;
+    struct virtqueue *queue = virtio_device_queue(vsock->device, index);
     struct virtqueue_chain chain;
-    int result = 0;
+    int result = -EAGAIN;
 
     if (vsock->event_due)
         result = virtqueue_pop(queue, vsock->vectors, VIRTQUEUE_SIZE_MAX, &chain);
-    if (result == 0)
-        return;
-    if (result < 0 || chain.readable_count > 0 ||
-        !io_vector_write(vsock->vectors, chain.writable_count, 0, &event, sizeof(event))) {
-        virtio_device_fault(vsock->device);
-        return;
-    }
+    if (result <= 0)
+        return result;
+    if (chain.readable_count > 0 ||
+        !io_vector_write(vsock->vectors, chain.writable_count, 0, &event, sizeof(event)))
+        return -EPROTO;
     vsock->event_due = false;
     virtqueue_put(queue, chain.head, sizeof(event));
-    virtio_device_complete(vsock->device, QUEUE_EVENT);
+    virtio_device_complete(vsock->device, index);
+    return 1;
 }
 
 static void vsock_process_queue(void *owner, unsigned queue)
@@ -280,7 +281,7 @@ static void vsock_process_queue(void *owner, unsigned queue)
     else if (queue == QUEUE_TRANSMIT)
         transmit(vsock);
     else
-        tell_event(vsock);
+        virtio_device_serve(vsock->device, queue, tell_event, 1);
 }
 
 static void vsock_read_config(void *owner, void *config)

@@ -1,6 +1,7 @@
 /* test_virtio_vsock.c - the vsock device: connections both ways, credit, ends of all kinds,
  * snapshots.  What hostile drivers do to it: test_hostile_vsock.c. */
 #include "tests/unit/vsock_harness.h"
+#include "base/cleanup.h"
 #include "vmm/transfer.h"
 
 #define MUCH (1u << 20)
@@ -453,6 +454,43 @@ static void a_restored_guest_is_told(void **state)
     vsock_tear_down((void **)&restored);
 }
 
+/* Its driver has the only buffer in its hands when the snapshot is taken, and kicks when it gives
+ * it back if the device has asked for that (2.7.10). */
+static void a_restored_guest_is_told_when_it_has_a_buffer(void **state)
+{
+    const uint64_t ways[] = { 0, VIRTIO_FEATURE_EVENT_INDEX };
+    const struct ring_buffer buffer = { BUFFER(0), 8, RING_WRITE };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(ways); i++) {
+        struct vsock_fixture *f = NULL;
+        struct transfer transfer = { 0 };
+        uint32_t head, used;
+
+        vsock_set_up((void **)&f);
+        transfer.err = &f->h.err;
+        driver_start(&f->h, ways[i], VSOCK_RING);
+        ring_offer(&f->h, EVENT, &buffer, 1);
+        for (unsigned times = 0; times < 2; times++) { /* as if restored */
+            free(transfer.bytes);
+            transfer = (struct transfer){ .err = &f->h.err };
+            pci_root_transfer(f->h.root, &transfer);
+            transfer.loading = true;
+            pci_root_transfer(f->h.root, &transfer);
+            assert_true(transfer_is_good(&transfer));
+            harness_run(&f->h);
+            assert_int_equal(ring_take(&f->h, EVENT, &head, &used), times == 0);
+        }
+        ring_offer(&f->h, EVENT, &buffer, 1);
+        if (ways[i])
+            assert_int_equal(guest_get16(&f->h, ring_used(EVENT) + 4 + 8 * VSOCK_RING), 1);
+        ring_kick(&f->h, EVENT);
+        assert_true(ring_take(&f->h, EVENT, &head, &used));
+        free(transfer.bytes);
+        vsock_tear_down((void **)&f);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
 
 int main(void)
@@ -472,6 +510,7 @@ int main(void)
         TEST(a_host_that_left_takes_nothing),
         TEST(a_reset_device_closes_all),
         TEST(a_restored_guest_is_told),
+        cmocka_unit_test(a_restored_guest_is_told_when_it_has_a_buffer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,6 +145,7 @@ static inline bool vsock_take(struct vsock_fixture *f, struct virtio_vsock_hdr *
 {
     uint32_t head, used;
 
+    *ret_header = (struct virtio_vsock_hdr){ 0 };
     harness_run(&f->h);
     if (!ring_take(&f->h, RX, &head, &used))
         return false;
