@@ -18,6 +18,7 @@
 #define BALLOON_PCI_CLASS  0x00ff00
 #define BALLOON_QUEUE_SIZE 128
 #define FEATURE_DEFLATE    (1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM)
+#define FEATURE_REPORTING  (1ull << VIRTIO_BALLOON_F_REPORTING)
 
 /* What follows needs features that are not offered. */
 #define CONFIG_BYTES offsetof(struct virtio_balloon_config, free_page_hint_cmd_id)
@@ -65,10 +66,12 @@ static void inflate(struct virtio_balloon *balloon, const struct virtqueue_chain
     stats_add(&balloon->stats->inflated_bytes, (uint64_t)count << VIRTIO_BALLOON_PFN_SHIFT);
 }
 
-/* Each vector is a range of free memory, and stays free until the chain is back (5.5.6.7). */
+/* Each vector is a range of free memory, and stays free until the chain is back (5.5.6.7).  Nothing
+ * is taken that might not come back: a driver may have been offered reports by a VM of before. */
 static void take_report(struct virtio_balloon *balloon, const struct virtqueue_chain *chain)
 {
-    unsigned count = io_vector_slice(chain->vectors, chain->writable_count, 0, CHAIN_REPORT_BYTES);
+    uint64_t most = guest_memory_refills(balloon->memory) ? CHAIN_REPORT_BYTES : 0;
+    unsigned count = io_vector_slice(chain->vectors, chain->writable_count, 0, most);
 
     for (unsigned i = 0; i < count; i++)
         (void)guest_memory_discard_mapped(balloon->memory, chain->vectors[i].iov_base,
@@ -149,7 +152,7 @@ static uint64_t balloon_offer_features(void *owner)
 {
     const struct virtio_balloon *balloon = owner;
 
-    return (guest_memory_refills(balloon->memory) ? 1ull << VIRTIO_BALLOON_F_REPORTING : 0) |
+    return (guest_memory_refills(balloon->memory) ? FEATURE_REPORTING : 0) |
            (balloon->config.deflate_on_oom ? FEATURE_DEFLATE : 0);
 }
 
@@ -181,6 +184,7 @@ static void balloon_reset(void *owner)
     set_actual(owner, 0);
 }
 
+/* What the driver was offered it keeps, also if the VM's spec has changed since. */
 static void balloon_transfer(void *owner, struct transfer *transfer)
 {
     struct virtio_balloon *balloon = owner;
@@ -192,6 +196,8 @@ static void balloon_transfer(void *owner, struct transfer *transfer)
     transfer_value(transfer, "balloon holds", held);
     if (!transfer->loading || !transfer_is_good(transfer))
         return;
+    balloon->device->offered_features |=
+        balloon->device->driver_features & (FEATURE_DEFLATE | FEATURE_REPORTING);
     queue->in_flight = queue->enabled && held;
     set_actual(balloon, balloon->actual);
     plan_stats(balloon);

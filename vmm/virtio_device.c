@@ -247,13 +247,13 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
         VIRTIO_STATUS_DRIVER_OK)
         transfer_refuse(transfer, EINVAL, "virtio %s: started before its features were settled",
                         device->ops->name);
-    if ((device->status & VIRTIO_STATUS_FEATURES_OK) && !features_are_acceptable(device))
-        transfer_refuse(transfer, ENOTSUP, "virtio %s: features that are not offered here",
-                        device->ops->name);
     for (unsigned i = 0; i < device->ops->queue_count; i++)
         virtqueue_transfer(&device->queues[i], transfer);
     if (device->ops->transfer)
         device->ops->transfer(device->owner, transfer);
+    if ((device->status & VIRTIO_STATUS_FEATURES_OK) && !features_are_acceptable(device))
+        transfer_refuse(transfer, ENOTSUP, "virtio %s: features that are not offered here",
+                        device->ops->name);
     device->restored |= transfer->loading;
     device->config_generation += transfer->loading; /* also for who reads before it is told */
     device->wakes = true;

@@ -104,19 +104,25 @@ static inline int skip_all(void)
 }
 
 /* Takes kvm_fd and vm_fd; both -1 = without a VM. */
-static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
+static inline void harness_open_with(struct harness *h, int kvm_fd, int vm_fd,
+                                     const struct guest_memory_spec *memory)
 {
-    const struct guest_memory_spec memory = { .bytes = HARNESS_MEMORY,
-                                              .hotplug_bytes = HARNESS_HOTPLUG };
-
     *h = (struct harness){ .slot = 1, .kvm_fd = kvm_fd, .vm_fd = vm_fd };
-    assert_int_equal(guest_memory_make(&memory, &h->memory, &h->err), 0);
+    assert_int_equal(guest_memory_make(memory, &h->memory, &h->err), 0);
     assert_int_equal(irq_router_new(h->vm_fd, &h->router, &h->err), 0);
     assert_int_equal(loop_new(&h->loop, &h->err), 0);
     assert_int_equal(pci_root_new(&(struct pci_host){ h->memory, &h->ports, &h->mmio, h->router,
                                                       h->loop, h->vm_fd },
                                   &h->root, &h->err),
                      0);
+}
+
+static inline void harness_open_on(struct harness *h, int kvm_fd, int vm_fd)
+{
+    const struct guest_memory_spec memory = { .bytes = HARNESS_MEMORY,
+                                              .hotplug_bytes = HARNESS_HOTPLUG };
+
+    harness_open_with(h, kvm_fd, vm_fd, &memory);
 }
 
 static inline void harness_open(struct harness *h)
