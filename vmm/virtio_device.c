@@ -112,10 +112,8 @@ static int serve_chain(struct virtio_device *device, unsigned queue)
     if (result <= 0)
         return result;
     result = device->ops->serve(device->owner, queue, &chain);
-    if (result >= 0) {
+    if (result >= 0)
         virtqueue_put(&device->queues[queue], chain.head, (uint32_t)result);
-        virtio_device_complete(device, queue);
-    }
     return result >= 0 || result == -EINPROGRESS ? 1 : result;
 }
 
@@ -130,7 +128,8 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
         do {
             if (served >= turn) {
                 virtio_device_kick(device, queue);
-                return;
+                result = -EAGAIN;
+                break;
             }
             result = serve ? serve(device->owner, queue) : serve_chain(device, queue);
             served += result > 0 ? (unsigned)result : 1;
@@ -138,6 +137,7 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
     } while (result == 0 && virtqueue_enable_kicks(&device->queues[queue], 0));
     if (result < 0 && result != -EAGAIN)
         virtio_device_fault(device);
+    virtio_device_complete(device, queue);
 }
 
 /* What KVM had still to deliver is in no saved APIC.  A driver that finds nothing new ignores the

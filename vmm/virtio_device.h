@@ -127,11 +127,10 @@ void virtio_device_fault(struct virtio_device *device);
 /* Publishes what was put into the queue and interrupts the driver if it wants that. */
 void virtio_device_complete(struct virtio_device *device, unsigned queue);
 void virtio_device_kick(struct virtio_device *device, unsigned queue);
-/* Serves chains until none waits, with kicks off meanwhile; after `turn` of them the other devices
- * get theirs, whatever the driver writes into its ring meanwhile.  `serve` takes at least one: how
- * many; 0 if none waits; -EAGAIN if it has to wait, and somebody will kick; -EPROTO stops the
- * device.
- */
+/* Serves chains until none waits, with kicks off meanwhile, and publishes what was put into the
+ * queue; after `turn` of them the other devices get theirs, whatever the driver writes into its
+ * ring meanwhile.  `serve` takes at least one: how many; 0 if none waits; -EAGAIN if it has to
+ * wait, and somebody will kick; -EPROTO stops the device. */
 void virtio_device_serve(struct virtio_device *device, unsigned queue,
                          int (*serve)(void *owner, unsigned queue), unsigned turn);
 /* What read_config fills in has changed: tells the driver. */

@@ -415,7 +415,6 @@ static int net_control_one(void *owner, unsigned index)
     io_vector_write(net->vectors + chain.readable_count, chain.writable_count, 0, &answer,
                     sizeof(answer));
     virtqueue_put(queue, chain.head, sizeof(answer));
-    virtio_device_complete(net->device, index);
     return 1;
 }
 
@@ -433,7 +432,6 @@ static void net_process_queue(void *owner, unsigned queue)
         return; /* not in use, or by others */
     } else if (queue == transmit_queue(queue / 2)) {
         virtio_device_serve(net->device, queue, net_transmit, TURN_FRAMES);
-        virtio_device_complete(net->device, queue);
     } else {
         for (unsigned i = queue / 2; i < net->tap_count; i += net->pairs)
             tap_receive(&net->taps[i]);

@@ -150,7 +150,6 @@ static void receive(struct virtio_vsock *vsock)
         !virtio_device_queue(vsock->device, QUEUE_RECEIVE)->enabled)
         return;
     virtio_device_serve(vsock->device, QUEUE_RECEIVE, deliver_next, TURN_PACKETS);
-    virtio_device_complete(vsock->device, QUEUE_RECEIVE);
     if (vsock->transmit_waits && vsock->table.reset_count < VSOCK_RESETS_HOLD) {
         vsock->transmit_waits = false;
         virtio_device_kick(vsock->device, QUEUE_TRANSMIT);
@@ -244,7 +243,6 @@ static int transmit_one(void *owner, unsigned index)
 static void transmit(struct virtio_vsock *vsock)
 {
     virtio_device_serve(vsock->device, QUEUE_TRANSMIT, transmit_one, TURN_PACKETS);
-    virtio_device_complete(vsock->device, QUEUE_TRANSMIT);
     receive(vsock); /* the answers */
 }
 
@@ -268,7 +266,6 @@ static int tell_event(void *owner, unsigned index)
         return -EPROTO;
     vsock->event_due = false;
     virtqueue_put(queue, chain.head, sizeof(event));
-    virtio_device_complete(vsock->device, index);
     return 1;
 }
 
