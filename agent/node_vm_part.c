@@ -203,6 +203,27 @@ static int reserve(struct change *change, struct error *err)
     return 0;
 }
 
+/* Has the VM as it is room for one more, and no other disk that volume?  What was sent may be all
+ * right. */
+static int check_room(const struct change *change, const json_t *array, struct error *err)
+{
+    const char *volume = json_string_value(json_object_get(change->body, "volume"));
+    json_t *item;
+    size_t index;
+
+    if (vm_devices_find_place(target_vm(change), change->part, err) < 0)
+        return -err->code;
+    json_array_foreach((json_t *)array, index, item)
+    {
+        const char *has = json_string_value(json_object_get(item, "volume"));
+
+        if (has && volume && strcmp(has, volume) == 0)
+            return error_field(err, EBUSY, "volume", "volume: volume %s is in use by vm %s", volume,
+                               change->id);
+    }
+    return 0;
+}
+
 static int put_part(struct change *change, json_t *spec, json_t *array, size_t index,
                     struct error *err)
 {
@@ -217,6 +238,8 @@ static int put_part(struct change *change, json_t *spec, json_t *array, size_t i
     else if (vm_devices_find_leaving(target_vm(change), change->part, change->part_name) >= 0)
         result = error_set(err, EBUSY, "%s %s of vm %s is still being detached",
                            parts[change->part].name, change->part_name, change->id);
+    else if (is_new && check_room(change, array, err) < 0)
+        result = -err->code;
     else if (json_object_set_new(item, "name", json_string(change->part_name)) < 0)
         result = error_no_memory(err);
     else if ((is_new ? json_array_append(array, item) : json_array_set(array, index, item)) < 0)
