@@ -130,7 +130,8 @@ static void fork_refused(const struct fork *fork, const struct error *err, struc
 
     if (length > 0 && strncmp(message, err->field, length) == 0 && message[length] == ':')
         message += length + 1 + strspn(message + length + 1, " ");
-    if (length == 0 || strcmp(err->field, "boot.fork") == 0) /* the parent, by its name */
+    /* The parent, by its name; but a VM that is there, and no fork of it, was named by its id. */
+    if (length == 0 || (strcmp(err->field, "boot.fork") == 0 && err->code != EEXIST))
         error_set(ret_err, err->code, "%.255s", message);
     else
         error_field(ret_err, err->code, "ids", "ids: %s: %.180s", fork->id, message);
