@@ -30,6 +30,15 @@
 
 /* --- from the guest --- */
 
+/* Then it may be somewhere else, and would be refused to the guest, of which nobody is told. */
+static bool climbs(const char *path)
+{
+    for (const char *up = strstr(path, "/.."); up; up = strstr(up + 1, "/.."))
+        if (up[3] == '/' || up[3] == '\0')
+            return true;
+    return false;
+}
+
 int vm_vsock_check(const struct config *config, const struct vm_vsock_spec *vsock,
                    struct error *err)
 {
@@ -40,6 +49,8 @@ int vm_vsock_check(const struct config *config, const struct vm_vsock_spec *vsoc
         for (unsigned d = 0; d < config->vsock_dirs.count; d++)
             allowed |= path_below(vsock->ports[i].socket, config->vsock_dirs.paths[d]) != NULL;
         snprintf(field, sizeof field, "vsock.ports[%u].socket", i);
+        if (climbs(vsock->ports[i].socket))
+            return error_field(err, EINVAL, field, "%s: must be a path without \"..\"", field);
         if (!allowed)
             return error_field(err, EINVAL, field,
                                "%s: is not below a directory that the node has for it (vsock-dir)",
