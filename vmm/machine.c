@@ -172,7 +172,8 @@ static void transfer_cpuid(struct machine *machine, struct transfer *transfer)
     transfer_item(transfer, "CPUID", &machine->cpuid, sizeof machine->cpuid);
     if (transfer->loading && transfer_is_good(transfer) &&
         !cpuid_is_within(&machine->cpuid, &host, what, sizeof what))
-        transfer_refuse(transfer, ENOTSUP, "this host's processor lacks %s", what);
+        transfer_refuse(transfer, ENOTSUP, "this host's processor, or the VM's cpu, lacks %s",
+                        what);
 }
 
 /* After the CPUID: everything else, which needs the vCPUs. */

@@ -123,7 +123,8 @@ static void board_transfer(struct board *board, struct transfer *transfer)
     transfer_item(transfer, "CPUID", &board->cpuid, sizeof(board->cpuid));
     if (transfer->loading && transfer_is_good(transfer) &&
         !cpuid_is_within(&board->cpuid, &host, what, sizeof(what)))
-        transfer_refuse(transfer, ENOTSUP, "this host's processor lacks %s", what);
+        transfer_refuse(transfer, ENOTSUP, "this host's processor, or the VM's cpu, lacks %s",
+                        what);
     serial_transfer(board->serial, transfer);
     power_transfer(board->power, transfer);
     hotplug_transfer(board->hotplug, transfer);
