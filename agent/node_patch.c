@@ -23,10 +23,13 @@ int change_check_spec(const struct change *change, const json_t *spec, const cha
 int change_merge_spec(struct change *change, struct error *err)
 {
     const struct resource_ops *ops = resource_ops_of(change->kind);
-    json_t *merged = json_patched(change->target->spec, change->body);
+    const json_t *before = change->target->spec;
     struct resource *fresh = NULL;
-    int result;
+    int result = spec_change_check_nulls(change->kind, before, change->body, "", err);
+    json_t *merged = result == 0 ? json_patched(before, change->body) : NULL;
 
+    if (result < 0)
+        return result;
     if (!merged)
         return error_no_memory(err);
     result = resource_parse(change->kind, merged, &fresh, err);

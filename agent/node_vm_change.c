@@ -8,6 +8,7 @@
 #include "agent/jail.h"
 #include "agent/node_change.h"
 #include "agent/node_snapshot.h"
+#include "agent/spec_change.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_disk.h"
 #include "agent/vm_memory.h"
@@ -212,10 +213,12 @@ static const char *busy_with(const struct vm *vm, char ret_text[64])
 int change_patch_vm(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
-    json_t *merged = merge_patch(change);
+    int result = spec_change_check_nulls(RESOURCE_VM, vm->head.spec, change->body, "", err);
+    json_t *merged = result == 0 ? merge_patch(change) : NULL;
     char busy[64];
-    int result;
 
+    if (result < 0)
+        return result;
     if (!merged)
         return error_no_memory(err);
     result = vm_spec_parse(merged, &change->new_spec, err);

@@ -14,10 +14,10 @@
 #include "base/json.h"
 
 static const struct {
-    const char *name, *array; /* of the spec */
+    const char *name, *array, *items; /* of the spec */
 } parts[VMM_DEVICE_KIND_COUNT] = {
-    [VMM_DEVICE_DISK] = { "disk", "disks" },
-    [VMM_DEVICE_NIC] = { "nic", "nics" },
+    [VMM_DEVICE_DISK] = { "disk", "disks", "disks[]" },
+    [VMM_DEVICE_NIC] = { "nic", "nics", "nics[]" },
 };
 
 static struct vm *target_vm(const struct change *change)
@@ -267,6 +267,12 @@ static int patch_part(struct change *change, json_t *array, size_t index, struct
     if (index == json_array_size(array))
         return error_set(err, ENOENT, "vm %s has no %s %s", change->id, parts[change->part].name,
                          change->part_name);
+    result = spec_change_check_nulls(RESOURCE_VM, json_array_get(array, index), change->body,
+                                     parts[change->part].items, err);
+    if (result < 0) {
+        name_as_in_body(err);
+        return result;
+    }
     if (json_merge_patch(json_array_get(array, index), change->body) == 0)
         patch = json_pack("{s:O}", parts[change->part].array, array);
     if (!patch)

@@ -8,7 +8,7 @@
 
 enum when { NEVER, AT_REST, AT_ONCE };
 
-/* What is not here never changes. */
+/* What is not here never changes; what a spec may be without is. */
 struct field {
     const char *path; /* "disks[].queues": of each */
     enum when when;
@@ -17,10 +17,29 @@ struct field {
 
 static const struct field labels[] = { { "labels", AT_ONCE, NULL }, { 0 } };
 
+static const struct field image_fields[] = {
+    { "labels", AT_ONCE, NULL },
+    { "format", NEVER, NULL },
+    { "sha256", NEVER, NULL },
+    { 0 },
+};
+
+static const struct field snapshot_fields[] = {
+    { "labels", AT_ONCE, NULL },
+    { "parent", NEVER, NULL },
+    { "track_changes", NEVER, NULL },
+    { 0 },
+};
+
 static const struct field volume_fields[] = {
     { "labels", AT_ONCE, NULL },
     { "size_mib", AT_ONCE, NULL },
     { "delete_protection", AT_ONCE, NULL },
+    { "image", NEVER, NULL },
+    { "snapshot", NEVER, NULL },
+    { "disk", NEVER, NULL },
+    { "fork", NEVER, NULL },
+    { "clone", NEVER, NULL },
     { 0 },
 };
 
@@ -46,6 +65,10 @@ static const struct field vm_fields[] = {
     { "cpu_limit_percent", AT_ONCE, NULL },
     { "io_weight", AT_ONCE, NULL },
     { "io_limit", AT_ONCE, NULL },
+    { "io_limit.read_bytes_per_second", AT_ONCE, NULL },
+    { "io_limit.write_bytes_per_second", AT_ONCE, NULL },
+    { "io_limit.read_ops_per_second", AT_ONCE, NULL },
+    { "io_limit.write_ops_per_second", AT_ONCE, NULL },
     { "vcpus", AT_REST, NULL },
     { "cpu", AT_REST, NULL },
     { "memory_mib", AT_REST, NULL },
@@ -66,6 +89,8 @@ static const struct field vm_fields[] = {
     { "disks[].rate_limit", AT_ONCE, NULL },
     { "nics", NEVER, "PUT or DELETE the one nic, below the VM" },
     { "nics[]", NEVER, "detach the nic, and attach it anew" },
+    { "nics[].mac", NEVER, NULL },
+    { "nics[].ipv4", NEVER, NULL },
     { "nics[].queues", AT_REST, NULL },
     { "nics[].vhost", AT_REST, NULL },
     { "nics[].rx_rate_limit", AT_ONCE, NULL },
@@ -76,9 +101,9 @@ static const struct field vm_fields[] = {
 #define FIELDS_MAX (sizeof vm_fields / sizeof vm_fields[0])
 
 static const struct field *const fields_of[RESOURCE_KIND_COUNT] = {
-    [RESOURCE_IMAGE] = labels,    [RESOURCE_VOLUME] = volume_fields,
-    [RESOURCE_NETWORK] = labels,  [RESOURCE_VM] = vm_fields,
-    [RESOURCE_SNAPSHOT] = labels, [RESOURCE_OPERATION] = operation_fields,
+    [RESOURCE_IMAGE] = image_fields,       [RESOURCE_VOLUME] = volume_fields,
+    [RESOURCE_NETWORK] = labels,           [RESOURCE_VM] = vm_fields,
+    [RESOURCE_SNAPSHOT] = snapshot_fields, [RESOURCE_OPERATION] = operation_fields,
 };
 
 /* --- paths --- */
@@ -224,5 +249,36 @@ int spec_change_check(enum resource_kind kind, const json_t *before, const json_
     if (busy && find_change(fields, before, after, AT_ONCE, path, sizeof path))
         return error_field(err, EBUSY, path, "%s: cannot be changed while the %s is %s", path,
                            resource_kind_name(kind), busy);
+    return 0;
+}
+
+static bool is_field(const struct field *fields, const char *path)
+{
+    for (; fields->path; fields++)
+        if (path_is_of(path, fields->path))
+            return true;
+    return false;
+}
+
+int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const json_t *patch,
+                            const char *path, struct error *err)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        const json_t *has = json_object_get(before, key);
+        char inner[128];
+        int result = 0;
+
+        snprintf(inner, sizeof inner, "%s%s%s", path, path[0] ? "." : "", key);
+        if (json_is_null(value) && !has && !is_field(fields_of[kind], inner))
+            result = error_field(err, EINVAL, inner, "%s: is not a known field", inner);
+        else if (json_is_object(value) && json_is_object(has) && strcmp(inner, "labels") != 0)
+            result = spec_change_check_nulls(kind, has, value, inner, err);
+        if (result < 0)
+            return result;
+    }
     return 0;
 }

@@ -18,3 +18,9 @@ bool spec_differs(const json_t *a, const json_t *b, const char *const *except, c
  * -EBUSY, or -EBADE: never; both name the field. */
 int spec_change_check(enum resource_kind kind, const json_t *before, const json_t *after,
                       const char *busy, struct error *err);
+
+/* A merge patch's nulls take away what is there, or may be: one that names no field is a mistake,
+ * of which what comes out of the merge tells nothing.  before: what the patch is of, and path:
+ * where that is, "" or as in "disks[]".  -EINVAL, naming the field. */
+int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const json_t *patch,
+                            const char *path, struct error *err);

@@ -235,6 +235,39 @@ static void of_each_kind_labels_change(void **state)
     json_decref(other);
 }
 
+static void assert_nulls(enum resource_kind kind, const char *before, const char *patch,
+                         const char *path, const char *field)
+{
+    json_t *left = json_of(before), *right = json_of(patch);
+    struct error err = { 0 };
+
+    assert_int_equal(spec_change_check_nulls(kind, left, right, path, &err),
+                     field[0] ? -EINVAL : 0);
+    assert_string_equal(err.field, field);
+    json_decref(left);
+    json_decref(right);
+}
+
+static void a_null_of_no_field_is_a_mistake(void **state)
+{
+    (void)state;
+    assert_nulls(RESOURCE_VM, "{}", "{\"cpu_limit_percent\":null}", "", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"cpu_limt_percent\":null}", "", "cpu_limt_percent");
+    assert_nulls(RESOURCE_VM, "{}", "{\"x\":1}", "", ""); /* what is read tells of it */
+    assert_nulls(RESOURCE_VM, "{\"x\":1}", "{\"x\":null}", "", "");
+    assert_nulls(RESOURCE_VM, "{\"io_limit\":{}}", "{\"io_limit\":{\"read_ops_per_second\":null}}",
+                 "", "");
+    assert_nulls(RESOURCE_VM, "{\"balloon\":{}}", "{\"balloon\":{\"mib\":null}}", "",
+                 "balloon.mib");
+    assert_nulls(RESOURCE_VM, "{\"boot\":{}}", "{\"boot\":{\"initrd\":null}}", "", "");
+    assert_nulls(RESOURCE_VM, "{\"labels\":{}}", "{\"labels\":{\"any\":null}}", "", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"rate_limit\":null}", "disks[]", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"rx_rate_limit\":null}", "disks[]", "disks[].rx_rate_limit");
+    assert_nulls(RESOURCE_VM, "{}", "{\"mac\":null}", "nics[]", "");
+    assert_nulls(RESOURCE_VOLUME, "{}", "{\"image\":null}", "", "");
+    assert_nulls(RESOURCE_NETWORK, "{}", "{\"mtus\":null}", "", "mtus");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +277,7 @@ int main(void)
         cmocka_unit_test(no_field_of_a_vm_is_forgotten),
         cmocka_unit_test(a_refusal_says_what_to_do),
         cmocka_unit_test(of_each_kind_labels_change),
+        cmocka_unit_test(a_null_of_no_field_is_a_mistake),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
