@@ -117,6 +117,7 @@ static void on_closed(void *context, bool forbidden)
                             closure->vm->kill_sent ? "the VM was killed"
                                                    : "the VM ended, or its VMM does not answer");
     vm_fork_is_lost(closure->node, closure->vm);
+    vm_step(closure->node, closure->vm); /* a stop may have waited for the snapshot */
 }
 
 static void on_snapshot(void *context, int result, int *fds, size_t fd_count)
