@@ -112,6 +112,7 @@ $(BUILD)/tests/test_directory: private LDFLAGS += -Wl,--wrap=readdir
 $(BUILD)/tests/test_node_memory: private LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_reclaim_memory \
     jail_cgroups jail_cgroup_held_bytes,-Wl,--wrap=$(f))
 $(BUILD)/tests/test_path: private LDFLAGS += -Wl,--wrap=syscall
+$(BUILD)/tests/test_snapshot_disks: private LDFLAGS += -Wl,--wrap=fdatasync
 $(BUILD)/tests/test_text: private LDFLAGS += -Wl,--wrap=malloc -Wl,--wrap=realloc
 $(BUILD)/tests/test_virtio_block_full: private LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \

@@ -62,9 +62,29 @@ static int open_disk(const struct snapshot_disks *disks, unsigned i, struct erro
     return result < 0 ? result : fd;
 }
 
+/* What is on its way to them goes now, and not while the VM is held. */
+static int sync_disks(const struct snapshot_disks *disks, struct error *err)
+{
+    int result = 0;
+
+    for (unsigned i = 0; result == 0 && i < disks->count; i++) {
+        auto_close int fd = open_disk(disks, i, err);
+
+        if (fd < 0)
+            return fd;
+        if (fdatasync(fd) < 0)
+            result = error_set(err, errno, "sync a disk: %s", strerror(errno));
+    }
+    return result;
+}
+
 int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err)
 {
     uint64_t largest = 0, total = 0;
+    int result = sync_disks(disks, err);
+
+    if (result < 0)
+        return result;
 
     for (unsigned i = 0; i < disks->count; i++) {
         auto_close int fd = open_disk(disks, i, err);
@@ -72,8 +92,8 @@ int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err)
 
         if (fd < 0)
             return fd;
-        if (fdatasync(fd) < 0 || fstat(fd, &status) < 0)
-            return error_set(err, errno, "sync a disk: %s", strerror(errno));
+        if (fstat(fd, &status) < 0)
+            return error_set(err, errno, "look at a disk: %s", strerror(errno));
         largest = (uint64_t)status.st_size > largest ? (uint64_t)status.st_size : largest;
         total += snapshot_store_weigh_disk(disks->store, disks->instance, fd);
     }
@@ -133,15 +153,17 @@ static int copy_marked(struct snapshot_disks *disks, uint64_t *ret_bytes, struct
 
 int snapshot_disks_copy_ahead(struct snapshot_disks *disks, struct error *err)
 {
-    uint64_t before = UINT64_MAX, bytes;
+    uint64_t before = UINT64_MAX, bytes = 0;
     int result = copy_whole(disks, err);
 
     for (unsigned i = 0; result == 0 && i < disks->count; i++)
         result = snapshot_store_sync_disk(disks->store, disks->instance, disks->list[i].index,
                                           disks->list[i].format, err);
     for (unsigned round = 0; result == 0 && round < ROUNDS_MAX; round++) {
-        result = copy_marked(disks, &bytes, err);
-        if (bytes < AHEAD_BYTES_MIN || bytes > before / 2)
+        result = sync_disks(disks, err);
+        if (result == 0)
+            result = copy_marked(disks, &bytes, err);
+        if (result < 0 || bytes < AHEAD_BYTES_MIN || bytes > before / 2)
             break;
         before = bytes;
     }

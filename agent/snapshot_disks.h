@@ -36,7 +36,7 @@ struct snapshot_disks {
 /* The snapshot's directory was begun.  Syncs the disks, so that less is on its way when the VM is
  * held, and makes marks if copying ahead is worth it. */
 int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err);
-/* Its VMM marks what it writes by now. */
+/* Its VMM marks what it writes by now.  Syncs the disks again before each look at the marks. */
 int snapshot_disks_copy_ahead(struct snapshot_disks *disks, struct error *err);
 /* The VM is held. */
 int snapshot_disks_copy(struct snapshot_disks *disks, struct error *err);

@@ -42,6 +42,23 @@ struct fixture {
 
 static bool is_delta; /* what the disk is, each in turn */
 
+/* Which files were synced, in this order. */
+static struct {
+    ino_t files[32];
+    size_t count;
+} syncs;
+
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true(syncs.count < sizeof syncs.files / sizeof syncs.files[0]);
+    syncs.files[syncs.count++] = status.st_ino;
+    return 0;
+}
+
 static int make_directory(const struct fixture *f, const char *name)
 {
     char path[SCRATCH_PATH + 16];
@@ -266,6 +283,24 @@ static void a_disk_that_is_written_to_all_the_time_is_copied_as_it_is_at_the_end
     assert_int_equal(difference(f), -1);
 }
 
+/* Or the VMM would do it, which holds its guest meanwhile. */
+static void what_was_written_meanwhile_is_on_its_way_too(void **state)
+{
+    struct fixture *f = *state;
+    struct stat status;
+
+    fill(f, 0, FILLED, 1);
+    prepare(f);
+    assert_int_equal(fstat(f->fd, &status), 0);
+    syncs.count = 0;
+    assert_int_equal(snapshot_disks_copy_ahead(&f->disks, &f->err), 0);
+    assert_true(syncs.count > 0);
+    assert_int_equal(syncs.files[syncs.count - 1], status.st_ino);
+    syncs.count = 0;
+    assert_int_equal(snapshot_disks_copy(&f->disks, &f->err), 0);
+    assert_int_equal(syncs.count, 0);
+}
+
 static void a_copy_is_cancelled(void **state)
 {
     struct fixture *f = *state;
@@ -285,6 +320,7 @@ int main(void)
         TEST(what_is_marked_is_copied_again_and_nothing_else),
         TEST(what_stands_before_the_disk_is_always_copied),
         TEST(a_disk_that_is_written_to_all_the_time_is_copied_as_it_is_at_the_end),
+        TEST(what_was_written_meanwhile_is_on_its_way_too),
         TEST(a_copy_is_cancelled),
     };
     int failed = cmocka_run_group_tests_name("raw", tests, NULL, NULL);
