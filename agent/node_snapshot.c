@@ -142,15 +142,12 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     return result;
 }
 
-/* *ret_bytes: what its copies may take. */
-static void describe_disks(const struct node *node, struct snapshot *snapshot, uint64_t *ret_bytes)
+static void describe_disks(const struct node *node, struct snapshot *snapshot)
 {
-    *ret_bytes = 0;
     for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
         const struct vm_disk_spec *spec = &snapshot->vm_spec.disks[i];
         const struct volume *volume = node_find_volume(node, spec->volume);
         struct snapshot_disk *disk = &snapshot->disks[i];
-        uint64_t bytes = 0;
 
         memcpy(disk->name, spec->name, sizeof disk->name);
         disk->read_only = spec->read_only;
@@ -158,12 +155,26 @@ static void describe_disks(const struct node *node, struct snapshot *snapshot, u
             continue;
         disk->size_bytes = volume->size_bytes;
         disk->format = volume->format;
-        if (disk->read_only)
-            continue;
-        disk->base = volume->base;
-        volume_allocated_bytes(node->volumes, volume->head.instance, &bytes, NULL);
-        *ret_bytes += bytes;
+        if (!disk->read_only)
+            disk->base = volume->base;
     }
+}
+
+/* What it may take, by what its disks have now. */
+static uint64_t wanted_bytes(const struct node *node, const struct snapshot *snapshot)
+{
+    uint64_t wanted =
+        snapshot->is_fork ? 0 : vm_spec_memory_bytes(&snapshot->vm_spec) + SNAPSHOT_STATE_BYTES_MAX;
+
+    for (unsigned i = 0; i < snapshot->vm_spec.disk_count; i++) {
+        const struct volume *volume = node_find_volume(node, snapshot->vm_spec.disks[i].volume);
+        uint64_t bytes = 0;
+
+        if (volume && !snapshot->disks[i].read_only)
+            volume_allocated_bytes(node->volumes, volume->head.instance, &bytes, NULL);
+        wanted += bytes;
+    }
+    return wanted;
 }
 
 uint64_t snapshot_promised_bytes(const struct node *node)
@@ -185,6 +196,18 @@ static int check_space(const struct node *node, uint64_t wanted, struct error *e
     if (result == 0)
         result = space_filesystem(node->snapshots_dir_fd, &total, &available, err);
     return result == 0 ? space_check_free(available, wanted, err) : result;
+}
+
+int snapshot_admit_more(const struct node *node, struct snapshot *snapshot, struct error *err)
+{
+    uint64_t wanted = wanted_bytes(node, snapshot);
+    int result = 0;
+
+    if (wanted > snapshot->size_bytes)
+        result = node_admit_disk(node, wanted - snapshot->size_bytes, "", err);
+    if (result == 0 && wanted > snapshot->size_bytes)
+        snapshot->size_bytes = wanted;
+    return result;
 }
 
 const struct snapshot *snapshot_under_way(const struct node *node, const char *vm)
@@ -235,7 +258,6 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
     struct snapshot *snapshot = (struct snapshot *)resource;
     const struct vm *vm = node_find_vm(node, snapshot->vm);
     const struct snapshot *rival;
-    uint64_t disk_bytes = 0;
     uint64_t wanted;
     int result;
 
@@ -253,10 +275,8 @@ static int snapshot_reserve(struct node *node, struct resource *resource, struct
         return error_no_memory(err);
     if (check_volumes(node, vm, err) < 0)
         return -err->code;
-    describe_disks(node, snapshot, &disk_bytes);
-    wanted = disk_bytes;
-    if (!snapshot->is_fork)
-        wanted += vm_spec_memory_bytes(&vm->spec) + SNAPSHOT_STATE_BYTES_MAX;
+    describe_disks(node, snapshot);
+    wanted = wanted_bytes(node, snapshot);
     result = check_space(node, wanted, err);
     if (result < 0)
         return result;

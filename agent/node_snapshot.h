@@ -95,6 +95,8 @@ void snapshot_begin(struct node *node, struct resource *resource);
 void snapshot_remove(struct node *node, struct resource *resource);
 /* Undoes it; it has failed then. */
 void snapshot_cancel(struct node *node, struct snapshot *snapshot);
+/* Its disks were copied while they were written to: what they have more by now is promised, too. */
+int snapshot_admit_more(const struct node *node, struct snapshot *snapshot, struct error *err);
 /* Of its disks, by the job that is on. */
 uint64_t snapshot_copied_bytes(const struct snapshot *snapshot);
 /* The agent ends: returns when no thread of its own copies for it any more. */

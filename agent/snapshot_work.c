@@ -187,6 +187,7 @@ static void job_is_done(void *argument, int result, const struct error *err)
     struct snapshot *snapshot = job->snapshot;
     struct node *node = job->node;
     struct snapshot_seal seal = job->seal;
+    struct error more = { 0 };
 
     snapshot->job = NULL;
     if (snapshot->step == SNAPSHOT_PREPARE) {
@@ -202,6 +203,8 @@ static void job_is_done(void *argument, int result, const struct error *err)
         fail(node, snapshot, err); /* the first error counts */
     } else if (snapshot->step == SNAPSHOT_FOUND || snapshot->step == SNAPSHOT_SEAL) {
         is_ready(node, snapshot, &seal);
+    } else if (snapshot->step == SNAPSHOT_AHEAD && snapshot_admit_more(node, snapshot, &more) < 0) {
+        fail(node, snapshot, &more);
     } else {
         go_to(node, snapshot, snapshot->step + 1);
     }
