@@ -131,8 +131,17 @@ static int run_undo(void *argument, struct error *err)
 
 /* --- and back --- */
 
+/* Until here they are open: who syncs a file that nobody has open may not hear what could not be
+ * written before. */
+static void close_files(struct snapshot *snapshot)
+{
+    cleanup_close(&snapshot->state_fd);
+    cleanup_close(&snapshot->memory_fd);
+}
+
 static void is_ready(struct node *node, struct snapshot *snapshot, const struct snapshot_seal *seal)
 {
+    close_files(snapshot);
     snapshot->state = PROGRESS_READY;
     snapshot->size_bytes = seal->size_bytes;
     memcpy(snapshot->digest, seal->digest, sizeof snapshot->digest);
@@ -147,6 +156,7 @@ static void is_ready(struct node *node, struct snapshot *snapshot, const struct 
 static void is_undone(struct node *node, struct snapshot *snapshot, int result,
                       const struct error *err)
 {
+    close_files(snapshot);
     if (result < 0) {
         snprintf(snapshot->reason, sizeof snapshot->reason, "%.150s", err->message);
         node_retry_later(node, &snapshot->head, "remove", err);
@@ -314,8 +324,6 @@ static void release_vm(struct node *node, struct snapshot *snapshot)
 {
     struct vm *vm = take_pointer(snapshot->source);
 
-    cleanup_close(&snapshot->state_fd);
-    cleanup_close(&snapshot->memory_fd);
     if (snapshot->marks.fd >= 0 && vm && vm->client)
         (void)vmm_client_mark_writes(vm->client, -1, snapshot->marks.shift, NULL);
     snapshot_marks_free(&snapshot->marks);
