@@ -38,7 +38,7 @@ void snapshot_marks_free(struct snapshot_marks *marks)
 }
 
 /* All of it is there at once, and counted as ours: a VMM's cgroup may have no room. */
-static int make_marks(uint64_t largest_bytes, struct snapshot_marks *ret_marks, struct error *err)
+static int make_marks(struct snapshot_marks *marks, struct error *err)
 {
     auto_close int fd = memfd_create("write-marks", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     void *bytes;
@@ -49,7 +49,8 @@ static int make_marks(uint64_t largest_bytes, struct snapshot_marks *ret_marks, 
     bytes = mmap(NULL, MARKS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (bytes == MAP_FAILED)
         return error_set(err, errno, "make marks for writes: %s", strerror(errno));
-    *ret_marks = (struct snapshot_marks){ take_fd(&fd), bytes, write_mark_shift(largest_bytes) };
+    marks->fd = take_fd(&fd);
+    marks->bytes = bytes;
     return 0;
 }
 
@@ -80,12 +81,12 @@ static int sync_disks(const struct snapshot_disks *disks, struct error *err)
 
 int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err)
 {
-    uint64_t largest = 0, total = 0;
+    uint64_t total = 0;
     int result = sync_disks(disks, err);
 
     if (result < 0)
         return result;
-
+    memset(disks->marks.shifts, WRITE_MARK_SHIFT_MIN, sizeof disks->marks.shifts);
     for (unsigned i = 0; i < disks->count; i++) {
         auto_close int fd = open_disk(disks, i, err);
         struct stat status;
@@ -94,10 +95,11 @@ int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err)
             return fd;
         if (fstat(fd, &status) < 0)
             return error_set(err, errno, "look at a disk: %s", strerror(errno));
-        largest = (uint64_t)status.st_size > largest ? (uint64_t)status.st_size : largest;
+        disks->marks.shifts[disks->list[i].place] =
+            (uint8_t)write_mark_shift((uint64_t)status.st_size);
         total += snapshot_store_weigh_disk(disks->store, disks->instance, fd);
     }
-    return total < AHEAD_BYTES_MIN ? 0 : make_marks(largest, &disks->marks, err);
+    return total < AHEAD_BYTES_MIN ? 0 : make_marks(&disks->marks, err);
 }
 
 static int look_for_cancel(void *context, uint64_t done, uint64_t size)
@@ -146,7 +148,7 @@ static int copy_marked(struct snapshot_disks *disks, uint64_t *ret_bytes, struct
         result = snapshot_store_renew_disk(
             disks->store, disks->instance, disks->list[i].index, disks->list[i].format, fd,
             disks->marks.bytes + (size_t)disks->list[i].place * WRITE_MARKS_OF_DISK,
-            disks->marks.shift, look_for_cancel, disks, ret_bytes, err);
+            disks->marks.shifts[disks->list[i].place], look_for_cancel, disks, ret_bytes, err);
     }
     return result;
 }

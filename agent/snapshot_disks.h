@@ -12,7 +12,7 @@
 struct snapshot_marks {
     int fd;         /* owned, for the VMM; -1 = there are none */
     uint8_t *bytes; /* owned, mapped */
-    unsigned shift;
+    uint8_t shifts[VMM_DISKS_MAX];
 };
 
 struct snapshot_disks {

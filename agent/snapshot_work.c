@@ -325,7 +325,7 @@ static void release_vm(struct node *node, struct snapshot *snapshot)
     struct vm *vm = take_pointer(snapshot->source);
 
     if (snapshot->marks.fd >= 0 && vm && vm->client)
-        (void)vmm_client_mark_writes(vm->client, -1, snapshot->marks.shift, NULL);
+        (void)vmm_client_mark_writes(vm->client, -1, snapshot->marks.shifts, NULL);
     snapshot_marks_free(&snapshot->marks);
     if (!vm)
         return;
@@ -339,7 +339,7 @@ static void ask_for_marks(struct node *node, struct snapshot *snapshot)
     struct vm *vm = snapshot->source;
 
     if (snapshot->marks.fd >= 0 && vm->client &&
-        vmm_client_mark_writes(vm->client, snapshot->marks.fd, snapshot->marks.shift, NULL) == 0)
+        vmm_client_mark_writes(vm->client, snapshot->marks.fd, snapshot->marks.shifts, NULL) == 0)
         vm_limit_hold(node, vm);
     else
         go_to(node, snapshot, SNAPSHOT_HOLD);

@@ -351,14 +351,13 @@ static int speaks(const struct vmm_client *client, uint32_t version, struct erro
     return 0;
 }
 
-int vmm_client_mark_writes(struct vmm_client *client, int fd, unsigned shift, struct error *err)
+int vmm_client_mark_writes(struct vmm_client *client, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                           struct error *err)
 {
-    struct vmm_mark_writes message = {
-        .header = vmm_header(VMM_MESSAGE_MARK_WRITES, sizeof message),
-        .shift = shift,
-    };
+    struct vmm_mark_writes message = { vmm_header(VMM_MESSAGE_MARK_WRITES, sizeof message), { 0 } };
     int result = speaks(client, VMM_PROTOCOL_MARKS, err);
 
+    memcpy(message.shifts, shifts, sizeof message.shifts);
     if (result == 0)
         result = seqpacket_send(client->fd, &message, sizeof message, &fd, fd >= 0, err);
     client->markings_owed += result == 0;

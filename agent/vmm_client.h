@@ -71,7 +71,7 @@ int vmm_client_attach(struct vmm_client *client, const struct vmm_attach *device
 /* ask: that the guest lets it go; else only whether it is there. */
 int vmm_client_detach(struct vmm_client *client, enum vmm_device_kind kind, unsigned place,
                       bool ask, struct error *err);
-/* fd: as control_protocol.h says, borrowed; -1 = no more.  shift: of base/write_marks.h.
- * -EOPNOTSUPP as above. */
-int vmm_client_mark_writes(struct vmm_client *client, int fd, unsigned shift, struct error *err);
+/* fd and shifts as control_protocol.h says, borrowed; fd -1 = no more.  -EOPNOTSUPP as above. */
+int vmm_client_mark_writes(struct vmm_client *client, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                           struct error *err);
 int vmm_client_ping(struct vmm_client *client, struct error *err);

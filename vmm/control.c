@@ -302,11 +302,13 @@ static bool on_mark_writes(struct control *control, const void *message)
     struct error err = { 0 };
     int result;
 
-    if (!control->ops || control->fd_count > 1 || mark->shift < WRITE_MARK_SHIFT_MIN ||
-        mark->shift > WRITE_MARK_SHIFT_MAX)
+    for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
+        if (mark->shifts[i] < WRITE_MARK_SHIFT_MIN || mark->shifts[i] > WRITE_MARK_SHIFT_MAX)
+            return false;
+    if (!control->ops || control->fd_count > 1)
         return false;
     result = control->ops->mark_writes(
-        control->machine, control->fd_count == 1 ? control->fds[0] : -1, mark->shift, &err);
+        control->machine, control->fd_count == 1 ? control->fds[0] : -1, mark->shifts, &err);
     if (result < 0)
         log_warning(control->log, "%s", err.message);
     control_send_state(control, VMM_MESSAGE_MARKING, result);

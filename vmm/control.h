@@ -53,7 +53,8 @@ struct control_ops {
     int (*detach)(struct machine *machine, enum vmm_device_kind kind, unsigned place, bool ask,
                   struct error *err);
     /* As devices.h says. */
-    int (*mark_writes)(struct machine *machine, int fd, unsigned shift, struct error *err);
+    int (*mark_writes)(struct machine *machine, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                       struct error *err);
 };
 
 /* At once, or false: there is no agent, or it does not read. */

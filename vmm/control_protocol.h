@@ -266,8 +266,8 @@ struct vmm_memory_change {
 
 struct vmm_mark_writes {
     struct vmm_message_header header;
-    uint32_t shift; /* WRITE_MARK_SHIFT_MIN to _MAX: of the bytes that a mark stands for */
-    uint32_t reserved;
+    /* By the disks' places, WRITE_MARK_SHIFT_MIN to _MAX: of the bytes that a mark stands for. */
+    uint8_t shifts[VMM_DISKS_MAX];
 };
 
 enum vmm_device_kind { VMM_DEVICE_DISK, VMM_DEVICE_NIC, VMM_DEVICE_KIND_COUNT };

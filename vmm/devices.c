@@ -223,7 +223,7 @@ int devices_init(struct devices *devices, const struct devices_spec *spec,
     return result < 0 ? result : add_all(devices, configure, fds, err);
 }
 
-int devices_mark_writes(struct devices *devices, int fd, unsigned shift, struct error *err)
+int devices_mark_writes(struct devices *devices, int fd, const uint8_t *shifts, struct error *err)
 {
     const size_t bytes = (size_t)VMM_DISKS_MAX * WRITE_MARKS_OF_DISK;
     uint8_t *marks = NULL;
@@ -237,7 +237,8 @@ int devices_mark_writes(struct devices *devices, int fd, unsigned shift, struct 
     for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
         if (devices->places[VMM_DEVICE_DISK][i].block)
             virtio_block_mark_writes(devices->places[VMM_DEVICE_DISK][i].block,
-                                     marks ? marks + i * WRITE_MARKS_OF_DISK : NULL, shift);
+                                     marks ? marks + i * WRITE_MARKS_OF_DISK : NULL,
+                                     marks ? shifts[i] : 0);
     if (devices->marks)
         (void)munmap(devices->marks, bytes);
     devices->marks = marks;

@@ -69,8 +69,8 @@ int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned 
                    struct error *err);
 
 /* Marks what is written to the disks that are there (base/write_marks.h) in the file, which may be
- * closed then; instead of in another.  -1: no more, and it succeeds. */
-int devices_mark_writes(struct devices *devices, int fd, unsigned shift, struct error *err);
+ * closed then; instead of in another.  shifts: by place.  -1 and NULL: no more, and it succeeds. */
+int devices_mark_writes(struct devices *devices, int fd, const uint8_t *shifts, struct error *err);
 
 /* No disk has anything in flight afterwards, and no vhost a queue; vCPUs are held. */
 void devices_finish(struct devices *devices);

@@ -404,12 +404,13 @@ static void agent_left(struct machine *machine)
 {
     if (machine->devices.vsock)
         virtio_vsock_forget(machine->devices.vsock);
-    (void)devices_mark_writes(&machine->devices, -1, 0, NULL);
+    (void)devices_mark_writes(&machine->devices, -1, NULL, NULL);
 }
 
-static int mark_writes(struct machine *machine, int fd, unsigned shift, struct error *err)
+static int mark_writes(struct machine *machine, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                       struct error *err)
 {
-    return devices_mark_writes(&machine->devices, fd, shift, err);
+    return devices_mark_writes(&machine->devices, fd, shifts, err);
 }
 
 static void change_memory(struct machine *machine, uint64_t requested)

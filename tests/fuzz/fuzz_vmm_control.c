@@ -135,10 +135,12 @@ static int detach_device(struct machine *f, enum vmm_device_kind kind, unsigned 
     return place % 2 > 0 ? 0 : error_set(err, ENOENT, "none");
 }
 
-static int mark_writes(struct machine *f, int fd, unsigned shift, struct error *err)
+static int mark_writes(struct machine *f, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                       struct error *err)
 {
     (void)f;
-    FUZZ_REQUIRE(shift >= WRITE_MARK_SHIFT_MIN && shift <= WRITE_MARK_SHIFT_MAX);
+    for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
+        FUZZ_REQUIRE(shifts[i] >= WRITE_MARK_SHIFT_MIN && shifts[i] <= WRITE_MARK_SHIFT_MAX);
     return fd < 0 ? 0 : error_set(err, EINVAL, "not such a file");
 }
 
@@ -258,8 +260,8 @@ static void put_marks(struct fuzz_input *input, struct vmm_mark_writes *marks)
 {
     *marks = (struct vmm_mark_writes){
         .header = { VMM_MESSAGE_MARK_WRITES, 1, sizeof(*marks), 0 },
-        .shift = (uint32_t)fuzz_take(input, 1),
     };
+    memset(marks->shifts, (int)fuzz_take(input, 1), sizeof(marks->shifts));
     patch(input, marks, sizeof(*marks));
 }
 

@@ -229,12 +229,13 @@ static inline void change_device(struct machine *f, const struct vmm_attach *cha
     f->changes++;
 }
 
-static inline int mark_writes(struct machine *f, int fd, unsigned shift, struct error *err)
+static inline int mark_writes(struct machine *f, int fd, const uint8_t shifts[VMM_DISKS_MAX],
+                              struct error *err)
 {
-    f->mark_shift = shift;
+    f->mark_shift = shifts[VMM_DISKS_MAX - 1];
     if (fd < 0)
         f->unmarkings++;
-    else if (shift == 21)
+    else if (shifts[0] == 21)
         return error_set(err, EINVAL, "not such a file");
     else
         f->markings++;

@@ -327,15 +327,17 @@ static void disks_and_nics_are_told_their_limits(void **state)
     }
 }
 
-static int ask_for_marks(struct machine *f, int fd, unsigned shift, size_t fd_count)
+/* shift: of the disk at that place; the others have 20. */
+static int ask_for_marks(struct machine *f, int fd, unsigned place, uint8_t shift, size_t fd_count)
 {
-    const struct vmm_mark_writes message = {
+    struct vmm_mark_writes message = {
         .header = { VMM_MESSAGE_MARK_WRITES, VMM_PROTOCOL_VERSION, sizeof message, 0 },
-        .shift = shift,
     };
     struct vmm_state got;
     ssize_t size;
 
+    memset(message.shifts, 20, sizeof message.shifts);
+    message.shifts[place] = shift;
     assert_int_equal(
         seqpacket_send(fd, &message, sizeof message, (int[]){ fd, fd }, fd_count, NULL), 0);
     turn(f);
@@ -355,11 +357,11 @@ static void writes_are_marked_in_one_file_or_none(void **state)
     make_ready(f, fd);
     assert_int_equal(answer(fd), VMM_MESSAGE_READY);
     fds_before = open_fds();
-    assert_int_equal(ask_for_marks(f, fd, 20, 1), 0);
-    assert_int_equal(ask_for_marks(f, fd, 48, 1), 0);
+    assert_int_equal(ask_for_marks(f, fd, 0, 20, 1), 0);
+    assert_int_equal(ask_for_marks(f, fd, 7, 48, 1), 0);
     assert_int_equal(f->mark_shift, 48);
-    assert_int_equal(ask_for_marks(f, fd, 20, 0), 0);
-    assert_int_equal(ask_for_marks(f, fd, 21, 1), -EINVAL);
+    assert_int_equal(ask_for_marks(f, fd, 0, 20, 0), 0);
+    assert_int_equal(ask_for_marks(f, fd, 0, 21, 1), -EINVAL);
     assert_int_equal(f->markings, 2);
     assert_int_equal(f->unmarkings, 1);
     assert_int_equal(open_fds(), fds_before);
@@ -367,7 +369,7 @@ static void writes_are_marked_in_one_file_or_none(void **state)
         auto_close int again = dial(f);
 
         assert_int_equal(
-            ask_for_marks(f, again, (const unsigned[]){ 0, 19, 49, 20 }[bad], bad < 3 ? 1 : 2),
+            ask_for_marks(f, again, 7, (const uint8_t[]){ 0, 19, 49, 20 }[bad], bad < 3 ? 1 : 2),
             -EPIPE);
     }
     assert_int_equal(f->markings, 2);

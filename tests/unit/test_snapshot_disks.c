@@ -152,7 +152,8 @@ static void prepare(struct fixture *f)
 {
     assert_int_equal(snapshot_disks_prepare(&f->disks, &f->err), 0);
     assert_true(f->disks.marks.fd >= 0);
-    assert_int_equal(f->disks.marks.shift, WRITE_MARK_SHIFT_MIN);
+    for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
+        assert_int_equal(f->disks.marks.shifts[i], WRITE_MARK_SHIFT_MIN);
     f->marks = f->disks.marks.bytes + PLACE * WRITE_MARKS_OF_DISK;
 }
 
@@ -230,6 +231,22 @@ static void what_stands_before_the_disk_is_always_copied(void **state)
     assert_int_equal(pwrite(f->fd, "\xff", 1, DELTA_BITMAP_OFFSET + 2), 1);
     assert_int_equal(snapshot_disks_copy(&f->disks, &f->err), 0);
     assert_int_equal(difference(f), -1);
+}
+
+/* Of a disk beside a much larger one, parts are as small as they were. */
+static void each_disk_has_parts_of_its_own_size(void **state)
+{
+    struct fixture *f = *state;
+    enum volume_format format;
+
+    fill(f, 0, FILLED, 1);
+    assert_int_equal(volume_create(f->volumes, 4, 128ull << 30, NULL, &format, &f->err), 0);
+    f->disks.list[f->disks.count].volume = 4;
+    f->disks.list[f->disks.count].place = 1;
+    f->disks.list[f->disks.count++].format = format;
+    assert_int_equal(snapshot_disks_prepare(&f->disks, &f->err), 0);
+    assert_int_equal(f->disks.marks.shifts[1], WRITE_MARK_SHIFT_MIN + 1);
+    assert_int_equal(f->disks.marks.shifts[PLACE], WRITE_MARK_SHIFT_MIN);
 }
 
 struct writer {
@@ -320,6 +337,7 @@ int main(void)
         TEST(what_is_marked_is_copied_again_and_nothing_else),
         TEST(what_stands_before_the_disk_is_always_copied),
         TEST(a_disk_that_is_written_to_all_the_time_is_copied_as_it_is_at_the_end),
+        TEST(each_disk_has_parts_of_its_own_size),
         TEST(what_was_written_meanwhile_is_on_its_way_too),
         TEST(a_copy_is_cancelled),
     };

@@ -142,13 +142,14 @@ static void an_answer_too_many_ends_it(void **state)
 
 static void the_last_answer_about_marks_counts(void **state)
 {
+    static const uint8_t shifts[VMM_DISKS_MAX] = { 20, 20, 20, 20, 20, 20, 20, 20 };
     struct fixture *f = *state;
 
-    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, 20, NULL), -EOPNOTSUPP);
+    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, shifts, NULL), -EOPNOTSUPP);
     assert_int_equal(vmm_client_ping(f->client, NULL), 0);
     answer(f, VMM_MESSAGE_STATE); /* its version, too */
-    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, 20, NULL), 0);
-    assert_int_equal(vmm_client_mark_writes(f->client, -1, 20, NULL), 0);
+    assert_int_equal(vmm_client_mark_writes(f->client, f->vmm, shifts, NULL), 0);
+    assert_int_equal(vmm_client_mark_writes(f->client, -1, shifts, NULL), 0);
     answer(f, VMM_MESSAGE_MARKING);
     assert_int_equal(f->markings, 0);
     answer(f, VMM_MESSAGE_MARKING);
