@@ -86,18 +86,36 @@ int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *er
     return result;
 }
 
-static int read_to_grow(int fd, uint64_t size_bytes, struct delta_header *ret_header,
-                        uint64_t *ret_file_bytes, struct error *err)
+/* Whatever its base is. */
+static int read_header(int fd, struct delta_header *ret_header, uint64_t *ret_file_bytes,
+                       struct error *err)
 {
     uint8_t bytes[sizeof(struct delta_header)];
     struct stat status;
     ssize_t got = pread(fd, bytes, sizeof bytes, 0);
-    int result;
 
     if (got < 0 || fstat(fd, &status) < 0)
         return error_set(err, errno, "the delta file: read it: %s", strerror(errno));
     *ret_file_bytes = (uint64_t)status.st_size;
-    result = delta_header_parse(bytes, (size_t)got, *ret_file_bytes, ret_header, err);
+    return delta_header_parse(bytes, (size_t)got, *ret_file_bytes, ret_header, err);
+}
+
+int delta_file_start(int fd, uint64_t *ret_start, struct error *err)
+{
+    struct delta_header header;
+    uint64_t has_bytes;
+    int result = read_header(fd, &header, &has_bytes, err);
+
+    if (result == 0)
+        *ret_start = delta_data_offset(&header);
+    return result;
+}
+
+static int read_to_grow(int fd, uint64_t size_bytes, struct delta_header *ret_header,
+                        uint64_t *ret_file_bytes, struct error *err)
+{
+    int result = read_header(fd, ret_header, ret_file_bytes, err);
+
     if (result < 0)
         return result;
     if (size_bytes % DELTA_BLOCK_BYTES != 0 || size_bytes < ret_header->virtual_bytes)

@@ -15,6 +15,8 @@ uint64_t delta_file_bytes_max(uint64_t size_bytes);
 /* 0 if it is a delta over that base, else -EINVAL with the reason.  Its bitmap is judged by who
  * loads it. */
 int delta_file_check(int fd, int base_fd, const char *base_uid, struct error *err);
+/* Where the disk begins in its file, in bytes.  -EINVAL if it is no delta. */
+int delta_file_start(int fd, uint64_t *ret_start, struct error *err);
 /* May it grow so far?  As the next, and nothing is changed. */
 int delta_file_check_growth(int fd, uint64_t size_bytes, struct error *err);
 /* Durably; size_bytes: whole blocks, not less than it has (-EINVAL); -EFBIG if its bitmap has no

@@ -9,12 +9,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/delta_format.h"
 #include "base/directory.h"
 #include "base/error.h"
 #include "base/file_io.h"
 #include "base/path.h"
 #include "base/write_marks.h"
+#include "storage/delta_file.h"
 #include "storage/instance_name.h"
 #include "storage/trash.h"
 
@@ -144,45 +144,26 @@ int snapshot_store_sync_disk(const struct snapshot_store *store, uint32_t instan
     return fdatasync(fd) < 0 ? error_set(err, errno, "sync a disk's copy: %s", strerror(errno)) : 0;
 }
 
-/* Where the disk begins in its file.  What stands before it in a delta is small, and not marked. */
-static int find_start(int fd, enum volume_format format, uint64_t size, uint64_t *ret_start,
-                      struct error *err)
-{
-    unsigned char bytes[sizeof(struct delta_header)];
-    struct delta_header header;
-    int result;
-
-    *ret_start = 0;
-    if (format != VOLUME_DELTA)
-        return 0;
-    result = file_read_all(fd, bytes, sizeof bytes, 0);
-    if (result < 0)
-        return error_set(err, result, "read a delta: %s", strerror(-result));
-    result = delta_header_parse(bytes, sizeof bytes, size, &header, err);
-    if (result == 0)
-        *ret_start = delta_data_offset(&header);
-    return result;
-}
-
 int snapshot_store_renew_disk(const struct snapshot_store *store, uint32_t instance, unsigned index,
                               enum volume_format format, int from_fd, uint8_t *marks,
                               unsigned shift, sparse_progress_fn *progress, void *context,
                               uint64_t *bytes, struct error *err)
 {
     auto_close int fd = open_added(store, instance, index, format, err);
-    uint64_t size, first, start, end;
+    uint64_t size, first = 0, start, end;
     struct stat status;
-    int result;
+    int result = 0;
 
     if (fd < 0)
         return fd;
     if (fstat(from_fd, &status) < 0)
         return error_set(err, errno, "look at a disk: %s", strerror(errno));
     size = (uint64_t)status.st_size;
-    result = find_start(from_fd, format, size, &first, err);
+    if (format == VOLUME_DELTA)
+        result = delta_file_start(from_fd, &first, err);
     if (result < 0)
         return result;
-    if (first > 0)
+    if (first > 0) /* what stands before the disk in a delta is small, and not marked */
         result = sparse_copy_anew(from_fd, fd, 0, first, progress, context);
     for (size_t mark = 0; mark < WRITE_MARKS_OF_DISK && result == 0; mark++) {
         start = first + ((uint64_t)mark << shift);
