@@ -185,8 +185,7 @@ struct vm {
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */
     struct loop_timer *hold_timer; /* until it does */
-    int64_t
-        held_ns; /* since when it is held for a snapshot or fork, and would run; 0 = it is not */
+    int64_t held_ns; /* since when a snapshot or fork keeps it from running; 0 = none does */
     struct loop_timer *timer; /* backoff, time to start, time to stop: whichever the state has */
 
     unsigned jobs;              /* on workers now; no step is taken before they are back */

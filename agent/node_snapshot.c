@@ -201,11 +201,12 @@ static int check_space(const struct node *node, uint64_t wanted, struct error *e
 int snapshot_admit_more(const struct node *node, struct snapshot *snapshot, struct error *err)
 {
     uint64_t wanted = wanted_bytes(node, snapshot);
-    int result = 0;
+    int result;
 
-    if (wanted > snapshot->size_bytes)
-        result = node_admit_disk(node, wanted - snapshot->size_bytes, "", err);
-    if (result == 0 && wanted > snapshot->size_bytes)
+    if (wanted <= snapshot->size_bytes)
+        return 0;
+    result = node_admit_disk(node, wanted - snapshot->size_bytes, "", err);
+    if (result == 0)
         snapshot->size_bytes = wanted;
     return result;
 }

@@ -54,52 +54,60 @@ static int make_marks(struct snapshot_marks *marks, struct error *err)
     return 0;
 }
 
-static int open_disk(const struct snapshot_disks *disks, unsigned i, struct error *err)
-{
-    int fd = -1;
-    int result =
-        volume_open_held(disks->volumes, disks->list[i].volume, disks->list[i].format, &fd, err);
+/* What is done with the i-th of them, open for reading as fd; *total: bytes, whichever they are. */
+typedef int disk_act_fn(struct snapshot_disks *disks, unsigned i, int fd, uint64_t *total,
+                        struct error *err);
 
-    return result < 0 ? result : fd;
-}
-
-/* What is on its way to them goes now, and not while the VM is held. */
-static int sync_disks(const struct snapshot_disks *disks, struct error *err)
+static int each_disk(struct snapshot_disks *disks, disk_act_fn *act, uint64_t *total,
+                     struct error *err)
 {
     int result = 0;
 
     for (unsigned i = 0; result == 0 && i < disks->count; i++) {
-        auto_close int fd = open_disk(disks, i, err);
+        auto_close int fd = -1;
 
-        if (fd < 0)
-            return fd;
-        if (fdatasync(fd) < 0)
-            result = error_set(err, errno, "sync a disk: %s", strerror(errno));
+        result = volume_open_held(disks->volumes, disks->list[i].volume, disks->list[i].format, &fd,
+                                  err);
+        if (result == 0)
+            result = act(disks, i, fd, total, err);
     }
     return result;
+}
+
+/* What is on its way to it goes now, and not while the VM is held. */
+static int sync_one(struct snapshot_disks *disks, unsigned i, int fd, uint64_t *total,
+                    struct error *err)
+{
+    (void)disks;
+    (void)i;
+    (void)total;
+    return fdatasync(fd) < 0 ? error_set(err, errno, "sync a disk: %s", strerror(errno)) : 0;
+}
+
+/* Syncs it, and adds what there would be to copy. */
+static int weigh_one(struct snapshot_disks *disks, unsigned i, int fd, uint64_t *total,
+                     struct error *err)
+{
+    struct stat status;
+    int result = sync_one(disks, i, fd, total, err);
+
+    if (result < 0)
+        return result;
+    if (fstat(fd, &status) < 0)
+        return error_set(err, errno, "look at a disk: %s", strerror(errno));
+    disks->marks.shifts[disks->list[i].place] = (uint8_t)write_mark_shift((uint64_t)status.st_size);
+    *total += snapshot_store_weigh_disk(disks->store, disks->instance, fd);
+    return 0;
 }
 
 int snapshot_disks_prepare(struct snapshot_disks *disks, struct error *err)
 {
     uint64_t total = 0;
-    int result = sync_disks(disks, err);
+    int result;
 
-    if (result < 0)
-        return result;
     memset(disks->marks.shifts, WRITE_MARK_SHIFT_MIN, sizeof disks->marks.shifts);
-    for (unsigned i = 0; i < disks->count; i++) {
-        auto_close int fd = open_disk(disks, i, err);
-        struct stat status;
-
-        if (fd < 0)
-            return fd;
-        if (fstat(fd, &status) < 0)
-            return error_set(err, errno, "look at a disk: %s", strerror(errno));
-        disks->marks.shifts[disks->list[i].place] =
-            (uint8_t)write_mark_shift((uint64_t)status.st_size);
-        total += snapshot_store_weigh_disk(disks->store, disks->instance, fd);
-    }
-    return total < AHEAD_BYTES_MIN ? 0 : make_marks(&disks->marks, err);
+    result = each_disk(disks, weigh_one, &total, err);
+    return result < 0 || total < AHEAD_BYTES_MIN ? result : make_marks(&disks->marks, err);
 }
 
 static int look_for_cancel(void *context, uint64_t done, uint64_t size)
@@ -119,52 +127,43 @@ static int copy_progress(void *context, uint64_t done, uint64_t size)
     return look_for_cancel(disks, done, size);
 }
 
-static int copy_whole(struct snapshot_disks *disks, struct error *err)
+static int add_one(struct snapshot_disks *disks, unsigned i, int fd, uint64_t *total,
+                   struct error *err)
 {
-    int result = 0;
-
-    for (unsigned i = 0; result == 0 && i < disks->count; i++) {
-        auto_close int fd = open_disk(disks, i, err);
-
-        if (fd < 0)
-            return fd;
-        result = snapshot_store_add_disk(disks->store, disks->instance, disks->list[i].index,
+    int result = snapshot_store_add_disk(disks->store, disks->instance, disks->list[i].index,
                                          disks->list[i].format, fd, copy_progress, disks, err);
-        disks->before = disks->done;
-    }
+
+    (void)total;
+    disks->before = disks->done;
     return result;
 }
 
-static int copy_marked(struct snapshot_disks *disks, uint64_t *ret_bytes, struct error *err)
+/* Adds what was marked of it. */
+static int renew_one(struct snapshot_disks *disks, unsigned i, int fd, uint64_t *total,
+                     struct error *err)
 {
-    int result = 0;
+    unsigned place = disks->list[i].place;
 
-    *ret_bytes = 0;
-    for (unsigned i = 0; result == 0 && i < disks->count; i++) {
-        auto_close int fd = open_disk(disks, i, err);
-
-        if (fd < 0)
-            return fd;
-        result = snapshot_store_renew_disk(
-            disks->store, disks->instance, disks->list[i].index, disks->list[i].format, fd,
-            disks->marks.bytes + (size_t)disks->list[i].place * WRITE_MARKS_OF_DISK,
-            disks->marks.shifts[disks->list[i].place], look_for_cancel, disks, ret_bytes, err);
-    }
-    return result;
+    return snapshot_store_renew_disk(
+        disks->store, disks->instance, disks->list[i].index, disks->list[i].format, fd,
+        disks->marks.bytes + (size_t)place * WRITE_MARKS_OF_DISK, disks->marks.shifts[place],
+        look_for_cancel, disks, total, err);
 }
 
 int snapshot_disks_copy_ahead(struct snapshot_disks *disks, struct error *err)
 {
-    uint64_t before = UINT64_MAX, bytes = 0;
-    int result = copy_whole(disks, err);
+    uint64_t before = UINT64_MAX;
+    int result = each_disk(disks, add_one, NULL, err);
 
     for (unsigned i = 0; result == 0 && i < disks->count; i++)
         result = snapshot_store_sync_disk(disks->store, disks->instance, disks->list[i].index,
                                           disks->list[i].format, err);
     for (unsigned round = 0; result == 0 && round < ROUNDS_MAX; round++) {
-        result = sync_disks(disks, err);
+        uint64_t bytes = 0;
+
+        result = each_disk(disks, sync_one, NULL, err);
         if (result == 0)
-            result = copy_marked(disks, &bytes, err);
+            result = each_disk(disks, renew_one, &bytes, err);
         if (result < 0 || bytes < AHEAD_BYTES_MIN || bytes > before / 2)
             break;
         before = bytes;
@@ -175,7 +174,7 @@ int snapshot_disks_copy_ahead(struct snapshot_disks *disks, struct error *err)
 
 int snapshot_disks_copy(struct snapshot_disks *disks, struct error *err)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
 
-    return disks->copied_ahead ? copy_marked(disks, &bytes, err) : copy_whole(disks, err);
+    return each_disk(disks, disks->copied_ahead ? renew_one : add_one, &bytes, err);
 }
