@@ -30,16 +30,20 @@ def restores(build):
     return statistics.median(took)
 
 
+def await_console(client, name, text):
+    deadline = time.monotonic() + 60
+    while text not in client.request("fork", "GET", f"/v1/vms/{name}/console?tail=200"):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: the guest of {name} does not come to {text}")
+        time.sleep(0.05)
+
+
 def parent(client, name, touched_mib):
     """A VM of shared memory that has touched so much of it."""
     client.request("fork", "PUT", f"/v1/vms/{name}?wait=10",
                    {"memory_mib": touched_mib + 16, "memory_backing": "shared",
                     "boot": {"kernel": "guest", "cmdline": f"touch:{touched_mib}:7 tick:1000"}})
-    deadline = time.monotonic() + 30
-    while b"tick" not in client.request("fork", "GET", f"/v1/vms/{name}/console?tail=200"):
-        if time.monotonic() > deadline:
-            raise SystemExit("bench: the guest does not touch its memory")
-        time.sleep(0.05)
+    await_console(client, name, b"tick")
 
 
 def remove(client, names):
@@ -74,11 +78,7 @@ def holds(client, name, spec, ready):
     """Milliseconds for which a VM is held for a snapshot, once its guest has said that it is ready."""
     took = []
     client.request("fork", "PUT", f"/v1/vms/{name}?wait=10", spec)
-    deadline = time.monotonic() + 60
-    while ready not in client.request("fork", "GET", f"/v1/vms/{name}/console?tail=200"):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"bench: the guest of {name} does not come to {ready}")
-        time.sleep(0.05)
+    await_console(client, name, ready)
     for _ in range(ROUNDS):
         before = held(client)
         client.request("fork", "POST", f"/v1/vms/{name}/snapshot?wait=60", {"id": "held"})

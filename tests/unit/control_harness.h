@@ -276,6 +276,13 @@ static inline void make_ready(struct machine *f, int fd)
     control_ready(f->control, &ops, f);
 }
 
+/* The same, and the agent has heard it. */
+static inline void be_ready(struct machine *f, int fd)
+{
+    make_ready(f, fd);
+    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+}
+
 static inline void post_with(int fd, uint32_t type, size_t fd_count)
 {
     struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };

@@ -8,8 +8,7 @@ static void a_paused_vmm_serves_control_only(void **state)
     struct machine *f = *state;
     auto_close int fd = dial(f), newer = -1;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     send_header(f, fd, VMM_MESSAGE_RESUME); /* nothing to resume: only answered */
     expect_state(fd, false);
     assert_int_equal(f->resumes, 0);
@@ -55,8 +54,7 @@ static void a_configured_vmm_answers(void **state)
     struct machine *f = *state;
     auto_close int fd = dial(f);
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     send_header(f, fd, VMM_MESSAGE_PING);
     assert_int_equal(answer(fd), VMM_MESSAGE_STATE);
     send_header(f, fd, VMM_MESSAGE_POWER_BUTTON);
@@ -82,8 +80,7 @@ static void console_input_is_taken_whole_or_not(void **state)
     struct vmm_console_input input = input_message(VMM_INPUT_MAX);
     struct vmm_state got;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     for (int round = 0; round < 2; round++) {
         f->input_room = round == 0 ? VMM_INPUT_MAX : VMM_INPUT_MAX - 1;
         assert_int_equal(seqpacket_send(fd, &input, sizeof input, NULL, 0, NULL), 0);
@@ -125,8 +122,7 @@ static void a_second_configuration_hangs_up(void **state)
     auto_close int fd = dial(f);
     int before;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     before = open_fds();
     assert_int_equal(seqpacket_send(fd, &configure, sizeof configure, (int[]){ 0 }, 1, NULL), 0);
     turn(f);

@@ -17,8 +17,7 @@ static int ready(struct machine *f)
 {
     int fd = dial(f);
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     return fd;
 }
 

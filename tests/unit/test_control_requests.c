@@ -17,8 +17,7 @@ static void a_snapshot_needs_a_pause_and_two_files_or_three(void **state)
     auto_close int fd = dial(f);
     int fds_before;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     fds_before = open_fds();
     post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
     turn(f);
@@ -91,8 +90,7 @@ static void vsock_messages_go_both_ways(void **state)
     struct vmm_vsock message = { { VMM_MESSAGE_VSOCK_CONNECT, 1, sizeof message, 0 }, .port = 22 };
     int fds_before;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     fds_before = open_fds();
     assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
     turn(f);
@@ -123,8 +121,7 @@ static void a_balloon_is_told_its_size(void **state)
     };
     auto_close int fd = dial(f);
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
     turn(f);
     assert_int_equal(f->target_mib, 63);
@@ -146,8 +143,7 @@ static void memory_is_told_its_size(void **state)
     auto_close int fd = dial(f);
 
     f->hotplug_bytes = 64ull << 20;
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     change.requested_bytes = 64ull << 20;
     assert_int_equal(seqpacket_send(fd, &change, sizeof change, NULL, 0, NULL), 0);
     turn(f);
@@ -193,8 +189,7 @@ static void a_device_is_attached_with_its_files(void **state)
     auto_close int fd = dial(f);
     int fds_before;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     fds_before = open_fds();
     assert_int_equal(seqpacket_send(fd, &message, sizeof message, (int[]){ 0 }, 1, NULL), 0);
     turn(f);
@@ -256,8 +251,7 @@ static void a_device_is_asked_to_go_and_its_going_is_told(void **state)
     };
     auto_close int fd = dial(f);
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     post(fd, VMM_MESSAGE_PAUSE);
     assert_int_equal(seqpacket_send(fd, &message, sizeof message, NULL, 0, NULL), 0);
     message.place = 200;
@@ -305,8 +299,7 @@ static void disks_and_nics_are_told_their_limits(void **state)
     struct machine *f = *state;
     auto_close int fd = dial(f);
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     send_change(f, fd, &good, sizeof good);
     send_change(f, fd, &nic, sizeof nic);
     assert_int_equal(f->changes, 2);
@@ -354,8 +347,7 @@ static void writes_are_marked_in_one_file_or_none(void **state)
     auto_close int fd = dial(f);
     int fds_before;
 
-    make_ready(f, fd);
-    assert_int_equal(answer(fd), VMM_MESSAGE_READY);
+    be_ready(f, fd);
     fds_before = open_fds();
     assert_int_equal(ask_for_marks(f, fd, 0, 20, 1), 0);
     assert_int_equal(ask_for_marks(f, fd, 7, 48, 1), 0);

@@ -148,8 +148,10 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* Of a disk on which there is much. */
 static void prepare(struct fixture *f)
 {
+    fill(f, 0, FILLED, 1);
     assert_int_equal(snapshot_disks_prepare(&f->disks, &f->err), 0);
     assert_true(f->disks.marks.fd >= 0);
     for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
@@ -194,7 +196,6 @@ static void what_is_marked_is_copied_again_and_nothing_else(void **state)
 {
     struct fixture *f = *state;
 
-    fill(f, 0, FILLED, 1);
     prepare(f);
     assert_int_equal(snapshot_disks_copy_ahead(&f->disks, &f->err), 0);
     assert_true(f->disks.copied_ahead);
@@ -225,7 +226,6 @@ static void what_stands_before_the_disk_is_always_copied(void **state)
 
     if (!is_delta)
         return; /* it begins with its file */
-    fill(f, 0, FILLED, 1);
     prepare(f);
     assert_int_equal(snapshot_disks_copy_ahead(&f->disks, &f->err), 0);
     assert_int_equal(pwrite(f->fd, "\xff", 1, DELTA_BITMAP_OFFSET + 2), 1);
@@ -287,7 +287,6 @@ static void a_disk_that_is_written_to_all_the_time_is_copied_as_it_is_at_the_end
     struct writer writer = { .f = f };
     pthread_t thread;
 
-    fill(f, 0, FILLED, 1);
     prepare(f);
     assert_int_equal(pthread_create(&thread, NULL, write_on, &writer), 0);
     await_writes(&writer, 1);
@@ -306,7 +305,6 @@ static void what_was_written_meanwhile_is_on_its_way_too(void **state)
     struct fixture *f = *state;
     struct stat status;
 
-    fill(f, 0, FILLED, 1);
     prepare(f);
     assert_int_equal(fstat(f->fd, &status), 0);
     syncs.count = 0;
@@ -322,7 +320,6 @@ static void a_copy_is_cancelled(void **state)
 {
     struct fixture *f = *state;
 
-    fill(f, 0, FILLED, 1);
     prepare(f);
     f->disks.cancelled = true;
     assert_int_equal(snapshot_disks_copy_ahead(&f->disks, &f->err), -ECANCELED);
