@@ -227,6 +227,9 @@ static bool has_files(const struct resource *resource)
     switch (resource->kind) {
     case RESOURCE_IMAGE:
         return resource_progress(resource) == PROGRESS_READY;
+    case RESOURCE_VOLUME: /* a fork that has yet to be begins with another moment */
+        return !((const struct volume *)resource)->fork[0] ||
+               resource_progress(resource) == PROGRESS_READY;
     case RESOURCE_SNAPSHOT:
         return resource_progress(resource) != PROGRESS_FAILED;
     default:

@@ -287,7 +287,8 @@ arm() {
 armed() { od -An -tu4 "$work/fail" | tr -d ' '; }
 
 # strike CALL:N PATH BODY: the agent is killed when it makes CALL for the Nth time after POST PATH BODY, and another
-# is started.  $answered: curl's status, 0 if there was an answer first ($work/answer); $struck: the steps that were met.
+# is started.  $answered: curl's status, 0 if there was an answer first ($work/answer); $struck: the steps that were met;
+# $meanwhile: a command that is run while there is none.
 strike() {
     local step=$1 pid=${agent_pids[$agent]} tracer
     strace -f -qq -o /dev/null -e "trace=${step%:*}" -e "inject=${step%:*}:signal=KILL:when=${step#*:}" -p "$pid" 2>/dev/null &
@@ -301,9 +302,10 @@ strike() {
     stop_agent KILL 2>/dev/null
     kill "$tracer" 2>/dev/null
     wait "$tracer" 2>/dev/null
+    $meanwhile
     start_agent
 }
-answered=0 struck=''
+answered=0 struck='' meanwhile=''
 
 # What of this agent is still there though everything was deleted, one line each.
 leftovers() {
