@@ -259,7 +259,7 @@ static void is_created(void *argument, int result, const struct error *err)
              result == -ECANCELED ? "the copy was cancelled"
              : result < 0         ? err->message
                                   : "");
-    if (result < 0)
+    if (result < 0 && !(result == -ECANCELED && volume->head.deleting))
         log_warning(node->log, "volume %s: %s", volume->head.id, err->message);
     free(job);
     if (volume->head.deleting) {
@@ -441,6 +441,8 @@ static void volume_begin_remove(struct node *node, struct resource *resource)
 
     if (!volume->job_running)
         submit(node, volume, run_remove, is_removed);
+    else if (volume->copy)
+        volume_cancel(node, volume); /* is_created goes on with it */
 }
 
 /* --- status --- */

@@ -250,9 +250,9 @@ end_injection() {
     kill "$tracer"
     wait "$tracer" 2>/dev/null
 }
-# hold_copies: no copy between files goes on before end_injection; sets $tracer.
+# hold_copies [US]: no copy between files goes on before end_injection, or each piece takes so long; sets $tracer.
 hold_copies() {
-    strace -f -qq -o /dev/null -e trace=copy_file_range -e inject=copy_file_range:delay_enter=600000000 -p "$agent_pid" 2>/dev/null &
+    strace -f -qq -o /dev/null -e trace=copy_file_range -e inject=copy_file_range:delay_enter="${1:-600000000}" -p "$agent_pid" 2>/dev/null &
     tracer=$!
     wait_for 20 traced "$agent_pid"
 }
