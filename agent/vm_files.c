@@ -66,6 +66,7 @@ void vm_files_choose_disk(const struct node *node, const struct vm_disk_spec *sp
     struct vm_file_disk disk = { .read_only = spec->read_only,
                                  .direct = spec->cache == VM_CACHE_NONE };
 
+    memcpy(disk.id, spec->volume, sizeof disk.id);
     disk.volume = volume ? volume->head.instance : 0;
     disk.is_delta = volume && volume->format == VOLUME_DELTA;
     if (disk.is_delta)
@@ -133,13 +134,13 @@ static int open_memory(struct vm_files *files, struct error *err)
     return 0;
 }
 
-static int open_image(const struct node *node, uint32_t instance, struct vm_files *files,
-                      struct error *err)
+static int open_image(const struct node *node, const char *what, uint32_t instance,
+                      struct vm_files *files, struct error *err)
 {
     int result = image_open(node->images, instance, &files->fds[files->count], err);
 
     files->count += result == 0;
-    return result;
+    return result < 0 ? error_wrap(err, "%s", what) : 0;
 }
 
 /* As it was, or -EBADMSG. */
@@ -193,7 +194,7 @@ int vm_files_open_disk(const struct node *node, const struct vm_file_disk *disk,
         result = 0;
     }
     *count += result == 0;
-    return result;
+    return result < 0 ? error_wrap(err, "volume %s", disk->id) : 0;
 }
 
 void vm_files_open_vhost(unsigned queues, int ret_fds[VMM_QUEUES_MAX])
@@ -223,9 +224,9 @@ int vm_files_open(const struct node *node, struct vm_files *files, struct error 
     else if (result == 0 && files->restore)
         result = take_fork(files, err);
     else if (result == 0)
-        result = open_image(node, files->kernel, files, err);
+        result = open_image(node, "kernel", files->kernel, files, err);
     if (result == 0 && files->initrd && !files->restore)
-        result = open_image(node, files->initrd, files, err);
+        result = open_image(node, "initrd", files->initrd, files, err);
     for (unsigned i = 0; result == 0 && i < files->disk_count; i++) {
         result = vm_files_open_disk(node, &files->disks[i], files->fds, &files->count, err);
         files->busy_volume = result == -EBUSY ? files->disks[i].volume : 0;

@@ -29,6 +29,7 @@ struct vm_files {
     unsigned disk_places; /* below which they are */
     struct vm_file_disk {
         uint32_t volume;
+        char id[ID_MAX + 1]; /* of the volume, for who reads an error */
         bool is_delta;
         struct disk_base_file base; /* of a delta */
         bool read_only;
