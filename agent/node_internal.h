@@ -88,6 +88,8 @@ struct volume {
 struct volume_copy {
     uint64_t done, total; /* bytes */
     bool cancelled;       /* set by the loop */
+    bool taken;           /* by the worker, or by the loop, which takes it back; who is first */
+    bool taken_back;      /* the loop's own: the volume is not its job's any more */
 };
 
 #define NETWORK_RECENT_MAX 64

@@ -200,6 +200,8 @@ static int run_create(void *argument, struct error *err)
     auto_close int source_fd = -1;
     int result = 0;
 
+    if (__atomic_exchange_n(&job->copy.taken, true, __ATOMIC_RELAXED))
+        return error_set(err, ECANCELED, "it was taken back");
     if (job->is_fork) /* an earlier one is of another moment */
         result = volume_remove(job->node->volumes, job->instance, err);
     if (result == 0 && job->has_source)
@@ -243,6 +245,10 @@ static void is_created(void *argument, int result, const struct error *err)
     struct volume *volume = job->volume;
     struct node *node = job->node;
 
+    if (job->copy.taken_back) {
+        free(job);
+        return;
+    }
     volume->job_running = false;
     volume->copy = NULL;
     if (node->ending && result == -ECANCELED) {
@@ -334,11 +340,26 @@ static void fail_early(struct node *node, struct volume *volume, const char *rea
     node_wake_vms(node);
 }
 
+/* At once if it waits behind another's.  False: is_created tells. */
+static bool stop_copy(struct volume *volume)
+{
+    struct volume_copy *copy = volume->copy;
+
+    if (!copy)
+        return !volume->job_running;
+    if (__atomic_exchange_n(&copy->taken, true, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&copy->cancelled, true, __ATOMIC_RELAXED);
+        return false;
+    }
+    copy->taken_back = true;
+    volume->copy = NULL;
+    volume->job_running = false;
+    return true;
+}
+
 void volume_cancel(struct node *node, struct volume *volume)
 {
-    if (volume->copy)
-        __atomic_store_n(&volume->copy->cancelled, true, __ATOMIC_RELAXED); /* is_created tells */
-    else if (!volume->job_running)
+    if (stop_copy(volume) && !node->ending) /* else the next agent begins it again */
         fail_early(node, volume, "the copy was cancelled");
 }
 
@@ -439,10 +460,8 @@ static void volume_begin_remove(struct node *node, struct resource *resource)
 {
     struct volume *volume = (struct volume *)resource;
 
-    if (!volume->job_running)
+    if (stop_copy(volume)) /* else is_created, or is_grown, goes on with it */
         submit(node, volume, run_remove, is_removed);
-    else if (volume->copy)
-        volume_cancel(node, volume); /* is_created goes on with it */
 }
 
 /* --- status --- */
