@@ -19,6 +19,7 @@
 
 #define PATH_SHOWN 512  /* characters of a path; longer ones are no path of ours */
 #define LINE_BYTES 8192 /* more than any line has */
+#define ROOM_BYTES (1 << 20)
 
 struct audit {
     const struct log *log;
@@ -28,7 +29,7 @@ struct audit {
     int64_t second; /* in which strangers were counted */
     unsigned int strangers, suppressed;
     int fd; /* the worker's from here on; -1 = to be opened */
-    off_t size;
+    off_t size, room_end;
     bool unsynced, names_unsynced; /* written, and made or renamed, since the last sync */
 };
 
@@ -75,9 +76,17 @@ static int open_file(struct audit *audit, struct error *err)
     result = drop_half_line(fd, &status.st_size);
     if (result < 0)
         return error_set(err, result, "read the audit log: %s", strerror(-result));
-    audit->size = status.st_size;
+    audit->size = audit->room_end = status.st_size;
     audit->fd = take_fd(&fd);
     return 0;
+}
+
+/* What makes room on a full disk is a change, too: the next lines have theirs already. */
+static void keep_room(struct audit *audit)
+{
+    if (audit->room_end - audit->size < ROOM_BYTES / 2 &&
+        fallocate(audit->fd, FALLOC_FL_KEEP_SIZE, audit->size, ROOM_BYTES) == 0)
+        audit->room_end = audit->size + ROOM_BYTES;
 }
 
 static int sync_file(struct audit *audit, struct error *err)
@@ -135,6 +144,7 @@ static int write_line(void *context, struct error *err)
         return -err->code;
     if (audit->fd < 0 && open_file(audit, err) < 0)
         return -err->code;
+    keep_room(audit);
     n = write(audit->fd, job->line, job->size);
     if (n == (ssize_t)job->size) {
         audit->size += n;
@@ -142,7 +152,8 @@ static int write_line(void *context, struct error *err)
         return 0;
     }
     n = n < 0 ? errno : ENOSPC;
-    (void)!ftruncate(audit->fd, audit->size); /* no half lines */
+    (void)!ftruncate(audit->fd, audit->size); /* no half lines, nor room behind them */
+    audit->room_end = audit->size;
     return error_set(err, (int)n, "write the audit log: %s", strerror((int)n));
 }
 

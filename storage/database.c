@@ -15,6 +15,8 @@
 #include "base/worker.h"
 #include "storage/database_internal.h"
 
+#define WAL_ROOM_BYTES (4 << 20) /* what SQLite writes before it begins at its start again */
+
 enum statement {
     STATEMENT_PUT,
     STATEMENT_DELETE,
@@ -498,6 +500,19 @@ static int open_file(struct database *database, const char *dir_path, struct err
     return 0;
 }
 
+/* What makes room on a full disk is a commit first: it has its own already.  Not of the database
+ * itself: closing it would drop SQLite's lock. */
+static void keep_room(const char *dir_path)
+{
+    auto_close int fd = -1;
+    char name[4104];
+
+    snprintf(name, sizeof name, "%s/warren.db-wal", dir_path);
+    fd = open(name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0)
+        (void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, WAL_ROOM_BYTES);
+}
+
 static int prepare(struct database *database, struct error *err)
 {
     for (int i = 0; i < STATEMENT_COUNT; i++)
@@ -515,7 +530,11 @@ static int set_up(struct database *database, const char *dir_path, struct error 
         result = check_integrity(database, err);
     if (result == 0)
         result = migrate(database, err);
-    return result == 0 ? prepare(database, err) : result;
+    if (result == 0)
+        result = prepare(database, err);
+    if (result == 0)
+        keep_room(dir_path);
+    return result;
 }
 
 static int load_all(struct database *database, database_row_fn *row, void *context,
