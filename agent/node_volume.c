@@ -381,7 +381,8 @@ static enum progress_state source_state(const struct node *node, const struct vo
     return image ? image->state : snapshot ? snapshot->state : PROGRESS_FAILED;
 }
 
-/* Waits for its image or snapshot, if that is still made: node_wake_volumes calls again. */
+/* Waits for its image or snapshot, if that is still made: node_wake_volumes calls again.  What has
+ * not begun when this agent ends, the next one begins. */
 static void volume_begin(struct node *node, struct resource *resource)
 {
     struct volume *volume = (struct volume *)resource;
@@ -392,7 +393,7 @@ static void volume_begin(struct node *node, struct resource *resource)
         volume_grow(node, volume);
         return;
     }
-    if (volume->job_running || source == PROGRESS_WORKING)
+    if (volume->job_running || source == PROGRESS_WORKING || node->ending)
         return;
     if (source == PROGRESS_FAILED) {
         char reason[sizeof name + 16];
