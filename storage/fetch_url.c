@@ -150,7 +150,8 @@ static int explain(const struct transfer *transfer, CURLcode code, const char *d
         *err = transfer->error;
         return -err->code;
     }
-    if (transfer->refused)
+    /* Of a name with several addresses another may have answered. */
+    if (transfer->refused && code == CURLE_COULDNT_CONNECT)
         return error_field(err, EACCES, FIELD,
                            "the URL leads to an address that is not public (the setting "
                            "allow-private-urls permits it)");
@@ -185,6 +186,7 @@ int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,
     struct transfer transfer = {
         .spec = spec, .output = output, .report = report, .curl = curl, .since_ms = loop_now_ms()
     };
+    long status = 0;
     CURLcode code;
 
     if (!curl)
@@ -196,5 +198,9 @@ int fetch_url(const struct fetch_url_spec *spec, struct fetch_output *output,
     if (code != CURLE_OK)
         return error_set(err, EIO, "libcurl lacks an option that imports need");
     code = curl_easy_perform(curl);
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    /* FAILONERROR knows 4xx and 5xx only: a redirect to nowhere, or a part, has a body, too. */
+    if (code == CURLE_OK && status != 200)
+        code = CURLE_HTTP_RETURNED_ERROR;
     return code == CURLE_OK ? 0 : explain(&transfer, code, detail, err);
 }
