@@ -78,6 +78,20 @@ static int take_all(struct local *local, struct error *err)
     return take_hole(local, local->size, err);
 }
 
+/* Somebody may be copying it there: what there is of it by now is no image. */
+static int check_same(int fd, const struct stat *before, struct error *err)
+{
+    struct stat after;
+
+    if (fstat(fd, &after) < 0)
+        return error_set(err, errno, "look at the source: %s", strerror(errno));
+    if (after.st_size == before->st_size && after.st_mtim.tv_sec == before->st_mtim.tv_sec &&
+        after.st_mtim.tv_nsec == before->st_mtim.tv_nsec)
+        return 0;
+    return error_field(err, EINVAL, "spec.source",
+                       "the source changed while it was read: import it once it is whole");
+}
+
 int fetch_local(int source_fd, struct fetch_output *output, struct fetch_report *report,
                 struct error *err)
 {
@@ -104,5 +118,6 @@ int fetch_local(int source_fd, struct fetch_output *output, struct fetch_report 
     } else if (result != -EOPNOTSUPP) {
         return error_set(err, result, "share the source's blocks: %s", strerror(-result));
     }
-    return take_all(&local, err);
+    result = take_all(&local, err);
+    return result < 0 ? result : check_same(source_fd, &status, err);
 }
