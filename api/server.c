@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
+#include "api/server_linger.h"
 #include "api/server_stream.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -56,6 +57,8 @@ static void connection_notify(void *cls, struct MHD_Connection *mhd, void **sock
         if (connection->next)
             connection->next->previous = connection->previous;
         connection->server->connection_count--;
+        if (connection->has_unread)
+            linger_begin(connection->server, connection->fd);
         server_tls_unref(connection->tls);
         free(connection);
         *socket_context = NULL;
@@ -265,6 +268,7 @@ struct server *server_free(struct server *server)
     loop_remove(server->daemon_source);
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
+    linger_end_all(server);
     wire_link_free(server->link);
     server_tls_unref(server->tls);
     loop_free(server->loop);

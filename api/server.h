@@ -16,7 +16,8 @@ struct error;
 struct loop;
 struct loop_source;
 struct server;
-struct server_relay; /* see server_stream.c */
+struct server_linger; /* see server_linger.h */
+struct server_relay;  /* see server_stream.c */
 
 /* Absolute, from the moment named; a client that is slower is disconnected. */
 #define SERVER_HEADER_MS 10000 /* from connecting to the end of the first request's headers */
@@ -61,6 +62,7 @@ struct server_connection {
 
     struct loop_source *stream_source; /* while a stream waits for more, suspended */
     bool client_left;                  /* meanwhile */
+    bool has_unread;                   /* of its body, which may be refused: see server_linger.h */
 
     char peer[64];              /* as WIRE_PEER has it */
     struct server_tls *tls;     /* with which it has begun; NULL without TLS */
@@ -80,6 +82,8 @@ struct server {
     size_t connection_count;
     struct server_connection *waiting[SERVER_TABLE_SIZE]; /* for replies, or streams' ends; by id */
     uint64_t last_id;
+    struct server_linger *lingering;
+    size_t linger_count;
     size_t body_bytes;      /* reserved for bodies */
     struct server_tls *tls; /* for who connects from now on; NULL while there is none */
     bool has_tls;

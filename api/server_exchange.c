@@ -278,6 +278,7 @@ static enum MHD_Result exchange_submit(struct server_connection *connection, con
                                     .body_size = connection->body_size };
     char certificate[WIRE_CERTIFICATE_MAX + 1];
 
+    connection->has_unread = false;
     message.strings[WIRE_METHOD] = method;
     message.strings[WIRE_TARGET] = connection->target;
     message.strings[WIRE_CONTENT_TYPE] = headers->values[HEADER_CONTENT_TYPE];
@@ -322,6 +323,8 @@ static enum MHD_Result exchange_begin(struct server_connection *connection, cons
     headers.bytes = strlen(method) + strlen(connection->target);
     MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, &headers);
     refusal = server_headers_check(&headers, method, connection->target, version);
+    connection->has_unread =
+        headers.values[HEADER_CONTENT_LENGTH] || headers.values[HEADER_TRANSFER_ENCODING];
     if (refusal != SERVER_ACCEPTED)
         return exchange_refuse(connection, refusal);
     connection_enter(connection, CONNECTION_BODY);

@@ -1,5 +1,6 @@
 /* test_api_service.c - HTTP through the real warren-api process, with a node in memory behind it.
  */
+#include "api/server_linger.h"
 #include "tests/unit/api_harness.h"
 
 static void requests_reach_the_node(void **state)
@@ -78,6 +79,54 @@ static void doubtful_framing_is_refused_and_closed(void **state)
             fail_msg("case %zu: %d: %.100s", i, answer_status(f), f->answer);
         assert_int_equal(f->node->revision, 0);
     }
+}
+
+/* One that goes on sending behind its 413: is all of it taken? */
+static bool all_is_taken(struct fixture *f, int fd)
+{
+    static const char head[] = REQUEST("PUT /v1/vms/a", JSON "Content-Length: 2097152\r\n");
+    static const char part[65536];
+    int left = 32, turns = 0;
+
+    client_send(f, fd, head, strlen(head));
+    assert_true(client_receive(f, fd, true));
+    assert_int_equal(answer_status(f), 413);
+    while (left > 0 && turns++ < TURNS) {
+        ssize_t n = send(fd, part, sizeof(part), MSG_NOSIGNAL);
+
+        if (n < 0 && errno != EAGAIN)
+            return false;
+        left -= n > 0;
+        assert_int_equal(loop_turn(f->loop, n > 0 ? 0 : 1, NULL), 0);
+    }
+    return left == 0;
+}
+
+static void a_body_that_is_refused_is_taken_all_the_same(void **state)
+{
+    struct fixture *f = *state;
+    int fds[SERVER_LINGER_MAX];
+    int others = 0;
+    bool again = false;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
+        fds[i] = client_connect(f);
+        assert_true(all_is_taken(f, fds[i]));
+    }
+    for (int i = 0; i < 3; i++) { /* as many as there may be; they end only after a while */
+        auto_close int fd = client_connect(f);
+
+        others += all_is_taken(f, fd);
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+        close(fds[i]);
+    for (int i = 0; !again && i < 100; i++) {
+        auto_close int fd = client_connect(f);
+
+        again = all_is_taken(f, fd);
+    }
+    assert_int_equal(others, 0);
+    assert_true(again);
 }
 
 static void odd_paths_are_not_decoded(void **state)
@@ -375,6 +424,7 @@ int main(void)
         CASE(head_has_no_body),
         CASE(a_connection_serves_many_requests),
         CASE(doubtful_framing_is_refused_and_closed),
+        CASE(a_body_that_is_refused_is_taken_all_the_same),
         CASE(odd_paths_are_not_decoded),
         CASE(headers_have_a_limit),
         CASE(a_whole_mebibyte_is_taken),
