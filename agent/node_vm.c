@@ -166,11 +166,14 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
                                 const char *network, size_t *ret_count)
 {
     const struct resource_table *vms = &node->tables[RESOURCE_VM];
-    uint32_t *used = malloc(sizeof *used * (VMM_NICS_MAX * (vms->count + 1)));
+    uint32_t *used = malloc(sizeof *used * (VMM_NICS_MAX * (vms->count + 1) + 1));
+    uint32_t inside = vm->inside[vm->spec.nics[index].place].ipv4;
     size_t count = 0;
 
     if (!used)
         return NULL;
+    if (inside != 0) /* a fork's guest goes on with it: outside it has another */
+        used[count++] = inside;
     for (size_t i = 0; i <= vms->count; i++) {
         const struct vm *other = i < vms->count ? (const struct vm *)vms->items[i] : vm;
 
@@ -361,10 +364,10 @@ static int vm_reserve(struct node *node, struct resource *resource, struct error
         result = check_boot(node, vm, err);
     if (result == 0)
         place_devices(node, vm);
-    for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
-        result = vm_reserve_nic(node, vm, i, err);
     if (result == 0 && vm->spec.fork[0])
         vm_inherit_nics(vm, node_find_vm(node, vm->spec.fork));
+    for (unsigned i = 0; result == 0 && i < vm->spec.nic_count; i++)
+        result = vm_reserve_nic(node, vm, i, err);
     if (result == 0)
         result = vm_vsock_check(node->config, &vm->spec.vsock, err);
     if (result == 0 && vm->spec.desired_running)
