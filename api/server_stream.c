@@ -202,6 +202,20 @@ static int relay_watch(struct server_relay *relay, struct loop *loop)
     return 0;
 }
 
+/* What the client sent ahead of its 101, of which libmicrohttpd has read more than a block, maybe:
+ * the rest waits in the stream, which is new and takes that. */
+static bool relay_take_early(struct relay_way *way, const char *bytes, size_t size)
+{
+    size_t over = size > BLOCK_BYTES ? size - BLOCK_BYTES : 0;
+
+    if (over > 0 && send(way->to, bytes, over, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)over)
+        return false;
+    if (size > over)
+        memcpy(way->bytes, bytes + over, size - over);
+    way->count = size - over;
+    return true;
+}
+
 /* The client has been told 101; extra is what it sent ahead of that. */
 static void relay_begin(void *cls, struct MHD_Connection *mhd, void *request_cls, const char *extra,
                         size_t extra_size, MHD_socket client,
@@ -214,8 +228,7 @@ static void relay_begin(void *cls, struct MHD_Connection *mhd, void *request_cls
     (void)mhd;
     (void)request_cls;
     connection->deadline_ms = 0; /* both ends may be silent for as long as they like */
-    if (!relay || extra_size > BLOCK_BYTES) {
-        free(relay);
+    if (!relay) {
         MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
         return;
     }
@@ -224,11 +237,9 @@ static void relay_begin(void *cls, struct MHD_Connection *mhd, void *request_cls
     relay->handle = handle;
     relay->ways[TO_STREAM].from = relay->ways[TO_CLIENT].to = client;
     relay->ways[TO_STREAM].to = relay->ways[TO_CLIENT].from = stream;
-    if (extra_size > 0)
-        memcpy(relay->ways[TO_STREAM].bytes, extra, extra_size);
-    relay->ways[TO_STREAM].count = extra_size;
     relay->again = loop_after(connection->server->loop, 0, relay_again, relay);
-    if (!relay->again || relay_watch(relay, connection->server->loop) < 0)
+    if (!relay->again || !relay_take_early(&relay->ways[TO_STREAM], extra, extra_size) ||
+        relay_watch(relay, connection->server->loop) < 0)
         relay_close(relay);
 }
 

@@ -22,8 +22,9 @@
 #include "base/loop.h"
 #include "base/seqpacket.h"
 
-#define ECHO_BYTES (3 << 20)
-#define TURNS      20000
+#define ECHO_BYTES  (3 << 20)
+#define EARLY_BYTES 100000
+#define TURNS       20000
 
 struct fixture {
     char path[64];
@@ -385,6 +386,27 @@ static void what_comes_early_is_not_lost(void **state)
     read_until(f, fd, "\r\n\r\n");
 }
 
+/* More than a block of it. */
+static void much_that_comes_early_is_not_lost(void **state)
+{
+    static char request[sizeof(UPGRADE) + EARLY_BYTES];
+    struct fixture *f = *state;
+    auto_close int fd = -1;
+    size_t got = 0;
+
+    memset(request, 'e', sizeof(request) - 1);
+    memcpy(request, UPGRADE, strlen(UPGRADE));
+    fd = ask(f, 101, request);
+    for (int i = 0; got < EARLY_BYTES && i < TURNS; i++) {
+        ssize_t n = recv(f->stream, f->text, sizeof(f->text), 0);
+
+        assert_true(n > 0 || (n < 0 && errno == EAGAIN));
+        got += n > 0 ? (size_t)n : 0;
+        turn(f);
+    }
+    assert_int_equal(got, EARLY_BYTES);
+}
+
 /* A client gone with all it had to say leaves it to be read. */
 static void a_slow_stream_gets_all_of_a_client_that_left(void **state)
 {
@@ -439,6 +461,7 @@ int main(void)
         TEST(an_upgrade_copies_both_ways),
         TEST(each_way_ends_by_itself),
         TEST(what_comes_early_is_not_lost),
+        TEST(much_that_comes_early_is_not_lost),
         TEST(a_slow_stream_gets_all_of_a_client_that_left),
         TEST(the_server_ends_with_streams_open),
     };
