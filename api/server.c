@@ -80,7 +80,9 @@ static void server_sweep(void *context)
     int64_t now = loop_now_ms();
 
     for (struct server_connection *c = server->connections; c; c = c->next) {
-        if ((c->deadline_ms && c->deadline_ms <= now) || certificate_is_over(c)) {
+        /* A connection to a guest is not waited for; other streams are ended by warrend. */
+        if ((c->deadline_ms && c->deadline_ms <= now) || certificate_is_over(c) ||
+            (server->draining && c->relay)) {
             c->deadline_ms = 0;
             exchange_end(c);
         }
