@@ -277,9 +277,8 @@ int netlink_link_find(struct netlink *netlink, const char *name, struct netlink_
     if (result == 0)
         *ret_link = *(struct netlink_link *)list.items;
     free(list.items);
-    if (result < 0)
-        return error_set(err, result, "find interface %s: %s", name, strerror(-result));
-    return 0;
+    return result < 0 ? error_set(err, result, "find interface %s: %s", name, strerror(-result))
+                      : 0;
 }
 
 static int dump(struct netlink *netlink, struct request *request, mnl_cb_t receive,
@@ -375,13 +374,22 @@ int netlink_neighbour_list(struct netlink *netlink, struct netlink_neighbour **r
     return dump(netlink, &request, receive_neighbour, &list, (void **)ret_items, ret_count, err);
 }
 
-/* In IFLA_AF_SPEC: no address that the kernel makes up. */
-static void put_no_ipv6(struct nlmsghdr *header)
+/* No address that the kernel makes up.  With an MTU below 1,280, or on a host without IPv6, there
+ * is nothing to set (EAFNOSUPPORT), nor will there be an address. */
+static int set_no_ipv6(struct netlink *netlink, int index, struct error *err)
 {
-    struct nlattr *ipv6 = mnl_attr_nest_start(header, AF_INET6);
+    struct request request;
+    struct nlattr *families, *ipv6;
+    int result;
 
-    mnl_attr_put_u8(header, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    mnl_attr_nest_end(header, ipv6);
+    link_request(&request, RTM_NEWLINK, 0, index);
+    families = mnl_attr_nest_start(request.header, IFLA_AF_SPEC);
+    ipv6 = mnl_attr_nest_start(request.header, AF_INET6);
+    mnl_attr_put_u8(request.header, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    mnl_attr_nest_end(request.header, ipv6);
+    mnl_attr_nest_end(request.header, families);
+    result = acknowledge(netlink, &request, "keep an interface without IPv6", err);
+    return result == -EAFNOSUPPORT ? 0 : result;
 }
 
 int netlink_bridge_add(struct netlink *netlink, const char *name, const uint8_t mac[MAC_BYTES],
@@ -425,15 +433,12 @@ int netlink_link_up(struct netlink *netlink, int index, uint16_t mtu, struct err
 
 int netlink_port_attach(struct netlink *netlink, int index, int bridge_index, struct error *err)
 {
+    int result = set_no_ipv6(netlink, index, err);
     struct request request;
-    struct nlattr *families;
 
     link_request(&request, RTM_NEWLINK, 0, index);
     mnl_attr_put_u32(request.header, IFLA_MASTER, (uint32_t)bridge_index);
-    families = mnl_attr_nest_start(request.header, IFLA_AF_SPEC);
-    put_no_ipv6(request.header);
-    mnl_attr_nest_end(request.header, families);
-    return acknowledge(netlink, &request, "attach a tap to its bridge", err);
+    return result < 0 ? result : acknowledge(netlink, &request, "attach a tap to its bridge", err);
 }
 
 int netlink_port_configure(struct netlink *netlink, int index, bool isolated, struct error *err)
@@ -542,7 +547,6 @@ static void put_router(struct nlmsghdr *header, bool proxy_arp)
     mnl_attr_put_u32(header, IPV4_DEVCONF_SEND_REDIRECTS, 0);
     mnl_attr_nest_end(header, settings);
     mnl_attr_nest_end(header, ipv4);
-    put_no_ipv6(header);
     mnl_attr_nest_end(header, families);
 }
 
@@ -551,13 +555,13 @@ int netlink_router_up(struct netlink *netlink, int index, uint16_t mtu, const ui
                       bool proxy_arp, struct error *err)
 {
     struct request request;
-    int result;
+    int result = set_no_ipv6(netlink, index, err);
 
     link_request(&request, RTM_NEWLINK, 0, index);
     if (mac)
         mnl_attr_put(request.header, IFLA_ADDRESS, MAC_BYTES, mac);
     put_router(request.header, proxy_arp);
-    result = acknowledge(netlink, &request, "configure a router's interface", err);
+    result = result < 0 ? result : acknowledge(netlink, &request, "configure a router", err);
     return result < 0 ? result : netlink_link_up(netlink, index, mtu, err);
 }
 
