@@ -236,23 +236,27 @@ static bool mac_is_used(const struct node *node, const struct vm *vm, unsigned i
     return false;
 }
 
-/* False if another nic has the one that was asked for. */
-static bool take_mac(const struct node *node, struct vm *vm, unsigned index,
-                     const struct vm_nic_spec *nic)
+static int take_mac(const struct node *node, struct vm *vm, unsigned index,
+                    const struct vm_nic_spec *nic, const struct network *network, struct error *err)
 {
-    uint8_t *mac = vm->nics[nic->place].mac;
+    uint8_t *mac = vm->nics[nic->place].mac, gateway[MAC_BYTES];
+    char field[32];
 
+    snprintf(field, sizeof field, "nics[%u].mac", index);
+    mac_derive_bridge(network->head.instance, gateway);
+    if (nic->has_mac && memcmp(nic->mac, gateway, MAC_BYTES) == 0)
+        return error_field(err, EINVAL, field, "%s: is the gateway's address", field);
     if (nic->has_mac) {
         memcpy(mac, nic->mac, MAC_BYTES);
-        return !mac_is_used(node, vm, index);
+        return mac_is_used(node, vm, index) ? address_taken(vm, field, err) : 0;
     }
     /* Somebody may have asked for what is derived. */
     for (unsigned last = nic->place; last <= UINT8_MAX; last += VMM_NICS_MAX) {
         mac_derive(vm->head.instance, (uint8_t)last, mac);
         if (!mac_is_used(node, vm, index))
-            return true;
+            return 0;
     }
-    return false;
+    return address_taken(vm, field, err);
 }
 
 int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struct error *err)
@@ -270,10 +274,8 @@ int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struc
     if (snapshot && !vm->spec.fork[0] && vm->restore == VM_RESTORE_DUE &&
         snapshot_check_nic(snapshot, index, &nic, err) < 0)
         return -err->code;
-    if (!take_mac(node, vm, index, &nic)) {
-        snprintf(field, sizeof field, "nics[%u].mac", index);
-        return address_taken(vm, field, err);
-    }
+    if (take_mac(node, vm, index, &nic, network, err) < 0)
+        return -err->code;
     used = used_addresses(node, vm, index, nic.network, &used_count);
     if (!used)
         return error_no_memory(err);
