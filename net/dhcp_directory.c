@@ -42,17 +42,20 @@ static int open_shared(int at, const char *name, gid_t gid, struct error *err)
     return take_fd(&fd);
 }
 
-/* Whole or not at all: dnsmasq ignores names that begin with a dot. */
+/* Whole or not at all: dnsmasq ignores names that begin with a dot.  Closed before it has its name:
+ * dnsmasq reads at the end of a writing, too, and complains of what it has read already. */
 static int write_entry(int fd, const char *name, const char *line, gid_t gid, struct error *err)
 {
     auto_close int file = -1;
     char temporary[IFNAMSIZ + 1];
     size_t size = strlen(line);
+    bool written;
 
     snprintf(temporary, sizeof temporary, ".%s", name);
     file = openat(fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
-    if (file < 0 || fchown(file, (uid_t)-1, gid) < 0 || write(file, line, size) != (ssize_t)size ||
-        renameat(fd, temporary, fd, name) < 0) {
+    written = file >= 0 && fchown(file, (uid_t)-1, gid) == 0 &&
+              write(file, line, size) == (ssize_t)size && close(take_fd(&file)) == 0;
+    if (!written || renameat(fd, temporary, fd, name) < 0) {
         int code = errno;
 
         (void)unlinkat(fd, temporary, 0);
