@@ -100,6 +100,8 @@ void virtio_device_config_changed(struct virtio_device *device)
     device->config_generation++;
     if (device->status & VIRTIO_STATUS_DRIVER_OK)
         device->transport_ops->interrupt(device->transport, VIRTIO_CONFIG_INTERRUPT);
+    else /* a driver that is just starting may have read what was before */
+        device->outdated = true;
 }
 
 /* For ops->serve. */
@@ -144,15 +146,15 @@ void virtio_device_serve(struct virtio_device *device, unsigned queue,
  * interrupt, also if it had asked for none. */
 static void device_wake(struct virtio_device *device)
 {
-    if (!device->wakes || !(device->status & VIRTIO_STATUS_DRIVER_OK))
+    if (!(device->status & VIRTIO_STATUS_DRIVER_OK))
         return;
-    for (unsigned i = 0; i < device->ops->queue_count; i++) {
+    for (unsigned i = 0; device->wakes && i < device->ops->queue_count; i++) {
         if (device->queues[i].enabled)
             device->transport_ops->interrupt(device->transport, (int)i);
     }
-    if (device->restored)
+    if (device->outdated)
         virtio_device_config_changed(device);
-    device->wakes = device->restored = false;
+    device->wakes = device->outdated = false;
 }
 
 void virtio_device_process(struct virtio_device *device, unsigned queue)
@@ -181,6 +183,7 @@ static void device_reset(struct virtio_device *device)
         virtqueue_reset(&device->queues[i]);
     device->status = 0;
     device->driver_features = 0;
+    device->outdated = false; /* it will be read anew */
 }
 
 static bool features_are_acceptable(const struct virtio_device *device)
@@ -254,7 +257,7 @@ void virtio_device_transfer(struct virtio_device *device, struct transfer *trans
     if ((device->status & VIRTIO_STATUS_FEATURES_OK) && !features_are_acceptable(device))
         transfer_refuse(transfer, ENOTSUP, "virtio %s: features that are not offered here",
                         device->ops->name);
-    device->restored |= transfer->loading;
+    device->outdated |= transfer->loading;
     device->config_generation += transfer->loading; /* also for who reads before it is told */
     device->wakes = true;
     device_kick_all(device);

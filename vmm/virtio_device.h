@@ -100,7 +100,7 @@ struct virtio_device {
     uint8_t config_generation;
     uint64_t offered_features;
     uint64_t driver_features;
-    bool restored; /* its driver is to be told that it may have read another's configuration */
+    bool outdated; /* its driver is to be told that it may have read another configuration */
     bool wakes;    /* its driver is to be interrupted for each queue */
     struct virtqueue queues[VIRTIO_DEVICE_QUEUES_MAX];
 };

@@ -1,5 +1,5 @@
 /* test_virtio_device.c - what is the same for every device: that a queue is served a bounded time,
- * and that no interrupt is lost in a snapshot. */
+ * and that no interrupt is lost in a snapshot, nor a change while a driver starts. */
 #include "tests/unit/virtio_harness.h"
 #include "vmm/transfer.h"
 
@@ -236,6 +236,32 @@ static void a_configuration_read_across_a_snapshot_is_read_again(void **state)
     harness_close(&from);
 }
 
+/* --- changes of the configuration --- */
+
+/* Linux reads a disk's capacity before it sets DRIVER_OK, and not again until it is told. */
+static void what_changes_while_a_driver_starts_is_told_when_it_has(void **state)
+{
+    struct virtio_device *device;
+    struct harness harness, *h = &harness;
+
+    (void)state;
+    device = quiet_open(h);
+    driver_attach(h);
+    assert_true(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1));
+    reg_put(h, REG_CONFIG_VECTOR, 2, 0);
+    for (unsigned i = 0; i < quiet_ops.queue_count; i++)
+        driver_set_ring(h, i, 16);
+    virtio_device_config_changed(device);
+    harness_run(h);
+    assert_int_equal(interrupts_take(h), 0);
+    status_put(h, 15);
+    harness_run(h);
+    assert_int_equal(interrupts_take(h), OF_CONFIG);
+    ring_kick(h, 0);
+    assert_int_equal(interrupts_take(h), 0); /* once */
+    harness_close(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_fault_is_heard_of_again_after_a_snapshot),
         cmocka_unit_test(a_device_without_a_driver_is_silent_after_a_snapshot),
         cmocka_unit_test(a_configuration_read_across_a_snapshot_is_read_again),
+        cmocka_unit_test(what_changes_while_a_driver_starts_is_told_when_it_has),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
