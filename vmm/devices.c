@@ -196,13 +196,15 @@ static void on_ejected(void *context, unsigned slot)
     struct devices_place *place = &devices->places[kind][index];
 
     if (place->fd_count == 0)
-        return; /* asked twice, it answered twice */
+        return;       /* asked twice, it answered twice */
+    if (place->block) /* what may take time, while the guest runs */
+        virtio_block_finish(place->block, DISK_CANCEL);
     devices->spec.hold(devices->spec.machine);
     pci_root_remove(devices->pci, slot);
-    devices->spec.release(devices->spec.machine);
     for (unsigned i = 0; i < place->fd_count; i++)
         cleanup_close(&place->fds[i]);
     *place = (struct devices_place){ 0 };
+    devices->spec.release(devices->spec.machine); /* it may end the machine (devices_finish) */
     devices->spec.tell_device(devices->spec.control, kind, index, VMM_DEVICE_ABSENT, 0);
 }
 
@@ -245,11 +247,11 @@ int devices_mark_writes(struct devices *devices, int fd, const uint8_t *shifts, 
     return 0;
 }
 
-void devices_finish(struct devices *devices)
+void devices_finish(struct devices *devices, enum disk_drain how)
 {
     for (int i = 0; i < VMM_DISKS_MAX; i++)
         if (devices->places[VMM_DEVICE_DISK][i].block)
-            virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block);
+            virtio_block_finish(devices->places[VMM_DEVICE_DISK][i].block, how);
     for (int i = 0; i < VMM_NICS_MAX; i++)
         if (devices->places[VMM_DEVICE_NIC][i].net)
             virtio_net_finish(devices->places[VMM_DEVICE_NIC][i].net);

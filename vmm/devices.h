@@ -3,6 +3,7 @@
 #pragma once
 #include <stddef.h>
 #include "vmm/control_protocol.h"
+#include "vmm/disk.h"
 #include "vmm/pci.h"
 #include "vmm/uring.h"
 
@@ -72,8 +73,9 @@ int devices_detach(struct devices *devices, enum vmm_device_kind kind, unsigned 
  * closed then; instead of in another.  shifts: by place.  -1 and NULL: no more, and it succeeds. */
 int devices_mark_writes(struct devices *devices, int fd, const uint8_t *shifts, struct error *err);
 
-/* No disk has anything in flight afterwards, and no vhost a queue; vCPUs are held. */
-void devices_finish(struct devices *devices);
+/* No disk has anything in flight afterwards, and no vhost a queue; vCPUs are held, or it is the
+ * end: DISK_CANCEL, on any thread. */
+void devices_finish(struct devices *devices, enum disk_drain how);
 /* What waits for space on a disk is tried again. */
 void devices_retry(struct devices *devices);
 void devices_transfer(struct devices *devices, struct transfer *transfer);

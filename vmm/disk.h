@@ -36,7 +36,9 @@ struct disk_request {
 
 enum disk_drain {
     DISK_FINISH, /* all that was submitted is done */
-    DISK_CANCEL, /* only what is under way; nobody wants the results.  On any thread */
+    /* Only what is under way; nobody wants the results, but what was done is in the files, should
+     * the process end.  On any thread. */
+    DISK_CANCEL,
 };
 
 struct disk_ops {

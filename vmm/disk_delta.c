@@ -3,7 +3,7 @@
  * What was flushed survives a power cut, and each other block is an old or a new one: one that is
  * not here yet is written whole, or punched (it may hold what an earlier write left whose bit was
  * lost); then its bit is set in memory, where reads find it; FLUSH syncs the data, writes the bits,
- * syncs. */
+ * syncs, and so does the end of a driver, or of the machine: that is no power cut. */
 #include "vmm/disk_delta.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -215,6 +215,8 @@ static void delta_drain(struct disk *disk)
     struct disk_delta *delta = (struct disk_delta *)disk;
 
     disk_drain(delta->files[IN_DELTA].disk, disk->cancelling ? DISK_CANCEL : DISK_FINISH);
+    if (disk->cancelling && delta->unwritten) /* the driver, or all of it, may be ending */
+        (void)delta_flush(delta);
 }
 
 static const struct disk_ops delta_ops = {

@@ -44,6 +44,8 @@ _Noreturn void exit_record_end(struct exit_record *record, enum exit_reason reas
     /* A second thread waits here until the first one's exit_group ends it, too. */
     while (atomic_exchange(&record->claimed, true))
         __builtin_ia32_pause();
+    if (record->finish)
+        record->finish(record->context);
     if (page) {
         page->exit_detail = detail;
         snprintf(page->exit_text, sizeof page->exit_text, "%s", text);

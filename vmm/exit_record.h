@@ -11,6 +11,10 @@ struct log;
 struct exit_record {
     struct stats_page *page; /* borrowed; NULL until it is mapped: then only the log is told */
     const struct log *log;   /* borrowed */
+    /* What was answered to the guest is in files afterwards; any thread, no device locked; NULL =
+     * nothing was. */
+    void (*finish)(void *context);
+    void *context; /* borrowed */
     atomic_bool claimed;
 };
 
@@ -18,7 +22,8 @@ struct exit_record {
  * the process ends. */
 int stats_page_map(int fd, struct stats_page **ret_page, struct error *err);
 
-/* Ends the process: every thread, at once.  Its exit status is 0 after a power-off, else `reason`.
+/* Ends the process: every thread, once `finish` is done.  Its exit status is 0 after a power-off,
+ * else `reason`.
  */
 _Noreturn void exit_record_end(struct exit_record *record, enum exit_reason reason, int detail,
                                const char *text);

@@ -45,9 +45,10 @@ static const struct filter_rule vcpu_rules[] = {
     IOCTL(KVM_KVMCLOCK_CTRL), IOCTL(KVM_IRQFD), IOCTL(KVM_SET_GSI_ROUTING),
     IOCTL(KVM_IOEVENTFD), /* when a guest moves a BAR */
     IOCTL(VHOST_NET_SET_BACKEND), IOCTL(VHOST_GET_VRING_BASE), /* when it resets a NIC */
-    ALWAYS(read),         /* a reset waits for what a disk has in flight */
+    ALWAYS(read), /* a reset, or the end, waits for what a disk has in flight */
+    ALWAYS(fdatasync), ALWAYS(pwritev), /* and a delta's file has what was done then */
     ALWAYS(write), ALWAYS(futex),
-    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), FREE_MADVISE, /* malloc */
+    ALWAYS(brk), ALWAYS(munmap), ANONYMOUS_MMAP(0), /* malloc; these threads free nothing */
     ALWAYS(clock_gettime), ALWAYS(rt_sigreturn), ALWAYS(exit_group),
 };
 

@@ -268,6 +268,13 @@ static void on_signal(int signal)
     (void)signal; /* it only ends a KVM_RUN */
 }
 
+static void finish(void *context)
+{
+    struct machine *machine = context;
+
+    devices_finish(&machine->devices, DISK_CANCEL);
+}
+
 /* Threads first: the filters forbid new ones.  Each vCPU thread filters itself before it comes to
  * the gate, so no guest instruction runs before every thread is confined. */
 int machine_start(struct machine *machine, struct error *err)
@@ -276,7 +283,8 @@ int machine_start(struct machine *machine, struct error *err)
     int result = 0;
 
     (void)sigaction(VCPU_GATE_SIGNAL, &action, NULL);
-
+    machine->record->finish = finish;
+    machine->record->context = machine;
     for (unsigned i = 0; i < machine->vcpu_count && result == 0; i++)
         result = vcpu_start(&machine->vcpus[i], err);
     if (result == 0)
@@ -320,7 +328,7 @@ static void pause_guest(struct machine *machine)
 {
     hold_guest(machine);
     machine->paused = true;
-    devices_finish(&machine->devices);
+    devices_finish(&machine->devices, DISK_FINISH);
 }
 
 static void resume_guest(struct machine *machine)

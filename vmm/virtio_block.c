@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/write_marks.h"
-#include "vmm/disk.h"
 #include "vmm/disk_delta.h"
 #include "vmm/io_vector.h"
 #include "vmm/stats_counter.h"
@@ -568,10 +567,10 @@ void virtio_block_mark_writes(struct virtio_block *block, uint8_t *marks, unsign
     virtio_device_unlock(block->device);
 }
 
-void virtio_block_finish(struct virtio_block *block)
+void virtio_block_finish(struct virtio_block *block, enum disk_drain how)
 {
     virtio_device_lock(block->device);
-    disk_drain(block->disk, DISK_FINISH);
+    disk_drain(block->disk, how);
     virtio_device_unlock(block->device);
 }
 

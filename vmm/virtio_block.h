@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "vmm/control_protocol.h"
+#include "vmm/disk.h"
 
 struct error;
 struct pci_root;
@@ -40,8 +41,8 @@ int virtio_block_add(struct pci_root *root, const struct virtio_block_spec *spec
  * (disk.h), changes nothing. */
 void virtio_block_change(struct virtio_block *block, uint64_t size_bytes,
                          const struct vmm_rate_limit *limit);
-/* Nothing is in flight afterwards; vCPUs are held. */
-void virtio_block_finish(struct virtio_block *block);
+/* Nothing is in flight afterwards; vCPUs are held, or it is DISK_CANCEL, on any thread. */
+void virtio_block_finish(struct virtio_block *block, enum disk_drain how);
 /* From now on what is written, zeroed or discarded is marked when it has ended
  * (base/write_marks.h); marks: the disk's, borrowed; NULL = no more. */
 void virtio_block_mark_writes(struct virtio_block *block, uint8_t *marks, unsigned shift);

@@ -131,7 +131,8 @@ static const struct call allowed[FILTER_COUNT][16] = {
         { "write", SYS_write, { -1 } },
         { "mmap", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0 } },
         { "clock_gettime", SYS_clock_gettime, { CLOCK_MONOTONIC, 0 } },
-        { "madvise MADV_FREE", SYS_madvise, { 0, 0, MADV_FREE } },
+        { "fdatasync", SYS_fdatasync, { -1 } },
+        { "pwritev", SYS_pwritev, { -1 } },
     },
     [FILTER_DEVICES] = {
         { "accept4", SYS_accept4, { VMM_LISTENER_FD, 0, 0, 0 } },

@@ -82,7 +82,7 @@ static void save(struct fixture *f)
     struct transfer transfer = { .err = &f->m->h.err };
 
     hold_vcpus(NULL);
-    devices_finish(&f->m->devices);
+    devices_finish(&f->m->devices, DISK_FINISH);
     devices_transfer(&f->m->devices, &transfer);
     assert_true(transfer.result == 0 || transfer.result == -EBUSY);
     devices_retry(&f->m->devices);

@@ -1,5 +1,5 @@
 /* test_virtio_block_changes.c - a disk that grows, whose rate limit changes, and of which is marked
- * what is written, while it is used. */
+ * what is written, while it is used; and what is left of it. */
 #include "tests/unit/block_harness.h"
 #include "base/write_marks.h"
 
@@ -189,6 +189,29 @@ static void behind_the_last_mark_all_is_its(void **state)
     assert_int_equal(marked(), 1u << 31);
 }
 
+/* --- the end --- */
+
+/* As another machine finds the disk: what this one says of its own is in its memory. */
+static void what_was_done_is_in_the_files_at_the_end(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t back[DATA_BYTES];
+
+    add_disk(f);
+    fill(f, 0, 0x5a);
+    assert_int_equal(request(f, OUT, 8), OK);
+    virtio_block_finish(f->block, DISK_CANCEL);
+    f->spec.ring = NULL; /* the first one has it */
+    f->spec.ret_block = NULL;
+    f->h.slot = 2;
+    add_disk(f);
+    fill(f, 0, 0);
+    assert_int_equal(request(f, IN, 8), OK);
+    guest_get(&f->h, DATA(0), back, sizeof(back));
+    assert_int_equal(back[0], 0x5a);
+    assert_int_equal(back[DATA_BYTES - 1], 0x5a);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -200,6 +223,7 @@ int main(void)
         TEST(what_is_written_is_marked),
         TEST(not_before_it_is_there),
         TEST(behind_the_last_mark_all_is_its),
+        TEST(what_was_done_is_in_the_files_at_the_end),
     };
 
     return run_with_each_kind(tests);

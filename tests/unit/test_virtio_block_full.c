@@ -140,7 +140,7 @@ static void wait_and_go_on(struct fixture *f, int code, bool partly)
     assert_int_equal(guest_get8(&f->h, STATUS(1)), UNTOUCHED);
     virtio_block_retry(f->block); /* there is still none */
     settle(f, before + 1, times + 2);
-    virtio_block_finish(f->block);
+    virtio_block_finish(f->block, DISK_FINISH);
     host.code = 0;
     settle(f, before + 1, times + 2); /* nobody said so */
     virtio_block_retry(f->block);
@@ -201,7 +201,7 @@ static void a_queue_full_of_them_goes_on(void **state)
     }
     ring_kick(&f->h, 0);
     settle(f, 0, 1);
-    virtio_block_finish(f->block);
+    virtio_block_finish(f->block, DISK_FINISH);
     host.code = 0;
     virtio_block_retry(f->block);
     await(f, 80);
@@ -218,7 +218,7 @@ static void keep_some(struct fixture *f)
         offer(f, n, OUT, 8 * n);
     ring_kick(&f->h, 0);
     settle(f, 0, told.times + !told.full);
-    virtio_block_finish(f->block);
+    virtio_block_finish(f->block, DISK_FINISH);
     assert_true(told.full);
 }
 
