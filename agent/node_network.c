@@ -284,7 +284,7 @@ static void tended(void *argument, int result, const struct error *err)
     const char *trouble = result < 0 ? err->message : "";
 
     if (result > 0)
-        log_warning(node->log, "networks: somebody removed the packet filter's tables; they are "
+        log_warning(node->log, "networks: somebody changed the packet filter's rules; they are "
                                "put back");
     if (trouble[0] && strcmp(trouble, node->network_trouble) != 0)
         log_error(node->log, "networks: %s; it is tried every second", trouble);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netfilter.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,17 +140,38 @@ static struct network_config *copy_configs(const struct net_host *host)
     return configs;
 }
 
+int net_host_count_rules(struct net_host *host, size_t *ret_count, struct error *err)
+{
+    static const uint8_t families[] = { NFPROTO_BRIDGE, NFPROTO_INET };
+    char table[FIREWALL_TABLE_NAME];
+    int result = 0;
+
+    firewall_table_name(host->prefix, table);
+    *ret_count = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(families) && result == 0; i++) {
+        size_t count = 0;
+
+        result = nftables_count_rules(host->nftables, families[i], table, &count, err);
+        *ret_count += count;
+    }
+    return result;
+}
+
 int net_host_apply_rules(struct net_host *host, struct error *err)
 {
     auto_free struct network_config *configs = copy_configs(host);
     auto_free char *text = NULL;
+    int result;
 
     if (configs && host->network_count == 0)
         text = firewall_removal(host->prefix);
     else if (configs)
         text = firewall_ruleset(host->prefix, configs, host->network_count, host->nics,
                                 host->nic_count);
-    return nftables_apply(host->nftables, text, err);
+    result = nftables_apply(host->nftables, text, err);
+    if (result == 0 && net_host_count_rules(host, &host->rule_count, NULL) < 0)
+        host->rule_count = 0; /* the next look applies them again */
+    return result;
 }
 
 /* Applies malloc'ed text (freed; NULL = out of memory).  If it fails because our tables are gone,

@@ -26,7 +26,8 @@ struct net_host {
     struct nic_config *nics; /* owned; those that are up */
     size_t nic_count;
     size_t nic_room;
-    bool links_due; /* are to be looked at, though nothing may have changed */
+    size_t rule_count; /* of our tables, as they were applied */
+    bool links_due;    /* are to be looked at, though nothing may have changed */
 };
 
 /* Borrowed, NULL if it is not up; moves when networks come or go. */
@@ -39,6 +40,8 @@ int net_host_add_nic(struct net_host *host, const struct nic_config *nic, struct
 
 /* All rules, from the model; no tables at all while there is no network. */
 int net_host_apply_rules(struct net_host *host, struct error *err);
+/* How many rules our tables have now. */
+int net_host_count_rules(struct net_host *host, size_t *ret_count, struct error *err);
 /* Forwarding on or off as the networks need it. */
 int net_host_set_forwarding(struct net_host *host, struct error *err);
 /* Of a nic of the model, whose network's bridge is there: its tap is made a port of that if it is

@@ -221,3 +221,53 @@ int nftables_change_elements(struct nftables *nftables, const char *table,
         return error_set(err, result, "nftables: elements of %s: %s", table, strerror(-result));
     return 0;
 }
+
+/* --- what there is, by netlink, too: the library would read every set first --- */
+
+/* -EINTR: there was a change meanwhile. */
+static int receive_rules(struct nftables *nftables, uint32_t sequence, size_t *ret_count)
+{
+    char bytes[32768] __attribute__((aligned(8)));
+    bool changed = false;
+
+    *ret_count = 0;
+    for (;;) {
+        ssize_t received = mnl_socket_recvfrom(nftables->socket, bytes, sizeof bytes);
+        const struct nlmsghdr *header = (const struct nlmsghdr *)bytes;
+        int left = (int)received;
+
+        if (received < 0 && errno != EINTR)
+            return -errno;
+        for (; received > 0 && mnl_nlmsg_ok(header, left); header = mnl_nlmsg_next(header, &left)) {
+            if (header->nlmsg_seq != sequence)
+                continue; /* of an earlier one that timed out */
+            changed = changed || (header->nlmsg_flags & NLM_F_DUMP_INTR);
+            if (header->nlmsg_type == NLMSG_ERROR)
+                return ((const struct nlmsgerr *)mnl_nlmsg_get_payload(header))->error;
+            if (header->nlmsg_type == NLMSG_DONE)
+                return changed ? -EINTR : 0;
+            ++*ret_count;
+        }
+    }
+}
+
+int nftables_count_rules(struct nftables *nftables, uint8_t family, const char *table,
+                         size_t *ret_count, struct error *err)
+{
+    int result = -EINTR;
+
+    for (int tries = 0; tries < 8 && result == -EINTR; tries++) {
+        struct batch batch = { .first = nftables->sequence, .next = nftables->sequence };
+        struct nlmsghdr *header =
+            batch_add(&batch, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE, NLM_F_DUMP, family, 0);
+
+        mnl_attr_put_strz(header, NFTA_RULE_TABLE, table);
+        nftables->sequence = batch.next;
+        result = mnl_socket_sendto(nftables->socket, header, header->nlmsg_len) < 0
+                     ? -errno
+                     : receive_rules(nftables, batch.first, ret_count);
+    }
+    return result < 0
+               ? error_set(err, result, "nftables: rules of %s: %s", table, strerror(-result))
+               : 0;
+}

@@ -24,3 +24,7 @@ int nftables_change_elements(struct nftables *nftables, const char *table,
                              struct error *err);
 /* Runs a list command; *ret_json is malloc'ed. */
 int nftables_query(struct nftables *nftables, const char *text, char **ret_json, struct error *err);
+/* How many rules a table has, of whatever chains; 0 if it is not there.  family: NFPROTO_...
+ */
+int nftables_count_rules(struct nftables *nftables, uint8_t family, const char *table,
+                         size_t *ret_count, struct error *err);

@@ -9,20 +9,13 @@
 #include "net/netlink.h"
 #include "net/nftables.h"
 
-/* Are both tables there? */
-static bool has_tables(struct net_host *host)
+/* Are the rules of our tables there?  Whoever adds one breaks the rules, too. */
+static bool has_rules(struct net_host *host)
 {
-    char table[FIREWALL_TABLE_NAME];
-    char text[96];
-    auto_free char *bridge = NULL;
-    auto_free char *inet = NULL;
+    size_t count = 0;
 
-    firewall_table_name(host->prefix, table);
-    snprintf(text, sizeof text, "list set bridge %s gateways", table);
-    if (nftables_query(host->nftables, text, &bridge, NULL) < 0)
-        return false;
-    snprintf(text, sizeof text, "list set inet %s gateways", table);
-    return nftables_query(host->nftables, text, &inet, NULL) == 0;
+    /* What cannot be looked at now is looked at the next time. */
+    return net_host_count_rules(host, &count, NULL) < 0 || count == host->rule_count;
 }
 
 /* What others have changed.  Listing links is 8 us each, so only when there was a change; until
@@ -56,7 +49,7 @@ static void look_at_dhcp(struct net_host *host, struct network_fault *fault)
 int net_host_tend(struct net_host *host, struct network_fault *faults, size_t count,
                   struct error *err)
 {
-    bool gone = host->network_count > 0 && !has_tables(host);
+    bool gone = host->network_count > 0 && !has_rules(host);
     int result = gone ? net_host_apply_rules(host, err) : 0;
     int seen = look_at_links(host, faults, count, result < 0 ? NULL : err);
 
