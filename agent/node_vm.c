@@ -161,7 +161,7 @@ static const struct vm_nic_spec *nic_with_addresses(const struct vm *other, cons
     return nic && own && nic - vm->spec.nics >= (ptrdiff_t)index ? NULL : nic;
 }
 
-/* Ascending addresses that VMs (this one, too) have in a network.  malloc'ed. */
+/* Strictly ascending addresses that VMs (this one, too) have in a network.  malloc'ed. */
 static uint32_t *used_addresses(const struct node *node, const struct vm *vm, unsigned index,
                                 const char *network, size_t *ret_count)
 {
@@ -172,7 +172,7 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
 
     if (!used)
         return NULL;
-    if (inside != 0) /* a fork's guest goes on with it: outside it has another */
+    if (inside != 0) /* a fork's guest goes on with it, whoever has it: outside it has another */
         used[count++] = inside;
     for (size_t i = 0; i <= vms->count; i++) {
         const struct vm *other = i < vms->count ? (const struct vm *)vms->items[i] : vm;
@@ -182,7 +182,7 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
         for (unsigned place = 0; place < VMM_NICS_MAX; place++) {
             const struct vm_nic_spec *nic = nic_with_addresses(other, vm, place, index);
 
-            if (nic && strcmp(nic->network, network) == 0)
+            if (nic && strcmp(nic->network, network) == 0 && other->nics[place].ipv4 != inside)
                 used[count++] = other->nics[place].ipv4;
         }
     }
