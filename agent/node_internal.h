@@ -231,6 +231,7 @@ struct node {
     struct worker *disk_worker;   /* fsyncs, and what else waits for a disk */
     struct worker *copy_worker;   /* volumes' copies: they may take long, and nobody else waits */
     struct worker *launch_worker; /* processes, run directories, cgroups */
+    struct worker *close_worker;  /* files of which closing the last may take long */
     struct net_host *net;
     struct image_store *images;
     struct volume_store *volumes;

@@ -201,6 +201,8 @@ static int open_all(struct node *node, struct error *err)
         result = worker_new(node->loop, "copy", &one_by_one, &node->copy_worker, err);
     if (result == 0)
         result = worker_new(node->loop, "launch", &one_by_one, &node->launch_worker, err);
+    if (result == 0)
+        result = worker_new(node->loop, "close", &one_by_one, &node->close_worker, err);
     if (result < 0)
         return result;
     vm_launch_prepare(node);
@@ -307,6 +309,7 @@ struct node *node_free(struct node *node)
         }
         free(table->items);
     }
+    node->close_worker = worker_free(node->close_worker); /* what was freed above has used it */
     key_table_clear(&node->keys);
     cleanup_close(&node->images_dir_fd);
     cleanup_close(&node->volumes_dir_fd);

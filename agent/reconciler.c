@@ -51,8 +51,8 @@ static int ask(struct node *node, struct vm *vm, struct error *err)
     int control_fd = jail_connect(node->jail, vm->head.instance, err);
 
     if (control_fd >= 0 &&
-        vmm_client_new(node->loop, control_fd, &vm_client_ops, &vm->closure, &vm->client, err) ==
-            0 &&
+        vmm_client_new(node->loop, node->close_worker, control_fd, &vm_client_ops, &vm->closure,
+                       &vm->client, err) == 0 &&
         vmm_client_ping(vm->client, err) == 0)
         return 0;
     return process_await(vm->pidfd, 0) == 0 ? -ESRCH : -err->code;

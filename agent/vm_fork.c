@@ -19,11 +19,13 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/worker.h"
 
 #define OTHER_MACHINE "its parent is another machine by now"
 
 /* What forks begin with.  Shared by those of one moment: who waited when the VMM was asked. */
 struct fork_source {
+    struct worker *closer; /* borrowed: it may be the last that has the memory */
     unsigned users;
     bool is_asked;             /* whose it is has been decided */
     bool is_made;              /* and they can begin */
@@ -39,7 +41,7 @@ struct fork_source *fork_source_release(struct fork_source *source)
     if (source && --source->users == 0) {
         cleanup_close(&source->state_fd);
         for (size_t i = 0; i < source->layer_count; i++)
-            cleanup_close(&source->layers[i]);
+            worker_close(source->closer, source->layers[i]);
         free(source);
     }
     return NULL;
@@ -51,12 +53,13 @@ bool fork_source_is_wanted(const struct fork_source *source)
     return source->users > 1;
 }
 
-static struct fork_source *source_new(void)
+static struct fork_source *source_new(const struct node *node)
 {
     struct fork_source *source = calloc(1, sizeof *source);
 
     if (!source)
         return NULL;
+    source->closer = node->close_worker;
     source->users = 1;
     source->state_fd = memfd_create("fork-state", MFD_CLOEXEC);
     return source->state_fd < 0 ? fork_source_release(source) : source;
@@ -206,7 +209,7 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
         snprintf(ret_what, size, "%s: vm %s", OTHER_MACHINE, vm->spec.fork);
         return;
     }
-    parent->forking = source_new();
+    parent->forking = source_new(node);
     if (!parent->forking) {
         *ret_never = true;
         snprintf(ret_what, size, "memory is short");

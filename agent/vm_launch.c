@@ -248,8 +248,8 @@ static int configure_vm(struct node *node, struct vm *vm, struct process_job *jo
     struct vmm_configure configure;
     int fds[VM_FILES_MAX + VMM_NICS_MAX * 2 * VMM_QUEUES_MAX];
     size_t count = 0;
-    int result = vmm_client_new(node->loop, take_fd(&job->process.control_fd), &vm_client_ops,
-                                &vm->closure, &vm->client, err);
+    int result = vmm_client_new(node->loop, node->close_worker, take_fd(&job->process.control_fd),
+                                &vm_client_ops, &vm->closure, &vm->client, err);
 
     if (result < 0)
         return result;

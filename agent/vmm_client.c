@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "agent/vm_devices.h"
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/seqpacket.h"
+#include "base/worker.h"
 
 /* So many messages unasked, then nothing is read for so long: a guest that connects all the time
  * waits, and its VMM's answers with it. */
@@ -18,7 +20,8 @@
 #define UNASKED_PAUSE_MS 100
 
 struct vmm_client {
-    struct loop *loop; /* borrowed */
+    struct loop *loop;     /* borrowed */
+    struct worker *closer; /* borrowed; may be NULL */
     int fd;
     struct loop_source *source;
     const struct vmm_client_ops *ops;
@@ -177,32 +180,58 @@ static ssize_t answer_without_files(struct vmm_state *message)
     return sizeof *message;
 }
 
+/* Looks without taking, and without control data to put files into: is it of a size that there is,
+ * and without files unless it is the answer that has some? */
+static bool may_take(const struct vmm_client *client)
+{
+    struct vmm_message_header header = { 0 };
+    struct iovec part = { .iov_base = &header, .iov_len = sizeof header };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+    ssize_t size = recvmsg(client->fd, &message, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+
+    return size <= (ssize_t)sizeof(struct vmm_state) &&
+           (!(message.msg_flags & MSG_CTRUNC) || header.type == VMM_MESSAGE_SNAPSHOT_DONE);
+}
+
+static void end(struct vmm_client *client, bool forbidden)
+{
+    client->source = loop_remove(client->source);
+    client->pause = loop_cancel(client->pause);
+    client->ops->closed(client->context, forbidden);
+}
+
 static void receive(void *context, uint32_t events)
 {
     struct vmm_client *client = context;
+    struct worker *closer = client->closer;
     struct vmm_state message = { 0 };
-    int fds[VMM_LAYERS_MAX];
-    size_t count = VMM_LAYERS_MAX;
-    ssize_t got = seqpacket_receive(client->fd, &message, sizeof message, fds, &count, NULL);
+    int fds[SEQPACKET_FDS_MAX];
+    size_t count = SEQPACKET_FDS_MAX; /* what has no room here would be closed on this thread */
+    ssize_t got;
 
     (void)events;
+    if (!may_take(client)) {
+        end(client, /* forbidden= */ true);
+        return;
+    }
+    got = seqpacket_receive(client->fd, &message, sizeof message, fds, &count, NULL);
     if (got == -EAGAIN)
         return;
     if (got == -EMFILE) {
         got = answer_without_files(&message);
         count = 0;
     }
-    if (got <= 0 || !take_message(client, &message, (size_t)got, fds, count)) {
-        client->source = loop_remove(client->source);
-        client->pause = loop_cancel(client->pause);
-        client->ops->closed(client->context, got > 0 || got == -EMSGSIZE);
-    }
+    if (got <= 0 || count > VMM_LAYERS_MAX ||
+        !take_message(client, &message, (size_t)got, fds, count))
+        end(client, got > 0 || got == -EMSGSIZE);
     for (size_t i = 0; got >= 0 && i < count; i++)
-        cleanup_close(&fds[i]); /* what nobody took */
+        if (fds[i] >= 0) /* nobody took it */
+            worker_close(closer, fds[i]);
 }
 
-int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_ops *ops,
-                   void *context, struct vmm_client **ret_client, struct error *err)
+int vmm_client_new(struct loop *loop, struct worker *closer, int control_fd,
+                   const struct vmm_client_ops *ops, void *context, struct vmm_client **ret_client,
+                   struct error *err)
 {
     struct vmm_client *client = malloc(sizeof *client);
     int result;
@@ -211,7 +240,9 @@ int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_op
         close(control_fd);
         return error_set(err, ENOMEM, "talk to a VMM");
     }
-    *client = (struct vmm_client){ .loop = loop, .fd = control_fd, .ops = ops, .context = context };
+    *client = (struct vmm_client){
+        .loop = loop, .closer = closer, .fd = control_fd, .ops = ops, .context = context
+    };
     result = loop_add(loop, control_fd, EPOLLIN, receive, client, &client->source, err);
     if (result < 0) {
         vmm_client_free(client);
@@ -226,7 +257,8 @@ struct vmm_client *vmm_client_free(struct vmm_client *client)
     if (client) {
         loop_remove(client->source);
         loop_cancel(client->pause);
-        close(client->fd);
+        (void)shutdown(client->fd, SHUT_RDWR); /* the VMM hears of it now */
+        worker_close(client->closer, client->fd);
         free(client);
     }
     return NULL;

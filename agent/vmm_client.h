@@ -3,7 +3,8 @@
  * What a VMM sends is untrusted: a message of another size or type, or one more than it owes (one
  * READY, one answer for each question, one device that is gone for each that was asked to go), ends
  * the connection; and of those about vsock and full disks, which come unasked, so many are read in
- * a time.  So none can keep the loop busy. */
+ * a time.  So none can keep the loop busy; nor can what comes with a message, for what it may not
+ * send is not taken out of the socket, and that is closed elsewhere. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 struct error;
 struct loop;
 struct vmm_client;
+struct worker;
 
 struct vmm_client_ops {
     void (*ready)(void *context); /* its vCPUs run */
@@ -30,9 +32,10 @@ struct vmm_client_ops {
     void (*closed)(void *context, bool forbidden);
 };
 
-/* Takes control_fd over in every case. */
-int vmm_client_new(struct loop *loop, int control_fd, const struct vmm_client_ops *ops,
-                   void *context, struct vmm_client **ret_client, struct error *err);
+/* Takes control_fd over in every case.  closer: whose thread closes files; NULL = the loop's. */
+int vmm_client_new(struct loop *loop, struct worker *closer, int control_fd,
+                   const struct vmm_client_ops *ops, void *context, struct vmm_client **ret_client,
+                   struct error *err);
 struct vmm_client *vmm_client_free(struct vmm_client *client); /* accepts NULL */
 
 /* Has the VMM said which version of the protocol it speaks? */

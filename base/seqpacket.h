@@ -6,7 +6,7 @@
 
 struct error;
 
-#define SEQPACKET_FDS_MAX     160
+#define SEQPACKET_FDS_MAX     253   /* the kernel's SCM_MAX_FD */
 #define SEQPACKET_MESSAGE_MAX 65536 /* larger bodies travel as sealed memfds */
 
 /* Binds `name` in the directory dir_fd and listens (works for paths of any length).  Owned fd. */

@@ -193,3 +193,35 @@ int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *don
     pthread_mutex_unlock(&worker->lock);
     return 0;
 }
+
+struct closing {
+    int fd;
+};
+
+static int run_close(void *job, struct error *err)
+{
+    struct closing *closing = job;
+
+    (void)err;
+    cleanup_close(&closing->fd);
+    return 0;
+}
+
+static void is_closed(void *job, int result, const struct error *err)
+{
+    (void)result;
+    (void)err;
+    free(job);
+}
+
+void worker_close(struct worker *worker, int fd)
+{
+    struct closing *closing = malloc(sizeof *closing);
+
+    if (closing)
+        closing->fd = fd;
+    if (!closing || worker_submit(worker, run_close, is_closed, closing, NULL) < 0) {
+        cleanup_close(&fd);
+        free(closing);
+    }
+}

@@ -36,3 +36,7 @@ struct worker *worker_free(struct worker *worker);
  * for NULL, or from within worker_free. */
 int worker_submit(struct worker *worker, worker_run_fn *run, worker_done_fn *done, void *job,
                   struct error *err);
+
+/* Loop thread.  Closes the fd on the worker's: to be the last to close one may take long, of a
+ * guest's memory 200 ms a GiB.  Here, if there is no worker, or no memory. */
+void worker_close(struct worker *worker, int fd);

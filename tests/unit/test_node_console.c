@@ -147,7 +147,8 @@ static int set_up(void **state)
     f->received = malloc(RECEIVED_MAX + 1);
     assert_int_equal(seqpacket_pair(pair, NULL), 0);
     f->vmm = pair[1];
-    assert_int_equal(vmm_client_new(f->node.loop, pair[0], &ops, &f->vm, &f->vm.client, NULL), 0);
+    assert_int_equal(vmm_client_new(f->node.loop, NULL, pair[0], &ops, &f->vm, &f->vm.client, NULL),
+                     0);
     *state = f;
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "tests/unit/vmm_client_harness.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -206,8 +207,98 @@ static void files_that_come_with_nothing_are_closed(void **state)
     close(ends[1]);
     turn(f);
     assert_int_equal(f->closed, 1);
+    f->client = vmm_client_free(f->client);
+    f->closer = worker_free(f->closer);
     assert_int_equal(read(ends[0], &byte, 1), 0); /* nobody has the other end */
     close(ends[0]);
+}
+
+/* --- files that take long to close --- */
+
+#define LINGER_S 1
+
+/* As the last fd of a guest's memory does, 200 ms a GiB: a connection whose peer takes nothing. */
+static int slow_fd(int *ret_peer)
+{
+    const struct linger linger = { .l_onoff = 1, .l_linger = LINGER_S };
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t size = sizeof address;
+    static char bytes[1 << 16];
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0 && listener >= 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+    while (send(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        ;
+    *ret_peer = listener;
+    return fd;
+}
+
+struct words {
+    uint32_t type;
+    size_t size, file_count;
+};
+
+/* The VMM's last words: to close what comes with them is the end of it. */
+static void say_with_slow_files(struct fixture *f, const struct words *words, int *ret_peer)
+{
+    int fds[SEQPACKET_FDS_MAX];
+    char message[sizeof(struct vmm_configure)] = { 0 };
+    const struct vmm_message_header header = vmm_header(words->type, words->size);
+    size_t count = words->file_count;
+
+    memcpy(message, &header, sizeof header);
+    for (size_t i = 0; i < count; i++)
+        fds[i] = f->vmm;
+    fds[count - 1] = slow_fd(ret_peer); /* the last is the one that did not fit */
+    assert_int_equal(seqpacket_send(f->vmm, message, words->size, fds, count, NULL), 0);
+    close(fds[count - 1]);
+}
+
+static void nobody_waits_for_files_that_are_not_wanted(void **state)
+{
+    static const struct words cases[] = {
+        { VMM_MESSAGE_VSOCK_REQUEST, sizeof(struct vmm_vsock), 1 },
+        { VMM_MESSAGE_VSOCK_REQUEST, sizeof(struct vmm_vsock), SEQPACKET_FDS_MAX },
+        { VMM_MESSAGE_SNAPSHOT_DONE, sizeof(struct vmm_state), 1 }, /* that nobody asked for */
+        { VMM_MESSAGE_SNAPSHOT_DONE, sizeof(struct vmm_state), SEQPACKET_FDS_MAX },
+        { VMM_MESSAGE_SNAPSHOT_DONE, sizeof(struct vmm_configure), VMM_LAYERS_MAX },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *f = fixture_new();
+        int64_t began_ms;
+        int peer;
+
+        say_with_slow_files(f, &cases[i], &peer);
+        began_ms = loop_now_ms();
+        turn(f);
+        assert_in_range(loop_now_ms() - began_ms, 0, LINGER_S * 500);
+        assert_int_equal(f->closed, 1);
+        assert_true(f->forbidden);
+        close(peer);
+        fixture_free(f);
+    }
+}
+
+static void nor_for_those_that_were_never_read(void **state)
+{
+    const struct words words = { VMM_MESSAGE_READY, sizeof(struct vmm_state), 1 };
+    struct fixture *f = *state;
+    int64_t began_ms;
+    int peer;
+
+    say_with_slow_files(f, &words, &peer);
+    began_ms = loop_now_ms();
+    f->client = vmm_client_free(f->client);
+    assert_in_range(loop_now_ms() - began_ms, 0, LINGER_S * 500);
+    close(peer);
 }
 
 /* Its VMM is not to blame, and would be held for ever by an agent that hears it no more. */
@@ -245,6 +336,8 @@ int main(void)
         TEST(so_does_one_that_is_too_long),
         TEST(its_own_end_is_not_forbidden),
         TEST(files_that_come_with_nothing_are_closed),
+        cmocka_unit_test(nobody_waits_for_files_that_are_not_wanted),
+        TEST(nor_for_those_that_were_never_read),
         TEST(an_answer_whose_files_have_no_room_has_failed),
     };
 

@@ -12,11 +12,13 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/seqpacket.h"
+#include "base/worker.h"
 
 #define FLOOD 150 /* messages; what fits into the socket */
 
 struct fixture {
     struct loop *loop;
+    struct worker *closer;
     struct vmm_client *client;
     int vmm;        /* the VMM's end */
     bool forbidden; /* why it was closed */
@@ -122,7 +124,8 @@ static inline struct fixture *fixture_new(void)
     assert_non_null(f);
     assert_int_equal(seqpacket_pair(pair, NULL), 0);
     assert_int_equal(loop_new(&f->loop, NULL), 0);
-    assert_int_equal(vmm_client_new(f->loop, pair[0], &ops, f, &f->client, NULL), 0);
+    assert_int_equal(worker_new(f->loop, "close", NULL, &f->closer, NULL), 0);
+    assert_int_equal(vmm_client_new(f->loop, f->closer, pair[0], &ops, f, &f->client, NULL), 0);
     f->vmm = pair[1];
     return f;
 }
@@ -130,6 +133,7 @@ static inline struct fixture *fixture_new(void)
 static inline void fixture_free(struct fixture *f)
 {
     vmm_client_free(f->client);
+    worker_free(f->closer);
     loop_free(f->loop);
     close(f->vmm);
     free(f);
