@@ -452,6 +452,9 @@ void vm_inherit_nics(struct vm *vm, const struct vm *parent);
 const char *vm_pause_reason(const struct vm *vm);
 /* A VMM has only so long to pause and then to do what it is held for, or to get ready for that. */
 void vm_limit_hold(struct node *node, struct vm *vm);
+/* Once a second: has its VMM owed the answer to a pause, a resume, or the question at its adoption,
+ * for longer than that? */
+void vm_see_silence(struct node *node, struct vm *vm);
 /* A snapshot or fork holds it no more: it goes on as was asked. */
 void vm_release(struct node *node, struct vm *vm);
 /* Whoever holds it: it goes on, unless it was asked to pause. */

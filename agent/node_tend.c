@@ -47,12 +47,14 @@ void node_retry_over(struct resource *resource)
     resource->tries = 0;
 }
 
-/* What a guest has not let go yet is asked for again, what could not be begun is begun. */
-static void step_devices(struct node *node)
+/* Who does not answer is told of.  What a guest has not let go yet is asked for again, what could
+ * not be begun is begun. */
+static void tend_vms(struct node *node)
 {
     struct vm *vm;
 
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
+        vm_see_silence(node, vm);
         if (vm->pidfd >= 0 && !vm_devices_are_settled(vm))
             vm_step(node, vm);
     }
@@ -75,7 +77,7 @@ static void tick(void *context)
                 node_retry(node, table->items[i]);
     }
     operations_tend(node);
-    step_devices(node);
+    tend_vms(node);
     node_autostart(node);
     node_drain_go_on(node);
     node_tend_networks(node);

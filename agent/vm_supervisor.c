@@ -132,6 +132,21 @@ static void pause_or_resume(struct node *node, struct vm *vm)
     tell_pause(node, vm, pause);
 }
 
+/* Slow or dead: it may still answer, and is not killed. */
+static void is_silent(struct node *node, struct vm *vm)
+{
+    if (!vm->silent)
+        log_warning(node->log, "vm %s: its VMM does not answer", vm->head.id);
+    vm->silent = true;
+    node_save(node, &vm->head);
+}
+
+void vm_see_silence(struct node *node, struct vm *vm)
+{
+    if (!vm->silent && vm->client && vmm_client_owes_ms(vm->client) > hold_limit_ms(vm))
+        is_silent(node, vm);
+}
+
 static void on_hold_timeout(void *context)
 {
     struct vm_closure *closure = context;
@@ -141,8 +156,7 @@ static void on_hold_timeout(void *context)
     vm->hold_timer = NULL;
     if (!snapshot_awaits_vmm(vm->snapshot) && !vm_fork_holds(vm))
         return;
-    vm->silent = true; /* slow or dead: it may still answer, and is not killed */
-    node_save(closure->node, &vm->head);
+    is_silent(closure->node, vm);
     snprintf(why, sizeof why, "its VMM did not answer within %lld s",
              (long long)hold_limit_ms(vm) / 1000);
     if (snapshot_awaits_vmm(vm->snapshot))

@@ -31,6 +31,7 @@ struct vmm_client {
     unsigned unasked; /* messages since the last pause */
     struct loop_timer *pause;
     unsigned states_owed; /* of pings, pauses and resumes without an answer yet */
+    int64_t state_ms;     /* when the first of them was asked, or the one before it was answered */
     unsigned snapshots_owed;
     unsigned markings_owed;
     unsigned inputs_owed;
@@ -144,6 +145,7 @@ static bool take_message(struct vmm_client *client, const void *bytes, size_t si
     }
     if (state->header.type == VMM_MESSAGE_STATE && client->states_owed > 0) {
         client->states_owed--;
+        client->state_ms = loop_now_ms();
         client->ops->state(client->context, state->running != 0, state->paused != 0);
         return true;
     }
@@ -269,6 +271,11 @@ bool vmm_client_is_known(const struct vmm_client *client)
     return client->version > 0;
 }
 
+int64_t vmm_client_owes_ms(const struct vmm_client *client)
+{
+    return client->states_owed > 0 ? loop_now_ms() - client->state_ms : 0;
+}
+
 int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
                          const int *fds, size_t fd_count, struct error *err)
 {
@@ -287,7 +294,8 @@ static int ask_state(struct vmm_client *client, uint32_t type, struct error *err
 {
     int result = send_header(client, type, NULL, 0, err);
 
-    client->states_owed += result == 0;
+    if (result == 0 && client->states_owed++ == 0)
+        client->state_ms = loop_now_ms();
     return result;
 }
 

@@ -40,6 +40,8 @@ struct vmm_client *vmm_client_free(struct vmm_client *client); /* accepts NULL *
 
 /* Has the VMM said which version of the protocol it speaks? */
 bool vmm_client_is_known(const struct vmm_client *client);
+/* For how long it owes an answer to a ping, pause or resume; 0 = it owes none. */
+int64_t vmm_client_owes_ms(const struct vmm_client *client);
 /* fds in the order of the protocol, borrowed. */
 int vmm_client_configure(struct vmm_client *client, const struct vmm_configure *configure,
                          const int *fds, size_t fd_count, struct error *err);
