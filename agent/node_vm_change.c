@@ -7,7 +7,6 @@
 
 #include "agent/jail.h"
 #include "agent/node_change.h"
-#include "agent/node_snapshot.h"
 #include "agent/spec_change.h"
 #include "agent/vm_balloon.h"
 #include "agent/vm_disk.h"
@@ -258,9 +257,12 @@ int change_begin_action(struct change *change, struct error *err)
 {
     struct vm *vm = target_vm(change);
     enum vm_event event = actions[change->action].event;
-    /* One that only a snapshot holds counts as running: what is asked is done after that.  So does
-     * one that a full disk holds: it is resumed for what is asked. */
-    bool held = (snapshot_holds(vm->snapshot) && vm->intent == VM_INTENT_NONE) || vm->full[0];
+    /* One that only a snapshot or a fork holds, or that is on its way back from there, counts as
+     * running: what is asked is done after that.  So does one that a full disk holds: it is resumed
+     * for what is asked. */
+    bool held =
+        ((vm->state == VM_PAUSING || vm->state == VM_PAUSED) && vm->intent == VM_INTENT_NONE) ||
+        vm->full[0];
     enum vm_state state = held ? VM_RUNNING : vm->state;
     /* Down, but about to be started again, by policy or after a host's reboot. */
     bool revoked = event == VM_EVENT_STOP && vm->state == VM_STOPPED && vm->spec.desired_running;
