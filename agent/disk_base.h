@@ -24,6 +24,7 @@ struct disk_base_file {
     unsigned index;          /* of the snapshot's disk */
     bool is_delta;           /* it is a delta itself: to be copied, not to be stood on */
     char uid[DISK_BASE_UID]; /* which a delta over it names */
+    uint64_t least_bytes;    /* that the file has; 0 = it says so itself (a delta) */
 };
 
 static inline bool disk_base_is_set(const struct disk_base *base)
@@ -33,7 +34,7 @@ static inline bool disk_base_is_set(const struct disk_base *base)
 
 /* Loop thread.  All zero if there is none, or it is not there. */
 struct disk_base_file disk_base_file(const struct node *node, const struct disk_base *base);
-/* Any thread.  An owned fd, O_RDONLY. */
+/* Any thread.  An owned fd, O_RDONLY; -EBADMSG if the file has lost its end. */
 int disk_base_open(const struct node *node, const struct disk_base_file *file, int *ret_fd,
                    struct error *err);
 
