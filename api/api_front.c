@@ -157,7 +157,7 @@ static int watch_directory_of(const struct api_front *front, const char *path, s
     if (inotify_add_watch(front->inotify_fd, directory,
                           IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_TO | IN_CREATE | IN_DELETE |
                               IN_MOVED_FROM) < 0)
-        return error_set(err, errno, "watch %s: %s", directory, strerror(errno));
+        return error_set(err, errno, "watch the directory of %s: %s", path, strerror(errno));
     return 0;
 }
 
