@@ -243,8 +243,11 @@ static int add_disk(const struct vm *vm, const struct vm_disk_spec *disk, bool s
     json_t *json = json_pack("{s:s, s:s}", "name", disk->name, "volume", disk->volume);
     int result = set_state(vm, VMM_DEVICE_DISK, disk->place, stored, json);
 
-    if (stored)
+    if (stored) {
         result |= json_object_set_new(json, "read_only", json_boolean(disk->read_only));
+        result |=
+            json_object_set_new(json, "pauses", json_boolean(disk->on_enospc == VM_ENOSPC_PAUSE));
+    }
     return result | json_array_append_new(array, json);
 }
 
@@ -342,6 +345,8 @@ static void restore_disks(struct vm *vm, const json_t *disks)
         *left = (struct vm_disk_spec){
             .place = (uint8_t)place,
             .read_only = json_is_true(json_object_get(json, "read_only")),
+            .on_enospc =
+                json_is_true(json_object_get(json, "pauses")) ? VM_ENOSPC_PAUSE : VM_ENOSPC_ERROR,
         };
         snprintf(left->name, sizeof left->name, "%s", json_text(json, "name"));
         snprintf(left->volume, sizeof left->volume, "%s", json_text(json, "volume"));

@@ -110,15 +110,6 @@ void vm_disk_has_grown(const struct node *node, const struct volume *volume)
 
 /* --- disks without space --- */
 
-/* NULL: it has none there. */
-static const struct vm_disk_spec *disk_at(const struct vm *vm, unsigned place)
-{
-    for (unsigned i = 0; i < vm->spec.disk_count; i++)
-        if (vm->spec.disks[i].place == place)
-            return &vm->spec.disks[i];
-    return NULL;
-}
-
 /* A VM that is to end, or whose VMM has no reason to say so, is not held up. */
 static bool may_pause(const struct vm *vm, const struct vm_disk_spec *disk)
 {
@@ -131,7 +122,8 @@ static bool may_pause(const struct vm *vm, const struct vm_disk_spec *disk)
 
 void vm_disk_is_full(struct node *node, struct vm *vm, unsigned place)
 {
-    const struct vm_disk_spec *disk = disk_at(vm, place);
+    /* One that is to go, too: its guest cannot let go of it before its requests are done. */
+    const struct vm_disk_spec *disk = vm_disk_at(vm, place);
 
     if (!may_pause(vm, disk) || vm->full[0])
         return;

@@ -232,6 +232,7 @@ static void a_row_has_all_that_is_to_go(void **state)
 
     vm->spec.disks[0].place = 5;
     vm->spec.disks[1].read_only = true;
+    vm->spec.disks[1].on_enospc = VM_ENOSPC_PAUSE;
     let_go(vm);
     vm->devices.nics[3] =
         (struct vm_nic_spec){ .name = "n", .network = "other", .place = 3, .queues = 2 };
@@ -249,6 +250,7 @@ static void a_row_has_all_that_is_to_go(void **state)
     assert_int_equal(found->devices.at[VMM_DEVICE_DISK][1].there, VM_DEVICE_IS_UNKNOWN);
     assert_string_equal(vm_disk_at(found, 1)->volume, "w");
     assert_true(vm_disk_at(found, 1)->read_only);
+    assert_int_equal(vm_disk_at(found, 1)->on_enospc, VM_ENOSPC_PAUSE);
     assert_string_equal(vm_nic_at(found, 3)->network, "other");
     assert_int_equal(vm_nic_at(found, 3)->queues, 2);
     assert_int_equal(found->nics[3].ipv4, 0x0a000009);
