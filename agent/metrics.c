@@ -17,6 +17,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_snapshot.h"
 #include "agent/version.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/histogram.h"
 #include "base/json.h"
@@ -204,17 +205,16 @@ static void sample_process(const struct vm *vm, struct vm_sample *sample)
 static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sample *sample)
 {
     struct stats_page page;
+    uint32_t current_mib;
 
     *sample = (struct vm_sample){
         .id = vm->head.id,
         .running = vm->state == VM_RUNNING,
         .vcpus = vm->spec.vcpus,
-        .memory_bytes = (uint64_t)vm->spec.memory_mib << 20, /* and what is plugged */
         .restarts = vm->restarts,
         .demand_bytes = (uint64_t)vm->plan.demand_mib << 20,
         .entitled_bytes = (uint64_t)vm->plan.entitled_mib << 20,
         .high_bytes = (uint64_t)vm->plan.high_mib << 20,
-        .wanted_bytes = (uint64_t)(vm->spec.memory_max_mib - vm->plan.balloon_mib) << 20,
         .disk_count = vm->spec.disk_count,
         .nic_count = vm->spec.nic_count,
         .spec = &vm->spec,
@@ -229,7 +229,10 @@ static void sample_vm(const struct node *node, const struct vm *vm, struct vm_sa
     sample->console_bytes = page.console_bytes;
     sample->rng_bytes = page.rng_bytes;
     sample->balloon = page.balloon;
-    sample->memory_bytes += page.memory.plugged_bytes;
+    current_mib = vm_memory_current_mib(vm, &page);
+    sample->memory_bytes = (uint64_t)current_mib << 20;
+    if (current_mib > vm->plan.balloon_mib) /* it may have been unplugged since that was planned */
+        sample->wanted_bytes = (uint64_t)(current_mib - vm->plan.balloon_mib) << 20;
     for (unsigned i = 0; i < vm->spec.vcpus && i < STATS_VCPUS_MAX; i++)
         for (int kind = 0; kind < STATS_EXIT_COUNT; kind++)
             sample->exits[kind] += page.vcpu_exits[i][kind];

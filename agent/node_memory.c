@@ -10,6 +10,7 @@
 #include "agent/jail.h"
 #include "agent/node_memory_internal.h"
 #include "agent/vm_balloon.h"
+#include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -106,12 +107,15 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
     const struct vm_spec *spec = &vm->spec;
     struct jail_memory memory;
     struct stats_page page;
+    bool is_told = vm_read_page(node, vm, &page) == 0;
+    /* What was never plugged no balloon can be asked for: it would take of the rest. */
+    uint32_t max_mib = is_told ? vm_memory_current_mib(vm, &page) : spec->memory_max_mib;
 
     jail_cgroup_see_memory(jail_cgroups(node->jail), vm->head.instance, &memory);
     *ret_vm = (struct balancer_vm){
-        .max_mib = spec->memory_max_mib,
+        .max_mib = max_mib,
         /* A balloon cannot take all: the VMM knows it within what was there from the start on. */
-        .min_mib = spec->memory_min_mib,
+        .min_mib = spec->memory_min_mib < max_mib ? spec->memory_min_mib : max_mib,
         .weight = spec->memory_weight,
         .priority = spec->priority,
         .serial = vm->head.instance,
@@ -121,7 +125,7 @@ static void see_vm(struct node *node, struct vm *vm, struct balancer_vm *ret_vm)
         .stats_age_ms = UINT32_MAX,
         .memory = vm->balance,
     };
-    if (vm_read_page(node, vm, &page) == 0)
+    if (is_told)
         hear_guest(vm, &page, ret_vm);
     if (is_dry(node))
         ret_vm->memory.asked_mib = ret_vm->balloon_mib;

@@ -128,15 +128,16 @@ void vm_memory_tell(const struct node *node, struct vm *vm)
         log_warning(node->log, "vm %s: its memory cannot be changed: %s", vm->head.id, err.message);
 }
 
+uint32_t vm_memory_current_mib(const struct vm *vm, const struct stats_page *page)
+{
+    uint32_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
+    uint64_t plugged = page->memory.plugged_bytes >> 20;
+
+    return vm->spec.memory_mib + (plugged < most ? (uint32_t)plugged : most);
+}
+
 int vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status)
 {
-    uint64_t most = vm->spec.memory_max_mib - vm->spec.memory_mib;
-    json_int_t current = vm->spec.memory_mib;
-    uint64_t plugged;
-
-    if (!page)
-        return json_object_set_new(status, "memory_current_mib", json_null());
-    plugged = page->memory.plugged_bytes >> 20;
-    current += (json_int_t)(plugged < most ? plugged : most);
-    return json_object_set_new(status, "memory_current_mib", json_integer(current));
+    return json_object_set_new(status, "memory_current_mib",
+                               page ? json_integer(vm_memory_current_mib(vm, page)) : json_null());
 }

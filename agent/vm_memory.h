@@ -30,6 +30,8 @@ int vm_memory_open_pagemap(const struct vm *vm, struct error *err);
 int vm_memory_file_ms(const struct vm *vm);
 /* Tells a running VMM what the spec says; called when it may have missed a change.  Loop thread. */
 void vm_memory_tell(const struct node *node, struct vm *vm);
+/* What its guest has: from the start on, and plugged. */
+uint32_t vm_memory_current_mib(const struct vm *vm, const struct stats_page *page);
 /* Adds `memory_current_mib` to a status; null while the VM does not run (page: NULL).  Loop thread.
  */
 int vm_memory_status(const struct vm *vm, const struct stats_page *page, json_t *status);
