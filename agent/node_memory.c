@@ -465,9 +465,16 @@ static void on_trigger(void *context, uint32_t events)
 
 /* --- what is in effect --- */
 
+void node_memory_adopt(const struct node *node, struct vm *vm, const struct stats_page *page)
+{
+    if (node_memory_mode(node) == MEMORY_ON)
+        vm->plan.balloon_mib = bounded_mib(page->balloon.target_bytes);
+}
+
 /* What another mode, or an earlier agent, did to VMs is undone: their balloons are their specs',
- * none is held to a share.  The mode that comes begins anew. */
-static void let_go(struct node_memory *memory)
+ * none is held to a share.  The mode that comes begins anew.  keep_balloons: of an earlier
+ * agent; the first plan goes on from them, for a host that is short cannot give all of it back. */
+static void let_go(struct node_memory *memory, bool keep_balloons)
 {
     size_t count = memory->node->tables[RESOURCE_VM].count;
     struct limits_job *job = calloc(1, sizeof *job + count * sizeof job->vms[0]);
@@ -478,7 +485,10 @@ static void let_go(struct node_memory *memory)
         bool keep = memory->mode == MEMORY_ON && node_memory_paused(vm);
 
         vm->balance = (struct balancer_memory){ .paused = keep };
-        vm->plan = (struct balancer_plan){ .pause = keep };
+        vm->plan = (struct balancer_plan){
+            .pause = keep,
+            .balloon_mib = keep_balloons ? vm->plan.balloon_mib : 0,
+        };
         if (vm->pid <= 0)
             continue;
         vm->high_mib = vm->low_mib = 0;
@@ -517,6 +527,8 @@ void node_memory_follow(struct node *node)
     if (!memory || node->ending)
         return;
     if (mode != memory->mode) {
+        bool is_first = memory->mode == MEMORY_UNKNOWN;
+
         memory->mode = mode;
         memory->timer = loop_cancel(memory->timer);
         memory->state = (struct balancer_state){ 0 };
@@ -526,7 +538,7 @@ void node_memory_follow(struct node *node)
         memory->count = 0;
         memory->last_ms = 0;
         memory->would[0] = '\0';
-        let_go(memory);
+        let_go(memory, /* keep_balloons= */ is_first && mode == MEMORY_ON);
         memory->trigger = loop_remove(memory->trigger);
         cleanup_close(&memory->trigger_fd);
         if (mode != MEMORY_OFF) {

@@ -13,11 +13,15 @@ struct error;
 struct node;
 struct node_memory;
 struct node_memory_spec;
+struct stats_page;
 struct vm;
 
 int node_memory_new(struct node *node, struct node_memory **ret_memory, struct error *err);
 /* Waits for what is being reclaimed.  Accepts NULL. */
 struct node_memory *node_memory_free(struct node_memory *memory);
+
+/* A VM was found that an earlier agent balanced: its balloon stays until the first plan. */
+void node_memory_adopt(const struct node *node, struct vm *vm, const struct stats_page *page);
 
 /* Once a second; more often by itself while the host is short, or becomes it. */
 void node_memory_tick(struct node *node);

@@ -93,6 +93,7 @@ static void adopt(struct node *node, struct vm *vm)
     if (!vm_state_is_live(vm->state) && !vm->head.deleting)
         vm->state = VM_STARTING;
     vm_read_page(node, vm, &page);
+    node_memory_adopt(node, vm, &page);
     if (vm->restore == VM_RESTORE_DUE) { /* what its process was started for */
         vm->restore = VM_RESTORE_UNDER_WAY;
         vm->forked = vm->spec.fork[0] != '\0';
