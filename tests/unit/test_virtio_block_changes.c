@@ -195,6 +195,7 @@ static void behind_the_last_mark_all_is_its(void **state)
 static void what_was_done_is_in_the_files_at_the_end(void **state)
 {
     struct fixture *f = *state;
+    struct uring *ring = f->spec.ring;
     uint8_t back[DATA_BYTES];
 
     add_disk(f);
@@ -205,6 +206,7 @@ static void what_was_done_is_in_the_files_at_the_end(void **state)
     f->spec.ret_block = NULL;
     f->h.slot = 2;
     add_disk(f);
+    f->spec.ring = ring; /* for tear_down */
     fill(f, 0, 0);
     assert_int_equal(request(f, IN, 8), OK);
     guest_get(&f->h, DATA(0), back, sizeof(back));
