@@ -152,14 +152,19 @@ undefined_opcode:
     .global ring0_wait
 ring0_wait:
     sti
+ring0_halt:
     hlt
     iretq
 
 /* The waiter in ring 3 sends the EOI: a store there is cheaper than one here. */
 interrupt_power:
     incl power_interrupts
+/* What came before HLT wakes it, too: VMRUN of QEMU's emulated SVM forgets STI's shadow. */
 interrupt_return:
-    iretq
+    cmpl $ring0_halt, (%rsp)
+    jne 1f
+    incl (%rsp)
+1:  iretq
 
     .balign FAULT_STUB_SIZE
 fault_stubs:
