@@ -111,7 +111,7 @@ static const struct family plan_families[] = {
       offsetof(struct vm_sample, high_bytes) },
 };
 
-/* What guests say of their memory; the tags of virtio 1.2, 5.5.6.3. */
+/* What guests say of their memory; the tags of virtio 1.2, 5.5.6.4. */
 static const struct guest_family {
     const char *name;
     const char *type;

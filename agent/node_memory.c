@@ -22,7 +22,7 @@
 #define PAUSE_REASON "memory-pressure"
 #define STARTING_MS  60000 /* in which a guest fills what it needs */
 
-/* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.3). */
+/* Tags of virtio's balloon statistics (virtio 1.2, 5.5.6.4). */
 enum { GUEST_SWAP_IN, GUEST_SWAP_OUT, GUEST_MAJOR_FAULTS, GUEST_TOTAL = 5, GUEST_AVAILABLE };
 
 /* What the worker writes, for the kernel may reclaim for long before such a write is over. */

@@ -68,7 +68,7 @@ struct stats_balloon {
     uint64_t inflated_bytes, reported_bytes; /* given by inflating, by reporting, ever */
     uint64_t guest_ms;               /* CLOCK_MONOTONIC of the guest's statistics; 0 = none came */
     uint64_t guest_known;            /* a bit for each of them that came, and STATS_GUEST_KEEPS */
-    uint64_t guest[STATS_GUEST_MAX]; /* by tag, virtio 1.2, 5.5.6.3 */
+    uint64_t guest[STATS_GUEST_MAX]; /* by tag, virtio 1.2, 5.5.6.4 */
 };
 
 struct stats_vsock {

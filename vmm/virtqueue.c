@@ -270,7 +270,7 @@ bool virtqueue_publish(struct virtqueue *queue)
         return !(__atomic_load_n(&queue->avail->flags, __ATOMIC_RELAXED) &
                  VRING_AVAIL_F_NO_INTERRUPT);
 
-    /* 2.7.10: interrupt if used_event was passed by what is new. */
+    /* 2.7.7: interrupt if used_event was passed by what is new. */
     return vring_need_event(__atomic_load_n(&queue->avail->ring[queue->size], __ATOMIC_RELAXED),
                             now, before);
 }
