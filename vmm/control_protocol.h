@@ -300,7 +300,7 @@ struct vmm_device {
 
 struct vmm_state {
     struct vmm_message_header header;
-    char id[64];
+    char id[64];      /* the agent, which knows whom it asks, does not look at it */
     uint32_t running; /* 1 once the vCPUs were let go */
     uint32_t paused;  /* 1 while they are held */
     int32_t result;   /* of what was asked: 0 or -errno; the log says more */

@@ -9,9 +9,10 @@ struct loop;
 struct machine; /* opaque; see machine.c */
 struct vmm_configure;
 
-/* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed; of
- * the fds, disks and nics must stay open as long as the machine, the others may be closed.  It ends
- * with the process: one that could not be built is not taken down either. */
+/* Loads the kernel, or a snapshot; creates VM, devices and vCPUs.  What is passed is borrowed, but
+ * the fds of disks and nics, which are taken over; those of RAM and its layers must stay open, the
+ * others may be closed.  It ends with the process: one that could not be built is not taken down
+ * either. */
 int machine_new(const struct vmm_configure *configure, const struct config_fds *fds,
                 struct exit_record *record, struct loop *loop, struct control *control,
                 struct machine **ret_machine, struct error *err);

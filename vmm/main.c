@@ -1,6 +1,6 @@
-/* main.c - one virtual machine, one process.  Started jailed by the agent with three fds of its own
- * (control_protocol.h), it waits for its configuration, builds the machine, confines itself and
- * then serves devices and control until the guest ends.  It opens nothing. */
+/* main.c - one virtual machine, one process.  Started jailed by the agent with a log, a listener
+ * and rings (control_protocol.h), it waits for its configuration, builds the machine, confines
+ * itself and then serves devices and control until the guest ends.  It opens nothing. */
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>

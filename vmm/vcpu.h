@@ -22,7 +22,7 @@ struct vcpu_entry {
     enum vcpu_mode mode;
     uint64_t rip, rbx, rsi, rsp;
     uint64_t cr3; /* long mode only */
-    uint64_t gdt; /* guest-physical; VCPU_GDT is there */
+    uint64_t gdt; /* guest-physical; vcpu_gdt's is there */
 };
 
 struct vcpu {
