@@ -1,5 +1,6 @@
 /* jail_cgroup.h - one cgroup v2 leaf per VM, below one parent of the agent's.  Where there is no
- * cgroup v2, VMs run without and the node says so.  Launch worker, but for the two readers. */
+ * cgroup v2, VMs run without and the node says so.  Any thread, but for what makes and removes: who
+ * starts and ends the agent, then the launch worker. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
  * thread only.
  *
  * A key counts within its scope (who asked, method, path).  It is under way from key_begin to
- * key_answer or key_drop; the request that holds it then owns it so far that it stays.  Others are
- * dropped, oldest first, after KEY_KEPT_MS, or when there are too many. */
+ * key_end; the request that holds it then owns it so far that it stays.  Others are dropped, oldest
+ * first, after KEY_KEPT_MS, or when there are too many. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

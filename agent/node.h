@@ -9,10 +9,12 @@
  * Error codes, and what the API makes of them:
  *   EINVAL invalid (400, field set)    ENOENT not found (404)       EEXIST other spec (409, field)
  *   EBUSY in use or wrong state (409)  EADDRINUSE overlap (409)     ESTALE precondition (412)
- *   ENOSPC disk-full (507)             ENOMEM memory-committed (507)
- *   EADDRNOTAVAIL network-full (507)   ENOEXEC the processor lacks it (507, field)
+ *   ENOSPC, EDQUOT disk-full (507)     ENOMEM memory-committed (507)
+ *   EADDRNOTAVAIL network-full (507)   ENOEXEC the host lacks it (507, field)
  *   EBADE can never change (422, field)
- *   EAGAIN unavailable, try again (503)  ENODEV no KVM (503)        EHOSTDOWN cordoned (503)
+ *   EAGAIN, EMFILE, ENFILE unavailable, try again (503)             ENODEV no KVM (503)
+ *   EHOSTDOWN cordoned (503)           EUCLEAN the database is damaged (503)
+ *   ECONNREFUSED by a guest (502)      ETIMEDOUT waiting for one (504)
  *   EIDRM events are gone (410)
  *   EALREADY key is under way (409)  EKEYREJECTED another body (422)  others internal (500) */
 #pragma once
@@ -93,9 +95,9 @@ enum vm_action {
 
 enum change_verb {
     CHANGE_PUT,    /* body: a spec.  Validates, then creates or compares */
-    CHANGE_PATCH,  /* body: a merge patch of what may change: labels of every kind, and more of VMs
-                    * and volumes.  Other fields: EBADE, or EBUSY naming the field
-                    * (spec_change.h) */
+    CHANGE_PATCH,  /* body: a merge patch of what may change: labels, more of VMs and volumes, of
+                    * operations whether they are cancelled.  Other fields: EBADE, or EBUSY naming
+                    * the field (spec_change.h) */
     CHANGE_DELETE, /* force: a running VM is killed first; without it -EBUSY */
     CHANGE_ACTION, /* of VMs: action */
     CHANGE_PART,   /* of VMs: the part called part_name.  body: its PUT, as an item of the VM's spec

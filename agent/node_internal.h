@@ -1,5 +1,5 @@
-/* node_internal.h - the node's own state, shared by the files agent/node*.c, vm_*.c and metrics.c.
- * Loop thread only; workers get copies of what they need. */
+/* node_internal.h - the node's own state, shared by the files of agent/ that work on it.  Loop
+ * thread only; workers get copies of what they need. */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>

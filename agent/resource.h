@@ -1,4 +1,4 @@
-/* resource.h - what images, volumes, networks and VMs have in common, and tables of them by id.
+/* resource.h - what resources of all kinds have in common, and tables of them by id.
  * Loop thread only. */
 #pragma once
 #include <jansson.h>

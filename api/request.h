@@ -108,7 +108,7 @@ int request_check_bytes(const struct request *request, const char *const *types,
 /* The query's selector "labels"; without, one that matches everything. */
 int request_labels(const struct request *request, struct label_selector *ret_selector,
                    struct error *err);
-/* Does the client want to go on with this protocol?  -EPROTO (426), naming it. */
+/* Does the client want to go on with this protocol?  PROBLEM_UPGRADE (426), naming it. */
 int request_check_upgrade(const struct request *request, const char *protocol, struct error *err);
 /* To be asked before a stream is opened for its caller.  PROBLEM_TOO_MANY_STREAMS (429). */
 int request_admit_stream(struct request *request, const struct stream_share *share,

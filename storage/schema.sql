@@ -3,7 +3,7 @@
 -- One row per resource: what the user asked for (spec) and what is known of it (status), both
 -- canonical JSON, so that a reader with sqlite3 sees what the API shows.
 CREATE TABLE resource (
-    kind       TEXT    NOT NULL,             -- image, volume, network, vm, snapshot
+    kind       TEXT    NOT NULL,             -- image, volume, network, vm, snapshot, operation, node
     id         TEXT    NOT NULL,
     uid        TEXT    NOT NULL UNIQUE,
     instance   INTEGER NOT NULL UNIQUE,      -- names taps, uids, cgroups, files; never used again

@@ -17,7 +17,7 @@ struct error;
 struct snapshot_store;
 
 #define SNAPSHOT_STATE_BYTES_MAX ((4ull << 20) + 4096) /* vmm/snapshot.h's, and its header */
-#define SNAPSHOT_PARENTS_MAX     7                     /* VMM_LAYERS_MAX, and itself */
+#define SNAPSHOT_PARENTS_MAX     7                     /* with itself: VMM_LAYERS_MAX */
 
 /* snapshots_dir_fd is borrowed. */
 int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
