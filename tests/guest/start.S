@@ -196,7 +196,7 @@ ring0_triple_fault:
     lidt (%rsp)
     ud2
 
-/* Application processors: copied below 1 MiB by smp.c, runs at CS = page >> 4, IP = 0. */
+/* Application processors: copied below 1 MiB by machine.c, runs at CS = page >> 4, IP = 0. */
     .code16
     .global ap_trampoline, ap_trampoline_end
 ap_trampoline:

@@ -1,4 +1,4 @@
-/* fail_malloc.c - preloaded into warrend by tests/integration/agent_faults: of the allocations of
+/* fail_malloc.c - preloaded into warrend by tests/integration (agent_lib.sh): of the allocations of
  * its first thread, the one that a counter says fails.
  *
  * FAIL_MALLOC names a file of 4 bytes, a number in the host's order: while it is not 0 each

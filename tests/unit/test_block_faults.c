@@ -311,7 +311,7 @@ static void a_snapshot_flushes_or_is_none(void **state)
     free(bad.bytes);
 }
 
-/* The host is full: an error of the guest's, and no more than that (testing.md: ENOSPC). */
+/* The host is full: an error of the guest's, and no more than that. */
 static void a_full_host_is_an_io_error(void **state)
 {
     static const int codes[] = { ENOSPC, EIO };
