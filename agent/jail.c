@@ -293,18 +293,21 @@ struct start {
     int dir_fd;
 };
 
-/* All that the process needs only with CONFIGURE: half a millisecond that it does not wait for. */
+/* All that the process needs only with CONFIGURE: half a millisecond that it does not wait for. The
+ * page first: who finds the process would take what the one before left in its own for this one's
+ * end. */
 static int while_it_starts(void *context, pid_t pid, struct error *err)
 {
     struct start *start = context;
-    int result = write_identity(start->dir_fd, pid, err);
+    int result;
 
-    be_like_others(pid);
-    if (result < 0)
-        return result;
     start->process->page_fd = make_page(start->dir_fd, err);
     if (start->process->page_fd < 0)
         return start->process->page_fd;
+    result = write_identity(start->dir_fd, pid, err);
+    be_like_others(pid);
+    if (result < 0)
+        return result;
     return start->spec->meanwhile ? start->spec->meanwhile(start->spec->context, err) : 0;
 }
 
