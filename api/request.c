@@ -14,6 +14,7 @@
 #include "api/wire.h"
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/loop.h"
 
 struct request *request_free(struct request *request)
@@ -424,6 +425,9 @@ void request_reply_error(struct request *request, const struct error *err)
     };
     json_t *document = problem_document(err);
 
+    if (problem->status == 500) /* of which the answer says that more is there */
+        log_error(request->sink.log, "%s %.256s (%s): %s", request->method, request->path,
+                  request->uuid, err->message);
     request_reply_document(request, problem->status, "application/problem+json", document,
                            &headers);
     json_decref(document);

@@ -18,6 +18,7 @@ struct api_metrics;
 struct forks;
 struct key;
 struct label_selector;
+struct log;
 struct request;
 struct request_table;
 struct route;
@@ -31,6 +32,7 @@ typedef void request_waited_fn(struct request *request, bool reached);
 struct request_sink {
     void (*reply)(void *context, struct request *request, struct wire_message *reply);
     const struct request_table *others; /* of the same listener; NULL = none (tests) */
+    const struct log *log;              /* for what a reply does not tell; the same */
     void *context;                      /* borrowed, as they are */
 };
 
