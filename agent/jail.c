@@ -230,10 +230,11 @@ static int make_page(int dir_fd, struct error *err)
     int code;
 
     if (fd < 0)
-        return error_set(err, -fd, "create the VM's page");
+        return error_set(err, -fd, "create the VM's page in the run directory: %s", strerror(-fd));
     code = posix_fallocate(fd, 0, VMM_PAGE_BYTES);
     if (code != 0)
-        return error_set(err, code, "allocate the VM's page");
+        return error_set(err, code, "allocate the VM's page in the run directory: %s",
+                         strerror(code));
     return take_fd(&fd);
 }
 
@@ -252,10 +253,11 @@ static int write_identity(int dir_fd, pid_t pid, struct error *err)
     /* By rename: a half-written one is never seen. */
     fd = jail_create_file(dir_fd, "process.new", O_WRONLY);
     if (fd < 0)
-        return error_set(err, -fd, "note the VM's process");
+        return error_set(err, -fd, "note the VM's process in the run directory: %s", strerror(-fd));
     if (write(fd, text, (size_t)length) != length ||
         renameat(dir_fd, "process.new", dir_fd, "process") < 0)
-        return error_set(err, errno ? errno : EIO, "note the VM's process");
+        return error_set(err, errno ? errno : EIO, "note the VM's process in the run directory: %s",
+                         strerror(errno ? errno : EIO));
     return 0;
 }
 
@@ -272,7 +274,8 @@ static int make_log(int dir_fd, int *ret_vmm_fd, int *ret_fd, struct error *err)
     if (vmm_fd >= 0) /* not a copy: the VMM could make that one block */
         fd = openat(dir_fd, "log", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return error_set(err, errno, "create the VM's log");
+        return error_set(err, errno, "create the VM's log in the run directory: %s",
+                         strerror(errno));
     *ret_vmm_fd = take_fd(&vmm_fd);
     *ret_fd = take_fd(&fd);
     return 0;
@@ -393,8 +396,9 @@ int jail_start(struct jail *jail, uint32_t instance, const struct jail_spec *spe
     auto_close int dir_fd = -1;
     int result = jail_make_dir(jail->vms_fd, instance_name(instance, "").text, 0700, &dir_fd, err);
 
-    if (result == 0)
-        result = start_in(jail, instance, spec, dir_fd, &process, err);
+    if (result < 0)
+        return error_wrap(err, "the VM's run directory");
+    result = start_in(jail, instance, spec, dir_fd, &process, err);
     if (result == 0) {
         *ret_process = process;
         return 0;

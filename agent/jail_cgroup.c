@@ -189,11 +189,11 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
     if (cgroup->fd < 0)
         return 0;
     result = jail_make_dir(cgroup->fd, instance_name(instance, "").text, 0755, ret_fd, err);
-    if (result == 0) {
-        jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */
-        keep_zswap(*ret_fd);
-    }
-    return result;
+    if (result < 0)
+        return error_wrap(err, "the VM's cgroup");
+    jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */
+    keep_zswap(*ret_fd);
+    return 0;
 }
 
 int jail_cgroup_remove(const struct jail_cgroup *cgroup, uint32_t instance, struct error *err)

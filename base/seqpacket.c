@@ -40,9 +40,9 @@ int seqpacket_listen(int dir_fd, const char *name, struct error *err)
         return fd;
     unlinkat(dir_fd, name, 0);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return error_set(err, errno, "bind socket %s", name);
+        return error_set(err, errno, "bind socket %s: %s", name, strerror(errno));
     if (listen(fd, 16) < 0)
-        return error_set(err, errno, "listen on socket %s", name);
+        return error_set(err, errno, "listen on socket %s: %s", name, strerror(errno));
     return take_fd(&fd);
 }
 
@@ -54,7 +54,7 @@ int seqpacket_connect(int dir_fd, const char *name, struct error *err)
     if (fd < 0)
         return fd;
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return error_set(err, errno, "connect to socket %s", name);
+        return error_set(err, errno, "connect to socket %s: %s", name, strerror(errno));
     return take_fd(&fd);
 }
 
