@@ -262,6 +262,7 @@ struct node {
     bool ending; /* no further step is taken; the rows tell the next agent what was begun */
     char boot_id[BOOT_ID_TEXT];
     int database_error;        /* last commit's failure; 0 = healthy */
+    int database_ticks;        /* for how many it was not */
     char damage[256];          /* of the database, and what to do (node_damage.c); "" = none */
     struct loop_timer *tick;   /* node_tend.c's */
     bool unsaved;              /* some resource is */

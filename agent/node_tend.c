@@ -11,6 +11,8 @@
 #include "base/loop.h"
 
 #define TICK_MS 1000
+/* Prometheus looks once a minute, if nobody tells it otherwise: it is to see that one failed. */
+#define DATABASE_TICKS 60
 
 void node_retry_later(struct node *node, struct resource *resource, const char *work,
                       const struct error *err)
@@ -60,6 +62,17 @@ static void tend_vms(struct node *node)
     }
 }
 
+/* Who goes by /readyz changes nothing while the database is said to fail, and so would never see
+ * that it works again: a row is written that changes nothing either. */
+static void try_database(struct node *node)
+{
+    node->database_ticks = node->database_error ? node->database_ticks + 1 : 0;
+    if (node->database_ticks < DATABASE_TICKS)
+        return;
+    node->database_ticks = 0;
+    node->row.stale = true;
+}
+
 /* No resource leaves its table within: the database tells later that its row is gone. */
 static void tick(void *context)
 {
@@ -68,6 +81,7 @@ static void tick(void *context)
 
     if (node->unsaved)
         node_save_again(node);
+    try_database(node);
     node_spec_save_again(node);
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         const struct resource_table *table = &node->tables[kind];
