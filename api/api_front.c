@@ -96,6 +96,7 @@ static void files_read(void *context, int result, const struct error *err)
 }
 
 static void settled(void *context);
+static int watch_directories(const struct api_front *front, struct error *err);
 
 /* False where memory is short. */
 static bool read_later(struct api_front *front)
@@ -111,6 +112,7 @@ void api_front_reload(struct api_front *front)
 
     if (!front->worker)
         return;
+    (void)watch_directories(front, NULL); /* by now they may be others of the same names */
     job = calloc(1, sizeof(*job));
     if (job) {
         *job = (struct read_job){ .front = front, .paths = paths_of(front) };
@@ -156,25 +158,36 @@ static int watch_directory_of(const struct api_front *front, const char *path, s
     slash[slash == directory] = '\0';
     if (inotify_add_watch(front->inotify_fd, directory,
                           IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_TO | IN_CREATE | IN_DELETE |
-                              IN_MOVED_FROM) < 0)
+                              IN_MOVED_FROM | IN_MOVE_SELF) < 0)
         return error_set(err, errno, "watch the directory of %s: %s", path, strerror(errno));
     return 0;
 }
 
-static int watch_files(struct api_front *front, struct error *err)
+/* One that is watched already stays so. */
+static int watch_directories(const struct api_front *front, struct error *err)
 {
     struct access_paths paths = paths_of(front);
     const char *const all[] = { paths.tokens, paths.certificate, paths.key, paths.client_ca };
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(all); i++) {
+        int watched = watch_directory_of(front, all[i], r < 0 ? NULL : err);
+
+        r = r < 0 ? r : watched;
+    }
+    return r;
+}
+
+static int watch_files(struct api_front *front, struct error *err)
+{
+    int r;
 
     front->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (front->inotify_fd < 0)
         return error_set(err, errno, "watch the tokens");
-    for (size_t i = 0; i < ARRAY_LENGTH(all); i++) {
-        int r = watch_directory_of(front, all[i], err);
-
-        if (r < 0)
-            return r;
-    }
+    r = watch_directories(front, err);
+    if (r < 0)
+        return r;
     return loop_add(front->options.service.loop, front->inotify_fd, EPOLLIN, something_changed,
                     front, &front->watch, err);
 }
