@@ -157,6 +157,8 @@ static int run_store(void *job, struct error *err)
     if (import->result == 0)
         import->result =
             image_undone_finish(import->store, import->instance, import->output_fd, &import->err);
+    /* Here: the last that closes a removed file waits until its blocks are free. */
+    cleanup_close(&import->output_fd);
     if (import->result < 0)
         (void)image_remove(import->store, import->instance, NULL); /* a sweep finds the rest */
     (void)err;

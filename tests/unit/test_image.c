@@ -1,5 +1,5 @@
-/* The image store's files and its rules for sources; imports themselves are in
- * tests/integration/storage. */
+/* The image store's files and its rules for sources; imports themselves, but for one that fails at
+ * once, are in tests/integration/storage. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -10,12 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/loop.h"
+#include "base/worker.h"
 #include "storage/image.h"
 #include "storage/image_internal.h"
+#include "tests/unit/open_fds.h"
 #include "tests/unit/scratch.h"
 
 struct fixture {
@@ -252,6 +256,75 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     assert_int_equal(faccessat(f->images_fd, "07", F_OK, 0), 0);
 }
 
+/* --- what takes long to close --- */
+
+struct count {
+    int told[2]; /* a pipe: that it is done */
+    int open;
+};
+
+/* What the worker does next, before the loop hears that the import is over. */
+static int count_open(void *job, struct error *err)
+{
+    struct count *count = job;
+
+    (void)err;
+    count->open = open_fds();
+    return write(count->told[1], "", 1) == 1 ? 0 : -EIO;
+}
+
+static void is_counted(void *job, int result, const struct error *err)
+{
+    (void)job;
+    (void)err;
+    assert_int_equal(result, 0);
+}
+
+static void import_is_done(void *context, int result, const struct image_import_result *image,
+                           const struct error *err)
+{
+    (void)image;
+    (void)err;
+    *(int *)context = result;
+}
+
+/* A large file that nobody keeps: who closes it last waits until its blocks are free. */
+static void what_an_import_wrote_is_closed_by_the_worker(void **state)
+{
+    struct fixture *f = *state;
+    char source[400];
+    struct image_import_spec spec = {
+        .instance = 9, .kind = IMAGE_DISK, .source = source, .done = import_is_done
+    };
+    struct image_import *import;
+    struct count count;
+    int result = 1, before;
+    char byte;
+
+    if (geteuid() != 0)
+        skip();
+    snprintf(source, sizeof source, "%s/file", f->import);
+    in_import(f, "echo x >file");
+    close(f->store->fetch_fd);
+    f->store->fetch_fd = open("/bin/false", O_RDONLY | O_CLOEXEC); /* that writes nothing, even */
+    assert_int_equal(pipe2(count.told, O_CLOEXEC), 0);
+    assert_int_equal(loop_new(&spec.loop, &f->err), 0);
+    assert_int_equal(worker_new(spec.loop, "disk", NULL, &spec.worker, &f->err), 0);
+    spec.context = &result;
+    before = open_fds();
+    assert_int_equal(image_import_start(f->store, &spec, &import, &f->err), 0);
+    while (image_import_stage(import) != IMAGE_IMPORT_STORING)
+        assert_int_equal(loop_turn(spec.loop, -1, &f->err), 0);
+    assert_int_equal(worker_submit(spec.worker, count_open, is_counted, &count, &f->err), 0);
+    assert_int_equal(read(count.told[0], &byte, 1), 1);
+    assert_int_equal(count.open, before);
+    spec.worker = worker_free(spec.worker);
+    assert_int_equal(result, -EIO);
+    loop_free(spec.loop);
+    close(count.told[0]);
+    close(count.told[1]);
+}
+
 #define ON_A_STORE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -264,6 +337,7 @@ int main(void)
         ON_A_STORE(an_image_is_there_once_it_is_finished),
         ON_A_STORE(an_import_begun_again_replaces_what_was_left),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
+        ON_A_STORE(what_an_import_wrote_is_closed_by_the_worker),
     };
 
     return cmocka_run_group_tests_name("image", tests, NULL, NULL);
