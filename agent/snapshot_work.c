@@ -126,6 +126,9 @@ static int run_undo(void *argument, struct error *err)
 {
     struct snapshot_job *job = argument;
 
+    /* Here: the last that closes a removed file waits until its blocks are free. */
+    cleanup_close(&job->state_fd);
+    cleanup_close(&job->memory_fd);
     return snapshot_store_remove(job->node->snapshots, job->instance, err);
 }
 
