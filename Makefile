@@ -115,6 +115,7 @@ $(BUILD)/tests/test_path: private LDFLAGS += -Wl,--wrap=syscall
 $(BUILD)/tests/test_snapshot_disks: private LDFLAGS += -Wl,--wrap=fdatasync
 $(BUILD)/tests/test_text: private LDFLAGS += -Wl,--wrap=malloc -Wl,--wrap=realloc
 $(BUILD)/tests/test_virtio_block_full: private LDFLAGS += $(foreach f,pwritev fdatasync fallocate uring_take,-Wl,--wrap=$(f))
+$(BUILD)/tests/test_worker: private LDFLAGS += -Wl,--wrap=malloc
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a $(BUILD)/libfetch.a \
                   $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)

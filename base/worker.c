@@ -5,9 +5,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/loop.h"
+
+#define REPORT_AGAIN_NS 10000000
 
 struct task {
     worker_run_fn *run;
@@ -104,6 +107,15 @@ static void run_batch(struct worker *worker, struct task *first)
         }
 }
 
+/* With the lock, which others have meanwhile; its end is not slept over. */
+static void wait_a_little(struct worker *worker)
+{
+    int64_t end_ns = loop_now_ns() + REPORT_AGAIN_NS;
+    struct timespec end = { end_ns / 1000000000, end_ns % 1000000000 };
+
+    (void)pthread_cond_clockwait(&worker->wake, &worker->lock, CLOCK_MONOTONIC, &end);
+}
+
 static void *work(void *context)
 {
     struct worker *worker = context;
@@ -129,9 +141,9 @@ static void *work(void *context)
         }
         post = !worker->report_posted;
         worker->report_posted = true;
-        /* Short of memory: the next batch, or worker_free, reports these too. */
-        if (post && loop_post(worker->loop, report_finished, worker) < 0)
-            worker->report_posted = false;
+        /* Short of memory: again, for no other batch may come.  worker_free reports these, too. */
+        while (post && loop_post(worker->loop, report_finished, worker) < 0 && !worker->ending)
+            wait_a_little(worker);
     }
     pthread_mutex_unlock(&worker->lock);
     return NULL;

@@ -40,6 +40,19 @@ struct order {
 
 static struct order order;
 
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+static _Atomic unsigned failing; /* allocations of another thread than the loop's */
+
+void *__wrap_malloc(size_t size)
+{
+    if (failing == 0 || pthread_equal(pthread_self(), order.loop_thread))
+        return __real_malloc(size);
+    failing--;
+    return NULL;
+}
+
 static int begin(void *context, struct error *err)
 {
     struct batches *batches = context;
@@ -202,6 +215,20 @@ static void the_end_runs_what_is_queued(void **state)
     loop_free(loop);
 }
 
+/* Though nothing comes behind it. */
+static void a_report_for_which_memory_was_short_comes_later(void **state)
+{
+    struct job job = { 0 };
+    struct batches batches = { 0 };
+
+    (void)state;
+    order.loop_thread = pthread_self();
+    failing = 3;
+    run_jobs(&job, 1, &batches, 0);
+    assert_int_equal(failing, 0);
+    assert_true(job.done);
+}
+
 static void free_own_worker(void *argument, int result, const struct error *err)
 {
     struct worker **worker = argument;
@@ -241,6 +268,7 @@ int main(void)
         cmocka_unit_test(a_batch_that_cannot_begin_runs_nothing),
         cmocka_unit_test(a_batch_that_cannot_end_fails_all_of_it),
         cmocka_unit_test(the_end_runs_what_is_queued),
+        cmocka_unit_test(a_report_for_which_memory_was_short_comes_later),
         cmocka_unit_test(the_last_done_may_free_the_worker),
     };
 
