@@ -158,7 +158,7 @@ static const struct {
     { WIRE_WWW_AUTHENTICATE, "WWW-Authenticate" },
 };
 
-static enum MHD_Result exchange_respond(struct server_connection *connection)
+static enum MHD_Result exchange_respond(struct server_connection *connection, const char *method)
 {
     struct wire_message *reply = &connection->reply;
     struct MHD_Response *response;
@@ -173,6 +173,9 @@ static enum MHD_Result exchange_respond(struct server_connection *connection)
         response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     if (!response)
         return MHD_NO;
+    /* In chunks it would send the last one, which a client takes for its next answer. */
+    if (reply->status == 200 && reply->has_stream && strcmp(method, "HEAD") == 0)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
     for (size_t i = 0; i < ARRAY_LENGTH(reply_headers); i++) {
         const char *value = reply->strings[reply_headers[i].string];
 
@@ -379,7 +382,7 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
         return exchange_receive(connection, method, version, upload, upload_size);
     case CONNECTION_REPLIED:
         if (connection->reply.kind == WIRE_REPLY)
-            return exchange_respond(connection);
+            return exchange_respond(connection, method);
         return exchange_refuse(connection, SERVER_NO_REPLY);
     case CONNECTION_SENDING: /* what a refused request still sends is dropped */
         *upload_size = 0;
