@@ -138,6 +138,23 @@ static bool is_another(const struct request *request, const json_t *resource)
     return request->step.uid[0] && uid && strcmp(request->step.uid, uid) != 0;
 }
 
+/* DELETE's aim; for who waits for anything else, what somebody else did in the meantime. */
+static void reply_gone(struct request *request)
+{
+    struct error err;
+
+    if (request->route->handler == resource_delete) {
+        request_reply_json(request, 200,
+                           json_pack("{s:s, s:s?, s:b}", "id", request->parameter, "uid",
+                                     request->step.uid[0] ? request->step.uid : NULL, "deleted", 1),
+                           NULL);
+        return;
+    }
+    error_set(&err, ENOENT, "there is no %s %s any more", resource_kind_name(kind_of(request)),
+              request->parameter);
+    request_reply_error(request, &err);
+}
+
 void resource_finish(struct request *request)
 {
     struct error err = { 0 };
@@ -153,11 +170,7 @@ void resource_finish(struct request *request)
     }
     if (r < 0 || is_another(request, resource)) {
         json_decref(resource);
-        /* deleted: DELETE's aim, or by somebody else in the meantime */
-        request_reply_json(request, 200,
-                           json_pack("{s:s, s:s?, s:b}", "id", request->parameter, "uid",
-                                     request->step.uid[0] ? request->step.uid : NULL, "deleted", 1),
-                           NULL);
+        reply_gone(request);
         return;
     }
     location = location_of(request, resource, request->step.status);

@@ -536,9 +536,43 @@ static void want_of_memory_is_no_absence(void **state)
     assert_int_equal(ASK(f, "GET", "/v1/vms/a"), 200);
 }
 
+/* Somebody else has deleted it before who changed it was answered: then that is no VM. */
+static void what_is_gone_by_the_answer_is_not_found(void **state)
+{
+    static const struct {
+        const char *method, *target, *body;
+    } asks[] = {
+        { "PUT", "/v1/vms/a?wait=5", "{}" },
+        { "PATCH", "/v1/vms/a?wait=5", "{}" },
+        { "POST", "/v1/vms/a/start?wait=5", NULL },
+        { "PUT", "/v1/vms/a/disks/there?wait=5", "{}" },
+        { "DELETE", "/v1/vms/a/disks/there?wait=5", NULL },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(asks); i++) {
+        struct fake_resource *vm;
+
+        assert_int_equal(ASK(f, "PUT", "/v1/vms/a", "{}"), 201);
+        f->replies = 0;
+        ask_without_waiting(f, (struct asked){ .method = asks[i].method,
+                                               .target = asks[i].target,
+                                               .body = asks[i].body });
+        vm = fake_find(f->node, RESOURCE_VM, "a");
+        json_decref(vm->spec);
+        memset(vm, 0, sizeof(*vm));
+        for (int turns = 0; f->replies == 0 && turns < 1000; turns++)
+            assert_int_equal(loop_turn(f->loop, 100, NULL), 0);
+        if (f->status != 404)
+            fail_msg("%s %s: %d", asks[i].method, asks[i].target, f->status);
+        assert_string_equal(member(f, "type"), "urn:warren:problem:not-found");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(what_is_gone_by_the_answer_is_not_found),
         CASE(want_of_memory_is_no_absence),
         cmocka_unit_test(every_operation_is_a_route_and_the_reverse),
         cmocka_unit_test(every_problem_is_in_the_contract),
