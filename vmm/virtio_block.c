@@ -180,7 +180,6 @@ static bool request_keep(struct block_request *request, int result)
 static void request_done(struct disk_request *disk, int result)
 {
     struct block_request *request = (struct block_request *)disk;
-    uint64_t features = virtio_device_features(request->block->device);
 
     request_mark(request);
     if (request_keep(request, result))
@@ -192,8 +191,8 @@ static void request_done(struct disk_request *disk, int result)
     if (!request->flushing)
         request_count(request);
     /* 5.2.6.2: without FLUSH the driver takes every completed write as stable. */
-    if (!(features & FEATURE_FLUSH) && disk->operation != DISK_READ &&
-        disk->operation != DISK_FLUSH) {
+    if (!(virtio_device_features(request->block->device) & FEATURE_FLUSH) &&
+        disk->operation != DISK_READ && disk->operation != DISK_FLUSH) {
         request->flushing = true;
         disk->operation = DISK_FLUSH;
         disk->offset = disk->size = 0;
@@ -575,9 +574,10 @@ void virtio_block_finish(struct virtio_block *block, enum disk_drain how)
 }
 
 /* Its chain is read anew: the engine has changed the vectors.  If it is no request any more, the
- * driver broke a rule. */
+ * driver broke a rule.  Limits counted it when it came. */
 void virtio_block_retry(struct virtio_block *block)
 {
+    const struct rate_limit spent = block->throttle.limit;
     uint16_t kept[DISK_IN_FLIGHT_MAX], count = 0;
 
     virtio_device_lock(block->device);
@@ -594,6 +594,7 @@ void virtio_block_retry(struct virtio_block *block)
         virtio_device_fault(block->device);
         block->free_requests[block->free_count++] = kept[i];
     }
+    block->throttle.limit = spent;
     disk_run(block->disk);
     virtio_device_unlock(block->device);
 }

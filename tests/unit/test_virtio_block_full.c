@@ -211,6 +211,30 @@ static void a_queue_full_of_them_goes_on(void **state)
         assert_holds(f, 8 * n, (uint8_t)(n + 1));
 }
 
+/* The burst, which is all that there is for days, is just enough for each of them once. */
+static void limits_count_each_once(void **state)
+{
+    struct fixture *f = *state;
+
+    f->spec.rate_limit =
+        (struct vmm_rate_limit){ .bytes_per_second = 1, .bytes_burst = 10ull * DATA_BYTES };
+    add_full_disk(f, true);
+    host.code = ENOSPC;
+    for (unsigned n = 0; n < 10; n++) {
+        offer(f, n, OUT, 8 * n);
+        if (n == 2) {
+            ring_kick(&f->h, 0);
+            settle(f, 0, 1);
+            virtio_block_retry(f->block); /* there is still none */
+            settle(f, 0, 2);
+            host.code = 0;
+            virtio_block_retry(f->block);
+        }
+    }
+    ring_kick(&f->h, 0);
+    await(f, 10);
+}
+
 static void keep_some(struct fixture *f)
 {
     host.code = ENOSPC;
@@ -362,6 +386,7 @@ int main(void)
         TEST(a_part_that_was_written_is_written_again),
         TEST(without_that_choice_they_fail),
         TEST(a_queue_full_of_them_goes_on),
+        TEST(limits_count_each_once),
         TEST(a_reset_forgets_them),
         TEST(a_reset_of_the_queue_forgets_them),
         TEST(an_end_with_them_leaks_nothing),
