@@ -15,6 +15,7 @@
 #include "base/path.h"
 #include "storage/delta_file.h"
 #include "storage/instance_name.h"
+#include "storage/space.h"
 #include "storage/trash.h"
 
 #define UNDONE ".raw.tmp"
@@ -103,12 +104,31 @@ static int fill_delta(int fd, uint64_t size_bytes, const struct volume_source *s
     return result;
 }
 
+/* Where no blocks are shared, what cannot fit is not begun: first it would take what is left from
+ * all that write to theirs. */
+static int fill_copy(int fd, const struct volume_source *source, uint64_t bytes, struct error *err)
+{
+    uint64_t total, available;
+    struct stat status;
+    int result = 0;
+
+    if (fstat(source->image_fd, &status) < 0)
+        return error_set(err, errno, "look at the image: %s", strerror(errno));
+    if (!sparse_can_clone(source->image_fd, fd)) {
+        result = space_filesystem(fd, &total, &available, err);
+        if (result == 0)
+            result = space_check_free(available, (uint64_t)status.st_blocks * 512, err);
+    }
+    return result < 0
+               ? result
+               : sparse_copy(source->image_fd, fd, bytes, source->progress, source->context, err);
+}
+
 /* Never smaller than it was. */
 static int fill_copy_of_delta(int fd, uint64_t size_bytes, const struct volume_source *source,
                               uint64_t file_bytes, struct error *err)
 {
-    int result =
-        sparse_copy(source->image_fd, fd, file_bytes, source->progress, source->context, err);
+    int result = fill_copy(fd, source, file_bytes, err);
 
     return result < 0 ? result : delta_file_grow(fd, size_bytes, err);
 }
@@ -122,8 +142,7 @@ static int fill(int fd, uint64_t size_bytes, const struct volume_source *source,
     if (format == VOLUME_DELTA)
         result = fill_copy_of_delta(fd, size_bytes, source, image_bytes, err);
     else if (source && source->clone == VOLUME_CLONE_COPY)
-        result =
-            sparse_copy(source->image_fd, fd, image_bytes, source->progress, source->context, err);
+        result = fill_copy(fd, source, image_bytes, err);
     else if (source && source->clone != VOLUME_CLONE_DELTA)
         result = fill_reflink(fd, source, err);
     if (format == VOLUME_RAW && source &&

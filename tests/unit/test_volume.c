@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <cmocka.h>
@@ -233,6 +234,38 @@ static void a_stopped_copy_leaves_nothing(void **state)
 
     assert_int_equal(create(f, 1, 16 * MIB, image, stop_at_once, NULL), -ECANCELED);
     assert_int_equal(count_files(f), 1);
+}
+
+static int count_calls(void *context, uint64_t done, uint64_t size)
+{
+    unsigned *calls = context;
+
+    (void)done;
+    (void)size;
+    ++*calls;
+    return 0;
+}
+
+/* On 5 MiB, of which the image has 3. */
+static void a_copy_that_cannot_fit_takes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    unsigned calls = 0;
+
+    assert_int_equal(mount("warren-test", f->path, "tmpfs", 0, "size=5m"), 0);
+    close(f->dir_fd);
+    f->dir_fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(umount2(f->path, MNT_DETACH), 0); /* it goes with what is open of it */
+    volume_store_free(f->store);
+    assert_int_equal(volume_store_new(f->dir_fd, &f->store, &f->err), 0);
+
+    auto_close int image = make_image(f);
+
+    assert_int_equal(create(f, 1, 16 * MIB, image, count_calls, &calls), -ENOSPC);
+    assert_int_equal(calls, 0);
+    assert_int_equal(ftruncate(image, MIB), 0);
+    assert_int_equal(create(f, 1, 16 * MIB, image, count_calls, &calls), 0);
+    assert_true(calls > 0);
 }
 
 static void leftovers_of_a_dead_agent_do_not_disturb(void **state)
@@ -506,6 +539,7 @@ int main(void)
         ON_A_STORE(reflinks_are_used_where_there_are_any),
         ON_A_STORE(an_image_larger_than_the_volume_is_refused),
         ON_A_STORE(a_stopped_copy_leaves_nothing),
+        ON_A_STORE(a_copy_that_cannot_fit_takes_nothing),
         ON_A_STORE(leftovers_of_a_dead_agent_do_not_disturb),
         ON_A_STORE(a_symbolic_link_is_not_followed),
         ON_A_STORE(one_writer_or_many_readers),
