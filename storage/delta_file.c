@@ -124,6 +124,9 @@ static int read_to_grow(int fd, uint64_t size_bytes, struct delta_header *ret_he
         return error_field(
             err, EFBIG, "spec.size_mib", "the delta was made with room for at most %llu MiB",
             (unsigned long long)(ret_header->bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
+    if (lseek(fd, (off_t)(delta_data_offset(ret_header) + size_bytes), SEEK_SET) < 0)
+        return error_field(err, EFBIG, "spec.size_mib", "the file system has no files of %llu MiB",
+                           (unsigned long long)size_bytes >> 20);
     return 0;
 }
 

@@ -20,6 +20,6 @@ int delta_file_start(int fd, uint64_t *ret_start, struct error *err);
 /* May it grow so far?  As the next, and nothing is changed. */
 int delta_file_check_growth(int fd, uint64_t size_bytes, struct error *err);
 /* Durably; size_bytes: whole blocks, not less than it has (-EINVAL); -EFBIG if its bitmap has no
- * room for so many; both with field "spec.size_mib".  After a power cut it has the one size or the
- * other. */
+ * room for so many, or the file system no such files; both with field "spec.size_mib".  After a
+ * power cut it has the one size or the other. */
 int delta_file_grow(int fd, uint64_t size_bytes, struct error *err);
