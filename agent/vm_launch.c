@@ -285,11 +285,11 @@ static void free_process_job(struct process_job *job)
 }
 
 /* There is no process. */
-static void not_launched(struct node *node, struct vm *vm, bool wanted, uint32_t busy_volume)
+static void not_launched(struct node *node, struct vm *vm, uint32_t busy_volume)
 {
     char what[ID_MAX + 64] = "";
 
-    for (unsigned i = 0; wanted && busy_volume && i < vm->spec.disk_count; i++) {
+    for (unsigned i = 0; busy_volume && i < vm->spec.disk_count; i++) {
         const struct volume *volume = node_find_volume(node, vm->spec.disks[i].volume);
 
         if (volume && volume->head.instance == busy_volume)
@@ -326,7 +326,7 @@ static void launched(struct node *node, struct vm *vm)
     if (vm->launch_error == 0 && wanted)
         close_taps(vm->tap_fds); /* the VMM has them; else nics_down closes them */
     if (vm->pidfd < 0) {
-        not_launched(node, vm, wanted, busy_volume);
+        not_launched(node, vm, busy_volume);
         return;
     }
     vm->put_offs = 0;
