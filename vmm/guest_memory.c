@@ -339,8 +339,10 @@ static int save_changes(const struct guest_memory *memory, int pagemap_fd, int f
 
 int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err)
 {
-    int result = memory->maps_files ? 0 : -ENOTSUP;
+    int result = memory->maps_files ? 0 : -ENOTSUP, before[VMM_LAYERS_MAX];
+    size_t count = memory->layer_count;
 
+    memcpy(before, memory->layers, sizeof before);
     /* What could not be written later would be lost from the page cache, and to the guest. */
     if (result == 0 && fdatasync(fd) < 0)
         result = -errno;
@@ -349,7 +351,8 @@ int guest_memory_rebase(struct guest_memory *memory, int fd, struct error *err)
     if (result < 0)
         return error_set(err, result, "map the memory anew: %s", strerror(-result));
     memset(memory->discarded, 0, memory->bytes / PAGE_BYTES);
-    cleanup_close(&memory->base_fd);
+    for (size_t i = 0; i < count; i++) /* else a fork's would stay in memory for nobody */
+        cleanup_close(&before[i]);
     memory->base_fd = fd;
     return 0;
 }

@@ -63,8 +63,8 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
 /* --- memory of layers: the guest's own changes (private pages) over files of the RAM's size, each
  * of which counts where it has data, over those before.  Restored memory is, and a fork's. --- */
 
-/* Lays one more over what is there; fd: borrowed for as long as the memory lives.  Before the vCPUs
- * run only, and where guest_memory_maps_files. */
+/* Lays one more over what is there; fd: borrowed for as long as the memory lives, and closed by
+ * guest_memory_rebase.  Before the vCPUs run only, and where guest_memory_maps_files. */
 int guest_memory_lay(struct guest_memory *memory, int fd, struct error *err);
 /* For a fork, with the guest paused: all that the guest has is in files afterwards, for its copies
  * to be laid over.  Shared memory's own file becomes the first, never written to again, once

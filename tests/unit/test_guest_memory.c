@@ -453,6 +453,19 @@ static void a_new_base_is_the_only_layer(void **state)
     guest_memory_free(memory);
 }
 
+/* Of a fork these are others' memory, which stays for as long as anybody has it open. */
+static void a_new_base_lets_go_of_what_was_before(void **state)
+{
+    const int layers[] = { sealed_file(), sealed_file() };
+    auto_close int base = sealed_file();
+    struct guest_memory *memory = copy_of(layers, 2);
+
+    (void)state;
+    assert_int_equal(guest_memory_rebase(memory, dup(base), NULL), 0);
+    assert_true(fcntl(layers[0], F_GETFD) < 0 && fcntl(layers[1], F_GETFD) < 0);
+    guest_memory_free(memory);
+}
+
 /* As a memfd is where the host's shmem_enabled says so: what is beside a page that was written is
  * zeroes, not a hole, and would hide what the other layers have. */
 static void changes_do_not_go_into_huge_pages(void **state)
@@ -576,6 +589,7 @@ int main(void)
         cmocka_unit_test(files_of_another_size_are_refused),
         cmocka_unit_test(forks_see_what_was_and_their_own_changes),
         cmocka_unit_test(a_new_base_is_the_only_layer),
+        cmocka_unit_test(a_new_base_lets_go_of_what_was_before),
         cmocka_unit_test(changes_do_not_go_into_huge_pages),
         cmocka_unit_test(many_changes_do_not_use_up_the_mappings),
         cmocka_unit_test(forks_have_bounds),
