@@ -153,11 +153,18 @@ static void put_volume(struct node *node, struct vm *vm, const struct vm_disk_sp
     json_decref(spec);
 }
 
+/* And not an earlier fork's of that id, which another VM had when that went: a volume is made after
+ * its fork, and numbers ascend. */
+static bool is_of(const struct volume *volume, const struct vm *vm)
+{
+    return strcmp(volume->fork, vm->head.id) == 0 && volume->head.instance > vm->head.instance;
+}
+
 /* It is there, and nothing is being done about it. */
 static bool volume_waits(const struct vm *vm, const struct volume *volume)
 {
     return volume && !volume->head.hidden && !resource_is_leaving(&volume->head) &&
-           !volume->job_running && strcmp(volume->fork, vm->head.id) == 0;
+           !volume->job_running && is_of(volume, vm);
 }
 
 bool vm_fork_volumes_wait(const struct node *node, const struct vm *vm)
@@ -232,7 +239,7 @@ bool vm_fork_leave(struct node *node, struct vm *vm)
         return true;
     vm_fork_drop(vm);
     for (size_t i = 0; (volume = node_volume_at(node, i)); i++) {
-        if (strcmp(volume->fork, vm->head.id) != 0 || volume_user(node, volume->head.id, vm))
+        if (!is_of(volume, vm) || volume_user(node, volume->head.id, vm))
             continue;
         gone = false;
         if (!volume->head.hidden && !resource_is_leaving(&volume->head) && !vm->head.stuck)
