@@ -135,7 +135,8 @@ static int describe_vm(const struct node *node, const struct vm *vm, struct snap
     if (!snapshot->vm_json)
         return error_no_memory(err);
     memcpy(snapshot->vm_uid, vm->head.uid, sizeof snapshot->vm_uid);
-    memcpy(snapshot->nics, vm->nics, sizeof snapshot->nics);
+    for (unsigned place = 0; place < VMM_NICS_MAX; place++)
+        snapshot->nics[place] = *vm_nic_inside(vm, place);
     snapshot->created_ms = timestamp_now_ms();
     result = vm_spec_parse(snapshot->vm_json, &snapshot->vm_spec, err);
     vm_spec_copy_places(&snapshot->vm_spec, &spec);

@@ -285,8 +285,7 @@ int vm_reserve_nic(const struct node *node, struct vm *vm, unsigned index, struc
 void vm_inherit_nics(struct vm *vm, const struct vm *parent)
 {
     for (unsigned place = 0; place < VMM_NICS_MAX; place++)
-        vm->inside[place] =
-            vm_nic_is_forked(parent, place) ? parent->inside[place] : parent->nics[place];
+        vm->inside[place] = *vm_nic_inside(parent, place);
 }
 
 int vm_admit(const struct node *node, const struct vm *vm, const struct vm_spec *spec,

@@ -70,6 +70,11 @@ bool vm_nic_is_forked(const struct vm *vm, unsigned place)
     return vm->forked && vm->inside[place].ipv4 != 0; /* one that was attached since is its own */
 }
 
+const struct vm_nic *vm_nic_inside(const struct vm *vm, unsigned place)
+{
+    return vm_nic_is_forked(vm, place) ? &vm->inside[place] : &vm->nics[place];
+}
+
 bool vm_uses_volume(const struct vm *vm, const char *volume)
 {
     for (unsigned place = 0; place < VMM_DISKS_MAX; place++) {

@@ -54,6 +54,8 @@ const struct vm_disk_spec *vm_disk_in_machine(const struct vm *vm, unsigned plac
 const struct vm_nic_spec *vm_nic_in_machine(const struct vm *vm, unsigned place);
 /* Does the guest have it behind a NAT of its own, from a fork? */
 bool vm_nic_is_forked(const struct vm *vm, unsigned place);
+/* The addresses by which its guest knows it. */
+const struct vm_nic *vm_nic_inside(const struct vm *vm, unsigned place);
 /* Uses of a volume or a network by a VM, of what is to go, too. */
 bool vm_uses_volume(const struct vm *vm, const char *volume);
 unsigned vm_count_nics(const struct vm *vm, const char *network);

@@ -188,8 +188,7 @@ void vm_fill_nic(const struct node *node, const struct vm *vm, const struct vm_n
                  struct vmm_nic *ret_nic)
 {
     const struct network *network = node_find_network(node, spec->network);
-    const struct vm_nic *nic =
-        vm_nic_is_forked(vm, spec->place) ? &vm->inside[spec->place] : &vm->nics[spec->place];
+    const struct vm_nic *nic = vm_nic_inside(vm, spec->place);
 
     *ret_nic = (struct vmm_nic){
         .mtu = network ? network->config.mtu : 0,
