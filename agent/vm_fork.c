@@ -120,6 +120,27 @@ static int check_same(const struct vm *parent, const struct vm *vm, struct error
     return 0;
 }
 
+/* Does its memory consist of files?  Else what a VM was restored from was read, or it has been
+ * started anew since. */
+static bool is_of_files(const struct vm *vm)
+{
+    return vm->restore == VM_RESTORE_UNDER_WAY ? vm_files_backing(vm) == VMM_MEMORY_ANONYMOUS
+                                               : vm->memory_base[0] || vm->forked;
+}
+
+static int check_memory(const struct vm *parent, struct error *err)
+{
+    if (parent->spec.memory_backing == VMM_MEMORY_SHARED ||
+        (parent->restore != VM_RESTORE_NONE && is_of_files(parent)))
+        return 0;
+    return error_set(err, EBUSY,
+                     "the memory of vm %s cannot be forked: its memory_backing is not shared%s",
+                     parent->head.id,
+                     parent->restore == VM_RESTORE_NONE
+                         ? ""
+                         : ", and it does not stand on what the VM was restored from");
+}
+
 int vm_fork_check(const struct node *node, const struct vm *vm, struct error *err)
 {
     const struct vm *parent = node_find_vm(node, vm->spec.fork);
@@ -131,12 +152,7 @@ int vm_fork_check(const struct node *node, const struct vm *vm, struct error *er
         return error_field(err, EBUSY, "boot.fork",
                            "boot.fork: vm %s is %s: only a VM that runs can be forked",
                            parent->head.id, vm_state_name(parent->state));
-    if (parent->spec.memory_backing != VMM_MEMORY_SHARED && parent->restore == VM_RESTORE_NONE)
-        return error_field(
-            err, EBUSY, "boot.fork",
-            "boot.fork: the memory of vm %s cannot be forked: its memory_backing is not shared",
-            parent->head.id);
-    if (vm_devices_check_whole(parent, err) < 0) {
+    if (check_memory(parent, err) < 0 || vm_devices_check_whole(parent, err) < 0) {
         char reason[sizeof err->message];
 
         snprintf(reason, sizeof reason, "%s", err->message);
@@ -204,9 +220,11 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
         snprintf(ret_what, size, "%s", err.message);
         return;
     }
-    *ret_never = !is_same_machine(vm, parent);
+    if (!is_same_machine(vm, parent))
+        error_set(&err, EBUSY, "%s: vm %s", OTHER_MACHINE, vm->spec.fork);
+    *ret_never = err.code != 0 || check_memory(parent, &err) < 0;
     if (*ret_never) {
-        snprintf(ret_what, size, "%s: vm %s", OTHER_MACHINE, vm->spec.fork);
+        snprintf(ret_what, size, "%s", err.message);
         return;
     }
     parent->forking = source_new(node);
