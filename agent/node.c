@@ -343,6 +343,8 @@ static void removed(void *context, int result, const struct error *err)
     node_wait_look(node, resource);
     node_wake_vms(node);
     resource_ops_of(resource->kind)->free(resource);
+    if (!node->ending)
+        vm_fork_tidy(node); /* it may have been the last that stood on a fork's snapshot */
 }
 
 void node_gone(struct node *node, struct resource *resource)
