@@ -385,7 +385,7 @@ static int open_for_reading(int fd, struct error *err)
 static int ask_vmm(struct node *node, struct snapshot *snapshot, struct error *err)
 {
     struct vm *vm = snapshot->source;
-    auto_close int fd = -1;
+    auto_close int pagemap = -1, base = -1;
 
     if (vm->full[0])
         return snapshot_check_source(vm, err);
@@ -393,16 +393,17 @@ static int ask_vmm(struct node *node, struct snapshot *snapshot, struct error *e
         return error_set(err, ENOTCONN, "its VMM cannot be asked");
     if (snapshot->is_fork)
         return vm_fork_ask(node, vm, err);
+    pagemap = vm_memory_open_pagemap(vm, err);
+    if (pagemap < 0)
+        return pagemap;
     if (snapshot->parent[0])
-        fd = vm_memory_open_pagemap(vm, err);
-    else if (snapshot->track)
-        fd = open_for_reading(snapshot->memory_fd, err);
-    if (fd < 0 && (snapshot->parent[0] || snapshot->track))
-        return fd;
-    if (!snapshot->parent[0])
-        return vmm_client_snapshot(vm->client, snapshot->state_fd, snapshot->memory_fd, fd, err);
-    return vmm_client_fork(vm->client, (const int[]){ snapshot->state_fd, fd, snapshot->memory_fd },
-                           err);
+        return vmm_client_fork(
+            vm->client, (const int[]){ snapshot->state_fd, pagemap, snapshot->memory_fd }, err);
+    base = snapshot->track ? open_for_reading(snapshot->memory_fd, err) : -1;
+    if (base < 0 && snapshot->track)
+        return base;
+    return vmm_client_snapshot(
+        vm->client, (const int[]){ snapshot->state_fd, snapshot->memory_fd, pagemap, base }, err);
 }
 
 void snapshot_vm_is_held(struct node *node, struct snapshot *snapshot)

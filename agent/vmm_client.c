@@ -309,11 +309,13 @@ int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err)
     return ask_state(client, pause ? VMM_MESSAGE_PAUSE : VMM_MESSAGE_RESUME, err);
 }
 
-int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, int base_fd,
-                        struct error *err)
+int vmm_client_snapshot(struct vmm_client *client, const int fds[4], struct error *err)
 {
-    const int fds[] = { state_fd, memory_fd, base_fd };
-    int result = send_header(client, VMM_MESSAGE_SNAPSHOT, fds, base_fd < 0 ? 2 : 3, err);
+    const int without_pagemap[] = { fds[0], fds[1], fds[3] };
+    bool saves = client->version >= VMM_PROTOCOL_SAVE, has_base = fds[3] >= 0;
+    int result =
+        saves ? send_header(client, VMM_MESSAGE_SAVE, fds, 3 + has_base, err)
+              : send_header(client, VMM_MESSAGE_SNAPSHOT, without_pagemap, 2 + has_base, err);
 
     client->snapshots_owed += result == 0;
     return result;

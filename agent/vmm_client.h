@@ -50,10 +50,10 @@ int vmm_client_pause(struct vmm_client *client, bool pause, struct error *err);
 /* While it is paused.  Answered as a snapshot is, with the files that its memory consists of; see
  * control_protocol.h. */
 int vmm_client_fork(struct vmm_client *client, const int fds[3], struct error *err);
-/* The same.  All are borrowed; the first two empty, the memory file of the RAM's size; base_fd: the
- * same file for reading, of which the memory is to be changes from then on; or -1. */
-int vmm_client_snapshot(struct vmm_client *client, int state_fd, int memory_fd, int base_fd,
-                        struct error *err);
+/* The same.  fds: in the order of SAVE, borrowed; the first two empty, the memory file of the RAM's
+ * size; the fourth, the same file for reading, of which the memory is to be changes from then on,
+ * is -1 or that. */
+int vmm_client_snapshot(struct vmm_client *client, const int fds[4], struct error *err);
 /* size: 1 to VMM_INPUT_MAX.  -EAGAIN if the VMM's socket is full. */
 int vmm_client_console_input(struct vmm_client *client, const void *bytes, size_t size,
                              struct error *err);

@@ -13,6 +13,7 @@
 #include "base/seqpacket.h"
 #include "base/write_marks.h"
 #include "vmm/config.h"
+#include "vmm/snapshot.h"
 
 struct control {
     struct loop *loop;          /* its own: all that is served while the machine is paused */
@@ -181,20 +182,23 @@ static void close_fds(int *fds, size_t count)
 
 static bool on_snapshot(struct control *control, const void *message)
 {
-    bool has_base = control->fd_count == 3;
+    bool has_pagemap = ((const struct vmm_message_header *)message)->type == VMM_MESSAGE_SAVE;
+    size_t count = has_pagemap ? 3 : 2;
+    bool has_base = control->fd_count == count + 1;
+    const struct snapshot_files files = { control->fds[0], control->fds[1],
+                                          has_pagemap ? control->fds[2] : -1 };
     struct error err = { 0 };
     int result;
 
-    (void)message;
-    if (!control->paused || (control->fd_count != 2 && !has_base))
-        result = error_set(&err, EINVAL, "snapshot: not paused, or not two files or three");
+    if (!control->paused || (control->fd_count != count && !has_base))
+        result = error_set(&err, EINVAL, "snapshot: not paused, or not its files");
     else
-        result = control->ops->snapshot(control->machine, control->fds[0], control->fds[1],
-                                        has_base ? control->fds[2] : -1, &err);
+        result = control->ops->snapshot(control->machine, &files,
+                                        has_base ? control->fds[count] : -1, &err);
     if (result < 0)
         log_warning(control->log, "%s", err.message);
     else
-        control->fd_count = 2;
+        control->fd_count = count;
     control_send_state(control, VMM_MESSAGE_SNAPSHOT_DONE, result);
     return true;
 }
@@ -335,6 +339,7 @@ static const struct {
     [VMM_MESSAGE_DETACH] = { sizeof(struct vmm_device), on_detach },
     [VMM_MESSAGE_CHANGE] = { sizeof(struct vmm_attach), on_change },
     [VMM_MESSAGE_MARK_WRITES] = { sizeof(struct vmm_mark_writes), on_mark_writes },
+    [VMM_MESSAGE_SAVE] = { sizeof(struct vmm_message_header), on_snapshot },
 };
 
 static bool control_handle(struct control *control, const struct vmm_message_header *header,

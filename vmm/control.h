@@ -10,6 +10,7 @@ struct error;
 struct log;
 struct loop;
 struct machine; /* whose ops are called; machine.c */
+struct snapshot_files;
 
 /* listener_fd, loop and log are borrowed. */
 int control_new(struct loop *loop, int listener_fd, const struct log *log,
@@ -28,9 +29,9 @@ struct control_ops {
     void (*press_power_button)(struct machine *machine);
     void (*pause)(struct machine *machine); /* returns when the vCPUs are held */
     void (*resume)(struct machine *machine);
-    /* Only while paused.  The fds are the caller's, but base_fd (-1 = none) is taken over if it
+    /* Only while paused.  All are the caller's, but base_fd (-1 = none) is taken over if it
      * succeeds. */
-    int (*snapshot)(struct machine *machine, int state_fd, int memory_fd, int base_fd,
+    int (*snapshot)(struct machine *machine, const struct snapshot_files *files, int base_fd,
                     struct error *err);
     /* fds: as the message says; ret_layers: borrowed.  If it succeeds `part` is called next, once
      * the answer is out. */

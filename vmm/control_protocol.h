@@ -14,6 +14,9 @@
  *                                      SNAPSHOT_DONE, when both are written, or with an error; to
  *                                      sync them is the agent's.  A third, the memory file for
  *                                      reading: the memory becomes changes of that, its only layer
+ *   agent -> VMM   SAVE + 3 fds        as SNAPSHOT; the third is its /proc/PID/pagemap, by which
+ *                                      only memory that was used is read, the fourth the memory
+ *                                      file for reading
  *   agent -> VMM   FORK + 3 fds        while paused; where its state goes, its /proc/PID/pagemap,
  *                                      and an empty file of the RAM's size for what changed since
  *                                      the memory's layers.  Answer: SNAPSHOT_DONE, with the layers
@@ -62,7 +65,7 @@
  * lower one.  VMMs outlive their agent's upgrades, so a version only adds types: what one says, and
  * how long it is, never changes, and who has not said its version yet speaks the first.  Version 1
  * has all that is not named here; 2 has ATTACH, DETACH and CHANGE (1 had others, under other
- * numbers); 3 has MARK_WRITES.  Integers are the host's. */
+ * numbers); 3 has MARK_WRITES, 4 SAVE.  Integers are the host's. */
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
@@ -71,9 +74,10 @@
 #include "base/disk_ring.h"
 #include "vmm/stats_page.h"
 
-#define VMM_PROTOCOL_VERSION 3
+#define VMM_PROTOCOL_VERSION 4
 #define VMM_PROTOCOL_DEVICES 2 /* the first version with ATTACH, DETACH, CHANGE as they are */
 #define VMM_PROTOCOL_MARKS   3 /* the first with MARK_WRITES */
+#define VMM_PROTOCOL_SAVE    4 /* the first with SAVE */
 #define VMM_LISTENER_FD      3
 #define VMM_RINGS_FD         4 /* the first of them: struct vmm_rings */
 #define VMM_LOG_FD           2 /* lines of text, non-blocking or a file */
@@ -110,6 +114,7 @@ enum vmm_message_type {
     VMM_MESSAGE_DETACH,
     VMM_MESSAGE_CHANGE,
     VMM_MESSAGE_MARK_WRITES,
+    VMM_MESSAGE_SAVE,
     VMM_MESSAGE_READY = 64,
     VMM_MESSAGE_STATE,
     VMM_MESSAGE_SNAPSHOT_DONE,

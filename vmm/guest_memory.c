@@ -304,9 +304,12 @@ static bool is_changed(const struct guest_memory *memory, uint64_t page, uint64_
            ((entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) && !(entry & PAGEMAP_OF_FILE));
 }
 
+/* sparse_write, or, where a zero is to be seen, file_write_all. */
+typedef int write_fn(int fd, const void *bytes, size_t size, uint64_t offset);
+
 /* The pages of [at, at + count) that are changed, in runs. */
 static int save_private(const struct guest_memory *memory, const uint64_t *entries, uint64_t at,
-                        size_t count, int fd)
+                        size_t count, write_fn *write, int fd)
 {
     int result = 0;
 
@@ -315,24 +318,26 @@ static int save_private(const struct guest_memory *memory, const uint64_t *entri
 
         for (end = i; end < count && is_changed(memory, at / PAGE_BYTES + end, entries[end]); end++)
             continue;
-        result = file_write_all(fd, memory->host + start, (end - i) * PAGE_BYTES, start);
+        result = write(fd, memory->host + start, (end - i) * PAGE_BYTES, start);
     }
     return result;
 }
 
-static int save_changes(const struct guest_memory *memory, int pagemap_fd, int fd)
+/* Those of [start, end). */
+static int save_changes(const struct guest_memory *memory, int pagemap_fd, uint64_t start,
+                        uint64_t end, write_fn *write, int fd)
 {
     auto_free uint64_t *entries = malloc(PAGEMAP_STEP * sizeof *entries);
     int result = entries ? 0 : -ENOMEM;
 
-    for (uint64_t at = 0; at < memory->bytes && result == 0; at += PAGEMAP_STEP * PAGE_BYTES) {
-        uint64_t left = (memory->bytes - at) / PAGE_BYTES;
+    for (uint64_t at = start; at < end && result == 0; at += PAGEMAP_STEP * PAGE_BYTES) {
+        uint64_t left = (end - at) / PAGE_BYTES;
         size_t count = left < PAGEMAP_STEP ? (size_t)left : PAGEMAP_STEP;
 
         result = file_read_all(pagemap_fd, entries, count * sizeof *entries,
                                ((uintptr_t)memory->host + at) / PAGE_BYTES * sizeof *entries);
         if (result == 0)
-            result = save_private(memory, entries, at, count, fd);
+            result = save_private(memory, entries, at, count, write, fd);
     }
     return result;
 }
@@ -370,7 +375,7 @@ int guest_memory_fork(struct guest_memory *memory, int pagemap_fd, int changes_f
     if (count > 0) /* beside a page that is written, holes: they are what the layers have */
         result = sparse_check_exact(changes_fd);
     if (count > 0 && result == 0)
-        result = save_changes(memory, pagemap_fd, changes_fd);
+        result = save_changes(memory, pagemap_fd, 0, memory->bytes, file_write_all, changes_fd);
     if (result < 0)
         return error_set(err, result, "fork: %s", strerror(-result));
     memcpy(ret_layers, memory->layers, sizeof memory->layers);
@@ -484,21 +489,73 @@ bool guest_memory_refills(const struct guest_memory *memory)
     return memory->page_bytes == PAGE_BYTES;
 }
 
-int guest_memory_save(const struct guest_memory *memory, int fd)
+/* As sparse_next_data, of one of the layers; or of what was mapped into booted memory. */
+static int next_of_file(const struct guest_memory *memory, size_t i, uint64_t at,
+                        uint64_t *ret_start, uint64_t *ret_end)
 {
-    auto_free uint8_t *buffer = NULL;
+    if (memory->layer_count > 0)
+        return sparse_next_data(memory->layers[i], at, memory->bytes, ret_start, ret_end);
+    *ret_start = (uint64_t)(memory->files[i].start - memory->host);
+    *ret_end = (uint64_t)(memory->files[i].end - memory->host);
+    return *ret_end > at;
+}
+
+/* The next stretch of pages, from `at` on, where a file has something.  At the end of memory, and
+ * empty, if none has. */
+static int next_of_files(const struct guest_memory *memory, uint64_t at, uint64_t *ret_start,
+                         uint64_t *ret_end)
+{
+    size_t count = memory->layer_count > 0 ? memory->layer_count : memory->file_count;
+
+    *ret_start = *ret_end = memory->bytes;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t start, end;
+        int result = next_of_file(memory, i, at, &start, &end);
+
+        if (result < 0)
+            return result;
+        if (result > 0 && start < *ret_start) {
+            *ret_start = start > at ? start - start % PAGE_BYTES : at;
+            *ret_end = end + -end % PAGE_BYTES;
+        }
+    }
+    return 0;
+}
+
+/* Memory's own file: what was never used is not even looked at. */
+static int save_file(const struct guest_memory *memory, int fd)
+{
+    auto_free uint8_t *buffer = malloc(SAVE_BYTES);
+    uint64_t at, size, end = 0;
+    int result = buffer ? 0 : -ENOMEM;
+
+    while (result >= 0 &&
+           (result = sparse_next_data(memory->fd, end, memory->bytes, &at, &end)) > 0) {
+        for (; at < end && result >= 0; at += size) {
+            size = end - at < SAVE_BYTES ? end - at : SAVE_BYTES;
+            result = file_read_all(memory->fd, buffer, size, at);
+            if (result == 0)
+                result = sparse_write(fd, buffer, size, at);
+        }
+    }
+    return result;
+}
+
+int guest_memory_save(const struct guest_memory *memory, int pagemap_fd, int fd)
+{
+    uint64_t start, end;
     int result = 0;
 
-    if (memory->fd < 0)
+    if (memory->fd >= 0)
+        return save_file(memory, fd);
+    if (pagemap_fd < 0)
         return sparse_write(fd, memory->host, memory->bytes, 0);
-    buffer = malloc(SAVE_BYTES);
-    if (!buffer)
-        return -ENOMEM;
-    for (uint64_t at = 0, size; at < memory->bytes && result == 0; at += size) {
-        size = memory->bytes - at < SAVE_BYTES ? memory->bytes - at : SAVE_BYTES;
-        result = file_read_all(memory->fd, buffer, size, at);
+    for (uint64_t at = 0; at < memory->bytes && result == 0; at = end) {
+        result = next_of_files(memory, at, &start, &end);
         if (result == 0)
-            result = sparse_write(fd, buffer, size, at);
+            result = save_changes(memory, pagemap_fd, at, start, sparse_write, fd);
+        if (result == 0)
+            result = sparse_write(fd, memory->host + start, end - start, start);
     }
     return result;
 }

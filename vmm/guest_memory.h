@@ -99,6 +99,7 @@ bool guest_memory_discard(struct guest_memory *memory, uint64_t guest, uint64_t 
 bool guest_memory_refills(const struct guest_memory *memory);
 
 /* Writes all of it to `fd`, the regions one behind the other; pages of zeroes become holes.  Memory
- * that the guest never used stays unused: reading it through its mapping would give a file's hole a
- * page. */
-int guest_memory_save(const struct guest_memory *memory, int fd);
+ * that the guest never used stays unused, and is not looked at, as pagemap_fd (as above) tells it:
+ * reading it through its mapping would give a file's hole a page.  pagemap_fd -1: it is, of memory
+ * that is no file. */
+int guest_memory_save(const struct guest_memory *memory, int pagemap_fd, int fd);

@@ -338,8 +338,7 @@ static void resume_guest(struct machine *machine)
     release_guest(machine);
 }
 
-/* memory_fd -1: the state alone. */
-static int save(struct machine *machine, int state_fd, int memory_fd, struct error *err)
+static int save(struct machine *machine, const struct snapshot_files *files, struct error *err)
 {
     struct transfer transfer = { .err = err };
     int result;
@@ -348,15 +347,15 @@ static int save(struct machine *machine, int state_fd, int memory_fd, struct err
     transfer_machine(machine, &transfer);
     result = transfer.result;
     if (result == 0)
-        result = snapshot_write(state_fd, memory_fd, machine->memory, &transfer, err);
+        result = snapshot_write(files, machine->memory, &transfer, err);
     free(transfer.bytes);
     return result;
 }
 
-static int snapshot_guest(struct machine *machine, int state_fd, int memory_fd, int base_fd,
+static int snapshot_guest(struct machine *machine, const struct snapshot_files *files, int base_fd,
                           struct error *err)
 {
-    int result = save(machine, state_fd, memory_fd, err);
+    int result = save(machine, files, err);
 
     return result < 0 || base_fd < 0 ? result : guest_memory_rebase(machine->memory, base_fd, err);
 }
@@ -364,7 +363,7 @@ static int snapshot_guest(struct machine *machine, int state_fd, int memory_fd, 
 static int fork_guest(struct machine *machine, const int fds[3], int ret_layers[VMM_LAYERS_MAX],
                       size_t *ret_count, struct error *err)
 {
-    int result = save(machine, fds[0], -1, err);
+    int result = save(machine, &(const struct snapshot_files){ fds[0], -1, -1 }, err);
 
     return result < 0
                ? result

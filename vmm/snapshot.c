@@ -23,7 +23,7 @@ struct snapshot_header {
     uint64_t state_bytes; /* that follow */
 };
 
-int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
+int snapshot_write(const struct snapshot_files *files, const struct guest_memory *memory,
                    const struct transfer *transfer, struct error *err)
 {
     struct snapshot_header header = {
@@ -33,10 +33,10 @@ int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memor
         .state_bytes = transfer->size,
     };
     struct iovec parts[] = { { &header, sizeof header }, { transfer->bytes, transfer->size } };
-    int result = memory_fd >= 0 ? guest_memory_save(memory, memory_fd) : 0;
+    int result = files->memory >= 0 ? guest_memory_save(memory, files->pagemap, files->memory) : 0;
 
     if (result == 0)
-        result = disk_raw_transfer(state_fd, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
+        result = disk_raw_transfer(files->state, DISK_WRITE, parts, ARRAY_LENGTH(parts), 0);
     return result < 0 ? error_set(err, result, "write a snapshot: %s", strerror(-result)) : 0;
 }
 

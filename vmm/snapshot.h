@@ -15,9 +15,14 @@ struct transfer;
 
 #define SNAPSHOT_STATE_MAX (4u << 20) /* bytes */
 
-/* Both files are empty, `memory_fd` already of the RAM's size.  Pages of zeroes become holes.
- * memory_fd -1: the state alone.  Not synced: a guest is held meanwhile. */
-int snapshot_write(int state_fd, int memory_fd, const struct guest_memory *memory,
+/* To be written, all borrowed; -1 = none. */
+struct snapshot_files {
+    int state, memory; /* empty, the second already of the RAM's size; without it the state alone */
+    int pagemap;       /* our own /proc/self/pagemap; without it all of the memory is read */
+};
+
+/* Pages of zeroes become holes.  Not synced: a guest is held meanwhile. */
+int snapshot_write(const struct snapshot_files *files, const struct guest_memory *memory,
                    const struct transfer *transfer, struct error *err);
 /* Reads and checks the state: ret_transfer's bytes are malloc'ed. */
 int snapshot_read(int state_fd, const struct guest_memory *memory, struct transfer *ret_transfer,

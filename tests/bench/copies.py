@@ -10,6 +10,7 @@ import time
 ROUNDS = 7
 TOUCHED_MIB = 64
 MORE_MIB = 1024
+UNUSED_MIB = 4096
 FORKS = 100
 
 
@@ -93,6 +94,9 @@ def snapshots(client, report):
     memory = holds(client, "memory", {"memory_mib": MORE_MIB + 16, "boot": {
         "kernel": "guest", "cmdline": f"touch:{MORE_MIB}:7 tick:1000"}}, b"tick")
     report.add("snapshot_hold_with_1_gib_touched", memory, "ms")
+    unused = holds(client, "unused", {"memory_mib": UNUSED_MIB + TOUCHED_MIB, "boot": {
+        "kernel": "guest", "cmdline": f"touch:{TOUCHED_MIB}:7 tick:1000"}}, b"tick")
+    report.add("snapshot_hold_with_4_gib_unused", unused, "ms")
     client.request("fork", "PUT", "/v1/volumes/held?wait=10", {"size_mib": TOUCHED_MIB + 8})
     disk = holds(client, "disk", {"memory_mib": 16, "disks": [{"name": "root", "volume": "held"}], "boot": {
         "kernel": "guest", "cmdline": f"blk:write:0:0x5a:{TOUCHED_MIB * 2048} blk:count:{TOUCHED_MIB * 2048}:100000000"}},

@@ -190,11 +190,12 @@ static void patch_file(struct fuzz_input *input, int fd)
 
 static void save(struct board *board, int state_fd)
 {
+    const struct snapshot_files files = { state_fd, -1, -1 };
     struct transfer saved = { .err = &board->m.h.err };
 
     board_transfer(board, &saved);
     FUZZ_REQUIRE(transfer_is_good(&saved));
-    FUZZ_REQUIRE(snapshot_write(state_fd, -1, board->m.h.memory, &saved, saved.err) == 0);
+    FUZZ_REQUIRE(snapshot_write(&files, board->m.h.memory, &saved, saved.err) == 0);
     free(saved.bytes);
 }
 

@@ -11,6 +11,7 @@
 #include "base/write_marks.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
+#include "vmm/snapshot.h"
 
 #define MESSAGES_MAX 8
 
@@ -37,11 +38,11 @@ static void resume_machine(struct machine *f)
     FUZZ_REQUIRE(--f->pauses == 0);
 }
 
-static int take_snapshot(struct machine *f, int state_fd, int memory_fd, int base_fd,
+static int take_snapshot(struct machine *f, const struct snapshot_files *files, int base_fd,
                          struct error *err)
 {
     (void)err;
-    FUZZ_REQUIRE(f->pauses == 1 && state_fd >= 0 && memory_fd >= 0);
+    FUZZ_REQUIRE(f->pauses == 1 && files->state >= 0 && files->memory >= 0);
     cleanup_close(&base_fd);
     return 0;
 }

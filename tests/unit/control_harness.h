@@ -25,6 +25,7 @@
 #include "tests/unit/scratch.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
+#include "vmm/snapshot.h"
 #include "tests/unit/open_fds.h"
 
 #define TURNS 10
@@ -36,6 +37,7 @@ struct machine {
     char path[SCRATCH_PATH];
     int directory, listener, presses, pauses, resumes, snapshots;
     int base_fd;                     /* owned by the test: of the last snapshot, -1 = none */
+    bool has_pagemap;                /* that snapshot */
     int parts, agent_fd, sent_bytes; /* to agent_fd (borrowed) before the last `part` */
     char input[VMM_INPUT_MAX];
     size_t input_size, input_room;
@@ -142,11 +144,12 @@ static inline void release(struct machine *f)
     f->resumes++;
 }
 
-static inline int save(struct machine *f, int state_fd, int memory_fd, int base_fd,
+static inline int save(struct machine *f, const struct snapshot_files *files, int base_fd,
                        struct error *err)
 {
     (void)err;
-    f->snapshots += fcntl(state_fd, F_GETFD) >= 0 && fcntl(memory_fd, F_GETFD) >= 0;
+    f->snapshots += fcntl(files->state, F_GETFD) >= 0 && fcntl(files->memory, F_GETFD) >= 0;
+    f->has_pagemap = fcntl(files->pagemap, F_GETFD) >= 0;
     f->base_fd = base_fd;
     return 0;
 }
@@ -288,7 +291,7 @@ static inline void post_with(int fd, uint32_t type, size_t fd_count)
     struct vmm_message_header header = { type, VMM_PROTOCOL_VERSION, sizeof header, 0 };
 
     assert_int_equal(
-        seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2, 0 }, fd_count, NULL), 0);
+        seqpacket_send(fd, &header, sizeof header, (int[]){ 0, 1, 2, 0, 1 }, fd_count, NULL), 0);
 }
 
 static inline void post(int fd, uint32_t type)

@@ -11,40 +11,50 @@ static void expect_snapshot(int fd, int result)
     assert_int_equal(got.result, result);
 }
 
-static void a_snapshot_needs_a_pause_and_two_files_or_three(void **state)
+/* SNAPSHOT has two files or three, SAVE one more; the last of the most is kept. */
+static void a_snapshot_needs_a_pause_and_its_files(void **state)
 {
+    static const struct {
+        uint32_t type;
+        unsigned files;
+    } kinds[] = { { VMM_MESSAGE_SNAPSHOT, 2 }, { VMM_MESSAGE_SAVE, 3 } };
     struct machine *f = *state;
     auto_close int fd = dial(f);
     int fds_before;
 
     be_ready(f, fd);
     fds_before = open_fds();
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
-    turn(f);
-    expect_snapshot(fd, -EINVAL);
-    post(fd, VMM_MESSAGE_PAUSE);
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 0);
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 4);
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 2);
-    post_with(fd, VMM_MESSAGE_RESUME, 2); /* not meant to have any */
-    turn(f);
-    expect_state(fd, true);
-    expect_snapshot(fd, -EINVAL);
-    expect_snapshot(fd, -EINVAL);
-    expect_snapshot(fd, 0);
-    expect_state(fd, false);
-    assert_int_equal(f->snapshots, 1);
-    assert_int_equal(f->base_fd, -1);
-    assert_int_equal(open_fds(), fds_before);
-    post(fd, VMM_MESSAGE_PAUSE);
-    post_with(fd, VMM_MESSAGE_SNAPSHOT, 3);
-    post(fd, VMM_MESSAGE_RESUME);
-    turn(f);
-    expect_state(fd, true);
-    expect_snapshot(fd, 0);
-    expect_state(fd, false);
-    assert_int_equal(open_fds(), fds_before + 1); /* the third is kept */
-    assert_int_equal(close(f->base_fd), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        post_with(fd, kinds[i].type, kinds[i].files);
+        turn(f);
+        expect_snapshot(fd, -EINVAL);
+        post(fd, VMM_MESSAGE_PAUSE);
+        post_with(fd, kinds[i].type, 0);
+        post_with(fd, kinds[i].type, kinds[i].files - 1);
+        post_with(fd, kinds[i].type, kinds[i].files + 2);
+        post_with(fd, kinds[i].type, kinds[i].files);
+        post_with(fd, VMM_MESSAGE_RESUME, 2); /* not meant to have any */
+        turn(f);
+        expect_state(fd, true);
+        for (unsigned refused = 0; refused < 3; refused++)
+            expect_snapshot(fd, -EINVAL);
+        expect_snapshot(fd, 0);
+        expect_state(fd, false);
+        assert_int_equal(f->snapshots, 2 * i + 1);
+        assert_int_equal(f->base_fd, -1);
+        assert_int_equal(f->has_pagemap, i);
+        assert_int_equal(open_fds(), fds_before);
+        post(fd, VMM_MESSAGE_PAUSE);
+        post_with(fd, kinds[i].type, kinds[i].files + 1);
+        post(fd, VMM_MESSAGE_RESUME);
+        turn(f);
+        expect_state(fd, true);
+        expect_snapshot(fd, 0);
+        expect_state(fd, false);
+        assert_int_equal(f->has_pagemap, i);
+        assert_int_equal(open_fds(), fds_before + 1);
+        assert_int_equal(close(f->base_fd), 0);
+    }
 }
 
 static void a_fork_needs_a_pause_and_three_files_and_answers_with_some(void **state)
@@ -370,8 +380,7 @@ static void writes_are_marked_in_one_file_or_none(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_two_files_or_three, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_snapshot_needs_a_pause_and_its_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_fork_needs_a_pause_and_three_files_and_answers_with_some,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(vsock_messages_go_both_ways, set_up, tear_down),

@@ -181,6 +181,7 @@ static int file(size_t size)
 static void memory_is_mapped_back_and_shared(void **state)
 {
     auto_close int state_fd = file(0), memory_fd = file(MEMORY_BYTES);
+    const struct snapshot_files files = { state_fd, memory_fd, -1 };
     struct guest_memory *memory = NULL, *copy = NULL;
     struct error err = { 0 };
     uint32_t one = 7;
@@ -194,7 +195,7 @@ static void memory_is_mapped_back_and_shared(void **state)
     assert_true(guest_memory_write(memory, 0x3000, page, sizeof page));
     assert_true(guest_memory_write(memory, MEMORY_BYTES - 4, page, 4));
     transfer_item(&out, "one", &one, sizeof one);
-    assert_int_equal(snapshot_write(state_fd, memory_fd, memory, &out, &err), 0);
+    assert_int_equal(snapshot_write(&files, memory, &out, &err), 0);
     assert_int_equal(lseek(memory_fd, 0, SEEK_DATA), 0x3000); /* the rest are holes */
     assert_int_equal(lseek(memory_fd, 0x3000, SEEK_HOLE), 0x4000);
     assert_int_equal(snapshot_read(state_fd, copy, &in, &err), 0);
@@ -220,6 +221,7 @@ static void memory_is_mapped_back_and_shared(void **state)
 static void a_state_file_is_checked(void **state)
 {
     auto_close int state_fd = file(0), memory_fd = file(MEMORY_BYTES);
+    const struct snapshot_files files = { state_fd, memory_fd, -1 };
     struct guest_memory *memory = NULL, *other = NULL;
     struct error err = { 0 };
     uint32_t one = 7;
@@ -229,7 +231,7 @@ static void a_state_file_is_checked(void **state)
     assert_int_equal(guest_memory_new(MEMORY_BYTES, &memory, &err), 0);
     assert_int_equal(guest_memory_new(2 * MEMORY_BYTES, &other, &err), 0);
     transfer_item(&out, "one", &one, sizeof one);
-    assert_int_equal(snapshot_write(state_fd, memory_fd, memory, &out, &err), 0);
+    assert_int_equal(snapshot_write(&files, memory, &out, &err), 0);
     assert_int_equal(snapshot_read(state_fd, other, &in, &err), -EINVAL);
     assert_int_equal(pwrite(state_fd, "x", 1, 1000), 1); /* longer than it says */
     assert_int_equal(snapshot_read(state_fd, memory, &in, &err), -EINVAL);

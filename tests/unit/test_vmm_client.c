@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 static void vsock_messages_go_both_ways(void **state)
 {
@@ -90,6 +92,46 @@ static void the_lower_version_is_spoken(void **state)
     }
 }
 
+/* With SAVE come the pagemap and, if there is one, the base; with SNAPSHOT only the base. */
+static void an_older_one_has_a_snapshot_without_its_pagemap(void **state)
+{
+    static const struct {
+        uint32_t version, type;
+        size_t files;
+    } cases[] = { { 0, VMM_MESSAGE_SNAPSHOT, 2 },
+                  { VMM_PROTOCOL_SAVE - 1, VMM_MESSAGE_SNAPSHOT, 2 },
+                  { VMM_PROTOCOL_SAVE, VMM_MESSAGE_SAVE, 3 } };
+    struct vmm_state got; /* of any message, too */
+    struct stat sent, came;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        struct fixture *f = fixture_new();
+        int files[] = { memfd_create("state", 0), memfd_create("memory", 0),
+                        memfd_create("pagemap", 0), i % 2 ? memfd_create("base", 0) : -1 };
+        int fds[8];
+        size_t count = 8, expected = cases[i / 2].files + i % 2;
+
+        if (cases[i / 2].version > 0)
+            say_state(f, cases[i / 2].version);
+        while (seqpacket_receive(f->vmm, &got, sizeof got, NULL, NULL, NULL) > 0)
+            continue;
+        assert_int_equal(vmm_client_snapshot(f->client, files, NULL), 0);
+        assert_int_equal(seqpacket_receive(f->vmm, &got, sizeof got, fds, &count, NULL),
+                         sizeof(struct vmm_message_header));
+        assert_int_equal(got.header.type, cases[i / 2].type);
+        assert_int_equal(count, expected);
+        assert_int_equal(fstat(files[i % 2 ? 3 : expected - 1], &sent), 0);
+        assert_int_equal(fstat(fds[count - 1], &came), 0);
+        assert_int_equal(sent.st_ino, came.st_ino);
+        for (size_t k = 0; k < count; k++)
+            close(fds[k]);
+        for (unsigned k = 0; k < 3 + i % 2; k++)
+            close(files[k]);
+        fixture_free(f);
+    }
+}
+
 static void no_version_is_none(void **state)
 {
     struct fixture *f = *state;
@@ -130,7 +172,8 @@ static void an_answer_too_many_ends_it(void **state)
         struct fixture *f = fixture_new();
 
         assert_int_equal(vmm_client_ping(f->client, NULL), 0);
-        assert_int_equal(vmm_client_snapshot(f->client, f->vmm, f->vmm, -1, NULL), 0);
+        assert_int_equal(
+            vmm_client_snapshot(f->client, (const int[]){ f->vmm, f->vmm, f->vmm, -1 }, NULL), 0);
         answer(f, types[i]);
         assert_int_equal(f->closed, 0);
         answer(f, types[i]);
@@ -317,7 +360,8 @@ static void an_answer_whose_files_have_no_room_has_failed(void **state)
     struct fixture *f = *state;
     struct rlimit limit, none;
 
-    assert_int_equal(vmm_client_snapshot(f->client, f->vmm, f->vmm, -1, NULL), 0);
+    assert_int_equal(
+        vmm_client_snapshot(f->client, (const int[]){ f->vmm, f->vmm, f->vmm, -1 }, NULL), 0);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
     assert_int_equal(seqpacket_send(f->vmm, &answer, sizeof answer, &f->vmm, 1, NULL), 0);
     none = limit;
@@ -336,6 +380,7 @@ int main(void)
         TEST(vsock_messages_go_both_ways),
         TEST(a_flood_is_read_in_parts),
         cmocka_unit_test(the_lower_version_is_spoken),
+        cmocka_unit_test(an_older_one_has_a_snapshot_without_its_pagemap),
         TEST(no_version_is_none),
         TEST(answers_to_nothing_are_read_in_parts_too),
         cmocka_unit_test(an_answer_too_many_ends_it),
