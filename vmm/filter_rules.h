@@ -34,8 +34,9 @@ struct filter_rule {
 #define ANONYMOUS_MMAP(more) { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 }, \
                                { 3, 0xffffffff, MAP_ANONYMOUS | MAP_PRIVATE | (more) } } }
 
-/* Of madvise's kinds only those that take memory away: never MADV_MERGEABLE, by which pages would
- * be shared with other tenants.  This one is musl's free, of whole pages within what it keeps. */
+/* Of madvise's kinds only those that take memory away, or keep its pages small: never
+ * MADV_MERGEABLE, by which pages would be shared with other tenants.  This one is musl's free, of
+ * whole pages within what it keeps. */
 #define FREE_MADVISE { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_FREE } } }
 
 /* Runs the guest, raises interrupts by eventfd, binds them when a guest programs MSI-X. */
@@ -84,6 +85,7 @@ static const struct filter_rule device_rules[] = {
     /* a fork: the guest's memory becomes copy-on-write, what it was mapped by goes aside */
     { SCMP_SYS(mmap), 2, { { 2, PROT_EXEC, 0 },
                            { 3, 0xffffffff, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE } } },
+    { SCMP_SYS(madvise), 1, { { 2, 0xffffffff, MADV_NOHUGEPAGE } } },
     { SCMP_SYS(mremap), 1,
       { { 3, 0xffffffff, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP } } },
     /* an attached disk's ring, and marks of what is written: no more than files that are open here,

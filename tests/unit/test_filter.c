@@ -142,6 +142,7 @@ static const struct call allowed[FILTER_COUNT][16] = {
         { "epoll_pwait", SYS_epoll_pwait, { -1 } },
         { "madvise MADV_FREE", SYS_madvise, { 0, 0, MADV_FREE } },
         { "madvise MADV_DONTNEED", SYS_madvise, { 0, 0, MADV_DONTNEED } },
+        { "madvise MADV_NOHUGEPAGE", SYS_madvise, { 0, 0, MADV_NOHUGEPAGE } },
         { "mmap over a file", SYS_mmap,
           { 1, 4096, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0 } },
         { "mmap a file privately", SYS_mmap,

@@ -159,7 +159,6 @@ static void a_snapshot_that_cannot_be_written_is_refused(void **state)
         { PWRITEV, ENOSPC, FAULT_ANY, 4 }, /* three parts and the state */
         { PWRITEV, EIO, FAULT_ANY, 4 },
         { PREADV, EIO, FAULT_ANY, shared ? 6 : 1 }, /* 256 KiB at a time; which pages are used */
-        { LSEEK, EIO, FAULT_ANY, shared ? 3 : 0 },  /* to the parts */
         { ALLOCATE, ENOMEM, FAULT_ANY, 1 },
     };
 
