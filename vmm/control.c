@@ -19,13 +19,13 @@ struct control {
     struct loop *loop;          /* its own: all that is served while the machine is paused */
     struct loop_source *source; /* of it in the machine's */
     const struct log *log;      /* borrowed */
-    struct loop_source *listener;
+    struct loop_source *listener, *stop;
     int listener_fd; /* borrowed */
     int fd;          /* owned; the connection, or -1 */
     struct loop_source *connection;
 
     bool configured, paused;
-    bool abandoned;                 /* its agent ended before it had configured us */
+    bool abandoned;                 /* nobody is going to configure us any more */
     struct vmm_configure configure; /* of any message received, too: it is the largest */
     int fds[CONFIG_FDS_MAX];        /* owned until taken */
     size_t fd_count;
@@ -115,11 +115,11 @@ static bool on_configure(struct control *control, const void *message)
     return true;
 }
 
+/* Without a message: by a signal. */
 static bool on_power_button(struct control *control, const void *message)
 {
-    (void)message;
     if (control->ops)
-        control->ops->press_power_button(control->machine);
+        control->ops->press_power_button(control->machine, /* by_signal= */ !message);
     return true;
 }
 
@@ -172,6 +172,18 @@ static bool on_ping(struct control *control, const void *message)
     (void)message;
     control_send_state(control, VMM_MESSAGE_STATE, 0);
     return true;
+}
+
+/* A held guest cannot hear its button: it goes on, but for one that an agent holds, who may be
+ * copying its disks.  That one hears it when it is let go. */
+static void on_stop(void *context, uint32_t events)
+{
+    struct control *control = context;
+
+    control->abandoned = events & EPOLLIN;
+    if (control->fd < 0)
+        (void)on_resume(control, NULL);
+    (void)on_power_button(control, NULL);
 }
 
 static void close_fds(int *fds, size_t count)
@@ -428,7 +440,7 @@ static void on_control(void *context, uint32_t events)
     while (control->paused);
 }
 
-int control_new(struct loop *loop, int listener_fd, const struct log *log,
+int control_new(struct loop *loop, int listener_fd, int stop_fd, const struct log *log,
                 struct control **ret_control, struct error *err)
 {
     struct control *control = calloc(1, sizeof *control);
@@ -443,6 +455,9 @@ int control_new(struct loop *loop, int listener_fd, const struct log *log,
     if (result == 0)
         result = loop_add(control->loop, listener_fd, EPOLLIN, on_listener, control,
                           &control->listener, err);
+    if (result == 0)
+        result = loop_add(control->loop, stop_fd, EPOLLIN | EPOLLONESHOT, on_stop, control,
+                          &control->stop, err);
     if (result == 0)
         result = loop_add(loop, loop_fd(control->loop), EPOLLIN, on_control, control,
                           &control->source, err);
@@ -478,7 +493,7 @@ int control_wait_configure(struct control *control, int timeout_ms,
         int result;
 
         if (control->abandoned)
-            return error_set(err, ECONNRESET, "the agent ended before it sent a configuration");
+            return error_set(err, ECONNRESET, "ended before a configuration came");
         if (left <= 0)
             return error_set(err, ETIMEDOUT, "no configuration came within %d ms", timeout_ms);
         result = loop_turn(control->loop, (int)left, err);

@@ -12,21 +12,24 @@ struct loop;
 struct machine; /* whose ops are called; machine.c */
 struct snapshot_files;
 
-/* listener_fd, loop and log are borrowed. */
-int control_new(struct loop *loop, int listener_fd, const struct log *log,
+/* stop_fd: once it is readable the guest's power button is pressed, once and for all: by
+ * whoever ends the host, or the VMMs' unit.  A paused guest goes on for that if there is no agent;
+ * else it hears it when it is resumed.  It, listener_fd, loop and log are borrowed. */
+int control_new(struct loop *loop, int listener_fd, int stop_fd, const struct log *log,
                 struct control **ret_control, struct error *err);
 struct control *control_free(struct control *control);
 
 /* Runs the loop until a CONFIGURE of the right size has come.  Its fields are not yet validated.
  * ret_fds (room for CONFIG_FDS_MAX): owned.  -ETIMEDOUT after timeout_ms: the agent died between
- * starting us and telling us, and nobody else knows that we are here. */
+ * starting us and telling us, and nobody else knows that we are here.  -ECONNRESET: it left, or
+ * stop_fd is readable. */
 int control_wait_configure(struct control *control, int timeout_ms,
                            struct vmm_configure *ret_configure, int *ret_fds, size_t *ret_fd_count,
                            struct error *err);
 
 /* What is done about messages; main thread. */
 struct control_ops {
-    void (*press_power_button)(struct machine *machine);
+    void (*press_power_button)(struct machine *machine, bool by_signal); /* else by the agent */
     void (*pause)(struct machine *machine); /* returns when the vCPUs are held */
     void (*resume)(struct machine *machine);
     /* Only while paused.  All are the caller's, but base_fd (-1 = none) is taken over if it

@@ -47,7 +47,7 @@ _Noreturn void exit_record_end(struct exit_record *record, enum exit_reason reas
     if (record->finish)
         record->finish(record->context);
     if (page) {
-        page->exit_detail = detail;
+        page->exit_detail = reason == EXIT_REASON_POWEROFF ? page->exit_detail : detail;
         snprintf(page->exit_text, sizeof page->exit_text, "%s", text);
         __atomic_store_n(&page->exit_reason, reason, __ATOMIC_RELEASE);
     }

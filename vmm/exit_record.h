@@ -23,8 +23,7 @@ struct exit_record {
 int stats_page_map(int fd, struct stats_page **ret_page, struct error *err);
 
 /* Ends the process: every thread, once `finish` is done.  Its exit status is 0 after a power-off,
- * else `reason`.
- */
+ * else `reason`.  A power-off's detail is who asked for it (stats_page.h). */
 _Noreturn void exit_record_end(struct exit_record *record, enum exit_reason reason, int detail,
                                const char *text);
 /* The same for an error: detail is its code, text "field: message". */

@@ -299,8 +299,9 @@ int machine_start(struct machine *machine, struct error *err)
 
 /* --- what the agent asks for (control.h) --- */
 
-static void press_power_button(struct machine *machine)
+static void press_power_button(struct machine *machine, bool by_signal)
 {
+    machine->record->page->exit_detail = by_signal ? SIGTERM : 0;
     power_notify(machine->power, GED_EVENT_POWER_BUTTON);
 }
 

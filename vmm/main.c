@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -30,25 +31,30 @@ struct vmm {
 };
 
 /* One malloc arena: in glibc an arena per thread would be reserved in 64 MiB steps and grow by
- * mprotect, which the filters forbid. */
-static void prepare_process(void)
+ * mprotect, which the filters forbid.
+ * Returns an fd that is readable once there is a SIGTERM, which no thread takes in another way. */
+static int prepare_process(void)
 {
-    const struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigset_t terminate;
 
 #ifdef __GLIBC__ /* sanitizer builds; musl has one arena anyway */
     (void)mallopt(M_ARENA_MAX, 1);
 #endif
-    (void)sigaction(SIGPIPE, &ignore, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the jail did; without one, filters need it */
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);     /* exec has taken off that the jail did this */
+    (void)sigemptyset(&terminate);
+    (void)sigaddset(&terminate, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &terminate, NULL);
+    return signalfd(-1, &terminate, SFD_CLOEXEC);
 }
 
 static int wait_configure(struct vmm *vmm, int *fds, size_t *ret_fd_count, struct error *err)
 {
-    int result = loop_new(&vmm->loop, err);
+    int stop_fd = prepare_process(), result = loop_new(&vmm->loop, err);
 
     if (result == 0)
-        result = control_new(vmm->loop, VMM_LISTENER_FD, &vmm->log, &vmm->control, err);
+        result = control_new(vmm->loop, VMM_LISTENER_FD, stop_fd, &vmm->log, &vmm->control, err);
     if (result == 0)
         result = control_wait_configure(vmm->control, CONFIGURE_TIMEOUT_MS, &vmm->configure, fds,
                                         ret_fd_count, err);
@@ -93,7 +99,6 @@ int main(void)
     int fds[CONFIG_FDS_MAX];
     size_t fd_count = 0;
 
-    prepare_process();
     vmm.record.log = &vmm.log;
     if (wait_configure(&vmm, fds, &fd_count, &err) < 0 || build(&vmm, fds, fd_count, &err) < 0)
         exit_record_fail(&vmm.record, EXIT_REASON_CONFIG, &err);

@@ -86,7 +86,7 @@ struct stats_page {
     uint64_t start_ns; /* CLOCK_MONOTONIC when the vCPUs were let go; 0 = not yet */
 
     uint32_t exit_reason; /* enum exit_reason; written last, after the three below */
-    int32_t exit_detail;
+    int32_t exit_detail;  /* before there is a reason, and of a power-off: SIGTERM if that came */
     char exit_text[120];
 
     uint64_t

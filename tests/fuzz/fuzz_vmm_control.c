@@ -1,5 +1,6 @@
 /* fuzz_vmm_control.c - what an agent sends to a VMM: messages of any bytes on a real socket, the
  * configuration's validation, and what follows once it is configured. */
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -20,11 +21,12 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "f
 struct machine {
     struct loop *loop;
     struct control *control;
-    int listener, peer, presses, pauses;
+    int listener, stop_fd, peer, presses, pauses;
 };
 
-static void press(struct machine *f)
+static void press(struct machine *f, bool by_signal)
 {
+    FUZZ_REQUIRE(!by_signal);
     f->presses++;
 }
 
@@ -175,7 +177,9 @@ static void control_open(struct machine *f)
     size = sizeof(address);
     FUZZ_REQUIRE(getsockname(f->listener, (struct sockaddr *)&address, &size) == 0);
     FUZZ_REQUIRE(loop_new(&f->loop, NULL) == 0);
-    FUZZ_REQUIRE(control_new(f->loop, f->listener, &quiet, &f->control, NULL) == 0);
+    f->stop_fd = eventfd(0, EFD_CLOEXEC);
+    FUZZ_REQUIRE(f->stop_fd >= 0);
+    FUZZ_REQUIRE(control_new(f->loop, f->listener, f->stop_fd, &quiet, &f->control, NULL) == 0);
     f->peer = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     FUZZ_REQUIRE(connect(f->peer, (struct sockaddr *)&address, size) == 0);
 }
@@ -186,6 +190,7 @@ static void control_end(struct machine *f)
     loop_free(f->loop);
     close(f->peer);
     close(f->listener);
+    close(f->stop_fd);
 }
 
 static void send_message(struct machine *f, const void *bytes, size_t size, unsigned fd_count)

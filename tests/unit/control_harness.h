@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -35,7 +36,7 @@ static const struct log quiet = { .fd = -1, .level = LOG_LEVEL_ERROR, .name = "t
 /* Control's machine, and what the test sees of it. */
 struct machine {
     char path[SCRATCH_PATH];
-    int directory, listener, presses, pauses, resumes, snapshots;
+    int directory, listener, stop_fd, presses, pauses, resumes, snapshots;
     int base_fd;                     /* owned by the test: of the last snapshot, -1 = none */
     bool has_pagemap;                /* that snapshot */
     int parts, agent_fd, sent_bytes; /* to agent_fd (borrowed) before the last `part` */
@@ -54,6 +55,10 @@ struct machine {
     int markings; /* with a file; and without, of the other */
     int unmarkings;
     unsigned mark_shift;
+    bool by_signal;            /* the last press */
+    bool terminate_at_leaving; /* as systemd does: first the agent, then the VMMs */
+    int resume_at_press;       /* who resumes the guest, borrowed; 0 = nobody */
+    int resumes_at_press;
     struct loop *loop;
     struct control *control;
 };
@@ -66,8 +71,9 @@ static inline int set_up(void **state)
         return -1;
     f->directory = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     f->listener = seqpacket_listen(f->directory, "control", NULL);
-    if (f->listener < 0 || loop_new(&f->loop, NULL) < 0 ||
-        control_new(f->loop, f->listener, &quiet, &f->control, NULL) < 0)
+    f->stop_fd = eventfd(0, EFD_CLOEXEC);
+    if (f->listener < 0 || f->stop_fd < 0 || loop_new(&f->loop, NULL) < 0 ||
+        control_new(f->loop, f->listener, f->stop_fd, &quiet, &f->control, NULL) < 0)
         return -1;
     *state = f;
     return 0;
@@ -80,6 +86,7 @@ static inline int tear_down(void **state)
     control_free(f->control);
     loop_free(f->loop);
     close(f->listener);
+    close(f->stop_fd);
     close(f->directory);
     scratch_remove(f->path);
     free(f);
@@ -129,9 +136,20 @@ static inline int answer(int fd)
     return size > 0 ? (int)state.header.type : (int)size;
 }
 
-static inline void press(struct machine *f)
+static inline void terminate(struct machine *f)
+{
+    assert_int_equal(eventfd_write(f->stop_fd, 1), 0);
+}
+
+static inline void post(int fd, uint32_t type);
+
+static inline void press(struct machine *f, bool by_signal)
 {
     f->presses++;
+    f->by_signal = by_signal;
+    f->resumes_at_press = f->resumes;
+    if (f->resume_at_press > 0)
+        post(f->resume_at_press, VMM_MESSAGE_RESUME);
 }
 
 static inline void hold(struct machine *f)
@@ -195,6 +213,8 @@ static inline void take_vsock(struct machine *f, const struct vmm_vsock *message
 static inline void leave(struct machine *f)
 {
     f->leavings++;
+    if (f->terminate_at_leaving)
+        terminate(f);
 }
 
 static inline void change_memory(struct machine *f, uint64_t requested_bytes)

@@ -62,6 +62,57 @@ static void a_configured_vmm_answers(void **state)
     assert_int_equal(answer(fd), -EAGAIN);
 }
 
+/* Once, though nobody takes the signal out of its fd. */
+static void a_signal_presses_the_button(void **state)
+{
+    struct machine *f = *state;
+    auto_close int fd = dial(f);
+
+    be_ready(f, fd);
+    terminate(f);
+    turn(f);
+    assert_int_equal(f->presses, 1);
+    assert_true(f->by_signal);
+    assert_int_equal(f->resumes, 0);
+    assert_int_equal(answer(fd), -EAGAIN);
+    send_header(f, fd, VMM_MESSAGE_POWER_BUTTON);
+    assert_int_equal(f->presses, 2);
+    assert_false(f->by_signal);
+}
+
+static void a_paused_guest_that_nobody_holds_goes_on_for_it(void **state)
+{
+    struct machine *f = *state;
+    int first = dial(f);
+
+    make_ready(f, first);
+    f->terminate_at_leaving = true;
+    post(first, VMM_MESSAGE_PAUSE);
+    close(first);
+    turn(f);
+    assert_int_equal(f->pauses, 1);
+    assert_int_equal(f->presses, 1);
+    assert_int_equal(f->resumes_at_press, 1);
+    assert_true(f->by_signal);
+}
+
+static void a_guest_that_an_agent_holds_stays_so(void **state)
+{
+    struct machine *f = *state;
+    auto_close int fd = dial(f);
+
+    be_ready(f, fd);
+    f->resume_at_press = fd; /* else this turn would have no end */
+    post(fd, VMM_MESSAGE_PAUSE);
+    terminate(f);
+    turn(f);
+    assert_int_equal(f->presses, 1);
+    assert_int_equal(f->resumes_at_press, 0);
+    assert_int_equal(f->resumes, 1);
+    expect_state(fd, true);
+    expect_state(fd, false);
+}
+
 static struct vmm_console_input input_message(uint32_t count)
 {
     struct vmm_console_input input = {
@@ -202,6 +253,20 @@ static void an_agent_that_goes_ends_the_waiting(void **state)
                      -ECONNRESET);
 }
 
+static void a_signal_ends_the_waiting(void **state)
+{
+    struct machine *f = *state;
+    auto_close int silent = dial(f);
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    terminate(f);
+    assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
+                     -ECONNRESET);
+    assert_int_equal(f->presses, 0);
+}
+
 /* Needs root to become somebody else; the socket itself is opened for all. */
 static void only_root_is_heard(void **state)
 {
@@ -236,6 +301,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_an_agent_said_before_it_left_is_heard, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_configured_vmm_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_signal_presses_the_button, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_paused_guest_that_nobody_holds_goes_on_for_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_guest_that_an_agent_holds_stays_so, set_up, tear_down),
         cmocka_unit_test_setup_teardown(console_input_is_taken_whole_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_console_input_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_configuration_hangs_up, set_up, tear_down),
@@ -243,6 +312,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_newest_connection_wins, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waiting_has_an_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_agent_that_goes_ends_the_waiting, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_signal_ends_the_waiting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_root_is_heard, set_up, tear_down),
     };
 
