@@ -46,7 +46,8 @@ void vm_forget_process(struct vm *vm)
     vm->memory_base[0] = '\0';
 }
 
-/* What the process itself said, if it said anything. */
+/* What the process itself said, if it said anything.  Who powered off because of SIGTERM was asked
+ * by whoever ends the host, or all VMs: what follows is what follows the host's reboot. */
 static bool cause_of_page(const struct stats_page *page, enum vm_cause *ret_cause)
 {
     static const int causes[EXIT_REASON_COUNT] = {
@@ -61,7 +62,9 @@ static bool cause_of_page(const struct stats_page *page, enum vm_cause *ret_caus
 
     if (page->exit_reason == EXIT_REASON_NONE || page->exit_reason >= EXIT_REASON_COUNT)
         return false;
-    *ret_cause = (enum vm_cause)causes[page->exit_reason];
+    *ret_cause = page->exit_reason == EXIT_REASON_POWEROFF && page->exit_detail == SIGTERM
+                     ? VM_CAUSE_HOST_REBOOT
+                     : (enum vm_cause)causes[page->exit_reason];
     return true;
 }
 
@@ -101,7 +104,7 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
 {
     struct stats_page page;
     enum vm_cause cause;
-    char text[120] = "";
+    char text[140] = "";
     int detail = 0;
 
     if (vm->launch_error != 0) {
@@ -115,7 +118,8 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
     }
     if (cause_of_page(&page, &cause)) {
         detail = page.exit_detail;
-        snprintf(text, sizeof text, "%s", page.exit_text);
+        snprintf(text, sizeof text, "%s%s", cause == VM_CAUSE_HOST_REBOOT ? "SIGTERM: " : "",
+                 page.exit_text);
         clean_text(text);
     } else if (vm->sacrificed[0]) {
         cause = VM_CAUSE_OOM;
@@ -124,6 +128,10 @@ static void conclude(struct node *node, struct vm *vm, bool reaped, int status)
         cause = VM_CAUSE_OOM;
     } else if (vm->kill_sent) {
         cause = VM_CAUSE_KILLED;
+    } else if (!reaped && page.exit_detail == SIGTERM) { /* it did not listen */
+        cause = VM_CAUSE_HOST_REBOOT;
+        detail = SIGTERM;
+        snprintf(text, sizeof text, "SIGTERM, then killed");
     } else if (!reaped) {
         cause = VM_CAUSE_UNKNOWN;
     } else {

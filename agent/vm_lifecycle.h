@@ -63,8 +63,8 @@ enum vm_cause {
     VM_CAUSE_START_FAILED, /* no process, or it never said ready */
     VM_CAUSE_KILLED,       /* by us: kill, delete, stop time-out */
     VM_CAUSE_OOM,
-    VM_CAUSE_UNKNOWN, /* ended while no agent ran, and left no word */
-    VM_CAUSE_HOST_REBOOT,
+    VM_CAUSE_UNKNOWN,     /* ended while no agent ran, and left no word */
+    VM_CAUSE_HOST_REBOOT, /* or all VMs were to end: their VMMs got SIGTERM */
     VM_CAUSE_COUNT,
 };
 const char *vm_cause_name(enum vm_cause cause);
