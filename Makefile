@@ -96,7 +96,7 @@ $(BUILD)/%.o: %.c
 	@$(CC) $(CFLAGS) -c -o $@ $<
 
 tests: $(TESTS)
-$(BUILD)/tests/test_jail $(BUILD)/tests/test_hostile_jail $(BUILD)/tests/test_node_orphans: | $(BUILD)/warren-vmm
+$(BUILD)/tests/test_jail $(BUILD)/tests/test_jail_cgroup $(BUILD)/tests/test_hostile_jail $(BUILD)/tests/test_node_orphans: | $(BUILD)/warren-vmm
 $(BUILD)/tests/test_api_service $(BUILD)/tests/test_api_hang: | $(BUILD)/warren-api
 $(BUILD)/tests/unit/test_dhcp_filter.o: $(BUILD)/net/dhcp_filter.inc
 # Faults come in the place of what the devices call.  Private: a program that a test needs is linked without them.

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,7 +24,6 @@
 #include "storage/instance_name.h"
 #include "vmm/control_protocol.h"
 
-#define LOCK_TRIES    200  /* of 10 ms */
 #define VMM_FILES_MAX 1024 /* each queue of a device has two eventfds */
 /* Threads count; since Linux 6.4 those of vhost-net, one of each pair, as well. */
 #define VMM_PROCESSES_MAX (VMM_VCPUS_MAX + 8 + VMM_NICS_MAX * VMM_QUEUES_MAX)
@@ -48,48 +46,13 @@ struct jail {
 
 /* --- the place --- */
 
-/* What this directory's subdirectories name is ended by whoever does not know it: one agent only.
- * A child of a killed one may hold the lock until its exec, so it is waited for a little. */
-static int lock_place(int fd, const char *setting, const char *value, struct error *err)
-{
-    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
-            return error_field(err, errno, setting,
-                               "%s %s is used by another warrend: stop that one, or give another",
-                               setting, value);
-        usleep(10000);
-    }
-    return 0;
-}
-
-/* Only who holds its lock removes it; so one that is there once we hold the lock stays. */
-static int open_cgroup(struct jail *jail, const struct config *config, struct error *err)
-{
-    const char *setting = config->cgroup[0] ? "cgroup" : "prefix";
-    const char *value = config->cgroup[0] ? config->cgroup : config->prefix;
-    int result = config->cgroup[0] ? jail_cgroup_check(config->cgroup, err) : 0;
-
-    if (result < 0)
-        return result;
-    do {
-        cleanup_close(&jail->cgroup.fd);
-        result = jail_cgroup_open(&jail->cgroup, config->cgroup, config->prefix, err);
-        if (result == 0 && jail->cgroup.fd >= 0)
-            result = lock_place(jail->cgroup.fd, setting, value, err);
-    } while (result == 0 && jail_cgroup_is_stale(&jail->cgroup));
-    if (result < 0)
-        jail->cgroup.own[0] = '\0'; /* another's */
-    jail_share_device(config->state_dir, jail->cgroup.io_device);
-    return result;
-}
-
 static int open_places(struct jail *jail, const struct config *config, struct error *err)
 {
     int result = jail_make_dir(AT_FDCWD, config->run_dir, 0755, &jail->run_dir_fd, err);
     auto_close int empty = -1;
 
     if (result == 0)
-        result = lock_place(jail->run_dir_fd, "run-dir", config->run_dir, err);
+        result = jail_lock_dir(jail->run_dir_fd, "run-dir", config->run_dir, err);
     if (result == 0)
         result = jail_make_dir(jail->run_dir_fd, "vms", 0700, &jail->vms_fd, err);
     if (result == 0)
@@ -111,7 +74,8 @@ static int open_places(struct jail *jail, const struct config *config, struct er
     if (result < 0)
         return result;
     jail->root_namespace = result;
-    return open_cgroup(jail, config, err);
+    jail_share_device(config->state_dir, jail->cgroup.io_device);
+    return jail_cgroup_take(&jail->cgroup, config, err);
 }
 
 /* Without KVM the count stays 0: the agent serves all the same, and each VMM asks for itself. */
@@ -187,6 +151,16 @@ const char *jail_empty_root(const struct jail *jail)
 const struct jail_cgroup *jail_cgroups(const struct jail *jail)
 {
     return &jail->cgroup;
+}
+
+int jail_check_cgroup(const struct jail *jail, struct error *err)
+{
+    return jail_cgroup_check_there(&jail->cgroup, err);
+}
+
+int jail_renew_cgroup(struct jail *jail, struct error *err)
+{
+    return jail_cgroup_renew(&jail->cgroup, jail->config, err);
 }
 
 uid_t jail_user(const struct jail *jail, enum jail_user user)

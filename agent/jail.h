@@ -38,6 +38,11 @@ static inline const char *jail_cgroup_finding(const struct jail *jail)
     return jail_cgroups(jail)->finding;
 }
 
+/* 0, or -EAGAIN: others removed it, and no VM can start.  A system call, which does not wait. */
+int jail_check_cgroup(const struct jail *jail, struct error *err);
+/* Mends that, if it can be.  Launch worker. */
+int jail_renew_cgroup(struct jail *jail, struct error *err);
+
 /* May the file size limit of a VMM that runs be raised (jail_limit.h)? */
 bool jail_may_raise_limits(const struct jail *jail);
 /* What KVM supports here, asked once; count 0 while there is no KVM.  Borrowed. */

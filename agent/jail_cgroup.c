@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "agent/config.h"
 #include "agent/jail_files.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -94,7 +95,7 @@ static void enable_controllers(struct jail_cgroup *cgroup, int parent_fd)
         jail_write_text(parent_fd, "cgroup.subtree_control", request);
         jail_write_text(cgroup->fd, "cgroup.subtree_control", request);
     }
-    have = jail_cgroup_controllers(cgroup);
+    cgroup->controllers = have = jail_cgroup_controllers(cgroup);
     for (size_t i = 0; i < ARRAY_LENGTH(controllers); i++) {
         if (have & controllers[i].controller)
             continue;
@@ -142,6 +143,7 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
     cgroup->fd = -1;
     cgroup->own[0] = '\0';
     cgroup->finding[0] = '\0';
+    cgroup->controllers = 0;
     if (path[0])
         snprintf(own, sizeof own, "%s", path);
     else if (find_mount(parent, sizeof parent) == 0)
@@ -175,9 +177,62 @@ void jail_cgroup_close(struct jail_cgroup *cgroup)
     cleanup_close(&cgroup->fd);
 }
 
-bool jail_cgroup_is_stale(const struct jail_cgroup *cgroup)
+static bool is_stale(const struct jail_cgroup *cgroup)
 {
     return cgroup->fd >= 0 && faccessat(cgroup->fd, "cgroup.procs", F_OK, 0) < 0;
+}
+
+/* Only who holds its lock removes it; so one that is there once we hold the lock stays. */
+int jail_cgroup_take(struct jail_cgroup *cgroup, const struct config *config, struct error *err)
+{
+    const char *setting = config->cgroup[0] ? "cgroup" : "prefix";
+    const char *value = config->cgroup[0] ? config->cgroup : config->prefix;
+    int result = config->cgroup[0] ? jail_cgroup_check(config->cgroup, err) : 0;
+
+    if (result < 0)
+        return result;
+    do {
+        cleanup_close(&cgroup->fd);
+        result = jail_cgroup_open(cgroup, config->cgroup, config->prefix, err);
+        if (result == 0 && cgroup->fd >= 0)
+            result = jail_lock_dir(cgroup->fd, setting, value, err);
+    } while (result == 0 && is_stale(cgroup));
+    if (result < 0)
+        cgroup->own[0] = '\0'; /* another's */
+    return result;
+}
+
+int jail_cgroup_check_there(const struct jail_cgroup *cgroup, struct error *err)
+{
+    return is_stale(cgroup)
+               ? error_set(err, EAGAIN,
+                           "the control group of VMs was removed by others: no VM can start before "
+                           "there is one again")
+               : 0;
+}
+
+/* By dup3, so that those who use it at this moment find the old one or the new one. */
+int jail_cgroup_renew(struct jail_cgroup *cgroup, const struct config *config, struct error *err)
+{
+    struct jail_cgroup anew = { .fd = -1 };
+    int result = 0;
+
+    if (!is_stale(cgroup))
+        return 0;
+    if (config->cgroup[0] && access(config->cgroup, F_OK) < 0)
+        return error_set(err, ENOENT, "%s is to be made by who gave it", config->cgroup);
+    result = jail_cgroup_take(&anew, config, err);
+    if (result == 0 && anew.fd < 0)
+        result = error_set(err, EROFS, "%s", anew.finding);
+    else if (result == 0 && cgroup->controllers & ~anew.controllers)
+        result = error_set(err, EBUSY, "the new one lacks controllers that it had");
+    else if (result == 0 && dup3(anew.fd, cgroup->fd, O_CLOEXEC) < 0)
+        result = error_set(err, errno, "open the new one: %s", strerror(errno));
+    if (result == 0)
+        cleanup_close(&anew.fd);
+    else
+        jail_cgroup_close(&anew);
+    return result;
 }
 
 int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,
@@ -189,6 +244,8 @@ int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *r
     if (cgroup->fd < 0)
         return 0;
     result = jail_make_dir(cgroup->fd, instance_name(instance, "").text, 0755, ret_fd, err);
+    if (result == -ENOENT && jail_cgroup_check_there(cgroup, err) < 0)
+        return -EAGAIN;
     if (result < 0)
         return error_wrap(err, "the VM's cgroup");
     jail_write_text(*ret_fd, "pids.max", "128"); /* more than VMM_PROCESSES_MAX (jail.c) */

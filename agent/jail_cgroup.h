@@ -1,11 +1,12 @@
 /* jail_cgroup.h - one cgroup v2 leaf per VM, below one parent of the agent's.  Where there is no
  * cgroup v2, VMs run without and the node says so.  Any thread, but for what makes and removes: who
- * starts and ends the agent, then the launch worker. */
+ * starts and ends the agent, then the launch worker, which may renew it, too. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
 #include "agent/jail_share.h"
 
+struct config;
 struct error;
 
 /* The controllers that leaves are to have. */
@@ -17,9 +18,10 @@ enum jail_controller {
 };
 
 struct jail_cgroup {
-    int fd;            /* the parent; -1 = there is no cgroup v2 */
-    char own[600];     /* the parent's path, if it is of our making; "" = it was given */
-    char finding[160]; /* what is missing; "" = nothing */
+    int fd;               /* the parent; -1 = there is no cgroup v2 */
+    unsigned controllers; /* that leaves had when it was opened */
+    char own[600];        /* the parent's path, if it is of our making; "" = it was given */
+    char finding[160];    /* what is missing; "" = nothing */
     char io_device[JAIL_IO_DEVICE_TEXT]; /* that io.max limits; "" = none */
 };
 
@@ -30,8 +32,13 @@ int jail_cgroup_open(struct jail_cgroup *cgroup, const char *path, const char *p
                      struct error *err);
 /* Removes the parent, unless VMs are left in it or it was given, and closes it. */
 void jail_cgroup_close(struct jail_cgroup *cgroup);
-/* It has been removed since it was opened, by an agent that ended: to be opened anew. */
-bool jail_cgroup_is_stale(const struct jail_cgroup *cgroup);
+/* That, as it is configured, for this agent alone: another's is refused. */
+int jail_cgroup_take(struct jail_cgroup *cgroup, const struct config *config, struct error *err);
+/* 0, or -EAGAIN: it has been removed since it was opened.  Any thread. */
+int jail_cgroup_check_there(const struct jail_cgroup *cgroup, struct error *err);
+/* Where it has been: takes another in its place, with the same controllers, which it makes unless
+ * the path was given: there may be a reason why its owner, who alone knows, did not. */
+int jail_cgroup_renew(struct jail_cgroup *cgroup, const struct config *config, struct error *err);
 /* *ret_fd: owned, or -1 without cgroups. */
 int jail_cgroup_make(const struct jail_cgroup *cgroup, uint32_t instance, int *ret_fd,
                      struct error *err);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 #include "base/path.h"
 #include "storage/instance_name.h"
 #include "vmm/stats_page.h"
+
+#define LOCK_TRIES 200 /* of 10 ms */
 
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err)
 {
@@ -24,6 +27,19 @@ int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct
     if (fd < 0)
         return error_set(err, errno, "open directory %s: %s", name, strerror(errno));
     *ret_fd = fd;
+    return 0;
+}
+
+/* A child of a killed agent may hold the lock until its exec. */
+int jail_lock_dir(int fd, const char *setting, const char *value, struct error *err)
+{
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return error_field(err, errno, setting,
+                               "%s %s is used by another warrend: stop that one, or give another",
+                               setting, value);
+        usleep(10000);
+    }
     return 0;
 }
 

@@ -9,6 +9,9 @@ struct stats_page;
 
 /* Makes it unless it is there, and opens it; a symlink in its last part is refused.  Owned fd. */
 int jail_make_dir(int dir_fd, const char *name, mode_t mode, int *ret_fd, struct error *err);
+/* What its subdirectories name is ended by whoever does not know it: one agent only, as long as
+ * this fd is open.  setting, value: to blame if another has it for 2 s. */
+int jail_lock_dir(int fd, const char *setting, const char *value, struct error *err);
 /* A regular file to read: no symlink, no FIFO that would make us wait.  Owned fd, or -errno. */
 int jail_open_file(int dir_fd, const char *name);
 /* A new empty file (mode 0600), in place of whatever has this name and without touching it, should

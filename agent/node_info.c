@@ -94,7 +94,9 @@ static json_t *findings_json(const struct node *node, const struct host_memory *
 
     if (check_kvm(&err) < 0)
         result |= add_finding(findings, "kvm", true, err.message);
-    if (jail_cgroup_finding(node->jail)[0])
+    if (jail_check_cgroup(node->jail, &err) < 0)
+        result |= add_finding(findings, "cgroup", true, err.message);
+    else if (jail_cgroup_finding(node->jail)[0])
         result |= add_finding(findings, "cgroup", true, jail_cgroup_finding(node->jail));
     result |= add_memory_findings(node, memory, findings);
     if (node->network_trouble[0])
@@ -216,5 +218,7 @@ int node_ready(struct node *node, struct error *err)
         return error_set(err, EAGAIN,
                          "the last change could not be recorded; is the state directory's disk "
                          "full or broken?");
+    if (jail_check_cgroup(node->jail, err) < 0)
+        return -EAGAIN;
     return check_kvm(err);
 }

@@ -267,6 +267,8 @@ struct node {
     struct loop_timer *tick;   /* node_tend.c's */
     bool unsaved;              /* some resource is */
     bool tending_networks;     /* that job is under way */
+    bool renewing_cgroup;      /* that job is under way */
+    bool cgroup_told;          /* that it failed: logged once */
     int network_look;          /* in how many ticks findings are looked for again */
     char network_trouble[256]; /* what tending failed with last; "" = nothing: logged once */
 
@@ -359,6 +361,9 @@ void node_tend_networks(struct node *node);
 
 /* Begins to tend the node, once a second for as long as it lives.  -ENOMEM. */
 int node_tend(struct node *node, struct error *err);
+/* Others may have removed the control group of VMs: what the launch worker is given next finds it
+ * again, if it can be made.  Cheap if it is there. */
+void node_tend_cgroup(struct node *node);
 /* The work on it (its creation's, its removal's, a VM's clean-up) failed: logs why, and tries again
  * later, and later still if that fails, too. */
 void node_retry_later(struct node *node, struct resource *resource, const char *work,

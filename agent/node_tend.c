@@ -1,14 +1,16 @@
-/* What is done again and again: once a second networks are looked after, and what could not be
- * written to the database, or done about a resource, is tried again.  One timer that needs no
- * memory, so that nothing waits for ever because memory was short once. */
+/* What is done again and again: once a second networks and the VMs' control group are looked after,
+ * and what could not be written to the database, or done about a resource, is tried again.  One
+ * timer that needs no memory, so that nothing waits for ever because memory was short once. */
 #include <errno.h>
 
+#include "agent/jail.h"
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "agent/operation.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/worker.h"
 
 #define TICK_MS 1000
 /* Prometheus looks once a minute, if nobody tells it otherwise: it is to see that one failed. */
@@ -73,6 +75,34 @@ static void try_database(struct node *node)
     node->row.stale = true;
 }
 
+static int renew_cgroup(void *context, struct error *err)
+{
+    struct node *node = context;
+
+    return jail_renew_cgroup(node->jail, err);
+}
+
+static void cgroup_renewed(void *context, int result, const struct error *err)
+{
+    struct node *node = context;
+    struct error why = { 0 };
+
+    node->renewing_cgroup = false;
+    if (result == 0)
+        log_warning(node->log,
+                    "the control group of VMs was removed by others; there is one again");
+    else if (!node->cgroup_told && jail_check_cgroup(node->jail, &why) < 0)
+        log_error(node->log, "%s: %s", why.message, err->message);
+    node->cgroup_told = result < 0;
+}
+
+void node_tend_cgroup(struct node *node)
+{
+    if (!node->renewing_cgroup && jail_check_cgroup(node->jail, NULL) < 0)
+        node->renewing_cgroup =
+            worker_submit(node->launch_worker, renew_cgroup, cgroup_renewed, node, NULL) == 0;
+}
+
 /* No resource leaves its table within: the database tells later that its row is gone. */
 static void tick(void *context)
 {
@@ -82,6 +112,7 @@ static void tick(void *context)
     if (node->unsaved)
         node_save_again(node);
     try_database(node);
+    node_tend_cgroup(node);
     node_spec_save_again(node);
     for (int kind = 0; kind < RESOURCE_OPERATION; kind++) {
         const struct resource_table *table = &node->tables[kind];

@@ -481,6 +481,7 @@ void vm_launch(struct node *node, struct vm *vm)
     vm->held_ns = 0;
     memcpy(vm->boot_id, node->boot_id, sizeof vm->boot_id);
     vm_set_state(node, vm, VM_STARTING, "");
+    node_tend_cgroup(node);
     if (submit_process(node, vm, start_process, process_is_started, &err) < 0) {
         vm_ended(node, vm, VM_CAUSE_START_FAILED, err.code, err.message);
         return;

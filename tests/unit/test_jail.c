@@ -24,7 +24,6 @@
 #include <unistd.h>
 #include "agent/config.h"
 #include "agent/jail.h"
-#include "agent/jail_cgroup.h"
 #include "agent/jail_files.h"
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
@@ -325,54 +324,6 @@ static void what_a_vmm_writes_has_a_bound(void **state)
     assert_int_equal(jail_remove(f->jail, 6, &f->err), 0);
 }
 
-static void the_cgroups_parent_goes_when_it_is_empty(void **state)
-{
-    struct fixture *f = need_jail(state);
-    struct jail_cgroup cgroup, other;
-    auto_close int leaf = -1;
-
-    assert_int_equal(jail_cgroup_open(&cgroup, "", "ujm", &f->err), 0);
-    if (cgroup.fd < 0)
-        skip();
-    assert_int_equal(jail_cgroup_make(&cgroup, 5, &leaf, &f->err), 0);
-    jail_cgroup_close(&cgroup);
-    assert_int_equal(cgroup.fd, -1);
-
-    assert_int_equal(jail_cgroup_open(&cgroup, "", "ujm", &f->err), 0);
-    assert_int_equal(faccessat(cgroup.fd, "5", F_OK, 0), 0); /* it was kept for its VM */
-    assert_int_equal(jail_cgroup_remove(&cgroup, 5, &f->err), 0);
-    assert_int_equal(jail_cgroup_open(&other, "", "ujm", &f->err), 0);
-    assert_false(jail_cgroup_is_stale(&other));
-    assert_int_equal(access(cgroup.own, F_OK), 0);
-    jail_cgroup_close(&cgroup);
-    assert_int_equal(access(cgroup.own, F_OK), -1);
-    assert_true(jail_cgroup_is_stale(&other));
-    jail_cgroup_close(&other);
-
-    /* One that was given is its owner's. */
-    assert_int_equal(mkdir(cgroup.own, 0755), 0);
-    assert_int_equal(jail_cgroup_open(&other, cgroup.own, "ujm", &f->err), 0);
-    jail_cgroup_close(&other);
-    assert_int_equal(rmdir(cgroup.own), 0);
-}
-
-/* Where else the agent would make it again and again, as one that others always remove. */
-static void a_cgroup_is_in_the_hierarchy(void **state)
-{
-    struct fixture *f = need_jail(state);
-    char *path = f->config.cgroup;
-
-    f->jail = jail_free(f->jail);
-    assert_in_range(snprintf(path, sizeof f->config.cgroup, "%s/group", f->config.run_dir), 1,
-                    sizeof f->config.cgroup - 1);
-    assert_int_equal(jail_new(&f->config, &f->jail, &f->err), -EINVAL);
-    assert_string_equal(f->err.field, "cgroup");
-    assert_non_null(strstr(f->err.message, path));
-    assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(jail_cgroup_check("/none-such", &f->err), -EINVAL);
-    assert_int_equal(access("/none-such", F_OK), -1);
-}
-
 static void users_do_not_overlap(void **state)
 {
     struct fixture *f = need_jail(state);
@@ -546,8 +497,6 @@ int main(void)
         TEST(a_second_start_begins_with_an_empty_page),
         TEST(removal_ends_what_is_left_in_the_cgroup),
         TEST(what_a_vmm_writes_has_a_bound),
-        TEST(the_cgroups_parent_goes_when_it_is_empty),
-        TEST(a_cgroup_is_in_the_hierarchy),
         TEST(users_do_not_overlap),
         TEST(the_console_is_a_ring),
         TEST(of_a_page_of_another_layout_the_head_is_read),
