@@ -175,6 +175,7 @@ static void service_request(struct api_service *service, struct wire_message *me
     struct request_sink sink = { .reply = service_reply,
                                  .others = &service->requests,
                                  .log = service->options.log,
+                                 .audit = service->options.audit,
                                  .context = service };
     bool is_known = request_table_find(&service->requests, message->id) != NULL;
     struct request *request;

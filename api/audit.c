@@ -20,16 +20,20 @@
 #define PATH_SHOWN 512  /* characters of a path; longer ones are no path of ours */
 #define LINE_BYTES 8192 /* more than any line has */
 #define ROOM_BYTES (1 << 20)
+#define TRY_MS     1000
 
 struct audit {
     const struct log *log;
     struct worker *worker;
     int dir_fd;
     bool failing;
-    int64_t second; /* in which strangers were counted */
+    struct loop_timer *timer;
+    bool telling;         /* that job is under way */
+    unsigned int missing; /* entries that the log has not, and does not tell of yet */
+    int64_t second;       /* in which strangers were counted */
     unsigned int strangers, suppressed;
-    int fd; /* the worker's from here on; -1 = to be opened */
-    off_t size, room_end;
+    int fd;                        /* the worker's from here on; -1 = to be opened */
+    off_t size, synced, room_end;  /* synced: up to there */
     bool unsynced, names_unsynced; /* written, and made or renamed, since the last sync */
 };
 
@@ -37,6 +41,7 @@ struct audit_job {
     struct audit *audit;
     char *line; /* NULL = none */
     size_t size;
+    unsigned int missing; /* that the line tells of */
     loop_fn *done;
     void *context;
 };
@@ -76,7 +81,7 @@ static int open_file(struct audit *audit, struct error *err)
     result = drop_half_line(fd, &status.st_size);
     if (result < 0)
         return error_set(err, result, "read the audit log: %s", strerror(-result));
-    audit->size = audit->room_end = status.st_size;
+    audit->size = audit->synced = audit->room_end = status.st_size;
     audit->fd = take_fd(&fd);
     return 0;
 }
@@ -96,8 +101,16 @@ static int sync_file(struct audit *audit, struct error *err)
     return error_set(err, errno, "sync the audit log: %s", strerror(errno));
 }
 
+/* No half lines, nor room behind them. */
+static void cut_file(struct audit *audit, off_t size)
+{
+    (void)!ftruncate(audit->fd, size);
+    audit->size = audit->room_end = size;
+}
+
 /* What was written at one time is synced together, before any of it is answered.  Files that were
- * made or renamed have their names on the disk then, too. */
+ * made or renamed have their names on the disk then, too.  What is not synced is said not to be
+ * there, and goes: else more would come each time that it is tried. */
 static int sync_entries(void *context, struct error *err)
 {
     struct audit *audit = context;
@@ -107,8 +120,12 @@ static int sync_entries(void *context, struct error *err)
         result = sync_file(audit, err);
     if (result == 0 && audit->names_unsynced && fsync(audit->dir_fd) < 0)
         result = error_set(err, errno, "sync the audit log's directory: %s", strerror(errno));
-    if (result < 0)
+    if (result < 0) {
+        if (audit->fd >= 0)
+            cut_file(audit, audit->synced);
         return result;
+    }
+    audit->synced = audit->size;
     audit->unsynced = false;
     audit->names_unsynced = false;
     return 0;
@@ -152,8 +169,7 @@ static int write_line(void *context, struct error *err)
         return 0;
     }
     n = n < 0 ? errno : ENOSPC;
-    (void)!ftruncate(audit->fd, audit->size); /* no half lines, nor room behind them */
-    audit->room_end = audit->size;
+    cut_file(audit, audit->size);
     return error_set(err, (int)n, "write the audit log: %s", strerror((int)n));
 }
 
@@ -166,10 +182,54 @@ static void written(void *context, int result, const struct error *err)
     if (result < 0)
         log_error(job->audit->log, "%s; not in it: %.*s", err->message, (int)job->size - 1,
                   job->line);
-    if (job->line)
+    if (job->line) {
         job->audit->failing = result < 0;
+        job->audit->missing += result < 0;
+    }
     if (job->done)
         job->done(job->context);
+    free(job->line);
+    free(job);
+}
+
+static void told_missing(void *context, int result, const struct error *err)
+{
+    struct audit_job *job = context;
+    struct audit *audit = job->audit;
+
+    (void)err; /* as that of the entries, which was logged */
+    audit->telling = false;
+    if (result == 0) {
+        audit->failing = false;
+        audit->missing -= job->missing;
+        log_warning(audit->log, "the audit log can be written again; entries not in it: %u",
+                    job->missing);
+    }
+    free(job->line);
+    free(job);
+}
+
+/* A line in the place of those that are missing: who reads the log is to know of them, and who asks
+ * whether changes are taken, that it can be written again. */
+static void tell_missing(void *context)
+{
+    struct audit *audit = context;
+    char when[TIMESTAMP_TEXT], line[TIMESTAMP_TEXT + 40];
+    struct audit_job *job;
+
+    if (audit->missing == 0 || audit->telling)
+        return;
+    timestamp_format(timestamp_now_ms(), when);
+    snprintf(line, sizeof(line), "{\"time\":\"%s\",\"missing\":%u}\n", when, audit->missing);
+    job = calloc(1, sizeof(*job));
+    if (job)
+        *job = (struct audit_job){
+            .audit = audit, .line = strdup(line), .size = strlen(line), .missing = audit->missing
+        };
+    audit->telling =
+        job && job->line && worker_submit(audit->worker, write_line, told_missing, job, NULL) == 0;
+    if (audit->telling || !job)
+        return;
     free(job->line);
     free(job);
 }
@@ -240,9 +300,11 @@ void audit_write(struct audit *audit, const struct request *request, int status,
     queued = job && worker_submit(audit->worker, write_line, written, job, NULL) == 0;
     if (wanted && queued && job->line)
         audit->suppressed = 0;
-    else if (wanted)
+    else if (wanted) {
+        audit->missing++;
         log_error(audit->log, "memory is short: %s %s is not in the audit log", request->method,
                   request->path);
+    }
     if (queued)
         return;
     free(job ? job->line : NULL);
@@ -270,7 +332,9 @@ int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit
     if (!audit)
         return error_set(err, ENOMEM, "no memory for the audit log");
     *audit = (struct audit){ .log = log, .dir_fd = dir_fd, .fd = -1 };
-    r = open_file(audit, err);
+    audit->timer = loop_every(loop, TRY_MS, tell_missing, audit);
+    r = audit->timer ? open_file(audit, err)
+                     : error_set(err, ENOMEM, "no memory for the audit log");
     if (r == 0)
         r = worker_new(loop, "audit", &ops, &audit->worker, err);
     if (r < 0) {
@@ -285,6 +349,7 @@ struct audit *audit_free(struct audit *audit)
 {
     if (!audit)
         return NULL;
+    loop_cancel(audit->timer);
     worker_free(audit->worker);
     cleanup_close(&audit->fd);
     free(audit);

@@ -4,7 +4,8 @@
  * An entry is on the disk before its answer goes out: those that wait at one moment are synced
  * together.  What was done and not yet answered may be missing after a power cut.  No bodies,
  * headers or secrets.  While nothing can be written, changes are to be refused (audit_check); what
- * was under way already goes to the log instead. */
+ * was under way already goes to the log instead, and a line says how many are missing as soon as
+ * one can be written, which is tried once a second. */
 #pragma once
 #include "base/loop.h"
 
@@ -24,7 +25,7 @@ int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit
 /* Writes what is queued and calls every done.  Accepts NULL. */
 struct audit *audit_free(struct audit *audit);
 
-/* 0, or -EDQUOT while the last entry could not be written.  The refusal's own entry tries again. */
+/* 0, or -EDQUOT while the last entry could not be written. */
 int audit_check(const struct audit *audit, struct error *err);
 /* Later calls done(context), once, whatever becomes of the entry.  done: NULL = nobody waits. */
 void audit_write(struct audit *audit, const struct request *request, int status, loop_fn *done,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/api_metrics.h"
+#include "api/audit.h"
 #include "api/handlers.h"
 #include "api/openapi.h"
 #include "api/request.h"
@@ -191,11 +192,23 @@ void node_show_health(struct request *request)
     request_reply_text(request, "text/plain; charset=utf-8", "ok\n", strlen("ok\n"));
 }
 
+/* Also where changes are refused, though nothing of the node is amiss. */
+static int check_ready(const struct request *request, struct error *err)
+{
+    int result = node_ready(request->node, err);
+
+    if (result == 0 && request->sink.audit && audit_check(request->sink.audit, err) < 0) {
+        err->code = EAGAIN;
+        result = -EAGAIN;
+    }
+    return result;
+}
+
 void node_show_readiness(struct request *request)
 {
     struct error err = { 0 };
 
-    if (node_ready(request->node, &err) < 0)
+    if (check_ready(request, &err) < 0)
         request_reply_error(request, &err);
     else
         request_reply_text(request, "text/plain; charset=utf-8", "ready\n", strlen("ready\n"));

@@ -15,6 +15,7 @@
 #include "base/id.h"
 
 struct api_metrics;
+struct audit;
 struct forks;
 struct key;
 struct label_selector;
@@ -33,6 +34,7 @@ struct request_sink {
     void (*reply)(void *context, struct request *request, struct wire_message *reply);
     const struct request_table *others; /* of the same listener; NULL = none (tests) */
     const struct log *log;              /* for what a reply does not tell; the same */
+    const struct audit *audit;          /* that changes need; the same */
     void *context;                      /* borrowed, as they are */
 };
 

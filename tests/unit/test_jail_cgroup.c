@@ -1,5 +1,6 @@
-/* test_jail_cgroup.c - the group that all VMs' control groups are in: who makes it, who removes it, and
- * what becomes of it when others do.  Needs root and warren-vmm beside the tests, as test_jail.c. */
+/* test_jail_cgroup.c - the group that all VMs' control groups are in: who makes it, who removes it,
+ * and what becomes of it when others do.  Needs root and warren-vmm beside the tests, as
+ * test_jail.c. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
