@@ -119,10 +119,15 @@ static void job_back(struct device_job *job)
     job->vm->devices.jobs--;
 }
 
+/* A tap that no VMM was given ends with its last fd, 18 to 40 ms later.  A disk's files are closed
+ * at once: the volume's lock goes with them. */
 static void job_free(struct device_job *job)
 {
     for (unsigned i = 0; i < job->count; i++)
-        cleanup_close(&job->fds[i]);
+        if (job->kind == VMM_DEVICE_NIC)
+            worker_close(job->node->close_worker, job->fds[i]);
+        else
+            cleanup_close(&job->fds[i]);
     free(job);
 }
 
