@@ -9,6 +9,7 @@
 #include "base/delta_format.h"
 #include "base/error.h"
 #include "base/file_io.h"
+#include "storage/space.h"
 
 /* The bitmap's area is a hole at first, so room to grow costs nothing. */
 #define GROW_FACTOR   4
@@ -124,10 +125,7 @@ static int read_to_grow(int fd, uint64_t size_bytes, struct delta_header *ret_he
         return error_field(
             err, EFBIG, "spec.size_mib", "the delta was made with room for at most %llu MiB",
             (unsigned long long)(ret_header->bitmap_bytes * 8 * DELTA_BLOCK_BYTES >> 20));
-    if (lseek(fd, (off_t)(delta_data_offset(ret_header) + size_bytes), SEEK_SET) < 0)
-        return error_field(err, EFBIG, "spec.size_mib", "the file system has no files of %llu MiB",
-                           (unsigned long long)size_bytes >> 20);
-    return 0;
+    return space_check_length(fd, delta_data_offset(ret_header), size_bytes, err);
 }
 
 int delta_file_check_growth(int fd, uint64_t size_bytes, struct error *err)

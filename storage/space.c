@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -46,4 +47,12 @@ int space_check_free(uint64_t free_bytes, uint64_t wanted_bytes, struct error *e
         return 0;
     return error_set(err, ENOSPC, "%" PRIu64 " MiB are wanted, but %" PRIu64 " MiB are free",
                      wanted_bytes >> 20, free_bytes >> 20);
+}
+
+int space_check_length(int fd, uint64_t start_bytes, uint64_t size_bytes, struct error *err)
+{
+    if (lseek(fd, (off_t)(start_bytes + size_bytes), SEEK_SET) >= 0)
+        return 0;
+    return error_field(err, EFBIG, "spec.size_mib",
+                       "the file system has no files of %" PRIu64 " MiB", size_bytes >> 20);
 }

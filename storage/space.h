@@ -15,3 +15,7 @@ int space_filesystem(int dir_fd, uint64_t *ret_bytes, uint64_t *ret_free_bytes, 
 
 /* Pure.  -ENOSPC with the numbers if so much cannot be written now. */
 int space_check_free(uint64_t free_bytes, uint64_t wanted_bytes, struct error *err);
+
+/* -EFBIG with field "spec.size_mib" if the file cannot be so long: what a volume's disk has, behind
+ * what comes before it.  Moves the file's offset. */
+int space_check_length(int fd, uint64_t start_bytes, uint64_t size_bytes, struct error *err);

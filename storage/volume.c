@@ -284,10 +284,8 @@ static int open_to_grow(const struct volume_store *store, uint32_t instance, uin
     if (size_bytes < (uint64_t)status.st_size)
         return error_field(err, EINVAL, FIELD, "a volume can grow, but not shrink from %lld MiB",
                            (long long)(status.st_size >> 20));
-    if (lseek(fd, (off_t)size_bytes, SEEK_SET) < 0)
-        return error_field(err, EFBIG, FIELD, "the file system has no files of %llu MiB",
-                           (unsigned long long)size_bytes >> 20);
-    return take_fd(&fd);
+    result = space_check_length(fd, 0, size_bytes, err);
+    return result < 0 ? result : take_fd(&fd);
 }
 
 int volume_check_resize(const struct volume_store *store, uint32_t instance, uint64_t size_bytes,

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 
 #include "base/cleanup.h"
@@ -58,6 +59,18 @@ static void the_file_system_is_measured(void **state)
     assert_int_equal(space_filesystem(-1, &size, &available, NULL), -EBADF);
 }
 
+static void a_file_can_be_so_long_or_not(void **state)
+{
+    auto_close int fd = memfd_create("file", MFD_CLOEXEC);
+    struct error err = { 0 };
+
+    (void)state;
+    assert_int_equal(space_check_length(fd, 4096, GIB, &err), 0);
+    assert_int_equal(space_check_length(fd, INT64_MAX - GIB + 1, GIB, &err), -EFBIG);
+    assert_string_equal(err.field, "spec.size_mib");
+    assert_string_equal(err.message, "the file system has no files of 1024 MiB");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -65,6 +78,7 @@ int main(void)
         cmocka_unit_test(sums_that_overflow_are_refused),
         cmocka_unit_test(what_is_free_is_enough_or_not),
         cmocka_unit_test(the_file_system_is_measured),
+        cmocka_unit_test(a_file_can_be_so_long_or_not),
     };
 
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);
