@@ -56,7 +56,7 @@ int disk_base_open(const struct node *node, const struct disk_base_file *file, i
     if (result < 0)
         return result;
     if (fstat(fd, &status) < 0)
-        return error_set(err, errno, "look at what the disk is made of");
+        return error_set(err, errno, "look at what the disk is made of: %s", strerror(errno));
     if ((uint64_t)status.st_size < file->least_bytes)
         return error_set(err, EBADMSG, "the %s is damaged: its file has %lld bytes, not %llu",
                          file->image ? "image" : "snapshot", (long long)status.st_size,
