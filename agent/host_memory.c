@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/jail_files.h"
+#include "base/path.h"
 
 #define DEPTH_MAX 4 /* of what a device stands on */
 
@@ -23,7 +23,7 @@ static void read_word(const char *root, const char *name, char ret_text[16])
     char path[PATH_MAX];
 
     snprintf(path, sizeof path, "%s%s", root, name);
-    if (jail_read_text(AT_FDCWD, path, ret_text, 16) < 0)
+    if (path_read_text(AT_FDCWD, path, ret_text, 16) < 0)
         ret_text[0] = '\0';
 }
 
@@ -55,7 +55,7 @@ static bool is_encrypted(const char *root, const char *device, int depth)
     DIR *slaves;
 
     snprintf(path, sizeof path, "%s/sys/block/%s/dm/uuid", root, device);
-    if (jail_read_text(AT_FDCWD, path, uuid, sizeof uuid) == 0 && strncmp(uuid, "CRYPT-", 6) == 0)
+    if (path_read_text(AT_FDCWD, path, uuid, sizeof uuid) == 0 && strncmp(uuid, "CRYPT-", 6) == 0)
         return true;
     snprintf(path, sizeof path, "%s/sys/block/%s/slaves", root, device);
     slaves = depth < DEPTH_MAX ? opendir(path) : NULL;
@@ -89,7 +89,7 @@ static void read_swaps(const char *root, struct host_memory *memory)
     char *line, *rest = text;
 
     snprintf(path, sizeof path, "%s/proc/swaps", root);
-    if (jail_read_text(AT_FDCWD, path, text, sizeof text) < 0)
+    if (path_read_text(AT_FDCWD, path, text, sizeof text) < 0)
         return;
     while ((line = strsep(&rest, "\n"))) {
         enum swap_kind kind;

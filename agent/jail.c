@@ -20,6 +20,7 @@
 #include "agent/jail_rings.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "base/seqpacket.h"
 #include "storage/instance_name.h"
 #include "vmm/control_protocol.h"
@@ -455,7 +456,7 @@ int jail_identity(const struct jail *jail, uint32_t instance, struct process_ide
 
     if (dir_fd < 0)
         return dir_fd;
-    result = jail_read_text(dir_fd, "process", text, sizeof text);
+    result = path_read_text(dir_fd, "process", text, sizeof text);
     if (result < 0)
         return error_set(err, result, "read the VM's process identity");
     if (sscanf(text, "%d %" SCNu64 " %36s", &identity.pid, &identity.start_ticks,

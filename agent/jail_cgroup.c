@@ -15,6 +15,7 @@
 #include "agent/jail_files.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 #include "scheduler/memory_pressure.h"
 #include "storage/instance_name.h"
 
@@ -69,7 +70,7 @@ unsigned jail_cgroup_controllers(const struct jail_cgroup *cgroup)
     unsigned have = 0;
 
     if (cgroup->fd < 0 ||
-        jail_read_text(cgroup->fd, "cgroup.subtree_control", text, sizeof text) < 0)
+        path_read_text(cgroup->fd, "cgroup.subtree_control", text, sizeof text) < 0)
         return 0;
     for (size_t i = 0; i < ARRAY_LENGTH(controllers); i++)
         if (has_word(text, controllers[i].name))
@@ -278,7 +279,7 @@ static int read_leaf(const struct jail_cgroup *cgroup, uint32_t instance, const 
     if (cgroup->fd < 0)
         return -ENOENT;
     snprintf(name, sizeof name, "%" PRIu32 "/%s", instance, file);
-    return jail_read_text(cgroup->fd, name, ret_text, size);
+    return path_read_text(cgroup->fd, name, ret_text, size);
 }
 
 /* The number behind a word; 0 if that is not there. */
@@ -322,7 +323,7 @@ bool jail_cgroup_keeps_zswap(const struct jail_cgroup *cgroup)
     char text[8] = "";
 
     return cgroup->fd >= 0 &&
-           jail_read_text(cgroup->fd, "memory.zswap.writeback", text, sizeof text) == 0 &&
+           path_read_text(cgroup->fd, "memory.zswap.writeback", text, sizeof text) == 0 &&
            text[0] == '0';
 }
 

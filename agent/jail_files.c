@@ -58,20 +58,6 @@ int jail_create_file(int dir_fd, const char *name, int flags)
     return fd < 0 ? -errno : fd;
 }
 
-int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size)
-{
-    auto_close int fd = jail_open_file(dir_fd, name);
-    ssize_t got;
-
-    if (fd < 0)
-        return fd;
-    got = read(fd, ret_text, size - 1);
-    if (got < 0)
-        return -errno;
-    ret_text[got] = '\0';
-    return 0;
-}
-
 int jail_write_text(int dir_fd, const char *name, const char *text)
 {
     auto_close int fd = openat(dir_fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);

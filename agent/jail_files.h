@@ -17,8 +17,6 @@ int jail_open_file(int dir_fd, const char *name);
 /* A new empty file (mode 0600), in place of whatever has this name and without touching it, should
  * it be a link to somewhere else.  `flags`: access mode, O_APPEND.  Owned fd, or -errno. */
 int jail_create_file(int dir_fd, const char *name, int flags);
-/* A small file as a string, cut at size - 1; 0 or -errno. */
-int jail_read_text(int dir_fd, const char *name, char *ret_text, size_t size);
 int jail_write_text(int dir_fd, const char *name, const char *text);
 /* The first part of a VM's shared page as it is now.  0; 1 = of another version's VMM, and only its
  * head is known, the rest is zeroes; -errno = there is none (yet), and all of it is zeroes. */

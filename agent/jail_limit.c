@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "agent/jail_files.h"
 #include "base/error.h"
+#include "base/path.h"
 
 #define LINE "Max file size"
 
@@ -36,7 +36,7 @@ static uint64_t current_limit(pid_t pid)
     uint64_t soft, hard;
 
     snprintf(path, sizeof path, "/proc/%d/limits", (int)pid);
-    if (jail_read_text(AT_FDCWD, path, text, sizeof text) < 0)
+    if (path_read_text(AT_FDCWD, path, text, sizeof text) < 0)
         return 0;
     line = strstr(text, LINE);
     if (line && sscanf(line + strlen(LINE), "%" SCNu64 " %" SCNu64, &soft, &hard) == 2)

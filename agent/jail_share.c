@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "agent/jail_cgroup.h"
-#include "agent/jail_files.h"
 #include "base/error.h"
+#include "base/path.h"
 
 #define BFQ_WEIGHT_MAX 1000
 
@@ -127,7 +127,7 @@ void jail_share_device(const char *directory, char ret_device[JAIL_IO_DEVICE_TEX
     }
     snprintf(path, sizeof path, "/sys/dev/block/%u:%u/../dev", major(status.st_dev),
              minor(status.st_dev));
-    if (jail_read_text(AT_FDCWD, path, text, sizeof text) == 0)
+    if (path_read_text(AT_FDCWD, path, text, sizeof text) == 0)
         snprintf(ret_device, JAIL_IO_DEVICE_TEXT, "%.*s", (int)strcspn(text, "\n"), text);
 }
 

@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 #include "agent/jail.h"
-#include "agent/jail_files.h"
 #include "agent/node_internal.h"
 #include "agent/vmm_client.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/path.h"
 
 #define HUGE_POOL "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
@@ -36,7 +36,7 @@ static uint64_t pool_count(const char *path)
 {
     char text[32] = "";
 
-    return jail_read_text(AT_FDCWD, path, text, sizeof text) < 0 ? 0 : strtoull(text, NULL, 10);
+    return path_read_text(AT_FDCWD, path, text, sizeof text) < 0 ? 0 : strtoull(text, NULL, 10);
 }
 
 int vm_memory_admit(uint32_t backing, uint64_t bytes, struct error *err)

@@ -42,6 +42,20 @@ int path_open_regular(int dir_fd, const char *name, int flags, const char *what,
     return take_fd(&fd);
 }
 
+int path_read_text(int dir_fd, const char *name, char *ret_text, size_t size)
+{
+    auto_close int fd = path_open_regular(dir_fd, name, O_RDONLY, name, NULL);
+    ssize_t got;
+
+    if (fd < 0)
+        return fd;
+    got = read(fd, ret_text, size - 1);
+    if (got < 0)
+        return -errno;
+    ret_text[got] = '\0';
+    return 0;
+}
+
 int path_open_below(const char *dir, const char *path, int flags)
 {
     struct open_how how = {

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 
 #define END_MS 2000 /* from SIGKILL on: longer only where the kernel is stuck */
 
@@ -183,20 +184,6 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidf
     return 0;
 }
 
-static int read_small_file(const char *path, char *buffer, size_t size)
-{
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got;
-
-    if (fd < 0)
-        return -errno;
-    got = read(fd, buffer, size - 1);
-    if (got < 0)
-        return -errno;
-    buffer[got] = '\0';
-    return 0;
-}
-
 /* Field 22, counted behind the last ')': the name in field 2 may hold anything. */
 static int read_start_ticks(pid_t pid, uint64_t *ret_ticks)
 {
@@ -206,7 +193,7 @@ static int read_start_ticks(pid_t pid, uint64_t *ret_ticks)
     int result;
 
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    result = read_small_file(path, text, sizeof text);
+    result = path_read_text(AT_FDCWD, path, text, sizeof text);
     if (result < 0)
         return result;
     field = strrchr(text, ')');
@@ -233,7 +220,7 @@ int process_identify(pid_t pid, struct process_identity *ret_identity, struct er
         result = -ESRCH;
     if (result < 0)
         return error_set(err, result, "identify process %d", (int)pid);
-    result = read_small_file("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id);
+    result = path_read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id);
     if (result < 0)
         return error_set(err, result, "read the boot id");
     memcpy(identity.boot_id, boot_id, sizeof identity.boot_id - 1);

@@ -9,26 +9,12 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/path.h"
 
 #define PRESSURE_FILE "/proc/pressure/memory"
 
 /* us of us.  Who lacks CAP_SYS_RESOURCE may have windows of 2 s only, since Linux 6.5. */
 static const char *const triggers[] = { "some 150000 1000000", "some 300000 2000000" };
-
-/* A file of /proc as a string. */
-static int read_text(const char *path, char *ret_text, size_t size)
-{
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got;
-
-    if (fd < 0)
-        return -errno;
-    got = read(fd, ret_text, size - 1);
-    if (got < 0)
-        return -errno;
-    ret_text[got] = '\0';
-    return 0;
-}
 
 /* "Name:   N kB" */
 static int find_mib(const char *text, const char *name, uint64_t *ret_mib)
@@ -55,7 +41,7 @@ int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err
 {
     struct memory_pressure pressure;
     char text[4096];
-    int result = read_text("/proc/meminfo", text, sizeof text);
+    int result = path_read_text(AT_FDCWD, "/proc/meminfo", text, sizeof text);
 
     if (result == 0)
         result = find_mib(text, "\nMemAvailable:", &pressure.available_mib);
@@ -65,8 +51,9 @@ int memory_pressure_read(struct memory_pressure *ret_pressure, struct error *err
         result = find_mib(text, "\nSwapFree:", &pressure.swap_free_mib);
     if (result < 0)
         return error_set(err, -result, "read /proc/meminfo: %s", strerror(-result));
-    pressure.psi_permille =
-        read_text(PRESSURE_FILE, text, sizeof text) < 0 ? 0 : memory_pressure_permille(text);
+    pressure.psi_permille = path_read_text(AT_FDCWD, PRESSURE_FILE, text, sizeof text) < 0
+                                ? 0
+                                : memory_pressure_permille(text);
     *ret_pressure = pressure;
     return 0;
 }
@@ -89,7 +76,7 @@ uint32_t memory_resident_mib(pid_t pid, bool with_files)
     char path[40], text[128];
 
     snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
-    if (pid <= 0 || read_text(path, text, sizeof text) < 0 ||
+    if (pid <= 0 || path_read_text(AT_FDCWD, path, text, sizeof text) < 0 ||
         sscanf(text, "%llu %llu %llu", &size, &resident, &files) != 3)
         return 0;
     if (!with_files)

@@ -1,4 +1,4 @@
-/* test_path.c - files below a directory, while others rename theirs. */
+/* test_path.c - files below a directory, while others rename theirs; and small ones as text. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,10 +57,35 @@ static void renames_of_others_are_no_error(void **state)
     assert_int_equal(scratch_remove(dir), 0);
 }
 
+/* What is none is refused, and holds nobody up. */
+static void a_small_file_is_a_string(void **state)
+{
+    char dir[SCRATCH_PATH], text[6] = "as is";
+    auto_close int dir_fd = -1;
+    int fd;
+
+    (void)state;
+    assert_true(scratch_make(dir, "path"));
+    dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = openat(dir_fd, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, "seven!\n", 7), 7);
+    close(fd);
+    assert_int_equal(mkfifoat(dir_fd, "fifo", 0600), 0);
+    assert_int_equal(symlinkat("file", dir_fd, "link"), 0);
+    assert_int_equal(path_read_text(dir_fd, "none", text, sizeof text), -ENOENT);
+    assert_int_equal(path_read_text(dir_fd, "fifo", text, sizeof text), -EINVAL);
+    assert_int_equal(path_read_text(dir_fd, "link", text, sizeof text), -ELOOP);
+    assert_string_equal(text, "as is");
+    assert_int_equal(path_read_text(dir_fd, "file", text, sizeof text), 0);
+    assert_string_equal(text, "seven");
+    assert_int_equal(scratch_remove(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(renames_of_others_are_no_error),
+        cmocka_unit_test(a_small_file_is_a_string),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
