@@ -97,7 +97,7 @@ static int add_rules(scmp_filter_ctx filter)
 
 int server_filter_load(struct error *err)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     (void)err; /* the sanitizers' own system calls are anybody's guess */
     (void)add_rules;
     return 0;

@@ -14,7 +14,7 @@ enum filter_kind {
 /* Loads it for the calling thread, for ever.  Sanitizers need more system calls: builds with them
  * have no filters and say so in the log. */
 int filter_load(enum filter_kind kind, struct error *err);
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FILTERS_ARE_BUILT 0
 #else
 #define FILTERS_ARE_BUILT 1

@@ -195,7 +195,7 @@ static void *vcpu_run(void *context)
 }
 
 /* Exits are handled with little stack; what is not touched costs nothing. */
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STACK_BYTES (1u << 20)
 #else
 #define STACK_BYTES (64u << 10)

@@ -44,7 +44,7 @@ static void it_reaches_no_other_process(void **state)
     int status;
 
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     skip();
 #endif
     for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
