@@ -42,8 +42,8 @@ LIBS_BASE  := -ljansson
 PROGRAMS := $(BUILD)/warrend $(BUILD)/warren-vmm $(BUILD)/warren-api $(BUILD)/warren-fetch
 TESTS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all help programs tests test-tools check format test test-unit test-integration test-host \
-        soak bench clean print-flags print-guest-flags
+.PHONY: all help programs tests test-tools check format test test-unit test-threads test-integration \
+        test-host soak bench clean print-flags print-guest-flags
 all: programs $(BUILD)/guest.elf ## the four programs and the test guest; what `make` does
 
 help:
@@ -169,6 +169,8 @@ test: ## every test, as CI runs them
 	tests/run
 test-unit: tests ## cmocka tests
 	tests/run-unit $(BUILD)
+test-threads: tests ## those with several threads, under ThreadSanitizer
+	tests/run-threads $(BUILD)
 test-integration: all tests test-tools ## the agent with the test guest on /dev/kvm
 	tests/run-integration $(BUILD)
 test-host: all ## real kernels inside the test host
