@@ -137,6 +137,11 @@ $(BUILD)/tests/vmm_control: $(BUILD)/tests/tools/vmm_control.o $(BUILD)/libagent
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS) $(LIBS_AGENT) $(LIBS_BASE)
+# What a sanitizer can be part of; nothing jails it.
+$(BUILD)/tests/unjailed_vmm: $(call objects_of,$(VMM_MAIN)) $(BUILD)/libvmm.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -o $@ $^ $(LDFLAGS)
 $(BUILD)/tests/filter_rules: $(BUILD)/tests/tools/filter_rules.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
@@ -169,7 +174,7 @@ test: ## every test, as CI runs them
 	tests/run
 test-unit: tests ## cmocka tests
 	tests/run-unit $(BUILD)
-test-threads: tests ## those with several threads, under ThreadSanitizer
+test-threads: tests ## those with several threads, and the VMM, under ThreadSanitizer
 	tests/run-threads $(BUILD)
 test-integration: all tests test-tools ## the agent with the test guest on /dev/kvm
 	tests/run-integration $(BUILD)

@@ -226,7 +226,8 @@ static void spawn(struct run *run)
         .clone_flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
         .cgroup_fd = -1,
         .fds = fds,
-        .sandbox = &sandbox,
+        .envp = run->unjailed ? (const char *const *)environ : NULL,
+        .sandbox = run->unjailed ? NULL : &sandbox,
         .new_session = true,
     };
     struct error err = { 0 };

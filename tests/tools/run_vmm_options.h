@@ -16,7 +16,7 @@ struct run {
     const char *vmm, *kernel;
     const char *disks[VMM_DISKS_MAX];
     const char *taps[VMM_NICS_MAX];
-    bool measure, quiet;
+    bool measure, quiet, unjailed;
     int power_after_s, timeout_s;   /* -1 = never */
     const char *snapshot, *restore; /* path prefixes of the files .state and .memory */
     const char *when, *until;       /* on its console: times count from there; it is killed */
@@ -44,6 +44,7 @@ static void usage(void)
         "control_protocol.h\n"
         "         [--vsock CID] [--cpu N]   enum cpu_baseline of cpu_baseline.h\n"
         "         [--power-after S] [--timeout S] [--measure] [--quiet]\n"
+        "         [--unjailed]    with this environment, for a VMM that needs a dynamic loader\n"
         "         [--when TEXT]   on the console: what is done after some time counts from there\n"
         "         [--until TEXT]  and ends then, as after --timeout\n"
         "         [--snapshot PREFIX [--snapshot-after MS]]   and ends then\n"
@@ -101,6 +102,7 @@ static int set_field(struct run *run, const char *name, const char *value)
         { "--plug", .mib = &run->configure.requested_bytes },
         { "--measure", .on = &run->measure },
         { "--quiet", .on = &run->quiet },
+        { "--unjailed", .on = &run->unjailed },
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(fields); i++) {
