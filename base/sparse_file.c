@@ -12,7 +12,8 @@
 #include "base/file_io.h"
 
 #define COPY_STEP_BYTES   (16u << 20) /* between two calls of progress */
-#define COPY_BUFFER_BYTES (1u << 20)
+#define COPY_BUFFER_BYTES (256u << 10)
+#define HAND_STEP_BYTES   (2u << 20)
 
 bool sparse_is_zero(const void *bytes, size_t size)
 {
@@ -77,6 +78,15 @@ int sparse_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_start
     return 1;
 }
 
+uint64_t sparse_find_data(int fd, uint64_t offset, uint64_t size)
+{
+    off_t start = lseek(fd, (off_t)offset, SEEK_DATA);
+
+    if (start < 0)
+        return errno == ENXIO ? size : offset;
+    return (uint64_t)start < size ? (uint64_t)start : size;
+}
+
 int sparse_check_exact(int fd)
 {
     static const unsigned char block[SPARSE_BLOCK_BYTES] = { 1 };
@@ -119,29 +129,35 @@ bool sparse_can_clone(int from, int to)
     return ioctl(to, FICLONERANGE, &first) == 0 && ftruncate(to, 0) == 0;
 }
 
-/* One stretch by pread and pwrite. */
+/* One stretch by reads and writes. */
 static int copy_by_hand(int from, int to, uint64_t offset, uint64_t size)
 {
     auto_free unsigned char *buffer = malloc(COPY_BUFFER_BYTES);
+    int result = buffer ? 0 : -ENOMEM;
 
-    if (!buffer)
-        return -ENOMEM;
-    while (size > 0) {
-        size_t want = size < COPY_BUFFER_BYTES ? (size_t)size : COPY_BUFFER_BYTES;
-        ssize_t got = pread(from, buffer, want, (off_t)offset);
-        int result;
+    while (result == 0 && size > 0) {
+        size_t step = size < COPY_BUFFER_BYTES ? (size_t)size : COPY_BUFFER_BYTES;
 
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got == 0 ? -EIO : -errno;
-        result = sparse_write(to, buffer, (size_t)got, offset);
-        if (result < 0)
-            return result;
-        offset += (uint64_t)got;
-        size -= (uint64_t)got;
+        result = file_read_all(from, buffer, step, offset);
+        if (result == 0)
+            result = sparse_write(to, buffer, step, offset);
+        offset += step;
+        size -= step;
     }
-    return 0;
+    return result;
+}
+
+int sparse_copy_by_hand(int from, int to, uint64_t size)
+{
+    int result = 0;
+
+    for (uint64_t at = 0, step; (at = sparse_find_data(from, at, size)) < size; at += step) {
+        step = size - at < HAND_STEP_BYTES ? size - at : HAND_STEP_BYTES;
+        result = copy_by_hand(from, to, at, step);
+        if (result < 0)
+            break;
+    }
+    return result;
 }
 
 static int copy_stretch(int from, int to, uint64_t offset, uint64_t size)

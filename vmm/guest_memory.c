@@ -14,9 +14,8 @@
 
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20)
-#define SAVE_BYTES (256u << 10) /* at a time */
-#define ASIDE_STEP (16u << 20)  /* at a time: 0.5 ms */
-#define FILES_MAX  24           /* a kernel's segments (boot_elf.h), an initrd */
+#define ASIDE_STEP (16u << 20) /* at a time: 0.5 ms */
+#define FILES_MAX  24          /* a kernel's segments (boot_elf.h), an initrd */
 
 /* What the process may still map once discards have used up its mappings (vm.max_map_count): else
  * it could allocate nothing any more, for a snapshot, say, as long as it lives. */
@@ -254,24 +253,13 @@ static bool map_anonymous(void *start, size_t size)
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
-/* Where, from `at` on, the file has something: at most `bytes`; `at` where that is not known.  To
- * find where it ends instead takes the kernel 20 ms a GiB (SEEK_HOLE, page by page). */
-static uint64_t next_data(int fd, uint64_t at, uint64_t bytes)
-{
-    off_t start = lseek(fd, (off_t)at, SEEK_DATA);
-
-    if (start < 0)
-        return errno == ENXIO ? bytes : at;
-    return (uint64_t)start < bytes ? (uint64_t)start : bytes;
-}
-
 /* What the file has nothing of need not be its own: a page that is written there would be one of
  * the file's first, and stay in memory beside the guest's.  Not by huge pages, or 2 MiB would be
  * the guest's own for a byte.  What cannot be done is as it was. */
 static void map_holes(struct guest_memory *memory, int fd)
 {
     for (uint64_t at = 0, end; at < memory->bytes; at = end + HUGE_BYTES) {
-        end = next_data(fd, at, memory->bytes);
+        end = sparse_find_data(fd, at, memory->bytes);
         end -= end % HUGE_BYTES;
         if (end > at && memory->part_count++ < PARTS_MAX &&
             map_anonymous(memory->host + at, end - at))
@@ -549,30 +537,13 @@ static int next_of_files(const struct guest_memory *memory, uint64_t at, uint64_
     return 0;
 }
 
-/* Memory's own file: what was never used is not even looked at. */
-static int save_file(const struct guest_memory *memory, int fd)
-{
-    auto_free uint8_t *buffer = malloc(SAVE_BYTES);
-    uint64_t at = 0, size;
-    int result = buffer ? 0 : -ENOMEM;
-
-    while (result == 0 && (at = next_data(memory->fd, at, memory->bytes)) < memory->bytes) {
-        size = memory->bytes - at < SAVE_BYTES ? memory->bytes - at : SAVE_BYTES;
-        result = file_read_all(memory->fd, buffer, size, at);
-        if (result == 0)
-            result = sparse_write(fd, buffer, size, at);
-        at += size;
-    }
-    return result;
-}
-
 int guest_memory_save(const struct guest_memory *memory, int pagemap_fd, int fd)
 {
     uint64_t start, end;
     int result = 0;
 
     if (memory->fd >= 0)
-        return save_file(memory, fd);
+        return sparse_copy_by_hand(memory->fd, fd, memory->bytes);
     if (pagemap_fd < 0)
         return sparse_write(fd, memory->host, memory->bytes, 0);
     for (uint64_t at = 0; at < memory->bytes && result == 0; at = end) {
