@@ -74,12 +74,12 @@ static const struct feature {
     { "x87 state", LEAF_XSAVE, 0, EAX, 0, CPU_X86_64_V3 },
     { "SSE state", LEAF_XSAVE, 0, EAX, 1, CPU_X86_64_V3 },
     { "AVX state", LEAF_XSAVE, 0, EAX, 2, CPU_X86_64_V3 },
-    /* Not in the psABI, but in every processor that has the above. */
+    /* Not in the psABI, but in every processor that has the above; ERMS is not: AMD's have it since
+     * Zen 3. */
     { "PCLMULQDQ", 1, 0, ECX, 1, CPU_X86_64_V3 },
     { "AES", 1, 0, ECX, 25, CPU_X86_64_V3 },
     { "RDRAND", 1, 0, ECX, 30, CPU_X86_64_V3 },
     { "FSGSBASE", 7, 0, EBX, 0, CPU_X86_64_V3 },
-    { "ERMS", 7, 0, EBX, 9, CPU_X86_64_V3 },
     { "RDTSCP", 0x80000001, 0, EDX, 27, CPU_X86_64_V3 },
 };
 

@@ -16,6 +16,7 @@ _Static_assert(offsetof(struct cpuid, entries) == offsetof(struct kvm_cpuid2, en
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
+#define LEAF7_EBX_ERMS         (1u << 9)
 #define LEAF7_EBX_TRACE        (1u << 25)
 #define LEAF7_ECX_SHADOW_STACK (1u << 7)
 #define LEAF7_EDX_IBT          (1u << 20)
@@ -43,12 +44,13 @@ void cpuid_copy(struct cpuid *cpuid, const struct vmm_cpuid *from)
     memcpy(cpuid->entries, from->entries, from->count * sizeof from->entries[0]);
 }
 
-/* What of a leaf is sets of features, but those that no guest has (adapt_entry). */
+/* What of a leaf is sets of features, but those that no guest has (adapt_entry), and but ERMS:
+ * where it is missing, the same instructions are slower. */
 static const struct feature_leaf {
     uint32_t function, index, eax, ebx, ecx, edx;
 } feature_leaves[] = {
     { 1, 0, 0, 0, ~LEAF1_ECX_VMX, ~0u },
-    { 7, 0, 0, ~LEAF7_EBX_TRACE, ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
+    { 7, 0, 0, ~(LEAF7_EBX_ERMS | LEAF7_EBX_TRACE), ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
     { 7, 1, ~0u, 0, 0, ~0u },
     { 0xd, 0, ~0u, 0, 0, 0 },
     { 0xd, 1, ~0u, 0, 0, 0 },
