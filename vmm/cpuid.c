@@ -51,13 +51,15 @@ static const struct feature_leaf {
 } feature_leaves[] = {
     { 1, 0, 0, 0, ~LEAF1_ECX_VMX, ~0u },
     { 7, 0, 0, ~(LEAF7_EBX_ERMS | LEAF7_EBX_TRACE), ~LEAF7_ECX_SHADOW_STACK, ~LEAF7_EDX_IBT },
-    { 7, 1, ~0u, 0, 0, ~0u },
+    { 7, 1, ~0u, 0, ~0u, ~0u },
+    { 7, 2, 0, 0, 0, ~0u },
     { 0xd, 0, ~0u, 0, 0, 0 },
     { 0xd, 1, ~0u, 0, 0, 0 },
     { 0x80000001, 0, 0, 0, ~AMD1_ECX_SVM, ~0u },
+    { 0x80000007, 0, 0, 0, 0, ~0u },
     { 0x80000008, 0, 0, ~0u, 0, 0 },
     { 0x40000001, 0, ~0u, 0, 0, 0 },
-    { 0x80000021, 0, ~0u, 0, 0, 0 },
+    { 0x80000021, 0, ~0u, 0, ~0u, 0 },
 };
 
 static struct kvm_cpuid_entry2 find_leaf(const struct cpuid *cpuid, uint32_t function,

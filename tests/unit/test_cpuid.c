@@ -163,6 +163,37 @@ static void no_host_needs_it_for_a_guest(void **state)
     assert_false(cpuid_is_within(&with, &without, what, sizeof what));
 }
 
+static bool is_missed(struct kvm_cpuid_entry2 feature)
+{
+    struct cpuid with, without;
+    char what[64];
+
+    make(&with);
+    make(&without);
+    with.entries[with.count++] = feature;
+    return !cpuid_is_within(&with, &without, what, sizeof what);
+}
+
+/* A guest has looked once which instructions there are, and which bits of MSRs. */
+static void features_of_newer_processors_are_missed(void **state)
+{
+    static const struct kvm_cpuid_entry2 features[] = {
+        { 7, 1, 0, .eax = 1u << 4 },          /* AVX-VNNI */
+        { 7, 1, 0, .ecx = 1u << 5 },          /* WRMSRNS of an immediate */
+        { 7, 1, 0, .edx = 1u << 4 },          /* AVX-VNNI-INT8 */
+        { 7, 2, 0, .edx = 1u << 4 },          /* BHI_DIS_S */
+        { 0x80000007, 0, 0, .edx = 1u << 8 }, /* an invariant TSC */
+        { 0x80000021, 0, 0, .ecx = 1u << 1 }, /* TSA_SQ_NO */
+    };
+    const struct kvm_cpuid_entry2 size = { 0x80000021, 0, 0, .ebx = 1 }; /* of microcode */
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(features); i++)
+        if (!is_missed(features[i]))
+            fail_msg("feature %zu", i);
+    assert_false(is_missed(size));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +204,7 @@ int main(void)
         cmocka_unit_test(guests_see_no_shadow_stacks),
         cmocka_unit_test(guests_see_no_processor_trace),
         cmocka_unit_test(no_host_needs_it_for_a_guest),
+        cmocka_unit_test(features_of_newer_processors_are_missed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
