@@ -22,6 +22,7 @@ static const char root_signature[8] = "RSD PTR ";
 #define BOOT_NO_VGA         (1u << 2)
 #define BOOT_NO_CMOS_RTC    (1u << 5)
 #define FLAG_WBINVD         (1u << 0)
+#define FLAG_NO_BUTTONS     (3u << 4) /* of fixed hardware: power's is in the DSDT */
 #define FLAG_RESET_REGISTER (1u << 10)
 #define FLAG_HW_REDUCED     (1u << 20)
 /* Before a register's address, 5.2.3.2: a port, 8 bits from bit 0, accessed as a byte. */
@@ -117,7 +118,7 @@ static uint64_t append_fadt(struct builder *builder, uint64_t dsdt)
     const struct field fields[] = {
         { 40, 4, dsdt },
         { 109, 2, BOOT_NO_VGA | BOOT_NO_CMOS_RTC },
-        { 112, 4, FLAG_WBINVD | FLAG_RESET_REGISTER | FLAG_HW_REDUCED },
+        { 112, 4, FLAG_WBINVD | FLAG_NO_BUTTONS | FLAG_RESET_REGISTER | FLAG_HW_REDUCED },
         { 116, 4, PORT_BYTE },
         { 120, 8, PLATFORM_PORT_RESET },
         { 128, 1, PLATFORM_RESET_VALUE },
