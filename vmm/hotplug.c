@@ -78,7 +78,9 @@ int hotplug_new(struct bus *ports, struct power *power, struct loop *loop,
 
 void hotplug_filled(struct hotplug *hotplug, unsigned slot)
 {
-    atomic_fetch_and(&hotplug->asked, ~(1u << slot)); /* that was its predecessor */
+    /* What was asked, and answered, was of its predecessor. */
+    atomic_fetch_and(&hotplug->emptying, ~(1u << slot));
+    atomic_fetch_and(&hotplug->asked, ~(1u << slot));
     atomic_fetch_and(&hotplug->ejected, ~(1u << slot));
     atomic_fetch_or(&hotplug->filled, 1u << slot);
     power_notify(hotplug->power, GED_EVENT_PCI_HOTPLUG);

@@ -179,6 +179,11 @@ static void it_is_asked_again_and_only_for_this_one(void **state)
     assert_true(attach(f) >= 0);
     eject(f, 1u << DISK_SLOT);
     assert_int_equal(f->control.gone, 1);
+    assert_int_equal(devices_detach(&f->devices, VMM_DEVICE_DISK, 3, true, NULL), 0);
+    eject(f, 1u << DISK_SLOT); /* of itself: it has not read yet that it was asked */
+    assert_int_equal(f->control.gone, 2);
+    assert_true(attach(f) >= 0);
+    assert_int_equal(port_get(f, PLATFORM_PORT_HOTPLUG_EMPTY), 0);
 }
 
 /* Asked twice, and answering twice before any of it is looked at. */
