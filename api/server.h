@@ -55,6 +55,8 @@ struct server_connection {
     uint64_t id; /* of the message to warrend */
     struct server_connection *id_next;
     char *target;
+    const char
+        *target_place; /* libmicrohttpd's, which decodes it there; while headers are looked at */
     char *body;
     size_t body_size, body_room;
     struct wire_message reply; /* kind 0 until it is there; its strings are in reply_text */

@@ -121,8 +121,10 @@ void *exchange_note_target(void *cls, const char *target, struct MHD_Connection 
     struct server_connection *connection = connection_of(mhd);
 
     (void)cls;
-    if (connection)
+    if (connection) {
         connection->target = strdup(target);
+        connection->target_place = target;
+    }
     return connection;
 }
 
@@ -271,6 +273,21 @@ static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const 
     return MHD_YES;
 }
 
+/* All headers, and whether libmicrohttpd tells what was received: only now, for it writes where
+ * they were once there is a body. */
+static void look_at_headers(const struct server_connection *connection, const char *method,
+                            const char *version, struct server_headers *headers)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+    headers->bytes = strlen(method) + strlen(connection->target);
+    server_headers_begin(headers, method, connection->target_place, strlen(connection->target),
+                         version);
+    MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, headers);
+    server_headers_end(headers, info ? method + info->header_size : NULL);
+}
+
 /* Hands the complete request to warrend and suspends the connection until its reply. */
 static enum MHD_Result exchange_submit(struct server_connection *connection, const char *method,
                                        const char *version, const struct server_headers *headers)
@@ -323,11 +340,9 @@ static enum MHD_Result exchange_begin(struct server_connection *connection, cons
 
     if (!connection->target)
         return exchange_refuse(connection, SERVER_BUSY);
-    headers.bytes = strlen(method) + strlen(connection->target);
-    MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, &headers);
+    look_at_headers(connection, method, version, &headers);
     refusal = server_headers_check(&headers, method, connection->target, version);
-    connection->has_unread =
-        headers.values[HEADER_CONTENT_LENGTH] || headers.values[HEADER_TRANSFER_ENCODING];
+    connection->has_unread = headers.values[HEADER_CONTENT_LENGTH] || refusal != SERVER_ACCEPTED;
     if (refusal != SERVER_ACCEPTED)
         return exchange_refuse(connection, refusal);
     connection_enter(connection, CONNECTION_BODY);

@@ -70,10 +70,53 @@ static void refuse(struct server_headers *headers, enum server_refusal refusal)
         headers->refusal = refusal;
 }
 
+/* Is there nothing but so many bytes, which are NULs by now, from one place to the other? */
+static bool is_next(const char *from, const char *to, size_t separators)
+{
+    for (size_t i = 0; i < separators && to == from + separators; i++)
+        if (from[i] != '\0')
+            return false;
+    return to == from + separators;
+}
+
+void server_headers_begin(struct server_headers *headers, const char *method, const char *target,
+                          size_t target_size, const char *version)
+{
+    if (!is_next(method + strlen(method), target, 1) || !is_next(target + target_size, version, 1))
+        refuse(headers, SERVER_BAD_REQUEST);
+    headers->end = version + strlen(version);
+}
+
+/* Behind the name a colon, and any number of spaces and tabs. */
+static bool is_in_place(const struct server_headers *headers, const char *name, size_t name_size,
+                        const char *value)
+{
+    const char *from = name + name_size + 1;
+
+    if (!is_next(headers->end, name, strlen("\r\n")) || value < from ||
+        value > from + SERVER_HEADER_BYTES_MAX)
+        return false;
+    while (from < value && (*from == ' ' || *from == '\t'))
+        from++;
+    return from == value;
+}
+
+void server_headers_end(struct server_headers *headers, const char *place)
+{
+    if (!is_next(headers->end, place, strlen("\r\n\r\n")))
+        refuse(headers, SERVER_BAD_REQUEST);
+}
+
 void server_headers_add(struct server_headers *headers, const char *name, size_t name_size,
                         const char *value, size_t value_size)
 {
     int known = 0;
+
+    if (headers->end) {
+        if (!is_in_place(headers, name, name_size, value))
+            refuse(headers, SERVER_BAD_REQUEST);
+        headers->end = value + value_size;
+    }
 
     while (known < HEADER_COUNT &&
            (strlen(names[known]) != name_size || strncasecmp(names[known], name, name_size) != 0))

@@ -1,8 +1,12 @@
 /* server_headers.h - is this request's framing beyond doubt?  Pure; any thread.
  *
  * libmicrohttpd 0.9.75 lets pass what two parsers could understand differently: repeated
- * Content-Length, Content-Length with Transfer-Encoding, two Hosts, a space before the colon.  All
- * of it is refused here, and the connection closed, before a byte of the body is looked at. */
+ * Content-Length, Content-Length with Transfer-Encoding, two Hosts, a space before the colon.  Some
+ * of it it does not even tell: what continues a header's line (obs-fold) it adds to the header's
+ * *name*, a line that begins with a colon is the end of the headers for it, and what stands behind
+ * a NUL it drops.  So the places are compared, too, at which it received what it tells: between one
+ * text and the next there is nothing but what separates them.  All of it is refused here, and the
+ * connection closed, before a byte of the body is looked at. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,14 +49,22 @@ enum server_header {
 
 struct server_headers {
     const char *values[HEADER_COUNT]; /* borrowed; NULL = absent */
+    const char *end; /* of what was received so far; NULL = places are not compared */
     size_t bytes, count;
     uint64_t content_length;     /* 0 without one */
     enum server_refusal refusal; /* the first reason found */
 };
 
+/* The request line as it was received, of which the separators, and the line's end (CRLF), are NULs
+ * by now, and of which the target may have been written to: its length is the one that it had.
+ * Places are compared from then on. */
+void server_headers_begin(struct server_headers *headers, const char *method, const char *target,
+                          size_t target_size, const char *version);
 /* One header after the other, in order; sizes in bytes. */
 void server_headers_add(struct server_headers *headers, const char *name, size_t name_size,
                         const char *value, size_t value_size);
+/* The place behind the empty line. */
+void server_headers_end(struct server_headers *headers, const char *place);
 /* What is to be said of all of them and of the request line.  Sets content_length. */
 enum server_refusal server_headers_check(struct server_headers *headers, const char *method,
                                          const char *target, const char *version);

@@ -81,6 +81,16 @@ def every_error_is_a_problem_document():
         (400, request("GET /v1/vms/a%00", "Connection: close")),
         (400, request(put, "Content-Length: 2", "Content-Length: 3", body=b"{} ")),
         (400, request(put, "Content-Length : 2", body=b"{}")),
+        (400, request(put, "Content-Length:\r\n 2", body=b"{}")),
+        (400, request(put, "Content: 2\r\n -Length", body=b"{}")),
+        (400, request("GET /v1/vms", "X: a\r\n b")),
+        (400, request("GET /v1/vms", "X: a\r\n ")),
+        (400, request("GET /v1/vms", "X: a\0b")),
+        (400, request("GET /v1/vms", "X: a", ": b")),
+        (400, request("GET /v1/vms", "X: a", ":")),
+        (400, request("GET /v1/vms", "X: a\nY: b")),
+        (400, request("GET /v1/vms\0b")),
+        (400, request("GET\0b /v1/vms")),
         (400, request(put, "Content-Type: application/json", "Content-Length: 1", "Connection: close", body=b"{")),
         (404, request("GET /v1/vms/absent", "Connection: close")),
         (404, request("GET /v1/vms/../vms", "Connection: close")),
@@ -125,7 +135,9 @@ def a_second_request_is_not_in_the_first_ones_body():
     hidden = request("PUT /v1/volumes/smuggled", "Content-Type: application/json", "Content-Length: 14",
                      body=b'{"size_mib":4}')
     for connect in by_unix, by_tls:
-        for header in ("Transfer-Encoding: chunked", "Content-Length: +0"):
+        for header in ("Transfer-Encoding: chunked", "Content-Length: +0", "Transfer-Encoding:\r\n chunked",
+                       f"Content-Length:\r\n {len(hidden)}", f"Content-Length: {len(hidden)}\r\n ", ": x",
+                       f"X: y\0\r\nContent-Length: {len(hidden)}\0"):
             exchange(connect(), request("PUT /v1/vms/a", header, body=hidden))
     expect("smuggled", exchange(by_unix(), request("GET /v1/volumes/smuggled", "Connection: close"))[0], 404)
 

@@ -63,6 +63,81 @@ static void each_doubt_has_its_refusal(void **state)
     }
 }
 
+/* What libmicrohttpd makes of a request's bytes, of which it tells as many headers as are given. */
+static enum server_refusal check_received(const char *bytes, size_t size, size_t target,
+                                          size_t version, const size_t (*places)[2], size_t count)
+{
+    struct server_headers headers = { 0 };
+
+    server_headers_begin(&headers, bytes, bytes + target, strlen(bytes + target), bytes + version);
+    for (size_t i = 0; i < count; i++)
+        server_headers_add(&headers, bytes + places[i][0], strlen(bytes + places[i][0]),
+                           bytes + places[i][1], strlen(bytes + places[i][1]));
+    server_headers_end(&headers, bytes + size);
+    return server_headers_check(&headers, bytes, bytes + target, bytes + version);
+}
+
+#define LINE "GET\0/a\0HTTP/1.1\0\0" /* 17 bytes; separators and ends of lines are NULs */
+
+static void what_is_not_told_as_it_came_is_refused(void **state)
+{
+    static const struct {
+        enum server_refusal expected;
+        const char *bytes;
+        size_t size, target, version, count, places[3][2];
+    } cases[] = {
+#define BYTES(text) text, sizeof(text) - 1
+        { SERVER_ACCEPTED, BYTES(LINE "Host\0 x\0\0\0\0"), 4, 7, 1, { { 17, 23 } } },
+        { SERVER_ACCEPTED,
+          BYTES(LINE "Host\0x\0\0X\0 \ty \0\0Z\0\0\0\0\0"),
+          4,
+          7,
+          3,
+          { { 17, 22 }, { 25, 29 }, { 33, 35 } } },
+        /* continued: "X: y", " Host", of which it makes "XHost" behind the request */
+        { SERVER_BAD_REQUEST,
+          BYTES(LINE "Host\0x\0\0X\0 y\0\0 Host\0\0\0\0XHost\0"),
+          4,
+          7,
+          2,
+          { { 17, 22 }, { 40, 28 } } },
+        /* a NUL in a value, in the target, in the method */
+        { SERVER_BAD_REQUEST, BYTES(LINE "Host\0 x\0y\0\0\0\0"), 4, 7, 1, { { 17, 23 } } },
+        { SERVER_BAD_REQUEST,
+          BYTES("GET\0/\0b\0HTTP/1.1\0\0Host\0x\0\0\0\0"),
+          4,
+          8,
+          1,
+          { { 18, 23 } } },
+        { SERVER_BAD_REQUEST,
+          BYTES("G\0T\0/a\0HTTP/1.1\0\0Host\0x\0\0\0\0"),
+          4,
+          7,
+          1,
+          { { 17, 22 } } },
+        /* lines that end in LF; ":" and ": y" taken for the end of the headers */
+        { SERVER_BAD_REQUEST, BYTES(LINE "Host\0x\0\0\0"), 4, 7, 1, { { 17, 22 } } },
+        { SERVER_BAD_REQUEST,
+          BYTES(LINE "Host\0x\0X\0y\0\0\0\0"),
+          4,
+          7,
+          2,
+          { { 17, 22 }, { 24, 26 } } },
+        { SERVER_BAD_REQUEST, BYTES(LINE "Host\0x\0\0\0\0\0"), 4, 7, 1, { { 17, 22 } } },
+        { SERVER_BAD_REQUEST, BYTES(LINE "Host\0x\0\0\0 y\0\0"), 4, 7, 1, { { 17, 22 } } },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        enum server_refusal found =
+            check_received(cases[i].bytes, cases[i].size, cases[i].target, cases[i].version,
+                           cases[i].places, cases[i].count);
+
+        if (found != cases[i].expected)
+            fail_msg("case %zu: %d, not %d", i, found, cases[i].expected);
+    }
+}
+
 static void targets_are_paths(void **state)
 {
     static const struct header host[] = { { "Host", "x" } };
@@ -137,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_doubt_has_its_refusal),
         cmocka_unit_test(an_upgrade_needs_both_headers),
+        cmocka_unit_test(what_is_not_told_as_it_came_is_refused),
         cmocka_unit_test(targets_are_paths),
         cmocka_unit_test(many_or_long_headers_are_refused),
     };
