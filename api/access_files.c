@@ -55,7 +55,7 @@ static int read_file(const char *path, bool secret, size_t max, char **ret_bytes
     return 0;
 }
 
-static int add_pem(struct access_files *files, const char *path, bool secret, struct error *err)
+static int add_pem(struct access_tls *tls, const char *path, bool secret, struct error *err)
 {
     auto_free char *bytes = NULL;
     size_t size = 0;
@@ -66,49 +66,54 @@ static int add_pem(struct access_files *files, const char *path, bool secret, st
         return r;
     if (bytes && strlen(bytes) != size)
         return error_set(err, EINVAL, "%s: it has a NUL in it", path);
-    grown = realloc(files->tls, files->tls_size + size + 1);
+    grown = realloc(tls->bytes, tls->size + size + 1);
     if (!grown)
         return error_set(err, ENOMEM, "no memory for %s", path);
-    memcpy(grown + files->tls_size, bytes ? bytes : "", size + 1);
+    memcpy(grown + tls->size, bytes ? bytes : "", size + 1);
     if (bytes)
         explicit_bzero(bytes, size);
-    files->tls = grown;
-    files->tls_size += size + 1;
+    tls->bytes = grown;
+    tls->size += size + 1;
     return 0;
 }
 
-int access_files_read(const struct access_paths *paths, struct access_files *ret_files,
-                      struct error *err)
+int access_tokens_read(const struct access_paths *paths, struct tokens *ret_tokens,
+                       struct error *err)
 {
-    struct access_files files = { 0 };
-    auto_free char *tokens = NULL;
+    struct tokens tokens = { 0 };
+    auto_free char *bytes = NULL;
     size_t size = 0;
-    int r = read_file(paths->tokens, true, TOKENS_FILE_MAX, &tokens, &size, err);
+    int r = read_file(paths->tokens, true, TOKENS_FILE_MAX, &bytes, &size, err);
 
-    if (r == -ENOENT) /* who removes it, because one leaked, wants that nobody has any */
-        r = 0;
-    else if (r == 0 && tokens_parse(tokens, size, &files.tokens, err) < 0)
-        r = error_wrap(err, "%s", paths->tokens);
+    if (r == 0 && (r = tokens_parse(bytes, size, &tokens, err)) < 0)
+        error_wrap(err, "%s", paths->tokens);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    *ret_tokens = tokens; /* who removes it, because one leaked, wants that nobody has any */
+    return 0;
+}
+
+int access_tls_read(const struct access_paths *paths, struct access_tls *ret_tls, struct error *err)
+{
+    struct access_tls tls = { 0 };
+    int r = add_pem(&tls, paths->certificate, false, err);
+
     if (r == 0)
-        r = add_pem(&files, paths->certificate, false, err);
+        r = add_pem(&tls, paths->key, true, err);
     if (r == 0)
-        r = add_pem(&files, paths->key, true, err);
-    if (r == 0)
-        r = add_pem(&files, paths->client_ca, false, err);
+        r = add_pem(&tls, paths->client_ca, false, err);
     if (r < 0) {
-        access_files_clear(&files);
+        access_tls_clear(&tls);
         return r;
     }
-    *ret_files = files;
+    *ret_tls = tls;
     return 0;
 }
 
-void access_files_clear(struct access_files *files)
+void access_tls_clear(struct access_tls *tls)
 {
-    tokens_clear(&files->tokens);
-    if (files->tls)
-        explicit_bzero(files->tls, files->tls_size);
-    free(files->tls);
-    files->tls = NULL;
-    files->tls_size = 0;
+    if (tls->bytes)
+        explicit_bzero(tls->bytes, tls->size);
+    free(tls->bytes);
+    *tls = (struct access_tls){ 0 };
 }

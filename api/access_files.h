@@ -1,5 +1,6 @@
-/* access_files.h - the tokens and the certificate with its key, read from their files as a whole or
- * not at all.  Any thread; may wait. */
+/* access_files.h - the tokens, and the certificate with its key, read from their files.  Each of
+ * both as a whole or not at all, and neither waits for the other: who takes a token's line out
+ * wants it to count whatever is wrong with a key.  Any thread; may wait. */
 #pragma once
 #include <stddef.h>
 #include "api/tokens.h"
@@ -11,14 +12,15 @@ struct access_paths {
     const char *client_ca;                  /* "" = no certificates of clients */
 };
 
-struct access_files {
-    struct tokens tokens;
-    char *tls; /* owned; the body of a WIRE_TLS message */
-    size_t tls_size;
+struct access_tls {
+    char *bytes; /* owned; the body of a WIRE_TLS message */
+    size_t size;
 };
 
 /* Tokens and key must be ours and nobody else's to read or write.  -errno, -EINVAL, naming the
  * file.  No file of tokens is one that has none. */
-int access_files_read(const struct access_paths *paths, struct access_files *ret_files,
-                      struct error *err);
-void access_files_clear(struct access_files *files);
+int access_tokens_read(const struct access_paths *paths, struct tokens *ret_tokens,
+                       struct error *err);
+int access_tls_read(const struct access_paths *paths, struct access_tls *ret_tls,
+                    struct error *err);
+void access_tls_clear(struct access_tls *tls);

@@ -19,7 +19,8 @@
 struct api_front {
     struct api_front_options options;
     struct api_metrics *metrics;
-    struct access_files files;
+    struct tokens tokens;
+    struct access_tls tls;
     struct api_service *services[LISTENER_COUNT];
     struct worker *worker; /* reads the files; NULL without TCP */
     int inotify_fd;        /* -1 without TCP */
@@ -53,34 +54,48 @@ static void check_access(void *context)
 struct read_job {
     struct api_front *front;
     struct access_paths paths;
-    struct access_files files;
+    struct tokens tokens;
+    struct access_tls tls;
+    int tls_result; /* the tokens' is the job's */
+    struct error tls_err;
 };
 
 static int read_files(void *context, struct error *err)
 {
     struct read_job *job = context;
 
-    return access_files_read(&job->paths, &job->files, err);
+    job->tls_result = access_tls_read(&job->paths, &job->tls, &job->tls_err);
+    return access_tokens_read(&job->paths, &job->tokens, err);
 }
 
-static void take_files(struct api_front *front, struct access_files *files)
+static void take_tokens(struct api_front *front, struct tokens *tokens)
 {
-    bool new_tls = files->tls_size != front->files.tls_size ||
-                   memcmp(files->tls, front->files.tls, files->tls_size) != 0;
+    tokens_clear(&front->tokens);
+    front->tokens = *tokens;
+    *tokens = (struct tokens){ 0 };
+    log_info(front->options.service.log, "%zu tokens and certificate names are known%s",
+             front->tokens.count, front->tokens.count > 0 ? "" : ": nobody can use the API by TCP");
+    check_access(front);
+}
+
+static void take_tls(struct api_front *front, struct access_tls *tls)
+{
+    bool is_new =
+        tls->size != front->tls.size || memcmp(tls->bytes, front->tls.bytes, tls->size) != 0;
     struct error err;
 
-    access_files_clear(&front->files);
-    front->files = *files;
-    *files = (struct access_files){ 0 };
-    log_info(front->options.service.log, "%zu tokens and certificate names are known%s",
-             front->files.tokens.count,
-             front->files.tokens.count > 0 ? "" : ": nobody can use the API by TCP");
-    check_access(front);
-    for (int i = 0; new_tls && i < LISTENER_COUNT; i++)
+    access_tls_clear(&front->tls);
+    front->tls = *tls;
+    *tls = (struct access_tls){ 0 };
+    for (int i = 0; is_new && i < LISTENER_COUNT; i++)
         if (front->services[i] && i != LISTENER_UNIX &&
-            api_service_set_tls(front->services[i], front->files.tls, front->files.tls_size, &err) <
-                0)
+            api_service_set_tls(front->services[i], front->tls.bytes, front->tls.size, &err) < 0)
             log_error(front->options.service.log, "pass the certificate on: %s", err.message);
+}
+
+static void not_read(const struct api_front *front, const struct error *err)
+{
+    log_error(front->options.service.log, "%s; what was known before stays", err->message);
 }
 
 static void files_read(void *context, int result, const struct error *err)
@@ -88,10 +103,15 @@ static void files_read(void *context, int result, const struct error *err)
     struct read_job *job = context;
 
     if (result < 0)
-        log_error(job->front->options.service.log, "%s; what was known before stays", err->message);
+        not_read(job->front, err);
     else
-        take_files(job->front, &job->files);
-    access_files_clear(&job->files);
+        take_tokens(job->front, &job->tokens);
+    if (job->tls_result < 0)
+        not_read(job->front, &job->tls_err);
+    else
+        take_tls(job->front, &job->tls);
+    tokens_clear(&job->tokens);
+    access_tls_clear(&job->tls);
     free(job);
 }
 
@@ -202,9 +222,9 @@ static int start_listener(struct api_front *front, enum listener listener, const
     options.listener = listener;
     options.address = address;
     options.metrics = front->metrics;
-    options.tokens = &front->files.tokens;
-    options.tls = front->files.tls;
-    options.tls_size = front->files.tls_size;
+    options.tokens = &front->tokens;
+    options.tls = front->tls.bytes;
+    options.tls_size = front->tls.size;
     return api_service_new(&options, &front->services[listener], err);
 }
 
@@ -225,7 +245,9 @@ static int start_tcp(struct api_front *front, struct error *err)
     if (r == 0)
         r = worker_new(options->service.loop, "access", &ops, &front->worker, err);
     if (r == 0)
-        r = access_files_read(&paths, &front->files, err);
+        r = access_tokens_read(&paths, &front->tokens, err);
+    if (r == 0)
+        r = access_tls_read(&paths, &front->tls, err);
     for (int i = 0; r == 0 && i < LISTENER_COUNT; i++)
         if (addresses[i] && addresses[i][0])
             r = start_listener(front, (enum listener)i, addresses[i], err);
@@ -288,7 +310,8 @@ struct api_front *api_front_free(struct api_front *front)
     cleanup_close(&front->inotify_fd);
     for (int i = 0; i < LISTENER_COUNT; i++)
         api_service_free(front->services[i]);
-    access_files_clear(&front->files);
+    tokens_clear(&front->tokens);
+    access_tls_clear(&front->tls);
     api_metrics_free(front->metrics);
     free(front);
     return NULL;

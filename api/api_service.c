@@ -48,6 +48,8 @@ struct api_service {
         char *bytes; /* owned; NULL = none */
         size_t size;
     } tls, tried_tls;         /* that warren-api has taken; that it has yet to judge */
+    unsigned int tls_asked;   /* of this warren-api, which has not answered yet */
+    bool tried_is_asked;      /* and of the last of those */
     struct held_replies held; /* until they are in the audit log */
     size_t changes;           /* outstanding */
     struct request_table requests;
@@ -352,7 +354,10 @@ static int service_start(struct api_service *service, struct error *err)
     if (r < 0)
         return r;
     /* before it runs, so that it is there before the first client */
-    if (service_send_tls(service, service->tls.bytes ? &service->tls : &service->tried_tls) < 0)
+    service->tls_asked = 0;
+    service->tried_is_asked = false;
+    if (service_send_tls(service, &service->tls) < 0 ||
+        service_send_tls(service, &service->tried_tls) < 0)
         log_error(service->options.log, "the certificate cannot be passed to warren-api");
     r = service_spawn(service, child_fd, err);
     if (r < 0) {
@@ -403,10 +408,16 @@ static void service_start_later(struct api_service *service)
 static int service_send_tls(struct api_service *service, const struct tls_bytes *tls)
 {
     struct wire_message message = { .kind = WIRE_TLS, .body = tls->bytes, .body_size = tls->size };
+    int r;
 
     if (!service->link || !tls->bytes)
         return 0;
-    return wire_link_send(service->link, &message, NULL);
+    r = wire_link_send(service->link, &message, NULL);
+    if (r < 0)
+        return r;
+    service->tls_asked++;
+    service->tried_is_asked = tls == &service->tried_tls;
+    return 0;
 }
 
 static void tls_bytes_clear(struct tls_bytes *tls)
@@ -449,14 +460,15 @@ static void service_note_end(struct api_service *service, uint64_t seconds)
                   service->options.address, text);
 }
 
-/* What warren-api says of the one that it was given last.  One that is no good is not given to the
- * next warren-api either. */
+/* What warren-api says of one that it was given: what it says of the last counts.  One that is no
+ * good is not given to the next warren-api either. */
 static void service_tls_taken(struct api_service *service, const struct wire_message *message)
 {
     const struct log *log = service->options.log;
 
-    if (!service->tried_tls.bytes)
+    if (service->tls_asked == 0 || --service->tls_asked > 0 || !service->tried_is_asked)
         return;
+    service->tried_is_asked = false;
     if (message->body_size > 0) {
         log_error(log, "the certificate is not taken: %.200s; %s", message->body,
                   service->tls.bytes ? "the one before stays"
