@@ -79,11 +79,19 @@ int request_new(struct wire_message *message, struct caller *caller,
     return 0;
 }
 
+static bool is_get(const struct request *request)
+{
+    return strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
+}
+
 bool request_is_change(const struct request *request)
 {
-    if (request->route)
-        return request->route->scope > SCOPE_READ;
-    return strcmp(request->method, "GET") != 0 && strcmp(request->method, "HEAD") != 0;
+    return request->route ? request->route->scope > SCOPE_READ : !is_get(request);
+}
+
+bool request_only_reads(const struct request *request)
+{
+    return request->route && request->route->scope != SCOPE_OPERATE && is_get(request);
 }
 
 int request_parse_target(struct request *request, struct error *err)

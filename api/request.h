@@ -84,6 +84,9 @@ int request_new(struct wire_message *message, struct caller *caller,
                 struct request **ret_request, struct error *err);
 /* Is it one that may change something, so that it is counted and audited? */
 bool request_is_change(const struct request *request);
+/* One of those that has an entry, but need not wait for a log that can be written: what admins read
+ * alone.  (The GET that is operate's opens a guest's socket.) */
+bool request_only_reads(const struct request *request);
 /* Only for a request that will never be replied to.  Accepts NULL, returns NULL. */
 struct request *request_free(struct request *request);
 
