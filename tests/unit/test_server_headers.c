@@ -115,6 +115,8 @@ static void what_is_not_told_as_it_came_is_refused(void **state)
           7,
           1,
           { { 17, 22 } } },
+        /* a value that is not all of it */
+        { SERVER_BAD_REQUEST, BYTES(LINE "Host\0zx\0\0\0\0"), 4, 7, 1, { { 17, 23 } } },
         /* lines that end in LF; ":" and ": y" taken for the end of the headers */
         { SERVER_BAD_REQUEST, BYTES(LINE "Host\0x\0\0\0"), 4, 7, 1, { { 17, 22 } } },
         { SERVER_BAD_REQUEST,
