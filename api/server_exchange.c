@@ -274,7 +274,8 @@ static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const 
 }
 
 /* All headers, and whether libmicrohttpd tells what was received: only now, for it writes where
- * they were once there is a body. */
+ * they were once there is a body.  Since 1.0 it has another parser, which is strict by itself, and
+ * whose places nobody has looked at. */
 static void look_at_headers(const struct server_connection *connection, const char *method,
                             const char *version, struct server_headers *headers)
 {
@@ -282,10 +283,12 @@ static void look_at_headers(const struct server_connection *connection, const ch
         MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 
     headers->bytes = strlen(method) + strlen(connection->target);
-    server_headers_begin(headers, method, connection->target_place, strlen(connection->target),
-                         version);
+    if (MHD_VERSION < 0x01000000)
+        server_headers_begin(headers, method, connection->target_place, strlen(connection->target),
+                             version);
     MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, collect_header, headers);
-    server_headers_end(headers, info ? method + info->header_size : NULL);
+    if (MHD_VERSION < 0x01000000)
+        server_headers_end(headers, info ? method + info->header_size : NULL);
 }
 
 /* Hands the complete request to warrend and suspends the connection until its reply. */

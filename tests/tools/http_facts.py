@@ -7,6 +7,7 @@ by TLS.  What can be shown within one process is in tests/unit/test_api_service.
 SECTION is quick; slow: what ends at a deadline of 10 s or more; or few: of a server that may have 300 files."""
 import json
 import os
+import re
 import select
 import socket
 import ssl
@@ -142,6 +143,24 @@ def a_second_request_is_not_in_the_first_ones_body():
     expect("smuggled", exchange(by_unix(), request("GET /v1/volumes/smuggled", "Connection: close"))[0], 404)
 
 
+def what_is_right_is_served_however_it_comes():
+    """In pieces that end anywhere, one behind the other, with as much in its headers as may be: to be refused for
+    what is asked does not end the connection."""
+    plain = request("GET /v1/vms/absent?x", "a:b", "Empty:", "Spaces: \t  ", "Tab:\tx", "Long: " + "y" * 9000)
+    many = request("GET /v1/vms/absent%31", *[f"X-{i}:{' ' * (i % 7)}{'v' * i}" for i in range(90)])
+    body = request("PUT /v1/vms/A", "Content-Type: application/json", "Content-Length: 2", body=b"{}")
+    last = request("GET /healthz", "Connection: close")
+    for connect in by_unix, by_tls:
+        for size in (1, 2, 3, 7, 64, 1000, 100000):
+            for each in plain, many, body:
+                data = each + each + last
+                with connect() as connection:
+                    for start in range(0, len(data), size):
+                        connection.sendall(data[start:start + size])
+                    statuses = re.findall(rb"HTTP/1.1 (\d+) ", read_to_end(connection))
+                expect(f"{each[:20]}, {size} bytes at a time", statuses, [b"400", b"400", b"200"])
+
+
 def who_leaves_is_noticed():
     for connect in by_unix, by_tls:
         before = outstanding()
@@ -253,7 +272,7 @@ def a_body_has_an_end():
 
 
 QUICK = [every_error_is_a_problem_document, what_is_no_http_ends_the_connection,
-         a_second_request_is_not_in_the_first_ones_body, who_leaves_is_noticed, one_address_gets_so_many_connections,
+         a_second_request_is_not_in_the_first_ones_body, what_is_right_is_served_however_it_comes, who_leaves_is_noticed, one_address_gets_so_many_connections,
          many_idle_ones_do_not_matter]
 SLOW = [a_header_has_an_end, a_header_by_tls_has_an_end, a_handshake_has_an_end, a_silent_one_is_disconnected]
 
