@@ -107,7 +107,7 @@ $(FAULT_TESTS): private LDFLAGS += $(foreach f,read write writev ioctl getrandom
 $(BUILD)/tests/test_block_faults: private LDFLAGS += -Wl,--wrap=syscall -Wl,--wrap=uring_take
 $(BUILD)/tests/test_dhcp_strays: private LDFLAGS += -Wl,--wrap=poll
 $(BUILD)/tests/test_api_service: private LDFLAGS += -Wl,--wrap=loop_after
-$(BUILD)/tests/test_audit: private LDFLAGS += -Wl,--wrap=calloc
+$(BUILD)/tests/test_audit: private LDFLAGS += -Wl,--wrap=calloc -Wl,--wrap=fdatasync
 $(BUILD)/tests/test_directory: private LDFLAGS += -Wl,--wrap=readdir
 $(BUILD)/tests/test_node_memory: private LDFLAGS += $(foreach f,jail_set_memory_high jail_set_memory_low jail_reclaim_memory \
     jail_cgroups jail_cgroup_held_bytes,-Wl,--wrap=$(f))

@@ -100,7 +100,7 @@ static void print_operations(FILE *out, const struct api_metrics *metrics,
     print(out, "none", &metrics->operations[ROUTE_COUNT_MAX]);
 }
 
-char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
+char *api_metrics_text(const struct api_metrics *metrics, bool audit_is_good, size_t *ret_size)
 {
     struct text text;
 
@@ -114,14 +114,18 @@ char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size)
           "# TYPE warren_api_request_seconds histogram\n",
           text.out);
     print_operations(text.out, metrics, print_seconds);
-    fprintf(text.out,
-            "# HELP warren_api_requests_outstanding Requests not yet answered.\n"
-            "# TYPE warren_api_requests_outstanding gauge\n"
-            "warren_api_requests_outstanding %zu\n"
-            "# HELP warren_api_restarts_total Times warren-api had to be started again.\n"
-            "# TYPE warren_api_restarts_total counter\n"
-            "warren_api_restarts_total %" PRIu64 "\n",
-            metrics->outstanding, metrics->restarts);
+    fprintf(
+        text.out,
+        "# HELP warren_api_requests_outstanding Requests not yet answered.\n"
+        "# TYPE warren_api_requests_outstanding gauge\n"
+        "warren_api_requests_outstanding %zu\n"
+        "# HELP warren_api_restarts_total Times warren-api had to be started again.\n"
+        "# TYPE warren_api_restarts_total counter\n"
+        "warren_api_restarts_total %" PRIu64 "\n"
+        "# HELP warren_audit_log_healthy 0 while it cannot be written, and changes are refused.\n"
+        "# TYPE warren_audit_log_healthy gauge\n"
+        "warren_audit_log_healthy %d\n",
+        metrics->outstanding, metrics->restarts, audit_is_good);
     if (metrics->certificate_end)
         fprintf(text.out,
                 "# HELP warren_tls_certificate_expiry_timestamp_seconds When tls-cert ends.\n"

@@ -1,5 +1,6 @@
 /* api_metrics.h - what the API counts of itself, per operation, for /metrics.  Loop thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,5 +18,6 @@ void api_metrics_count_restart(struct api_metrics *metrics); /* of warren-api */
 void api_metrics_set_certificate_end(struct api_metrics *metrics, uint64_t seconds);
 void api_metrics_add_outstanding(struct api_metrics *metrics, int requests);
 
-/* Prometheus text exposition; malloc'ed; NULL if memory is short. */
-char *api_metrics_text(const struct api_metrics *metrics, size_t *ret_size);
+/* Prometheus text exposition; malloc'ed; NULL if memory is short.  audit_is_good: it can be written
+ * (audit.h). */
+char *api_metrics_text(const struct api_metrics *metrics, bool audit_is_good, size_t *ret_size);

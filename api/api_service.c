@@ -160,8 +160,7 @@ void api_service_check_access(struct api_service *service)
 static int service_admit(void *context, struct request *request, struct error *err)
 {
     struct api_service *service = context;
-    bool needs_entry = service->options.audit && !request_only_reads(request);
-    int r = needs_entry ? audit_check(service->options.audit, err) : 0;
+    int r = request_only_reads(request) ? 0 : audit_check(service->options.audit, err);
 
     if (r == 0 && service->changes >= service->options.changes_max)
         r = error_set(err, PROBLEM_TOO_MANY_REQUESTS, "%zu changes are under way: try again later",

@@ -35,6 +35,7 @@ struct audit {
     int fd;                        /* the worker's from here on; -1 = to be opened */
     off_t size, synced, room_end;  /* synced: up to there */
     bool unsynced, names_unsynced; /* written, and made or renamed, since the last sync */
+    int lost;                      /* why a sync failed of what was written since; 0 = none did */
 };
 
 struct audit_job {
@@ -94,11 +95,14 @@ static void keep_room(struct audit *audit)
         audit->room_end = audit->size + ROOM_BYTES;
 }
 
+/* The kernel tells only once that it has lost what was written: another try would succeed. */
 static int sync_file(struct audit *audit, struct error *err)
 {
-    if (fdatasync(audit->fd) == 0)
-        return 0;
-    return error_set(err, errno, "sync the audit log: %s", strerror(errno));
+    if (audit->lost == 0 && fdatasync(audit->fd) < 0)
+        audit->lost = errno;
+    return audit->lost == 0
+               ? 0
+               : error_set(err, audit->lost, "sync the audit log: %s", strerror(audit->lost));
 }
 
 /* No half lines, nor room behind them. */
@@ -116,13 +120,14 @@ static int sync_entries(void *context, struct error *err)
     struct audit *audit = context;
     int result = 0;
 
-    if (audit->unsynced && audit->fd >= 0)
+    if ((audit->unsynced || audit->lost) && audit->fd >= 0)
         result = sync_file(audit, err);
     if (result == 0 && audit->names_unsynced && fsync(audit->dir_fd) < 0)
         result = error_set(err, errno, "sync the audit log's directory: %s", strerror(errno));
     if (result < 0) {
         if (audit->fd >= 0)
             cut_file(audit, audit->synced);
+        audit->lost = 0;
         return result;
     }
     audit->synced = audit->size;
@@ -315,7 +320,7 @@ void audit_write(struct audit *audit, const struct request *request, int status,
 
 int audit_check(const struct audit *audit, struct error *err)
 {
-    if (!audit->failing)
+    if (!audit || !audit->failing)
         return 0;
     return error_set(err, EDQUOT,
                      "the audit log cannot be written, so nothing may be changed: the node's log "

@@ -25,7 +25,7 @@ int audit_new(struct loop *loop, const struct log *log, int dir_fd, struct audit
 /* Writes what is queued and calls every done.  Accepts NULL. */
 struct audit *audit_free(struct audit *audit);
 
-/* 0, or -EDQUOT while the last entry could not be written. */
+/* 0, or -EDQUOT while the last entry could not be written.  NULL: nobody keeps one. */
 int audit_check(const struct audit *audit, struct error *err);
 /* Later calls done(context), once, whatever becomes of the entry.  done: NULL = nobody waits. */
 void audit_write(struct audit *audit, const struct request *request, int status, loop_fn *done,

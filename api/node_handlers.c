@@ -172,7 +172,8 @@ void node_show_metrics(struct request *request)
 {
     size_t node_size = 0, api_size = 0;
     auto_free char *of_node = node_metrics(request->node, &node_size);
-    auto_free char *of_api = api_metrics_text(request->metrics, &api_size);
+    bool audit_is_good = audit_check(request->sink.audit, NULL) == 0;
+    auto_free char *of_api = api_metrics_text(request->metrics, audit_is_good, &api_size);
     auto_free char *all = of_node && of_api ? malloc(node_size + api_size + 1) : NULL;
     struct error err;
 
@@ -197,7 +198,7 @@ static int check_ready(const struct request *request, struct error *err)
 {
     int result = node_ready(request->node, err);
 
-    if (result == 0 && request->sink.audit && audit_check(request->sink.audit, err) < 0) {
+    if (result == 0 && audit_check(request->sink.audit, err) < 0) {
         err->code = EAGAIN;
         result = -EAGAIN;
     }

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -40,6 +42,27 @@ void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size)
 {
     return until_short > 0 && --until_short == 0 ? NULL : __real_calloc(count, size);
+}
+
+static struct {
+    bool stops; /* each begins, and waits to be let go */
+    sem_t begun, let_go;
+    unsigned fail; /* which of the next fails, from 1 on; 0 = none */
+} syncs;
+
+/* And this one in that of fdatasync. */
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+    if (syncs.stops) {
+        sem_post(&syncs.begun);
+        sem_wait(&syncs.let_go);
+    }
+    if (syncs.fail == 0 || --syncs.fail > 0)
+        return __real_fdatasync(fd);
+    errno = EIO;
+    return -1;
 }
 
 static int set_up(void **state)
@@ -151,11 +174,48 @@ static void nothing_is_lost_where_memory_is_short(void **state)
     assert_int_equal(f->found.strangers + f->found.suppressed, rounds * STRANGERS);
 }
 
+/* The second of two that are answered together finds the file full, and what was written cannot be
+ * synced before the next file is begun; to sync once more would succeed. */
+static void what_a_full_file_lost_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct stat status;
+    char log[4096] = "";
+    auto_close int fd = -1;
+    off_t entry;
+
+    change(f, CALLER_TOKEN);
+    f->audit = audit_free(f->audit);
+    assert_int_equal(fstatat(f->dir_fd, AUDIT_NAME, &status, 0), 0);
+    entry = status.st_size;
+    fd = openat(f->dir_fd, AUDIT_NAME, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "\n", 1, AUDIT_FILE_MAX - 2 * entry - entry / 2 - 1), 1);
+    assert_int_equal(audit_new(f->loop, &f->log, f->dir_fd, &f->audit, NULL), 0);
+    assert_int_equal(sem_init(&syncs.begun, 0, 0) | sem_init(&syncs.let_go, 0, 0), 0);
+    syncs.stops = true;
+    syncs.fail = 2;
+    change(f, CALLER_TOKEN);
+    sem_wait(&syncs.begun);
+    change(f, CALLER_TOKEN);
+    change(f, CALLER_TOKEN);
+    for (unsigned i = 0; i < 10; i++)
+        sem_post(&syncs.let_go);
+    f->audit = audit_free(f->audit);
+    syncs.stops = false;
+    assert_int_equal(f->answered, 4);
+    assert_true(pread(f->log.fd, log, sizeof(log) - 1, 0) > 0);
+    assert_non_null(strstr(log, "not in it"));
+    assert_non_null(strstr(strstr(log, "not in it") + 1, "not in it"));
+    assert_int_equal(fstatat(f->dir_fd, AUDIT_NAME, &status, 0), 0);
+    assert_int_equal(status.st_size, AUDIT_FILE_MAX - entry - entry / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(strangers_are_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_lost_where_memory_is_short, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_a_full_file_lost_is_told, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

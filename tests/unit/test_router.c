@@ -461,7 +461,7 @@ static void the_node_tells_about_itself(void **state)
     assert_int_equal(ASK(f, "GET", "/metrics"), 200);
     api_metrics_count(f->metrics, &router_routes(&size)[0], 200, 300);
     api_metrics_count(f->metrics, NULL, 404, 1);
-    metrics = api_metrics_text(f->metrics, &size);
+    metrics = api_metrics_text(f->metrics, true, &size);
     assert_non_null(
         strstr(metrics, "warren_api_requests_total{operation=\"listImages\",code=\"200\"} 1\n"));
     assert_non_null(
