@@ -504,37 +504,33 @@ bool guest_memory_refills(const struct guest_memory *memory)
     return memory->page_bytes == PAGE_BYTES;
 }
 
-/* As sparse_next_data, of one of the layers; or of what was mapped into booted memory. */
-static int next_of_file(const struct guest_memory *memory, size_t i, uint64_t at,
-                        uint64_t *ret_start, uint64_t *ret_end)
-{
-    if (memory->layer_count > 0)
-        return sparse_next_data(memory->layers[i], at, memory->bytes, ret_start, ret_end);
-    *ret_start = (uint64_t)(memory->files[i].start - memory->host);
-    *ret_end = (uint64_t)(memory->files[i].end - memory->host);
-    return *ret_end > at;
-}
-
-/* The next stretch of pages, from `at` on, where a file has something.  At the end of memory, and
- * empty, if none has. */
+/* The next stretch of pages, from `at` on, where a layer has something, or what was mapped into
+ * booted memory.  At the end of memory, and empty, if none has. */
 static int next_of_files(const struct guest_memory *memory, uint64_t at, uint64_t *ret_start,
                          uint64_t *ret_end)
 {
-    size_t count = memory->layer_count > 0 ? memory->layer_count : memory->file_count;
+    uint64_t first = memory->bytes, end = memory->bytes, start;
+    int fd = -1, result = 0;
 
-    *ret_start = *ret_end = memory->bytes;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t start, end;
-        int result = next_of_file(memory, i, at, &start, &end);
-
-        if (result < 0)
-            return result;
-        if (result > 0 && start < *ret_start) {
-            *ret_start = start > at ? start - start % PAGE_BYTES : at;
-            *ret_end = end + -end % PAGE_BYTES;
+    for (size_t i = 0; i < memory->layer_count; i++) {
+        start = sparse_find_data(memory->layers[i], at, memory->bytes);
+        if (start < first) {
+            first = start;
+            fd = memory->layers[i];
         }
     }
-    return 0;
+    if (fd >= 0) /* asked of one only, for it takes time */
+        result = sparse_next_data(fd, first, memory->bytes, &start, &end);
+    for (size_t i = 0; i < memory->file_count && memory->layer_count == 0; i++) {
+        start = (uint64_t)(memory->files[i].start - memory->host);
+        if (memory->files[i].end > memory->host + at && start < first) {
+            first = start > at ? start : at;
+            end = (uint64_t)(memory->files[i].end - memory->host);
+        }
+    }
+    *ret_start = first - first % PAGE_BYTES;
+    *ret_end = end + -end % PAGE_BYTES;
+    return result < 0 ? result : 0;
 }
 
 int guest_memory_save(const struct guest_memory *memory, int pagemap_fd, int fd)

@@ -181,6 +181,34 @@ static void a_snapshot_is_whole_by_short_calls(void **state)
     }
 }
 
+/* Where a stretch of data ends takes time by its length: of each it is asked once, however many
+ * others lie before it. */
+static void no_layer_is_gone_through_again_and_again(void **state)
+{
+    struct fixture *f = *state;
+    auto_close int far = file_new(), near = file_new();
+    const struct snapshot_files files = { f->state, f->out, f->pagemap };
+    const unsigned stretches = 50;
+    unsigned calls;
+
+    assert_int_equal(pwrite(far, "x", 1, BYTES - 4096), 1);
+    for (unsigned i = 0; i < stretches; i++)
+        assert_int_equal(pwrite(near, "y", 1, i * 8192), 1);
+    guest_memory_free(f->memory);
+    assert_int_equal(guest_memory_new(BYTES, &f->memory, NULL), 0);
+    assert_int_equal(guest_memory_lay(f->memory, far, NULL), 0);
+    assert_int_equal(guest_memory_lay(f->memory, near, NULL), 0);
+    fault_set(LSEEK, EIO, (unsigned long)near, 1, 1);
+    assert_int_equal(snapshot_write(&files, f->memory, &f->transfer, NULL), -EIO);
+    assert_int_equal(fault_end(), 1);
+    fault_set(LSEEK, EIO, (unsigned long)far, UINT_MAX, 0);
+    assert_int_equal(snapshot_write(&files, f->memory, &f->transfer, NULL), 0);
+    calls = fault.seen;
+    (void)fault_end();
+    assert_in_range(calls, stretches, stretches + 5);
+    assert_layers(f, &f->out, 1);
+}
+
 /* --- memory that comes to stand on its snapshot --- */
 
 static int rebase(struct fixture *f)
@@ -301,6 +329,7 @@ int main(void)
         TEST(a_snapshot_that_cannot_be_written_is_refused, set_up_shared),
         TEST(a_snapshot_is_whole_by_short_calls, set_up_anonymous),
         TEST(a_snapshot_is_whole_by_short_calls, set_up_shared),
+        TEST(no_layer_is_gone_through_again_and_again, set_up_anonymous),
         TEST(a_new_base_is_mapped_or_not, set_up_anonymous),
         TEST(changes_that_cannot_be_told_are_refused, set_up_anonymous),
         TEST(who_cannot_part_says_so, set_up_shared),
