@@ -145,7 +145,7 @@ static void serve(int connection, struct vmm_state *state, bool late, bool stray
             _exit(1);
     }
     while (recv(connection, &header, sizeof header, 0) >= (ssize_t)sizeof header) {
-        bool asked = header.type == VMM_MESSAGE_SNAPSHOT || header.type == VMM_MESSAGE_FORK;
+        bool asked = header.type == VMM_MESSAGE_SAVE || header.type == VMM_MESSAGE_FORK;
 
         owed += asked;
         if (header.type == VMM_MESSAGE_PAUSE || header.type == VMM_MESSAGE_RESUME)

@@ -315,19 +315,28 @@ static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_
     }
 }
 
+static int open_pagemap(const struct run *run)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)run->pid);
+    return open_or_exit(path, O_RDONLY);
+}
+
 static void take_snapshot(struct run *run)
 {
-    int fds[2];
+    int fds[3];
     uint64_t begun = now_ns();
 
     open_snapshot(run->snapshot, O_RDWR | O_CREAT | O_TRUNC, fds);
+    fds[2] = open_pagemap(run);
     if (ftruncate(fds[1], memory_file_bytes(&run->configure)) < 0)
         perror("run_vmm: memory file");
     ask(run, VMM_MESSAGE_PAUSE, NULL, 0, NULL, NULL);
-    ask(run, VMM_MESSAGE_SNAPSHOT, fds, 2, NULL, NULL);
+    ask(run, VMM_MESSAGE_SAVE, fds, 3, NULL, NULL);
     fprintf(stderr, "run_vmm: snapshot taken in %" PRIu64 " us\n", (now_ns() - begun) / 1000);
-    close(fds[0]);
-    close(fds[1]);
+    for (size_t i = 0; i < 3; i++)
+        close(fds[i]);
     show_console(run);
     process_kill(run->pidfd, 9);
 }
@@ -362,12 +371,10 @@ static void make_fork(struct run *run)
 {
     int layers[VMM_LAYERS_MAX];
     size_t count = VMM_LAYERS_MAX;
-    char path[64];
-    int fds[3] = { memfd_create("state", MFD_CLOEXEC), -1, make_memory(&run->configure) };
+    int fds[3] = { memfd_create("state", MFD_CLOEXEC), open_pagemap(run),
+                   make_memory(&run->configure) };
     uint64_t begun = now_ns();
 
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)run->pid);
-    fds[1] = open_or_exit(path, O_RDONLY);
     ask(run, VMM_MESSAGE_PAUSE, NULL, 0, NULL, NULL);
     ask(run, VMM_MESSAGE_FORK, fds, 3, layers, &count);
     ask(run, VMM_MESSAGE_RESUME, NULL, 0, NULL, NULL);
