@@ -256,15 +256,16 @@ static void an_agent_that_goes_ends_the_waiting(void **state)
 static void a_signal_ends_the_waiting(void **state)
 {
     struct machine *f = *state;
-    auto_close int silent = dial(f);
     struct vmm_configure configure;
     int fds[CONFIG_FDS_MAX];
+    int silent = dial(f);
     size_t fd_count;
 
     terminate(f);
     assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
                      -ECONNRESET);
     assert_int_equal(f->presses, 0);
+    close(silent);
 }
 
 /* Needs root to become somebody else; the socket itself is opened for all. */
