@@ -127,7 +127,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libagent.a $(BUILD)/libapi.a 
 BENCH_TOOLS := $(BUILD)/tests/disk_bench $(BUILD)/tests/balloon_bench $(BUILD)/tests/nic_bench
 TEST_TOOLS := $(BUILD)/tools/image_import $(BUILD)/tests/run_vmm $(BUILD)/tests/net_tool $(BUILD)/tests/rogue_vmm $(BUILD)/tests/fail_malloc.so $(BUILD)/tests/shift_clock.so $(BUILD)/tests/no_sync.so \
               $(BUILD)/tests/vmm_control $(BUILD)/tests/filter_rules
-test-tools: $(TEST_TOOLS)
+test-tools: $(TEST_TOOLS) $(BENCH_TOOLS)
 $(BUILD)/tools/image_import: $(BUILD)/tests/tools/image_import.o $(BUILD)/storage/image.o \
     $(BUILD)/storage/image_import.o $(BUILD)/storage/instance_name.o $(BUILD)/storage/trash.o $(BUILD)/libbase.a
 	@mkdir -p $(@D)
@@ -155,7 +155,7 @@ $(BUILD)/tests/%.so: tests/tools/%.c
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(filter-out -MMD -MP -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
-$(BUILD)/tests/disk_bench: $(BUILD)/tests/tools/disk_bench.o $(BUILD)/storage/delta_file.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
+$(BUILD)/tests/disk_bench: $(BUILD)/tests/tools/disk_bench.o $(BUILD)/storage/delta_file.o $(BUILD)/storage/space.o $(BUILD)/libvmm.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -o $@ $^ $(LDFLAGS)
