@@ -509,7 +509,7 @@ bool guest_memory_refills(const struct guest_memory *memory)
 static int next_of_files(const struct guest_memory *memory, uint64_t at, uint64_t *ret_start,
                          uint64_t *ret_end)
 {
-    uint64_t first = memory->bytes, end = memory->bytes, start;
+    uint64_t first = memory->bytes, end = first, start;
     int fd = -1, result = 0;
 
     for (size_t i = 0; i < memory->layer_count; i++) {
