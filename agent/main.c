@@ -33,6 +33,7 @@
 struct warrend {
     struct config config;
     struct log log;
+    struct log_losses losses;
     struct loop *loop;
     struct jail *jail;
     struct node *node;
@@ -296,6 +297,8 @@ int main(int argc, char **argv)
         printf("warrend %s\n", WARREN_VERSION);
         return 0;
     }
+    warrend.log.losses = &warrend.losses;
+    log_unblock(warrend.log.fd); /* a journal that is stuck stops nobody */
     if (warrend.config.debug)
         warrend.log.level = LOG_LEVEL_DEBUG;
     /* Modes are given where files are made; dnsmasq must pass through the run directory. */

@@ -20,6 +20,7 @@
 #include "agent/vm_memory.h"
 #include "base/cleanup.h"
 #include "base/histogram.h"
+#include "base/log.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "storage/database.h"
@@ -553,6 +554,8 @@ static void print_node(FILE *out, const struct node *node, json_t *problems)
     print_memory(out, node);
     print_gauge(out, "warren_database_healthy", "0 after a commit failed, and while it is damaged",
                 node->database_error == 0 && !node->damage[0]);
+    head(out, "warren_log_lines_lost_total", "counter", "Of the agent's log, as nobody read it");
+    fprintf(out, "warren_log_lines_lost_total %lu\n", atomic_load(&node->log->losses->total));
     print_gauge(out, "warren_console_followers", "Streams of GET /v1/vms/{id}/console?follow=1",
                 node_console_followers(node));
     print_gauge(out, "warren_event_streams", "Streams of GET /v1/events", node_event_streams(node));

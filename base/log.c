@@ -1,10 +1,56 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+void log_unblock(int fd)
+{
+    struct stat status;
+    char path[32];
+    int flags, own;
+
+    if (fstat(fd, &status) < 0)
+        return;
+    if (S_ISSOCK(status.st_mode)) {
+        flags = fcntl(fd, F_GETFL);
+        (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    } else if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (own >= 0) {
+            (void)dup2(own, fd);
+            close(own);
+        }
+    }
+}
+
+/* False if there was no room; else there is nowhere to report it. */
+static bool put(const struct log *log, const char *line, size_t size)
+{
+    return write(log->fd, line, size) >= 0 || errno != EAGAIN;
+}
+
+static void tell_losses(const struct log *log)
+{
+    unsigned long count = atomic_exchange(&log->losses->untold, 0);
+    char line[128];
+    int size;
+
+    if (count == 0)
+        return;
+    size =
+        snprintf(line, sizeof line,
+                 "<4>%s: %lu lines before this are lost: nobody read them, so the log was full\n",
+                 log->name, count);
+    if (!put(log, line, (size_t)size))
+        atomic_fetch_add(&log->losses->untold, count);
+}
 
 void log_write(const struct log *log, enum log_level level, const char *format, ...)
 {
@@ -30,8 +76,11 @@ void log_write(const struct log *log, enum log_level level, const char *format, 
             *c = ' ';
     used = strlen(line);
     line[used++] = '\n';
-    if (write(log->fd, line, used) < 0) {
-        /* nowhere to report it */
+    if (log->losses)
+        tell_losses(log);
+    if (!put(log, line, used) && log->losses) {
+        atomic_fetch_add(&log->losses->total, 1);
+        atomic_fetch_add(&log->losses->untold, 1);
     }
     errno = saved;
 }

@@ -6,14 +6,27 @@
  *
  * The <N> prefix is the one systemd's journal and the kernel's ring understand. */
 #pragma once
+#include <stdatomic.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-struct log {
-    int fd;               /* borrowed */
-    enum log_level level; /* lines above it are dropped */
-    const char *name;     /* borrowed; process, or "vmm ID" */
+/* Lines for which there was no room. */
+struct log_losses {
+    atomic_ulong total;
+    atomic_ulong untold; /* of them; the next line that there is room for says so first */
 };
+
+struct log {
+    int fd;                    /* borrowed */
+    enum log_level level;      /* lines above it are dropped */
+    const char *name;          /* borrowed; process, or "vmm ID" */
+    struct log_losses *losses; /* borrowed; NULL = they are not counted */
+};
+
+/* Makes `fd` non-blocking if somebody else decides when it is read.  A pipe or terminal, which
+ * other processes may write to and want to wait for, is opened anew by that number; a socket is
+ * one's own, as systemd makes it; a file never waits.  What cannot be is as it was. */
+void log_unblock(int fd);
 
 void log_write(const struct log *log, enum log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -115,7 +115,7 @@ start_agent() {
         --prefix "$prefix" --uid-base "$uid_base" --uid-count 1000 "$@" >>"$work/$agent/log" 2>&1 &
     agent_pid=$!
     agent_pids[$agent]=$agent_pid
-    wait_for 30 agent_answers || echo "     agent: $(tail -3 "$work/$agent/log")"
+    wait_for 30 agent_answers || echo "     agent: $(timeout 2 tail -3 "$work/$agent/log")"
 }
 
 agent_answers() {
