@@ -105,6 +105,21 @@ static void remove_at(struct key_table *table, size_t i)
     memmove(table->items + i, table->items + i + 1, (table->count - i) * sizeof(struct key *));
 }
 
+/* NULL if there is none. */
+static struct key *find(const struct key_table *table, const char *scope, const char *key)
+{
+    for (size_t i = 0; i < table->count; i++)
+        if (strcmp(table->items[i]->key, key) == 0 && strcmp(table->items[i]->scope, scope) == 0)
+            return table->items[i];
+    return NULL;
+}
+
+bool key_is_known(struct key_table *table, const char *scope, const char *key, int64_t now_ms)
+{
+    key_trim(table, now_ms);
+    return find(table, scope, key) != NULL;
+}
+
 int key_begin(struct key_table *table, const char *scope, const char *key, const char *digest,
               int64_t now_ms, struct key **ret_key, struct error *err)
 {
@@ -113,13 +128,11 @@ int key_begin(struct key_table *table, const char *scope, const char *key, const
                          .state = KEY_UNDER_WAY,
                          .scope = scope,
                          .key = key };
+    struct key *old;
 
     key_trim(table, now_ms);
-    for (size_t i = 0; i < table->count; i++) {
-        struct key *old = table->items[i];
-
-        if (strcmp(old->key, key) != 0 || strcmp(old->scope, scope) != 0)
-            continue;
+    old = find(table, scope, key);
+    if (old) {
         if (strcmp(old->digest, digest) != 0)
             return error_field(err, EKEYREJECTED, "Idempotency-Key",
                                "this key was used for another body: take a new one");

@@ -51,6 +51,8 @@ bool key_is_valid(const char *key);
  * -EALREADY: it is under way; -EKEYREJECTED: it was used with another body. */
 int key_begin(struct key_table *table, const char *scope, const char *key, const char *digest,
               int64_t now_ms, struct key **ret_key, struct error *err);
+/* Whatever came of it so far. */
+bool key_is_known(struct key_table *table, const char *scope, const char *key, int64_t now_ms);
 /* Copies; -ENOMEM leaves it without an answer.  It stays under way. */
 int key_answer(struct key_table *table, struct key *key, const struct key_answer *answer);
 /* The request has ended: it is answered, committed or as if it had never been (then it is freed).

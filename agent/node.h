@@ -201,6 +201,8 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
 int node_key_keep(struct node *node, struct key *key, const struct key_answer *answer,
                   node_done_fn *done, void *context);
 void node_key_end(struct node *node, struct key *key);
+/* Begun before, whatever came of it. */
+bool node_key_is_known(struct node *node, const char *scope, const char *text);
 
 /* Merge patch of the node's own spec: "schedulable" and "memory".  -EINVAL, -EBUSY naming the
  * field, -ESTALE. */

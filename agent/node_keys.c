@@ -40,6 +40,11 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
                      err);
 }
 
+bool node_key_is_known(struct node *node, const char *scope, const char *text)
+{
+    return key_is_known(&node->keys, scope, text, node->clock_ms + loop_now_ms());
+}
+
 struct keeping {
     struct node *node;
     struct key *key;

@@ -7,6 +7,7 @@
 #include <strings.h>
 #include "agent/resource.h"
 #include "api/handlers.h"
+#include "api/idempotency.h"
 #include "api/problem.h"
 #include "api/request.h"
 #include "api/router.h"
@@ -226,9 +227,18 @@ static int check_body(const struct request *request, const json_t *vm, struct er
     return r;
 }
 
+static int check_repeated(const struct request *request, struct error *err)
+{
+    int r = idempotency_is_repeated(request, err);
+
+    if (r == 0)
+        return resource_not_found(RESOURCE_VM, request->parameter, err);
+    return r < 0 ? r : 0;
+}
+
 /* A VM that is not there is answered as one that must not be seen, whatever else is wrong with the
- * request; but what has an Idempotency-Key may have been done while it was there, and vm_wait does
- * so itself. */
+ * request; but what is repeated with its Idempotency-Key was done while it was there, and vm_wait
+ * does so itself. */
 static int check_vm(const struct request *request, struct error *err)
 {
     bool is_put = request->route->handler == resource_put;
@@ -242,8 +252,10 @@ static int check_vm(const struct request *request, struct error *err)
     is_hidden = vm && !caller_sees_vm(&request->caller, vm);
     if (is_put && is_hidden)
         r = refuse_labels("the VM", err);
-    else if (!is_put && !is_wait && (is_hidden || (!vm && !request->idempotency_key)))
+    else if (!is_put && !is_wait && is_hidden)
         r = resource_not_found(RESOURCE_VM, request->parameter, err);
+    else if (!is_put && !is_wait && !vm)
+        r = check_repeated(request, err);
     if (r == 0 && (is_put || request->route->handler == resource_patch))
         r = check_body(request, vm, err);
     json_decref(vm);

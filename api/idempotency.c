@@ -25,6 +25,35 @@ static void send_answer(struct request *request, const struct key_answer *answer
     request_send(request, &reply);
 }
 
+static bool has_key(const struct request *request)
+{
+    return request->idempotency_key && strcmp(request->method, "POST") == 0;
+}
+
+/* A key is the caller's own: who else sends the same one means something else.  All who may open
+ * the socket are one caller, without a name. */
+static int make_scope(const struct request *request, char **ret_scope, struct error *err)
+{
+    char *scope;
+
+    if (asprintf(&scope, "%d:%s %s %s", (int)request->caller.kind, request->caller.name,
+                 request->method, request->path) < 0)
+        return error_no_memory(err);
+    *ret_scope = scope;
+    return 0;
+}
+
+int idempotency_is_repeated(const struct request *request, struct error *err)
+{
+    auto_free char *scope = NULL;
+    int r;
+
+    if (!has_key(request))
+        return 0;
+    r = make_scope(request, &scope, err);
+    return r < 0 ? r : node_key_is_known(request->node, scope, request->idempotency_key);
+}
+
 bool idempotency_begin(struct request *request)
 {
     struct error err = { 0 };
@@ -32,18 +61,12 @@ bool idempotency_begin(struct request *request)
     struct key *key = NULL;
     int r;
 
-    if (!request->idempotency_key || strcmp(request->method, "POST") != 0)
+    if (!has_key(request))
         return false;
-    /* A key is the caller's own: who else sends the same one means something else.  All who may
-     * open the socket are one caller, without a name. */
-    if (asprintf(&scope, "%d:%s %s %s", (int)request->caller.kind, request->caller.name,
-                 request->method, request->path) < 0) {
-        scope = NULL;
-        r = error_no_memory(&err);
-    } else {
+    r = make_scope(request, &scope, &err);
+    if (r == 0)
         r = node_key_begin(request->node, scope, request->idempotency_key,
                            request->body ? request->body : "", request->body_size, &key, &err);
-    }
     if (r < 0) {
         request_reply_error(request, &err);
         return true;

@@ -8,11 +8,14 @@
 #pragma once
 #include <stdbool.h>
 
+struct error;
 struct request;
 struct wire_message;
 
 /* Before the handler of a routed request.  true: it has been answered, and is gone. */
 bool idempotency_begin(struct request *request);
+/* Is it a repetition, whatever came of the first?  -ENOMEM. */
+int idempotency_is_repeated(const struct request *request, struct error *err);
 /* Has an earlier agent done what this request asks for? */
 bool idempotency_is_done(const struct request *request);
 /* The reply to it.  true: it is sent once it is on the disk, and frees the request. */

@@ -187,6 +187,11 @@ int node_key_begin(struct node *node, const char *scope, const char *text, const
     return key_begin(&node->keys, scope, text, digest, 1, ret_key, err);
 }
 
+bool node_key_is_known(struct node *node, const char *scope, const char *text)
+{
+    return key_is_known(&node->keys, scope, text, 1);
+}
+
 int node_key_keep(struct node *node, struct key *key, const struct key_answer *answer,
                   node_done_fn *done, void *context)
 {

@@ -92,9 +92,14 @@ static void a_hidden_vm_is_like_none(void **state)
         { "GET", "/v1/vms/%s/console?tail=x", NULL },
         { "GET", "/v1/vms/%s/vsock/7", NULL },
         { "PATCH", "/v1/vms/%s", "nonsense" },
+        { "PATCH", "/v1/vms/%s", "{\"labels\":{\"env\":\"prod\"}}" },
+        { "PUT", "/v1/vms/%s/disks/there", "{}" },
+        { "POST", "/v1/vms/%s/snapshot", "nonsense" },
+        { "POST", "/v1/vms/%s/fork", "{\"ids\":7}" },
         { "POST", "/v1/vms/%s/stop?wait=x", NULL },
         { "DELETE", "/v1/vms/%s", NULL },
     };
+    static const char *const keys[] = { NULL, "new", "with space" };
     struct fixture *f = *state;
     struct label_selector limits;
     struct caller caller = {
@@ -104,13 +109,15 @@ static void a_hidden_vm_is_like_none(void **state)
     assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
     assert_int_equal(ask_as(f, NULL, "PUT", "/v1/vms/same-1", "{\"labels\":{\"env\":\"prod\"}}"),
                      201);
-    for (size_t i = 0; i < ARRAY_LENGTH(targets); i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(keys) * ARRAY_LENGTH(targets); i++) {
+        const char *const *asked = targets[i / ARRAY_LENGTH(keys)];
         char target[64], *answers[2];
         int statuses[2];
 
         for (int j = 0; j < 2; j++) {
-            snprintf(target, sizeof(target), targets[i][1], j == 0 ? "same-1" : "same-2");
-            statuses[j] = ask_as(f, &caller, targets[i][0], target, targets[i][2]);
+            snprintf(target, sizeof(target), asked[1], j == 0 ? "same-1" : "same-2");
+            statuses[j] = ASK(f, asked[0], target, asked[2], .caller = &caller,
+                              .key = keys[i % ARRAY_LENGTH(keys)]);
             answers[j] = json_dumps(f->body, JSON_COMPACT);
         }
         for (char *digit = answers[1]; (digit = strstr(digit, "same-2")); digit++)
@@ -125,6 +132,33 @@ static void a_hidden_vm_is_like_none(void **state)
     assert_int_equal(ask_as(f, NULL, "GET", "/v1/vms/same-1/wait?for=deleted&timeout=0", NULL),
                      200);
     assert_true(json_is_false(json_object_get(f->body, "reached")));
+}
+
+/* What was done is answered again when its VM has gone; not when others have one of its name. */
+static void a_key_tells_of_what_its_caller_did(void **state)
+{
+    static const char test_vm[] = "{\"labels\":{\"env\":\"test\"}}";
+    static const char prod_vm[] = "{\"labels\":{\"env\":\"prod\"}}";
+    struct fixture *f = *state;
+    struct label_selector limits;
+    struct caller caller = { .listener = LISTENER_TLS,
+                             .kind = CALLER_TOKEN,
+                             .name = "ci",
+                             .scope = SCOPE_ADMIN,
+                             .limits = &limits };
+
+    assert_int_equal(label_selector_parse("env=test", &limits, NULL), 0);
+    assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/a", test_vm), 201);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .caller = &caller, .key = "k"), 202);
+    assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/vms/a", NULL), 200);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .caller = &caller, .key = "k"), 202);
+    assert_string_equal(f->replayed, "true");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/kill", .caller = &caller, .key = "k"), 404);
+    snprintf(caller.name, sizeof(caller.name), "cd");
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .caller = &caller, .key = "k"), 404);
+    snprintf(caller.name, sizeof(caller.name), "ci");
+    assert_int_equal(ask_as(f, NULL, "PUT", "/v1/vms/a", prod_vm), 201);
+    assert_int_equal(ASK(f, "POST", "/v1/vms/a/stop", .caller = &caller, .key = "k"), 404);
 }
 
 static void give_away(void *context)
@@ -225,6 +259,7 @@ int main(void)
         CASE(each_route_needs_its_scope),
         CASE(labels_limit_what_is_seen_and_made),
         CASE(a_hidden_vm_is_like_none),
+        CASE(a_key_tells_of_what_its_caller_did),
         CASE(an_answer_shows_no_vm_that_is_anothers_by_then),
         cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
         cmocka_unit_test(callers_are_told_apart),

@@ -32,6 +32,9 @@ static void one_key_is_one_request(void **state)
     (void)state;
     assert_int_equal(begin(&table, "a", "k", "1", 0, &key), 0);
     assert_int_equal(key->state, KEY_UNDER_WAY);
+    assert_true(key_is_known(&table, "a", "k", 0));
+    assert_false(key_is_known(&table, "b", "k", 0));
+    assert_false(key_is_known(&table, "a", "l", 0));
     assert_int_equal(begin(&table, "a", "k", "1", 0, &again), -EALREADY);
     assert_int_equal(begin(&table, "a", "k", "2", 0, &again), -EKEYREJECTED);
     assert_int_equal(begin(&table, "b", "k", "2", 0, &again), 0); /* another scope */
@@ -91,6 +94,7 @@ static void the_oldest_go_first(void **state)
     key_trim(&table, 2 + KEY_KEPT_MS);
     assert_int_equal(table.count, 1);
     assert_int_equal(table.bytes, 0);
+    assert_false(key_is_known(&table, "a", name, 2 + KEY_KEPT_MS));
     key_table_clear(&table);
 }
 
