@@ -227,16 +227,22 @@ static void the_newest_connection_wins(void **state)
     assert_int_equal(answer(second), VMM_MESSAGE_STATE);
 }
 
+/* For a configuration that does not come. */
+static int wait_in_vain(struct machine *f, int timeout_ms)
+{
+    struct vmm_configure configure;
+    int fds[CONFIG_FDS_MAX];
+    size_t fd_count;
+
+    return control_wait_configure(f->control, timeout_ms, &configure, fds, &fd_count, NULL);
+}
+
 static void waiting_has_an_end(void **state)
 {
     struct machine *f = *state;
-    struct vmm_configure configure;
-    int fds[CONFIG_FDS_MAX];
     int silent = dial(f);
-    size_t fd_count;
 
-    assert_int_equal(control_wait_configure(f->control, 20, &configure, fds, &fd_count, NULL),
-                     -ETIMEDOUT);
+    assert_int_equal(wait_in_vain(f, 20), -ETIMEDOUT);
     close(silent);
 }
 
@@ -244,26 +250,18 @@ static void waiting_has_an_end(void **state)
 static void an_agent_that_goes_ends_the_waiting(void **state)
 {
     struct machine *f = *state;
-    struct vmm_configure configure;
-    int fds[CONFIG_FDS_MAX];
-    size_t fd_count;
 
     close(dial(f));
-    assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
-                     -ECONNRESET);
+    assert_int_equal(wait_in_vain(f, 10000), -ECONNRESET);
 }
 
 static void a_signal_ends_the_waiting(void **state)
 {
     struct machine *f = *state;
-    struct vmm_configure configure;
-    int fds[CONFIG_FDS_MAX];
     int silent = dial(f);
-    size_t fd_count;
 
     terminate(f);
-    assert_int_equal(control_wait_configure(f->control, 10000, &configure, fds, &fd_count, NULL),
-                     -ECONNRESET);
+    assert_int_equal(wait_in_vain(f, 10000), -ECONNRESET);
     assert_int_equal(f->presses, 0);
     close(silent);
 }
