@@ -20,18 +20,13 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/sandbox.h"
+#include "base/sanitized.h"
 #include "storage/fetch_protocol.h"
 
 #define FILES_MAX       64
 #define THREADS_MAX     256          /* of all imports together: RLIMIT_NPROC counts the user's */
 #define MEMORY_MAX      (3ull << 30) /* address space; a packed kernel may ask for any dictionary */
 #define HOST_FILE_BYTES (256u << 10)
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
 
 /* Copies one of the host's small files into the new root; one that is not there is left out. */
 static int copy_host_file(int root, const char *name, struct error *err)

@@ -2,6 +2,7 @@
  * other call kills the process.  filter_rules.h has the rules; build_filters.c compiles them while
  * the project is built, so the VMM carries programs and no compiler. */
 #pragma once
+#include "base/sanitized.h"
 
 struct error;
 
@@ -14,8 +15,4 @@ enum filter_kind {
 /* Loads it for the calling thread, for ever.  Sanitizers need more system calls: builds with them
  * have no filters and say so in the log. */
 int filter_load(enum filter_kind kind, struct error *err);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FILTERS_ARE_BUILT 0
-#else
-#define FILTERS_ARE_BUILT 1
-#endif
+#define FILTERS_ARE_BUILT (!SANITIZED)

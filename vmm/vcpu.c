@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/sanitized.h"
 #include "vmm/exit_record.h"
 #include "vmm/filter.h"
 #include "vmm/kvm.h"
@@ -195,11 +196,7 @@ static void *vcpu_run(void *context)
 }
 
 /* Exits are handled with little stack; what is not touched costs nothing. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STACK_BYTES (1u << 20)
-#else
-#define STACK_BYTES (64u << 10)
-#endif
+#define STACK_BYTES (SANITIZED ? 1u << 20 : 64u << 10)
 
 int vcpu_start(struct vcpu *vcpu, struct error *err)
 {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "api/server_filter.h"
 #include "base/cleanup.h"
+#include "base/sanitized.h"
 
 static const struct {
     const char *name;
@@ -44,9 +45,8 @@ static void it_reaches_no_other_process(void **state)
     int status;
 
     (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip();
-#endif
+    if (SANITIZED)
+        skip();
     for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
         pid_t child = fork();
 
