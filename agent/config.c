@@ -151,7 +151,8 @@ static int set_number(int64_t *to, const struct option *option, const char *valu
 
     errno = 0;
     number = strtoll(value, &end, 10);
-    if (errno || end == value || *end || number < option->min || number > option->max)
+    if (errno || !isdigit((unsigned char)value[0]) || *end || number < option->min ||
+        number > option->max)
         return error_field(err, EINVAL, option->name, "%s: give a number from %lld to %lld",
                            option->name, (long long)option->min, (long long)option->max);
     *to = number;

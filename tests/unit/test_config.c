@@ -114,6 +114,8 @@ static void what_is_wrong_is_refused(void **state)
         "--uid-base 99999999999",
         "--uid-base -5",
         "--uid-base 0x3e8",
+        "--uid-base +2000",
+        "--uid-base=\t2000",
         "--debug=yes",
         "--memory-balancer o",
         "--memory-balancer ''",
@@ -192,6 +194,7 @@ static void a_bad_line_is_named_by_number(void **state)
 {
     static const char *const bad[] = { "prefix = a\nnonsense = 1\n", "prefix = a\nprefix\n",
                                        "prefix = a\nuid-base = x\n",
+                                       "prefix = a\nuid-base = +2000\n",
                                        "prefix = a\nconfig = /etc/passwd\n" };
     struct parsed p;
     char *text;
