@@ -6,7 +6,7 @@
  *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
- * after --timeout, 125 if it could not be started. */
+ * after --timeout, 125 if it could not be started, or did not do what it was asked. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -198,8 +198,14 @@ static void make_directory(struct run *run)
     must(run->listener, &err);
 }
 
-static void remove_directory(const struct run *run)
+/* However run_vmm exits: its VMM would outlive it. */
+static void clean_up(int status, void *context)
 {
+    const struct run *run = context;
+
+    (void)status;
+    if (run->pid > 0)
+        process_kill(run->pidfd, 9);
     (void)unlinkat(run->directory_fd, "control", 0);
     (void)unlinkat(run->directory_fd, "page", 0);
     (void)unlinkat(run->directory_fd, "jail", AT_REMOVEDIR);
@@ -260,13 +266,20 @@ static void show_console(struct run *run)
     fflush(stdout);
 }
 
+static void await_answer(const struct run *run)
+{
+    struct pollfd fds[] = { { .fd = run->connection, .events = POLLIN },
+                            { .fd = run->pidfd, .events = POLLIN } };
+
+    (void)poll(fds, 2, -1);
+}
+
 static void measure(const struct run *run)
 {
-    struct pollfd answer = { .fd = run->connection, .events = POLLIN };
     struct vmm_state state;
     uint64_t ready_ns;
 
-    (void)poll(&answer, 1, -1);
+    await_answer(run);
     ready_ns = now_ns();
     (void)seqpacket_receive(run->connection, &state, sizeof state, NULL, NULL, NULL); /* READY */
     while (__atomic_load_n(&run->page->console_bytes, __ATOMIC_RELAXED) == 0 &&
@@ -289,6 +302,23 @@ static void press_power_button(const struct run *run)
     fprintf(stderr, "run_vmm: power button pressed\n");
 }
 
+static int report(const struct run *run, bool ended);
+
+/* size: of what was sent or received, which is more than 0 bytes; -EAGAIN is also what comes of a
+ * VMM that ended before it took the connection. */
+static void must_answer(const struct run *run, ssize_t size, const struct error *err)
+{
+    if (size > 0)
+        return;
+    if (process_await(run->pidfd, 1000) == 0) {
+        fprintf(stderr, "run_vmm: the VMM ended before it answered");
+        (void)report(run, true);
+    } else {
+        fprintf(stderr, "run_vmm: the VMM hung up. %s\n", err->message);
+    }
+    exit(EXIT_NOT_STARTED);
+}
+
 /* What it sends back is put into ret_fds, if there is room for any. */
 static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_count, int *ret_fds,
                 size_t *ret_count)
@@ -296,21 +326,19 @@ static void ask(const struct run *run, uint32_t type, const int *fds, size_t fd_
     struct vmm_message_header header = { .type = type,
                                          .version = VMM_PROTOCOL_VERSION,
                                          .size = sizeof header };
-    struct pollfd answer = { .fd = run->connection, .events = POLLIN };
     struct vmm_state state;
     struct error err = { 0 };
+    int sent = seqpacket_send(run->connection, &header, sizeof header, fds, fd_count, &err);
 
-    must(seqpacket_send(run->connection, &header, sizeof header, fds, fd_count, &err), &err);
+    must_answer(run, sent == 0 ? 1 : sent, &err);
     do {
-        (void)poll(&answer, 1, -1);
-        must(
-            (int)seqpacket_receive(run->connection, &state, sizeof state, ret_fds, ret_count, &err),
+        await_answer(run);
+        must_answer(
+            run, seqpacket_receive(run->connection, &state, sizeof state, ret_fds, ret_count, &err),
             &err);
     } while (state.header.type == VMM_MESSAGE_READY);
     if (state.result < 0) {
         fprintf(stderr, "run_vmm: the VMM answered: %s\n", strerror(-state.result));
-        process_kill(run->pidfd, 9); /* it would outlive us */
-        remove_directory(run);
         exit(EXIT_NOT_STARTED);
     }
 }
@@ -348,6 +376,7 @@ static void run_fork(struct run *run, int state, const int *layers, size_t count
 {
     char path[512];
 
+    run->pid = 0, run->directory_fd = -1, run->directory[0] = '\0'; /* the parent's */
     snprintf(path, sizeof path, "%s.%u", run->fork, run->forked);
     if (!freopen(path, "w", stdout)) {
         perror(path);
@@ -451,14 +480,10 @@ static int report(const struct run *run, bool ended)
 
 static int run_to_the_end(struct run *run)
 {
-    int status;
-
     spawn(run);
     if (run->measure)
         measure(run);
-    status = report(run, follow(run));
-    remove_directory(run);
-    return status;
+    return report(run, follow(run));
 }
 
 int main(int argc, char **argv)
@@ -474,6 +499,7 @@ int main(int argc, char **argv)
 
     read_options(&run, argc, argv);
     make_directory(&run);
+    on_exit(clean_up, &run);
     open_all(&run);
     status = run_to_the_end(&run);
     while (wait(NULL) > 0) /* forks */
