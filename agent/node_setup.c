@@ -121,6 +121,18 @@ static int open_database(struct node *node, struct database_counters *ret_counte
 
 /* --- making --- */
 
+/* A lost key is told before there is another: later each snapshot would only be called damaged. */
+static int open_key(const struct node *node, int state_dir_fd, struct keyed_digest_key *ret_key,
+                    struct error *err)
+{
+    if (!keyed_digest_has_key(state_dir_fd) && snapshot_store_has_any(node->snapshots_dir_fd))
+        log_warning(node->log,
+                    "node.key is not in the state directory, though snapshots are: a new one is "
+                    "made, by which none of them can be restored; put the lost one back and start "
+                    "warrend again (then those made meanwhile cannot), or delete them");
+    return keyed_digest_open_key(state_dir_fd, ret_key, err);
+}
+
 static int open_stores(struct node *node, struct error *err)
 {
     const struct config *config = node->config;
@@ -153,7 +165,7 @@ static int open_stores(struct node *node, struct error *err)
     if (result == 0)
         result = jail_make_dir(state_dir, "snapshots", 0700, &node->snapshots_dir_fd, err);
     if (result == 0)
-        result = keyed_digest_open_key(state_dir, &key, err);
+        result = open_key(node, state_dir, &key, err);
     if (result == 0) /* the default vsock-dir */
         result = jail_make_dir(jail_run_dir_fd(node->jail), "vsock", 0755, &vsock_dir, err);
     images.images_dir_fd = node->images_dir_fd;

@@ -41,6 +41,11 @@ static int make_key(int state_dir_fd, struct error *err)
     return result < 0 ? error_set(err, result, "make the node's key: %s", strerror(-result)) : 0;
 }
 
+bool keyed_digest_has_key(int state_dir_fd)
+{
+    return faccessat(state_dir_fd, KEY_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err)
 {
     auto_close int fd = path_open_regular(state_dir_fd, KEY_NAME, O_RDONLY, "the node's key", err);

@@ -3,6 +3,7 @@
  *
  * The key is <state-dir>/node.key, 32 random bytes, mode 0600, made once. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/digest.h"
 
@@ -14,6 +15,8 @@ struct keyed_digest_key {
     uint8_t bytes[KEYED_DIGEST_KEY_BYTES];
 };
 
+/* Is there one, or what keeps one from being made? */
+bool keyed_digest_has_key(int state_dir_fd);
 /* Makes the key, durably, where there is none.  -EINVAL if the file is none of ours. */
 int keyed_digest_open_key(int state_dir_fd, struct keyed_digest_key *ret_key, struct error *err);
 

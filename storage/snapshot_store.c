@@ -41,6 +41,20 @@ static struct disk_name disk_name(unsigned index, enum volume_format format)
     return name;
 }
 
+static int is_whole(void *context, int dir_fd, const char *name)
+{
+    uint32_t instance;
+
+    (void)context;
+    (void)dir_fd;
+    return instance_name_parse(name, "", &instance) == 0;
+}
+
+bool snapshot_store_has_any(int snapshots_dir_fd)
+{
+    return directory_each(snapshots_dir_fd, ".", is_whole, NULL) > 0;
+}
+
 int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
                        struct snapshot_store **ret_store, struct error *err)
 {

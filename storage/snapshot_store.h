@@ -7,6 +7,7 @@
  * or not at all.  Nothing in it is changed after that.  Functions block on the disk: for a worker;
  * different threads may use one store. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "base/sparse_file.h"
@@ -19,6 +20,8 @@ struct snapshot_store;
 #define SNAPSHOT_STATE_BYTES_MAX ((4ull << 20) + 4096) /* vmm/snapshot.h's, and its header */
 #define SNAPSHOT_PARENTS_MAX     7                     /* with itself: VMM_LAYERS_MAX */
 
+/* Are there any whole ones, whatever the rows say? */
+bool snapshot_store_has_any(int snapshots_dir_fd);
 /* snapshots_dir_fd is borrowed. */
 int snapshot_store_new(int snapshots_dir_fd, const struct keyed_digest_key *key,
                        struct snapshot_store **ret_store, struct error *err);

@@ -100,7 +100,9 @@ static void the_key_is_made_once_and_kept(void **state)
     (void)state;
     assert_non_null(mkdtemp(path));
     dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_false(keyed_digest_has_key(dir_fd));
     assert_int_equal(keyed_digest_open_key(dir_fd, &first, &err), 0);
+    assert_true(keyed_digest_has_key(dir_fd));
     assert_int_equal(keyed_digest_open_key(dir_fd, &second, &err), 0);
     assert_memory_equal(&first, &second, sizeof first);
     assert_int_equal(fstatat(dir_fd, "node.key", &status, 0), 0);
@@ -122,6 +124,7 @@ static void the_key_is_made_once_and_kept(void **state)
     assert_int_equal(status.st_mode & 07777, 0600);
     assert_int_equal(unlinkat(dir_fd, "node.key", 0), 0);
     assert_int_equal(symlinkat("elsewhere", dir_fd, "node.key"), 0);
+    assert_true(keyed_digest_has_key(dir_fd));
     assert_int_equal(keyed_digest_open_key(dir_fd, &second, &err), -ELOOP);
     assert_int_equal(unlinkat(dir_fd, "node.key", 0), 0);
     assert_int_equal(rmdir(path), 0);

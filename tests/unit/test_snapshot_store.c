@@ -179,11 +179,13 @@ static void a_sweep_takes_what_has_no_row_and_nothing_of_others(void **state)
     const uint32_t keep[] = { 1, 3 };
     struct snapshot_seal seal;
 
-    make(f, 1, &seal);
-    make(f, 2, &seal);
     begin(f, 3);
     assert_int_equal(mkdirat(f->dir_fd, "04", 0700), 0);
     assert_int_equal(mkdirat(f->dir_fd, "5.bak", 0700), 0);
+    assert_false(snapshot_store_has_any(f->dir_fd));
+    make(f, 1, &seal);
+    make(f, 2, &seal);
+    assert_true(snapshot_store_has_any(f->dir_fd));
     assert_int_equal(snapshot_store_sweep(f->store, keep, 2, &f->err), 0);
     assert_true(there_is(f, "1"));
     assert_false(there_is(f, "2"));
