@@ -173,8 +173,8 @@ check() {
 
 is() { [ "$1" = "$2" ]; }
 matches() { [[ $1 =~ $2 ]]; }
-# Has the agent been built with AddressSanitizer?
-is_sanitized() { grep -qa __asan_init "$build/warrend"; }
+# Has the agent, or that program, been built with AddressSanitizer or ThreadSanitizer?
+is_sanitized() { grep -qaE '__[at]san_init' "$build/${1:-warrend}"; }
 
 # status_is STATUS [FILTER VALUE]...: of the last answer.  One jq for all of them, for what it costs is its start.
 status_is() {
