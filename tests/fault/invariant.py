@@ -45,7 +45,7 @@ class Api(http.client.HTTPConnection):
 def ask(path, method, url, body=None, timeout=30):
     """(status, parsed body or text)."""
     connection = Api(path, timeout)
-    headers = {}
+    headers = {"Accept": "application/json"} # of events a page, and no stream
     if body is not None:
         headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         body = json.dumps(body)
