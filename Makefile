@@ -174,7 +174,7 @@ test: ## every test, as CI runs them
 	tests/run
 test-unit: tests ## cmocka tests
 	tests/run-unit $(BUILD)
-test-threads: tests ## those with several threads, and the VMM, under ThreadSanitizer
+test-threads: all tests test-tools ## those with several threads, the VMM and the agent, under ThreadSanitizer
 	tests/run-threads $(BUILD)
 test-integration: all tests test-tools ## the agent with the test guest on /dev/kvm
 	tests/run-integration $(BUILD)
