@@ -170,20 +170,21 @@ struct vm {
     bool forked;                /* its process is, or was, a fork's */
     char memory_base[UID_TEXT]; /* the snapshot that its process's memory is changes of */
 
-    struct fork_source *fork;    /* owned: what its next start begins with, or NULL */
-    struct fork_source *forking; /* owned: while a fork is being made of it */
-    bool fork_asked;             /* and its VMM is at it */
-    struct snapshot *snapshot;   /* that is just being made of it */
-    const struct vm_spec *next;  /* borrowed; what a change that is being committed makes of its
-                                  * spec; NULL = none is */
-    bool start_committing;       /* and that starts it */
-    bool start_due;              /* start as soon as nothing stands against it */
-    bool start_was_due;          /* for the agent that wrote its row */
-    bool autostart_waits;        /* but not before its turn (node_autostart.c) */
-    bool stop_sent;              /* the power button was pressed, by this agent */
-    int64_t stop_by_ms;          /* CLOCK_MONOTONIC, in the row: its process lives no longer than
-                                  * the host; 0 = it need not stop */
-    bool kill_sent;              /* the process got SIGKILL from us */
+    struct fork_source *fork;      /* owned: what its next start begins with, or NULL */
+    struct loop_timer *fork_timer; /* while that cannot be asked for: how long it waits */
+    struct fork_source *forking;   /* owned: while a fork is being made of it */
+    bool fork_asked;               /* and its VMM is at it */
+    struct snapshot *snapshot;     /* that is just being made of it */
+    const struct vm_spec *next;    /* borrowed; what a change that is being committed makes of its
+                                    * spec; NULL = none is */
+    bool start_committing;         /* and that starts it */
+    bool start_due;                /* start as soon as nothing stands against it */
+    bool start_was_due;            /* for the agent that wrote its row */
+    bool autostart_waits;          /* but not before its turn (node_autostart.c) */
+    bool stop_sent;                /* the power button was pressed, by this agent */
+    int64_t stop_by_ms;            /* CLOCK_MONOTONIC, in the row: its process lives no longer than
+                                    * the host; 0 = it need not stop */
+    bool kill_sent;                /* the process got SIGKILL from us */
     enum vm_told told;
     bool silent;                   /* its VMM owes an answer for too long */
     struct loop_timer *hold_timer; /* until it does */

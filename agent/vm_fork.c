@@ -19,9 +19,11 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/worker.h"
 
-#define OTHER_MACHINE "its parent is another machine by now"
+#define OTHER_MACHINE  "its parent is another machine by now"
+#define WHOLE_LIMIT_MS (30 * 1000) /* a guest need never let a device go */
 
 /* What forks begin with.  Shared by those of one moment: who waited when the VMM was asked. */
 struct fork_source {
@@ -203,6 +205,46 @@ bool vm_fork_awaits(const struct vm *vm)
     return vm_fork_is_due(vm) && !(vm->fork && vm->fork->is_made);
 }
 
+static void fail_fork(struct node *node, struct vm *vm, const char *reason)
+{
+    vm_fork_drop(vm);
+    vm->start_due = false;
+    vm_set_state(node, vm, VM_FAILED, reason);
+}
+
+static void on_whole_timeout(void *context)
+{
+    const struct vm_closure *closure = context;
+    struct vm *vm = closure->vm;
+    const struct vm *parent = node_find_vm(closure->node, vm->spec.fork);
+    struct error err = { 0 };
+    char reason[sizeof vm->reason];
+
+    vm->fork_timer = NULL;
+    if (parent && vm_devices_check_whole(parent, &err) < 0) {
+        snprintf(reason, sizeof reason, "%.110s, for %d s now: start the fork once it is",
+                 err.message, WHOLE_LIMIT_MS / 1000);
+        fail_fork(closure->node, vm, reason);
+    }
+    vm_step(closure->node, vm);
+}
+
+/* Else it is looked at again once its devices are settled, or have not been for too long. */
+static bool is_whole(struct node *node, const struct vm *parent, struct vm *vm, char *ret_what,
+                     size_t size)
+{
+    struct error err = { 0 };
+
+    if (vm_devices_check_whole(parent, &err) == 0) {
+        vm->fork_timer = loop_cancel(vm->fork_timer);
+        return true;
+    }
+    if (!vm->fork_timer)
+        vm->fork_timer = loop_after(node->loop, WHOLE_LIMIT_MS, on_whole_timeout, &vm->closure);
+    snprintf(ret_what, size, "%s", err.message);
+    return false;
+}
+
 void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size, bool *ret_never)
 {
     struct vm *parent = node_find_vm(node, vm->spec.fork);
@@ -214,12 +256,9 @@ void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size
     snprintf(ret_what, size,
              *ret_never ? "vm %s, of which it is a fork, does not run" : "vm %s is being forked",
              vm->spec.fork);
-    if (*ret_never || vm->fork || !vm_fork_put_volumes(node, vm) || parent->forking)
+    if (*ret_never || vm->fork || !vm_fork_put_volumes(node, vm) ||
+        !is_whole(node, parent, vm, ret_what, size) || parent->forking)
         return;
-    if (vm_devices_check_whole(parent, &err) < 0) { /* looked at again once they are settled */
-        snprintf(ret_what, size, "%s", err.message);
-        return;
-    }
     if (!is_same_machine(vm, parent))
         error_set(&err, EBUSY, "%s: vm %s", OTHER_MACHINE, vm->spec.fork);
     *ret_never = err.code != 0 || check_memory(parent, &err) < 0;
@@ -250,6 +289,7 @@ void vm_fork_files(const struct vm *vm, struct vm_files *files)
 void vm_fork_drop(struct vm *vm)
 {
     vm->fork = fork_source_release(vm->fork);
+    vm->fork_timer = loop_cancel(vm->fork_timer);
 }
 
 /* --- the parent --- */
@@ -275,12 +315,12 @@ static void give_source(struct node *node, const struct vm *parent, struct fork_
             strcmp(vm->spec.fork, parent->head.id) != 0 || !vm_fork_volumes_wait(node, vm))
             continue;
         if (!is_same_machine(vm, parent)) {
-            vm->start_due = false;
-            vm_set_state(node, vm, VM_FAILED, OTHER_MACHINE);
+            fail_fork(node, vm, OTHER_MACHINE);
             continue;
         }
         source->users++;
         vm->fork = source;
+        vm->fork_timer = loop_cancel(vm->fork_timer);
         vm_inherit_nics(vm, parent);
     }
 }
@@ -296,13 +336,10 @@ static void tell_forks(struct node *node, struct fork_source *source,
     for (size_t i = 0; (vm = node_vm_at(node, i)); i++) {
         if (vm->fork != source)
             continue;
-        if (reason) {
-            vm_fork_drop(vm);
-            vm->start_due = false;
-            vm_set_state(node, vm, VM_FAILED, reason);
-        } else if (snapshot) {
+        if (reason)
+            fail_fork(node, vm, reason);
+        else if (snapshot)
             vm_fork_make_volumes(node, vm, snapshot);
-        }
         vm_step(node, vm);
     }
     fork_source_release(source);
@@ -481,12 +518,24 @@ void vm_fork_is_late(struct node *node, struct vm *vm, const char *why)
     end_fork(node, vm, reason);
 }
 
+/* Those that it could not be asked for yet: if it has ended they never begin. */
+static void wake_forks(struct node *node, const struct vm *parent)
+{
+    struct vm *vm;
+
+    for (size_t i = 0; (vm = node_vm_at(node, i)); i++)
+        if (vm->start_due && vm_fork_awaits(vm) && strcmp(vm->spec.fork, parent->head.id) == 0)
+            vm_step(node, vm);
+}
+
 void vm_fork_is_lost(struct node *node, struct vm *vm)
 {
     char reason[120];
 
-    if (!vm->forking)
+    if (!vm->forking) {
+        wake_forks(node, vm);
         return;
+    }
     vm->fork_asked = false;
     snprintf(reason, sizeof reason, "vm %s ended before it was forked", vm->head.id);
     end_fork(node, vm, reason);

@@ -31,11 +31,12 @@ int vm_fork_check(const struct node *node, const struct vm *vm, struct error *er
 bool vm_fork_is_due(const struct vm *vm);
 /* And what that begins with is not there yet. */
 bool vm_fork_awaits(const struct vm *vm);
-/* What that still waits for, "" = nothing; asks the parent.  *ret_never: it will not come. */
+/* What that still waits for, "" = nothing; asks the parent.  *ret_never: it will not come.  One
+ * that waits for a device of its parent to come or go fails after 30 s. */
 void vm_fork_await(struct node *node, struct vm *vm, char *ret_what, size_t size, bool *ret_never);
 /* Copies of its source's files, for its process; -1 where that failed. */
 void vm_fork_files(const struct vm *vm, struct vm_files *files);
-void vm_fork_drop(struct vm *vm); /* its source is needed no more */
+void vm_fork_drop(struct vm *vm); /* its source is needed, and waited for, no more */
 struct fork_source *fork_source_release(struct fork_source *source); /* NULL in, NULL out */
 bool fork_source_is_wanted(const struct fork_source *source);        /* once it was given */
 
@@ -53,7 +54,7 @@ int vm_fork_ask(struct node *node, struct vm *vm, struct error *err);
 void vm_fork_is_made(struct node *node, struct vm *vm, int result, int *fds, size_t fd_count);
 /* The snapshot is ready, or, with a reason, has failed. */
 void vm_fork_is_copied(struct node *node, struct snapshot *snapshot, const char *reason);
-/* It has ended, or cannot be asked any more. */
+/* It has ended, or cannot be asked any more: those that wait for it hear of it. */
 void vm_fork_is_lost(struct node *node, struct vm *vm);
 /* Its VMM did not answer in time. */
 void vm_fork_is_late(struct node *node, struct vm *vm, const char *why);
