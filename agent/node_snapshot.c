@@ -236,7 +236,9 @@ int snapshot_check_source(const struct vm *vm, struct error *err)
         return error_set(err, EBUSY, "vm %s is being forked: try again", vm->head.id);
     if (vm_devices_check_whole(vm, err) < 0)
         return -err->code;
-    if ((vm->state == VM_RUNNING || vm->state == VM_PAUSED) && stays && vm->pidfd >= 0)
+    /* One that is pausing is waited for, as when it is to be held. */
+    if ((vm->state == VM_RUNNING || vm->state == VM_PAUSING || vm->state == VM_PAUSED) && stays &&
+        vm->pidfd >= 0)
         return 0;
     return error_set(err, EBUSY, "vm %s is %s: only a VM that runs, or is paused, has a state",
                      vm->head.id,
