@@ -198,6 +198,15 @@ static json_t *fork_spec(const json_t *parent, const char *parent_id)
     return json_whole(spec, result);
 }
 
+static bool is_among_first(const json_t *ids, size_t count, const json_t *id)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < count && !found; i++)
+        found = json_equal(json_array_get(ids, i), id);
+    return found;
+}
+
 static int forks_read(struct request *request, struct forks **ret_forks, struct error *err)
 {
     json_t *body = NULL, *id;
@@ -217,6 +226,9 @@ static int forks_read(struct request *request, struct forks **ret_forks, struct 
     {
         if (result == 0 && (!json_is_string(id) || !id_is_valid(json_string_value(id))))
             result = error_field(err, EINVAL, "ids", "ids[%zu]: " ID_RULE, index);
+        if (result == 0 && is_among_first(ids, index, id))
+            result = error_field(err, EINVAL, "ids", "ids[%zu]: %s is there already", index,
+                                 json_string_value(id));
     }
     if (result == 0)
         forks = calloc(1, sizeof *forks + json_array_size(ids) * sizeof forks->items[0]);
