@@ -42,10 +42,11 @@ static enum outlook look_at_vm(const struct vm *vm, enum node_wait_for what, int
                         vm->state == VM_PAUSED)
                    ? REACHED
                    : NOT_YET;
-    if (what == NODE_WAIT_PAUSED)
-        return vm->state == VM_PAUSED && vm->intent == VM_INTENT_PAUSE ? REACHED
-               : vm->intent != VM_INTENT_PAUSE                         ? NEVER
-                                                                       : NOT_YET;
+    if (what == NODE_WAIT_PAUSED) {
+        if (vm->intent != VM_INTENT_PAUSE)
+            return NEVER;
+        return vm->state == VM_PAUSED && vm->observed_generation >= generation ? REACHED : NOT_YET;
+    }
     if (what == NODE_WAIT_RUNNING) {
         if (vm->state == VM_RUNNING && vm->intent == VM_INTENT_NONE &&
             vm->observed_generation >= generation)

@@ -226,10 +226,12 @@ static void changed(struct request *request)
         return;
     }
     remember_uid(request, resource);
-    /* a deleted one never observes its last generation */
-    generation = request->step.wait_for == NODE_WAIT_DELETED
-                     ? 0
-                     : json_integer_value(json_object_get(resource, "generation"));
+    /* A deleted one never observes its last generation; a paused one has devices that come or go
+     * only when it goes on. */
+    generation =
+        request->step.wait_for == NODE_WAIT_DELETED || request->step.wait_for == NODE_WAIT_PAUSED
+            ? 0
+            : json_integer_value(json_object_get(resource, "generation"));
     json_decref(resource);
     request_wait(request, kind, request->parameter, request->step.wait_for, generation,
                  request->step.wait_ms, waited);
