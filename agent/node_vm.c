@@ -191,6 +191,18 @@ static uint32_t *used_addresses(const struct node *node, const struct vm *vm, un
     return used;
 }
 
+static int network_full(const struct vm_nic_spec *nic, const struct network *network,
+                        const char *field, struct error *err)
+{
+    uint32_t capacity = address_pool_capacity(&network->config.cidr);
+
+    return error_field(err, EADDRNOTAVAIL, field,
+                       capacity < ADDRESS_POOL_GUESTS_MAX
+                           ? "%s: network %s is full: all its %u addresses are given"
+                           : "%s: network %s is full: it has %u guests, the most there may be",
+                       field, nic->network, capacity);
+}
+
 static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec *nic,
                         const struct network *network, const uint32_t *used, size_t used_count,
                         struct error *err)
@@ -202,11 +214,7 @@ static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec 
     if (!nic->has_ipv4) {
         result = address_pool_pick(&network->config.cidr, used, used_count, network->recent,
                                    network->recent_count, &vm->nics[nic->place].ipv4, err);
-        return result < 0 ? error_field(err, EADDRNOTAVAIL, field,
-                                        "%s: network %s is full: all "
-                                        "its %zu addresses are given",
-                                        field, nic->network, used_count)
-                          : 0;
+        return result < 0 ? network_full(nic, network, field, err) : 0;
     }
     if (address_pool_check(&network->config.cidr, nic->ipv4, err) < 0) {
         char reason[sizeof err->message];
@@ -216,6 +224,8 @@ static int take_address(struct vm *vm, unsigned index, const struct vm_nic_spec 
     }
     if (bsearch(&nic->ipv4, used, used_count, sizeof *used, compare_addresses))
         return address_taken(vm, field, err);
+    if (address_pool_is_full(&network->config.cidr, used, used_count))
+        return network_full(nic, network, field, err);
     vm->nics[nic->place].ipv4 = nic->ipv4;
     return 0;
 }

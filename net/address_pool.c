@@ -1,7 +1,6 @@
 #include "net/address_pool.h"
 
 #include <errno.h>
-#include <stdbool.h>
 
 #include "base/error.h"
 
@@ -61,22 +60,33 @@ static uint32_t find_fresh(const struct cidr *cidr, const uint32_t *used, size_t
     return 0;
 }
 
+static uint32_t count_guests(const struct cidr *cidr, const uint32_t *used, size_t used_count)
+{
+    uint32_t guests = 0;
+
+    for (size_t i = 0; i < used_count; i++)
+        guests += is_guest_address(cidr, used[i]);
+    return guests;
+}
+
+bool address_pool_is_full(const struct cidr *cidr, const uint32_t *used, size_t used_count)
+{
+    return count_guests(cidr, used, used_count) >= address_pool_capacity(cidr);
+}
+
 int address_pool_pick(const struct cidr *cidr, const uint32_t *used, size_t used_count,
                       const uint32_t *recent, size_t recent_count, uint32_t *ret_address,
                       struct error *err)
 {
     uint32_t capacity = address_pool_capacity(cidr);
-    uint32_t guests = 0;
     uint32_t address;
     char text[CIDR_TEXT];
 
-    for (size_t i = 0; i < used_count; i++)
-        guests += is_guest_address(cidr, used[i]);
     address = find_fresh(cidr, used, used_count, recent, recent_count);
     for (size_t i = 0; i < recent_count && address == 0; i++)
         if (is_guest_address(cidr, recent[i]) && !is_used(used, used_count, recent[i]))
             address = recent[i];
-    if (guests >= capacity || address == 0) {
+    if (address_pool_is_full(cidr, used, used_count) || address == 0) {
         cidr_format(cidr, text);
         return error_set(err, ENOSPC, "network %s is full: it holds %u guests", text, capacity);
     }

@@ -3,6 +3,7 @@
  * Of a network's addresses the first is the host's, the last the broadcast; the others are for
  * guests, at most ADDRESS_POOL_GUESTS_MAX of them (a Linux bridge has 1,024 port numbers). */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "net/cidr.h"
@@ -13,6 +14,9 @@ struct error;
 
 /* How many guests a network can hold. */
 uint32_t address_pool_capacity(const struct cidr *cidr);
+
+/* Has it as many already?  used: as for address_pool_pick. */
+bool address_pool_is_full(const struct cidr *cidr, const uint32_t *used, size_t used_count);
 
 /* The lowest address that is neither used nor recently released; if there is none, the one that was
  * released longest ago: peers, ARP caches and leases may still know the last owner of others.

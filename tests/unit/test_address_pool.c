@@ -89,6 +89,10 @@ static void holds_what_a_bridge_holds(void **state)
         address_pool_pick(&whole, used, ADDRESS_POOL_GUESTS_MAX - 1, NULL, 0, &address, NULL), 0);
     assert_int_equal(
         address_pool_pick(&whole, used, ADDRESS_POOL_GUESTS_MAX, NULL, 0, &address, NULL), -ENOSPC);
+    assert_false(address_pool_is_full(&whole, used, ADDRESS_POOL_GUESTS_MAX - 1));
+    assert_true(address_pool_is_full(&whole, used, ADDRESS_POOL_GUESTS_MAX));
+    used[0] = whole.address + 1; /* the gateway's is no guest's */
+    assert_false(address_pool_is_full(&whole, used, ADDRESS_POOL_GUESTS_MAX));
 }
 
 static void checks_a_fixed_address(void **state)
