@@ -232,22 +232,39 @@ static const json_t *look_up(struct json_reader *reader, const char *key,
     return value;
 }
 
+/* JSON has one kind of number: 4.0 is an integer as 4 is (JSON Schema, 6.1.1).  Not beyond 2^53,
+ * from where on a double may stand for its neighbours. */
+static bool integer_of(const json_t *value, int64_t *ret_integer)
+{
+    static const double exact_max = 9007199254740992.0;
+    double real = json_real_value(value);
+
+    *ret_integer = json_integer_value(value);
+    if (!json_is_real(value))
+        return json_is_integer(value);
+    if (real <= -exact_max || real >= exact_max)
+        return false;
+    *ret_integer = (int64_t)real;
+    return (double)*ret_integer == real;
+}
+
 int64_t json_read_integer(struct json_reader *reader, const char *key, int64_t min, int64_t max,
                           enum json_presence presence, int64_t fallback)
 {
     const json_t *value = look_up(reader, key, presence);
+    int64_t integer;
 
     if (!value)
         return fallback;
-    if (!json_is_integer(value)) {
+    if (!integer_of(value, &integer)) {
         json_reader_fail(reader, key, "must be an integer");
         return fallback;
     }
-    if (json_integer_value(value) < min || json_integer_value(value) > max) {
+    if (integer < min || integer > max) {
         json_reader_fail(reader, key, "must be from %lld to %lld", (long long)min, (long long)max);
         return fallback;
     }
-    return json_integer_value(value);
+    return integer;
 }
 
 const char *json_read_string(struct json_reader *reader, const char *key, size_t max,

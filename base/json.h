@@ -68,6 +68,7 @@ struct json_reader {
 
 void json_reader_init(struct json_reader *reader, const json_t *object, const char *path,
                       struct error *err);
+/* 4.0 is one, too, up to 2^53. */
 int64_t json_read_integer(struct json_reader *reader, const char *key, int64_t min, int64_t max,
                           enum json_presence presence, int64_t fallback);
 /* Borrowed from the JSON; NULs inside are refused; length in bytes. */

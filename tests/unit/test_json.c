@@ -179,7 +179,7 @@ static void finish(struct read *read, int result, const char *field)
 static void integers_have_bounds(void **state)
 {
     static const char *const bad[] = { "{\"n\":0}",    "{\"n\":9}",
-                                       "{\"n\":1.0}",  "{\"n\":\"1\"}",
+                                       "{\"n\":1.5}",  "{\"n\":\"1\"}",
                                        "{\"n\":true}", "{\"n\":null}",
                                        "{}",           "{\"n\":-9223372036854775808}" };
     struct read read;
@@ -189,6 +189,15 @@ static void integers_have_bounds(void **state)
     assert_int_equal(json_read_integer(&read.reader, "n", 1, 8, JSON_REQUIRED, 0), 8);
     assert_int_equal(json_read_integer(&read.reader, "absent", 1, 8, JSON_OPTIONAL, 5), 5);
     finish(&read, 0, "");
+    start(&read, "{\"n\":4.0,\"exponent\":4e0,\"most\":9007199254740991.0}", "spec");
+    assert_int_equal(json_read_integer(&read.reader, "n", 1, 8, JSON_REQUIRED, 0), 4);
+    assert_int_equal(json_read_integer(&read.reader, "exponent", 1, 8, JSON_REQUIRED, 0), 4);
+    assert_int_equal(json_read_integer(&read.reader, "most", 1, INT64_MAX, JSON_REQUIRED, 0),
+                     9007199254740991);
+    finish(&read, 0, "");
+    start(&read, "{\"n\":9007199254740992.0}", "spec");
+    assert_int_equal(json_read_integer(&read.reader, "n", 1, INT64_MAX, JSON_REQUIRED, 3), 3);
+    finish(&read, -EINVAL, "spec.n");
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
         start(&read, bad[i], "spec");
         assert_int_equal(json_read_integer(&read.reader, "n", 1, 8, JSON_REQUIRED, 3), 3);
