@@ -153,7 +153,8 @@ int cpu_baseline_check(enum cpu_baseline baseline, const struct vmm_cpuid *host,
             snprintf(lacking + used, sizeof lacking - used, "%s%s", used ? ", " : "",
                      features[i].name);
     }
-    return lacking[0] ? error_field(err, ENOEXEC, "cpu", "cpu: this host lacks, of %s: %s",
+    return lacking[0] ? error_field(err, ENOEXEC, "cpu",
+                                    "cpu: this host lacks, of %s: %s; take a lower level, or host",
                                     cpu_baseline_names[baseline], lacking)
                       : 0;
 }

@@ -135,16 +135,19 @@ static int check(const struct jail_cgroup *cgroup, unsigned controllers,
                  const struct jail_share *share, struct error *err)
 {
     if (share->cpu_limit_percent > 0 && !(controllers & JAIL_CONTROLLER_CPU))
-        return error_field(
-            err, ENOEXEC, "cpu_limit_percent",
-            "cpu_limit_percent: this host's VMs have no cpu controller of cgroup v2");
+        return error_field(err, ENOEXEC, "cpu_limit_percent",
+                           "cpu_limit_percent: this host's VMs have no cpu controller of cgroup "
+                           "v2: leave it out, or "
+                           "see to the finding cgroup of GET /v1/node");
     if (limits_io(share) && !(controllers & JAIL_CONTROLLER_IO))
         return error_field(err, ENOEXEC, "io_limit",
-                           "io_limit: this host's VMs have no io controller of cgroup v2");
+                           "io_limit: this host's VMs have no io controller of cgroup v2: take the "
+                           "disks' rate_limit, or see to the finding cgroup of GET /v1/node");
     if (limits_io(share) && !cgroup->io_device[0])
         return error_field(err, ENOEXEC, "io_limit",
                            "io_limit: the volumes of this host are on no disk of their own that "
-                           "the kernel could limit");
+                           "the kernel could limit: take the disks' rate_limit, or have the state "
+                           "directory on a disk");
     return 0;
 }
 
