@@ -80,6 +80,7 @@ static const struct field vm_fields[] = {
     { "boot.snapshot", NEVER, "what a VM goes on from is decided when it is made" },
     { "boot.fork", NEVER, "what a VM goes on from is decided when it is made" },
     { "vsock", AT_REST, NULL },
+    { "vsock.cid", AT_REST, NULL },
     { "vsock.ports", AT_ONCE, NULL },
     { "disks", NEVER, "PUT or DELETE the one disk, below the VM" },
     { "disks[]", NEVER, "detach the disk, and attach it anew" },
@@ -87,6 +88,10 @@ static const struct field vm_fields[] = {
     { "disks[].on_enospc", AT_REST, NULL },
     { "disks[].queues", AT_REST, NULL },
     { "disks[].rate_limit", AT_ONCE, NULL },
+    { "disks[].rate_limit.bytes_per_second", AT_ONCE, NULL },
+    { "disks[].rate_limit.bytes_burst", AT_ONCE, NULL },
+    { "disks[].rate_limit.ops_per_second", AT_ONCE, NULL },
+    { "disks[].rate_limit.ops_burst", AT_ONCE, NULL },
     { "nics", NEVER, "PUT or DELETE the one nic, below the VM" },
     { "nics[]", NEVER, "detach the nic, and attach it anew" },
     { "nics[].mac", NEVER, NULL },
@@ -94,7 +99,15 @@ static const struct field vm_fields[] = {
     { "nics[].queues", AT_REST, NULL },
     { "nics[].vhost", AT_REST, NULL },
     { "nics[].rx_rate_limit", AT_ONCE, NULL },
+    { "nics[].rx_rate_limit.bytes_per_second", AT_ONCE, NULL },
+    { "nics[].rx_rate_limit.bytes_burst", AT_ONCE, NULL },
+    { "nics[].rx_rate_limit.ops_per_second", AT_ONCE, NULL },
+    { "nics[].rx_rate_limit.ops_burst", AT_ONCE, NULL },
     { "nics[].tx_rate_limit", AT_ONCE, NULL },
+    { "nics[].tx_rate_limit.bytes_per_second", AT_ONCE, NULL },
+    { "nics[].tx_rate_limit.bytes_burst", AT_ONCE, NULL },
+    { "nics[].tx_rate_limit.ops_per_second", AT_ONCE, NULL },
+    { "nics[].tx_rate_limit.ops_burst", AT_ONCE, NULL },
     { 0 },
 };
 
@@ -275,7 +288,8 @@ int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const
         snprintf(inner, sizeof inner, "%s%s%s", path, path[0] ? "." : "", key);
         if (json_is_null(value) && !has && !is_field(fields_of[kind], inner))
             result = error_field(err, EINVAL, inner, "%s: is not a known field", inner);
-        else if (json_is_object(value) && json_is_object(has) && strcmp(inner, "labels") != 0)
+        else if (json_is_object(value) && (!has || json_is_object(has)) &&
+                 strcmp(inner, "labels") != 0)
             result = spec_change_check_nulls(kind, has, value, inner, err);
         if (result < 0)
             return result;

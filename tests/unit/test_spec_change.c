@@ -257,12 +257,19 @@ static void a_null_of_no_field_is_a_mistake(void **state)
     assert_nulls(RESOURCE_VM, "{\"x\":1}", "{\"x\":null}", "", "");
     assert_nulls(RESOURCE_VM, "{\"io_limit\":{}}", "{\"io_limit\":{\"read_ops_per_second\":null}}",
                  "", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"io_limit\":{\"read_ops_per_second\":null}}", "", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"io_limit\":{\"read_ops\":null}}", "", "io_limit.read_ops");
+    assert_nulls(RESOURCE_VM, "{}", "{\"vsock\":{\"cid\":null,\"ports\":null}}", "", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"vsock\":{\"port\":null}}", "", "vsock.port");
     assert_nulls(RESOURCE_VM, "{\"balloon\":{}}", "{\"balloon\":{\"mib\":null}}", "",
                  "balloon.mib");
     assert_nulls(RESOURCE_VM, "{\"boot\":{}}", "{\"boot\":{\"initrd\":null}}", "", "");
     assert_nulls(RESOURCE_VM, "{\"labels\":{}}", "{\"labels\":{\"any\":null}}", "", "");
     assert_nulls(RESOURCE_VM, "{}", "{\"rate_limit\":null}", "disks[]", "");
     assert_nulls(RESOURCE_VM, "{}", "{\"rx_rate_limit\":null}", "disks[]", "disks[].rx_rate_limit");
+    assert_nulls(RESOURCE_VM, "{}", "{\"rate_limit\":{\"ops_burst\":null}}", "disks[]", "");
+    assert_nulls(RESOURCE_VM, "{}", "{\"rate_limit\":{\"burst\":null}}", "disks[]",
+                 "disks[].rate_limit.burst");
     assert_nulls(RESOURCE_VM, "{}", "{\"mac\":null}", "nics[]", "");
     assert_nulls(RESOURCE_VOLUME, "{}", "{\"image\":null}", "", "");
     assert_nulls(RESOURCE_NETWORK, "{}", "{\"mtus\":null}", "", "mtus");
