@@ -30,10 +30,13 @@ void log_unblock(int fd)
     }
 }
 
-/* False if there was no room; else there is nowhere to report it. */
+/* False if there was no room for all of it, as a terminal may have for a part; else there is
+ * nowhere to report it. */
 static bool put(const struct log *log, const char *line, size_t size)
 {
-    return write(log->fd, line, size) >= 0 || errno != EAGAIN;
+    ssize_t written = write(log->fd, line, size);
+
+    return written < 0 ? errno != EAGAIN : (size_t)written == size;
 }
 
 static void tell_losses(const struct log *log)

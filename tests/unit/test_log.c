@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <unistd.h>
 #include "base/log.h"
 
@@ -142,6 +143,36 @@ static void a_terminal_stays_as_others_have_it(void **state)
     close(master);
 }
 
+/* A terminal takes the part of a line that it has room for. */
+static void a_part_of_a_line_is_not_a_line(void **state)
+{
+    struct log_losses losses = { 0 };
+    struct log log = { .level = LOG_LEVEL_INFO, .name = "a", .losses = &losses };
+    unsigned long written = 0, read_whole = 0;
+    struct termios raw;
+    int master, terminal;
+    char bytes[4096];
+    ssize_t size;
+
+    (void)state;
+    assert_int_equal(openpty(&master, &terminal, NULL, NULL, NULL), 0);
+    assert_int_equal(tcgetattr(terminal, &raw), 0);
+    cfmakeraw(&raw);
+    assert_int_equal(tcsetattr(terminal, TCSANOW, &raw), 0);
+    log_unblock(terminal);
+    log.fd = terminal;
+    for (; losses.total == 0 && written < 10000; written++)
+        log_info(&log, "%0900d", 0);
+    assert_int_equal(losses.total, 1);
+    assert_int_equal(fcntl(master, F_SETFL, O_NONBLOCK), 0);
+    while ((size = read(master, bytes, sizeof bytes)) > 0)
+        for (ssize_t i = 0; i < size; i++)
+            read_whole += bytes[i] == '\n';
+    assert_int_equal(read_whole, written - 1);
+    close(terminal);
+    close(master);
+}
+
 /* To open it anew would begin at its start. */
 static void a_file_is_appended_to(void **state)
 {
@@ -168,6 +199,7 @@ int main(void)
         cmocka_unit_test(a_full_pipe_waits_for_nobody),
         cmocka_unit_test(a_full_socket_waits_for_nobody),
         cmocka_unit_test(a_terminal_stays_as_others_have_it),
+        cmocka_unit_test(a_part_of_a_line_is_not_a_line),
         cmocka_unit_test(a_file_is_appended_to),
     };
 
