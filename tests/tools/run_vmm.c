@@ -504,5 +504,5 @@ int main(int argc, char **argv)
     status = run_to_the_end(&run);
     while (wait(NULL) > 0) /* forks */
         ;
-    return status;
+    exit(status); /* run is to be there still when clean_up looks at it */
 }
