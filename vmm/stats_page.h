@@ -11,8 +11,10 @@
  * and not all of one instant.
  *
  * The magic tells the layout: "PAG" and a digit.  An agent meets the pages of VMMs that are older,
- * or newer, than itself, and reads their head: so a new layout has another digit, and keeps for
- * ever the first STATS_HEAD_BYTES, the numbers of enum exit_reason, and where the console ring is.
+ * or newer, than itself.  What is added at the end is 0 where a VMM does not know it, and needs no
+ * other digit.  What moves a field, as one more of enum stats_exit would, does: of such a page only
+ * the head is read.  So all layouts have for ever the same first STATS_HEAD_BYTES, numbers of enum
+ * exit_reason, and place of the console ring.
  */
 #pragma once
 #include <stddef.h>
@@ -89,8 +91,7 @@ struct stats_page {
     int32_t exit_detail;  /* before there is a reason, and of a power-off: SIGTERM if that came */
     char exit_text[120];
 
-    uint64_t
-        console_bytes; /* written since start; the newest byte is at (console_bytes-1) % RING */
+    uint64_t console_bytes; /* since start; the newest byte is at (console_bytes-1) % RING */
     uint64_t vcpu_exits[STATS_VCPUS_MAX][STATS_EXIT_COUNT];
     struct stats_disk disks[STATS_DISKS_MAX];
     struct stats_nic nics[STATS_NICS_MAX];
@@ -104,4 +105,5 @@ struct stats_page {
 _Static_assert(offsetof(struct stats_page, exit_reason) == 16 &&
                    offsetof(struct stats_page, vcpu_exits) == STATS_HEAD_BYTES,
                "the head is where it always was");
+_Static_assert(offsetof(struct stats_page, disk_full) == 2320, "what moves has another magic");
 _Static_assert(sizeof(struct stats_page) <= CONSOLE_OFFSET, "counters fit before the console");
