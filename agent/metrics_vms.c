@@ -261,12 +261,14 @@ static void print_families(FILE *out, const struct family *families, size_t fami
 static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
 {
     print_families(out, vm_families, ARRAY_LENGTH(vm_families), samples, count);
-    metrics_head(out, "warren_vm_exits_total", "counter", "Exits of its vCPUs to the VMM since start");
+    metrics_head(out, "warren_vm_exits_total", "counter",
+                 "Exits of its vCPUs to the VMM since start");
     for (size_t i = 0; i < count; i++)
         for (int kind = 0; kind < STATS_EXIT_COUNT; kind++)
             fprintf(out, "warren_vm_exits_total{vm=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
                     samples[i].id, exit_kinds[kind], samples[i].exits[kind]);
-    metrics_head(out, "warren_vm_process_memory_bytes", "gauge", "Memory of the VM's process by kind");
+    metrics_head(out, "warren_vm_process_memory_bytes", "gauge",
+                 "Memory of the VM's process by kind");
     for (size_t i = 0; i < count; i++)
         for (int kind = 0; kind < MEMORY_KIND_COUNT; kind++)
             fprintf(out, "warren_vm_process_memory_bytes{vm=\"%s\",kind=\"%s\"} %" PRIu64 "\n",
@@ -276,7 +278,7 @@ static void print_vms(FILE *out, const struct vm_sample *samples, size_t count)
         fprintf(out, "warren_vm_cpu_seconds_total{vm=\"%s\"} %.2f\n", samples[i].id,
                 samples[i].cpu_seconds);
     metrics_head(out, "warren_vm_cpu_throttled_seconds_total", "counter",
-         "Time for which cpu_limit_percent held the VM back");
+                 "Time for which cpu_limit_percent held the VM back");
     for (size_t i = 0; i < count; i++)
         if (samples[i].spec->share.cpu_limit_percent > 0)
             fprintf(out, "warren_vm_cpu_throttled_seconds_total{vm=\"%s\"} %.3f\n", samples[i].id,
