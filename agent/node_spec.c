@@ -8,6 +8,7 @@
 #include "agent/node_internal.h"
 #include "agent/node_schedule.h"
 #include "agent/node_wait.h"
+#include "agent/spec_change.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -333,35 +334,12 @@ static void wish_committed(void *context, int result, const struct error *err)
     go_on(node);
 }
 
-/* What is merged has no more of a null than its effect, so a mistyped name would be taken. */
-static int check_nulls(const json_t *known, const json_t *patch, const char *path,
-                       struct error *err)
+/* Of a client's patch: what is merged has no more of a null than its effect, so a mistyped name
+ * would be taken.  Shown, a spec has all fields. */
+static int check_patch(const json_t *patch, struct error *err)
 {
-    const char *key;
-    json_t *value;
-    int result = 0;
-
-    json_object_foreach((json_t *)patch, key, value)
-    {
-        const json_t *has = json_object_get(known, key);
-        char inner[128];
-
-        snprintf(inner, sizeof inner, "%s%s%s", path, path[0] ? "." : "", key);
-        if (json_is_null(value) && !has)
-            result = error_field(err, EINVAL, inner, "%s: is not a known field", inner);
-        else if (json_is_object(value) && json_is_object(has))
-            result = check_nulls(has, value, inner, err);
-        if (result < 0)
-            break;
-    }
-    return result;
-}
-
-int node_spec_check_patch(const json_t *patch, struct error *err)
-{
-    /* Shown, it has all fields. */
     json_t *known = node_spec_json(&node_spec_default, /* stored= */ false);
-    int result = known ? check_nulls(known, patch, "", err) : error_no_memory(err);
+    int result = known ? spec_change_check_known(known, patch, err) : error_no_memory(err);
 
     json_decref(known);
     return result;
@@ -457,7 +435,7 @@ void node_patch_spec(struct node *node, const json_t *patch, struct node_conditi
     const json_t *schedulable = json_object_get(patch, "schedulable");
     json_t *mine = json_whole_copy(patch);
     struct error err = { 0 };
-    int result = node_spec_check_patch(patch, &err);
+    int result = check_patch(patch, &err);
 
     if (result < 0) {
         json_decref(mine);

@@ -64,8 +64,6 @@ int node_spec_restore(struct node *node, const struct record *record, const json
 /* A merge patch of the stored form.  patch: taken; NULL = memory is short. */
 void node_spec_change(struct node *node, json_t *patch, struct node_condition condition,
                       node_done_fn *done, void *context);
-/* Of a client's patch, before that: no null is of a field that there is not.  -EINVAL naming it. */
-int node_spec_check_patch(const json_t *patch, struct error *err);
 /* It stands otherwise now: written as soon as that can be. */
 void node_spec_note(struct node *node, const struct node_status *status);
 /* Tries again to write what could not be written. */

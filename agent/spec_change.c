@@ -273,8 +273,9 @@ static bool is_field(const struct field *fields, const char *path)
     return false;
 }
 
-int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const json_t *patch,
-                            const char *path, struct error *err)
+/* fields: NULL = `before` has all that there are. */
+static int check_nulls(const struct field *fields, const json_t *before, const json_t *patch,
+                       const char *path, struct error *err)
 {
     const char *key;
     json_t *value;
@@ -286,13 +287,24 @@ int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const
         int result = 0;
 
         snprintf(inner, sizeof inner, "%s%s%s", path, path[0] ? "." : "", key);
-        if (json_is_null(value) && !has && !is_field(fields_of[kind], inner))
+        if (json_is_null(value) && !has && !(fields && is_field(fields, inner)))
             result = error_field(err, EINVAL, inner, "%s: is not a known field", inner);
         else if (json_is_object(value) && (!has || json_is_object(has)) &&
                  strcmp(inner, "labels") != 0)
-            result = spec_change_check_nulls(kind, has, value, inner, err);
+            result = check_nulls(fields, has, value, inner, err);
         if (result < 0)
             return result;
     }
     return 0;
+}
+
+int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const json_t *patch,
+                            const char *path, struct error *err)
+{
+    return check_nulls(fields_of[kind], before, patch, path, err);
+}
+
+int spec_change_check_known(const json_t *known, const json_t *patch, struct error *err)
+{
+    return check_nulls(NULL, known, patch, "", err);
 }

@@ -24,3 +24,5 @@ int spec_change_check(enum resource_kind kind, const json_t *before, const json_
  * where that is, "" or as in "disks[]".  -EINVAL, naming the field. */
 int spec_change_check_nulls(enum resource_kind kind, const json_t *before, const json_t *patch,
                             const char *path, struct error *err);
+/* The same of a patch of what is shown with all fields that there are. */
+int spec_change_check_known(const json_t *known, const json_t *patch, struct error *err);
