@@ -48,8 +48,7 @@ static void tell_losses(const struct log *log)
     if (count == 0)
         return;
     size =
-        snprintf(line, sizeof line,
-                 "<4>%s: %lu lines before this are lost: nobody read them, so the log was full\n",
+        snprintf(line, sizeof line, "<4>%s: lines lost before this, as nobody read the log: %lu\n",
                  log->name, count);
     if (!put(log, line, (size_t)size))
         atomic_fetch_add(&log->losses->untold, count);
