@@ -131,7 +131,8 @@ static void a_terminal_stays_as_others_have_it(void **state)
     int master, terminal, ours;
 
     (void)state;
-    assert_int_equal(openpty(&master, &terminal, NULL, NULL, NULL), 0);
+    if (openpty(&master, &terminal, NULL, NULL, NULL) < 0)
+        skip(); /* no /dev/pts is here */
     ours = dup(terminal);
     log_unblock(ours);
     assert_false(is_blocking(ours));
@@ -154,7 +155,8 @@ static void a_part_of_a_line_is_not_a_line(void **state)
     ssize_t size;
 
     (void)state;
-    assert_int_equal(openpty(&master, &terminal, NULL, NULL, NULL), 0);
+    if (openpty(&master, &terminal, NULL, NULL, NULL) < 0)
+        skip(); /* no /dev/pts is here */
     assert_int_equal(tcgetattr(terminal, &raw), 0);
     cfmakeraw(&raw);
     assert_int_equal(tcsetattr(terminal, TCSANOW, &raw), 0);
