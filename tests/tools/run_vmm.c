@@ -376,7 +376,9 @@ static void run_fork(struct run *run, int state, const int *layers, size_t count
 {
     char path[512];
 
-    run->pid = 0, run->directory_fd = -1, run->directory[0] = '\0'; /* the parent's */
+    run->pid = 0; /* the parent's, as the directory */
+    run->directory_fd = -1;
+    run->directory[0] = '\0';
     snprintf(path, sizeof path, "%s.%u", run->fork, run->forked);
     if (!freopen(path, "w", stdout)) {
         perror(path);
