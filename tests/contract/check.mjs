@@ -40,27 +40,51 @@ function parsed(exchange) {
     };
 }
 
-// Every named property below a schema, as `Schema.field`, that the value has.
-const had = new Set(), all = new Set(); // seen; in the document
-function properties(at, value, depth, use) {
+// The schemas that one at a place consists of: itself, and what it is made of or a choice of.
+function parts(at) {
     const { at: place, value: schema } = api.find(at);
-    if (!schema || depth > 12) return;
-    for (const key of ["allOf", "oneOf", "anyOf"])
-        (schema[key] ?? []).forEach((_, i) => properties([...place, key, i], value, depth + 1, use));
-    for (const name of Object.keys(schema.properties ?? {})) {
-        const id = [...place, "properties", name].slice(place[0] === "components" ? 2 : 0).join(".").replaceAll(".properties.", ".");
-        const there = value && typeof value === "object" && name in value;
-        if (!use) all.add(id);
-        else if (there) had.add(id);
-        if (!use || there)
-            properties([...place, "properties", name], use ? value[name] : null, depth + 1, use);
-    }
-    if (schema.items) {
-        if (!use) properties([...place, "items"], null, depth + 1, use);
-        else if (Array.isArray(value)) for (const item of value) properties([...place, "items"], item, depth + 1, use);
+    return [{ place, schema }, ...["allOf", "oneOf", "anyOf"].flatMap((key) =>
+        (schema[key] ?? []).flatMap((_, i) => parts([...place, key, i])))];
+}
+
+// `Schema.field`
+const named = (place, ...fields) => [...place.slice(place[0] === "components" ? 2 : 0), ...fields].join(".").replaceAll(".properties.", ".");
+const all = new Set(); // in the document
+function properties(at, depth) {
+    if (depth > 12) return; // schemas may have themselves within
+    for (const { place, schema } of parts(at)) {
+        for (const name of Object.keys(schema.properties ?? {})) {
+            all.add(named(place, name));
+            properties([...place, "properties", name], depth + 1);
+        }
+        if (schema.items) properties([...place, "items"], depth + 1);
     }
 }
-for (const name of Object.keys(api.document.components.schemas)) properties(["components", "schemas", name], null, 0, false);
+for (const name of Object.keys(api.document.components.schemas)) properties(["components", "schemas", name], 0);
+
+// Those that a value has which stands at these places; and fields of answers that no schema there names.
+const had = new Set(), unnamed = new Set();
+function fields(places, value, answer) {
+    const schemas = places.flatMap(parts);
+    if (schemas.length === 0) return; // whatever it is, and however deep
+    if (Array.isArray(value)) {
+        const items = schemas.filter(({ schema }) => schema.items).map(({ place }) => [...place, "items"]);
+        for (const item of value) fields(items, item, answer);
+    } else if (value && typeof value === "object") {
+        const objects = schemas.filter(({ schema }) => schema.properties);
+        const open = objects.length === 0 || schemas.some(({ schema }) => schema.additionalProperties);
+        for (const [name, member] of Object.entries(value)) {
+            const here = objects.filter(({ schema }) => name in schema.properties).map(({ place }) => place);
+            for (const place of here) had.add(named(place, name));
+            if (answer && !open && here.length === 0) unnamed.add(named(objects[0].place, name));
+            fields(here.map((place) => [...place, "properties", name]), member, answer);
+        }
+    }
+}
+
+function json(text) {
+    try { return JSON.parse(text); } catch { return null; }
+}
 
 const counts = new Map(), statuses = new Map();
 const wrong = new Map();
@@ -81,9 +105,11 @@ for (const dir of dirs.filter(existsSync)) {
             const response = api.document.paths[operation.path][operation.method.toLowerCase()].responses;
             const at = api.find([...operation.at, "responses", response[e.status] ? String(e.status) : "default"]);
             const type = Object.keys(at.value?.content ?? {}).find((t) => /json/.test(t));
-            try { if (type) properties([...at.at, "content", type, "schema"], JSON.parse(e.body), 0, true); } catch {}
+            const heard = type && json(e.body);
+            if (heard) fields([[...at.at, "content", type, "schema"]], heard, true);
             const sent = Object.keys(operation.body?.value.content ?? {}).find((t) => /json/.test(t));
-            try { if (sent) properties([...operation.body.at, "content", sent, "schema"], JSON.parse(e.sent), 0, true); } catch {}
+            const said = sent && json(e.sent);
+            if (said) fields([[...operation.body.at, "content", sent, "schema"]], said, false);
         }
     }
 }
@@ -92,8 +118,9 @@ let passed = 0, failed = 0, skipped = 0;
 const ok = (name) => { passed++; console.log(`ok   ${name}`); };
 const fail = (name) => { failed++; console.log(`FAIL ${name}`); };
 for (const [what, where] of wrong) fail(`${what} (${where})`);
+if (unnamed.size) fail(`fields of answers that the document does not name: ${[...unnamed].join(", ")}`);
 if (checked === 0) fail("no exchange was recorded: run a suite of tests/integration first");
-else if (wrong.size === 0) ok(`${checked} recorded exchanges are as the document says`);
+else if (wrong.size + unnamed.size === 0) ok(`${checked} recorded exchanges are as the document says`);
 const never = api.operations.filter((o) => !counts.has(o.id)).map((o) => o.id);
 const unseen = [...all].filter((id) => !had.has(id));
 const undone = api.operations.flatMap((o) => Object.keys(api.document.paths[o.path][o.method.toLowerCase()].responses)
