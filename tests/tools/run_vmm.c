@@ -6,7 +6,7 @@
  *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
- * after --timeout, 125 if it could not be started, or did not do what it was asked. */
+ * after --timeout or a signal, which end the VMM, too, 125 if it could not be started, or did not do what it was asked. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,6 +14,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -196,6 +198,22 @@ static void make_directory(struct run *run)
     (void)mkdir(run->jail, 0755);
     run->listener = seqpacket_listen(run->directory_fd, "control", &err);
     must(run->listener, &err);
+}
+
+/* Those that ask for an end are read by follow. */
+static void hold_signals(struct run *run)
+{
+    sigset_t ends;
+
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGHUP);
+    run->signals = signalfd(-1, &ends, SFD_CLOEXEC);
+    if (run->signals < 0 || sigprocmask(SIG_BLOCK, &ends, NULL) < 0) {
+        perror("run_vmm: signals");
+        exit(EXIT_NOT_STARTED);
+    }
 }
 
 /* However run_vmm exits: its VMM would outlive it. */
@@ -434,16 +452,16 @@ static bool has_said(const struct run *run, const char *text)
     return memmem((const char *)run->page + CONSOLE_OFFSET, size, text, strlen(text));
 }
 
-/* Shows the console until the VMM ends; false if the time was over first. */
+/* Shows the console until the VMM ends; false if the time was over first, or a signal came. */
 static bool follow(struct run *run)
 {
-    struct pollfd end = { .fd = run->pidfd, .events = POLLIN };
+    struct pollfd fds[] = { { .fd = run->pidfd, .events = POLLIN },
+                            { .fd = run->signals, .events = POLLIN } };
 
     for (;;) {
-        int ready = poll(&end, 1, TICK_MS);
-
+        (void)poll(fds, 2, TICK_MS);
         show_console(run);
-        if (ready > 0)
+        if (fds[0].revents)
             return true;
         if (run->begin_ns == 0 && has_said(run, run->when))
             run->begin_ns = now_ns();
@@ -457,7 +475,7 @@ static bool follow(struct run *run)
         }
         if (run->forked < run->fork_count && is_due(run->begin_ns, run->fork_after_ms[run->forked]))
             make_fork(run);
-        if ((run->until && has_said(run, run->until)) ||
+        if (fds[1].revents || (run->until && has_said(run, run->until)) ||
             is_due(run->spawn_ns, 1000 * run->timeout_s)) {
             process_kill(run->pidfd, 9);
             return false;
@@ -472,7 +490,7 @@ static int report(const struct run *run, bool ended)
     (void)process_reap(run->pidfd, &status);
     fprintf(stderr, "\nrun_vmm: exit reason %u, detail %d, \"%.120s\"; wait status %#x%s\n",
             run->page->exit_reason, run->page->exit_detail, run->page->exit_text, (unsigned)status,
-            ended ? "" : " (killed: time is over)");
+            ended ? "" : " (killed)");
     if (!ended)
         return EXIT_TIMEOUT;
     if (run->page->exit_reason == EXIT_REASON_POWEROFF)
@@ -500,6 +518,7 @@ int main(int argc, char **argv)
     int status;
 
     read_options(&run, argc, argv);
+    hold_signals(&run);
     make_directory(&run);
     on_exit(clean_up, &run);
     open_all(&run);

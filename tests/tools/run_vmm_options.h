@@ -27,7 +27,7 @@ struct run {
     struct vmm_configure configure;
 
     char directory[32], jail[40];
-    int directory_fd, listener, connection, pidfd;
+    int directory_fd, listener, connection, pidfd, signals;
     pid_t pid;
     int fds[FDS_MAX];
     size_t fd_count;
