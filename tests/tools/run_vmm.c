@@ -6,7 +6,8 @@
  *   build/tests/run_vmm --kernel build/guest.elf --memory-backing 3 --fork PREFIX --fork-after MS
  *
  * Exit status: 0 after a power-off, the exit reason's number (stats_page.h) after another end, 124
- * after --timeout or a signal, which end the VMM, too, 125 if it could not be started, or did not do what it was asked. */
+ * after --timeout or a signal, which end the VMM, too, 125 if it could not be started, or did not
+ * do what it was asked. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
