@@ -63,9 +63,7 @@ int virtqueue_enable(struct virtqueue *queue, bool indirect, bool event_index)
     queue->used = used;
     queue->indirect = indirect;
     queue->event_index = event_index;
-    queue->next_avail = queue->next_used = queue->published_used = 0;
-    queue->in_flight = 0;
-    queue->enabled = true;
+    queue->enabled = true; /* the indices are those of virtqueue_reset */
     return 0;
 }
 

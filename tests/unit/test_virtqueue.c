@@ -9,6 +9,7 @@
 #include <errno.h>
 #include "tests/unit/memory_harness.h"
 #include "base/error.h"
+#include "vmm/transfer.h"
 #include "vmm/virtqueue.h"
 
 #define MEMORY_BYTES (2u << 20)
@@ -211,6 +212,7 @@ static void bad_geometry_is_refused(void **state)
         { "avail in the MMIO hole", SIZE, DESCRIPTORS, GUEST_HOLE_START, USED },
         { "used wraps", SIZE, DESCRIPTORS, AVAIL, UINT64_MAX - 3 },
         { "used event past RAM", SIZE, DESCRIPTORS, MEMORY_BYTES - 4 - 2 * SIZE, USED },
+        { "avail event past RAM", SIZE, DESCRIPTORS, AVAIL, MEMORY_BYTES - 4 - 8 * SIZE },
         { "avail on descriptors", SIZE, DESCRIPTORS, DESCRIPTORS + 0x10, USED },
         { "used on avail", SIZE, DESCRIPTORS, AVAIL, AVAIL },
         { "used on descriptors", SIZE, DESCRIPTORS, AVAIL, DESCRIPTORS + 0x70 },
@@ -226,7 +228,31 @@ static void bad_geometry_is_refused(void **state)
     }
 }
 
-/* Each breaks one rule; the queue answers -EPROTO now and until it is reset. */
+/* One right behind the other, as Linux lays them out, and up to the end of RAM. */
+static void rings_may_touch(void **state)
+{
+    static const struct {
+        uint64_t descriptors, avail, used;
+    } cases[] = {
+        { DESCRIPTORS, DESCRIPTORS + 16 * SIZE, USED },
+        { DESCRIPTORS, AVAIL, DESCRIPTORS + 16 * SIZE },
+        { DESCRIPTORS, DESCRIPTORS - 6 - 2 * SIZE, USED },
+        { DESCRIPTORS, USED + 6 + 8 * SIZE, USED },
+        { DESCRIPTORS, USED - 6 - 2 * SIZE, USED },
+        { MEMORY_BYTES - 16 * SIZE, AVAIL, USED },
+        { DESCRIPTORS, MEMORY_BYTES - 6 - 2 * SIZE, USED },
+        { DESCRIPTORS, AVAIL, MEMORY_BYTES - 8 - 8 * SIZE },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        virtqueue_reset(&f->queue);
+        configure(f, SIZE, cases[i].descriptors, cases[i].avail, cases[i].used);
+        if (virtqueue_enable(&f->queue, true, true) != 0)
+            fail_msg("refused: %zu", i);
+    }
+}
+
 /* What would be read behind ring and table looks like a descriptor. */
 static void put_bait(struct fixture *f)
 {
@@ -235,6 +261,7 @@ static void put_bait(struct fixture *f)
     put_descriptor(f, TABLE, 2, DATA, 4, 0, 0);
 }
 
+/* Each breaks one rule; the queue answers -EPROTO now and until it is reset. */
 static void broken_chains_stop_the_queue(void **state)
 {
     static const struct {
@@ -400,16 +427,97 @@ static void interrupts_follow_the_event_index(void **state)
     assert_true(virtqueue_enable_kicks(&f->queue, 2));
 }
 
+/* --- snapshots --- */
+
+/* Its machine is held, and it is loaded into one that a driver has never seen. */
+static void move(struct fixture *f, struct transfer *transfer)
+{
+    virtqueue_transfer(&f->queue, transfer);
+    virtqueue_reset(&f->queue);
+    transfer->loading = true;
+    virtqueue_transfer(&f->queue, transfer);
+}
+
+static void a_moved_queue_goes_on_where_it_was(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer transfer = { 0 };
+
+    start(f, true, false);
+    put_descriptor(f, DESCRIPTORS, 2, DATA, 4, WRITE, 0);
+    put_descriptor(f, DESCRIPTORS, 3, TABLE, 16, INDIRECT, 0);
+    put_descriptor(f, TABLE, 0, DATA, 4, WRITE, 0);
+    for (unsigned i = 0; i <= SIZE; i++) { /* so that where a ring wraps counts */
+        offer(f, 2);
+        assert_int_equal(pop(f), 1);
+        virtqueue_put(&f->queue, 2, 4);
+    }
+    assert_true(virtqueue_publish(&f->queue));
+    offer(f, 3); /* that it has not seen yet */
+    move(f, &transfer);
+    assert_int_equal(transfer.result, 0);
+    assert_false(virtqueue_publish(&f->queue));
+    assert_int_equal(pop(f), 1);
+    assert_int_equal(f->chain.head, 3);
+    assert_int_equal(f->chain.writable_count, 1);
+    virtqueue_put(&f->queue, 3, 5);
+    assert_true(virtqueue_publish(&f->queue));
+    assert_int_equal(get16(f, USED + 2), SIZE + 2);
+    assert_int_equal(get16(f, USED + 4 + 8), 3); /* the second entry */
+    assert_int_equal(get16(f, USED + 4 + 8 + 4), 5);
+    assert_int_equal(pop(f), 0);
+    free(transfer.bytes);
+}
+
+static void a_moved_queue_that_is_broken_stays_so(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer transfer = { 0 };
+
+    start(f, false, true);
+    offer(f, SIZE);
+    assert_int_equal(pop(f), -EPROTO);
+    put16(f, AVAIL + 4, 0); /* repaired, which does not help */
+    put_descriptor(f, DESCRIPTORS, 0, DATA, 4, 0, 0);
+    move(f, &transfer);
+    assert_int_equal(transfer.result, 0);
+    assert_int_equal(pop(f), -EPROTO);
+    free(transfer.bytes);
+}
+
+static void rings_of_a_snapshot_are_checked(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer transfer = { 0 };
+
+    start(f, false, false);
+    f->queue.used_address = MEMORY_BYTES; /* nothing else could have written that */
+    move(f, &transfer);
+    assert_int_equal(transfer.result, -EPROTO);
+    assert_false(f->queue.enabled);
+    free(transfer.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(a_chain_comes_out_as_it_was_put_in), TEST(indices_wrap),
-        TEST(rewound_chains_come_again),          TEST(an_indirect_chain_follows_direct_ones),
-        TEST(too_few_vectors_leave_the_chain),    TEST(bad_geometry_is_refused),
-        TEST(broken_chains_stop_the_queue),       TEST(a_chain_longer_than_the_queue_is_refused),
-        TEST(a_jumping_avail_index_is_refused),   TEST(more_than_the_queue_in_flight_is_refused),
-        TEST(interrupts_follow_the_flag),         TEST(interrupts_follow_the_event_index),
+        TEST(a_chain_comes_out_as_it_was_put_in),
+        TEST(indices_wrap),
+        TEST(rewound_chains_come_again),
+        TEST(an_indirect_chain_follows_direct_ones),
+        TEST(too_few_vectors_leave_the_chain),
+        TEST(bad_geometry_is_refused),
+        TEST(broken_chains_stop_the_queue),
+        TEST(a_chain_longer_than_the_queue_is_refused),
+        TEST(a_jumping_avail_index_is_refused),
+        TEST(more_than_the_queue_in_flight_is_refused),
+        TEST(interrupts_follow_the_flag),
+        TEST(interrupts_follow_the_event_index),
+        TEST(rings_may_touch),
+        TEST(a_moved_queue_goes_on_where_it_was),
+        TEST(a_moved_queue_that_is_broken_stays_so),
+        TEST(rings_of_a_snapshot_are_checked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
