@@ -107,6 +107,12 @@ static void a_flush_orders_data_and_bits(void **state)
     assert_int_equal(submit(f->disk, DISK_WRITE, border, bytes, sizeof bytes, false), 0);
     assert_int_equal(submit(f->disk, DISK_FLUSH, 0, NULL, 0, false), 0);
     assert_int_equal(recorder.count, 7);
+    /* Nor is a page written again of which nothing is new. */
+    assert_int_equal(submit(f->disk, DISK_WRITE, WINDOW_START, bytes, BLOCK, false), 0);
+    assert_int_equal(submit(f->disk, DISK_FLUSH, 0, NULL, 0, false), 0);
+    assert_int_equal(recorder.count, 11);
+    assert_int_equal(recorder.operations[9].offset, BLOCK);
+    assert_int_equal(bits_on_disk(f), 5);
 }
 
 static void a_failed_sync_is_never_good_again(void **state)
