@@ -35,7 +35,8 @@
 
 struct virtio_pci_capability {
     uint8_t id, next, length, type;
-    uint8_t bar, number, padding[2];
+    uint8_t bar, number;
+    uint16_t padding;
     uint32_t offset;
     uint32_t size;
     uint32_t extra; /* notify_off_multiplier, or pci_cfg_data */
@@ -394,17 +395,16 @@ static const struct pci_function_ops function_ops = {
     .free = virtio_pci_free,
 };
 
-static const struct capability_kind {
-    uint8_t type, length;
-    uint32_t offset, size; /* in BAR 0 */
-    uint32_t extra;
-} capability_kinds[] = {
-    { VIRTIO_PCI_CAP_COMMON_CFG, 16, VIRTIO_PCI_COMMON_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
-    { VIRTIO_PCI_CAP_NOTIFY_CFG, 20, VIRTIO_PCI_NOTIFY_OFFSET, VIRTIO_PCI_PAGE_BYTES,
+/* In BAR 0; `next` is the list's. */
+#define IN_BAR(type, length) CAPABILITY_VENDOR, 0, length, type, BAR_REGISTERS, 0, 0
+
+static const struct virtio_pci_capability capabilities[] = {
+    { IN_BAR(VIRTIO_PCI_CAP_COMMON_CFG, 16), VIRTIO_PCI_COMMON_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { IN_BAR(VIRTIO_PCI_CAP_NOTIFY_CFG, 20), VIRTIO_PCI_NOTIFY_OFFSET, VIRTIO_PCI_PAGE_BYTES,
       VIRTIO_PCI_NOTIFY_STRIDE },
-    { VIRTIO_PCI_CAP_ISR_CFG, 16, VIRTIO_PCI_ISR_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
-    { VIRTIO_PCI_CAP_DEVICE_CFG, 16, VIRTIO_PCI_DEVICE_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
-    { VIRTIO_PCI_CAP_PCI_CFG, 20, 0, 0, 0 }, /* the last: config_access */
+    { IN_BAR(VIRTIO_PCI_CAP_ISR_CFG, 16), VIRTIO_PCI_ISR_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { IN_BAR(VIRTIO_PCI_CAP_DEVICE_CFG, 16), VIRTIO_PCI_DEVICE_OFFSET, VIRTIO_PCI_PAGE_BYTES, 0 },
+    { IN_BAR(VIRTIO_PCI_CAP_PCI_CFG, 20), 0, 0, 0 }, /* the last: config_access */
 };
 
 static int add_capabilities(struct virtio_pci *pci, struct error *err)
@@ -414,24 +414,15 @@ static int add_capabilities(struct virtio_pci *pci, struct error *err)
         .bar = 0xff, .offset = ~0u, .size = ~0u, .extra = ~0u
     };
 
-    for (size_t i = 0; i < ARRAY_LENGTH(capability_kinds); i++) {
-        const struct capability_kind *kind = &capability_kinds[i];
-        struct virtio_pci_capability capability = {
-            .id = CAPABILITY_VENDOR,
-            .length = kind->length,
-            .type = kind->type,
-            .bar = BAR_REGISTERS,
-            .offset = kind->offset,
-            .size = kind->size,
-            .extra = kind->extra,
-        };
-        const void *writable = kind->type == VIRTIO_PCI_CAP_PCI_CFG ? &drivers : NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(capabilities); i++) {
+        const struct virtio_pci_capability *one = &capabilities[i];
+        const void *writable = one->type == VIRTIO_PCI_CAP_PCI_CFG ? &drivers : NULL;
         int result;
 
-        if (kind->type == VIRTIO_PCI_CAP_DEVICE_CFG && pci->device.ops->config_bytes == 0)
+        if (one->type == VIRTIO_PCI_CAP_DEVICE_CFG && pci->device.ops->config_bytes == 0)
             continue;
-        result = pci_function_add_capability(&pci->function, (const uint8_t *)&capability, writable,
-                                             kind->length, err);
+        result = pci_function_add_capability(&pci->function, (const uint8_t *)one, writable,
+                                             one->length, err);
         if (result < 0)
             return result;
         pci->config_access = (unsigned)result;
