@@ -59,6 +59,8 @@ REAL(void *, uring_take, struct uring *ring, int *ret_result)
 
     if (!request || request->operation == DISK_READ)
         return request;
+    if (request->operation == DISK_FLUSH) /* else the ring syncs that part only */
+        assert_int_equal(request->offset | request->size, 0);
     code = request->operation == DISK_FLUSH ? host.sync_code : host.code;
     if (code == 0)
         return request;
