@@ -286,11 +286,7 @@ struct virtqueue *virtio_device_configurable(struct virtio_device *device, unsig
 
 void virtio_device_enable_queue(struct virtio_device *device, unsigned queue)
 {
-    struct virtqueue *configurable = virtio_device_configurable(device, queue);
-
-    if (!configurable)
-        return;
-    if (virtqueue_enable(configurable, device->driver_features & VIRTIO_FEATURE_INDIRECT,
+    if (virtqueue_enable(&device->queues[queue], device->driver_features & VIRTIO_FEATURE_INDIRECT,
                          device->driver_features & VIRTIO_FEATURE_EVENT_INDEX) < 0)
         virtio_device_fault(device);
     else if (virtio_device_is_live(device))

@@ -164,6 +164,7 @@ void virtio_device_halt(struct virtio_device *device);
 void virtio_device_accept(struct virtio_device *device, uint32_t index, uint32_t bits);
 /* The queue if it exists and its size and addresses may be changed now, else NULL. */
 struct virtqueue *virtio_device_configurable(struct virtio_device *device, unsigned queue);
+/* Of one that is configurable. */
 void virtio_device_enable_queue(struct virtio_device *device, unsigned queue);
 void virtio_device_reset_queue(struct virtio_device *device, unsigned queue);
 /* From the configuration space; all ones if it ends before. */

@@ -46,6 +46,8 @@ static void case_02_status_bits_and_late_features(void **state)
         { 1, 3, 0x13, 0, 0, 3 },    /* bits that do not exist */
         { 1, 0x83, 7, 0, 0, 0x83 }, /* after FAILED */
     };
+    static const struct ring_descriptor table[] = { { HEADER, 16, RING_NEXT, 1 },
+                                                    { STATUS, 1, RING_WRITE, 0 } };
     struct hostile *f = *state;
     uint8_t untouched[0x3000] = { 0 }, ring[sizeof(untouched)];
 
@@ -70,7 +72,10 @@ static void case_02_status_bits_and_late_features(void **state)
         assert_int_equal(status_get(&f->h), 15);
         reg_put(&f->h, REG_ACCEPTED_SELECT, 4, 0);
         assert_int_equal(reg_get(&f->h, REG_ACCEPTED, 4) & VIRTIO_FEATURE_INDIRECT, 0);
-        offer_descriptor(f, TABLE, 16, RING_INDIRECT, 0); /* as was not agreed */
+        put_header(f, FLUSH, 0);
+        guest_put(&f->h, TABLE, table, sizeof(table)); /* good, but not agreed to */
+        offer_descriptor(f, slot == RNG_SLOT ? TABLE + 16 : TABLE, slot == RNG_SLOT ? 16 : 32,
+                         RING_INDIRECT, 0);
         assert_breaks_and_recovers(f);
         assert_false(driver_negotiate(&f->h, UINT64_MAX)); /* more than was offered */
         assert_false(driver_negotiate(&f->h, 0));          /* without VERSION_1 */

@@ -56,11 +56,6 @@ static void a_driver_that_toggles_its_index_is_served_a_bounded_time(void **stat
     harness_close(h);
 }
 
-/* --- snapshots --- */
-
-#define OF_QUEUES (1u << 1 | 1u << 3) /* the pending bits of those that are enabled */
-#define OF_CONFIG 1u
-
 static void ignore_queue(void *owner, unsigned queue)
 {
     (void)owner;
@@ -85,6 +80,70 @@ static struct virtio_device *quiet_open(struct harness *h)
     assert_int_equal(virtio_pci_add(h->root, PCI_SLOT_ANY, &quiet_ops, NULL, &device, &h->err), 0);
     return device;
 }
+
+static int answer(void *owner, unsigned queue, const struct virtqueue_chain *chain)
+{
+    (void)owner;
+    (void)queue;
+    (void)chain;
+    return 0;
+}
+
+/* Or the loop would never sleep. */
+static void a_served_queue_asks_for_kicks_again(void **state)
+{
+    static const struct virtio_device_ops ops = {
+        .name = "answer",
+        .device_id = 4,
+        .pci_class = 0x00ff00,
+        .queue_count = 1,
+        .queue_size = 16,
+        .serve = answer,
+        .free = toggle_free,
+    };
+    static const uint64_t features[] = { 0, VIRTIO_FEATURE_EVENT_INDEX };
+    const struct ring_buffer buffer = { DATA_BASE, 16, RING_WRITE };
+    struct harness harness, *h = &harness;
+    struct virtio_device *device;
+    uint32_t head, length;
+
+    (void)state;
+    harness_open(h);
+    assert_int_equal(virtio_pci_add(h->root, PCI_SLOT_ANY, &ops, NULL, &device, &h->err), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        driver_start(h, features[i], 16);
+        for (unsigned j = 0; j < 3; j++)
+            ring_offer(h, 0, &buffer, 1);
+        ring_kick(h, 0);
+        for (unsigned j = 0; j < 3; j++)
+            assert_true(ring_take(h, 0, &head, &length));
+        assert_int_equal(guest_get16(h, ring_used(0)), 0); /* not NO_NOTIFY */
+        assert_int_equal(guest_get16(h, ring_used(0) + 4 + 8 * 16), i == 0 ? 0 : 3);
+    }
+    harness_close(h);
+}
+
+static void what_a_driver_accepts_last_counts(void **state)
+{
+    const uint64_t features = VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_EVENT_INDEX;
+    struct harness harness, *h = &harness;
+    struct virtio_device *device;
+
+    (void)state;
+    device = quiet_open(h);
+    driver_attach(h);
+    status_put(h, 3);
+    features_accept(h, features | VIRTIO_FEATURE_INDIRECT | VIRTIO_FEATURE_RING_RESET);
+    features_accept(h, features);
+    status_put(h, 11);
+    assert_true(virtio_device_features(device) == features);
+    harness_close(h);
+}
+
+/* --- snapshots --- */
+
+#define OF_QUEUES (1u << 1 | 1u << 3) /* the pending bits of those that are enabled */
+#define OF_CONFIG 1u
 
 /* All three queues but the second, each of a driver that wants no interrupt. */
 static void quiet_start(struct harness *h)
@@ -236,6 +295,34 @@ static void a_configuration_read_across_a_snapshot_is_read_again(void **state)
     harness_close(&from);
 }
 
+/* DRIVER_OK without FEATURES_OK: no guest can have brought it there. */
+static void a_state_that_no_driver_reaches_is_refused(void **state)
+{
+    struct virtio_device *device;
+    struct harness from, to;
+    struct transfer one, other;
+    size_t at = 0;
+
+    (void)state;
+    device = quiet_open(&from);
+    quiet_start(&from);
+    one = quiet_save(&from);
+    device->status ^= VIRTIO_STATUS_FAILED; /* to find where it stands */
+    other = quiet_save(&from);
+    while (one.bytes[at] == other.bytes[at])
+        at++;
+    one.bytes[at] &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
+    quiet_open(&to);
+    one.loading = true;
+    one.err = &to.err;
+    pci_root_transfer(to.root, &one);
+    assert_int_equal(one.result, -EINVAL);
+    free(one.bytes);
+    free(other.bytes);
+    harness_close(&from);
+    harness_close(&to);
+}
+
 /* --- changes of the configuration --- */
 
 /* Linux reads a disk's capacity before it sets DRIVER_OK, and not again until it is told. */
@@ -266,11 +353,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_driver_that_toggles_its_index_is_served_a_bounded_time),
+        cmocka_unit_test(a_served_queue_asks_for_kicks_again),
+        cmocka_unit_test(what_a_driver_accepts_last_counts),
         cmocka_unit_test(each_queue_is_heard_of_again_after_a_snapshot),
         cmocka_unit_test(a_snapshot_of_one_just_restored_costs_it_nothing),
         cmocka_unit_test(a_fault_is_heard_of_again_after_a_snapshot),
         cmocka_unit_test(a_device_without_a_driver_is_silent_after_a_snapshot),
         cmocka_unit_test(a_configuration_read_across_a_snapshot_is_read_again),
+        cmocka_unit_test(a_state_that_no_driver_reaches_is_refused),
         cmocka_unit_test(what_changes_while_a_driver_starts_is_told_when_it_has),
     };
 
