@@ -191,8 +191,6 @@ static void a_flood_of_resets_is_one(void **state)
     assert_int_equal(table.connections[5].state, VSOCK_DEAD);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

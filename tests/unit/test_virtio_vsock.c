@@ -1,16 +1,10 @@
-/* test_virtio_vsock.c - the vsock device: connections both ways, credit, ends of all kinds,
- * snapshots.  What hostile drivers do to it: test_hostile_vsock.c. */
+/* test_virtio_vsock.c - the vsock device: connections both ways, credit, snapshots.
+ * How connections end: test_vsock_ends.c; hostile drivers: test_hostile_vsock.c. */
 #include "tests/unit/vsock_harness.h"
 #include "base/cleanup.h"
 #include "vmm/transfer.h"
 
 #define MUCH (1u << 20)
-
-static void fill(uint8_t *bytes, size_t size, size_t from)
-{
-    for (size_t i = 0; i < size; i++)
-        bytes[i] = (uint8_t)((from + i) * 7 + (from + i) / 251);
-}
 
 /* --- connections --- */
 
@@ -84,6 +78,32 @@ static void a_guest_is_refused(void **state)
     close(pair[0]);
 }
 
+/* Its next connection has the place of the one that it gave up, and not what was for that. */
+static void an_answer_that_is_late_is_nobody_elses(void **state)
+{
+    struct vsock_fixture *f = *state;
+    uint32_t late, id;
+    int pair[2];
+
+    vsock_start(f);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_REQUEST, 0);
+    late = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
+    vsock_send_operation(f, GUEST_PORT, HOST_PORT + 1, VIRTIO_VSOCK_OP_REQUEST, 0);
+    id = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0).id;
+    assert_int_equal(id % VIRTIO_VSOCK_CONNECTIONS, late % VIRTIO_VSOCK_CONNECTIONS);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, late, 0, pair[1]);
+    assert_true(is_closed(pair[0]));
+    close(pair[0]);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, late, 0, -1);
+    assert_no_packet(f);
+    vsock_pair(pair);
+    vsock_say(f, VMM_MESSAGE_VSOCK_ANSWER, id, 0, pair[1]);
+    assert_packet(f, GUEST_PORT, HOST_PORT + 1, VIRTIO_VSOCK_OP_RESPONSE, 0);
+    close(pair[0]);
+}
+
 static void the_host_connects(void **state)
 {
     struct vsock_fixture *f = *state;
@@ -106,6 +126,30 @@ static void the_host_connects(void **state)
     assert_reads(pair[0], "answer");
     assert_int_equal(f->stats.connections, 1);
     close(pair[0]);
+}
+
+static void the_host_connects_twice(void **state)
+{
+    struct vsock_fixture *f = *state;
+    struct virtio_vsock_hdr request;
+    uint32_t ports[2];
+    int pairs[2][2];
+
+    vsock_start(f);
+    for (unsigned i = 0; i < 2; i++) {
+        vsock_pair(pairs[i]);
+        vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, i, GUEST_PORT, pairs[i][1]);
+        assert_true(vsock_take(f, &request, NULL));
+        ports[i] = request.src_port;
+        vsock_send_operation(f, GUEST_PORT, ports[i], VIRTIO_VSOCK_OP_RESPONSE, 0);
+        assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, 0).id, i);
+    }
+    assert_true(vsock_send_data(f, GUEST_PORT, ports[0], "first", 5));
+    assert_true(vsock_send_data(f, GUEST_PORT, ports[1], "second", 6));
+    assert_reads(pairs[0][0], "first");
+    assert_reads(pairs[1][0], "second");
+    close(pairs[0][0]);
+    close(pairs[1][0]);
 }
 
 static void the_host_is_refused(void **state)
@@ -185,14 +229,14 @@ static void the_guests_credit_is_kept(void **state)
     header.buf_alloc = 5000;
     assert_true(vsock_send(f, &header, NULL, 0));
     for (size_t i = 0; i < 12000; i += 1000) {
-        fill(bytes, 1000, i);
+        vsock_fill(bytes, 1000, i);
         assert_int_equal(write(fd, bytes, 1000), 1000);
     }
     for (unsigned round = 1; got < 12000; round++) {
         struct virtio_vsock_hdr data;
 
         while (vsock_take(f, &data, bytes)) {
-            fill(want, data.len, got);
+            vsock_fill(want, data.len, got);
             assert_memory_equal(bytes, want, data.len);
             got += data.len;
             vsock_offer(f, 1, BUFFER_BYTES);
@@ -211,35 +255,6 @@ static void the_guests_credit_is_kept(void **state)
     assert_true(vsock_send(f, &header, NULL, 0));
     assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
     close(fd);
-}
-
-/* Sends until the window is full; how many bytes. */
-static uint32_t send_window(struct vsock_fixture *f, uint32_t from, uint32_t window)
-{
-    uint8_t bytes[8192];
-    uint32_t sent = 0;
-
-    while (sent < window) {
-        uint32_t part = window - sent < sizeof(bytes) ? window - sent : sizeof(bytes);
-
-        fill(bytes, part, from + sent);
-        assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, part));
-        sent += part;
-    }
-    return sent;
-}
-
-/* The newest `taken` that the guest was told. */
-static uint32_t taken_told(struct vsock_fixture *f, uint32_t before)
-{
-    struct virtio_vsock_hdr header;
-
-    while (vsock_take(f, &header, NULL)) {
-        assert_int_equal(header.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
-        before = header.fwd_cnt;
-        vsock_offer(f, 1, BUFFER_BYTES);
-    }
-    return before;
 }
 
 static void what_the_socket_does_not_take_is_kept(void **state)
@@ -263,7 +278,7 @@ static void what_the_socket_does_not_take_is_kept(void **state)
         ssize_t size = read(fd, bytes, sizeof(bytes));
 
         assert_true(size > 0);
-        fill(want, (size_t)size, got);
+        vsock_fill(want, (size_t)size, got);
         assert_memory_equal(bytes, want, size);
         got += (uint32_t)size;
         taken = taken_told(f, taken);
@@ -294,117 +309,7 @@ static void too_much_is_reset(void **state)
     close(fd);
 }
 
-/* --- ends --- */
-
-static void halves_are_closed(void **state)
-{
-    struct vsock_fixture *f = *state;
-    int fd;
-
-    vsock_start(f);
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "last", 4));
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN,
-                         VIRTIO_VSOCK_SHUTDOWN_SEND);
-    assert_reads(fd, "last");
-    assert_true(is_closed(fd));
-    assert_int_equal(write(fd, "still", 5), 5);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
-    close(fd); /* after its last byte was read */
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
-    assert_int_equal(f->stats.closed, 1);
-
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    assert_int_equal(write(fd, "bye", 3), 3);
-    assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RW, 0);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND);
-    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "answer", 6));
-    assert_reads(fd, "answer");
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
-    assert_true(is_closed(fd));
-    assert_int_equal(f->stats.closed, 2);
-    close(fd);
-}
-
-/* Nothing that was acknowledged is lost because its reader is slow. */
-static void a_closed_connection_is_drained(void **state)
-{
-    struct vsock_fixture *f = *state;
-    uint32_t sent = 0, taken = 0, got = 0;
-    uint8_t bytes[8192];
-    ssize_t size;
-    int fd;
-
-    vsock_start(f);
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    while (sent - taken < VIRTIO_VSOCK_WINDOW) {
-        sent += send_window(f, sent, VIRTIO_VSOCK_WINDOW - (sent - taken));
-        vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0);
-        taken = taken_told(f, taken);
-    }
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
-    int again = vsock_connect_host(f, GUEST_PORT, HOST_PORT); /* the port is free */
-
-    assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, "new", 3));
-    assert_reads(again, "new");
-    while ((size = read(fd, bytes, sizeof(bytes))) > 0) {
-        got += (uint32_t)size;
-        harness_run(&f->h);
-    }
-    assert_int_equal(size, 0);
-    assert_int_equal(got, sent);
-    assert_int_equal(f->stats.closed, 1);
-    close(again);
-    close(fd);
-}
-
-/* The reader has gone: what is sent goes nowhere, and the guest is told. */
-static void a_host_that_left_takes_nothing(void **state)
-{
-    struct vsock_fixture *f = *state;
-    int fd;
-
-    vsock_start(f);
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    close(fd);
-    assert_packet(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_BOTH);
-    for (unsigned i = 0; i < 40; i++) {
-        uint8_t bytes[4096] = { 0 };
-
-        assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, sizeof(bytes)));
-    }
-    vsock_send_operation(f, GUEST_PORT, HOST_PORT, VIRTIO_VSOCK_OP_RST, 0);
-    assert_no_packet(f);
-    assert_int_equal(f->stats.closed, 1);
-}
-
-static void a_reset_device_closes_all(void **state)
-{
-    struct vsock_fixture *f = *state;
-    struct virtio_vsock_hdr request;
-    int fd, pair[2];
-
-    vsock_start(f);
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    vsock_pair(pair);
-    vsock_say(f, VMM_MESSAGE_VSOCK_CONNECT, 5, GUEST_PORT, pair[1]);
-    assert_true(vsock_take(f, &request, NULL));
-    status_put(&f->h, 0);
-    assert_false(is_closed(fd)); /* not on the guest's thread */
-    harness_run(&f->h);
-    assert_true(is_closed(fd));
-    assert_int_equal(assert_told(f, VMM_MESSAGE_VSOCK_CONNECTED, -ECONNREFUSED).id, 5);
-    close(fd);
-    close(pair[0]);
-    vsock_start(f);
-    fd = vsock_connect_host(f, GUEST_PORT, HOST_PORT);
-    close(fd);
-}
+/* --- snapshots --- */
 
 static void a_restored_guest_is_told(void **state)
 {
@@ -491,24 +396,21 @@ static void a_restored_guest_is_told_when_it_has_a_buffer(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_configuration_has_the_cid),
         TEST(a_guest_connects),
         TEST(a_guest_is_refused),
+        TEST(an_answer_that_is_late_is_nobody_elses),
         TEST(the_host_connects),
+        TEST(the_host_connects_twice),
         TEST(the_host_is_refused),
         TEST(an_agent_leaves),
         TEST(the_guests_credit_is_kept),
         TEST(what_the_socket_does_not_take_is_kept),
+        BY_AND_BY(what_the_socket_does_not_take_is_kept),
         TEST(too_much_is_reset),
-        TEST(halves_are_closed),
-        TEST(a_closed_connection_is_drained),
-        TEST(a_host_that_left_takes_nothing),
-        TEST(a_reset_device_closes_all),
         TEST(a_restored_guest_is_told),
         cmocka_unit_test(a_restored_guest_is_told_when_it_has_a_buffer),
     };

@@ -150,7 +150,6 @@ static void what_is_not_taken_goes_later(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(a_socket_that_cannot_be_watched_is_refused),
         TEST(a_socket_that_cannot_be_read_is_over),

@@ -2,6 +2,7 @@
  * this test in the agent's place: what the VMM would tell it is kept in `told`. */
 #pragma once
 #include "tests/unit/virtio_harness.h"
+#include <fcntl.h>
 #include <sys/socket.h>
 #include "vmm/stats_page.h"
 #include "vmm/virtio_vsock.h"
@@ -31,6 +32,7 @@ struct vsock_fixture {
     struct virtio_vsock *vsock;
     struct control control;
     unsigned told_seen;
+    int send_bytes; /* what a host's socket takes before it is read; 0 = as the kernel has it */
 };
 
 static inline bool vsock_tell(struct control *control, const struct vmm_vsock *message)
@@ -59,6 +61,15 @@ static inline int vsock_set_up(void **state)
     return 0;
 }
 
+/* What is kept does not fit into the socket at once. */
+static inline int vsock_set_up_by_and_by(void **state)
+{
+    int result = vsock_set_up(state);
+
+    ((struct vsock_fixture *)*state)->send_bytes = 8192;
+    return result;
+}
+
 static inline int vsock_tear_down(void **state)
 {
     struct vsock_fixture *f = *state;
@@ -67,6 +78,10 @@ static inline int vsock_tear_down(void **state)
     free(f);
     return 0;
 }
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_set_up, vsock_tear_down)
+#define BY_AND_BY(name) \
+    cmocka_unit_test_setup_teardown(name, vsock_set_up_by_and_by, vsock_tear_down)
 
 static inline bool is_closed(int fd)
 {
@@ -203,10 +218,12 @@ static inline void vsock_say(struct vsock_fixture *f, enum vmm_message_type type
     harness_run(&f->h);
 }
 
+/* The device's is the second: whose it was may have left it a blocking one. */
 static inline void vsock_pair(int ret_fds[2])
 {
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret_fds),
                      0);
+    assert_int_equal(fcntl(ret_fds[1], F_SETFL, 0), 0);
 }
 
 /* The guest connects; the host's end. */
@@ -217,6 +234,9 @@ static inline int vsock_connect_host(struct vsock_fixture *f, uint32_t guest_por
     struct vmm_vsock request;
 
     vsock_pair(pair);
+    if (f->send_bytes)
+        assert_int_equal(
+            setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &f->send_bytes, sizeof(f->send_bytes)), 0);
     vsock_send_operation(f, guest_port, host_port, VIRTIO_VSOCK_OP_REQUEST, 0);
     request = assert_told(f, VMM_MESSAGE_VSOCK_REQUEST, 0);
     assert_int_equal(request.port, host_port);
@@ -232,4 +252,39 @@ static inline void assert_reads(int fd, const char *text)
 
     assert_int_equal(size, strlen(text));
     assert_memory_equal(bytes, text, strlen(text));
+}
+
+static inline void vsock_fill(uint8_t *bytes, size_t size, size_t from)
+{
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)((from + i) * 7 + (from + i) / 251);
+}
+
+/* Sends until the window is full; how many bytes. */
+static inline uint32_t send_window(struct vsock_fixture *f, uint32_t from, uint32_t window)
+{
+    uint8_t bytes[8192];
+    uint32_t sent = 0;
+
+    while (sent < window) {
+        uint32_t part = window - sent < sizeof(bytes) ? window - sent : sizeof(bytes);
+
+        vsock_fill(bytes, part, from + sent);
+        assert_true(vsock_send_data(f, GUEST_PORT, HOST_PORT, bytes, part));
+        sent += part;
+    }
+    return sent;
+}
+
+/* The newest `taken` that the guest was told. */
+static inline uint32_t taken_told(struct vsock_fixture *f, uint32_t before)
+{
+    struct virtio_vsock_hdr header;
+
+    while (vsock_take(f, &header, NULL)) {
+        assert_int_equal(header.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+        before = header.fwd_cnt;
+        vsock_offer(f, 1, BUFFER_BYTES);
+    }
+    return before;
 }
