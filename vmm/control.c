@@ -382,10 +382,8 @@ static bool control_receive(struct control *control)
         return size == -EAGAIN || size == -ECONNRESET; /* it left answers unread */
     }
     stays = control_handle(control, to, (size_t)size);
-    if (!waiting || !control->configured) {
+    if (!waiting || !control->configured)
         close_fds(control->fds, control->fd_count);
-        control->fd_count = 0;
-    }
     return stays;
 }
 

@@ -70,7 +70,6 @@ static int populate(struct guest_memory *memory, const struct guest_memory_spec 
              0) == MAP_FAILED)
         return error_set(err, errno, "map %" PRIu64 " MiB of guest memory: %s", memory->bytes >> 20,
                          strerror(errno));
-    (void)madvise(memory->host, memory->bytes, MADV_DONTDUMP);
     if (spec->backing == VMM_MEMORY_TRANSPARENT_HUGE &&
         madvise(memory->host, memory->bytes, MADV_HUGEPAGE) < 0)
         return error_set(err, errno, "this host's kernel has no transparent huge pages");
@@ -222,7 +221,6 @@ int guest_memory_map_file(struct guest_memory *memory, uint64_t guest, uint64_t 
     if (mmap(to, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
              (off_t)offset) == MAP_FAILED)
         return error_set(err, errno, "map a file into guest memory");
-    (void)madvise(to, size, MADV_DONTDUMP);
     memory->files[memory->file_count++] = (struct file_range){ to, (uint8_t *)to + size };
     return 0;
 }

@@ -191,6 +191,41 @@ static void assert_saved(struct guest_memory *memory, int pagemap, uint64_t data
     guest_memory_free(copy);
 }
 
+/* The kernel is asked of 16 MiB at a time what is a guest's own. */
+static void changes_are_found_in_all_of_memory(void **state)
+{
+    static const uint64_t pages[] = { 0, 1, 4094, 4095, 4096, 8191, 8193, 10239 };
+    auto_close int base = memfd_create("base", MFD_CLOEXEC);
+    auto_close int changes = memfd_create("changes", MFD_CLOEXEC);
+    auto_close int saved = memfd_create("saved", MFD_CLOEXEC);
+    auto_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    struct guest_memory *memory;
+    int layers[VMM_LAYERS_MAX];
+    size_t count;
+    char byte;
+
+    (void)state;
+    assert_int_equal(
+        ftruncate(base, 40 * MIB) | ftruncate(changes, 40 * MIB) | ftruncate(saved, 40 * MIB), 0);
+    assert_int_equal(pwrite(base, "b", 1, 8192 * 4096), 1); /* the rest of it is a hole */
+    assert_int_equal(guest_memory_new(40 * MIB, &memory, NULL), 0);
+    assert_int_equal(guest_memory_lay(memory, base, NULL), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(pages); i++)
+        fill(memory, pages[i] * 4096 + i, 'c', 1);
+    assert_true(guest_memory_discard(memory, 9000 * 4096, 4096));
+    assert_int_equal(guest_memory_fork(memory, pagemap, changes, layers, &count, NULL), 0);
+    assert_int_equal(guest_memory_save(memory, pagemap, saved), 0);
+    assert_int_equal(allocated(changes), (ARRAY_LENGTH(pages) + 1) * 4096);
+    assert_int_equal(allocated(saved), (ARRAY_LENGTH(pages) + 1) * 4096);
+    for (size_t i = 0; i < ARRAY_LENGTH(pages); i++) {
+        assert_int_equal(pread(changes, &byte, 1, (off_t)(pages[i] * 4096 + i)), 1);
+        assert_int_equal(byte, 'c');
+        assert_int_equal(pread(saved, &byte, 1, (off_t)(pages[i] * 4096 + i)), 1);
+        assert_int_equal(byte, 'c');
+    }
+    guest_memory_free(memory);
+}
+
 /* Of a fork's memory what is in the layers, each over the one before, and what is its own; what
  * nobody wrote to stays a hole of theirs. */
 static void saving_fills_no_holes(void **state)
@@ -333,6 +368,31 @@ static void many_changes_do_not_use_up_the_mappings(void **state)
     guest_memory_free(memory);
 }
 
+/* Only what a file would come back to has something mapped over it, or a guest that was booted
+ * could give back no more than one that was restored. */
+static void what_is_no_files_takes_no_mapping(void **state)
+{
+    auto_close int kernel = sealed_file();
+    struct guest_memory *memory;
+    unsigned before;
+
+    (void)state;
+    assert_int_equal(guest_memory_new(8 * MIB, &memory, NULL), 0);
+    assert_int_equal(guest_memory_map_file(memory, 2 * MIB, MIB, kernel, 0, NULL), 0);
+    assert_int_equal(guest_memory_map_file(memory, 5 * MIB, MIB, kernel, 0, NULL), 0);
+    before = mappings();
+    for (uint64_t at = 0; at < 8 * MIB; at += 65536)
+        if ((at < 2 * MIB || at >= 3 * MIB) && (at < 5 * MIB || at >= 6 * MIB)) {
+            fill(memory, at, 1, 4096);
+            assert_true(guest_memory_discard(memory, at, 4096));
+            assert_int_equal(value_at(memory, at), 0);
+        }
+    assert_int_equal(mappings(), before);
+    assert_true(guest_memory_discard(memory, 2 * MIB, 4096));
+    assert_true(mappings() > before);
+    guest_memory_free(memory);
+}
+
 static void forks_have_bounds(void **state)
 {
     auto_close int file = sealed_file();
@@ -367,10 +427,12 @@ int main(void)
         cmocka_unit_test(forks_see_what_was_and_their_own_changes),
         cmocka_unit_test(a_new_base_is_the_only_layer),
         cmocka_unit_test(a_new_base_lets_go_of_what_was_before),
+        cmocka_unit_test(changes_are_found_in_all_of_memory),
         cmocka_unit_test(saving_fills_no_holes),
         cmocka_unit_test(saving_looks_at_nothing_else),
         cmocka_unit_test(changes_do_not_go_into_huge_pages),
         cmocka_unit_test(many_changes_do_not_use_up_the_mappings),
+        cmocka_unit_test(what_is_no_files_takes_no_mapping),
         cmocka_unit_test(forks_have_bounds),
     };
 
