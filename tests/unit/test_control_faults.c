@@ -104,6 +104,25 @@ static void a_message_for_the_agent_may_not_go(void **state)
     assert_agent_served(f);
 }
 
+/* That it has gone is told once, so who cannot hear it dials again and asks; that one is full is in
+ * the page, too. */
+static void news_of_a_device_may_not_go(void **state)
+{
+    struct machine *f = *state;
+    int fd = ready(f);
+
+    fault_set(SENDMSG, EAGAIN, FAULT_ANY, 0, 1);
+    control_send_device(f->control, VMM_DEVICE_DISK, 1, VMM_DEVICE_FULL, 0);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(answer(fd), -EAGAIN);
+    fault_set(SENDMSG, EAGAIN, FAULT_ANY, 0, 1);
+    control_send_device(f->control, VMM_DEVICE_DISK, 1, VMM_DEVICE_ABSENT, 0);
+    assert_int_equal(fault_end(), 1);
+    assert_int_equal(answer(fd), 0);
+    close(fd);
+    assert_agent_served(f);
+}
+
 /* Paused, its snapshot cannot be answered: the machine stays as it is, and the next agent resumes
  * it. */
 static void a_paused_machine_waits_for_the_next(void **state)
@@ -179,10 +198,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(what_cannot_be_received_hangs_up),    TEST(a_part_of_a_message_is_none),
-        TEST(what_cannot_be_sent_hangs_up),        TEST(a_message_for_the_agent_may_not_go),
-        TEST(a_paused_machine_waits_for_the_next), TEST(who_cannot_be_accepted_waits),
-        TEST(who_cannot_be_served_is_refused),
+        TEST(what_cannot_be_received_hangs_up), TEST(a_part_of_a_message_is_none),
+        TEST(what_cannot_be_sent_hangs_up),     TEST(a_message_for_the_agent_may_not_go),
+        TEST(news_of_a_device_may_not_go),      TEST(a_paused_machine_waits_for_the_next),
+        TEST(who_cannot_be_accepted_waits),     TEST(who_cannot_be_served_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
