@@ -326,5 +326,6 @@ static inline void expect_state(int fd, bool paused)
     assert_int_equal(seqpacket_receive(fd, &got, sizeof got, NULL, NULL, NULL), sizeof got);
     assert_int_equal(got.header.type, VMM_MESSAGE_STATE);
     assert_int_equal(got.running, 1);
+    assert_string_equal(got.id, "one");
     assert_int_equal(got.paused, paused);
 }
