@@ -106,6 +106,73 @@ static void fds_of_vhost_follow_the_taps(void **state)
     assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS + 4, NULL), 0);
 }
 
+static void a_restored_one_has_state_and_layers_for_its_kernel(void **state)
+{
+    struct vmm_configure configure = valid();
+    int fds[] = { 10, 11, 12, 13, 14, 15, 16, 17, 18, 19 };
+    static const int layers[] = { 14, 15, 16 };
+    struct config_fds named;
+
+    (void)state;
+    configure.has_initrd = 0;
+    configure.restore = 3;
+    configure.memory_backing = VMM_MEMORY_HUGE_2M;
+    assert_int_equal(config_validate(&configure, sizeof configure, 9, NULL), -EINVAL);
+    assert_int_equal(config_validate(&configure, sizeof configure, 10, NULL), 0);
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.page, 11);
+    assert_int_equal(named.ram, 12);
+    assert_int_equal(named.kernel, -1);
+    assert_int_equal(named.state, 13);
+    assert_memory_equal(named.layers, layers, sizeof layers);
+    assert_int_equal(named.disks[0][0], 17);
+    assert_int_equal(named.nics[1][0], 19);
+    configure.restore = 0;
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.kernel, 13);
+    assert_int_equal(named.state, -1);
+    configure.memory_backing = VMM_MEMORY_ANONYMOUS;
+    config_name_fds(&configure, fds, &named);
+    assert_int_equal(named.ram, -1);
+    assert_int_equal(named.kernel, 12);
+}
+
+static void the_most_and_the_least_are_taken(void **state)
+{
+    struct vmm_configure configure = valid();
+
+    (void)state;
+    configure.vcpus = VMM_VCPUS_MAX;
+    configure.kernel_format = VMM_KERNEL_BZIMAGE;
+    configure.memory_bytes = VMM_MEMORY_MAX - VMM_MEMORY_BLOCK;
+    configure.hotplug_bytes = configure.requested_bytes = VMM_MEMORY_BLOCK;
+    configure.balloon.target_mib = (uint32_t)(configure.memory_bytes >> 20) - 1;
+    configure.balloon.deflate_on_oom = 1;
+    configure.vsock_cid = VMM_CID_MAX;
+    configure.cpuid.count = VMM_CPUID_MAX;
+    memset(configure.id, '~', sizeof configure.id - 1);
+    memset(configure.cmdline, ' ', sizeof configure.cmdline - 1);
+    configure.disk_count = VMM_DISKS_MAX;
+    configure.nic_count = VMM_NICS_MAX;
+    for (uint8_t i = 0; i < VMM_DISKS_MAX; i++) {
+        configure.disks[i] = configure.disks[0];
+        configure.disks[i].place = i;
+    }
+    configure.disks[0].size_bytes = 512;
+    configure.disks[1].size_bytes = (UINT64_MAX >> 1) - 511;
+    configure.disks[1].queues = VMM_QUEUES_MAX;
+    configure.disks[1].rate_limit.bytes_per_second = VMM_RATE_MAX;
+    for (uint8_t i = 0; i < VMM_NICS_MAX; i++)
+        configure.nics[i] = (struct vmm_nic){ .queues = 1, .place = i, .mtu = i ? 68 : UINT16_MAX };
+    assert_int_equal(
+        config_validate(&configure, sizeof configure, 4 + VMM_DISKS_MAX + VMM_NICS_MAX, NULL), 0);
+    configure = valid();
+    configure.vcpus = 1;
+    configure.memory_bytes = VMM_MEMORY_MIN;
+    configure.vsock_cid = VMM_CID_MIN;
+    assert_int_equal(config_validate(&configure, sizeof configure, VALID_FDS, NULL), 0);
+}
+
 #define FAULT(function, statement)                \
     static void function(struct vmm_configure *c) \
     {                                             \
@@ -141,6 +208,14 @@ static void hotplug_on_odd_memory(struct vmm_configure *c)
     c->memory_bytes += 1u << 20;
     c->hotplug_bytes = VMM_MEMORY_BLOCK;
 }
+FAULT(restored_initrd, c->restore = 1)
+static void many_layers(struct vmm_configure *c)
+{
+    c->has_initrd = 0;
+    c->restore = VMM_LAYERS_MAX + 1;
+}
+FAULT(many_cpuids, c->cpuid.count = VMM_CPUID_MAX + 1)
+FAULT(disks_at_one_place, c->disks[c->disk_count++] = c->disks[0])
 FAULT(bad_initrd, c->has_initrd = 2)
 FAULT(far_disk, c->disks[0].place = VMM_DISKS_MAX)
 FAULT(far_nic, c->nics[1].place = VMM_NICS_MAX)
@@ -210,6 +285,10 @@ static const struct {
     { hotplug_on_odd_memory, "hotplug_bytes" },
     { more_than_hotplug, "requested_bytes" },
     { odd_request, "requested_bytes" },
+    { restored_initrd, "restore" },
+    { many_layers, "restore" },
+    { many_cpuids, "cpuid" },
+    { disks_at_one_place, "disks" },
     { bad_initrd, "has_initrd" },
     { many_disks, "disk_count" },
     { many_nics, "nic_count" },
@@ -261,6 +340,8 @@ int main(void)
         cmocka_unit_test(a_delta_comes_with_its_base),
         cmocka_unit_test(each_queue_of_a_nic_has_its_tap),
         cmocka_unit_test(fds_of_vhost_follow_the_taps),
+        cmocka_unit_test(a_restored_one_has_state_and_layers_for_its_kernel),
+        cmocka_unit_test(the_most_and_the_least_are_taken),
         cmocka_unit_test(each_bad_field_is_named),
         cmocka_unit_test(short_and_long_messages_are_refused),
     };
