@@ -26,24 +26,6 @@ static bool text_is_valid(const char *text, size_t size)
     return length < size;
 }
 
-static int validate_header(const struct vmm_configure *configure, size_t size, struct error *err)
-{
-    const struct vmm_message_header *header = &configure->header;
-
-    if (size != sizeof *configure)
-        return error_field(err, EINVAL, "header.size", "%zu bytes, not %zu", size,
-                           sizeof *configure);
-    if (header->type != VMM_MESSAGE_CONFIGURE)
-        return error_field(err, EINVAL, "header.type", "%" PRIu32 " is not CONFIGURE",
-                           header->type);
-    if (header->size != size)
-        return error_field(err, EINVAL, "header.size", "says %" PRIu32 ", has %zu", header->size,
-                           size);
-    if (header->version == 0)
-        return error_field(err, EINVAL, "header.version", "must not be 0");
-    return 0;
-}
-
 struct range {
     const char *field;
     uint64_t value, least, most;
@@ -155,10 +137,10 @@ static int validate_memory(const struct vmm_configure *configure, struct error *
     return 0;
 }
 
-int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
-                    struct error *err)
+int config_validate(const struct vmm_configure *configure, size_t fd_count, struct error *err)
 {
     const struct range ranges[] = {
+        { "header.version", configure->header.version, 1, UINT32_MAX },
         { "vcpus", configure->vcpus, 1, VMM_VCPUS_MAX },
         { "kernel_format", configure->kernel_format, VMM_KERNEL_ELF, VMM_KERNEL_BZIMAGE },
         { "memory_backing", configure->memory_backing, 0, VMM_MEMORY_COUNT - 1 },
@@ -170,17 +152,13 @@ int config_validate(const struct vmm_configure *configure, size_t size, size_t f
         { "cpuid", configure->cpuid.count, 0, VMM_CPUID_MAX },
         { "vsock_cid", configure->vsock_cid, configure->vsock_cid ? VMM_CID_MIN : 0, VMM_CID_MAX },
     };
-    int result = validate_header(configure, size, err);
+    int result = check_ranges("", ranges, ARRAY_LENGTH(ranges), err);
 
-    if (result == 0)
-        result = check_ranges("", ranges, ARRAY_LENGTH(ranges), err);
     if (result < 0)
         return result;
     if (!text_is_valid(configure->id, sizeof configure->id) || !configure->id[0])
         return error_field(err, EINVAL, "id", "is empty, too long or not printable");
     result = validate_memory(configure, err);
-    if (result < 0)
-        return result;
     if (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout))
         return error_field(err, EINVAL, "rings", "are not inside their mapping");
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))

@@ -17,9 +17,9 @@ struct config_fds {
     const int *nics[VMM_NICS_MAX];             /* as many as config_nic_fds says */
 };
 
-/* 0, or -EINVAL with the field to blame.  `size`: of the message as received. */
-int config_validate(const struct vmm_configure *configure, size_t size, size_t fd_count,
-                    struct error *err);
+/* 0, or -EINVAL with the field to blame.  Of a message that has the type and the size
+ * (control_wait_configure). */
+int config_validate(const struct vmm_configure *configure, size_t fd_count, struct error *err);
 static inline bool config_balloon_is_valid(const struct vmm_balloon *balloon, uint64_t memory_bytes)
 {
     return (uint64_t)balloon->target_mib << 20 < memory_bytes && balloon->deflate_on_oom <= 1;

@@ -72,7 +72,7 @@ static int build(struct vmm *vmm, const int *fds, size_t fd_count, struct error 
         if (result < 0)
             return result;
     }
-    result = config_validate(&vmm->configure, sizeof vmm->configure, fd_count, err);
+    result = config_validate(&vmm->configure, fd_count, err);
     if (result < 0)
         return result;
     snprintf(vmm->log_name, sizeof vmm->log_name, "vmm %s", vmm->configure.id);

@@ -272,14 +272,14 @@ static void put_marks(struct fuzz_input *input, struct vmm_mark_writes *marks)
 }
 
 /* Of a valid one, everything has its bounds. */
-static void validate(const struct vmm_configure *configure, size_t size, size_t fd_count)
+static void validate(const struct vmm_configure *configure, size_t fd_count)
 {
     struct config_fds names;
     int fds[CONFIG_FDS_MAX] = { 0 };
 
-    if (config_validate(configure, size, fd_count, NULL) < 0)
+    if (config_validate(configure, fd_count, NULL) < 0)
         return;
-    FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX && size == sizeof(*configure));
+    FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX);
     FUZZ_REQUIRE(configure->vcpus >= 1 && configure->vcpus <= VMM_VCPUS_MAX);
     FUZZ_REQUIRE(configure->disk_count <= VMM_DISKS_MAX && configure->nic_count <= VMM_NICS_MAX);
     FUZZ_REQUIRE(memchr(configure->id, 0, sizeof(configure->id)));
@@ -298,7 +298,7 @@ static void one_message(struct machine *f, struct fuzz_input *input)
     if (how & 1) {
         put_configuration(input, &configure);
         size = how & 2 ? sizeof(configure) - size : sizeof(configure);
-        validate(&configure, size, fd_count);
+        validate(&configure, fd_count);
         send_message(f, &configure, size, fd_count);
     } else if (how & 8) {
         struct vmm_attach attach;
@@ -356,7 +356,7 @@ FUZZ_TARGET(vmm_control)
             continue;
         configured = true;
         FUZZ_REQUIRE(fd_count <= CONFIG_FDS_MAX);
-        validate(&configure, configure.header.size, fd_count);
+        validate(&configure, fd_count);
         for (size_t k = 0; k < fd_count; k++)
             close(fds[k]);
         control_ready(f.control, &ops, &f);

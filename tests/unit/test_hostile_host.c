@@ -317,10 +317,10 @@ static void case_26_mebibytes_that_overflow(void **state)
             if (parse(mib_fields[f].ops, mib_fields[f].format, too_much[i], &err) == 0)
                 fail_msg("%s of %s", mib_fields[f].format, too_much[i]);
     }
-    assert_int_equal(config_validate(&configure, sizeof configure, 3, &err), 0);
+    assert_int_equal(config_validate(&configure, 3, &err), 0);
     for (size_t i = 0; i < ARRAY_LENGTH(bytes); i++) { /* and should the agent be mistaken */
         configure.memory_bytes = bytes[i];
-        assert_int_equal(config_validate(&configure, sizeof configure, 3, &err), -EINVAL);
+        assert_int_equal(config_validate(&configure, 3, &err), -EINVAL);
         assert_string_equal(err.field, "memory_bytes");
     }
 }
