@@ -306,6 +306,37 @@ static void case_18_headers_that_lie(void **state)
     }
 }
 
+/* Tables as long as the queue, of single bytes: a frame would go into more pieces than there may be
+ * of one, and is dropped. */
+static void case_05_more_pieces_than_a_frame_may_have(void **state)
+{
+    struct fixture *f = *state;
+    static struct ring_descriptor table[256];
+    const struct ring_buffer buffer = { FRAME, sizeof(table), RING_INDIRECT };
+    uint32_t head, used;
+
+    for (unsigned i = 0; i < 256; i++)
+        table[i] = (struct ring_descriptor){ BUFFER + i, 1, RING_WRITE | (i < 255 ? RING_NEXT : 0),
+                                             (uint16_t)(i + 1) };
+    guest_put(&f->h, FRAME, table, sizeof(table));
+    driver_start(&f->h, NET_FEATURE_MERGE | VIRTIO_FEATURE_INDIRECT, 256);
+    for (unsigned i = 0; i < 8; i++)
+        ring_offer(&f->h, RX, &buffer, 1);
+    ring_kick(&f->h, RX);
+    assert_true(tap_host_send(&f->tap, 512 - HEADER_BYTES)); /* goes into two */
+    assert_true(tap_host_send(&f->tap, 513 - HEADER_BYTES));
+    assert_true(tap_host_send(&f->tap, 60));
+    harness_run(&f->h);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(ring_take(&f->h, RX, &head, &used));
+        assert_int_equal(used, i < 2 ? 256 : HEADER_BYTES + 60);
+    }
+    assert_false(ring_take(&f->h, RX, &head, &used));
+    assert_int_equal(f->stats.rx_frames, 2);
+    assert_int_equal(f->stats.rx_dropped, 1);
+    assert_int_equal(status_get(&f->h), 15);
+}
+
 /* The guest has no buffers, then too few, and the host sends and sends: nothing grows, nothing
  * spins, and a guest that comes to itself is served. */
 static void case_25_receive_flood(void **state)
@@ -346,6 +377,7 @@ int main(void)
         TEST(case_11_frames_shorter_than_their_header),
         TEST(case_18_header_size_under_all_features),
         TEST(case_18_headers_that_lie),
+        TEST(case_05_more_pieces_than_a_frame_may_have),
         TEST(case_25_receive_flood),
     };
 

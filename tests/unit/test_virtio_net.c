@@ -3,6 +3,8 @@
  * allow that. */
 #include "tests/unit/virtio_harness.h"
 #include "tests/unit/tap_harness.h"
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include "vmm/stats_page.h"
 #include "vmm/virtio_net.h"
 #include "vmm/virtio_net_header.h"
@@ -131,6 +133,8 @@ static void the_configuration_describes_the_nic(void **state)
     assert_int_equal(device_config_get(h, 10, 2), 9000);
     assert_true(features & NET_FEATURE_MTU);
     assert_true(features & NET_FEATURE_MERGE);
+    assert_int_equal(features & (NET_FEATURE_MULTI_QUEUE | NET_FEATURE_CONTROL), 0);
+    assert_int_equal(reg_get(h, REG_QUEUE_COUNT, 2), 2);
     /* Offloads stand on checksums. */
     assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_HOST_TSO4));
     assert_false(driver_negotiate(h, VIRTIO_FEATURE_VERSION_1 | NET_FEATURE_GUEST_TSO6));
@@ -301,6 +305,38 @@ static void segmentation_is_done_if_it_was_agreed(void **state)
     guest_send(f, &header, frame, 5014);
     assert_int_equal(f->stats.tx_frames, 1);
     assert_int_equal(f->stats.tx_dropped, 1);
+}
+
+static bool tap_offloads(struct fixture *f, uint32_t command)
+{
+    struct ethtool_value value = { .cmd = command };
+    struct ifreq request = { .ifr_name = TAP_NAME, .ifr_data = (void *)&value };
+
+    assert_int_equal(ioctl(f->tap.host_fd, SIOCETHTOOL, &request), 0);
+    return value.data;
+}
+
+/* Else the host's stack would leave work to a guest that has not said it can do it. */
+static void the_tap_offloads_what_was_agreed(void **state)
+{
+    static const struct {
+        uint64_t features;
+        bool checksums, segments;
+    } cases[] = {
+        { NET_FEATURE_GUEST_CSUM | NET_FEATURE_GUEST_TSO4, true, true },
+        { NET_FEATURE_CSUM | NET_FEATURE_HOST_TSO4, false, false },
+        { NET_FEATURE_GUEST_CSUM | NET_FEATURE_GUEST_TSO6, true, true },
+        { NET_FEATURE_GUEST_CSUM, true, false },
+        { 0, false, false },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        driver_start(&f->h, cases[i].features, 16);
+        ring_kick(&f->h, RX);
+        assert_int_equal(tap_offloads(f, ETHTOOL_GTXCSUM), cases[i].checksums);
+        assert_int_equal(tap_offloads(f, ETHTOOL_GTSO), cases[i].segments);
+    }
 }
 
 /* Header and frame in one buffer; the kick comes later. */
@@ -537,6 +573,7 @@ int main(void)
         TEST(a_frame_is_spread_over_small_buffers),
         TEST(what_fits_nowhere_is_dropped),
         TEST(segmentation_is_done_if_it_was_agreed),
+        TEST(the_tap_offloads_what_was_agreed),
         TEST(what_waits_is_sent_in_order_but_for_what_is_bad),
         TEST(what_stands_before_a_bad_chain_is_sent),
         TEST(bad_transmit_chains_need_reset),

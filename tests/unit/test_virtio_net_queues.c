@@ -225,18 +225,23 @@ static void kicks_are_wanted_while_a_frame_waits(void **state)
     }
 }
 
-static bool guest_send(struct fixture *f, unsigned pair)
+static bool guest_send_bytes(struct fixture *f, unsigned pair, uint32_t size)
 {
     static const uint8_t frame[12 + 60] = {
         [12] = 255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, TAP_TYPE >> 8, TAP_TYPE & 0xff
     };
-    const struct ring_buffer buffer = { FRAME, sizeof(frame), 0 };
+    const struct ring_buffer buffer = { FRAME, 12 + size, 0 };
     uint32_t head, used;
 
     guest_put(&f->h, FRAME, frame, sizeof(frame));
     ring_offer(&f->h, TX(pair), &buffer, 1);
     ring_kick(&f->h, TX(pair));
     return ring_take(&f->h, TX(pair), &head, &used);
+}
+
+static bool guest_send(struct fixture *f, unsigned pair)
+{
+    return guest_send_bytes(f, pair, 60);
 }
 
 static void each_pair_in_use_sends(void **state)
@@ -246,8 +251,9 @@ static void each_pair_in_use_sends(void **state)
 
     driver_start(&f->h, FEATURES, RING);
     assert_true(guest_send(f, 0));
-    assert_false(guest_send(f, 3)); /* not in use */
-    assert_int_equal(f->stats.tx_frames, 1);
+    assert_true(guest_send_bytes(f, 0, 5000)); /* as it lies, behind a header of ours */
+    assert_false(guest_send(f, 3));            /* not in use */
+    assert_int_equal(f->stats.tx_frames, 2);
     assert_int_equal(set_pairs(f, PAIRS), 0);
     harness_run(&f->h);
     assert_true(ring_take(&f->h, TX(3), &head, &used)); /* what it offered before */
@@ -392,8 +398,9 @@ static void a_snapshot_with_other_pairs_is_refused(void **state)
 {
     struct fixture *f = *state;
 
-    for (uint16_t pairs = 0; pairs <= PAIRS + 1; pairs++) {
-        bool multi = pairs % 2 == 1;
+    for (unsigned i = 0; i < 2 * (PAIRS + 2); i++) {
+        bool multi = i % 2 == 1;
+        uint16_t pairs = (uint16_t)(i / 2);
         struct transfer out = { .err = &f->h.err }, in;
 
         driver_start(&f->h, multi ? FEATURES : 0, RING);
