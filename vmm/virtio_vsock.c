@@ -137,7 +137,7 @@ static int deliver_next(void *owner, unsigned queue)
         if (connection->state == VSOCK_OFFERED || connection->state == VSOCK_OPEN)
             result = deliver(vsock, connection);
         if (result != -EAGAIN) {
-            vsock->turn = index + 1;
+            vsock->turn = index + (result > 0); /* without a buffer it is still its turn */
             return result;
         }
     }

@@ -100,6 +100,19 @@ static void answers_that_nobody_takes_are_bounded(void **state)
     assert_int_equal(status_get(&f->h), 15);
 }
 
+static void each_answer_that_waits_is_its_own(void **state)
+{
+    struct vsock_fixture *f = *state;
+
+    driver_start(&f->h, 0, VSOCK_RING);
+    for (uint32_t port = 10; port < 14; port++)
+        vsock_send_operation(f, port, port + 100, VIRTIO_VSOCK_OP_RW, 0);
+    vsock_offer(f, 1, BUFFER_BYTES);
+    for (uint32_t port = 10; port < 14; port++)
+        assert_packet(f, port, port + 100, VIRTIO_VSOCK_OP_RST, 0);
+    assert_no_packet(f);
+}
+
 static void connections_are_bounded(void **state)
 {
     struct vsock_fixture *f = *state;
@@ -197,6 +210,7 @@ int main(void)
         TEST(bad_packets_are_reset),
         TEST(bad_chains_stop_the_device),
         TEST(answers_that_nobody_takes_are_bounded),
+        TEST(each_answer_that_waits_is_its_own),
         TEST(connections_are_bounded),
         TEST(a_window_that_shrinks_is_kept_to),
         TEST(a_flood_of_resets_is_one),

@@ -257,6 +257,33 @@ static void the_guests_credit_is_kept(void **state)
     close(fd);
 }
 
+/* The guest has one buffer at a time: a busy connection does not have it always. */
+static void connections_take_turns(void **state)
+{
+    static const uint8_t bytes[20000] = { 0 };
+    struct vsock_fixture *f = *state;
+    uint32_t before = 0;
+    int fds[3];
+
+    driver_start(&f->h, 0, VSOCK_RING);
+    vsock_offer(f, 1, BUFFER_BYTES);
+    for (uint32_t i = 0; i < 3; i++)
+        fds[i] = vsock_connect_host(f, GUEST_PORT + i, HOST_PORT);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(write(fds[i], bytes, sizeof(bytes)), sizeof(bytes));
+    for (unsigned i = 0; i < 6; i++) {
+        struct virtio_vsock_hdr header;
+
+        assert_true(vsock_take(f, &header, NULL));
+        if (i > 1) /* the first waited when the others had nothing yet */
+            assert_int_not_equal(header.dst_port, before);
+        before = header.dst_port;
+        vsock_offer(f, 1, BUFFER_BYTES);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        close(fds[i]);
+}
+
 static void what_the_socket_does_not_take_is_kept(void **state)
 {
     struct vsock_fixture *f = *state;
@@ -408,6 +435,7 @@ int main(void)
         TEST(the_host_is_refused),
         TEST(an_agent_leaves),
         TEST(the_guests_credit_is_kept),
+        TEST(connections_take_turns),
         TEST(what_the_socket_does_not_take_is_kept),
         BY_AND_BY(what_the_socket_does_not_take_is_kept),
         TEST(too_much_is_reset),
