@@ -136,8 +136,7 @@ static int load_initrd(struct guest_memory *memory, int fd, uint64_t kernel_end,
     result = boot_file_size(fd, "initrd", &initrd.size, err);
     if (result < 0)
         return result;
-    if (initrd.size > end || kernel_end > end - initrd.size ||
-        ((end - initrd.size) & ~(BOOT_PAGE_BYTES - 1)) < kernel_end)
+    if (initrd.size > end || ((end - initrd.size) & ~(BOOT_PAGE_BYTES - 1)) < kernel_end)
         return error_field(err, EINVAL, "initrd",
                            "of %" PRIu64 " MiB does not fit beside the kernel: give the guest more "
                            "memory",

@@ -88,6 +88,26 @@ static void a_valid_elf_is_read(void **state)
     assert_int_equal(read.end, 3 * MIB + 16);
 }
 
+/* As Linux has them: the one that counts is not the first. */
+static void a_note_is_found_behind_others(void **state)
+{
+    static const struct {
+        Elf64_Nhdr header;
+        char name[8], value[12];
+    } other = { { .n_namesz = 5, .n_descsz = 9, .n_type = 18 }, "Xeno", "whatever" };
+    struct elf_file elf = valid_elf();
+    struct boot_elf read;
+
+    (void)state;
+    elf.programs[2].p_offset = NOTE_OFFSET - sizeof other;
+    elf.programs[2].p_filesz += sizeof other;
+    auto_close int fd = elf_fd(&elf);
+
+    assert_int_equal(pwrite(fd, &other, sizeof other, NOTE_OFFSET - sizeof other), sizeof other);
+    assert_int_equal(boot_elf_read(fd, MEMORY_BYTES, &read, NULL), 0);
+    assert_int_equal(read.entry, MIB + 0x10);
+}
+
 #define FAULT(function, statement)           \
     static void function(struct elf_file *e) \
     {                                        \
@@ -374,6 +394,72 @@ static void a_bzimage_starts_in_long_mode(void **state)
     tear_down(&f);
 }
 
+static void a_bzimage_has_its_limits(void **state)
+{
+    struct setup_header header = valid_bzimage();
+    struct error err = { 0 };
+    struct vcpu_entry entry;
+    struct fixture f;
+
+    (void)state;
+    header.initrd_addr_max = 32 * MIB - 1;
+    header.cmdline_size = 13; /* "console=ttyS0" */
+    set_up(&f, bzimage_fd(&header));
+    assert_int_equal(load(&f, VMM_KERNEL_BZIMAGE, 5000, &entry, NULL), 0);
+    assert_int_equal(
+        guest_number(&f, entry.rsi + offsetof(struct boot_params, hdr.ramdisk_image), 4),
+        32 * MIB - 8192);
+    assert_int_equal(load(&f, VMM_KERNEL_BZIMAGE, (off_t)(8 * MIB), &entry, NULL), 0);
+    assert_int_equal(load(&f, VMM_KERNEL_BZIMAGE, (off_t)(8 * MIB + 1), &entry, &err), -EINVAL);
+    assert_string_equal(err.field, "initrd");
+    header.cmdline_size = 12;
+    assert_int_equal(pwrite(f.kernel, &header, sizeof header, 0x1f1), sizeof header);
+    assert_int_equal(load(&f, VMM_KERNEL_BZIMAGE, 5000, &entry, &err), -EINVAL);
+    assert_string_equal(err.field, "cmdline");
+    tear_down(&f);
+}
+
+/* The same for both ways, with RAM above 4 GiB or not; what can be plugged is none. */
+static void a_kernel_is_told_of_its_memory(void **state)
+{
+    static const struct {
+        uint64_t start, size;
+        uint32_t type;
+    } want[] = {
+        { 0, 0xa0000, 1 },      { BOOT_ACPI_START, 0x20000, 2 }, { 0xe0000000, MIB, 2 },
+        { MIB, 3071 * MIB, 1 }, { 4096 * MIB, 1024 * MIB, 1 },
+    };
+    struct setup_header header = valid_bzimage();
+    struct elf_file elf = valid_elf();
+    const struct guest_memory_spec spec = { .bytes = 4096 * MIB, .hotplug_bytes = 8 * MIB };
+
+    (void)state;
+    for (int format = VMM_KERNEL_ELF; format <= VMM_KERNEL_BZIMAGE; format++) {
+        bool is_elf = format == VMM_KERNEL_ELF;
+        struct fixture f = { .kernel = is_elf ? elf_fd(&elf) : bzimage_fd(&header), .initrd = -1 };
+        struct vcpu_entry entry;
+        uint64_t map;
+
+        assert_int_equal(guest_memory_make(&spec, &f.memory, NULL), 0);
+        assert_int_equal(load(&f, (enum vmm_kernel_format)format, 0, &entry, NULL), 0);
+        if (is_elf) {
+            assert_int_equal(guest_number(&f, entry.rbx + 12, 4), 0); /* modules */
+            assert_int_equal(guest_number(&f, entry.rbx + 48, 4), ARRAY_LENGTH(want));
+            map = guest_number(&f, entry.rbx + 40, 8);
+        } else {
+            map = entry.rsi + offsetof(struct boot_params, e820_table);
+            assert_int_equal(guest_number(&f, entry.rsi + 0x1e8, 1), ARRAY_LENGTH(want));
+        }
+        for (size_t i = 0; i < ARRAY_LENGTH(want); i++, map += is_elf ? 24 : 20) {
+            assert_int_equal(guest_number(&f, map, 8), want[i].start);
+            assert_int_equal(guest_number(&f, map + 8, 8), want[i].size);
+            assert_int_equal(guest_number(&f, map + 16, 4), want[i].type);
+        }
+        guest_memory_free(f.memory);
+        close(f.kernel);
+    }
+}
+
 static void an_initrd_has_to_fit(void **state)
 {
     struct elf_file elf = valid_elf();
@@ -412,12 +498,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_valid_elf_is_read),
+        cmocka_unit_test(a_note_is_found_behind_others),
         cmocka_unit_test(lying_elfs_are_refused),
         cmocka_unit_test(short_files_are_refused),
         cmocka_unit_test(a_valid_bzimage_is_read),
         cmocka_unit_test(lying_bzimages_are_refused),
         cmocka_unit_test(an_elf_starts_by_pvh),
         cmocka_unit_test(a_bzimage_starts_in_long_mode),
+        cmocka_unit_test(a_bzimage_has_its_limits),
+        cmocka_unit_test(a_kernel_is_told_of_its_memory),
         cmocka_unit_test(an_initrd_has_to_fit),
         cmocka_unit_test(descriptors_are_the_known_ones),
     };
