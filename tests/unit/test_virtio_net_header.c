@@ -41,6 +41,7 @@ static const struct {
     { { .flags = 1, .gso_type = 255, .gso_size = 1000 }, TSO, 64, false },
     { { .flags = 0, .gso_type = 1, .gso_size = 1000 }, TSO, 64, false },
     { { .flags = 1, .gso_type = 1, .gso_size = 0 }, TSO, 64, false },
+    { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 64 }, TSO, 64, true },
     { { .flags = 1, .gso_type = 1, .gso_size = 9, .header_length = 65 }, TSO, 64, false },
     { { .gso_size = 9, .header_length = 65535 }, TSO, 64, true }, /* unused, so cleared */
 };
@@ -59,6 +60,8 @@ static void headers_are_judged(void **state)
         assert_true(header.flags <= 1);
         if (header.gso_type == 0)
             assert_int_equal(header.header_length + header.gso_size, 0);
+        if (cases[i].sent && (cases[i].header.flags & 1)) /* it all goes to the tap */
+            assert_memory_equal(&header, &cases[i].header, sizeof(header));
     }
     for (unsigned type = 0; type < 256; type++) {
         struct net_header header = { .gso_type = (uint8_t)type, .flags = 2 /* DATA_VALID */ };
