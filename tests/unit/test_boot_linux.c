@@ -88,6 +88,24 @@ static void a_valid_elf_is_read(void **state)
     assert_int_equal(read.end, 3 * MIB + 16);
 }
 
+static void segments_may_follow_each_other(void **state)
+{
+    struct elf_file elf = valid_elf();
+    struct boot_elf read;
+
+    (void)state;
+    elf.programs[1].p_paddr = MIB + TEXT_BYTES;
+    for (unsigned order = 0; order < 2; order++) {
+        auto_close int fd = elf_fd(&elf);
+        Elf64_Phdr first = elf.programs[0];
+
+        assert_int_equal(boot_elf_read(fd, MEMORY_BYTES, &read, NULL), 0);
+        assert_int_equal(read.end, 2 * MIB + TEXT_BYTES);
+        elf.programs[0] = elf.programs[1];
+        elf.programs[1] = first;
+    }
+}
+
 /* As Linux has them: the one that counts is not the first. */
 static void a_note_is_found_behind_others(void **state)
 {
@@ -498,6 +516,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_valid_elf_is_read),
+        cmocka_unit_test(segments_may_follow_each_other),
         cmocka_unit_test(a_note_is_found_behind_others),
         cmocka_unit_test(lying_elfs_are_refused),
         cmocka_unit_test(short_files_are_refused),
