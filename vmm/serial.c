@@ -240,7 +240,7 @@ void serial_transfer(struct serial *serial, struct transfer *transfer)
     if (serial->received_first >= RECEIVE_BYTES || serial->received_count > RECEIVE_BYTES ||
         serial->queue_first >= VMM_INPUT_MAX || serial->queue_count > VMM_INPUT_MAX)
         transfer_refuse(transfer, EINVAL, "the serial port's input");
-    serial->asserted = flags[0] && !transfer->loading; /* KVM may have had its pulse still to do */
+    /* The line rises anew in a port that was loaded: KVM may have had its pulse still to do. */
     serial->thr_empty_pending = flags[1];
 }
 

@@ -260,6 +260,50 @@ static void a_restored_port_raises_its_interrupt_again(void **state)
     free(transfer.bytes);
 }
 
+/* What is in its registers, FIFO and queue; both that were made of a port go on as it would have.
+ */
+static void a_restored_port_goes_on_where_it_was(void **state)
+{
+    struct fixture *ports[] = { *state, NULL };
+    struct transfer transfer = { 0 };
+    struct fixture *f = ports[0];
+
+    out(f, LCR, 0x83);
+    out(f, DATA, 0x34);
+    out(f, IER, 0x12);
+    out(f, LCR, 3);
+    out(f, MCR, 0x0b);
+    out(f, IIR, 1); /* FCR */
+    out(f, SCRATCH, 0x5a);
+    assert_true(serial_input(f->serial, "..0123456789abcdefXYZ", 21));
+    assert_int_equal(in(f, DATA), '.');
+    assert_int_equal(in(f, DATA), '.');
+    out(f, IER, 3);
+    serial_transfer(f->serial, &transfer);
+    assert_int_equal(set_up((void **)&ports[1]), 0);
+    transfer.loading = true;
+    serial_transfer(ports[1]->serial, &transfer);
+    assert_true(transfer_is_good(&transfer));
+    for (unsigned i = 0; i < 2; i++) {
+        f = ports[i];
+        assert_int_equal(in(f, IIR), 0xc4);
+        for (int k = 0; k < 19; k++)
+            assert_int_equal(in(f, DATA), "0123456789abcdefXYZ"[k]);
+        assert_int_equal(in(f, LSR) & 1, 0);
+        assert_int_equal(in(f, IIR), 0xc2); /* and there is room to send */
+        assert_int_equal(in(f, IIR), 0xc1);
+        assert_int_equal(in(f, IER), 3);
+        assert_int_equal(in(f, MCR), 0x0b);
+        assert_int_equal(in(f, LCR), 3);
+        assert_int_equal(in(f, SCRATCH), 0x5a);
+        out(f, LCR, 0x83);
+        assert_int_equal(in(f, DATA), 0x34);
+        assert_int_equal(in(f, IER), 0x12);
+    }
+    assert_int_equal(tear_down((void **)&ports[1]), 0);
+    free(transfer.bytes);
+}
+
 /* The number `which` among those that say where input waits, and how much, in what was saved. */
 static void put_number(struct transfer *transfer, unsigned which, uint32_t value)
 {
@@ -310,6 +354,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(wide_accesses_are_harmless, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_restored_port_raises_its_interrupt_again, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_restored_port_goes_on_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(input_that_cannot_be_is_refused, set_up, tear_down),
     };
 
