@@ -52,6 +52,32 @@ static void comes_back_as_it_was(void **state)
     free(out.bytes);
 }
 
+/* It grows as it goes. */
+static void small_items_come_back_however_many(void **state)
+{
+    struct error err = { 0 };
+    struct transfer out = { .err = &err }, in;
+    uint8_t many[1000], back[1000];
+    uint32_t got;
+
+    (void)state;
+    for (uint32_t i = 0; i < 1000; i++) {
+        memset(many, (int)i, sizeof many);
+        walk(&out, &i, many, sizeof many);
+    }
+    assert_true(transfer_is_good(&out));
+    assert_in_range(out.room, out.size, 2 * out.size);
+    in = reading(&out, out.size, &err);
+    for (uint32_t i = 0; i < 1000; i++) {
+        memset(many, (int)i, sizeof many);
+        walk(&in, &got, back, sizeof back);
+        assert_int_equal(got, i);
+        assert_memory_equal(many, back, sizeof many);
+    }
+    assert_true(transfer_is_good(&in));
+    free(out.bytes);
+}
+
 static void refuses_what_is_cut_off_or_another_thing(void **state)
 {
     uint8_t many[40] = { 0 }, back[40] = { 1 };
@@ -251,6 +277,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_as_it_was),
+        cmocka_unit_test(small_items_come_back_however_many),
         cmocka_unit_test(refuses_what_is_cut_off_or_another_thing),
         cmocka_unit_test(what_has_grown_is_read_of_older_states),
         cmocka_unit_test(a_queue_whose_rings_are_not_ram_is_refused),
