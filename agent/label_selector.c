@@ -60,10 +60,12 @@ int label_selector_parse(const char *text, struct label_selector *ret_selector, 
     return 0;
 }
 
-/* Of the same text come the same bytes. */
+/* Of the same text come the same bytes; but of "a=b" and "a,b", too, where "=" and "," became NUL.
+ */
 bool label_selector_equal(const struct label_selector *a, const struct label_selector *b)
 {
-    return memcmp(a->text, b->text, sizeof(a->text)) == 0;
+    return memcmp(a->text, b->text, sizeof(a->text)) == 0 &&
+           memcmp(a->requirements, b->requirements, sizeof(a->requirements)) == 0;
 }
 
 static bool requirement_holds(const struct label_selector *selector,

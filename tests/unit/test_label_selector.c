@@ -79,11 +79,30 @@ static void nonsense_is_refused(void **state)
     assert_int_equal(label_selector_parse(many, &selector, &err), -EINVAL);
 }
 
+/* A token's limits that changed end what is open under them. */
+static void equal_are_those_of_the_same_text(void **state)
+{
+    static const char *const texts[] = { "a=b",   "a,b",   "a!=b",  "a==b", "a",  "!a",
+                                         "a=b,c", "a,b=c", "a,b,c", "a=c",  "b=b" };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
+        for (size_t j = 0; j < ARRAY_LENGTH(texts); j++) {
+            struct label_selector a, b;
+
+            assert_int_equal(label_selector_parse(texts[i], &a, NULL), 0);
+            assert_int_equal(label_selector_parse(texts[j], &b, NULL), 0);
+            if (label_selector_equal(&a, &b) != (i == j))
+                fail_msg("%s and %s", texts[i], texts[j]);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_requirements_must_hold),
         cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(equal_are_those_of_the_same_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
