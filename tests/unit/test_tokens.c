@@ -18,11 +18,13 @@
 
 static void what_is_written_is_found(void **state)
 {
-    static const char text[] = "# comment\n"
-                               "\n"
-                               "token ci scopes=read,operate labels=env=test sha256=" SECRET "\n"
-                               "token ci scopes=read sha256=" OTHER "\r\n"
-                               "  cert\tprom.example  scopes=metrics";
+    static const char text[] =
+        "# comment\n"
+        "\n"
+        "token ci scopes=read,operate,metrics labels=env=test sha256=" SECRET "\n"
+        "token ci scopes=read sha256=" OTHER "\r\n"
+        "  cert\tprom.example  scopes=metrics\n"
+        "cert ci scopes=read";
     struct tokens tokens = { 0 };
     const struct token *token;
     struct error err;
@@ -30,7 +32,7 @@ static void what_is_written_is_found(void **state)
     (void)state;
     if (tokens_parse(text, strlen(text), &tokens, &err) < 0)
         fail_msg("%s", err.message);
-    assert_int_equal(tokens.count, 3);
+    assert_int_equal(tokens.count, 4);
     token = tokens_find_secret(&tokens, "secret");
     assert_non_null(token);
     assert_string_equal(token->name, "ci");
@@ -43,7 +45,10 @@ static void what_is_written_is_found(void **state)
     assert_null(tokens_find_secret(&tokens, ""));
     assert_null(tokens_find_secret(&tokens, SECRET));
     assert_null(tokens_find_secret(&tokens, "secret "));
-    assert_null(tokens_find_certificate(&tokens, "ci"));
+    assert_null(tokens_find_certificate(&tokens, "cd"));
+    token = tokens_find_certificate(&tokens, "ci"); /* not the token of that name */
+    assert_non_null(token);
+    assert_true(token->is_certificate);
     token = tokens_find_certificate(&tokens, "prom.example");
     assert_non_null(token);
     assert_int_equal(token->scope, SCOPE_METRICS);
@@ -57,6 +62,7 @@ static void nonsense_is_refused_with_its_line(void **state)
         "token",
         "token ci",
         "token scopes=read sha256=" SECRET,
+        "token labels=env=test scopes=read sha256=" SECRET, /* the name is missing, not a limit */
         "token ci scopes=read",
         "token ci sha256=" SECRET,
         "token ci scopes= sha256=" SECRET,
@@ -64,6 +70,8 @@ static void nonsense_is_refused_with_its_line(void **state)
         "token ci scopes=none sha256=" SECRET,
         "token ci scopes=root sha256=" SECRET,
         "token ci scopes=read scopes=admin sha256=" SECRET,
+        "token ci scopes=read labels=a labels=b sha256=" SECRET,
+        "token ci scopes=read sha256=" SECRET " sha256=" OTHER,
         "token ci scopes=read sha256=" SECRET "0",
         "token ci scopes=read sha256=XXb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf5",
         "token ci scopes=read labels= sha256=" SECRET,
@@ -86,7 +94,7 @@ static void nonsense_is_refused_with_its_line(void **state)
         assert_null(strstr(err.message, SECRET));
         assert_null(tokens.items);
     }
-    assert_int_equal(tokens_parse("a\0b", 3, &tokens, &err), -EINVAL);
+    assert_int_equal(tokens_parse("#\0b", 3, &tokens, &err), -EINVAL);
 }
 
 static void there_are_limits(void **state)
@@ -101,6 +109,13 @@ static void there_are_limits(void **state)
     assert_int_equal(tokens_parse(text, TOKENS_FILE_MAX + 1, &tokens, &err), -EINVAL);
     assert_int_equal(tokens_parse(text, TOKENS_FILE_MAX, &tokens, &err), 0);
     assert_int_equal(tokens.count, 0);
+    used = (size_t)sprintf(text, "cert %0*d scopes=read", TOKEN_NAME_MAX, 7);
+    assert_int_equal(tokens_parse(text, used, &tokens, &err), 0);
+    assert_int_equal(strlen(tokens.items[0].name), TOKEN_NAME_MAX);
+    tokens_clear(&tokens);
+    used = (size_t)sprintf(text, "cert %0*d scopes=read", TOKEN_NAME_MAX + 1, 7);
+    assert_int_equal(tokens_parse(text, used, &tokens, &err), -EINVAL);
+    used = 0;
     for (int i = 0; i <= TOKENS_MAX; i++) {
         used += (size_t)sprintf(text + used, "cert c%d scopes=read\n", i);
         if (i == TOKENS_MAX - 1) {
