@@ -56,6 +56,7 @@ static void labels_limit_what_is_seen_and_made(void **state)
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/prod", test_vm), 403);
     f->node->is_short = true; /* whose the snapshot is cannot be seen */
     assert_int_equal(ask_as(f, &caller, "PUT", "/v1/vms/other", of_prod), 503);
+    assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/vms/prod", NULL), 503); /* nor this VM's */
     f->node->is_short = false;
     assert_int_equal(ask_as(f, &caller, "GET", "/v1/vms/prod", NULL), 404);
     assert_int_equal(ask_as(f, &caller, "DELETE", "/v1/vms/prod", NULL), 404);

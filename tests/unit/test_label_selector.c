@@ -72,6 +72,15 @@ static void nonsense_is_refused(void **state)
     memcpy(long_key, "k=", 2);
     long_key[2 + 256] = '\0';
     assert_int_equal(label_selector_parse(long_key, &selector, &err), -EINVAL);
+    long_key[2 + 255] = '\0';
+    assert_int_equal(label_selector_parse(long_key, &selector, &err), 0);
+    memset(long_key, 'v', sizeof(long_key));
+    for (int i = 0; i < LABEL_SELECTOR_MAX; i += 128)
+        memcpy(long_key + i, i ? ",k=" : "kk=", 3);
+    long_key[LABEL_SELECTOR_MAX + 1] = '\0'; /* of short parts */
+    assert_int_equal(label_selector_parse(long_key, &selector, &err), -EINVAL);
+    long_key[LABEL_SELECTOR_MAX] = '\0';
+    assert_int_equal(label_selector_parse(long_key, &selector, &err), 0);
     for (int i = 0; i < LABEL_REQUIREMENT_MAX; i++)
         strcat(many, i ? ",a" : "a");
     assert_int_equal(label_selector_parse(many, &selector, &err), 0);

@@ -253,6 +253,7 @@ static void a_null_of_no_field_is_a_mistake(void **state)
     (void)state;
     assert_nulls(RESOURCE_VM, "{}", "{\"cpu_limit_percent\":null}", "", "");
     assert_nulls(RESOURCE_VM, "{}", "{\"cpu_limt_percent\":null}", "", "cpu_limt_percent");
+    assert_nulls(RESOURCE_VM, "{}", "{\"vcpus\":2,\"vcpu\":null}", "", "vcpu");
     assert_nulls(RESOURCE_VM, "{}", "{\"x\":1}", "", ""); /* what is read tells of it */
     assert_nulls(RESOURCE_VM, "{\"x\":1}", "{\"x\":null}", "", "");
     assert_nulls(RESOURCE_VM, "{\"io_limit\":{}}", "{\"io_limit\":{\"read_ops_per_second\":null}}",

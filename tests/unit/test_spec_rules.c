@@ -22,6 +22,7 @@ static const struct {
     { "prometheus.io/port", "08", -EINVAL, 0 },
     { "prometheus.io/port", "", -EINVAL, 0 },
     { "prometheus.io/port", "a", -EINVAL, 0 },
+    { "prometheus.io/port", "80a", -EINVAL, 0 },
     { "prometheus.io/path", "/m", 0, 0 },
     { "prometheus.io/path", "m", -EINVAL, 0 },
 };
