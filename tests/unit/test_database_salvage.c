@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -129,7 +130,7 @@ static off_t size_of(const struct fixture *f, const char *name)
     return stat(path_of(f, name), &status) < 0 ? -1 : status.st_size;
 }
 
-static int open_again(struct fixture *f)
+static int open_with(struct fixture *f, database_row_fn *row)
 {
     struct loop *loop = NULL;
     struct database *database = NULL;
@@ -137,10 +138,15 @@ static int open_again(struct fixture *f)
     int result;
 
     assert_int_equal(loop_new(&loop, NULL), 0);
-    result = database_open(f->dir, loop, take, NULL, &counters, &database, NULL);
+    result = database_open(f->dir, loop, row, f, &counters, &database, NULL);
     database_free(database);
     loop_free(loop);
     return result;
+}
+
+static int open_again(struct fixture *f)
+{
+    return open_with(f, take);
 }
 
 static void salvage(struct fixture *f)
@@ -160,6 +166,30 @@ static void damage(struct fixture *f)
     memset(garbage, 0xa5, sizeof garbage);
     assert_int_equal(pwrite(fd, garbage, sizeof garbage, size_of(f, "warren.db") / 2 / PAGE * PAGE),
                      PAGE);
+}
+
+static void a_damaged_file_is_refused_and_kept(void **state)
+{
+    struct fixture *f = *state;
+    static char garbage[3000];
+    off_t before;
+    int fd;
+
+    write_rows(f, 1, ROWS, /* close_it= */ true);
+    before = size_of(f, "warren.db");
+    memset(garbage, 0xa5, sizeof garbage);
+    fd = open(path_of(f, "warren.db"), O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, garbage, sizeof garbage, PAGE + 512), sizeof garbage);
+    assert_int_equal(pwrite(fd, garbage, sizeof garbage, 2 * PAGE + 16), sizeof garbage);
+    close(fd);
+    assert_int_equal(open_again(f), -EUCLEAN);
+    assert_int_equal(size_of(f, "warren.db"), before);
+    /* Not a database at all. */
+    fd = open(path_of(f, "warren.db"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(write(fd, garbage, sizeof garbage), sizeof garbage);
+    close(fd);
+    assert_int_equal(open_again(f), -EUCLEAN);
+    assert_int_equal(size_of(f, "warren.db"), sizeof garbage);
 }
 
 static void a_page_hides_little(void **state)
@@ -196,6 +226,51 @@ static void what_was_not_checkpointed_is_kept_and_read(void **state)
     }
 }
 
+/* No row of a resource is in it: nobody would have met it before it is written to. */
+static void a_page_that_no_row_is_in_counts_too(void **state)
+{
+    struct fixture *f = *state;
+    char garbage[PAGE / 2];
+    sqlite3_stmt *statement = NULL;
+    sqlite3 *sqlite = NULL;
+    off_t page;
+    int fd;
+
+    write_rows(f, 1, 2, /* close_it= */ true);
+    assert_int_equal(sqlite3_open(path_of(f, "warren.db"), &sqlite), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(sqlite,
+                                        "SELECT rootpage FROM sqlite_schema WHERE name = 'event'",
+                                        -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    page = sqlite3_column_int64(statement, 0) - 1;
+    sqlite3_finalize(statement);
+    assert_int_equal(sqlite3_close(sqlite), SQLITE_OK);
+    assert_int_equal(open_again(f), 0);
+    memset(garbage, 0xa5, sizeof garbage);
+    fd = open(path_of(f, "warren.db"), O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, garbage, sizeof garbage, page * PAGE), sizeof garbage);
+    close(fd);
+    assert_int_equal(open_again(f), -EUCLEAN);
+}
+
+/* What comes with the first row: the rest of the file cannot be read any more. */
+static int cut(void *context, const struct record *record, struct error *err)
+{
+    (void)record;
+    (void)err;
+    return truncate(path_of(context, "warren.db"), PAGE);
+}
+
+/* Else the VMs of the others would be taken for nobody's. */
+static void rows_that_cannot_be_read_are_not_thought_to_be_none(void **state)
+{
+    struct fixture *f = *state;
+
+    write_rows(f, 1, 300, /* close_it= */ true); /* three times of what SQLite keeps in memory */
+    assert_true(open_with(f, cut) < 0);
+}
+
 static void of_nonsense_nothing_is_read(void **state)
 {
     struct fixture *f = *state;
@@ -218,8 +293,11 @@ static void of_nonsense_nothing_is_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_damaged_file_is_refused_and_kept),
         TEST(a_page_hides_little),
         TEST(what_was_not_checkpointed_is_kept_and_read),
+        TEST(a_page_that_no_row_is_in_counts_too),
+        TEST(rows_that_cannot_be_read_are_not_thought_to_be_none),
         TEST(of_nonsense_nothing_is_read),
     };
 
