@@ -48,6 +48,27 @@ static void then_the_one_released_longest_ago(void **state)
     assert_int_equal(address, BASE + 6);
 }
 
+/* Whichever is the only one left, and though all were released once, others' among them. */
+static void never_gives_one_that_is_used(void **state)
+{
+    const struct cidr small = { BASE, 28 };
+    uint32_t used[12], recent[16];
+
+    (void)state;
+    for (uint32_t i = 0; i < 16; i++)
+        recent[i] = BASE + 15 - i;
+    for (uint32_t left = BASE + 2; left <= BASE + 14; left++) {
+        uint32_t address = 0;
+        size_t count = 0;
+
+        for (uint32_t other = BASE + 2; other <= BASE + 14; other++)
+            if (other != left)
+                used[count++] = other;
+        assert_int_equal(address_pool_pick(&small, used, count, recent, 16, &address, NULL), 0);
+        assert_int_equal(address, left);
+    }
+}
+
 static void ends_when_every_address_is_used(void **state)
 {
     uint32_t used[] = { BASE + 2, BASE + 3, BASE + 4, BASE + 5, BASE + 6 };
@@ -115,6 +136,7 @@ int main(void)
         cmocka_unit_test(gives_the_lowest_behind_the_gateway),
         cmocka_unit_test(prefers_what_nobody_had_lately),
         cmocka_unit_test(then_the_one_released_longest_ago),
+        cmocka_unit_test(never_gives_one_that_is_used),
         cmocka_unit_test(ends_when_every_address_is_used),
         cmocka_unit_test(ignores_strangers_among_the_used),
         cmocka_unit_test(holds_what_a_bridge_holds),

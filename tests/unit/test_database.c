@@ -386,9 +386,9 @@ static int load_key(void *context, const struct key_record *key, struct error *e
     size_t used = strlen(f->seen);
 
     (void)err;
-    snprintf(f->seen + used, sizeof f->seen - used, "%lld %s %s %s %d %s %s;",
-             (long long)key->sequence, key->scope, key->key, key->digest, key->status,
-             key->etag ? key->etag : "-", key->body ? key->body : "-");
+    snprintf(f->seen + used, sizeof f->seen - used, "%lld %lld %s %s %s %d %s %s;",
+             (long long)key->sequence, (long long)key->created_ms, key->scope, key->key,
+             key->digest, key->status, key->etag ? key->etag : "-", key->body ? key->body : "-");
     return 0;
 }
 
@@ -416,7 +416,9 @@ static void an_older_schema_is_brought_up(void **state)
 static void a_key_comes_and_fails_with_its_change(void **state)
 {
     struct fixture *f = *state;
-    struct key_record key = { .sequence = 5, .scope = "s", .key = "k", .digest = "d" };
+    struct key_record key = {
+        .sequence = 5, .created_ms = 77, .scope = "s", .key = "k", .digest = "d"
+    };
     char uid[40];
     struct record change = make_record("a", 1, "{}", uid), twin;
 
@@ -429,7 +431,7 @@ static void a_key_comes_and_fails_with_its_change(void **state)
     assert_int_equal(database_put(f->database, &twin, answered, f, NULL), 0);
     await_answers(f, 2);
     assert_int_equal(f->failures, 1);
-    assert_keys(f, "5 s k d 0 - -;");
+    assert_keys(f, "5 77 s k d 0 - -;");
     key.sequence = 5;
     key.status = 202;
     key.etag = "\"1\"";
@@ -438,11 +440,11 @@ static void a_key_comes_and_fails_with_its_change(void **state)
     key.sequence = 7;
     assert_int_equal(database_put_key(f->database, &key, answered, f, NULL), 0);
     await_answers(f, 4);
-    assert_keys(f, "5 s k d 202 \"1\" {};7 s k d 202 \"1\" {};");
+    assert_keys(f, "5 77 s k d 202 \"1\" {};7 77 s k d 202 \"1\" {};");
     key.sequence = key.keep_from = 8;
     assert_int_equal(database_put_key(f->database, &key, answered, f, NULL), 0);
     await_answers(f, 5);
-    assert_keys(f, "8 s k d 202 \"1\" {};");
+    assert_keys(f, "8 77 s k d 202 \"1\" {};");
 }
 
 static void a_row_that_is_refused_ends_the_open(void **state)
