@@ -68,6 +68,21 @@ static void refuses_what_is_no_network(void **state)
     assert_int_equal(cidr.address, 7);
 }
 
+static void refuses_what_is_no_address(void **state)
+{
+    static const char *const bad[] = { "",          "10.77.0",    "10.77.0.1.", "10.77.0.1/24",
+                                       "10.77.0.x", "10.77.0.1x", "::1" };
+    uint32_t address = 7;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (ipv4_parse(bad[i], &address, NULL) != -EINVAL)
+            fail_msg("took \"%s\"", bad[i]);
+    assert_int_equal(address, 7);
+    assert_int_equal(ipv4_parse("10.77.0.1", &address, NULL), 0);
+    assert_int_equal(address, 0x0a4d0001);
+}
+
 static void tells_how_to_write_it(void **state)
 {
     struct cidr cidr;
@@ -185,10 +200,15 @@ static void checks_prefixes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_networks),        cmocka_unit_test(refuses_what_is_no_network),
-        cmocka_unit_test(tells_how_to_write_it), cmocka_unit_test(sees_overlaps),
-        cmocka_unit_test(reads_mac_addresses),   cmocka_unit_test(derives_mac_addresses),
-        cmocka_unit_test(names_interfaces),      cmocka_unit_test(knows_its_own_names),
+        cmocka_unit_test(reads_networks),
+        cmocka_unit_test(refuses_what_is_no_network),
+        cmocka_unit_test(refuses_what_is_no_address),
+        cmocka_unit_test(tells_how_to_write_it),
+        cmocka_unit_test(sees_overlaps),
+        cmocka_unit_test(reads_mac_addresses),
+        cmocka_unit_test(derives_mac_addresses),
+        cmocka_unit_test(names_interfaces),
+        cmocka_unit_test(knows_its_own_names),
         cmocka_unit_test(checks_prefixes),
     };
 

@@ -51,10 +51,35 @@ static void renames_of_others_are_no_error(void **state)
     assert_true(fd >= 0);
     assert_int_equal(calls, 21);
     assert_int_equal(open_in(dir, "sub/../../sub", 1), -EXDEV);
+    assert_int_equal(symlinkat("sub", fd, "../link"), 0);
+    assert_int_equal(open_in(dir, "link", 0), -ELOOP); /* not even to where it may lead */
     assert_int_equal(open_in(dir, "none", 0), -ENOENT);
     assert_int_equal(calls, 1);
     assert_int_equal(open_in(dir, "sub", 1000000), -EAGAIN); /* not for ever */
     assert_int_equal(scratch_remove(dir), 0);
+}
+
+static void a_name_that_begins_like_the_directory_is_not_below(void **state)
+{
+    static const struct {
+        const char *path, *dir, *below;
+    } rows[] = {
+        { "/srv/images/a", "/srv/images", "a" },       { "/srv/images/a/b", "/srv/images/", "a/b" },
+        { "/srv/images//a", "/srv/images//", "a" },    { "/a", "/", "a" },
+        { "/srv/images2/a", "/srv/images", NULL },     { "/srv/images", "/srv/images", NULL },
+        { "/srv/images/", "/srv/images", NULL },       { "/srv/image", "/srv/images", NULL },
+        { "/other/srv/images/a", "/srv/images", NULL }
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        const char *below = path_below(rows[i].path, rows[i].dir);
+
+        if (rows[i].below)
+            assert_string_equal(below, rows[i].below);
+        else
+            assert_null(below);
+    }
 }
 
 /* What is none is refused, and holds nobody up. */
@@ -78,6 +103,10 @@ static void a_small_file_is_a_string(void **state)
     assert_string_equal(text, "as is");
     assert_int_equal(path_read_text(dir_fd, "file", text, sizeof text), 0);
     assert_string_equal(text, "seven");
+    fd = path_open_regular(dir_fd, "file", O_RDWR, "file", NULL);
+    assert_int_equal(fcntl(fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK), O_RDWR);
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    close(fd);
     assert_int_equal(scratch_remove(dir), 0);
 }
 
@@ -85,6 +114,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(renames_of_others_are_no_error),
+        cmocka_unit_test(a_name_that_begins_like_the_directory_is_not_below),
         cmocka_unit_test(a_small_file_is_a_string),
     };
 

@@ -58,6 +58,23 @@ static void what_was_written_is_there(void **state)
     free(text);
 }
 
+/* There is room for its NUL, too: by a sanitizer. */
+static void a_text_that_fills_its_room_ends(void **state)
+{
+    (void)state;
+    for (size_t size = 4094; size <= 4098; size++) {
+        struct text text;
+        char *bytes;
+
+        assert_true(text_open(&text));
+        for (size_t i = 0; i < size; i++)
+            fputc('x', text.out);
+        bytes = text_close(&text, NULL);
+        assert_int_equal(strlen(bytes), size);
+        free(bytes);
+    }
+}
+
 static void a_part_of_it_is_never_given(void **state)
 {
     unsigned rounds = 0;
@@ -81,6 +98,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_written_is_there),
+        cmocka_unit_test(a_text_that_fills_its_room_ends),
         cmocka_unit_test(a_part_of_it_is_never_given),
     };
 
