@@ -74,6 +74,27 @@ static void nesting_is_bounded(void **state)
     json_decref(json);
 }
 
+/* A string ends where it ends, and what is beside it nests no deeper. */
+static void what_is_behind_a_string_is_counted(void **state)
+{
+    static const char *const begins[] = { "[\"a\",", "[\"\\\"\",", "[\"\\\\\",", "[\"[\",{}," };
+    char text[64 + 4 * JSON_DEPTH_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(begins); i++)
+        for (int more = 0; more < 2; more++) {
+            size_t begin = strlen(begins[i]), depth = JSON_DEPTH_MAX - 1u + (unsigned)more;
+            json_t *json = NULL;
+
+            memcpy(text, begins[i], begin);
+            memset(text + begin, '[', depth);
+            memset(text + begin + depth, ']', depth + 1);
+            text[begin + 2 * depth + 1] = '\0';
+            assert_int_equal(parse(text, &json), more ? -EINVAL : 0);
+            json_decref(json);
+        }
+}
+
 static void width_is_bounded(void **state)
 {
     auto_free char *text = malloc(2 * JSON_VALUES_MAX + 8);
@@ -185,6 +206,9 @@ static void integers_have_bounds(void **state)
     struct read read;
 
     (void)state;
+    start(&read, "{\"n\":1}", "spec");
+    assert_int_equal(json_read_integer(&read.reader, "n", 1, 8, JSON_REQUIRED, 0), 1);
+    finish(&read, 0, "");
     start(&read, "{\"n\":8}", "spec");
     assert_int_equal(json_read_integer(&read.reader, "n", 1, 8, JSON_REQUIRED, 0), 8);
     assert_int_equal(json_read_integer(&read.reader, "absent", 1, 8, JSON_OPTIONAL, 5), 5);
@@ -267,6 +291,9 @@ static void arrays_and_objects(void **state)
     start(&read, "{\"a\":[1,2,3]}", "");
     assert_null(json_read_array(&read.reader, "a", 2, JSON_REQUIRED));
     finish(&read, -EINVAL, "a");
+    start(&read, "{\"a\":{}}", "");
+    assert_null(json_read_array(&read.reader, "a", 2, JSON_REQUIRED));
+    finish(&read, -EINVAL, "a");
     start(&read, "{\"o\":[]}", "spec");
     assert_null(json_read_object(&read.reader, "o", JSON_REQUIRED));
     finish(&read, -EINVAL, "spec.o");
@@ -314,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_json_is_refused),
         cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(what_is_behind_a_string_is_counted),
         cmocka_unit_test(width_is_bounded),
         cmocka_unit_test(nul_bytes_end_nothing),
         cmocka_unit_test(canonical_text_is_sorted_and_compact),

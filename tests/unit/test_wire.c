@@ -157,6 +157,50 @@ static void a_request_without_a_target_is_refused(void **state)
     assert_int_equal(wire_pack(&message, bytes, sizeof(bytes), &size, &fd, NULL), -EINVAL);
 }
 
+static void parts_have_limits(void **state)
+{
+    static char target[WIRE_TARGET_MAX + 2], body[WIRE_REQUEST_BODY_MAX + 1];
+    struct wire_message message = request();
+    char bytes[SEQPACKET_MESSAGE_MAX];
+    size_t size;
+    int fd;
+
+    (void)state;
+    memset(target, '/', WIRE_TARGET_MAX);
+    message.strings[WIRE_TARGET] = target;
+    message.body = body;
+    message.body_size = WIRE_REQUEST_BODY_MAX;
+    assert_int_equal(wire_pack(&message, bytes, sizeof(bytes), &size, &fd, NULL), 0);
+    close(fd);
+    message.body_size++;
+    assert_int_equal(wire_pack(&message, bytes, sizeof(bytes), &size, &fd, NULL), -EINVAL);
+    message.body_size = 0;
+    target[WIRE_TARGET_MAX] = '/';
+    assert_int_equal(wire_pack(&message, bytes, sizeof(bytes), &size, &fd, NULL), -EINVAL);
+}
+
+/* Where the body does not fit either it travels by itself. */
+static void nothing_is_written_behind_the_buffer(void **state)
+{
+    struct wire_message in = request();
+    char bytes[SEQPACKET_MESSAGE_MAX];
+    size_t whole = 0, head, size;
+    int fd;
+
+    (void)state;
+    assert_int_equal(wire_pack(&in, bytes, sizeof(bytes), &whole, &fd, NULL), 0);
+    head = whole - in.body_size;
+    for (size_t room = 0; room <= whole; room++) {
+        memset(bytes, 'z', sizeof(bytes));
+        assert_int_equal(wire_pack(&in, bytes, room, &size, &fd, NULL), room < head ? -EINVAL : 0);
+        assert_int_equal(bytes[room], 'z');
+        if (room < head)
+            continue;
+        assert_int_equal(fd >= 0, room < whole);
+        close(fd);
+    }
+}
+
 /* Cut anywhere, a message is refused: never read beyond its end (run under ASan). */
 static void every_truncation_is_refused(void **state)
 {
@@ -185,6 +229,9 @@ static void every_changed_byte_is_survived(void **state)
 
     (void)state;
     assert_int_equal(wire_pack(&in, bytes, sizeof(bytes), &size, &fd, NULL), 0);
+    bytes[0] ^= 1; /* of another version */
+    assert_int_equal(wire_unpack(bytes, size, -1, &out, NULL), -EINVAL);
+    bytes[0] ^= 1;
     for (size_t i = 0; i < size; i++) {
         for (int value = 0; value < 256; value++) {
             auto_free char *copy = malloc(size);
@@ -213,6 +260,8 @@ int main(void)
         cmocka_unit_test(streams_are_for_good_replies_only),
         cmocka_unit_test(what_would_smuggle_a_header_is_not_packed),
         cmocka_unit_test(a_request_without_a_target_is_refused),
+        cmocka_unit_test(parts_have_limits),
+        cmocka_unit_test(nothing_is_written_behind_the_buffer),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_changed_byte_is_survived),
     };
