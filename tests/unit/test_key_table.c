@@ -91,10 +91,14 @@ static void the_oldest_go_first(void **state)
     assert_string_equal(table.items[1]->key, "k6");
     key_trim(&table, 1 + KEY_KEPT_MS);
     assert_int_equal(table.count, KEYS_MAX);
-    key_trim(&table, 2 + KEY_KEPT_MS);
+    assert_false(key_is_known(&table, "a", name, 2 + KEY_KEPT_MS));
     assert_int_equal(table.count, 1);
     assert_int_equal(table.bytes, 0);
-    assert_false(key_is_known(&table, "a", name, 2 + KEY_KEPT_MS));
+    assert_int_equal(begin(&table, "a", "one", "1", 3 + KEY_KEPT_MS, &key), 0);
+    key_answer(&table, key, &answer);
+    key_end(&table, key);
+    assert_int_equal(begin(&table, "a", "two", "1", 4 + 2 * KEY_KEPT_MS, &key), 0);
+    assert_int_equal(table.count, 2); /* held, and the new one */
     key_table_clear(&table);
 }
 
@@ -118,6 +122,17 @@ static void answers_are_bounded_together(void **state)
     assert_true(table.bytes <= KEYS_BYTES_MAX);
     assert_int_equal(table.count, 4);
     assert_string_equal(table.items[0]->key, "k2");
+    key_table_clear(&table);
+    /* Those that an agent before wrote down count, too. */
+    for (int i = 0; i < 6; i++) {
+        const struct key row = {
+            .sequence = i + 1, .created_ms = 1, .scope = "a", .key = "k", .answer = answer
+        };
+
+        assert_int_equal(key_restore(&table, &row), 0);
+    }
+    key_trim(&table, 1);
+    assert_int_equal(table.count, 4);
     key_table_clear(&table);
 }
 
