@@ -106,6 +106,22 @@ static void it_is_there_once_it_is_sealed(void **state)
     assert_int_equal(status.st_mode & 07777, 0600);
 }
 
+/* Who can write to the directory cannot make one. */
+static void what_another_node_sealed_is_refused(void **state)
+{
+    const struct keyed_digest_key key = { { 8 } };
+    struct fixture *f = *state;
+    struct snapshot_store *other = NULL;
+    struct snapshot_seal seal;
+    auto_close int state_fd = -1, memory_fd = -1;
+
+    make(f, 3, &seal);
+    assert_int_equal(snapshot_store_new(f->dir_fd, &key, &other, &f->err), 0);
+    assert_int_equal(snapshot_store_open(other, 3, seal.digest, &state_fd, &memory_fd, &f->err),
+                     -EBADMSG);
+    snapshot_store_free(other);
+}
+
 static void another_state_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -325,6 +341,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_A_STORE(it_is_there_once_it_is_sealed),
+        ON_A_STORE(what_another_node_sealed_is_refused),
         ON_A_STORE(another_state_is_refused),
         ON_A_STORE(disks_are_copied_with_their_holes),
         ON_A_STORE(what_was_begun_is_begun_anew),
