@@ -193,6 +193,55 @@ static void an_answer_shows_no_vm_that_is_anothers_by_then(void **state)
         ask_as(f, &caller, "PUT", "/v1/vms/copy?wait=10", "{\"labels\":{\"env\":\"test\"}}"), 404);
 }
 
+/* A token that is wrong is not made up for by a certificate that is right. */
+static void who_asks_is_who_shows_it(void **state)
+{
+    static const char file[] =
+        "token ci scopes=read labels=a "
+        "sha256=2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n"
+        "cert prom scopes=metrics";
+    static const struct {
+        enum listener listener;
+        const char *authorization, *certificate, *name;
+        enum caller_kind kind;
+        enum scope scope;
+        bool refused;
+    } rows[] = {
+        { LISTENER_UNIX, NULL, NULL, "", CALLER_SOCKET, SCOPE_ADMIN, false },
+        { LISTENER_UNIX, "Bearer wrong", NULL, "", CALLER_SOCKET, SCOPE_ADMIN, false },
+        { LISTENER_TLS, NULL, NULL, "", CALLER_NOBODY, SCOPE_OPEN, false },
+        { LISTENER_TLS, "Bearer secret", NULL, "ci", CALLER_TOKEN, SCOPE_READ, false },
+        { LISTENER_TLS, "bEARER secret", "prom", "ci", CALLER_TOKEN, SCOPE_READ, false },
+        { LISTENER_TLS, "Basic secret", NULL, "", CALLER_NOBODY, SCOPE_OPEN, true },
+        { LISTENER_TLS, "secret", NULL, "", CALLER_NOBODY, SCOPE_OPEN, true },
+        { LISTENER_TLS, "Bearer wrong", "prom", "", CALLER_NOBODY, SCOPE_OPEN, true },
+        { LISTENER_TLS, NULL, "prom", "prom", CALLER_CERTIFICATE, SCOPE_METRICS, false },
+        { LISTENER_TLS, NULL, "ci", "", CALLER_NOBODY, SCOPE_OPEN, true },
+        { LISTENER_METRICS, NULL, "prom", "prom", CALLER_CERTIFICATE, SCOPE_METRICS, false },
+    };
+    struct tokens tokens;
+
+    (void)state;
+    assert_int_equal(tokens_parse(file, strlen(file), &tokens, NULL), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        struct wire_message message = { .kind = WIRE_REQUEST };
+        struct caller caller;
+
+        message.strings[WIRE_AUTHORIZATION] = rows[i].authorization;
+        message.strings[WIRE_CERTIFICATE] = rows[i].certificate;
+        assert_int_equal(caller_identify(rows[i].listener, &tokens, &message, &caller, NULL), 0);
+        assert_int_equal(caller.listener, rows[i].listener);
+        assert_int_equal(caller.kind, rows[i].kind);
+        assert_int_equal(caller.scope, rows[i].scope);
+        assert_int_equal(caller.refused, rows[i].refused);
+        assert_string_equal(caller.name, rows[i].name);
+        assert_int_equal(caller.limits != NULL, rows[i].kind == CALLER_TOKEN);
+        assert_true(!caller.limits || label_selector_equal(caller.limits, tokens.items[0].limits));
+        caller_clear(&caller);
+    }
+    tokens_clear(&tokens);
+}
+
 static bool holds(const char *file, const struct caller *caller, enum scope scope)
 {
     struct route route = { .scope = scope };
@@ -262,6 +311,7 @@ int main(void)
         CASE(a_hidden_vm_is_like_none),
         CASE(a_key_tells_of_what_its_caller_did),
         CASE(an_answer_shows_no_vm_that_is_anothers_by_then),
+        cmocka_unit_test(who_asks_is_who_shows_it),
         cmocka_unit_test(what_is_open_holds_as_long_as_its_token),
         cmocka_unit_test(callers_are_told_apart),
     };

@@ -271,6 +271,30 @@ static void rows_that_cannot_be_read_are_not_thought_to_be_none(void **state)
     assert_true(open_with(f, cut) < 0);
 }
 
+static void run_sql(const struct fixture *f, const char *sql)
+{
+    sqlite3 *sqlite = NULL;
+
+    assert_int_equal(sqlite3_open(path_of(f, "warren.db"), &sqlite), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(sqlite, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(sqlite), SQLITE_OK);
+}
+
+/* As a page says that was written wrongly, whatever the schema says. */
+static void a_row_that_lacks_a_part_is_passed_over(void **state)
+{
+    struct fixture *f = *state;
+
+    write_rows(f, 1, ROWS, /* close_it= */ true);
+    run_sql(f, "PRAGMA writable_schema = ON;"
+               "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '')");
+    run_sql(f, "UPDATE resource SET spec = NULL WHERE id = 'v02';"
+               "UPDATE resource SET uid = NULL WHERE id = 'v03';"
+               "UPDATE resource SET status = NULL WHERE id = 'v04'");
+    salvage(f);
+    assert_int_equal(f->count, ROWS - 3);
+}
+
 static void of_nonsense_nothing_is_read(void **state)
 {
     struct fixture *f = *state;
@@ -298,6 +322,7 @@ int main(void)
         TEST(what_was_not_checkpointed_is_kept_and_read),
         TEST(a_page_that_no_row_is_in_counts_too),
         TEST(rows_that_cannot_be_read_are_not_thought_to_be_none),
+        TEST(a_row_that_lacks_a_part_is_passed_over),
         TEST(of_nonsense_nothing_is_read),
     };
 
