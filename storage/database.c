@@ -489,7 +489,6 @@ static int open_file(struct database *database, const char *dir_path, struct err
                             SQLITE_OPEN_NOFOLLOW,
                         NULL) != SQLITE_OK)
         return database_fail(database->sqlite, "open", err);
-    sqlite3_extended_result_codes(database->sqlite, 1);
     for (size_t i = 0; i < ARRAY_LENGTH(pragmas); i++) {
         result = execute(database, pragmas[i], err);
         if (result == -EBUSY)

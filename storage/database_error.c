@@ -6,7 +6,7 @@
 
 static int errno_of(int sqlite_code)
 {
-    switch (sqlite_code & 0xff) {
+    switch (sqlite_code) {
     case SQLITE_FULL:
         return ENOSPC;
     case SQLITE_NOMEM:
