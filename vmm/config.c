@@ -159,6 +159,8 @@ int config_validate(const struct vmm_configure *configure, size_t fd_count, stru
     if (!text_is_valid(configure->id, sizeof configure->id) || !configure->id[0])
         return error_field(err, EINVAL, "id", "is empty, too long or not printable");
     result = validate_memory(configure, err);
+    if (result < 0)
+        return result;
     if (configure->rings.count > 0 && !disk_ring_layout_is_valid(&configure->rings.layout))
         return error_field(err, EINVAL, "rings", "are not inside their mapping");
     if (!text_is_valid(configure->cmdline, sizeof configure->cmdline))
