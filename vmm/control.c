@@ -19,9 +19,8 @@ struct control {
     struct loop *loop;          /* its own: all that is served while the machine is paused */
     struct loop_source *source; /* of it in the machine's */
     const struct log *log;      /* borrowed */
-    struct loop_source *listener, *stop;
-    int listener_fd; /* borrowed */
-    int fd;          /* owned; the connection, or -1 */
+    int listener_fd;            /* borrowed */
+    int fd;                     /* owned; the connection, or -1 */
     struct loop_source *connection;
 
     bool configured, paused;
@@ -442,6 +441,7 @@ int control_new(struct loop *loop, int listener_fd, int stop_fd, const struct lo
                 struct control **ret_control, struct error *err)
 {
     struct control *control = calloc(1, sizeof *control);
+    struct loop_source *source; /* its loop frees it */
     int result;
 
     if (!control)
@@ -451,11 +451,10 @@ int control_new(struct loop *loop, int listener_fd, int stop_fd, const struct lo
     control->fd = -1;
     result = loop_new(&control->loop, err);
     if (result == 0)
-        result = loop_add(control->loop, listener_fd, EPOLLIN, on_listener, control,
-                          &control->listener, err);
+        result = loop_add(control->loop, listener_fd, EPOLLIN, on_listener, control, &source, err);
     if (result == 0)
-        result = loop_add(control->loop, stop_fd, EPOLLIN | EPOLLONESHOT, on_stop, control,
-                          &control->stop, err);
+        result = loop_add(control->loop, stop_fd, EPOLLIN | EPOLLONESHOT, on_stop, control, &source,
+                          err);
     if (result == 0)
         result = loop_add(loop, loop_fd(control->loop), EPOLLIN, on_control, control,
                           &control->source, err);
@@ -471,7 +470,6 @@ struct control *control_free(struct control *control)
 {
     if (control) {
         control_disconnect(control);
-        loop_remove(control->listener);
         loop_remove(control->source);
         loop_free(control->loop);
         close_fds(control->fds, control->fd_count);
