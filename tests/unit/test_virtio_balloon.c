@@ -416,9 +416,9 @@ static void a_snapshot_has_all_of_it(void **state)
     driver_start(&from->h, ALL, 8);
     device_config_put(&from->h, REG_ACTUAL, 4, 77);
     put_stat(&from->h, 0, 4, 1);
+    from->h.rings[STATS].next_descriptor = 3;
     offer_stats(&from->h, 10);
     pci_root_transfer(from->h.root, &out);
-    assert_true(transfer_is_good(&out));
 
     assert_int_equal(set_up((void **)&to), 0);
     struct transfer in = {
@@ -435,7 +435,7 @@ static void a_snapshot_has_all_of_it(void **state)
     assert_int_equal(to->stats.actual_bytes, 77 * PAGE);
     while (!ring_take(&to->h, STATS, &head, &length))
         assert_int_equal(loop_turn(to->h.loop, 2000, &to->h.err), 0);
-    assert_int_equal(head, 0);
+    assert_int_equal(head, 3);
     offer_stats(&to->h, 10);
     assert_int_equal(to->stats.guest[4], 1);
     assert_false(status_get(&to->h) & VIRTIO_STATUS_NEEDS_RESET);

@@ -16,7 +16,7 @@
 #define REPORTING   (1ull << 5)
 #define ALL         (STATS_QUEUE | DEFLATE | REPORTING)
 
-enum { REPORTS = 3 };
+enum { STATISTICS = 2, REPORTS };
 
 static struct stats_balloon stats;
 
@@ -118,9 +118,27 @@ static void what_nobody_offers_is_refused(void **state)
     harness_close(&to);
 }
 
+/* An interval of 0 is none: the buffer stays where it is. */
+static void statistics_that_nobody_wants_are_not_asked_for(void **state)
+{
+    const struct ring_buffer buffer = { DATA_BASE, 10, 0 };
+    struct harness h;
+    uint32_t head, length;
+
+    (void)state;
+    balloon_open(&h, VMM_MEMORY_ANONYMOUS, -1, 0);
+    driver_start(&h, STATS_QUEUE, 8);
+    ring_offer(&h, STATISTICS, &buffer, 1);
+    ring_kick(&h, STATISTICS);
+    harness_run(&h);
+    assert_false(ring_take(&h, STATISTICS, &head, &length));
+    harness_close(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(statistics_that_nobody_wants_are_not_asked_for),
         cmocka_unit_test(what_was_changed_meanwhile_is_no_hindrance),
         cmocka_unit_test(memory_of_huge_pages_is_kept_from_a_driver_that_reports),
         cmocka_unit_test(what_nobody_offers_is_refused),
