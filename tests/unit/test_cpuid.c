@@ -84,6 +84,28 @@ static void cores_are_of_one_package(void **state)
     assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx >> 23 & 1, 0); /* AMD's counters */
 }
 
+/* The topology that a guest looks at first, where the host has it, and AMD's. */
+static void no_topology_is_the_hosts(void **state)
+{
+    struct cpuid cpuid;
+
+    (void)state;
+    make(&cpuid);
+    for (uint32_t level = 0; level < 5; level++)
+        cpuid.entries[cpuid.count++] = (struct kvm_cpuid_entry2){
+            .function = 0x1f, .index = level, .eax = 6, .ebx = 64, .ecx = 0x500, .edx = 77
+        };
+    cpuid_adapt(&cpuid, 2, 5, false);
+    for (uint32_t level = 0; level < 3; level++) {
+        assert_int_equal(find(&cpuid, 0x1f, level)->eax, find(&cpuid, 0xb, level)->eax);
+        assert_int_equal(find(&cpuid, 0x1f, level)->ebx, find(&cpuid, 0xb, level)->ebx);
+        assert_int_equal(find(&cpuid, 0x1f, level)->edx, 2);
+    }
+    assert_null(find(&cpuid, 0x1f, 3));
+    assert_int_equal(find(&cpuid, 0x80000001, 0)->ecx & 2, 2);
+    assert_int_equal(find(&cpuid, 0x8000001e, 0)->ecx, 0);
+}
+
 static void one_vcpu_is_alone(void **state)
 {
     struct cpuid cpuid;
@@ -199,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_vcpu_has_its_apic_id),
         cmocka_unit_test(cores_are_of_one_package),
+        cmocka_unit_test(no_topology_is_the_hosts),
         cmocka_unit_test(one_vcpu_is_alone),
         cmocka_unit_test(guests_see_no_virtualization),
         cmocka_unit_test(guests_see_no_shadow_stacks),
