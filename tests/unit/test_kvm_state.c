@@ -137,6 +137,37 @@ static void a_host_that_does_not_take_a_part_is_told(void **state)
     machine_close(&m);
 }
 
+/* Where a guest's driver has its pins' interrupts sent. */
+static void what_a_guest_set_of_its_interrupt_chips_comes_along(void **state)
+{
+    struct machine from = { 0 }, to = { 0 };
+    struct error err = { 0 };
+    struct transfer transfer;
+    struct kvm_irqchip pins = { .chip_id = KVM_IRQCHIP_IOAPIC };
+    struct kvm_irqchip pic = { .chip_id = KVM_IRQCHIP_PIC_SLAVE };
+
+    (void)state;
+    machine_open(&from);
+    machine_open(&to);
+    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_GET_IRQCHIP, &pins), 0);
+    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_GET_IRQCHIP, &pic), 0);
+    pins.chip.ioapic.redirtbl[5].fields.vector = 0x35;
+    pic.chip.pic.imr = 0x5a;
+    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_SET_IRQCHIP, &pins), 0);
+    assert_int_equal(ioctl(from.kvm.vm_fd, KVM_SET_IRQCHIP, &pic), 0);
+    transfer = saved_by(&from, &err);
+    assert_int_equal(loaded_by(&to, &transfer), 0);
+    pins = (struct kvm_irqchip){ .chip_id = KVM_IRQCHIP_IOAPIC };
+    pic = (struct kvm_irqchip){ .chip_id = KVM_IRQCHIP_PIC_SLAVE };
+    assert_int_equal(ioctl(to.kvm.vm_fd, KVM_GET_IRQCHIP, &pins), 0);
+    assert_int_equal(ioctl(to.kvm.vm_fd, KVM_GET_IRQCHIP, &pic), 0);
+    assert_int_equal(pins.chip.ioapic.redirtbl[5].fields.vector, 0x35);
+    assert_int_equal(pic.chip.pic.imr, 0x5a);
+    free(transfer.bytes);
+    machine_close(&from);
+    machine_close(&to);
+}
+
 static void a_tsc_of_another_rate_needs_scaling(void **state)
 {
     struct machine m = { 0 };
@@ -271,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_part_that_cannot_be_read_is_refused),
         cmocka_unit_test(want_of_memory_refuses),
         cmocka_unit_test(a_host_that_does_not_take_a_part_is_told),
+        cmocka_unit_test(what_a_guest_set_of_its_interrupt_chips_comes_along),
         cmocka_unit_test(a_tsc_of_another_rate_needs_scaling),
         cmocka_unit_test(other_msrs_are_refused),
         cmocka_unit_test(what_a_guest_set_of_its_processor_comes_along),
