@@ -213,6 +213,35 @@ static void one_is_paused_or_killed_at_a_time(void **state)
     assert_true(victims > 4);
 }
 
+/* What is short of memory are others of the host's then. */
+static void where_nobody_has_any_nobody_goes(void **state)
+{
+    struct balancer_state now = { 0 };
+    struct balancer_vm vm = vm_of(10000, 0, 0);
+    struct balancer_host host = host_of(0, 1000);
+
+    (void)state;
+    for (int i = 0; i < 60; i++)
+        balancer_plan(config, &host, &vm, 1, &now);
+    assert_int_equal(now.rung, BALANCER_KILL);
+    assert_false(vm.plan.kill || vm.plan.pause);
+}
+
+static void who_has_too_much_is_throttled(void **state)
+{
+    struct balancer_state now = { 0 };
+    struct balancer_host host = host_of(0, 100);
+    struct balancer_vm vms[2] = { idle_vm(), vm_of(90000, 10000, 10000) };
+
+    (void)state;
+    vms[1].min_mib = 90000;
+    while (now.rung < BALANCER_THROTTLE)
+        balancer_plan(config, &host, vms, 2, &now);
+    assert_int_equal(vms[0].plan.high_mib, vms[0].plan.entitled_mib);
+    assert_in_range(vms[0].plan.high_mib, vms[0].min_mib, 9999);
+    assert_int_equal(vms[1].plan.high_mib, 0);
+}
+
 /* --- balloons --- */
 
 static void a_balloon_takes_a_tenth_a_second_at_most_while_the_host_is_not_hard_up(void **state)
@@ -542,6 +571,8 @@ int main(void)
         cmocka_unit_test(balloons_have_their_time_too),
         cmocka_unit_test(what_helps_is_given_its_time_anew),
         cmocka_unit_test(one_is_paused_or_killed_at_a_time),
+        cmocka_unit_test(where_nobody_has_any_nobody_goes),
+        cmocka_unit_test(who_has_too_much_is_throttled),
         cmocka_unit_test(a_balloon_takes_a_tenth_a_second_at_most_while_the_host_is_not_hard_up),
         cmocka_unit_test(at_once_where_it_is),
         cmocka_unit_test(what_is_still_to_come_is_not_asked_for_twice),
