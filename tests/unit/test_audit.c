@@ -210,12 +210,45 @@ static void what_a_full_file_lost_is_told(void **state)
     assert_int_equal(status.st_size, AUDIT_FILE_MAX - entry - entry / 2);
 }
 
+static void a_full_file_moves_all_by_one_and_the_oldest_goes(void **state)
+{
+    struct fixture *f = *state;
+    const off_t full = AUDIT_FILE_MAX - 10;
+    char name[32];
+    struct stat status;
+
+    f->audit = audit_free(f->audit);
+    for (int i = 0; i < AUDIT_FILES; i++) { /* each has a size of its own */
+        auto_close int fd = -1;
+
+        snprintf(name, sizeof(name), i > 0 ? AUDIT_NAME ".%d" : AUDIT_NAME, i);
+        fd = openat(f->dir_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(pwrite(fd, "\n", 1, i > 0 ? i : full - 1), 1);
+    }
+    assert_int_equal(audit_new(f->loop, &f->log, f->dir_fd, &f->audit, NULL), 0);
+    change(f, CALLER_TOKEN);
+    f->audit = audit_free(f->audit);
+    look(f);
+    assert_int_equal(f->found.entries, 1);
+    for (int i = 1; i <= AUDIT_FILES; i++) {
+        snprintf(name, sizeof(name), AUDIT_NAME ".%d", i);
+        if (i == AUDIT_FILES) {
+            assert_int_equal(fstatat(f->dir_fd, name, &status, 0), -1);
+            break;
+        }
+        assert_int_equal(fstatat(f->dir_fd, name, &status, 0), 0);
+        assert_int_equal(status.st_size, i > 1 ? i : full);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(strangers_are_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_lost_where_memory_is_short, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_a_full_file_lost_is_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_full_file_moves_all_by_one_and_the_oldest_goes, set_up,
+                                        tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
