@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -16,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "storage/delta_file.h"
 #include "storage/instance_name.h"
 #include "storage/trash.h"
 #include "storage/volume.h"
@@ -447,6 +449,22 @@ static void a_delta_costs_nothing_and_needs_its_image(void **state)
     assert_int_equal(count_files(f), 1);
 }
 
+/* But it may be as large. */
+static void a_delta_is_never_smaller_than_its_image(void **state)
+{
+    static const char uid[] = "0e03978e-40d5-43e8-bc93-6894a57f9324";
+    auto_close int fd = memfd_create("delta", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(delta_file_init(fd, MIB, MIB + 1, uid, NULL), -EINVAL);
+    assert_int_equal(delta_file_init(fd, MIB + 512, MIB, uid, NULL), -EINVAL);
+    assert_int_equal(delta_file_init(fd, 0, 0, uid, NULL), -EINVAL);
+    assert_int_equal(delta_file_init(fd, MIB, MIB, uid, NULL), 0);
+    assert_int_equal(delta_file_grow(fd, MIB, NULL), 0);
+    assert_int_equal(delta_file_grow(fd, 2 * MIB, NULL), 0);
+    assert_int_equal(delta_file_grow(fd, MIB, NULL), -EINVAL);
+}
+
 static void a_copy_of_a_delta_stands_on_the_same(void **state)
 {
     struct fixture *f = *state;
@@ -548,6 +566,7 @@ int main(void)
         cmocka_unit_test(numbers_are_read_back_from_names_with_and_without_endings),
         ON_A_STORE(a_sweep_takes_what_has_no_row_and_nothing_of_others),
         ON_A_STORE(a_delta_costs_nothing_and_needs_its_image),
+        cmocka_unit_test(a_delta_is_never_smaller_than_its_image),
         ON_A_STORE(a_copy_of_a_delta_stands_on_the_same),
         ON_A_STORE(a_large_image_is_cloned_without_a_copy),
         ON_A_STORE(the_best_clone_is_a_reflink_or_else_a_delta),
