@@ -173,6 +173,19 @@ static void a_change_keeps_what_is_spent(void **state)
     assert_int_equal(rate_limit_wait(&limit, 0), 1001);
 }
 
+/* Even if nobody asked meanwhile. */
+static void a_change_keeps_what_was_paid(void **state)
+{
+    const struct vmm_rate_limit spec = { .bytes_per_second = 1000 };
+    struct rate_limit limit = { 0 };
+
+    (void)state;
+    rate_limit_set(&limit, &spec, 0);
+    rate_limit_spend(&limit, 10100); /* 100 are there */
+    rate_limit_set(&limit, &spec, 9000);
+    assert_int_equal(rate_limit_wait(&limit, 9000), 1001);
+}
+
 /* The largest of everything, in the sanitizer's build. */
 static void nothing_overflows(void **state)
 {
@@ -209,6 +222,7 @@ int main(void)
         cmocka_unit_test(a_debt_is_paid),
         cmocka_unit_test(a_clock_that_goes_back_adds_nothing),
         cmocka_unit_test(a_change_keeps_what_is_spent),
+        cmocka_unit_test(a_change_keeps_what_was_paid),
         cmocka_unit_test(nothing_overflows),
     };
 
