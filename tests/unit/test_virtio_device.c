@@ -1,6 +1,7 @@
 /* test_virtio_device.c - what is the same for every device: that a queue is served a bounded time,
  * and that no interrupt is lost in a snapshot, nor a change while a driver starts. */
 #include "tests/unit/virtio_harness.h"
+#include <sys/eventfd.h>
 #include "vmm/transfer.h"
 
 static unsigned toggle_calls;
@@ -119,6 +120,69 @@ static void a_served_queue_asks_for_kicks_again(void **state)
             assert_true(ring_take(h, 0, &head, &length));
         assert_int_equal(guest_get16(h, ring_used(0)), 0); /* not NO_NOTIFY */
         assert_int_equal(guest_get16(h, ring_used(0) + 4 + 8 * 16), i == 0 ? 0 : 3);
+    }
+    harness_close(h);
+}
+
+/* KVM has an eventfd there, and so no place for another. */
+static bool kicks_without_exit(const struct harness *h, uint64_t address)
+{
+    struct kvm_ioeventfd request = { .addr = address, .fd = eventfd(0, EFD_CLOEXEC) };
+    int result = ioctl(h->vm_fd, KVM_IOEVENTFD, &request), code = errno;
+
+    if (result == 0) {
+        request.flags = KVM_IOEVENTFD_FLAG_DEASSIGN;
+        assert_int_equal(ioctl(h->vm_fd, KVM_IOEVENTFD, &request), 0);
+    }
+    close(request.fd);
+    return result < 0 && code == EEXIST;
+}
+
+/* Nor is one left where another device's registers may come to be. */
+static void kicks_cost_no_exit_wherever_the_bar_is(void **state)
+{
+    const uint64_t places[] = { PLATFORM_PCI32_START + 0x1000000, PLATFORM_PCI32_START + 0x2000000,
+                                0 };
+    struct harness harness, *h = &harness;
+    uint64_t before = 0;
+
+    (void)state;
+    (void)quiet_open(h);
+    for (size_t i = 0; h->vm_fd >= 0 && i < 3; i++) {
+        uint64_t bar = bar_address(h, 0) + VIRTIO_PCI_NOTIFY_OFFSET;
+
+        driver_attach(h);
+        for (unsigned queue = 0; queue < quiet_ops.queue_count; queue++) {
+            assert_true(kicks_without_exit(h, bar + queue * VIRTIO_PCI_NOTIFY_STRIDE));
+            assert_false(kicks_without_exit(h, before + queue * VIRTIO_PCI_NOTIFY_STRIDE));
+        }
+        before = bar;
+        config_put(h, 0x04, 2, 0);
+        config_put(h, 0x10, 4, (uint32_t)places[i]);
+    }
+    pci_root_remove(h->root, h->slot);
+    if (h->vm_fd >= 0)
+        assert_false(kicks_without_exit(h, before));
+    harness_close(h);
+}
+
+/* 4.1.5.1.2: none until the driver gives one, and none again after a reset. */
+static void a_reset_takes_the_vectors_away(void **state)
+{
+    struct harness harness, *h = &harness;
+
+    (void)state;
+    (void)quiet_open(h);
+    driver_attach(h);
+    for (unsigned started = 0; started < 2; started++) {
+        assert_int_equal(reg_get(h, REG_CONFIG_VECTOR, 2), 0xffff);
+        for (unsigned queue = 0; queue < quiet_ops.queue_count; queue++) {
+            reg_put(h, REG_QUEUE_SELECT, 2, queue);
+            assert_int_equal(reg_get(h, REG_QUEUE_VECTOR, 2), 0xffff);
+        }
+        driver_start(h, 0, 16);
+        assert_int_equal(reg_get(h, REG_QUEUE_VECTOR, 2), quiet_ops.queue_count);
+        status_put(h, 0);
     }
     harness_close(h);
 }
@@ -354,6 +418,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_driver_that_toggles_its_index_is_served_a_bounded_time),
         cmocka_unit_test(a_served_queue_asks_for_kicks_again),
+        cmocka_unit_test(kicks_cost_no_exit_wherever_the_bar_is),
+        cmocka_unit_test(a_reset_takes_the_vectors_away),
         cmocka_unit_test(what_a_driver_accepts_last_counts),
         cmocka_unit_test(each_queue_is_heard_of_again_after_a_snapshot),
         cmocka_unit_test(a_snapshot_of_one_just_restored_costs_it_nothing),
