@@ -115,6 +115,8 @@ static void bars_are_sized_and_decoded_as_told(void **state)
     assert_int_equal(mmio_get(h, bar + REG_QUEUE_COUNT, 2), 0xffff);
     config_put(h, 0x10, 4, (uint32_t)bar);
     assert_int_equal(mmio_get(h, bar + REG_QUEUE_COUNT, 2), 1);
+    config_put(h, 0x14, 4, 0xffffffff);
+    assert_int_equal(config_get(h, 0x14, 4), 0xfffff000);
     config_put(h, 0x18, 4, 0xffffffff);
     assert_int_equal(config_get(h, 0x18, 4), 0); /* absent */
     config_put(h, 0x30, 4, 0xffffffff);
@@ -195,6 +197,9 @@ static void masked_vectors_stay_pending(void **state)
     assert_int_equal(reg_get(h, REG_QUEUE_VECTOR, 2), 0xffff);
     assert_true(device_answers(h));
     assert_int_equal(interrupts_take(h), 0);
+    for (unsigned at = config_get(h, 0x34, 1); at != 0; at = config_get(h, at + 1, 1))
+        if (config_get(h, at, 1) == 0x11)
+            assert_int_equal(config_get(h, at + 2, 2) & 0x7ff, 2 - 1);
     assert_int_equal(mmio_get(h, bar_address(h, 0) + VIRTIO_PCI_ISR_OFFSET, 1), 1);
     assert_int_equal(mmio_get(h, bar_address(h, 0) + VIRTIO_PCI_ISR_OFFSET, 1), 0);
 
@@ -505,6 +510,9 @@ static void the_config_window_reaches_the_registers(void **state)
     config_put(h, window + 16, 1, 1);
     assert_int_equal(status_get(h), 1);
     assert_int_equal(config_get(h, window + 16, 1), 1);
+    config_put(h, window + 8, 4, REG_QUEUE_SIZE);
+    config_put(h, window + 12, 4, 2);
+    assert_int_equal(config_get(h, window + 16, 4), 64);
     for (unsigned bar = 0; bar < 256; bar += 51) {
         static const uint32_t offsets[] = { 0, 1, 20, 60, 0x1000, 0x3000, 0x3ffe, 0x4000, ~0u };
 
