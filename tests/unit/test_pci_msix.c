@@ -112,6 +112,9 @@ static void a_message_reaches_the_cpu_that_it_names(void **state)
     assert_int_equal(pending(f->msix), 0);
     assert_true(cpu_gets(f, 1, 0x55));
     assert_false(cpu_has(f, 0, 0x55));
+    put_entry(f, 0, MESSAGE, 0x55, 0); /* goes to another, and is not masked meanwhile */
+    pci_msix_raise(f->msix, 0);
+    assert_true(cpu_gets(f, 0, 0x55));
 }
 
 /* As the host's kernel, which does not ask whether a vector is masked, raises it. */
