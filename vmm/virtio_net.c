@@ -62,6 +62,7 @@ struct virtio_net {
     struct vhost_net *vhost; /* owned; NULL = none */
     uint16_t pairs;          /* those that the driver uses */
     uint64_t tap_features;   /* those the tap's offloads were set for */
+    unsigned turn;           /* the tap that has the next buffers of several of a pair */
     struct iovec vectors[VECTORS_MAX];
     uint16_t heads[NET_QUEUE_SIZE]; /* chains that one frame goes into, and their sizes */
     uint32_t sizes[NET_QUEUE_SIZE];
@@ -180,6 +181,7 @@ static void receive_store(struct net_tap *tap, struct virtqueue *queue, uint16_t
     stats_add(&net->stats->rx_bytes, tap->held_bytes - VIRTIO_NET_HEADER_BYTES);
     rate_limit_spend(&net->rx_throttle.limit, tap->held_bytes - VIRTIO_NET_HEADER_BYTES);
     tap->held_bytes = 0;
+    net->turn = (unsigned)(tap - net->taps) + 1;
 }
 
 /* Finds room for the held frame: one chain, or with mergeable buffers as many as it needs.  With
@@ -433,8 +435,12 @@ static void net_process_queue(void *owner, unsigned queue)
     } else if (queue == transmit_queue(queue / 2)) {
         virtio_device_serve(net->device, queue, net_transmit, TURN_FRAMES);
     } else {
-        for (unsigned i = queue / 2; i < net->tap_count; i += net->pairs)
-            tap_receive(&net->taps[i]);
+        for (unsigned i = 0, first = net->turn; i < net->tap_count; i++) {
+            struct net_tap *tap = &net->taps[(first + i) % net->tap_count];
+
+            if (receive_queue(tap_pair(tap)) == queue)
+                tap_receive(tap);
+        }
     }
 }
 

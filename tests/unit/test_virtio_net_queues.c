@@ -106,22 +106,31 @@ static void host_send_flow(const struct fixture *f, uint8_t flow, uint8_t number
         sizeof(frame));
 }
 
+/* The flow of the next frame that came on a pair, -1 if there is none; bytes: it, with header. */
+static int take_frame(struct fixture *f, unsigned pair, uint8_t bytes[12 + 42])
+{
+    struct ring_descriptor descriptor;
+    uint32_t head, used;
+
+    if (!ring_take(&f->h, RX(pair), &head, &used))
+        return -1;
+    guest_get(&f->h, RING_BASE(RX(pair)) + head * sizeof(descriptor), &descriptor,
+              sizeof(descriptor));
+    assert_int_equal(used, 12 + 42);
+    guest_get(&f->h, descriptor.address, bytes, 12 + 42);
+    return bytes[12 + 35];
+}
+
 /* Frames that came on a pair, by flow; those of each flow must come in their order. */
 static unsigned take_frames(struct fixture *f, unsigned pair, int *next_of_flow)
 {
+    uint8_t bytes[12 + 42];
     unsigned count = 0;
-    uint32_t head, used;
+    int flow;
 
-    while (ring_take(&f->h, RX(pair), &head, &used)) {
-        struct ring_descriptor descriptor;
-        uint8_t bytes[12 + 42];
-
-        guest_get(&f->h, RING_BASE(RX(pair)) + head * sizeof(descriptor), &descriptor,
-                  sizeof(descriptor));
-        assert_int_equal(used, sizeof(bytes));
-        guest_get(&f->h, descriptor.address, bytes, sizeof(bytes));
-        assert_int_equal(bytes[12 + 5], next_of_flow[bytes[12 + 35]]);
-        next_of_flow[bytes[12 + 35]]++;
+    while ((flow = take_frame(f, pair, bytes)) >= 0) {
+        assert_int_equal(bytes[12 + 5], next_of_flow[flow]);
+        next_of_flow[flow]++;
         count++;
     }
     return count;
@@ -222,6 +231,45 @@ static void kicks_are_wanted_while_a_frame_waits(void **state)
         assert_int_equal(guest_get16(&f->h, ring_used(RX(0))), 0);
         ring_offer_space(&f->h, RX(0), SPACE(0), 1);
         assert_int_equal(take_frames(f, 0, next), 1);
+    }
+}
+
+/* With one buffer at a time: a tap with much in it does not have it always. */
+static void taps_of_a_pair_take_turns(void **state)
+{
+    struct fixture *f = *state;
+    unsigned tap_of[FLOWS] = { 0 }, left[PAIRS] = { 0 };
+    uint8_t bytes[12 + 42];
+    int flow;
+
+    driver_start(&f->h, FEATURES, RING);
+    assert_int_equal(set_pairs(f, PAIRS), 0);
+    for (unsigned pair = 0; pair < PAIRS; pair++)
+        ring_offer_space(&f->h, RX(pair), SPACE(pair), RING - 1);
+    for (unsigned i = 0; i < FLOWS; i++)
+        host_send_flow(f, (uint8_t)i, 0);
+    harness_run(&f->h);
+    for (unsigned pair = 0; pair < PAIRS; pair++) /* who has which flows */
+        while ((flow = take_frame(f, pair, bytes)) >= 0) {
+            tap_of[flow] = pair;
+            left[pair]++;
+        }
+    driver_start(&f->h, FEATURES, RING); /* one pair, without buffers */
+    for (unsigned i = 0; i < FLOWS; i++)
+        host_send_flow(f, (uint8_t)i, 1);
+    harness_run(&f->h);
+    for (unsigned last = PAIRS, i = 0; i < FLOWS; i++) {
+        bool others = false;
+
+        ring_offer_space(&f->h, RX(0), SPACE(0), 1);
+        ring_kick(&f->h, RX(0));
+        flow = take_frame(f, 0, bytes);
+        assert_true(flow >= 0);
+        for (unsigned tap = 0; tap < PAIRS; tap++)
+            others |= tap != last && left[tap] > 0;
+        assert_true(tap_of[flow] != last || !others);
+        last = tap_of[flow];
+        left[last]--;
     }
 }
 
@@ -425,6 +473,7 @@ int main(void)
         TEST(flows_spread_over_the_pairs),
         TEST(what_waits_for_a_pair_goes_to_another_when_it_is_gone),
         TEST(kicks_are_wanted_while_a_frame_waits),
+        TEST(taps_of_a_pair_take_turns),
         TEST(each_pair_in_use_sends),
         TEST(commands_are_judged),
         TEST(commands_that_cannot_be_answered_need_reset),
