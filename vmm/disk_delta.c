@@ -36,7 +36,6 @@ struct disk_delta {
     uint8_t *bits; /* `pages` pages, mostly never touched, and one more to build a block in */
     bool *dirty;   /* by page: not yet in the file */
     bool unwritten;
-    int failed; /* -errno of a sync: nobody knows what it lost, so no flush is good any more */
 };
 
 static bool bit_is_set(const struct disk_delta *delta, uint64_t block)
@@ -148,16 +147,9 @@ static int delta_change(struct disk_delta *delta, const struct disk_request *req
     return result;
 }
 
-static int delta_sync(struct disk_delta *delta)
-{
-    if (delta->failed == 0 && fdatasync(delta->files[IN_DELTA].fd) < 0)
-        delta->failed = -EIO; /* whatever it was: see disk.h */
-    return delta->failed;
-}
-
 static int delta_flush(struct disk_delta *delta)
 {
-    int result = delta_sync(delta);
+    int result = disk_raw_sync(delta->files[IN_DELTA].disk);
 
     for (uint64_t page = 0; page < delta->pages && result == 0; page++) {
         if (delta->dirty[page])
@@ -165,7 +157,7 @@ static int delta_flush(struct disk_delta *delta)
                                     DELTA_BITMAP_OFFSET + page * BLOCK);
         delta->dirty[page] = delta->dirty[page] && result < 0;
     }
-    result = result < 0 ? result : delta_sync(delta);
+    result = result < 0 ? result : disk_raw_sync(delta->files[IN_DELTA].disk);
     delta->unwritten = result < 0;
     return result;
 }
@@ -175,7 +167,7 @@ static void delta_submit(struct disk *disk, struct disk_request *request)
     struct disk_delta *delta = (struct disk_delta *)disk;
     uint64_t stop = 0, end = request->offset + request->size;
     enum source source = request->operation == DISK_FLUSH
-                             ? (delta->unwritten || delta->failed ? IN_NEITHER : IN_DELTA)
+                             ? (delta->unwritten ? IN_NEITHER : IN_DELTA)
                              : source_of(delta, request->offset, end, &stop);
     int result = -EINVAL;
 

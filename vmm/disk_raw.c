@@ -22,6 +22,7 @@ struct disk_raw {
     struct disk disk;
     int fd;             /* borrowed */
     bool direct;        /* O_DIRECT */
+    bool lost;          /* see disk_raw_sync */
     struct uring *ring; /* borrowed; NULL = none */
 };
 
@@ -58,14 +59,22 @@ int disk_raw_allocate(int fd, int mode, uint64_t offset, uint64_t size)
     return result < 0 ? -errno : 0;
 }
 
+int disk_raw_sync(struct disk *disk)
+{
+    struct disk_raw *raw = (struct disk_raw *)disk;
+
+    raw->lost |= fdatasync(raw->fd) < 0;
+    return raw->lost ? -EIO : 0;
+}
+
 /* Freed space reads as zero; if the driver wants it kept, or the file system cannot free it, the
  * range is zeroed in place, or the driver told to write zeroes itself. */
-static int raw_do(const struct disk_raw *raw, struct disk_request *request)
+static int raw_do(struct disk_raw *raw, struct disk_request *request)
 {
     int result = -EOPNOTSUPP;
 
     if (request->operation == DISK_FLUSH)
-        return fdatasync(raw->fd) < 0 ? -EIO : 0; /* whatever it was: see disk.h */
+        return disk_raw_sync(&raw->disk);
     if (request->operation == DISK_READ || request->operation == DISK_WRITE)
         return disk_raw_transfer(raw->fd, request->operation, request->vectors,
                                  request->vector_count, request->offset);
@@ -115,7 +124,7 @@ static void raw_queue(struct disk_raw *raw, struct disk_request *request)
 /* What the ring left undone, though it may be possible, is done by system calls. */
 static int raw_finish(struct disk_request *request, int result, bool cancelling)
 {
-    const struct disk_raw *raw = (const struct disk_raw *)request->engine;
+    struct disk_raw *raw = (struct disk_raw *)request->engine;
     bool transfer = request->operation == DISK_READ || request->operation == DISK_WRITE;
 
     if (transfer && result >= 0) {
@@ -126,7 +135,10 @@ static int raw_finish(struct disk_request *request, int result, bool cancelling)
             return 0;
     } else if (result != -EAGAIN && result != -EINTR && result != -ECANCELED &&
                result != -EOPNOTSUPP) {
-        return result < 0 && request->operation == DISK_FLUSH ? -EIO : result;
+        if (request->operation != DISK_FLUSH)
+            return result;
+        raw->lost |= result < 0;
+        return raw->lost ? -EIO : 0;
     }
     return cancelling ? -ECANCELED : raw_do(raw, request);
 }

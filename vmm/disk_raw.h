@@ -22,3 +22,7 @@ int disk_raw_new(int fd, struct uring *ring, struct disk **ret_disk, struct erro
 int disk_raw_transfer(int fd, enum disk_operation operation, struct iovec *vectors, unsigned count,
                       uint64_t offset);
 int disk_raw_allocate(int fd, int mode, uint64_t offset, uint64_t size);
+/* fdatasync; 0 or -EIO, whatever it was (disk.h).  Once one has failed, all do, also those of the
+ * disk's requests: the kernel tells an error once, and forgets what it could not write, so that the
+ * next would succeed over a loss that nobody was told of. */
+int disk_raw_sync(struct disk *disk);

@@ -311,6 +311,21 @@ static void a_snapshot_flushes_or_is_none(void **state)
     free(bad.bytes);
 }
 
+/* What it lost nobody knows: the next one would be good, and hide it. */
+static void a_failed_flush_is_never_good_again(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(request(f, FLUSH, 0, 0, 0), OK);
+    fault_set(f->ring ? TAKE : FDATASYNC, EIO, FAULT_ANY, 0, 1);
+    assert_int_equal(request(f, FLUSH, 0, 0, 0), IO_ERROR);
+    assert_int_equal(fault.met, 1);
+    assert_int_equal(request(f, FLUSH, 0, 0, 0), IO_ERROR);
+    assert_int_equal(request(f, OUT, 0, DATA, DATA_BYTES), OK);
+    assert_int_equal(request(f, FLUSH, 0, 0, 0), IO_ERROR);
+    assert_int_equal(request(f, IN, 0, DATA, DATA_BYTES), OK);
+}
+
 /* The host is full: an error of the guest's, and no more than that. */
 static void a_full_host_is_an_io_error(void **state)
 {
@@ -533,6 +548,8 @@ int main(void)
     const struct CMUnitTest any[] = {
         TEST(each_fault_is_an_answer, set_up_calls),
         TEST(a_snapshot_flushes_or_is_none, set_up_calls),
+        TEST(a_failed_flush_is_never_good_again, set_up_calls),
+        TEST(a_failed_flush_is_never_good_again, set_up_delta_calls),
         TEST(a_direct_disk_takes_any_request, set_up_direct_calls),
         TEST(each_fault_is_an_answer, set_up_direct_calls),
         TEST(each_fault_is_an_answer, set_up_delta_calls),
@@ -542,6 +559,8 @@ int main(void)
         TEST(each_fault_is_an_answer, set_up_ring),
         TEST(each_fault_is_an_answer, set_up_direct_ring),
         TEST(each_fault_is_an_answer, set_up_delta_ring),
+        TEST(a_failed_flush_is_never_good_again, set_up_ring),
+        TEST(a_failed_flush_is_never_good_again, set_up_delta_ring),
         TEST(a_full_host_is_an_io_error, set_up_ring),
         TEST(what_the_ring_leaves_is_done_all_the_same, set_up_ring),
         TEST(a_direct_disk_takes_any_request, set_up_direct_ring),
